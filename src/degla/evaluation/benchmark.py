@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -147,6 +147,7 @@ def image_question(
 
 
 Entry = PairItem | Classification | Retrieval
+Entries = Iterator[Entry]
 """What `Benchmark.items` yields."""
 
 

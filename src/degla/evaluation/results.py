@@ -12,8 +12,8 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
-from degla.files import write_text
-from degla.parse import open_file, parse_json, read_json
+from degla.files import sha256_of, write_text
+from degla.parse import parse_json, read_json
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, Result, Score
 
@@ -163,7 +163,7 @@ def save_result(result: Result, path: Path) -> Path:
     check_result_name(path)
     items = path.with_name(f"{path.stem}.items.jsonl")
     write_jsonl(items, result.items)
-    about = {"items_file": items.name, "items_count": len(result.items), "items_file_sha256": _digest_of_file(items)}
+    about = {"items_file": items.name, "items_count": len(result.items), "items_file_sha256": sha256_of(items)}
     saved = result.model_copy(update=about)
     saved = saved.model_copy(update={"sha256": _digest(parse_json(saved.model_dump_json(), where=str(path)))})
     write_text(path, saved.model_dump_json(indent=1) + "\n")
@@ -198,7 +198,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
         return result
     verdicts = tuple(read_items(path, result, ItemVerdict))
     beside = items_file(path, result)
-    if result.items_file_sha256 and result.items_file_sha256 != _digest_of_file(beside):
+    if result.items_file_sha256 and result.items_file_sha256 != sha256_of(beside):
         raise InputError(
             f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
             "undamaged copy or evaluate again."
@@ -241,11 +241,6 @@ def _digest(row: dict[str, object]) -> str:
     """Of a result's values, in any order and layout, without the digest itself."""
     values = {name: value for name, value in row.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    with open_file(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _version(row: dict[str, object]) -> str:

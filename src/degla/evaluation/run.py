@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
+from degla.files import sha256_of
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
@@ -248,9 +248,7 @@ class Evaluation:
             title=benchmark.title,
             paper=benchmark.paper,
             licence=benchmark.licence,
-            annotation_sha256={
-                path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-            },
+            annotation_sha256={path.relative_to(self.root).as_posix(): sha256_of(path) for path in files},
             items_sha256=questions_digest(asked.entries),
             missing_images=len(asked.absent),
             missing_examples=asked.absent[:_EXAMPLES],

@@ -4,7 +4,7 @@ One file is one benchmark and holds **data about the benchmark**, no scoring. It
 (Title, Paper, Licence, Source, Layout, Citation). It defines one constant, `BENCHMARK`, a `Benchmark`, whose `items` is
 a function of the root folder:
 
-    def items(root: Path) -> Iterator[Entry]:
+    def items(root: Path) -> Entries:
         ...yield PairItem(...)            # image-text questions: K images, L texts, a gold matrix (text only: K = 0)
         ...or   Classification(...)       # one a part: images, labels, class names, prompt templates
         ...or   Retrieval(...)            # one a part: images, texts, which text is true of which images

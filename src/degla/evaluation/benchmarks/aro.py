@@ -31,7 +31,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, Text, has_split, published_row, read_blip, read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.evaluation.perturb import perturb, prepare
 from degla.records import ItemImage, PairItem, Record
 
@@ -93,7 +93,7 @@ class _Seeds(RootModel[Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ..
     """Seeds of the word orders, the first for the part without a seed in its name."""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read those of the four parts whose annotation file is there; the orders are made here, one set a seed."""
     lists = [part for part, name in _LISTS.items() if (root / "aro" / name).exists()]
     orders = [part for part, split in _ORDERS.items() if has_split(root, split, original=False)]

@@ -15,12 +15,11 @@ Citation: @inproceedings{miranda2024bivlc, title={BiVLC: Extending Vision-Langua
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -55,7 +54,7 @@ class _Row(Record):
     subtype: str
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read every row of the split; a part is one of SugarCrepe's."""
     numbers = count()
     for file in find_files(root, ("bivlc/*.parquet", "bivlc/*.arrow"), BENCHMARK):

@@ -17,11 +17,10 @@ Citation: @inproceedings{singh2025learning, title={Learning the Power of ``No'':
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described, image_question
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entries, described, image_question
 from degla.records import Record
 
 
@@ -33,7 +32,7 @@ class _Row(Record):
     negative_caption: Text
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the rows; commas are taken out of false captions, as the released code does, and left in true ones."""
     folder = root / "cc_neg"
     pickled = next(iter(sorted(folder.glob("*.pt"))), None)

@@ -13,14 +13,13 @@ Citation: @inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, RootModel
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import square_metrics, square_question
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
@@ -30,7 +29,7 @@ class _Row(RootModel[tuple[_Address, Text, _Address, Text]]):
     """Address and caption of the first image, address and caption of the second."""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the one file; of an image's address only the file's name, Visual Genome's number, is used."""
     file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
     for index, (_, row) in enumerate(read_records(_Row, file, BENCHMARK)):

@@ -18,7 +18,6 @@ Citation: @inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_list, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, pair_question
 from degla.records import Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
@@ -45,7 +44,7 @@ class _File(Record):
     images: tuple[Any, ...] = Field(min_length=1)
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the files that are there; phrases without a right or a wrong image among the hard ones are left out."""
     files = {part: root / "cola" / f"COLA_singleobjects_benchmark_{part.upper()}.json" for part in _FOLDERS}
     there = {part: file for part, file in files.items() if file.exists()}

@@ -14,13 +14,12 @@ Citation: @inproceedings{burapacheep2024colorswap, title={ColorSwap: A Color and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import square_metrics, square_question
 from degla.records import Record
 
@@ -37,7 +36,7 @@ class _Row(Record):
     caption_source: str = ""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the test split, captions as written; the ids are not contiguous."""
     for _, row in read_records(_Row, root / "colorswap" / "test.json", BENCHMARK):
         images = [f"colorswap/{name}" for name in (row.image_1, row.image_2)]

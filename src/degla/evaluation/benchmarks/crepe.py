@@ -17,7 +17,6 @@ Citation: @inproceedings{ma2023crepe, title={CREPE: Can Vision-Language Foundati
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -25,7 +24,7 @@ from pydantic import Field
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import ItemImage, Record
 
 _COUNTS = {"atom": 17698, "swap": 7405, "negate": 17303}
@@ -43,7 +42,7 @@ class _Row(Record, extra="ignore"):
     height: int = Field(ge=1)
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the tables of each kind by complexity."""
     for kind in _COUNTS:
         files = find_files(root, (f"crepe/{kind}/prod_vg_hard_negs_{kind}_complexity_*.csv",), BENCHMARK)

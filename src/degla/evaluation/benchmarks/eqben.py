@@ -17,7 +17,6 @@ Citation: @inproceedings{wang2023equivariant, title={Equivariant Similarity for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ from pydantic import BeforeValidator, Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import square_metrics, square_question
 from degla.records import Record
 
@@ -58,7 +57,7 @@ class _Row(Record, extra="ignore"):
     caption1: _Caption
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the one annotation file that is there; the folder that a path begins with is the part."""
     (file, *_) = find_files(root, (_WHOLE, _TENTH), BENCHMARK)
     beginning = "tenth/" if file.name == Path(_TENTH).name else ""

@@ -16,11 +16,10 @@ Layout:   half_truths/captions.*   captions that the model was not trained on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import CaptionRecord
 
 _FOLDER = "half_truths"
@@ -29,7 +28,7 @@ Detail = tuple[str, str, str]
 """With the right detail, without any, with a wrong one."""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the captions and ask of each what its grammar allows; the same captions give the same texts."""
     folder = root / _FOLDER
     file = next(iter(sorted(folder.glob("captions*"))), None)

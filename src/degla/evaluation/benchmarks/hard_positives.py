@@ -19,12 +19,11 @@ Citation: @inproceedings{kamath2024hard, title={The Hard Positive Truth about Vi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import ItemImage, Record
 
 _PARTS = {
@@ -51,7 +50,7 @@ class _Row(Record, extra="ignore"):
         return ItemImage(path=f"vg/{PurePosixPath(self.image_path).name}", crop=box)
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read each pair of files row by row: the caption is in the first, its paraphrase in the second."""
     for part, (stem, _) in _PARTS.items():
         files = [root / "hard_positives" / folder / f"{stem}.json" for folder in ("data", "swapped_data")]

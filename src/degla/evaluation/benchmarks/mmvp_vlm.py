@@ -13,14 +13,13 @@ Citation: @inproceedings{tong2024eyes, title={Eyes Wide Shut? Exploring the Visu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import square_metrics, square_question
 from degla.records import Record
 from degla.shelf import did_you_mean
@@ -50,7 +49,7 @@ class _Row(Record):
     statement: str = Field(alias="Statement", min_length=1)
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read Questions.csv; a pair's pattern, and the folder of both its images, is the type of its first row."""
     file = root / "mmvp_vlm" / "Questions.csv"
     rows = list(read_records(_Row, file, BENCHMARK))

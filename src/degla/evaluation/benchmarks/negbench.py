@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -36,7 +35,7 @@ from pydantic import Field
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, Retrieval, described
 from degla.evaluation.forms import choice_question
 from degla.records import Record
 
@@ -88,7 +87,7 @@ class _Captions(Record, extra="ignore"):
     captions: str
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the files that are there; of an image's path only the name is used, the rest is a cluster's."""
     folder = root / _FOLDER
     files = [*(file for file, _, _ in _CHOICES.values()), *_RETRIEVALS.values()]
@@ -102,7 +101,7 @@ def items(root: Path) -> Iterator[Entry]:
             yield _retrieval(name, folder / file)
 
 
-def _choices(name: str, file: Path) -> Iterator[Entry]:
+def _choices(name: str, file: Path) -> Entries:
     _, images, templates = _CHOICES[name]
     rows = [row for _, row in read_records(_Choice, file, BENCHMARK)]
     counts = Counter(row.correct_answer_template for row in rows)

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from degla import parse
 from degla.data.formats.csv import read_rows
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import CaptionRecord, PairItem, Record, validate
 
 _FOLDER = "own"
@@ -59,7 +59,7 @@ class _Row(Record):
         return (*((self.negative,) if self.negative else ()), *self.negatives)
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read every table under `own`, one item a false caption; then the captions with their accepted negatives."""
     folder = root / _FOLDER
     # A folder of pictures beside the tables needs no name in each row.

@@ -17,12 +17,11 @@ Citation: @inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignment
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, Retrieval, described
 from degla.records import CaptionRecord, read_jsonl
 
 _SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
@@ -30,7 +29,7 @@ _RECALL = (1, 5, 10)
 _DIRECTIONS = ("image_to_text", "text_to_image")
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """One part for each Karpathy split that is there, then one for each `retrieval/*.jsonl`; captions as written."""
     splits = [part for part, split in _SPLITS.items() if has_split(root, split)]
     files = sorted((root / "retrieval").glob("*.jsonl"))

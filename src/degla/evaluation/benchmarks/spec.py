@@ -17,14 +17,13 @@ Citation: @inproceedings{peng2024synthesize, title={Synthesize, Diagnose, and Op
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
 from degla.evaluation.forms import choice_question, picture_question
 from degla.records import Record
 
@@ -53,7 +52,7 @@ class _Row(Record):
         return self
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read both files of each subset; the image that a question is about names its scene."""
     for subset in _COUNTS:
         folder = root / "spec" / subset

@@ -13,11 +13,10 @@ Citation: @inproceedings{hsieh2023sugarcrepe, title={SugarCrepe: Fixing Hackable
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from degla.evaluation.annotations import Text, published_row, read_object
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described, image_question
 from degla.records import Record
 
 _COUNTS = {
@@ -40,7 +39,7 @@ class _Row(Record):
     negative_caption: Text
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the seven files; keys need not be contiguous (swap_obj lacks "108" since 2023-11)."""
     for part in _COUNTS:
         file = root / "sugarcrepe" / f"{part}.json"

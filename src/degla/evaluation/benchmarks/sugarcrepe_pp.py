@@ -14,13 +14,12 @@ Citation: @inproceedings{dumpala2024sugarcrepe, title={SUGARCREPE++ Dataset: Vis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, pair_question
 from degla.records import Record
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
@@ -37,7 +36,7 @@ class _Row(Record):
     negative_caption: Text
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the five files: each row gives a question about the image (ITT) and one about the texts alone (TOT)."""
     for part in _COUNTS:
         file = root / "sugarcrepe_pp" / f"{part}.json"

@@ -16,13 +16,12 @@ Citation: @inproceedings{hendricks2021probing, title={Probing Image-Language Tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
 from degla.evaluation.forms import picture_question
 from degla.records import Record
 
@@ -42,7 +41,7 @@ class _Row(Record, extra="ignore"):
     obj_neg: bool
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the table; rows that change none, or more than one, of subject, verb and object are left out."""
     for number, (_, row) in enumerate(read_records(_Row, root / "svo_probes" / "svo_probes.csv", BENCHMARK)):
         changed = [part for part, flag in zip(_PARTS, (row.subj_neg, row.verb_neg, row.obj_neg), strict=True) if flag]

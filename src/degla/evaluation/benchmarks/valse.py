@@ -19,7 +19,6 @@ Citation: @inproceedings{parcalabescu2022valse, title={VALSE: A Task-Independent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_object
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import Record
 
 _PIECES = {
@@ -70,7 +69,7 @@ class _Row(Record, extra="ignore"):
     mturk: _Votes
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the eleven files; keys are unique only within a file."""
     for piece in _PIECES:
         file = root / "valse" / f"{piece}.json"

@@ -15,12 +15,11 @@ Citation: @inproceedings{awal2024vismin, title={VisMin: Visual Minimal-Change Un
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -38,7 +37,7 @@ class _Row(Record, extra="ignore"):
     category: Literal["object", "attribute", "counting", "relation"]
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read every row of the split; a part is a category."""
     for file in find_files(root, ("vismin/*.arrow", "vismin/*.parquet"), BENCHMARK):
         for _, row in read_records(_Row, file, BENCHMARK):

@@ -17,7 +17,6 @@ Citation: @article{zhao2022vlchecklist, title={VL-CheckList: Evaluating Pre-trai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_table, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import Record
 
 _FAMILIES = ("attribute", "object", "relation")
@@ -42,7 +41,7 @@ class _Row(RootModel[tuple[Text, _Captions]]):
     """An image's path, as its corpus names it, and its captions."""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read every file under `vl_checklist`; a part is a file's path without its ending, in lower case."""
     folder = root / "vl_checklist"
     files = sorted(folder.rglob("*.json"))

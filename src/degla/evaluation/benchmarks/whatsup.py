@@ -22,7 +22,6 @@ Citation: @inproceedings{kamath2023whatsup, title={What's ``up'' with vision-lan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -30,7 +29,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
 from degla.evaluation.forms import choice_question
 from degla.records import Record
 
@@ -56,7 +55,7 @@ class _Taken(RootModel[tuple[int | str, Text, Text]]):
     """Number of an image, a true and a false caption."""
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read the six files; the pair and set of a controlled photograph are in its file's name."""
     for part, (stem, _) in _CONTROLLED.items():
         file = root / "whatsup" / f"{stem}_dataset.json"

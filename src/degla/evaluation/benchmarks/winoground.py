@@ -14,14 +14,13 @@ Citation: @inproceedings{thrush2022winoground, title={Winoground: Probing Vision
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -39,7 +38,7 @@ class _Row(Record, extra="allow"):
     collapsed_tag: Literal["Object", "Relation", "Both"]
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read examples.jsonl; a part is what the captions exchange (`collapsed_tag`)."""
     file = root / "winoground" / "examples.jsonl"
     for _, row in read_records(_Row, file, BENCHMARK):

@@ -16,7 +16,6 @@ Layout:   items.jsonl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -27,7 +26,7 @@ from degla.evaluation.benchmark import (
     Benchmark,
     BenchmarkPart,
     Classification,
-    Entry,
+    Entries,
     Metric,
     Retrieval,
     described,
@@ -53,7 +52,7 @@ class _Classes(Record):
     folders: tuple[str, ...]
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """Read a folder that `degla.world.draw.draw_benchmark` drew: pair items, then recognition, then retrieval."""
     yield from read_jsonl(PairItem, root / "items.jsonl")
     for name in _RECOGNITION:

@@ -5,16 +5,15 @@ The eleven data sets of the paper have their own class names and prompts; any ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
 
 
-def items(root: Path) -> Iterator[Entry]:
+def items(root: Path) -> Entries:
     """One classification for each folder in `root/zeroshot`: the published ones in their order, then the user's own."""
     folder = root / "zeroshot"
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
