@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -251,12 +250,11 @@ def _members(average: Average, drawn: Sequence[_Drawn], made: dict[str, _Drawn])
         if average.metric in ("", entry.score.metric):
             first.setdefault(entry.score.name, entry)
     members: dict[str, _Drawn] = {}
-    for pattern in average.of:
-        fitting = {name: entry for name, entry in first.items() if fnmatchcase(name, pattern)}
-        found = {pattern: made[pattern]} if pattern in made else fitting
-        if not found:
+    for pattern, names in zip(average.of, average.members(first, made), strict=True):
+        if not names:
             return []
-        members |= found
+        known = made if pattern in made else first
+        members |= {name: known[name] for name in names}
     return list(members.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -209,6 +209,28 @@ class BenchmarkPart:
     ceiling: float | None = None
 
 
+def parts_of(
+    counts: Mapping[str, int | None],
+    family: str = "",
+    *,
+    metrics: tuple[Metric, ...] = (Metric(),),
+    tie: TieRule = "strict",
+    optional: bool = False,
+) -> tuple[BenchmarkPart, ...]:
+    """Parts that are alike but for their names and published numbers; see `BenchmarkPart`.
+
+    Args:
+        counts: name to number.
+        family: "": each name up to its first "_".
+        metrics: of all.
+        tie: likewise.
+        optional: likewise.
+    """
+    return tuple(
+        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional) for name, n in counts.items()
+    )
+
+
 @dataclass(frozen=True)
 class Average:
     """A named combination of parts, printed under its name; there is no average without a name.
@@ -224,6 +246,11 @@ class Average:
     of: tuple[str, ...]
     how: Literal["macro", "micro"] = "macro"
     metric: str = ""
+
+    def members(self, parts: Iterable[str], earlier: Container[str]) -> list[list[str]]:
+        """What each of `of` names, of the averages before this one or of the parts; nothing where none fits."""
+        names = list(parts)
+        return [[one] if one in earlier else [name for name in names if fnmatchcase(name, one)] for one in self.of]
 
 
 class BenchmarkProse(TypedDict):

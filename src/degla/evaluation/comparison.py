@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -352,13 +352,13 @@ def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, fl
             continue
         if declared.ceiling is not None and set(used) == {declared.tie}:
             known[part] = declared.ceiling
-    names = set(rules)
+    earlier: set[str] = set()
     for average in benchmark.averages:
-        members = {name for name in names if any(fnmatchcase(name, pattern) for pattern in average.of)}
+        members = set(chain.from_iterable(average.members(rules, earlier)))
         # The mean over items is known without their numbers only where all ceilings are one.
         ceilings = [known[member] for member in members if member in known]
         sure = bool(members) and len(ceilings) == len(members) and not average.metric
         if sure and (average.how == "macro" or len(set(ceilings)) == 1):
             known[average.name] = sum(ceilings) / len(ceilings)
-        names.add(average.name)
+        earlier.add(average.name)
     return known

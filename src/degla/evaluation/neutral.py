@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -218,13 +217,10 @@ def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[st
     average = next((average for average in benchmark.averages if average.name == name), None)
     if average is None:
         return [part for part in parts if part == name]
-    earlier = benchmark.averages[: benchmark.averages.index(average)]
+    earlier = {other.name for other in benchmark.averages[: benchmark.averages.index(average)]}
     found: dict[str, None] = {}
-    for pattern in average.of:
-        if any(pattern == other.name for other in earlier):
-            found |= dict.fromkeys(members_of(benchmark, pattern, parts))
-        else:
-            found |= dict.fromkeys(part for part in parts if fnmatchcase(part, pattern))
+    for pattern, names in zip(average.of, average.members(parts, earlier), strict=True):
+        found |= dict.fromkeys(members_of(benchmark, pattern, parts) if pattern in earlier else names)
     return list(found)
 
 
@@ -233,12 +229,11 @@ def _cut(
 ) -> Average | None:
     """The average without told parts: itself where there are none, None where nothing is left."""
     left: list[str] = []
-    for pattern in average.of:
+    for pattern, fitting in zip(average.of, average.members(parts, cuts), strict=True):
         if pattern in cuts:
             cut = cuts[pattern]
             left += [cut.name] if cut is not None else []
             continue
-        fitting = [part for part in parts if fnmatchcase(part, pattern)]
         neutral = [part for part in fitting if part not in told]
         left += [pattern] if neutral == fitting else neutral
     if not left:

@@ -31,7 +31,16 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, Text, has_split, published_row, read_blip, read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.evaluation.benchmark import (
+    Average,
+    Benchmark,
+    BenchmarkPart,
+    Entries,
+    Metric,
+    described,
+    image_question,
+    parts_of,
+)
 from degla.evaluation.perturb import perturb, prepare
 from degla.records import ItemImage, PairItem, Record
 
@@ -174,10 +183,7 @@ BENCHMARK = Benchmark(
             optional=True,
         ),
         # Lenient: in a fifth of the captions a shuffle gives the caption back, which the official code counts as right.
-        *(
-            BenchmarkPart(name=name, family="order", n=split.captions, tie="lenient", optional=True)
-            for name, split in _ORDERS.items()
-        ),
+        *parts_of({name: split.captions for name, split in _ORDERS.items()}, "order", tie="lenient", optional=True),
         *(BenchmarkPart(name=f"{name}/seed*", family="order", tie="lenient", optional=True) for name in _ORDERS),
     ),
     averages=(

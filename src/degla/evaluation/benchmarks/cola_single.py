@@ -25,7 +25,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_list, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, pair_question, parts_of
 from degla.records import Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
@@ -80,17 +80,11 @@ def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
     return whole.phrases, images
 
 
+_PRECISION = (Metric(name="average_precision", verdict="average_precision"),)
+
 BENCHMARK = Benchmark(
     **described("cola_single"),
-    parts=tuple(
-        BenchmarkPart(
-            name=name,
-            family="attribute",
-            metrics=(Metric(name="average_precision", verdict="average_precision"),),
-            optional=True,
-        )
-        for name in _FOLDERS
-    ),
+    parts=parts_of(dict.fromkeys(_FOLDERS), "attribute", metrics=_PRECISION, optional=True),
     averages=(Average(name="mean", of=("*",)),),
     headline={"composition": "mean"},
     items=items,

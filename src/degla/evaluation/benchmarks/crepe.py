@@ -24,7 +24,7 @@ from pydantic import Field
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, image_question, parts_of
 from degla.records import ItemImage, Record
 
 _COUNTS = {"atom": 17698, "swap": 7405, "negate": 17303}
@@ -66,15 +66,8 @@ def _complexity(file: Path) -> int:
 BENCHMARK = Benchmark(
     **described("crepe"),
     # The true caption stands first in the released code, whose sort leaves the order of equals open.
-    parts=tuple(
-        BenchmarkPart(
-            name=kind,
-            family=kind,
-            n=n,
-            metrics=(Metric(name="recall@1"), Metric(name="per_complexity", group="complexity")),
-            tie="lenient",
-        )
-        for kind, n in _COUNTS.items()
+    parts=parts_of(
+        _COUNTS, metrics=(Metric(name="recall@1"), Metric(name="per_complexity", group="complexity")), tie="lenient"
     ),
     averages=(Average(name="mean3", of=tuple(_COUNTS)),),
     headline={"composition": "mean3"},

@@ -24,7 +24,7 @@ from pydantic import BeforeValidator, Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, described, parts_of
 from degla.evaluation.forms import square_metrics, square_question
 from degla.records import Record
 
@@ -83,12 +83,8 @@ _KUBRIC = ("eqbenkubric_loc", "eqbenkubric_attr", "eqbenkubric_cnt")
 
 BENCHMARK = Benchmark(
     **described("eqben"),
-    parts=tuple(
-        BenchmarkPart(
-            name=beginning + name, family="minimal", n=None if beginning else n, metrics=square_metrics(), optional=True
-        )
-        for beginning in ("", "tenth/")
-        for name, n in _COUNTS.items()
+    parts=parts_of(
+        _COUNTS | {f"tenth/{name}": None for name in _COUNTS}, "minimal", metrics=square_metrics(), optional=True
     ),
     averages=tuple(
         average

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, image_question, parts_of
 from degla.records import CaptionRecord
 
 _FOLDER = "half_truths"
@@ -73,18 +73,15 @@ def _relation(caption: CaptionRecord) -> Detail:
 
 BENCHMARK = Benchmark(
     **described("half_truths"),
-    parts=tuple(
-        BenchmarkPart(
-            name=kind,
-            family="half-truth",
-            metrics=(
-                Metric(name="half_truth", verdict="text_ok.2"),
-                Metric(name="contrast", verdict="text_ok.1"),
-                Metric(name="both"),
-            ),
-            optional=True,
-        )
-        for kind in _KINDS
+    parts=parts_of(
+        dict.fromkeys(_KINDS),
+        "half-truth",
+        metrics=(
+            Metric(name="half_truth", verdict="text_ok.2"),
+            Metric(name="contrast", verdict="text_ok.1"),
+            Metric(name="both"),
+        ),
+        optional=True,
     ),
     averages=(
         Average(name="half_truth", of=("*",)),

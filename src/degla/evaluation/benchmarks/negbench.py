@@ -35,7 +35,7 @@ from pydantic import Field
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, Retrieval, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
 from degla.evaluation.forms import choice_question
 from degla.records import Record
 
@@ -140,22 +140,19 @@ BENCHMARK = Benchmark(
     **described("negbench"),
     # The released code takes the first of the best options; in both files of images that is the true one.
     parts=(
-        *(
-            BenchmarkPart(
-                name=f"mcq/{name}",
-                family="negation",
-                n=sum(templates.values()),
-                metrics=(Metric(), *_BY_TEMPLATE),
-                tie="lenient",
-                optional=True,
-            )
-            for name, (_, _, templates) in _CHOICES.items()
+        *parts_of(
+            {f"mcq/{name}": sum(templates.values()) for name, (_, _, templates) in _CHOICES.items()},
+            "negation",
+            metrics=(Metric(), *_BY_TEMPLATE),
+            tie="lenient",
+            optional=True,
         ),
-        *(
-            BenchmarkPart(
-                name=f"retrieval/{name}", family="retrieval", n=_IMAGES, metrics=_RECALL, tie="lenient", optional=True
-            )
-            for name in _RETRIEVALS
+        *parts_of(
+            {f"retrieval/{name}": _IMAGES for name in _RETRIEVALS},
+            "retrieval",
+            metrics=_RECALL,
+            tie="lenient",
+            optional=True,
         ),
     ),
     averages=(Average(name="mcq", of=tuple(f"mcq/{name}" for name in _CHOICES)),),

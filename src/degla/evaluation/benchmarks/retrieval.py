@@ -21,7 +21,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, Retrieval, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
 from degla.records import CaptionRecord, read_jsonl
 
 _SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
@@ -60,12 +60,12 @@ _METRICS = tuple(Metric(name=f"{way}@{k}", verdict=f"{way}@{k}") for k in _RECAL
 BENCHMARK = Benchmark(
     **described("retrieval"),
     # Published scripts order equals arbitrarily; here the true one stands before its equals, and ties are counted.
-    parts=(
-        *(
-            BenchmarkPart(name=name, family="retrieval", n=split.images, metrics=_METRICS, tie="lenient", optional=True)
-            for name, split in _SPLITS.items()
-        ),
-        BenchmarkPart(name="captions/*", family="retrieval", metrics=_METRICS, tie="lenient", optional=True),
+    parts=parts_of(
+        {name: split.images for name, split in _SPLITS.items()} | {"captions/*": None},
+        "retrieval",
+        metrics=_METRICS,
+        tie="lenient",
+        optional=True,
     ),
     averages=(
         *(Average(name=f"{way}@1", of=("*",), metric=f"{way}@1") for way in _DIRECTIONS),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from degla.evaluation.annotations import Text, published_row, read_object
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, Entries, described, image_question, parts_of
 from degla.records import Record
 
 _COUNTS = {
@@ -51,7 +51,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("sugarcrepe"),
-    parts=tuple(BenchmarkPart(name=name, family=name.split("_")[0], n=n) for name, n in _COUNTS.items()),
+    parts=parts_of(_COUNTS),
     averages=(
         *(Average(name=f"{family}.macro", of=(f"{family}_*",)) for family in _FAMILIES),
         *(Average(name=f"{family}.micro", of=(f"{family}_*",), how="micro") for family in _FAMILIES),

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, pair_question, parts_of
 from degla.records import Record
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
@@ -51,27 +51,18 @@ def items(root: Path) -> Entries:
 BENCHMARK = Benchmark(
     **described("sugarcrepe_pp"),
     parts=(
-        *(
-            BenchmarkPart(
-                name=name,
-                family=name.split("_")[0],
-                n=n,
-                metrics=(
-                    Metric(name="image_to_text"),
-                    Metric(name="caption", verdict="text_ok.1"),
-                    Metric(name="caption2", verdict="text_ok.2"),
-                ),
-            )
-            for name, n in _COUNTS.items()
+        *parts_of(
+            _COUNTS,
+            metrics=(
+                Metric(name="image_to_text"),
+                Metric(name="caption", verdict="text_ok.1"),
+                Metric(name="caption2", verdict="text_ok.2"),
+            ),
         ),
-        *(
-            BenchmarkPart(
-                name=f"{_TEXT_ONLY}/{name}",
-                family=_TEXT_ONLY,
-                n=n,
-                metrics=(Metric(name=_TEXT_ONLY, verdict="text_only_ok"),),
-            )
-            for name, n in _COUNTS.items()
+        *parts_of(
+            {f"{_TEXT_ONLY}/{name}": n for name, n in _COUNTS.items()},
+            _TEXT_ONLY,
+            metrics=(Metric(name=_TEXT_ONLY, verdict="text_only_ok"),),
         ),
     ),
     # The paper prints the five numbers only; these averages are ours.

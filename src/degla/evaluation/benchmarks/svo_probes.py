@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, parts_of
 from degla.evaluation.forms import picture_question
 from degla.records import Record
 
@@ -60,7 +60,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("svo_probes"),
-    parts=tuple(BenchmarkPart(name=name, family=name, metrics=(Metric(verdict="image_ok"),)) for name in _PARTS),
+    parts=parts_of(dict.fromkeys(_PARTS), metrics=(Metric(verdict="image_ok"),)),
     averages=(Average(name="mean3", of=_PARTS), Average(name="micro", of=_PARTS, how="micro")),
     headline={"composition": "mean3"},
     items=items,

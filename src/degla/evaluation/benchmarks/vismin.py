@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, described, parts_of
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -47,7 +47,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("vismin"),
-    parts=tuple(BenchmarkPart(name=name, family=name, n=n, metrics=square_metrics()) for name, n in _COUNTS.items()),
+    parts=parts_of(_COUNTS, metrics=square_metrics()),
     averages=(
         *(Average(name=metric, of=tuple(_COUNTS), metric=metric) for metric in SQUARE),
         *(Average(name=f"{metric}.micro", of=tuple(_COUNTS), metric=metric, how="micro") for metric in SQUARE),

@@ -24,7 +24,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_table, where_to_get
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described, image_question
 from degla.records import Record
 
 _FAMILIES = ("attribute", "object", "relation")
@@ -72,9 +72,7 @@ def _image_path(folder: str, name: str) -> str:
 
 BENCHMARK = Benchmark(
     **described("vl_checklist"),
-    parts=tuple(
-        BenchmarkPart(name=f"{family}/*", family=family, metrics=(Metric(),), optional=True) for family in _FAMILIES
-    ),
+    parts=tuple(BenchmarkPart(name=f"{family}/*", family=family, optional=True) for family in _FAMILIES),
     # Means of the files of a family, then of the families; papers differ in which files they take.
     averages=(
         *(Average(name=family, of=(f"{family}/*",)) for family in _FAMILIES),

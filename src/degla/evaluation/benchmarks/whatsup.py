@@ -29,7 +29,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, parts_of
 from degla.evaluation.forms import choice_question
 from degla.records import Record
 
@@ -90,24 +90,19 @@ BENCHMARK = Benchmark(
     **described("whatsup"),
     # The released code takes the first of the best options, and the true one stands first.
     parts=(
-        *(
-            BenchmarkPart(
-                name=name,
-                family="spatial",
-                n=n,
-                metrics=(
-                    Metric(),
-                    Metric(name="pairs", group="pair", whole=True, minimum=2),
-                    Metric(name="sets", group="set", whole=True, minimum=4),
-                    _PER_PREPOSITION,
-                ),
-                tie="lenient",
-            )
-            for name, (_, n) in _CONTROLLED.items()
+        *parts_of(
+            {name: n for name, (_, n) in _CONTROLLED.items()},
+            "spatial",
+            metrics=(
+                Metric(),
+                Metric(name="pairs", group="pair", whole=True, minimum=2),
+                Metric(name="sets", group="set", whole=True, minimum=4),
+                _PER_PREPOSITION,
+            ),
+            tie="lenient",
         ),
-        *(
-            BenchmarkPart(name=name, family="spatial", n=n, metrics=(Metric(), _PER_PREPOSITION), tie="lenient")
-            for name, (_, n) in _TAKEN.items()
+        *parts_of(
+            {name: n for name, (_, n) in _TAKEN.items()}, "spatial", metrics=(Metric(), _PER_PREPOSITION), tie="lenient"
         ),
     ),
     averages=(

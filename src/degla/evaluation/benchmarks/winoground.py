@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, described, parts_of
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -54,7 +54,7 @@ def _file_name(name: str) -> str:
 
 BENCHMARK = Benchmark(
     **described("winoground"),
-    parts=tuple(BenchmarkPart(name=name, family="swap", n=n, metrics=square_metrics()) for name, n in _COUNTS.items()),
+    parts=parts_of(_COUNTS, "swap", metrics=square_metrics()),
     # The published numbers are means over the 400 items.
     averages=tuple(Average(name=metric, of=tuple(_COUNTS), how="micro", metric=metric) for metric in SQUARE),
     headline={"composition": "group"},
