@@ -104,15 +104,13 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
     return Scores(parts, tuple(average.score for average in _averages(benchmark, drawn)))
 
 
-def drawn_values(
-    benchmark: Benchmark, verdicts: Sequence[ItemVerdict], *, seed: int = 0
-) -> dict[tuple[str, str], ItemScore]:
+def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[tuple[str, str], ItemScore]:
     """Every score with its items and its value in each bootstrap draw, by (name of part or average, metric).
 
-    Two models' verdicts on the same items in the same order, drawn with one seed, are drawn alike: the difference
-    of their values is a paired bootstrap.
+    Two models' verdicts on the same items in the same order are drawn alike, with one seed: the difference of their
+    values is a paired bootstrap.
     """
-    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed, DRAWS)
+    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
     return {(row.score.name, row.score.metric): row.items for row in [*drawn, *_averages(benchmark, drawn)]}
 
 

@@ -114,9 +114,8 @@ class Cache(Protocol):
 
 def default_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where embeddings are kept: DEGLA_CACHE, else `degla/embeddings` in XDG_CACHE_HOME or `~/.cache`."""
-    if environment.get("DEGLA_CACHE"):
-        return Path(environment["DEGLA_CACHE"]).expanduser()
-    return cache_folder("embeddings", environment)
+    named = environment.get("DEGLA_CACHE")
+    return Path(named).expanduser() if named else cache_folder("embeddings", environment)
 
 
 def open_cache(folder: Path) -> DiskCache:

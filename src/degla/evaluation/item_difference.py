@@ -40,16 +40,9 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[t
     ids = found[0][0]
     if not ids or any(other != ids or key not in scores for other, scores in found):
         return None
-    return ids, mean_score([scores[key] for _, scores in found])
-
-
-def mean_score(scores: Sequence[ItemScore]) -> ItemScore:
-    """One score of several models on the same items, their verdicts averaged."""
-    return replace(
-        scores[0],
-        draws=np.mean([each.draws for each in scores], axis=0),
-        worth=np.mean([each.worth for each in scores], axis=0),
-    )
+    scores = [own[key] for _, own in found]
+    draws, worth = (np.mean([getattr(each, name) for each in scores], axis=0) for name in ("draws", "worth"))
+    return ids, replace(scores[0], draws=draws, worth=worth)
 
 
 def questions_of(score: ItemScore) -> QuestionVariance | None:

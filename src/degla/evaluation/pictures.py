@@ -182,17 +182,6 @@ def _row(member: str) -> int:
     return int(member) if member.isdecimal() and len(member) < 10 else -1
 
 
-def part_of_picture(image: ItemImage, *, root: Path, least: int) -> Image.Image:
-    """The crop of a picture, or all of it, at no more than the resolution that is asked for; see `decode_part`.
-
-    Raises:
-        ImageError: see `data.decoding`; or its file cannot be read.
-        InputError: nor can the file that holds it.
-    """
-    content = read_picture(root, image.path)
-    return decode_part(content, _subject(root, image.path), draw=lambda size: image.crop or (0, 0, *size), least=least)
-
-
 def _subject(root: Path, path: str) -> Subject:
     return Subject(f"{shown(_images().locate(path, root))}: the image")
 
@@ -214,7 +203,8 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
     try:
         if not has_picture(root, image.path):
             return None
-        picture = part_of_picture(image, root=root, least=2 * side)
+        content, subject = read_picture(root, image.path), _subject(root, image.path)
+        picture = decode_part(content, subject, draw=lambda size: image.crop or (0, 0, *size), least=2 * side)
     except InputError as error:
         logger.debug("no thumbnail: %s", error)
         return None

@@ -60,7 +60,7 @@ def report(
     html, markdown = page.html(), page.markdown()
     write_text(out, html)
     write_text(out.with_suffix(".md"), markdown)
-    return as_data(comparison, printed=printed, changed=changed)
+    return _as_data(comparison, printed, changed)
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
@@ -81,11 +81,8 @@ def _of_folder(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def as_data(
-    comparison: Comparison,
-    *,
-    printed: Sequence[PrintedTable] = (),
-    changed: Mapping[str, Sequence[ItemChange]] | None = None,
+def _as_data(
+    comparison: Comparison, printed: Sequence[PrintedTable], changed: Mapping[str, Sequence[ItemChange]]
 ) -> Data:
     """The comparison as plain lists and dicts, ready for JSON."""
     return {
@@ -107,7 +104,7 @@ def as_data(
         ],
         "changed": {
             label: [to_jsonable_python(change, exclude={"picture"}) for change in changes]
-            for label, changes in (changed or {}).items()
+            for label, changes in changed.items()
         },
     }
 

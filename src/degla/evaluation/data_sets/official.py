@@ -68,10 +68,12 @@ def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, f
         line: pattern of a line, with the groups `image` and `kind`.
         form: the same in words, where not every line fits.
     """
-    for words, where in _lines(folder / file, about):
+    for number, words in enumerate(map(str.strip, read_annotation(folder / file, about).splitlines()), start=1):
+        if not words:
+            continue
         found = re.fullmatch(line, words)
         if found is None:
-            raise InputError(f"{where}: must {form}, got {words!r}.")
+            raise InputError(f"{folder / file} line {number}: must {form}, got {words!r}.")
         yield image.format(found["image"]), found["kind"]
 
 
@@ -127,13 +129,6 @@ OFFICIAL: dict[str, tuple[str, Callable[[Path, DataSet], Labelled]]] = {
     ),
 }  # fmt: skip
 """A data set's name to the folder that tells its published layout, and the reader. ImageNet's is one folder a class."""
-
-
-def _lines(file: Path, about: DataSet) -> Iterator[tuple[str, str]]:
-    """Each line that is not empty, and where it stands."""
-    for number, line in enumerate(read_annotation(file, about).splitlines(), start=1):
-        if line.strip():
-            yield line.strip(), f"{file} line {number}"
 
 
 def _matlab(file: Path, name: str, about: DataSet) -> Any:
