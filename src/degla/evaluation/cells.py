@@ -61,10 +61,10 @@ class Row:
         kind: "part" or "average".
         family: of a part, else "".
         tie: of a part, else "".
-        ceiling: the best of a model that ignores word order, where the benchmark states it (see `ceilings.py`).
+        ceiling: the best of a model that ignores word order, where the benchmark states it.
         comparable: all methods answered the same questions under the same tie rule.
-        floors: what sees the texts alone (`text_floors.py`), and label of a floor that was scored as a model
-            (`floors.py`), to its score on the same questions, 0 to 1.
+        floors: what sees the texts alone (`text_floors`), and label of a floor that was scored as a model
+            (`models.load_floor`), to its score on the same questions, 0 to 1.
         lower: less is better; neither gains nor a best are shown.
     """
 

@@ -19,6 +19,12 @@ from degla.shelf import BENCHMARKS, did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
 
 
+BySeed = Mapping[int | None, float]
+"""Training seed to value."""
+ScoreKey = tuple[str, str, str, str, str]
+"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for an average."""
+
+
 @dataclass(frozen=True)
 class JointScore:
     """Gained plus what was kept or lost, of every method but the baseline.
@@ -131,7 +137,7 @@ def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseli
         return None
     scores = [(row.benchmark, (row.name, row.metric)) for row in rows]
 
-    def values(label: str) -> dict[int | None, float]:
+    def values(label: str) -> BySeed:
         cells = [row.cells[label].values for row in rows]
         names = {seed: _seed_name(seed) for seed in methods[label].results}
         return {
@@ -147,7 +153,7 @@ def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseli
 
 
 def _difference(
-    scores: Sequence[tuple[str, ScoreName]], pair: Sequence[Method], values: Sequence[Mapping[int | None, float]]
+    scores: Sequence[tuple[str, ScoreName]], pair: Sequence[Method], values: tuple[BySeed, BySeed]
 ) -> Difference:
     """The first method's score, or sum of scores, minus the second's; `values` are of each, by training seed."""
     paths = [[method.paths[seed] for seed in own] for method, own in zip(pair, values, strict=True)]
@@ -155,7 +161,7 @@ def _difference(
     results = [result for method in pair for result in method.results.values()]
     leaked, missing = spoiled(results, {benchmark for benchmark, _ in scores})
     doubt = doubt_of(questions, leaked=leaked, missing=missing)
-    return seed_difference(*values, questions, doubt=doubt)
+    return seed_difference(values[0], values[1], questions, doubt=doubt)
 
 
 def _seed_name(seed: int | None) -> str:
@@ -298,10 +304,6 @@ def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list
                 columns = {**benchmark.headline, **columns}
     firsts = {row.name: row for row in reversed(rows)}
     return [replace(firsts[source], title=column) for column, source in columns.items() if source in firsts]
-
-
-ScoreKey = tuple[str, str, str, str, str]
-"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for an average."""
 
 
 def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
