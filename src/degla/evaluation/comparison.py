@@ -18,7 +18,6 @@ from degla.results import BenchmarkResult, Result, Score
 from degla.shelf import BENCHMARKS, did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
 
-
 BySeed = Mapping[int | None, float]
 """Training seed to value."""
 ScoreKey = tuple[str, str, str, str, str]
