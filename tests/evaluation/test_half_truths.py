@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import pytest
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks.half_truths import BENCHMARK
 from degla.records import PairItem
-from tests.evaluation.fake_encoders import knowing
+from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import literal_image, literal_text, paint, score, tiny_encoder, values_of
 
 CAPTIONS = [
@@ -72,6 +74,18 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
         assert found.metric == "half_truth" and found.value == pytest.approx(sum(right) / len(right))
         # The half-truth is the longer text.
         assert found.floors["shorter text"] == 1.0 and found.chance == 0.5
+
+
+def test_captions_may_be_a_folder(tmp_path: Path) -> None:
+    items = write_captions(tmp_path)
+    file = tmp_path / "half_truths" / "captions.jsonl"
+    rows = list(map(json.loads, file.read_text().splitlines()))
+    file.unlink()
+    file.with_suffix("").mkdir()
+    parquet.write_table(arrow.Table.from_pylist(rows), file.with_suffix("") / "part.parquet")
+    result = score(constant(), "half_truths", tmp_path)
+    assert len(result.items) == len(items)
+    assert list(result.benchmarks[0].annotation_sha256) == ["half_truths/captions/part.parquet"]
 
 
 def test_without_captions_what_is_needed_is_said(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_every_form_keeps_the_shelfs_contract(tmp_path: Path) -> None:
     assert result.headline == {"composition": "macro"} and len(result.annotation_sha256) == 4
 
 
+def test_the_digest_of_captions_of_any_form_is_told(tmp_path: Path) -> None:
+    paint(tmp_path, write_all(tmp_path))
+    (tmp_path / "own" / "captions.jsonl").unlink()
+    (tmp_path / "own" / "captions.tsv").write_text("id\timage\ttext\n1\te.png\ttrue e\n")
+    assert "own/captions.tsv" in score(tiny_encoder(), "own", tmp_path).benchmarks[0].annotation_sha256
+
+
 def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
     write(tmp_path, "mine.jsonl", {"image": "a.png", "caption": "a cat", "negative": "a dog"})
     assert read(tmp_path)[0].images[0].path == "a.png"

@@ -242,13 +242,17 @@ class Evaluation:
             )
             for name, values in scores.parts.items()
         )
-        files = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
+        found = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
+        # Captions of the user's own may be a folder of files, as `datasets` and Parquet have it.
+        files = [file for path in found for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         result = BenchmarkResult(
             name=benchmark.name,
             title=benchmark.title,
             paper=benchmark.paper,
             licence=benchmark.licence,
-            annotation_sha256={path.relative_to(self.root).as_posix(): sha256_of(path) for path in files},
+            annotation_sha256={
+                path.relative_to(self.root).as_posix(): sha256_of(path) for path in files if path.is_file()
+            },
             items_sha256=questions_digest(asked.entries),
             missing_images=len(asked.absent),
             missing_examples=asked.absent[:_EXAMPLES],

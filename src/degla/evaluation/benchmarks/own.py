@@ -113,7 +113,7 @@ BENCHMARK = Benchmark(
     **described("own"),
     parts=(BenchmarkPart(name="*", family="own", metrics=(Metric(chance=0.5),)),),
     items=items,
-    annotations=("own/*.jsonl", "own/*.csv", "own/captions.json", "own/negatives.*"),
+    annotations=("own/*.jsonl", "own/*.csv", "own/captions.*", "own/negatives.*"),
     averages=(Average(name="macro", of=("*",)), Average(name="micro", of=("*",), how="micro")),
     headline={"composition": "macro"},
 )
