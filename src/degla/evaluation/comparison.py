@@ -355,7 +355,7 @@ def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, fl
             known[part] = declared.ceiling
     earlier: set[str] = set()
     for average in benchmark.averages:
-        members = set(chain.from_iterable(average.members(rules, earlier)))
+        members = dict.fromkeys(chain.from_iterable(average.members(rules, earlier)))
         # The mean over items is known without their numbers only where all ceilings are one.
         ceilings = [known[member] for member in members if member in known]
         sure = bool(members) and len(ceilings) == len(members) and not average.metric
