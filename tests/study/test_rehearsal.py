@@ -46,7 +46,7 @@ def test_with_nothing_at_hand_every_part_is_asked_in_its_official_form(tmp_path:
         benchmark = BENCHMARKS.load(name).BENCHMARK
         asked = ask(benchmark, root, allow_missing=True)
         wanted = {part.name for part in benchmark.parts if part.n is not None or part.name in NAMES}
-        assert set(asked.filtered) == wanted == {part.part for part in parts if part.benchmark == name}
+        assert set(asked.counts) == wanted == {part.part for part in parts if part.benchmark == name}
         assert not asked.absent
     # The filter of VALSE has something to leave out, and each of ARO's pairs of attributes is large enough.
     assert set(ask(BENCHMARKS.load("valse").BENCHMARK, root, allow_missing=True).filtered.values()) == {1}

@@ -38,14 +38,15 @@ class BenchmarkQuestions:
         entries: to score.
         kept: all that the protocol asks, also where an image is missing.
         absent: images that are not there.
-        missing, filtered: a part's name to its number of items left out because an image is missing, and of those left
-            out by the protocol's filter.
+        counts, missing, filtered: a part's name to its number of items in the files, items left out because an
+            image is missing, items left out by the protocol's filter.
     """
 
     benchmark: Benchmark
     entries: tuple[Entry, ...]
     kept: tuple[Entry, ...]
     absent: tuple[str, ...]
+    counts: Mapping[str, int]
     missing: Mapping[str, int]
     filtered: Mapping[str, int]
 
@@ -96,7 +97,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             sum(kept_counts.values()),
         )
     filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}
-    return BenchmarkQuestions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), missing, filtered)
+    return BenchmarkQuestions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
