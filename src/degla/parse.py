@@ -1,4 +1,4 @@
-"""Everything from outside that is JSON, YAML or TOML enters here; plain values leave, or one `InputError`.
+"""Everything from outside that is JSON, YAML or TOML enters here, and what is opened; plain values leave, or one error.
 
 The parsers of the standard library raise half a dozen kinds of errors (deep nesting, integers of more than 4,300
 digits, bytes that are not UTF-8, ...) and pass what no reader expects (a key twice, NaN, half of a surrogate pair,
@@ -24,6 +24,7 @@ LONGEST_LINE: Final = 16 << 20
 """Bytes of one record in a file with one record a line."""
 LARGEST_FILE: Final = 1 << 30
 """Bytes of a file that is read at once; captions and negatives of any number are read from one record a line."""
+PARQUET_ENDINGS: Final = (".parquet", ".pq")
 _MOST_VALUES: Final = 1_000_000
 """Lists and tables in a YAML file once its aliases are written out."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -184,6 +185,39 @@ def in_one_line(error: object) -> str:
     """What another library says, in one line that a person reads and a terminal shows as text."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)[:2000]).split())
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def describe_json(value: object) -> str:
+    """Say in JSON's words what a value is: "a list of 3 entries", "an object with the keys 'a', 'b'", ..."""
+    match value:
+        case dict():
+            keys = ", ".join(repr(key[:40]) for key in list(value)[:6])
+            return f"an object with the keys {keys}" if keys else "an empty object"
+        case list():
+            return f"a list of {len(value)} entries" if value else "an empty list"
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"the text {value[:40]!r}"
+    return f"the number {str(value)[:40]}"
+
+
+def open_parquet(path: Path) -> Any:
+    """A Parquet file; what is read of it is compared with its checksums, where it has some, as ours do.
+
+    Raises:
+        InputError: there is no such file, or it is of another kind.
+    """
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.ParquetFile(path, page_checksum_verification=True)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        said = in_one_line(error).rstrip(".")
+        raise InputError(f"{path}: not a Parquet file that can be read: {said}. Get or make it again.") from None
 
 
 def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:

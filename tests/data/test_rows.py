@@ -203,7 +203,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
     with monkeypatch.context() as watched:
         watched.setattr(images, "look_for", refuse)
         watched.setattr(sources, "captions_of_row", refuse)
-        watched.setattr("degla.data.formats.jsonl.captions_of_row", refuse)
+        watched.setattr("degla.data.formats.jsonl.captions_of_rows", refuse)
         second = read(config)
         fewer = read_rows(replace(config.data, negatives_per_caption=2))
         assert second.source == first.source == fewer.source and list(second) == list(first)

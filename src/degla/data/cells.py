@@ -22,10 +22,9 @@ from degla.data.places import place_of
 from degla.data.prepared import fetched, open_batches, prepare
 from degla.data.tars import file_state
 from degla.errors import InputError
-from degla.parse import in_one_line
+from degla.parse import PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
 
-SUFFIXES: Final = (".parquet", ".pq")
 _CELL: Final = re.compile(
     r"(?P<file>.+\.(?:parquet|pq))#(?P<column>.+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
 )
@@ -51,7 +50,7 @@ def cell_place(file: str, *, column: str, row: int) -> str:
 def name_that_counts(file: Path) -> str:
     """What of a file's name its records depend on: its ending; all of it where they tell pictures by it."""
     suffix = file.suffix.lower()
-    return file.name if suffix in SUFFIXES else suffix
+    return file.name if suffix in PARQUET_ENDINGS else suffix
 
 
 def parsed_cell(place: str) -> tuple[Path, str, int] | None:

@@ -14,7 +14,6 @@ import pyarrow.compute as compute
 import torch
 from torch import Tensor
 
-from degla.data.formats._json import describe
 from degla.data.masking import mask_words
 from degla.data.pairs import said_words
 from degla.data.randomness import stream
@@ -22,7 +21,7 @@ from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_colum
 from degla.data.units import draw_units, text_number
 from degla.errors import InputError
 from degla.inputs import Input, images_of_columns, inputs_of
-from degla.parse import read_json, read_text
+from degla.parse import describe_json, read_json, read_text
 from degla.prefixes import Tokenize
 
 PositiveSource = Literal["column", "same_image"]
@@ -275,7 +274,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         names = found.get("classes") if isinstance(found, dict) else found
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(
-                f'{path}: found {describe(found)} where a list of class names (or {{"classes": [...]}}) is needed.'
+                f'{path}: found {describe_json(found)} where a list of class names (or {{"classes": [...]}}) is needed.'
             )
     else:
         names = read_text(path).splitlines()

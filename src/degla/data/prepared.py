@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from degla.data.places import files_of, is_folder, is_pattern, place_of
 from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
-from degla.parse import in_one_line, open_file, read_json_object
+from degla.parse import PARQUET_ENDINGS, in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
 from degla.remote import address_of, fetch, size_of, state_numbers, state_of
@@ -68,7 +68,7 @@ def read_source(path: Path) -> SourceState:
     if is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar" or address_of(path):
         files = (
             files_of(path, ".tar")
-            or files_of(path, ".parquet", ".pq")
+            or files_of(path, *PARQUET_ENDINGS)
             or sorted(each for each in path.rglob("*") if each.is_file())
         )
         told = json.dumps([place, *((str(each), _status(each)) for each in files)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
-from degla.parse import check_regular, in_one_line, shorten
+from degla.parse import check_regular, describe_json, in_one_line, shorten
 from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
 from degla.remote import address_of, told
 from degla.shelf import Shelf, did_you_mean
@@ -126,6 +126,20 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
         yield where, caption(fields, where=where, text_field=columns.text)
 
 
+def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> Iterator[Placed]:
+    """The captions of rows behind their places, of which the first settles the columns.
+
+    Raises:
+        InputError: a row is no object, or see `captions_of_row`.
+    """
+    for number, (where, row) in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: found {describe_json(row)} where an object is needed.")
+        if number == 0:
+            columns = columns.settle(list(row), where=where)
+        yield from captions_of_row(row, columns=columns, where=where, number=number)
+
+
 def _option(value: object, *, option: str) -> object:
     """An optional field as its record has it: nothing is an empty list, a number of a class is a text."""
     if option in ("positives", "units", "concepts", "masked_words"):
@@ -161,6 +175,15 @@ def caption(fields: Mapping[str, object], *, where: str, text_field: str) -> Cap
                 "Remove the record or write its caption."
             )
     return validate(CaptionRecord, {**fields, "text": text}, where=where)
+
+
+def published_negative(text: str, *, caption_id: str, draw: int, rule: str = "published") -> NegativeRecord:
+    """A text of a published file of negatives as an accepted negative; a blank one is refused as "empty"."""
+    stripped = text.strip()
+    return NegativeRecord(
+        caption_id=caption_id, rule=rule, kind="unknown", text=stripped or None, source="published",
+        accepted=bool(stripped), reason="" if stripped else "empty", draw=draw,
+    )  # fmt: skip
 
 
 __all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
@@ -224,7 +247,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         members = [FORMATS.load(name) for name in FORMATS.names()]
         able = [member for member in members if hasattr(member, ability)]
         for member in able:
-            if member.claims(path):
+            if _takes(member, path):
                 return _of_several(member, path), path
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
@@ -237,9 +260,15 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
         raise InputError(f"{path}: format {format!r} does not hold {ability}. Formats that do: {names}.")
-    if is_folder(path) and not member.claims(path):
+    if is_folder(path) and not _takes(member, path):
         raise InputError(f"{path}: is a folder; format {format!r} is read from a file.")
     return _of_several(member, path), path
+
+
+def _takes(member: ModuleType, path: Path) -> bool:
+    """Whether a format is that of a path: by the ending, or by what the format finds there or in a folder."""
+    ends = path.suffix.lower() in member.ENDINGS
+    return bool(member.claims(path)) if hasattr(member, "claims") and (ends or is_folder(path)) else ends
 
 
 def _of_several(member: ModuleType, path: Path) -> ModuleType:

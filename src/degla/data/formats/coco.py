@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.formats._json import NOT_LINES, describe, first_character
+from degla.data.formats.json import first_character, read_document
 from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
-from degla.parse import read_json
+from degla.parse import describe_json
 
+ENDINGS = (".json",)
 _EXAMPLE = (
     'Needed: {"images": [{"id": 9, "file_name": "000000000009.jpg"}], '
     '"annotations": [{"id": 1, "image_id": 9, "caption": "A dog on a sofa."}]}.'
@@ -17,8 +18,8 @@ _EXAMPLE = (
 
 
 def claims(path: Path) -> bool:
-    """A .json file that starts with an object."""
-    return path.is_file() and path.suffix.lower() == ".json" and first_character(path) == "{"
+    """A file that starts with an object."""
+    return first_character(path) == "{"
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
@@ -27,12 +28,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     Raises:
         InputError: the file has another shape, or a record lacks a field or names an image that is not there.
     """
-    document = read_json(path, remedy=NOT_LINES)
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: found {describe(document)} where COCO captions are an object. {_EXAMPLE}")
+    document = read_document(path, dict, needed=f"COCO captions are an object. {_EXAMPLE}")
     for key in ("images", "annotations"):
         if not isinstance(document.get(key), list):
-            found = describe(document[key]) if key in document else describe(document)
+            found = describe_json(document[key]) if key in document else describe_json(document)
             raise InputError(f"{path}: the list {key!r} is missing: found {found}. {_EXAMPLE}")
 
     files: dict[int, str] = {}
@@ -41,7 +40,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         name = _whole(image, "id", where=where)
         file = image.get("file_name")
         if not isinstance(file, str) or not file:
-            raise InputError(f"{where}: field 'file_name' is {describe(file)}; a text is needed. {_EXAMPLE}")
+            raise InputError(f"{where}: field 'file_name' is {describe_json(file)}; a text is needed. {_EXAMPLE}")
         if files.setdefault(name, file) != file:
             raise InputError(f"{where}: image id {name} stands for two files, {files[name]!r} and {file!r}.")
 
@@ -51,7 +50,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         if image_id not in files:
             raise InputError(f"{where}: field 'image_id': no entry of 'images' has the id {image_id}.")
         if "caption" not in annotation:
-            raise InputError(f"{where}: no field 'caption': found {describe(annotation)}. {_EXAMPLE}")
+            raise InputError(f"{where}: no field 'caption': found {describe_json(annotation)}. {_EXAMPLE}")
         fields = {
             "id": str(_whole(annotation, "id", where=where)),
             "image": files[image_id],
@@ -63,8 +62,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _whole(record: object, field: str, *, where: str) -> int:
     if not isinstance(record, dict) or field not in record:
-        raise InputError(f"{where}: no field {field!r}: found {describe(record)}. {_EXAMPLE}")
+        raise InputError(f"{where}: no field {field!r}: found {describe_json(record)}. {_EXAMPLE}")
     value = record[field]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: field {field!r} is {describe(value)}, not a whole number. {_EXAMPLE}")
+        raise InputError(f"{where}: field {field!r} is {describe_json(value)}, not a whole number. {_EXAMPLE}")
     return value

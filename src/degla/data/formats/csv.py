@@ -6,43 +6,25 @@ import ast
 import csv
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from degla.data.sources import Columns, Placed, captions_of_row
+from degla.data.sources import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
 from degla.parse import open_file
 from degla.records import NegativeRecord
 from degla.shelf import did_you_mean
 
-
-def claims(path: Path) -> bool:
-    """Files called .csv."""
-    return path.suffix.lower() == ".csv"
-
-
-def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption a row.
-
-    Raises:
-        InputError: the header lacks a column, or a row has a wrong number of cells or an empty one.
-    """
-    return read_table(path, columns, delimiter=",")
-
-
-def negatives(path: Path) -> Iterator[NegativeRecord]:
-    """Every text of the lists in the column "neg_caption", as an accepted negative.
-
-    Raises:
-        InputError: see `read_negatives`.
-    """
-    return read_negatives(path, delimiter=",")
+ENDINGS = (".csv",)
+_TEXTS, _RULES = "neg_caption", "neg_rule"
 
 
 def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Placed]:
-    """Read the captions of a text table with a header line and quotes as RFC 4180 writes them.
+    """Read the captions of a text table with a header line and quotes as RFC 4180 writes them, one a row.
 
     Raises:
-        InputError: names the file, the line and the column.
+        InputError: the header lacks a column, or a row has a wrong number of cells or an empty one; names the file, the
+            line and the column.
     """
     for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if number == 0:
@@ -56,7 +38,7 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
 
 
 def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
-    """Read the negatives of a table in the form of NegCLIP (github.com/vinid/neg_clip).
+    """Every text of a table in the form of NegCLIP (github.com/vinid/neg_clip), as an accepted negative.
 
     A row's caption has the id in the column "id" or, where there is none, the row's number from 0, as `read_table`
     has it. The cell "neg_caption" is a list of texts as Python writes it; a column "neg_rule", a list of as many names,
@@ -76,20 +58,11 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
         if len(rules) != len(texts):
             raise InputError(f"{where}: {len(texts)} texts in {_TEXTS!r} but {len(rules)} names in {_RULES!r}.")
         for draw, (text, rule) in enumerate(zip(texts, rules, strict=True)):
-            stripped = text.strip()
-            yield NegativeRecord(
-                caption_id=row.get("id") or str(number),
-                rule=rule or "published",
-                kind="unknown",
-                text=stripped or None,
-                source="published",
-                accepted=bool(stripped),
-                reason="" if stripped else "empty",
-                draw=draw,
-            )
+            yield published_negative(text, caption_id=row.get("id") or str(number), rule=rule or "published", draw=draw)
 
 
-_TEXTS, _RULES = "neg_caption", "neg_rule"
+captions = partial(read_table, delimiter=",")
+negatives = partial(read_negatives, delimiter=",")
 
 
 def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:

@@ -15,16 +15,17 @@ from typing import Any
 from degla.data.places import files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
-from degla.parse import in_one_line
+from degla.parse import PARQUET_ENDINGS, in_one_line
 from degla.records import NEW_FIELDS
 
+ENDINGS = ()
 PREFIX = "dataset:"
 _ROWS = 1024
 
 
 def claims(path: Path) -> bool:
     """Folders that hold no files of another format."""
-    return path.is_dir() and not files_of(path, ".tar", ".parquet", ".pq")
+    return path.is_dir() and not files_of(path, ".tar", *PARQUET_ENDINGS)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

@@ -9,12 +9,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from degla.data.formats._json import NOT_LINES, describe, first_character
-from degla.data.sources import Columns, Placed, caption
+from degla.data.formats.json import first_character, read_document
+from degla.data.sources import Columns, Placed, caption, published_negative
 from degla.errors import InputError
-from degla.parse import open_file, read_json
+from degla.parse import describe_json, open_file
 from degla.records import NegativeRecord, validate
 
+ENDINGS = (".json",)
 _HEAD = 65_536  # Bytes that hold the keys of the first record.
 _EXAMPLE = (
     'Needed: [{"image_id": 9, "original": "A dog on a sofa.", "enhanced": ["A sofa on a dog.", ...]}, ...]. '
@@ -30,8 +31,8 @@ class _Item(BaseModel):
 
 
 def claims(path: Path) -> bool:
-    """A .json file that starts with a list of records with a rewritten caption."""
-    if not path.is_file() or path.suffix.lower() != ".json" or first_character(path) != "[":
+    """A file that starts with a list of records with a rewritten caption."""
+    if first_character(path) != "[":
         return False
     with open_file(path) as stream:
         return b'"original"' in stream.read(_HEAD)
@@ -63,28 +64,16 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
     """
     for _, name, item in _items(path):
         for position, text in enumerate(item.enhanced):
-            stripped = text.strip()
-            yield NegativeRecord(
-                caption_id=name,
-                rule="published",
-                kind="unknown",
-                text=stripped or None,
-                source="published",
-                accepted=bool(stripped),
-                reason="" if stripped else "empty",
-                draw=position,
-            )
+            yield published_negative(text, caption_id=name, draw=position)
 
 
 def _items(path: Path) -> Iterator[tuple[str, str, _Item]]:
-    document = read_json(path, remedy=NOT_LINES)
-    if not isinstance(document, list):
-        raise InputError(f"{path}: found {describe(document)} where a list is needed. {_EXAMPLE}")
+    document = read_document(path, list, needed=f"a list is needed. {_EXAMPLE}")
     seen: Counter[int] = Counter()
     for number, row in enumerate(document):
         where = f"{path} record {number}"
         if not isinstance(row, dict) or not _Item.model_fields.keys() <= row.keys():
-            raise InputError(f"{where}: found {describe(row)}. {_EXAMPLE}")
+            raise InputError(f"{where}: found {describe_json(row)}. {_EXAMPLE}")
         item = validate(_Item, row, where=where)
         yield where, f"{item.image_id}-{seen[item.image_id]}", item
         seen[item.image_id] += 1

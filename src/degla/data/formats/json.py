@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from degla.data.formats import degla
-from degla.data.formats._json import NOT_LINES, describe, first_character
-from degla.data.sources import Columns, Placed, captions_of_row
+from degla.data.sources import Columns, Placed, captions_of_rows
 from degla.errors import InputError
-from degla.parse import read_json
+from degla.parse import describe_json, open_file, read_json
+
+ENDINGS = (".json",)
 
 
 def claims(path: Path) -> bool:
-    """A .json file that starts with a list and is not the published DeGLA file."""
-    return path.is_file() and path.suffix.lower() == ".json" and first_character(path) == "[" and not degla.claims(path)
+    """A file that starts with a list; the published DeGLA file, which does so too, is asked for before."""
+    return first_character(path) == "["
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
@@ -23,13 +24,25 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     Raises:
         InputError: the file has another shape, or a record a wrong field.
     """
-    document = read_json(path, remedy=NOT_LINES)
-    if not isinstance(document, list):
-        raise InputError(f"{path}: found {describe(document)} where a list of records is needed.")
-    for number, row in enumerate(document):
-        where = f"{path} record {number}"
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: found {describe(row)} where an object is needed.")
-        if number == 0:
-            columns = columns.settle(list(row), where=where)
-        yield from captions_of_row(row, columns=columns, where=where, number=number)
+    document = read_document(path, list, needed="a list of records is needed.")
+    return captions_of_rows(((f"{path} record {number}", row) for number, row in enumerate(document)), columns)
+
+
+def first_character(path: Path) -> str:
+    """The first character of a text file that is not white space; "" where there is none, or no file."""
+    if not path.is_file():
+        return ""
+    with open_file(path) as stream:
+        return stream.read(4096).decode("utf-8-sig", errors="replace").lstrip()[:1]
+
+
+def read_document(path: Path, kind: type, *, needed: str) -> Any:
+    """The value of a file that is one JSON text, which must be a list or an object; `needed` ends the message.
+
+    Raises:
+        InputError: see `read_json`; or it is of another kind.
+    """
+    document = read_json(path, remedy="Files with one record a line are called .jsonl.")
+    if not isinstance(document, kind):
+        raise InputError(f"{path}: found {describe_json(document)} where {needed}")
+    return document

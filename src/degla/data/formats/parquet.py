@@ -6,24 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.cells import SUFFIXES, cell_place, holds_pictures
+from degla.data.cells import cell_place, holds_pictures
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
-from degla.parse import in_one_line
+from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
 from degla.records import NEW_FIELDS, NegativeRecord, validate
 
 PATTERNS: Final = True
+ENDINGS: Final = PARQUET_ENDINGS
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
 _PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negatives pack` wrote
 
 
 def claims(path: Path) -> bool:
-    """Files and patterns that end in .parquet or .pq, and folders with such files that hold no tars."""
-    if is_folder(path):
-        return bool(files_of(path, *SUFFIXES)) and not files_of(path, ".tar")
-    return path.suffix.lower() in SUFFIXES
+    """Files and patterns of these endings, and folders with such files that hold no tars."""
+    return not is_folder(path) or (bool(files_of(path, *ENDINGS)) and not files_of(path, ".tar"))
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
@@ -33,8 +32,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         InputError: it is no Parquet file, a column is missing, or a row has a wrong field.
     """
     base, number = base_of(path), 0
-    for each in files_of(path, *SUFFIXES):
-        file = _open(fetched(each))
+    for each in files_of(path, *ENDINGS):
+        file = open_parquet(fetched(each))
         schema = file.schema_arrow
         twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if twice is not None:
@@ -44,7 +43,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         names = list(dict.fromkeys(own.names() + optional))
         inside = holds_pictures(schema.field(own.image).type)
         if inside:
-            if each.suffix.lower() not in SUFFIXES:
+            if each.suffix.lower() not in ENDINGS:
                 raise InputError(f"{each}: holds pictures, so its name must end in .parquet. Call it so.")
             names.remove(own.image)
         for place, row in enumerate(_rows(file, names, path=each)):
@@ -60,23 +59,12 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
     Raises:
         InputError: it is not a Parquet file, or a row has a wrong field.
     """
-    file = _open(path)
+    file = open_parquet(path)
     names: list[str] = file.schema_arrow.names
     if _PACKED in (file.schema_arrow.metadata or {}):
         names = [name for name in names if name in NegativeRecord.model_fields]
     for number, row in enumerate(_rows(file, names, path=path)):
         yield validate(NegativeRecord, row, where=f"{path} row {number}")
-
-
-def _open(path: Path) -> Any:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    try:
-        return parquet.ParquetFile(path, page_checksum_verification=True)  # of files that have checksums, as ours do
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        said = in_one_line(error).rstrip(".")
-        raise InputError(f"{path}: not a Parquet file that can be read: {said}. Get or make it again.") from None
 
 
 def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[str, Any]]:

@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.places import base_of, files_of, is_folder
+from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.data.tars import PICTURE, TarMember, packed_place, records_of
 from degla.errors import InputError
 from degla.parse import decode, parse_json
 
 SUFFIX: Final = ".tar"
+ENDINGS: Final = (SUFFIX,)
 PATTERNS: Final = True
 _KINDS: Final = {"txt": "text", "json": "fields"}
 
 
 def claims(path: Path) -> bool:
-    """Files and patterns that end in .tar, and folders with such files."""
-    return path.suffix.lower() == SUFFIX or (is_folder(path) and bool(files_of(path, SUFFIX)))
+    """Files and patterns of this ending, and folders with such files."""
+    return path.suffix.lower() == SUFFIX or bool(files_of(path, SUFFIX))
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

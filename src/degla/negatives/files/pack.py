@@ -21,11 +21,10 @@ from degla.files import whole_file, whole_lines
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.run.output import journal_path, manifest_path, read_line
 from degla.negatives.run.summary import Outcomes
-from degla.parse import in_one_line, open_file, parse_json, read_json_object
+from degla.parse import PARQUET_ENDINGS, open_file, open_parquet, parse_json, read_json_object
 from degla.records import NegativeRecord
 from degla.version import __version__
 
-PARQUET_ENDINGS: Final = (".parquet", ".pq")
 MANIFEST_KEY: Final = b"degla.manifest"
 OUTCOMES_KEY: Final = b"degla.outcomes"
 """Keys in the metadata of a Parquet file's schema; their values are JSON."""
@@ -211,15 +210,7 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
     """A JSON object out of the metadata of a Parquet file's schema."""
     if path.suffix.lower() not in PARQUET_ENDINGS:
         return None
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a Parquet file that can be read: {in_one_line(error).rstrip('.')}. Get or make it again."
-        ) from None
+    metadata = open_parquet(path).schema_arrow.metadata or {}
     if key not in metadata:
         return None
     found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
