@@ -103,7 +103,7 @@ def test_an_onnx_folder_has_the_shares_of_its_model(drawn: tuple[Path, str, str]
 
 def test_a_siglip_of_transformers_has_its_bias(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from degla.model.transformers_folder import load_transformers_folder
+    from degla.model.from_transformers import load_transformers_folder
     from tests.export.made import write_clip, write_siglip
 
     theirs = write_siglip(tmp_path / "siglip")

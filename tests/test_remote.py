@@ -32,9 +32,8 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
-from degla.model.address import model_here
+from degla.model.address import folder_of_run, model_here
 from degla.model.load import load_encoder
-from degla.model.mirror import folder_of_run
 from degla.training.loop import train
 from degla.training.rows import read_pairs
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar

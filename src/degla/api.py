@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.given import listed, refuse_name
 from degla.shelf import BALANCED_RULES, RULES
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ def encode_images(
         subject = Subject(f"image {image}", if_damaged="Replace the file.")
         return decode(read_file(Path(image), subject), subject)
 
-    refuse_name(model, "encode_images")
-    numbered_images = list(enumerate(listed(images, "encode_images", str, Path, Image), 1))
+    _refuse_name(model, "encode_images")
+    numbered_images = list(enumerate(_listed(images, "encode_images", str, Path, Image), 1))
     rows = []
     with torch.inference_mode():
         for batch in _batches(numbered_images, batch_size):
@@ -98,10 +97,10 @@ def encode_captions(
     """
     import torch
 
-    refuse_name(model, "encode_captions")
+    _refuse_name(model, "encode_captions")
     rows = []
     with torch.inference_mode():
-        for batch in _batches(listed(texts, "encode_captions", str), batch_size):
+        for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
             rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
     if not rows:
         raise InputError("encode_captions: no text was given.")
@@ -132,7 +131,7 @@ def generate_negatives(
     from degla.records import CaptionRecord, validate
 
     settings = NegativesSettings(_rules(rules, "generate_negatives"), seed, per_rule)
-    texts = listed(captions, "generate_negatives", str)
+    texts = _listed(captions, "generate_negatives", str)
     records = [
         validate(
             CaptionRecord, {"id": str(n), "image": str(n), "image_id": str(n), "text": text}, where=f"caption {n + 1}"
@@ -260,7 +259,7 @@ def evaluate(
 
     if out is not None:
         check_result_name(Path(out))
-    benchmarks = listed(benchmarks, "evaluate: benchmarks", str)
+    benchmarks = _listed(benchmarks, "evaluate: benchmarks", str)
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(
@@ -289,7 +288,7 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
     from degla.evaluation.report import report
     from degla.evaluation.results import load_result
 
-    files = [Path(path) for path in listed(results, "report", str, Path)]
+    files = [Path(path) for path in _listed(results, "report", str, Path)]
     if not files:
         raise InputError("report: no result was given.")
     first = baseline or load_result(files[0]).model.label
@@ -304,7 +303,7 @@ def _named(model: str | Path) -> str:
 
 
 def _rules(rules: Sequence[str], function: str) -> list[str]:
-    names = listed(rules, f"{function}: rules", str)
+    names = _listed(rules, f"{function}: rules", str)
     for name in names:
         RULES.require(name)
     return names
@@ -314,3 +313,30 @@ def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
     if size < 1:
         raise InputError(f"batch_size is {size}; it must be 1 or more.")
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
+    """The values as a list, each of one of these kinds.
+
+    Args:
+        values: any iterable.
+        what: is given, in messages.
+        kinds: of each value.
+
+    Raises:
+        InputError: one text or other value alone, which would be read letter by letter, or a value of another kind.
+    """
+    if isinstance(values, (str, *kinds)):
+        raise InputError(f"{what}: {values!r} is one {type(values).__name__}; give a list.")
+    found = list(values)
+    for number, value in enumerate(found, 1):
+        if not isinstance(value, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"{what}: number {number} is of type {type(value).__name__}; it must be {wanted}.")
+    return found
+
+
+def _refuse_name(model: object, function: str) -> None:
+    """Raise InputError where a model's name was given in place of the model."""
+    if isinstance(model, str | Path):
+        raise InputError(f"{function}: {str(model)!r} is the name of a model; give what load_model makes of it.")

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from degla.data.containers import packed_place
 from degla.data.decoding import ImageError
 from degla.data.images import check_images, read_image, read_part, usable_rows
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
 from degla.data.table import table_of
-from degla.data.tars import packed_place
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.image_batches import open_images

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.data import cells
+from degla.data import containers
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, look_for, read_bytes
 from degla.data.places import base_of, files_of
@@ -132,7 +132,7 @@ def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch:
     """Else `skip` would leave out all its rows, also when there is room again."""
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), path)
-    monkeypatch.setattr(cells, "_NAME", "/dev/full")
+    monkeypatch.setattr(containers, "_NAME", "/dev/full")
     with pytest.raises(DeglaError, match="the disk is full") as caught:
         look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
     assert not isinstance(caught.value, ImageError)
@@ -142,11 +142,11 @@ def test_a_damaged_copy_of_pictures_is_no_bad_image(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "a.parquet")
     for _ in range(2):
-        cells._pictures.cache_clear()
+        containers._pictures.cache_clear()
         look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
         (copy,) = (tmp_path / "cache").rglob("pictures.arrow")
         copy.write_bytes(copy.read_bytes()[:-20])
-        cells._pictures.cache_clear()
+        containers._pictures.cache_clear()
         with pytest.raises(
             DeglaError, match=r"pictures\.arrow: is damaged: .* Delete its folder: it is made"
         ) as caught:

@@ -15,8 +15,7 @@ from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
 from degla.evaluation.verdicts import Judged
-from degla.model.description import Description
-from degla.model.encoder import Encoder
+from degla.model.encoder import Description, Encoder
 from degla.results import BenchmarkResult, ItemVerdict, Result
 from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing
 

@@ -22,7 +22,7 @@ from degla.model.average import check_alike
 from degla.model.checkpoint import save_encoder
 from degla.model.from_transformers import pooled
 from degla.model.load import load_encoder
-from degla.model.transformers_config import NoExactFormError, preprocess_config_of
+from degla.model.transformers_map import NoExactFormError, preprocess_config_of
 from tests.export.made import change_json, register_tiny_tower, write_clip, write_siglip
 
 transformers = pytest.importorskip("transformers")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from degla.model import attention_kernel
-from degla.model.attention_kernel import attention
+from degla.model import block
+from degla.model.block import attention
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> list[SDPBackend]:
         asked.append(kernel)
         yield
 
-    monkeypatch.setattr(attention_kernel, "sdpa_kernel", spy)
+    monkeypatch.setattr(block, "sdpa_kernel", spy)
     return asked
 
 
@@ -44,7 +44,7 @@ def test_both_kernels_attend_alike(length: int, monkeypatch: pytest.MonkeyPatch)
     given = [torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(3)]
     found = []
     for long in (1, 1000):
-        monkeypatch.setattr(attention_kernel, "_LONG", long)
+        monkeypatch.setattr(block, "_LONG", long)
         attended = attention(*given, is_causal=True)
         found.append([attended, *torch.autograd.grad(attended.square().sum(), given)])
     for one, other in zip(*found, strict=True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from degla.model.depth import tower_depth
+from degla.model.towers import tower_depth
 
 TIMM = {
     "vit_tiny_patch16_224": {"depth": 3, "embed_dim": 24, "num_heads": 2},

@@ -16,8 +16,8 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.models import load_model
 from degla.evaluation.results import load_result
+from degla.model.from_transformers import load_transformers_folder
 from degla.model.load import load_encoder
-from degla.model.transformers_folder import load_transformers_folder
 
 transformers = pytest.importorskip("transformers")
 

@@ -9,8 +9,7 @@ import open_clip
 import pytest
 
 from degla.cli import main
-from degla.model.load import load_encoder
-from degla.model.shipped import SHIPPED, shipped_folder
+from degla.model.load import SHIPPED, load_encoder, shipped_folder
 from tests.official import SHARED
 
 

@@ -19,7 +19,7 @@ from degla.losses.evidence_contrast import EvidenceContrast, before_negatives
 from degla.model.evidence import EvidenceConfig, attention_evidence
 from degla.model.image import encode_class_token
 from degla.model.teacher import Teacher
-from degla.training.evidence import Evidence
+from degla.training.image_parts import Evidence
 from degla.training.loop import train
 from tests.tiny import timm_tower, write_model
 from tests.training.configs import tiny_config

@@ -14,9 +14,8 @@ from torch import nn
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
-from degla.model.depth import tower_depth, tower_of
 from degla.model.load import load_encoder
-from degla.model.modes import rest_what_stays
+from degla.model.towers import rest_what_stays, tower_depth, tower_of
 from degla.training.loop import train
 from degla.training.optim import choose_trainable
 from tests.tiny import CONFIG, RESNET, timm_tower, write_model

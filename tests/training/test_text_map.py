@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 
 from degla.errors import InputError
 from degla.losses.image_grounded import ImageGrounded
-from degla.model.adapters import AdapterConfig, merged_state
+from degla.model.adapters import AdapterConfig, add_text_map, merged_state
 from degla.model.average import average_weights
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.model.text_map import add_text_map
 from degla.recipes.labclip import labclip
 from tests.tiny import CAPTIONS, CONFIG, write_model
 from tests.training.configs import tiny_config, whole_and_resumed

@@ -19,8 +19,8 @@ from degla.model.image import encode_class_token
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
 from degla.model.token_mask import ViewsConfig
+from degla.training.image_parts import Views
 from degla.training.loop import train
-from degla.training.views import Views
 from tests.tiny import CONFIG, timm_tower, write_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step

@@ -10,8 +10,8 @@ from typing import Any
 from degla.config.fields import change, differences, flat, from_plain, new_name, path_fields, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.model.address import bring_here
 from degla.model.integrity import check_one
-from degla.model.mirror import bring_here
 from degla.model.runs import latest_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.remote import address_of, told

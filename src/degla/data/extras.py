@@ -14,11 +14,10 @@ import pyarrow.compute as compute
 import torch
 from torch import Tensor
 
-from degla.data.masking import mask_words
 from degla.data.pairs import said_words
 from degla.data.randomness import stream
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
-from degla.data.units import draw_units, text_number
+from degla.data.units import draw_units, mask_words, text_number
 from degla.errors import InputError
 from degla.inputs import Input, images_of_columns, inputs_of
 from degla.parse import describe_json, read_json, read_text

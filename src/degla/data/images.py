@@ -15,11 +15,10 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from PIL import Image
 
-from degla.data.cells import find_cell, parsed_cell, read_cell
+from degla.data.containers import file_state, find_cell, parsed_cell, parsed_place, read_cell
 from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
-from degla.data.tars import file_state, parsed_place
 from degla.errors import DeglaError, InputError
 from degla.progress import TaskProgress
 from degla.records import Record
@@ -71,7 +70,7 @@ def read_part(
 def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     """Ask for the file, or for the part of the shard, without reading it; rows of datasets are taken to be there.
 
-    Of a Parquet file the pictures are copied, which training needs; see `cells`.
+    Of a Parquet file the pictures are copied, which training needs; see `containers`.
 
     Raises:
         ImageError: as `read_image`, as far as can be known without opening the file.

@@ -20,10 +20,10 @@ from typing import Any
 
 from PIL import Image
 
+from degla.data.containers import packed_place
 from degla.data.decoding import decode_part
 from degla.data.images import locate, read_bytes, subject_of
 from degla.data.pairs import PairRow
-from degla.data.tars import packed_place
 from degla.errors import InputError
 from degla.files import PARTIAL, whole_file, write_json
 from degla.locks import NAME as LOCK_NAME

@@ -1,13 +1,17 @@
-"""Units of a caption, the things and relations that it names, as texts of an epoch: which ones, and with which foil."""
+"""Parts of a caption: units, the things and relations it names, as texts of an epoch; words behind the mask token."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from degla.data.pairs import said_words
+from degla.prefixes import MASKED, Tokenize
 
 Unit = Mapping[str, Any]
 """A `CaptionUnit` as plain values."""
@@ -55,3 +59,28 @@ def text_number(text: str) -> int:
     """A number of 63 bits that is equal for texts of the same words, in every process and epoch."""
     words = "\n".join(said_words(text))
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def mask_words(caption: Int[Tensor, " context"], words: Sequence[str], tokenize: Tokenize) -> Int[Tensor, " context"]:
+    """The same tokens with `MASKED` where each word stands first; a word that stands nowhere masks nothing.
+
+    Args:
+        caption: token numbers, from a start token to an end token.
+        words: parts of the caption, as it writes them.
+        tokenize: what made the token numbers.
+    """
+    masked, numbers = caption.clone(), caption.tolist()
+    for parts in _tokens_of(words, tokenize):
+        last = len(numbers) - len(parts)
+        place = next((at for at in range(last + 1) if numbers[at : at + len(parts)] == parts), None)
+        if parts and place is not None:
+            masked[place : place + len(parts)] = MASKED
+    return masked
+
+
+def _tokens_of(words: Sequence[str], tokenize: Tokenize) -> Iterator[list[int]]:
+    """The tokens of each word, without those of a text's start and end."""
+    nothing, *rows = tokenize(["", *words]).tolist()
+    end = nothing[1]
+    for row in rows:
+        yield row[1 : row.index(end, 1)] if end in row[1:] else []

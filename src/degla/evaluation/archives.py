@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.tars import PICTURE, file_state, records_of
+from degla.data.containers import PICTURE, file_state, records_of
 from degla.errors import InputError
 from degla.parse import check_regular, in_one_line
 
@@ -184,7 +184,7 @@ class _RowGroups:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
 
-        from degla.data.cells import holds_pictures
+        from degla.data.containers import holds_pictures
 
         self.path = path
         try:

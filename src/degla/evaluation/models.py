@@ -311,11 +311,11 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     if means_floor(name):
         return load_floor(name)
     from degla.model.address import folder_here
+    from degla.model.from_transformers import load_transformers_folder
     from degla.model.load import load_encoder
     from degla.model.onnx_folder import OnnxModel, is_onnx_folder
-    from degla.model.transformers_config import NoExactFormError
     from degla.model.transformers_files import is_transformers_folder
-    from degla.model.transformers_folder import load_transformers_folder
+    from degla.model.transformers_map import NoExactFormError
 
     folder = folder_here(name)
     if is_onnx_folder(folder):

@@ -18,8 +18,8 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
+from degla.data.containers import read_tar_member, tar_members
 from degla.data.decoding import ImageError, Subject, decode, decode_part, is_file, shown
-from degla.data.tars import read_tar_member, tar_members
 from degla.errors import InputError
 from degla.evaluation.archives import MARK, SUFFIXES, as_image_file, has_bytes, read_batch, read_bytes
 from degla.records import ImageReading, ItemImage

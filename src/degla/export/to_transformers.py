@@ -16,9 +16,8 @@ from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_not_plain
 from degla.model.from_transformers import pooled
 from degla.model.text import pool_type, text_tower
-from degla.model.transformers_config import LAYOUTS
 from degla.model.transformers_files import INSTALL, open_transformers, quiet
-from degla.model.transformers_map import pieces, to_transformers
+from degla.model.transformers_map import LAYOUTS, pieces, to_transformers
 
 _REMEDY = "Export it to open_clip or onnx."
 

@@ -1,22 +1,28 @@
-"""A model at an address, `s3://bucket/runs/first`: a run, or a folder with a model, copied into the cache folder."""
+"""Models and runs at addresses, `s3://bucket/runs/first`: copied into the cache folder; and a run whose `--out` is an
+address, which lies in a folder here and whose checkpoints go to the address behind its back."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import Final
 
-from degla.errors import InputError
-from degla.files import whole_folder
-from degla.model.integrity import STEP
-from degla.model.mirror import bring_here, place_in_cache
+from degla.errors import DeglaError, InputError
+from degla.files import cache_folder, whole_folder
+from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
+from degla.model.runs import WEIGHTS_NAME, checkpoints, latest_checkpoint, point_to_best, step_of
 from degla.model.tokenizer import CONFIG_NAME
-from degla.remote import address_of, fetch, list_files, state_of
+from degla.parse import read_json_object
+from degla.remote import address_of, fetch, list_files, put, read_range, remove, state_of
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
 """Endings of the files that a model is read from; what else lies there, such as an optimiser's state, stays there."""
-log = logging.getLogger(__name__)
 
 
 def model_here(name: str) -> str:
@@ -63,3 +69,168 @@ def model_here(name: str) -> str:
 def folder_here(name: str) -> Path:
     """Where the model lies on this machine, if it is a folder: its copy for an address. Raises like `model_here`."""
     return Path(model_here(name).removeprefix("local-dir:"))
+
+
+_BESIDE = ("config.json", "metrics.jsonl", "best.json")
+log = logging.getLogger("degla.train")
+
+
+def place_in_cache(kind: str, address: str, *, state: str = "") -> Path:
+    """A folder of the cache for what lies at an address.
+
+    Args:
+        kind: folder of the cache.
+        address: without a slash at its end.
+        state: what tells one content of the address from another.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(address).name)
+    return cache_folder(kind) / f"{name}-{hashlib.sha256(f'{address}{state}'.encode()).hexdigest()[:12]}"
+
+
+def folder_of_run(out: Path) -> Path:
+    """The folder here of a run: itself, or a place in the cache folder for what belongs to an address."""
+    address = address_of(out)
+    return out if address is None else place_in_cache("runs", address)
+
+
+def bring_here(out: Path) -> Path:
+    """`folder_of_run`, with the newest checkpoint of the address in it where that is newer, and the best one.
+
+    Several processes of one machine take turns.
+
+    Raises:
+        InputError: the address may not be read.
+        DeglaError: it cannot be read, or the disk is full.
+    """
+    from filelock import FileLock
+
+    run, address = folder_of_run(out), address_of(out)
+    if address is None:
+        return run
+    run.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.with_name(run.name + ".lock")):
+        there = _complete(_files(address))
+        newest = latest_checkpoint(run)
+        if not there or (newest is not None and step_of(newest) >= max(there)):
+            return run
+        for name in _BESIDE:
+            with suppress(InputError):  # Of a run that was killed before its first line.
+                fetch(f"{address}/{name}", run / name)
+        best = None
+        with suppress(InputError):
+            best = read_json_object(run / "best.json").get("checkpoint")
+        for step in sorted({max(there)} | ({int(best[5:])} & there.keys() if isinstance(best, str) else set())):
+            log.info("%s/step-%d is fetched to %s", address, step, run)
+            with whole_folder(run / f"step-{step}") as partial:
+                for name in there[step]:
+                    fetch(f"{address}/step-{step}/{name}", partial / name)
+        point_to_best(run, best if isinstance(best, str) and (run / best).is_dir() else None)
+    return run
+
+
+class Mirror:
+    """Copies what a run has written to its address, in a thread; does nothing where `out` is a folder here.
+
+    Args:
+        out: of the run.
+        active: whether this process is the one that copies.
+        resume: the address may hold a run.
+
+    Raises:
+        InputError: the address holds a run and `resume` is False, or may not be read.
+    """
+
+    def __init__(self, out: Path, *, active: bool, resume: bool) -> None:
+        self.address = address_of(out) if active else None
+        self.run = folder_of_run(out)
+        self._there: dict[str, str] = {}  # Names of checkpoints that are there, and sha256 of their state.
+        self._names: dict[int, list[str]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=1)
+        self._copying: Future[None] | None = None
+        if self.address is not None:
+            self._names = _complete(_files(self.address))
+            if self._names and not resume:
+                raise InputError(
+                    f"{self.address}: already holds a run. Go on with --resume {self.address}, or give another --out."
+                )
+            for step in self._names:
+                with suppress(FileNotFoundError):
+                    state = (self.run / f"step-{step}" / STATE_NAME).read_bytes()
+                    if read_range(f"{self.address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
+                        self._there[f"step-{step}"] = hashlib.sha256(state).hexdigest()
+            log.info("the run lies in %s and is copied to %s after each checkpoint", self.run, self.address)
+
+    def __enter__(self) -> Mirror:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+            if error is None and self.address is not None:
+                self._copy()
+        except DeglaError as failed:
+            if error is None:
+                raise DeglaError(
+                    f"{failed} The run itself is whole in {self.run}: degla train --resume {self.address} copies what "
+                    "is missing."
+                ) from None
+            log.warning("%s was not copied to the end: %s", self.run, failed)
+        finally:
+            self._threads.shutdown()
+
+    def copy(self) -> None:
+        """Begin to copy what is new; what fails is tried again with the next checkpoint and at the end."""
+        if self.address is not None:
+            self.wait()
+            self._copying = self._threads.submit(self._try)
+
+    def wait(self) -> None:
+        """Wait for what is being copied: what is not copied yet must not be deleted."""
+        if self._copying is not None:
+            self._copying.result()
+
+    def _try(self) -> None:
+        try:
+            self._copy()
+        except DeglaError as error:
+            log.warning("%s; it is tried again with the next checkpoint", error)
+
+    def _copy(self) -> None:
+        here = {path.name: path for path in checkpoints(self.run)}
+        for name, folder in here.items():
+            state = (folder / STATE_NAME).read_bytes()
+            digest = hashlib.sha256(state).hexdigest()
+            if self._there.get(name) == digest:
+                continue
+            if name not in self._there:
+                for file in sorted(path for path in folder.iterdir() if path.is_file() and path.name != STATE_NAME):
+                    put(file, f"{self.address}/{name}/{file.name}")
+                self._names[step_of(folder)] = [path.name for path in folder.iterdir()]
+            put(state, f"{self.address}/{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
+            self._there[name] = digest
+        for name in _BESIDE:
+            with suppress(FileNotFoundError):
+                put((self.run / name).read_bytes(), f"{self.address}/{name}")
+        for step in [step for step in self._names if here and f"step-{step}" not in here]:
+            names = self._names.pop(step)
+            for left in sorted(names, key=lambda name: name != STATE_NAME):
+                remove(f"{self.address}/step-{step}/{left}")
+            self._there.pop(f"step-{step}", None)
+
+
+def _files(address: str) -> list[str]:
+    """Names of all files of a run at an address."""
+    start = address.rstrip("/") + "/"
+    return [file.removeprefix(start) for file in list_files(address) if file.startswith(start)]
+
+
+def _complete(files: list[str]) -> dict[int, list[str]]:
+    """Steps of the complete checkpoints among the files of a run, and the names of their files."""
+    found: dict[int, list[str]] = {}
+    for file in files:
+        folder, _, name = file.partition("/")
+        if (step := STEP.fullmatch(folder)) and name:
+            found.setdefault(int(step[1]), []).append(name)
+    return {step: names for step, names in found.items() if {STATE_NAME, WEIGHTS_NAME} <= set(names)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +16,48 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
 from degla.inputs import Pictures
-from degla.model.dense import encode_patches, encode_tokens
-from degla.model.description import Description, EvaluationTransform
-from degla.model.image import SeesAttention, averages_a_map, encode_class_token, reads_class_token
+from degla.model.image import SeesAttention, averages_a_map, encode_class_token, encode_patches, reads_class_token
 from degla.model.integrity import digest_of_weights
-from degla.model.modes import forget_activations, rest_what_stays
-from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
+from degla.model.text import (
+    can_trim,
+    encode_tokens,
+    encode_tree,
+    encode_tree_states,
+    encode_trimmed,
+    padding_token,
+    tree_grower,
+)
+from degla.model.towers import forget_activations, rest_what_stays
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
+
+EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is beyond its weights: all that a checkpoint folder must say so that others load the same thing.
+
+    Attributes:
+        name: how the user named it.
+        model_config: open_clip's `model_cfg`.
+        preprocess_config: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
+        tokenizer_files: files that the tokenizer is read from where it is not open_clip's own.
+    """
+
+    name: str
+    model_config: dict[str, Any]
+    preprocess_config: dict[str, Any]
+    tokenizer_files: tuple[Path, ...] = field(default=())
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the activation is QuickGELU, x sigmoid(1.702 x), rather than GELU."""
+        return bool(self.model_config.get("quick_gelu", False))
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation function, "quick_gelu" or "gelu"."""
+        return "quick_gelu" if self.quick_gelu else "gelu"
 
 
 class TowerOutputs(NamedTuple):

@@ -10,9 +10,9 @@ from torch import nn
 
 from degla.model import linear_kernel
 from degla.model.block import why_unknown
-from degla.model.depth import TOWERS, Tower, tower_module
 from degla.model.image import why_all_patches, why_no_patches
 from degla.model.text import why_no_tree, why_padded
+from degla.model.towers import TOWERS, Tower, tower_module
 
 if TYPE_CHECKING:
     from degla.model.encoder import Encoder

@@ -1,4 +1,5 @@
-"""A folder of transformers as an open_clip model of the same weights and numbers, trained and averaged as any other."""
+"""A folder of transformers as an encoder: open_clip's model of the same weights and numbers, trained and averaged as
+any other; or, where open_clip has no form of it, the model itself for evaluation."""
 
 from __future__ import annotations
 
@@ -8,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from degla.errors import InputError
-from degla.model import probe
-from degla.model.description import Description
-from degla.model.encoder import Encoder
+from degla.model import fast_paths, probe
+from degla.model.encoder import Description, Encoder
 from degla.model.tokenizer import TOKENIZER_FILES, VOCABULARIES, clip_tokenizer
-from degla.model.transformers_config import LAYOUTS, NoExactFormError, model_config_of, preprocess_config_of
 from degla.model.transformers_files import Opened, open_transformers, stored_type
-from degla.model.transformers_map import pieces, to_open_clip
-from degla.model.undrawn import Undrawn
+from degla.model.transformers_map import (
+    LAYOUTS,
+    NoExactFormError,
+    model_config_of,
+    pieces,
+    preprocess_config_of,
+    to_open_clip,
+)
+from degla.model.weights_file import Undrawn
 
 log = logging.getLogger("degla.model")
 
@@ -139,3 +146,114 @@ def pooled(features: Any) -> torch.Tensor:
     """Embeddings as `get_image_features` gives them: alone in transformers 4, in a record in transformers 5."""
     rows: torch.Tensor = features if isinstance(features, torch.Tensor) else features.pooler_output
     return rows
+
+
+class TransformersClip(nn.Module):
+    """The model behind the names that `Encoder` calls.
+
+    Args:
+        model: a `CLIPModel` or `SiglipModel`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Logarithm of 1 over the temperature."""
+        scale: Tensor = self.model.logit_scale
+        return scale
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """What a model of the sigmoid loss adds to scaled similarities; None for one of the softmax loss."""
+        return getattr(self.model, "logit_bias", None)
+
+    def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Projected features, not normalised."""
+        return pooled(self.model.get_image_features(pixel_values=images))
+
+    def encode_text(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
+        """Projected features, not normalised; no mask, since CLIP looks back alone and SigLIP at the padding too."""
+        return pooled(self.model.get_text_features(input_ids=tokens))
+
+
+class TransformersEncoder(Encoder):
+    """An encoder for evaluation; it cannot be saved in open_clip's form, and so not be trained or averaged."""
+
+    def __init__(self, clip: TransformersClip, *, activation: str, padding: int, **parts: Any) -> None:
+        super().__init__(clip, **parts)
+        self._activation = activation
+        # CLIP reads the end token and looks back alone; SigLIP looks both ways and reads the last position.
+        self.trims, self.padding = padding == 0, padding
+
+    @property
+    def activation(self) -> str:
+        """Of both towers, as config.json has it."""
+        return self._activation
+
+    def encode_captions(self, texts: Any) -> Float[Tensor, "texts dim"]:
+        """Unit embeddings of tokenised texts."""
+        return nn.functional.normalize(self.clip.encode_text(texts).float(), dim=-1)
+
+
+def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu") -> TransformersEncoder:
+    """Load weights, tokenizer and preprocessing, in float32 and evaluation mode. Nothing is fetched, no code is run.
+
+    Raises:
+        InputError: see `open_transformers`.
+    """
+    opened = open_transformers(folder)
+    model, tokenizer, processor = opened.model, opened.tokenizer, opened.processor
+    kind = LAYOUTS[model.config.model_type]
+    config = model.config
+    text, vision = config.text_config, config.vision_config
+    context = int(text.max_position_embeddings)
+    activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
+    # Zeros behind the end token are never read by CLIP and are what trimming looks for.
+    padding = 0 if kind == "clip" else int(_or(tokenizer.pad_token_id, text.pad_token_id, 1))
+    encoder = TransformersEncoder(
+        TransformersClip(model),
+        activation=" and ".join(activations),
+        padding=padding,
+        description=Description(
+            name=str(folder),
+            model_config={"text_cfg": {"context_length": context}, "quick_gelu": "quick_gelu" in activations},
+            preprocess_config=processor.to_dict(),
+        ),
+        tokenize=_Tokenize(tokenizer, context=context, padding=padding),
+        transform=_Transform(processor),
+    )
+    encoder.to(device).float().eval()
+    fast_paths.tell(encoder)
+    return encoder
+
+
+def _or(*values: int | None) -> int:
+    return next(value for value in values if value is not None)
+
+
+class _Tokenize:
+    """Texts to token numbers `[texts, context]`, cut to the context with their end token kept."""
+
+    def __init__(self, tokenizer: Any, *, context: int, padding: int) -> None:
+        self._tokenizer, self._context, self._padding = tokenizer, context, padding
+
+    def __call__(self, texts: list[str]) -> Int[Tensor, "texts context"]:
+        rows = self._tokenizer(list(texts), truncation=True, max_length=self._context)["input_ids"]
+        padded = torch.full((len(rows), self._context), self._padding, dtype=torch.long)
+        for place, row in zip(padded, rows, strict=True):
+            place[: len(row)] = torch.tensor(row, dtype=torch.long)
+        return padded
+
+
+class _Transform:
+    """The folder's own preprocessing: a PIL image to `[3, height, width]`."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __call__(self, image: Any) -> Float[Tensor, "3 height width"]:
+        pixels: Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels

@@ -1,4 +1,4 @@
-"""Image towers that are read at their class token alone: the last block computes nothing else."""
+"""Image towers: read at their class token alone, so that the last block computes nothing else; or with all patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import attend_both_ways, heads_of, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.block import (
+    attend_both_ways,
+    heads_of,
+    run_block,
+    run_blocks,
+    run_last_block,
+    split_heads,
+    why_unknown,
+)
 from degla.model.token_mask import taken
 
 SeesAttention = Callable[
@@ -105,3 +113,25 @@ def encode_class_token(
     pooled = run_last_block(visual.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows[:, 0])
     pooled = visual.ln_post(pooled)
     return cast(Tensor, pooled if visual.proj is None else pooled @ visual.proj)
+
+
+def encode_patches(
+    clip: nn.Module, images: Float[Tensor, "batch 3 height width"]
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches dim"]]:
+    """Run an image tower for which `why_no_patches` gives no reason.
+
+    Returns:
+        The embedding and the outputs of the patches; projected, not normalised. Of a vision transformer, the embedding
+        is the class token's output; of a convolutional network, the mean over the places of its last map, which are
+        the patches.
+    """
+    visual: Any = clip.visual
+    if averages_a_map(clip):
+        places = visual.trunk.forward_features(images).flatten(2).transpose(1, 2)
+        outputs = visual.head(visual.trunk.get_classifier()(places))
+        return outputs.mean(dim=1), outputs
+    attend = attend_both_ways(heads_of(visual.transformer))
+    states = run_blocks(visual.transformer, visual._embeds(images), attend, training=visual.training)
+    states = visual.ln_post(run_block(visual.transformer.resblocks[-1], states, attend))
+    outputs = states if visual.proj is None else states @ visual.proj
+    return outputs[:, 0], outputs[:, 1:]

@@ -8,15 +8,14 @@ import logging
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.address import folder_here
-from degla.model.description import Description, three_channels
-from degla.model.encoder import Encoder
+from degla.model.encoder import Description, Encoder
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
@@ -24,11 +23,10 @@ from degla.model.hub_snapshot import transformers_snapshot
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
-from degla.model.shipped import SHIPPED, shipped_folder
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import is_transformers_folder
-from degla.model.undrawn import Undrawn
-from degla.model.weights_file import first_lines, require_floats, require_weights, what_does_not_fit
+from degla.model.transformers_map import three_channels
+from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object
 from degla.shelf import did_you_mean
 
@@ -299,3 +297,20 @@ def _from_open_clip(
         name=name, model_config=config, preprocess_config=settings, tokenizer_files=files
     )  # fmt: skip
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
+
+
+SHIPPED: Final = ("world", "photo")
+"""`world` sees the embedded world's drawings, `photo` sees photographs; each has its card in its folder."""
+
+
+def shipped_folder(name: str) -> Path:
+    """Folder of a shipped model, in open_clip's form.
+
+    Args:
+        name: of `SHIPPED`.
+    """
+    if name == "world":
+        from degla.world import world_model_folder
+
+        return world_model_folder()
+    return Path(__file__).parent / name

@@ -1,4 +1,7 @@
-"""Text towers that compute no padding: exact where attention is causal and the embedding is read at the end token."""
+"""Text towers that compute no padding: exact where attention is causal and the embedding is read at the end token.
+
+Embeddings of texts, with the outputs for every token where they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.attention_kernel import attention
-from degla.model.block import Attend, heads_of, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.block import (
+    Attend,
+    attention,
+    heads_of,
+    run_block,
+    run_blocks,
+    run_last_block,
+    split_heads,
+    why_unknown,
+)
 from degla.prefixes import MASKED, GrowTree, PrefixTree
 
 
@@ -198,3 +209,22 @@ def _tree_ends(clip: nn.Module, tree: PrefixTree, mask: MaskToken) -> Float[Tens
     return run_last_block(
         tower.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows.index_select(0, last)
     )
+
+
+def encode_tokens(
+    clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
+) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts length dim"]]:
+    """Run a causal text tower for which `tree_grower` gives something.
+
+    Returns:
+        The embedding of each text (the end token's output) and the outputs of its tokens; projected, not normalised.
+        What stands behind the end token is some other token's output.
+    """
+    tower = text_tower(clip)
+    attend = attend_along(tree, heads=heads_of(tower.transformer))
+    states = run_blocks(tower.transformer, embed_nodes(tower, tree, mask), attend, training=tower.transformer.training)
+    nodes = project_texts(tower, run_block(tower.transformer.resblocks[-1], states, attend))
+    path = tree.path.index_select(0, tree.text)
+    outputs = torch.unflatten(nodes.index_select(0, path.flatten()), 0, path.shape)
+    end = tree.end.index_select(0, tree.text)
+    return outputs[torch.arange(len(end), device=end.device), end], outputs

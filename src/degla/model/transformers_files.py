@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from degla.errors import InputError
-from degla.model.transformers_config import LAYOUTS
+from degla.model.transformers_map import LAYOUTS
 from degla.model.weights_file import FLOATS, stored_types, wrong_type
 from degla.parse import in_one_line, read_json, read_json_object
 

@@ -1,6 +1,7 @@
-"""Which weight of transformers' CLIP, MetaCLIP 2 and SigLIP is which of open_clip's.
+"""Settings and weights of transformers' CLIP, MetaCLIP 2 and SigLIP as open_clip's own.
 
-They are renamed, joined, split or turned, never computed with, so that the way back gives the same bits.
+Settings are what `config.json` and `preprocessor_config.json` say. Weights are renamed, joined, split or turned, never
+computed with, so that the way back gives the same bits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,201 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from degla.errors import InputError
+
+LAYOUTS: dict[str, Kind] = {"clip": "clip", "metaclip_2": "clip", "siglip": "siglip"}
+"""`model_type` of config.json to the layout of the weights. SigLIP 2 of fixed resolution is "siglip" too."""
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "quick_gelu": {}, "gelu": {}, "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}}
+}  # fmt: skip
+"""Name of an activation in transformers to what a tower of open_clip says of it."""
+_RESAMPLING = {2: "bilinear", 3: "bicubic"}
+_CLIP_EPS, _SIGLIP_EPS = 1e-5, 1e-6
+
+
+class NoExactFormError(InputError):
+    """open_clip has no model that computes the same as a model of transformers."""
+
+
+def model_config_of(config: Any) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a two-tower model.
+
+    Args:
+        config: a `CLIPConfig`, `MetaClip2Config` or `SiglipConfig`.
+
+    Raises:
+        NoExactFormError: says which setting open_clip does not have.
+    """
+    text, vision = config.text_config, config.vision_config
+    for name, tower in (("text", text), ("vision", vision)):
+        if tower.hidden_act not in ACTIVATIONS:
+            raise NoExactFormError(
+                f"the activation of its {name} tower, {tower.hidden_act!r}, is none that open_clip computes "
+                f"({', '.join(ACTIVATIONS)})"
+            )
+    siglip = LAYOUTS[config.model_type] == "siglip"
+    model_config = _siglip(text, vision) if siglip else _clip(config, text, vision)
+    model_config["text_cfg"] |= {
+        "context_length": int(text.max_position_embeddings), "vocab_size": int(text.vocab_size),
+        "width": int(text.hidden_size), "heads": int(text.num_attention_heads), "layers": int(text.num_hidden_layers),
+        **_mlp_ratio(text), **ACTIVATIONS[text.hidden_act],
+    }  # fmt: skip
+    return model_config
+
+
+def _clip(config: Any, text: Any, vision: Any) -> dict[str, Any]:
+    if (text.hidden_act == "quick_gelu") != (vision.hidden_act == "quick_gelu"):
+        raise NoExactFormError(
+            f"its towers compute {text.hidden_act} and {vision.hidden_act}; in open_clip both or none compute "
+            "quick_gelu"
+        )
+    eps = {name: float(tower.layer_norm_eps) for name, tower in (("text_cfg", text), ("vision_cfg", vision))}
+    norms = {name: {"norm_kwargs": {"eps": value}} if value != _CLIP_EPS else {} for name, value in eps.items()}
+    return {
+        "embed_dim": int(config.projection_dim),
+        "quick_gelu": text.hidden_act == "quick_gelu",
+        "vision_cfg": {
+            "image_size": _square(vision.image_size, "image_size"),
+            "patch_size": _square(vision.patch_size, "patch_size"),
+            "width": int(vision.hidden_size), "layers": int(vision.num_hidden_layers),
+            "head_width": int(vision.hidden_size) // int(vision.num_attention_heads),
+            **_mlp_ratio(vision), **norms["vision_cfg"], **ACTIVATIONS[vision.hidden_act],
+        },
+        "text_cfg": {**_end(config.model_type, text), **norms["text_cfg"]},
+    }  # fmt: skip
+
+
+def _end(model_type: str, text: Any) -> dict[str, Any]:
+    """Where the text's embedding is read: at the largest number of the text, or at the first end token."""
+    end = int(text.eos_token_id)
+    # In transformers' CLIP the number 2 is an old mistake that stands for the largest number; MetaCLIP 2 means it.
+    if (model_type == "clip" and end == 2) or end == int(text.vocab_size) - 1:
+        return {}
+    return {"pool_type": "eos", "eos_id": end}
+
+
+def _siglip(text: Any, vision: Any) -> dict[str, Any]:
+    if "quick_gelu" in (text.hidden_act, vision.hidden_act):
+        raise NoExactFormError("open_clip has no SigLIP with quick_gelu")
+    if not getattr(vision, "vision_use_head", True):
+        raise NoExactFormError("its image tower has no attention pooling (field 'vision_config.vision_use_head')")
+    eps = float(text.layer_norm_eps)
+    return {
+        "embed_dim": int(text.projection_size), "init_logit_bias": -10, "custom_text": True, "quick_gelu": False,
+        "vision_cfg": {
+            "image_size": _square(vision.image_size, "image_size"), "timm_model_name": _siglip_tower(vision),
+            "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none",
+        },
+        "text_cfg": {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": eps}},
+    }  # fmt: skip
+
+
+def _siglip_tower(vision: Any) -> str:
+    """The tower of timm that has these sizes and this activation.
+
+    Raises:
+        NoExactFormError: there is none.
+    """
+    import timm
+
+    from degla.model import timm_towers
+
+    size, patch = _square(vision.image_size, "image_size"), _square(vision.patch_size, "patch_size")
+    names = [name for name in timm.list_models(f"vit_*_patch{patch}_siglip_{size}*") if "_gap_" not in name]
+    wanted = _tower_sizes(vision)
+    # The plain name first, where both compute the same.
+    for name in sorted(names, key=lambda name: name.endswith(timm_towers.ENDING)):
+        with torch.device("meta"):
+            tower: Any = timm.create_model(name, num_classes=0, global_pool="map")
+        block = tower.blocks[0]
+        activation = "gelu_pytorch_tanh" if "Tanh" in type(block.mlp.act).__name__ else "gelu"
+        own = (tower.embed_dim, len(tower.blocks), block.attn.num_heads, block.mlp.fc1.out_features, block.norm1.eps)
+        if (*own, activation) == wanted:
+            return str(name)
+    raise NoExactFormError(
+        f"open_clip takes SigLIP's image towers from timm, which has none of {size} pixels in patches of {patch} with "
+        f"width {vision.hidden_size}, {vision.num_hidden_layers} blocks, {vision.num_attention_heads} heads and "
+        f"{vision.hidden_act}"
+    )
+
+
+def _tower_sizes(vision: Any) -> tuple[Any, ...]:
+    return (
+        int(vision.hidden_size), int(vision.num_hidden_layers), int(vision.num_attention_heads),
+        int(vision.intermediate_size), float(vision.layer_norm_eps), str(vision.hidden_act),
+    )  # fmt: skip
+
+
+def _mlp_ratio(tower: Any) -> dict[str, Any]:
+    width, inner = int(tower.hidden_size), int(tower.intermediate_size)
+    # open_clip rounds width times ratio down.
+    return {} if inner == 4 * width else {"mlp_ratio": inner / width if inner % width == 0 else (inner + 0.5) / width}
+
+
+def _square(value: Any, name: str) -> int:
+    sides = [value] if isinstance(value, int) else list(value)
+    if len(set(sides)) != 1:
+        raise NoExactFormError(f"field 'vision_config.{name}' is {value!r}; images and patches must be square")
+    return int(sides[0])
+
+
+def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, Any]:
+    """open_clip's `preprocess_cfg` of an image processor's settings.
+
+    Args:
+        processor: as `preprocessor_config.json` holds them, defaults filled in.
+        size: side of the model's images, pixels.
+
+    Raises:
+        NoExactFormError: it does something that open_clip's transform does not.
+    """
+    wanted = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+    for name, value in wanted.items():
+        if processor.get(name) is not value:
+            raise NoExactFormError(
+                f"its image processor has {name} {processor.get(name)!r}; open_clip's always does it"
+            )
+    factor = float(processor.get("rescale_factor", 1 / 255))
+    if abs(255 * factor - 1) > 1e-6:
+        raise NoExactFormError(f"its image processor scales by {factor:g}; open_clip's scales by 1/255")
+    interpolation = _RESAMPLING.get(int(processor.get("resample", -1)))
+    if interpolation is None:
+        raise NoExactFormError(f"its image processor has resample {processor.get('resample')!r}; known: {_RESAMPLING}")
+    return {
+        "size": [size, size],
+        "mode": "RGB",
+        "mean": three_channels(processor["image_mean"]),
+        "std": three_channels(processor["image_std"]),
+        "interpolation": interpolation,
+        "resize_mode": _resize_mode(processor, size),
+        "fill_color": 0,
+    }
+
+
+def three_channels(value: Any) -> list[float]:
+    """A mean or standard deviation of each channel; configurations may hold one number for all."""
+    return [float(part) for part in (value if isinstance(value, list | tuple) else [value] * 3)]
+
+
+def _resize_mode(processor: dict[str, Any], size: int) -> str:
+    resized, crop = dict(processor.get("size") or {}), dict(processor.get("crop_size") or {})
+    crops = bool(processor.get("do_center_crop"))
+    square = {"height": size, "width": size}
+    if _set(resized) == {"shortest_edge": size} and crops and _set(crop) == square:
+        return "shortest"
+    if _set(resized) == square and (not crops or _set(crop) == square):
+        return "squash"
+    cut = f" and cuts {_set(crop)}" if crops else ""
+    raise NoExactFormError(
+        f"its image processor resizes to {_set(resized)}{cut}; open_clip's transform, at {size} pixels, resizes the "
+        "shorter side to that and cuts the middle, or resizes both sides to it"
+    )
+
+
+def _set(sizes: dict[str, Any]) -> dict[str, int]:
+    return {name: int(value) for name, value in sizes.items() if value is not None}
+
 
 Kind = Literal["clip", "siglip"]
 """The two layouts of weights; MetaCLIP 2 has CLIP's."""

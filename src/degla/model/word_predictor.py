@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from degla.errors import InputError
-from degla.model.attention_kernel import attention
-from degla.model.block import split_heads
+from degla.model.block import attention, split_heads
 from degla.prefixes import MASKED
 from degla.ranges import AtLeastOne, Checked, Factor, Positive
 

@@ -18,19 +18,18 @@ from degla.errors import DeglaError, InputError
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
+from degla.model.address import folder_of_run
 from degla.model.encoder import Encoder
-from degla.model.mirror import folder_of_run
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.text_decoder import TextDecoder
 from degla.model.word_predictor import WordPredictor
 from degla.training.attack import Attack
-from degla.training.evidence import Evidence
+from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
 from degla.training.rows import decoder_folder
 from degla.training.sharding import Sharding
 from degla.training.step import Stream, Trainer
-from degla.training.views import Views
 
 log = logging.getLogger("degla.train")
 

@@ -24,17 +24,16 @@ from degla.evaluation import processes as evaluation
 from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
+from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.load import load_encoder
-from degla.model.mirror import Mirror, bring_here, folder_of_run
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
 from degla.model.text_decoder import decoder_digest
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.random_state import seed_everything
 from degla.training.rows import read_pairs
-from degla.training.runstate import Position, RunState
+from degla.training.runstate import Position, RunState, seed_everything
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")

@@ -14,13 +14,11 @@ from degla.config.sections import L2SPConfig, OptimConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.losses.core.forms import BIAS, fit_to_model
-from degla.model.adapters import add_adapters
+from degla.model.adapters import add_adapters, add_text_map
 from degla.model.block import is_of_adapter
-from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
-from degla.model.modes import has_statistics
-from degla.model.text_map import add_text_map
+from degla.model.towers import TOWERS, Tower, has_statistics, resblocks, tower_depth, tower_module, tower_of
 from degla.model.word_predictor import PredictorConfig
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from degla.config.run import StreamConfig
 from degla.config.sections import DataConfig
-from degla.data.cells import name_that_counts
+from degla.data.containers import name_that_counts
 from degla.data.extras import ExtraData, read_classes, write_extras
 from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,16 +20,15 @@ from degla.config.fields import new_name, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.export.card import try_checkpoint_card
+from degla.model.address import Mirror
 from degla.model.average import average_weights
 from degla.model.checkpoint import load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
-from degla.model.mirror import Mirror
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
-from degla.training.random_state import random_state, set_random_state
 from degla.training.step import Trainer
 
 log = logging.getLogger("degla.train")
@@ -285,3 +286,33 @@ def _versions() -> dict[str, str]:
 
     names = ("degla", "torch", "open_clip_torch", "accelerate")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """States of the global generators as tensors and plain values, safe to load with ``weights_only``."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],  # type: ignore[union-attr]
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` gave; generators of devices that are not here are passed over."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -17,10 +17,10 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.block import add_work_method
-from degla.model.depth import TOWERS, resblocks
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower
+from degla.model.towers import TOWERS, resblocks
 
 _CALLS = ("encode_images", "encode_captions", "embed", "see_class_token")
 NEEDS_TORCH = (2, 13)

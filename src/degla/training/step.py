@@ -19,10 +19,9 @@ from degla.model.text_decoder import TextDecoder
 from degla.model.word_predictor import WordPredictor
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
-from degla.training.evidence import Evidence
+from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, bare, learning_rate
 from degla.training.sharding import Sharding
-from degla.training.views import Views
 
 
 @dataclass

@@ -80,7 +80,7 @@ def run_words(words: list[str]) -> int:
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
     """What the run would be: what training refuses first, then what `degla doctor` finds."""
-    from degla.model.mirror import folder_of_run
+    from degla.model.address import folder_of_run
     from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 

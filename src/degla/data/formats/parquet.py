@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.cells import cell_place, holds_pictures
+from degla.data.containers import cell_place, holds_pictures
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
 from degla.data.sources import Columns, Placed, captions_of_row

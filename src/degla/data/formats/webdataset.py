@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from degla.data.containers import PICTURE, TarMember, packed_place, records_of
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
-from degla.data.tars import PICTURE, TarMember, packed_place, records_of
 from degla.errors import InputError
 from degla.parse import decode, parse_json
 
