@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from degla.errors import DeglaError, InputError
@@ -56,7 +55,7 @@ def whole_file(
                 yield stream
             return
         partial = target.with_name(target.name + PARTIAL)
-        with open(_claim(partial), mode, **text) as stream:  # type: ignore[call-overload]
+        with open(claim(partial, lambda file: hold(file, wait=True) is not False), mode, **text) as stream:  # type: ignore[call-overload]
             try:
                 yield stream
                 stream.flush()
@@ -115,9 +114,7 @@ class LineFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(OSError):  # `append` has reported what could not be written.
             self.stream.close()
 
@@ -177,27 +174,33 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     return True
 
 
-def _claim(partial: Path) -> int:
-    """An empty file for this writer alone; waits for another one of the same path."""
+def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
+    """Open a file for this process alone and replace what is in it.
+
+    Args:
+        path: made where it is not there.
+        take: locks the open file; False where another process has it.
+        content: written to it.
+
+    Returns:
+        The open file; below 0 where `take` gave False.
+    """
     while True:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            hold(descriptor, wait=True)
-            # The writer before this one has renamed the file that was opened here.
-            if _is_at(descriptor, partial):
-                os.ftruncate(descriptor, 0)
-                return descriptor
+            if not take(descriptor):
+                os.close(descriptor)
+                return -1
+            # Who had it before may have renamed or removed the file that was opened here.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, content)
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def cache_folder(name: str, environment: Mapping[str, str] = os.environ) -> Path:

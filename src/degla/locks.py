@@ -19,11 +19,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from multiprocessing import reduction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from degla.errors import InputError
-from degla.files import cannot_write, hold
+from degla.files import cannot_write, claim, hold
 
 NAME = ".lock"
 _PATIENCE = 10.0
@@ -39,9 +38,7 @@ class Lock:
     def __enter__(self) -> Lock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def release(self) -> None:
@@ -102,21 +99,9 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
 
 
 def _try(path: Path) -> Lock | None:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _is_free(descriptor, path):
-                os.close(descriptor)
-                return None
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, (json.dumps(_this_process()) + "\n").encode())
-                    return Lock(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # Its holder has let it go and removed it in between.
+    content = (json.dumps(_this_process()) + "\n").encode()
+    descriptor = claim(path, lambda file: _is_free(file, path), content)
+    return None if descriptor < 0 else Lock(path, descriptor)
 
 
 def _is_free(descriptor: int, path: Path) -> bool:

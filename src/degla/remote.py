@@ -72,10 +72,8 @@ def read_range(address: str, start: int, stop: int) -> bytes:
     """
     if stop <= start:
         return b""
-    where = _opened(address)
 
-    def read() -> bytes:
-        files, path = where()
+    def read(files: Any, path: str) -> bytes:
         content = bytes(files.cat_file(path, start=start, end=stop))
         if len(content) > stop - start:  # A server that knows no ranges sends all of the file.
             content = content[start:stop]
@@ -107,13 +105,7 @@ def state_numbers(address: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=65_536)
 def _known(address: str) -> dict[str, Any]:
-    where = _opened(address)
-
-    def ask() -> dict[str, Any]:
-        files, path = where()
-        return dict(files.info(path))
-
-    return _tried(address, ask)
+    return _tried(address, lambda files, path: dict(files.info(path)))
 
 
 def forget() -> None:
@@ -128,10 +120,8 @@ def list_files(address: str) -> list[str]:
         InputError: it may not be listed, or what reads such addresses is not installed.
         RemoteError: it cannot be listed.
     """
-    where = _opened(address)
 
-    def ask() -> list[str]:
-        files, path = where()
+    def ask(files: Any, path: str) -> list[str]:
         with suppress(FileNotFoundError):
             found = files.glob(path) if re.search(r"[*?\[]", path) else files.find(path)
             # With as many slashes as addresses have here.
@@ -161,10 +151,8 @@ def put(content: Path | bytes, address: str) -> None:
         InputError: it may not be written, or what writes such addresses is not installed.
         RemoteError: it cannot be written.
     """
-    where = _opened(address)
 
-    def write() -> None:
-        files, path = where()
+    def write(files: Any, path: str) -> None:
         if isinstance(content, bytes):
             files.pipe_file(path, content)
         else:
@@ -176,10 +164,8 @@ def put(content: Path | bytes, address: str) -> None:
 
 def remove(address: str) -> None:
     """Delete a file; one that is not there is no error. Raises like `put`."""
-    where = _opened(address)
 
-    def delete() -> None:
-        files, path = where()
+    def delete(files: Any, path: str) -> None:
         with suppress(FileNotFoundError):
             files.rm_file(path)
 
@@ -219,27 +205,20 @@ def open_remote(address: str) -> io.BufferedReader:
     return io.BufferedReader(RemoteFile(address), buffer_size=PIECE)
 
 
-def _opened(address: str) -> Callable[[], tuple[Any, str]]:
-    """What gives the file system of an address, and the path in it; a process that was forked gets one of its own."""
+def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
+    """What an action on the file system of an address and the path in it gives, tried again where its connection fails.
+
+    A process that was forked gets a file system of its own.
+    """
     try:
         import fsspec
     except ImportError:
         raise InputError(f"{address}: fsspec, which reads addresses, is not installed. {_INSTALL}") from None
-
-    def open_it() -> tuple[Any, str]:
-        # What a server lists may change while a run lasts.
-        files, path = fsspec.url_to_fs(address, use_listings_cache=False)
-        return files, path
-
-    return open_it
-
-
-def _tried(address: str, action: Callable[[], _Result]) -> _Result:
-    """What an action gives, tried again where its connection fails."""
     began = time.monotonic()
     for number, wait in enumerate(_waits(), start=1):
         try:
-            return action()
+            # What a server lists may change while a run lasts.
+            return action(*fsspec.url_to_fs(address, use_listings_cache=False))
         except (DeglaError, MemoryError):
             raise
         except ImportError as error:

@@ -99,11 +99,7 @@ def screen(rows: Iterable[NegativeRecord], *, captions: CaptionIndex, screens: S
         InputError: a row's caption is not among the captions, or the file cannot be written.
     """
     counts = Counts()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(out, _screened(iter(rows), captions, screens, counts))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}. Choose another --out.") from None
+    write_jsonl(out, _screened(iter(rows), captions, screens, counts))
     return counts
 
 

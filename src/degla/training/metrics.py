@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import rich.progress  # noqa: F401  # Before anything is seeded: importing it draws from Python's generator.
@@ -65,9 +64,7 @@ class Metrics:
         self._advance = self._held.enter_context(self._progress)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._held.close()
         if self.active:
             self._stream.close()
