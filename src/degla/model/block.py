@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import wraps
 from types import MethodType
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, cast
 
 import torch
 from jaxtyping import Float
@@ -101,6 +102,7 @@ def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"]
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Given = ParamSpec("Given")
 
 
 def add_work_method(block: Any) -> str:
@@ -113,14 +115,22 @@ def add_work_method(block: Any) -> str:
     return "work"
 
 
-def _work(block: Any, run: Callable[..., Tensor], *given: Any) -> Tensor:
-    return run(block, *given)
+def _work(block: Any, run: Callable[..., Tensor], *given: Any, **named: Any) -> Tensor:
+    return run(block, *given, **named)
 
 
-def _through_method(block: Any, run: Callable[..., Tensor], *given: Any) -> Tensor:
-    return cast(Tensor, block.work(run, *given)) if hasattr(block, "work") else run(block, *given)
+def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[Concatenate[Any, Given], Tensor]:
+    """The work that a function does for a block, by the block's own method where it has one."""
+
+    @wraps(run)
+    def through(block: Any, *given: Given.args, **named: Given.kwargs) -> Tensor:
+        work = getattr(block, "work", None)
+        return run(block, *given, **named) if work is None else cast(Tensor, work(run, *given, **named))
+
+    return through
 
 
+@_through_method
 def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) -> Float[Tensor, "*rows width"]:
     """One block over rows of states of any layout.
 
@@ -129,15 +139,12 @@ def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) 
         states: one row a token.
         attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
     """
-    return _through_method(block, _run_block, states, attend)
-
-
-def _run_block(block: Any, states: Tensor, attend: Attend) -> Tensor:
     weight, bias = input_projection(block.attn)
     query, key, value = linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
     return _after_attention(block, states, attend(query, key, value))
 
 
+@_through_method
 def run_last_block(
     block: Any, states: Float[Tensor, "*rows width"], attend: Attend, *, read: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "wanted width"]:
@@ -149,10 +156,6 @@ def run_last_block(
         attend: from the queries of the wanted rows [wanted, width], and keys and values of all, to [wanted, width].
         read: picks the wanted rows out of all.
     """
-    return _through_method(block, _run_last_block, states, attend, read)
-
-
-def _run_last_block(block: Any, states: Tensor, attend: Attend, read: Callable[[Tensor], Tensor]) -> Tensor:
     weight, bias = input_projection(block.attn)
     width = states.shape[-1]
     normal = block.ln_1(states)

@@ -214,16 +214,17 @@ class Encoder(nn.Module):
         return nn.functional.normalize(rows.float(), dim=-1)
 
     def _encode_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        self._refuse_without_tokens()
         raw, patch = (images[:, 0], images[:, 1:]) if images.ndim == 3 else encode_patches(self.clip, images)
         return raw.float(), patch.float()
 
-    def _encode_tokens(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:
-        self._refuse_without_tokens()
+    def _encode_further(
+        self, texts: Tensor | PrefixTree, encode: Callable[..., tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Unit embeddings of texts, and what else `encode` says of their tree."""
         assert self.grow is not None
         tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
-        text, token = encode_tokens(self.clip, tree, *self._masked_as)
-        return nn.functional.normalize(text.float(), dim=-1), token.float()
+        text, further = encode(self.clip, tree, *self._masked_as)
+        return nn.functional.normalize(text.float(), dim=-1), further.float()
 
     def refuse_without_class_token(self, flag: str) -> None:
         """Refuse what only a vision transformer can do that is read at its class token.
@@ -241,18 +242,14 @@ class Encoder(nn.Module):
         """Embeddings of images at any length; `look` sees the class token's attention (see `encode_class_token`)."""
         return encode_class_token(self.clip, images, look=look)
 
-    def _encode_states(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:
-        if self.grow is None:
+    def _check_asked(self, *, dense: bool, state: bool) -> None:
+        """Refuse outputs that the towers do not give."""
+        if state and self.grow is None:
             raise InputError(
                 f"{self.name}: gives no state of a text's end token; its text tower must be open_clip's own, read at "
                 "the end token, with --train.trim."
             )
-        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
-        text, states = encode_tree_states(self.clip, tree, *self._masked_as)
-        return nn.functional.normalize(text.float(), dim=-1), states.float()
-
-    def _refuse_without_tokens(self) -> None:
-        if not self.gives_tokens:
+        if dense and not self.gives_tokens:
             raise InputError(
                 f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own, read at "
                 "one token each, or the image tower one of timm that averages a map, with --train.trim."
@@ -282,29 +279,23 @@ class Encoder(nn.Module):
             InputError: `dense` without `gives_tokens`, `kept` without `reads_class_token`, or `state` where the text
                 tower gives none.
         """
+        self._check_asked(dense=dense, state=state)
         image = text = patch = token = raw_image = states = None
         if images is not None:
             raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, kept), None)
             image = nn.functional.normalize(raw_image, dim=-1)
         if texts is not None and state:
-            text, states = self._encode_states(texts)
+            text, states = self._encode_further(texts, encode_tree_states)
         elif texts is not None:
-            text, token = self._encode_tokens(texts) if dense else (self.encode_captions(texts), None)
+            text, token = self._encode_further(texts, encode_tokens) if dense else (self.encode_captions(texts), None)
         return TowerOutputs(image, text, patch, token, raw_image if raw else None, states)
 
     def forward(
-        self,
-        images: Pictures | None,
-        texts: Int[Tensor, "texts length"] | PrefixTree | None,
-        *,
-        dense: bool = False,
-        raw: bool = False,
-        kept: Int[Tensor, "images kept"] | None = None,
-        state: bool = False,
+        self, images: Pictures | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
     ) -> tuple[Tensor | None, ...]:
         """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
-        rows = self.embed(images, texts, dense=dense, raw=raw, kept=kept, state=state)
-        return (*rows[: 6 if state else 5 if raw else 4 if dense else 2], self.scale, self.bias)
+        given = 6 if asked.get("state") else 5 if asked.get("raw") else 4 if asked.get("dense") else 2
+        return (*self.embed(images, texts, **asked)[:given], self.scale, self.bias)
 
     def read_masked_as(self, token: Float[Tensor, " width"]) -> None:
         """Put `token` where a text has the number `degla.prefixes.MASKED`; it is no part of the model and its state."""

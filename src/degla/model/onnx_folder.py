@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from degla.errors import InputError
+from degla.files import sha256_of
 from degla.parse import in_one_line, read_json_object
 from degla.records import validate
 
@@ -79,41 +80,18 @@ class OnnxModel:
         self.info = validate(OnnxInfo, read_json_object(folder / INFO), where=str(folder / INFO))
         self.device = torch.device("cpu")
         self.tokenize, self.transform = _tokenize(folder, self.info), _transform(self.info)
+        self.activation, self.precision = self.info.activation, self.info.precision
+        self.context_length = self.info.context_length
+        self.scale, self.bias = self.info.logit_scale, self.info.logit_bias
+        """As `OnnxInfo` says of each."""
         self._image, self._text = (open_graph(folder / file) for file in (IMAGE, TEXT))
-
-    @property
-    def activation(self) -> str:
-        """Of the towers."""
-        return self.info.activation
-
-    @property
-    def precision(self) -> str:
-        """Of the weights: "fp32" or "int8"."""
-        return self.info.precision
-
-    @property
-    def context_length(self) -> int:
-        """Tokens of a row of texts."""
-        return self.info.context_length
-
-    @property
-    def scale(self) -> float:
-        """Factor of the cosine: 1 over the temperature."""
-        return self.info.logit_scale
-
-    @property
-    def bias(self) -> float | None:
-        """What a model of the sigmoid loss adds to the scaled cosine."""
-        return self.info.logit_bias
 
     @property
     def fingerprint(self) -> str:
         """sha256 over both graphs."""
         digest = hashlib.sha256()
         for file in sorted(self.folder.glob("*.onnx*")):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(file.name.encode() + bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:

@@ -104,15 +104,11 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
         end = (tokens == number).int().argmax(dim=-1)
     # Reading the end token first spares the final normalisation of all other positions.
     pooled = outputs[torch.arange(len(tokens), device=tokens.device), end]
-    return project_texts(tower, pooled)
+    return project_texts(tower, tower.ln_final(pooled))
 
 
 def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
-    """The final normalisation and the projection into the joint space, of any rows of states."""
-    return _projected(tower, tower.ln_final(pooled))
-
-
-def _projected(tower: Any, pooled: Tensor) -> Tensor:
+    """The projection into the joint space, of any rows of states behind the final normalisation."""
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
@@ -176,7 +172,8 @@ def encode_tree(clip: nn.Module, tree: PrefixTree, mask: MaskToken = None) -> Fl
     Returns:
         One vector a text, not normalised.
     """
-    return project_texts(text_tower(clip), _tree_ends(clip, tree, mask)).index_select(0, tree.text)
+    tower = text_tower(clip)
+    return project_texts(tower, tower.ln_final(_tree_ends(clip, tree, mask))).index_select(0, tree.text)
 
 
 def encode_tree_states(
@@ -185,7 +182,7 @@ def encode_tree_states(
     """As `encode_tree`, and what it projects: the state of each text's end token behind the last norm."""
     tower = text_tower(clip)
     states = tower.ln_final(_tree_ends(clip, tree, mask))
-    return _projected(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
+    return project_texts(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
 
 
 def _tree_ends(clip: nn.Module, tree: PrefixTree, mask: MaskToken) -> Float[Tensor, "different width"]:
@@ -223,7 +220,7 @@ def encode_tokens(
     tower = text_tower(clip)
     attend = attend_along(tree, heads=heads_of(tower.transformer))
     states = run_blocks(tower.transformer, embed_nodes(tower, tree, mask), attend, training=tower.transformer.training)
-    nodes = project_texts(tower, run_block(tower.transformer.resblocks[-1], states, attend))
+    nodes = project_texts(tower, tower.ln_final(run_block(tower.transformer.resblocks[-1], states, attend)))
     path = tree.path.index_select(0, tree.text)
     outputs = torch.unflatten(nodes.index_select(0, path.flatten()), 0, path.shape)
     end = tree.end.index_select(0, tree.text)

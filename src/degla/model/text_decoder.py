@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from degla.errors import InputError
-from degla.model.transformers_files import INSTALL, quiet
+from degla.files import sha256_of
+from degla.model.transformers_files import import_transformers, quiet
 from degla.parse import in_one_line, read_json_object
 
 LONGEST = 77
@@ -97,11 +98,8 @@ class DecoderTokens:
 
 def decoder_digest(folder: Path) -> str:
     """The first 32 hexadecimal digits of a sha256 over the decoder's weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:32]
+    sums = (bytes.fromhex(sha256_of(path)) for path in sorted(folder.glob("*.safetensors")))
+    return hashlib.sha256(b"".join(sums)).hexdigest()[:32]
 
 
 def _open(folder: Path, kind: str, **options: Any) -> Any:
@@ -113,13 +111,9 @@ def _open(folder: Path, kind: str, **options: Any) -> Any:
         raise InputError(
             f"{where}: field 'model_type' is {found!r}; the decoder must be of the T5 kind ({', '.join(_KINDS)})."
         )
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(f"{folder}: a folder of transformers, which is not installed. {INSTALL}") from None
+    opener = getattr(import_transformers(folder), kind)
     with quiet():
         try:
-            opener: Any = getattr(transformers, kind)
             return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         except Exception as error:  # transformers, safetensors and tokenizers raise kinds of their own
             raise InputError(f"{folder}: cannot be loaded by transformers: {in_one_line(error)}") from None

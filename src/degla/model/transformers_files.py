@@ -60,10 +60,7 @@ def open_transformers(folder: Path) -> Opened:
             damaged or of another format.
     """
     check_files(folder)
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(f"{folder}: a folder of transformers, which is not installed. {INSTALL}") from None
+    transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
     with quiet():
         try:
@@ -84,6 +81,19 @@ def open_transformers(folder: Path) -> Opened:
             "fit config.json; every number would be wrong."
         )
     return Opened(model.eval(), tokenizer, processor)
+
+
+def import_transformers(folder: Path) -> Any:
+    """The library, which reads the folder.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise InputError(f"{folder}: a folder of transformers, which is not installed. {INSTALL}") from None
+    return transformers
 
 
 @contextmanager

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
-from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.losses.core import Processes, Target
 from degla.losses.core.objective import Objective
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder, TowerOutputs
 from degla.training.embed import to_embeddings
+from degla.training.image_parts import image_seeds
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,9 @@ class Attack:
         return self.encoder.embed(None, texts, **self.objective.outputs)
 
     def _seeds(self, batch: Batch, parts: Sequence[BatchPart], *, number: int) -> list[int]:
-        """One a image, however the batch is cut into parts and shared among processes."""
         first = self.processes.rank * len(batch)
-        seeds = []
-        for part in parts:
-            rows = range(part.rows.start, part.rows.stop)
-            for place in range(len(part.image)):
-                purpose = "attack" if place < len(rows) else "attack partner"
-                row = first + rows[place % len(rows)]
-                seeds.append(stream(purpose, seed=self.seed, epoch=number, index=row).getrandbits(63))
-        return seeds
+        seeds = (image_seeds("attack", part, first=first, seed=self.seed, number=number) for part in parts)
+        return list(chain.from_iterable(seeds))
 
 
 def _leaf(row: Tensor | None) -> Tensor | None:

@@ -3,8 +3,9 @@ attends to; and, as one more image, the part in which the teacher sees the evide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 import torch
@@ -21,6 +22,22 @@ from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, largest, p
 _BY: Final[dict[str, MaskedTokens]] = {
     "attention": "high", "random": "random", "low_attention": "low"
 }  # fmt: skip
+
+
+def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number: int) -> Iterator[int]:
+    """A seed for each image of a part of a batch, however the batch is cut into parts and shared among processes.
+
+    Args:
+        purpose: of the draws; second images have one of their own.
+        part: whose images.
+        first: number of the batch's first row in the global batch.
+        seed: of the run.
+        number: of the step, from 0.
+    """
+    own = part.rows.stop - part.rows.start
+    for place in range(len(part.image)):
+        name, row = purpose if place < own else f"{purpose} partner", first + part.rows.start + place % own
+        yield stream(name, seed=seed, epoch=number, index=row).getrandbits(63)
 
 
 @dataclass(frozen=True)
@@ -68,13 +85,9 @@ class Views:
 
     def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:
         """Of each image from a generator of its own, however the batch is cut into parts and shared among processes."""
-        generator, own = torch.Generator(), part.rows.stop - part.rows.start
-        drawn = []
-        for place in range(len(part.image)):
-            purpose = "view" if place < own else "view partner"
-            row = self.processes.rank * rows + part.rows.start + place % own
-            seed = stream(purpose, seed=self.seed, epoch=number, index=row).getrandbits(63)
-            drawn.append(gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)))
+        generator, first = torch.Generator(), self.processes.rank * rows
+        seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
+        drawn = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
         return torch.stack(drawn).to(part.image.device)
 
 
@@ -112,7 +125,7 @@ class Evidence:
                 part.image[: part.rows.stop - part.rows.start],
                 teacher,
                 captions[part.rows],
-                noise=self._noise(part.rows, batch=len(batch), number=number),
+                noise=self._noise(part, batch=len(batch), number=number),
             )
             for part in parts
         ]
@@ -135,10 +148,8 @@ class Evidence:
         assert rows is not None
         return parts, there, rows
 
-    def _noise(self, rows: slice, *, batch: int, number: int) -> Float[Tensor, "rows patches"]:
-        generator, drawn = torch.Generator(), []
-        for place in range(rows.start, rows.stop):
-            row = self.processes.rank * batch + place
-            seed = stream("evidence", seed=self.seed, epoch=number, index=row).getrandbits(63)
-            drawn.append(torch.rand(self.grid[0] * self.grid[1], generator=generator.manual_seed(seed)))
-        return torch.stack(drawn)
+    def _noise(self, part: BatchPart, *, batch: int, number: int) -> Float[Tensor, "rows patches"]:
+        generator, patches = torch.Generator(), self.grid[0] * self.grid[1]
+        seeds = image_seeds("evidence", part, first=self.processes.rank * batch, seed=self.seed, number=number)
+        own = islice(seeds, part.rows.stop - part.rows.start)
+        return torch.stack([torch.rand(patches, generator=generator.manual_seed(seed)) for seed in own])
