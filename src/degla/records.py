@@ -270,8 +270,13 @@ def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
     return record if line.count(b'"') == 2 * (len(given) + texts) else None
 
 
-def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
+def write_jsonl(path: Path, records: Iterable[BaseModel], *, exclude_none: bool = False) -> int:
     """Write records one a line, complete or not at all; returns how many were written.
+
+    Args:
+        path: of the file.
+        records: in order.
+        exclude_none: leave fields out that are None.
 
     Raises:
         DeglaError: see `whole_file`.
@@ -279,6 +284,6 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     count = 0
     with whole_file(path) as stream:
         for record in records:
-            stream.write(record.model_dump_json() + "\n")
+            stream.write(record.model_dump_json(exclude_none=exclude_none) + "\n")
             count += 1
     return count

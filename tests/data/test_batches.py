@@ -26,7 +26,7 @@ from degla.data.pairs import PairRow
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
 from degla.data.table import table_of
-from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
+from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
 from degla.remote import RemoteError
@@ -184,7 +184,7 @@ def test_a_negative_that_the_context_cuts_to_its_caption_is_masked(tmp_path: Pat
     caption = rows_in(tmp_path)[0].caption.model_copy(update={"text": f"{long} dog"})
     row = PairRow(caption, (f"{long} cat", "a short one"), ("swap", "swap"))
     dataset = PairDataset(
-        table_of([row]), folder=tmp_path, transform=WithoutChance(lambda p: MODEL.to_tensor(p.resize((16, 16)))),
+        table_of([row]), folder=tmp_path, transform=lambda p, _: MODEL.to_tensor(p.resize((16, 16))),
         tokenize=tokenize, negatives_per_caption=2, seed=0, draw="first",
     )  # fmt: skip
     assert dataset[0, 0].valid.tolist() == [False, True]

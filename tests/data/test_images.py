@@ -20,7 +20,7 @@ from degla.data.images import check_images, read_image, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.data.table import PairTable, table_of
-from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance, draw_box
+from degla.data.transforms import ImageTransform, RandomCrop, draw_box
 from degla.errors import InputError
 from degla.records import CaptionRecord
 from tests.official import SHARED
@@ -206,8 +206,6 @@ def test_transforms_depend_on_their_generator_alone() -> None:
     crop = RandomCrop(MODEL)
     assert torch.equal(crop(picture, Random(1)), crop(picture, Random(1)))
     assert not torch.equal(crop(picture, Random(1)), crop(picture, Random(2)))
-    fixed = WithoutChance(MODEL.to_tensor)
-    assert torch.equal(fixed(picture, Random(1)), fixed(picture, Random(2)))
 
 
 def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:

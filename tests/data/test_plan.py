@@ -20,6 +20,12 @@ groups_and_size = st.integers(1, 12).flatmap(
 )
 
 
+def collisions(plan: BatchPlan, epoch: int) -> int:
+    """Rows of an epoch that meet an earlier row of their own image in their global batch."""
+    batches = plan.global_batches(epoch)
+    return sum(len(rows) - len({plan.groups[row] for row in rows.tolist()}) for rows in batches)
+
+
 @settings(deadline=None, max_examples=200)
 @given(groups_and_size, st.integers(0, 3), duplicates, st.booleans())
 def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates, drop_last) -> None:
@@ -41,7 +47,7 @@ def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> 
     plan = BatchPlan(groups, batch_size=size, seed=2, duplicates="avoid")
     # A group can fill at most one place in each batch without meeting itself.
     placeable = sum(min(count, len(plan)) for count in Counter(groups).values())
-    assert plan.collisions(epoch) == max(0, len(plan) * size - placeable)
+    assert collisions(plan, epoch) == max(0, len(plan) * size - placeable)
 
 
 @settings(deadline=None, max_examples=100)
@@ -109,12 +115,12 @@ def test_spreading_stays_close_to_the_shuffle() -> None:
     groups = np.repeat(np.arange(400), 5)
     allowed = BatchPlan(groups, batch_size=64, duplicates="allow")
     avoided = BatchPlan(groups, batch_size=64, duplicates="avoid")
-    assert allowed.collisions(0) > 50
-    assert avoided.collisions(0) == 0
+    assert collisions(allowed, 0) > 50
+    assert collisions(avoided, 0) == 0
     before = [row for batch in allowed.batches(0) for _, row in batch]
     after = [row for batch in avoided.batches(0) for _, row in batch]
     moved = sum(one != other for one, other in zip(before, after, strict=True))
-    assert moved <= 2 * allowed.collisions(0)
+    assert moved <= 2 * collisions(allowed, 0)
 
 
 def test_unavoidable_meetings_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,18 +194,16 @@ class TrainConfig(Checked, section=""):
                 f'--views.by "{self.views.by}" asks the teacher, and no loss reads one; give view_contrast a weight, '
                 "or take --views.by random."
             )
-        for refused, why in (
+        _refuse("--views.left-out", (
             (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),
             ("tokens" in self.pairs.reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
             ("evidence" in self.pairs.reads, "a loss reads parts of images with evidence; give it weight 0"),
-        ):
-            if refused:
-                raise InputError(f"--views.left-out: {why}, or leave this flag out.")
+        ))  # fmt: skip
 
     def _check_embedded_once(self) -> None:
         """Refuse what needs the pixels at each step."""
         streams = [stream.reads | stream.needs for stream in self.streams]
-        for refused, why in (
+        _refuse("--train.embed-images-once", (
             (self.train.train_image_tower, "the image tower is trained; leave it as it is with "
              "--train.no-train-image-tower"),
             (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
@@ -214,9 +213,14 @@ class TrainConfig(Checked, section=""):
              "a loss reads image embeddings of any length; give it weight 0"),
             (any("evidence" in reads for reads in streams),
              "a loss reads parts of images with evidence; give it weight 0"),
-        ):  # fmt: skip
-            if refused:
-                raise InputError(f"--train.embed-images-once: {why}, or leave this flag out.")
+        ))  # fmt: skip
+
+
+def _refuse(flag: str, reasons: Iterable[tuple[bool, str]]) -> None:
+    """Refuse a flag that does not go together with something else: what it is and what to do about it."""
+    for there, why in reasons:
+        if there:
+            raise InputError(f"{flag}: {why}, or leave this flag out.")
 
 
 def recipe_config(name: str) -> TrainConfig:

@@ -90,6 +90,15 @@ def is_file(path: Path) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def refused(subject: Subject) -> Iterator[None]:
+    """What says inside that the file of an image cannot be read, as the image's error."""
+    try:
+        yield
+    except (InputError, OSError, ValueError) as error:
+        raise ImageError(f"{subject.name} cannot be read: {error}") from None
+
+
 def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | None = None) -> int:
     """How many bytes `read_file` will read; nothing is opened, so a named pipe cannot block.
 
@@ -97,10 +106,8 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
         ImageError, RemoteError: as `read_file`.
     """
     if (address := address_of(path)) is not None:
-        try:
+        with refused(subject):
             length = size_of(address)
-        except InputError as error:
-            raise ImageError(f"{subject.name} cannot be read: {error}") from None
         return _part(length, subject, start=start, size=size)
     try:
         state = path.stat()
@@ -141,10 +148,8 @@ def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None 
     """
     size = bytes_to_read(path, subject, start=start, size=size)
     if (address := address_of(path)) is not None:
-        try:
+        with refused(subject):
             return read_range(address, start, start + size)
-        except InputError as error:
-            raise ImageError(f"{subject.name} cannot be read: {error}") from None
     try:
         with path.open("rb") as stream:
             stream.seek(start)

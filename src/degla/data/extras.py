@@ -137,16 +137,13 @@ def _texts_read(wanted: ExtraData) -> dict[str, Input]:
     return {name: each for name, each in texts.items() if each.column and each.shape in ("BD", "BPD", "BMD")}
 
 
-def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
-    """Write the columns that are read besides captions and negatives, as a column file.
+def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
+    """Write the columns that are read besides captions and negatives, as a column file; none where there is none.
 
     Args:
         path: of the file.
         rows: of the training.
         wanted: what of them is read.
-
-    Returns:
-        Whether there is any.
 
     Raises:
         InputError: what is wanted is in no row, or a label names no class.
@@ -172,7 +169,6 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
         columns["text_group"] = map(arrow.array, np.split(numbered(texts), ends[:-1]))
     if columns:
         write_columns(path, columns)
-    return bool(columns)
 
 
 def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,18 @@ import pyarrow.compute as compute
 from PIL import Image
 
 from degla.data.containers import file_state, find_cell, parsed_cell, parsed_place, read_cell
-from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
+from degla.data.decoding import (
+    Box,
+    ImageError,
+    Subject,
+    bytes_to_read,
+    decode,
+    decode_part,
+    is_file,
+    read_file,
+    refused,
+    shown,
+)
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
 from degla.errors import DeglaError, InputError
@@ -77,7 +87,7 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     """
     place, subject = locate(image, folder), subject_of(image, folder, caption_id)
     if (cell := parsed_cell(place)) is not None:
-        with _refused(subject):
+        with refused(subject):
             find_cell(*cell)
     elif not place.startswith(PREFIX):
         path, part = parsed_place(place)
@@ -113,16 +123,8 @@ def read_bytes(place: str, subject: Subject) -> bytes:
     if not place.startswith(PREFIX) and cell is None:
         path, part = parsed_place(place)
         return read_file(path, subject, **part)
-    with _refused(subject):
+    with refused(subject):
         return read_image_bytes(place) if cell is None else read_cell(*cell)
-
-
-@contextmanager
-def _refused(subject: Subject) -> Iterator[None]:
-    try:
-        yield
-    except (InputError, OSError, ValueError) as error:
-        raise ImageError(f"{subject.name} cannot be read: {error}") from None
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:

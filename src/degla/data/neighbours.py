@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as arrow
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from degla.data.parts import IdIndex, id_hashes
 from degla.data.randomness import stream
-from degla.data.table import NUMBERS, ROWS, ColumnFile, PairTable, RowIndex
+from degla.data.table import NUMBERS, ROWS, ColumnFile, PairTable, RowIndex, write_columns
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, Record
 
@@ -66,8 +67,8 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
         own, *near = index.rows([record.caption_id, *record.neighbours]).tolist()
         if own >= 0:
             found[own] = np.array([row for row in near if row >= 0], dtype=np.int64)
-    schema = arrow.schema([("neighbours", NUMBERS)])
-    with arrow.ipc.new_file(str(path), schema) as writer:
+
+    def chunks() -> Iterator[Any]:
         for start in range(0, len(rows), ROWS):
             lists = [found.get(row, ()) for row in range(start, min(start + ROWS, len(rows)))]
             lonely = next((start + place for place, near in enumerate(lists) if not len(near)), None)
@@ -77,7 +78,9 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
                     "Make the file from the same captions: degla neighbours CAPTIONS --images DIR --model MODEL --out "
                     "FILE."
                 )
-            writer.write_batch(arrow.record_batch([arrow.array(lists, NUMBERS)], schema))
+            yield arrow.array(lists, NUMBERS)
+
+    write_columns(path, {"neighbours": chunks()})
 
 
 ImageOf = Callable[[CaptionRecord], str | None]

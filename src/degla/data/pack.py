@@ -29,7 +29,7 @@ from degla.files import PARTIAL, whole_file, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
 from degla.parse import read_json
-from degla.records import CaptionRecord, NegativeRecord, Original, Record
+from degla.records import CaptionRecord, NegativeRecord, Original, write_jsonl
 
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
 ORIGINALS_NAME = "originals.jsonl"
@@ -153,11 +153,11 @@ def _pack(
                     places[image] = packed_place(shard, start=at, size=len(content))
             total += (out / shard).stat().st_size
     used = {(row.caption.id, text) for row in rows for text in row.negatives}
-    _write(out / ORIGINALS_NAME, originals)
-    _write(out / CAPTIONS_NAME, (_placed(row.caption, places) for row in rows))
+    write_jsonl(out / ORIGINALS_NAME, originals, exclude_none=True)
+    write_jsonl(out / CAPTIONS_NAME, (_placed(row.caption, places) for row in rows), exclude_none=True)
     kept = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
     if kept:
-        _write(out / NEGATIVES_NAME, kept)
+        write_jsonl(out / NEGATIVES_NAME, kept, exclude_none=True)
     settings = {"size": packing.size, "quality": packing.quality, "images": len(images), "captions": len(rows)}
     write_json(out / SETTINGS_NAME, settings)
     return Packed(len(rows), len(kept), len(images), -(-len(images) // packing.per_shard), total)
@@ -196,8 +196,3 @@ def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
             for row in rows
         ],
     }
-
-
-def _write(path: Path, records: Iterable[Record]) -> None:
-    with whole_file(path) as stream:
-        stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)

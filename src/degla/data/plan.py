@@ -102,10 +102,6 @@ class BatchPlan:
             mine = rows[self.rank * own : (self.rank + 1) * own]
             yield [(epoch, row) for row in mine.tolist()]
 
-    def collisions(self, epoch: int) -> int:
-        """Rows of the epoch that meet an earlier row of their own image in their global batch."""
-        return self._meetings(self.global_batches(epoch))
-
     def _meetings(self, batches: Sequence[RowNumbers]) -> int:
         groups = np.asarray(self.groups)
         return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)

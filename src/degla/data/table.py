@@ -7,6 +7,7 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +57,7 @@ class ColumnFile:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A process that is spawned maps the file.
-        return _reopened, (type(self), self.source, self.kept, self._about)
+        return partial(type(self), kept=self.kept, about=self._about), (self.source,)
 
     def __len__(self) -> int:
         return int(self._starts[-1]) if self.kept is None else len(self.kept)
@@ -165,12 +166,6 @@ class PairTable(ColumnFile, Sequence[PairRow]):
         found["rules"] = digest(rules, hashlib.sha256("\n".join(self.rules).encode()))
         found["groups"] = digest([arrow.array(self.groups())])
         return found
-
-
-def _reopened(
-    kind: type[ColumnFile], source: Path | bytes, kept: RowIndex | None, about: Mapping[str, Any] | None
-) -> ColumnFile:
-    return kind(source, kept=kept, about=about)
 
 
 def numbered(values: Any) -> RowIndex:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,12 +23,8 @@ _FILTERS = {
 _ATTEMPTS = 10
 
 
-class Transform(Protocol):
-    """What a dataset calls: a picture and the generator of its row and epoch to a tensor."""
-
-    def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
-        """Transform one RGB picture; equal generators give equal tensors."""
-        ...
+Transform = Callable[[Image.Image, Random], Float[Tensor, "3 height width"]]
+"""What a dataset calls: an RGB picture and the generator of its row and epoch to a tensor, equal for equal generators."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +88,6 @@ class RandomCrop:
         # PyTorch's antialiased filter over bytes is Pillow's, several times faster.
         small = functional.interpolate(pixels, size, mode=self.image.interpolation, antialias=True)
         return self.image.normalise(small[0])
-
-
-@dataclass(frozen=True)
-class WithoutChance:
-    """A transform that uses no generator, for example the model's own evaluation transform."""
-
-    transform: Callable[[Image.Image], Tensor]
-
-    def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
-        """Apply it; `rng` is left alone."""
-        return self.transform(picture)
 
 
 def draw_box(

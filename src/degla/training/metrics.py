@@ -72,18 +72,10 @@ class Metrics:
     def _forget_after(self, step: int) -> None:
         if not self.path.is_file():
             return
-        kept = []
-        lines = read_bytes(self.path).splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                if parse_json(line, where=str(self.path), constants=True)["step"] <= step:
-                    kept.append(line)
-            except (InputError, KeyError, TypeError):
-                if number < len(lines):  # The last one was torn when the process ended.
-                    log.warning("%s line %d: damaged, left out", self.path, number)
-        if kept != lines:
+        kept = b"".join(line + b"\n" for line, _ in lines_up_to(self.path, step))
+        if kept != read_bytes(self.path):
             with whole_file(self.path, binary=True) as stream:
-                stream.writelines(line + b"\n" for line in kept)
+                stream.write(kept)
 
     def due(self, step: int) -> bool:
         """Whether a line is written after step number `step`; the same on all processes."""
@@ -111,6 +103,21 @@ class Metrics:
         self._stream.write(json.dumps({"step": step, **values}) + "\n")
         self._stream.flush()
         self.tracker({name: value for name, value in values.items() if isinstance(value, int | float)}, step=step)
+
+
+def lines_up_to(path: Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
+    """The lines of a run's file of JSON lines that are about steps up to a number, as they are and parsed."""
+    kept = []
+    lines = read_bytes(path).splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line, where=str(path), constants=True)
+            if row["step"] <= step:
+                kept.append((line, row))
+        except (InputError, KeyError, TypeError):
+            if number < len(lines):  # The last one was torn when the process ended.
+                log.warning("%s line %d: damaged, left out", path, number)
+    return kept
 
 
 class NonFiniteLossError(DeglaError):

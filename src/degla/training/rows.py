@@ -27,7 +27,7 @@ from degla.errors import InputError
 from degla.inputs import images_of_columns, inputs_of
 from degla.losses.core import Processes
 from degla.progress import TaskProgress
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.records import CaptionRecord, read_jsonl
 from degla.remote import address_of
 from degla.shelf import TOLD_RULES
 
@@ -102,13 +102,15 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
         if positives is not None:
             flag = f"{data.flag('positives_file')} {positives}"
             given = with_positives(given, read_negatives(positives), flag=flag)
-        false = _false_texts(data, negatives) if negatives else None
+        false = read_negatives(negatives) if negatives else None
+        if false is not None and data.rules:
+            false = negatives_of_rules(false, data.rules, flag=data.flag("rules"))
         if distractors:
             false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
+        optional = columns.optional if positives is None else (*columns.optional, "positives")
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
         with TaskProgress(True).task("rows", steps) as advance:
-            report = join_and_report(given, false, folder=folder, optional=_kept_columns(columns, positives),
-                                     advance=advance)  # fmt: skip
+            report = join_and_report(given, false, folder=folder, optional=optional, advance=advance)
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
                 raise InputError(f"{path}: was changed while it was read. Start again when it is complete.")
@@ -134,11 +136,6 @@ def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
         )  # fmt: skip
 
 
-def _false_texts(data: DataConfig, path: Path) -> Iterable[NegativeRecord]:
-    negatives = read_negatives(path)
-    return negatives_of_rules(negatives, data.rules, flag=data.flag("rules")) if data.rules else negatives
-
-
 def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
     columns = [each.column for each in inputs_of(reads).values() if each.column]
     if data.distractor_negative and data.negatives_per_caption:
@@ -146,10 +143,6 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
     if data.positives == "same_image" or data.positives_file is not None:
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))
-
-
-def _kept_columns(columns: Columns, positives: Path | None) -> tuple[str, ...]:
-    return columns.optional if positives is None else (*columns.optional, "positives")
 
 
 def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
@@ -224,12 +217,9 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
         decoder_folder(data)
     rows, key = _joined(data, stream.reads, anew=anew)
     rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
-
-    def make(path: Path) -> bool:
-        return write_extras(path, rows, extras)
-
     settings = {"rows": key, "left out": bad}
     wanted = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
+    make = partial(write_extras, rows=rows, wanted=extras)
     file = _column_file({**settings, "extras": {**wanted, "reads": sorted(extras.reads)}}, make, anew=anew)
     return PairSource(rows, file, _neighbours(data, rows, settings, seed=seed, anew=anew))
 
@@ -267,12 +257,12 @@ def _with_images(
     return rows, bad
 
 
-def _column_file(key: Mapping[str, object], make: Callable[[Path], bool], *, anew: bool) -> ColumnFile | None:
-    """A file of columns that is made where it is not there; None where `make` says that there are none."""
+def _column_file(key: Mapping[str, object], make: Callable[[Path], None], *, anew: bool) -> ColumnFile | None:
+    """A file of columns that is made where it is not there; None where `make` writes none."""
 
     def write(folder: Path) -> dict[str, Any]:
-        there = make(folder / _COLUMNS)
-        return ColumnFile(folder / _COLUMNS).describe() if there else {}
+        make(folder / _COLUMNS)
+        return ColumnFile(folder / _COLUMNS).describe() if (folder / _COLUMNS).is_file() else {}
 
     folder, about = prepare(key, write, anew=anew)
     return ColumnFile(folder / _COLUMNS, about=about) if about else None
@@ -290,11 +280,8 @@ def _neighbours(
             f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
             f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )
-
-    def make(path: Path) -> bool:
-        write_neighbours(path, rows, read_jsonl(NeighbourRecord, given), where=str(given))
-        return True
-
+    records = read_jsonl(NeighbourRecord, given)
+    make = partial(write_neighbours, rows=rows, records=records, where=str(given))
     file = _column_file({**key, "neighbours": read_source(given).sha256}, make, anew=anew)
     assert file is not None
     return Neighbours(file, per_row=data.neighbours_per_pair, seed=seed)

@@ -16,8 +16,8 @@ from degla.evaluation.questions import BenchmarkQuestions
 from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
-from degla.parse import parse_json, read_bytes
 from degla.shelf import did_you_mean
+from degla.training.metrics import lines_up_to
 
 log = logging.getLogger("degla.train")
 
@@ -156,15 +156,8 @@ class Validation:
     def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
         """Rows up to a step, in order, and the names of the checkpoints that are still there."""
         path = self.run / "validation.jsonl"
-        rows: dict[int, dict[str, Any]] = {}
-        if start is not None and path.is_file():
-            for line in read_bytes(path).splitlines():
-                try:
-                    row = parse_json(line, where=str(path), constants=True)
-                    if row["step"] <= start:
-                        rows[row["step"]] = row
-                except (InputError, KeyError, TypeError):
-                    continue  # A line that was torn when the process ended.
+        known = lines_up_to(path, start) if start is not None and path.is_file() else []
+        rows = {row["step"]: row for _, row in known}
         return [rows[step] for step in sorted(rows)], {folder.name for folder in checkpoints(self.run)}
 
     def _trade(self, scores: Mapping[str, float]) -> TradeOff | None:
