@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from degla.cli import main
-from degla.config.fields import change, from_plain, to_plain
-from degla.config.file import read_fields, to_yaml
+from degla.config.fields import change, from_plain, read_fields, to_plain, to_yaml
 from degla.config.run import TrainConfig
 from degla.shelf import RECIPES
 from degla.verbs._training import configure

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from degla import parse, records
-from degla.config.file import read_values
+from degla.config.fields import read_values
 from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
 from degla.evaluation.archives import labelled_members

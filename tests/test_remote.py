@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from degla import remote
-from degla.config.file import place, read_config
+from degla.config.fields import place, read_config
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, read_bytes
 from degla.data.sources import read_captions

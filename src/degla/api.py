@@ -213,8 +213,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         InputError: something given is wrong; nothing was trained.
         DeglaError: the loss stopped being finite, or the disk is full.
     """
-    from degla.config.fields import change
-    from degla.config.file import check_unchanged, read_config
+    from degla.config.fields import change, check_unchanged, read_config
     from degla.config.run import recipe_config
     from degla.training.loop import train
 

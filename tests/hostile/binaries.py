@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from degla.config.file import read_config
+from degla.config.fields import read_config
 from degla.data.images import read_image
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow

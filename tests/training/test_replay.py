@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config.fields import from_plain, to_plain
-from degla.config.file import read_config
+from degla.config.fields import from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from degla.cli import main
-from degla.config.file import check_unchanged, read_config
+from degla.config.fields import check_unchanged, read_config
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError

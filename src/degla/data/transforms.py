@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -24,7 +25,7 @@ _ATTEMPTS = 10
 
 
 Transform = Callable[[Image.Image, Random], Float[Tensor, "3 height width"]]
-"""What a dataset calls: an RGB picture and the generator of its row and epoch to a tensor, equal for equal generators."""
+"""What a dataset calls: an RGB picture and the generator of its row and epoch to a tensor, the same for equal ones."""
 
 
 @dataclass(frozen=True)

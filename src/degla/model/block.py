@@ -123,7 +123,7 @@ def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[
     """The work that a function does for a block, by the block's own method where it has one."""
 
     @wraps(run)
-    def through(block: Any, *given: Given.args, **named: Given.kwargs) -> Tensor:
+    def through(block: Any, /, *given: Given.args, **named: Given.kwargs) -> Tensor:
         work = getattr(block, "work", None)
         return run(block, *given, **named) if work is None else cast(Tensor, work(run, *given, **named))
 

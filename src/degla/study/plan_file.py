@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from degla.config import fields
-from degla.config.file import place, read_values
+from degla.config.fields import place, read_values
 from degla.errors import InputError
 from degla.parse import parse_yaml
 from degla.records import Record, validate

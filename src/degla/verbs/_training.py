@@ -46,8 +46,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if named:
         RECIPES.require(named)
 
-    from degla.config.fields import flags
-    from degla.config.file import check_unchanged, read_config, to_yaml
+    from degla.config.fields import check_unchanged, flags, read_config, to_yaml
 
     default = read_config(Path(words[1])) if resume else _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
@@ -98,8 +97,7 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
     """What flags change: a recipe's configuration, with the fields of a file where one is given."""
-    from degla.config.fields import change
-    from degla.config.file import read_fields
+    from degla.config.fields import change, read_fields
     from degla.config.run import recipe_config
 
     recipe, fields = read_fields(Path(file)) if file else (None, {})
