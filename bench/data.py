@@ -15,11 +15,11 @@ import open_clip
 import torch
 from PIL import Image
 
+from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.images import read_image, read_part
 from degla.data.joining import join
 from degla.data.pack import Packing, pack
 from degla.data.sources import read_captions
-from degla.data.transforms import ImageTransform, RandomCrop
 from degla.model.clip_tokenizer import fast
 from degla.speed.loading import plain_transform
 

@@ -30,14 +30,13 @@ from webdataset.tariterators import tar_file_expander
 
 import degla
 from degla.data.containers import parsed_place
-from degla.data.dataset import PairDataset
+from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.decoding import Subject, read_file
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.pack import Packing, pack
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
-from degla.data.transforms import ImageTransform, RandomCrop
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -19,8 +19,7 @@ from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation, evaluate
 from degla.interpolate import Goal, interpolate
-from degla.model.average import average_weights, check_alike
-from degla.model.checkpoint import save_encoder
+from degla.model.checkpoint import average_weights, check_alike, save_encoder
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.world.draw import draw_benchmark

@@ -24,8 +24,7 @@ from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
-from degla.model.average import average_weights, check_alike
-from degla.model.checkpoint import save_encoder, written_whole
+from degla.model.checkpoint import average_weights, check_alike, save_encoder, written_whole
 from degla.model.load import load_encoder
 from degla.pages.plot import standing_alone
 from degla.results import Result

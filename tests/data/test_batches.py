@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from degla.data.batches import Batch, Collate, Pair, text_length
-from degla.data.dataset import PairDataset
+from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.decoding import ImageError, Subject
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
@@ -26,7 +26,6 @@ from degla.data.pairs import PairRow
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
 from degla.data.table import table_of
-from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
 from degla.remote import RemoteError

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
+from degla.data.dataset import ImageTransform, RandomCrop, draw_box
 from degla.data.decoding import ImageError
 from degla.data.images import check_images, read_image, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.data.table import PairTable, table_of
-from degla.data.transforms import ImageTransform, RandomCrop, draw_box
 from degla.errors import InputError
 from degla.records import CaptionRecord
 from tests.official import SHARED

@@ -18,9 +18,9 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data import pack as pack_module
+from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
-from degla.data.transforms import ImageTransform, RandomCrop
 from degla.evaluation.overlap import find_leakage, trained_images
 from degla.locks import lock
 from degla.model.runs import checkpoints

@@ -19,7 +19,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
 from degla.export.run import FORMS, Exported, export, load_weights, new_folder
 from degla.model import probe
-from degla.model.average import check_alike
+from degla.model.checkpoint import check_alike
 from degla.model.load import load_encoder
 from degla.model.onnx_folder import OnnxModel
 from tests.export.made import register_tiny_tower, write_clip, write_siglip

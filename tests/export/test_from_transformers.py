@@ -18,8 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.models import load_model
 from degla.export.run import export
 from degla.model import fast_paths, probe
-from degla.model.average import check_alike
-from degla.model.checkpoint import save_encoder
+from degla.model.checkpoint import check_alike, save_encoder
 from degla.model.from_transformers import pooled
 from degla.model.load import load_encoder
 from degla.model.transformers_map import NoExactFormError, preprocess_config_of
@@ -80,7 +79,7 @@ def test_the_same_numbers_and_back_again(kind: str, changes: dict[str, Any], tmp
 
 
 def test_it_is_trained_resumed_and_averaged(clip: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
-    from degla.model.average import average_weights
+    from degla.model.checkpoint import average_weights
     from degla.training.loop import train
     from tests.training.configs import tiny_config
 

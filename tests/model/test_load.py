@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from degla.errors import InputError
-from degla.model.average import average_weights
-from degla.model.checkpoint import save_encoder
+from degla.model.checkpoint import average_weights, save_encoder
 from degla.model.load import load_encoder
 from degla.training.pairs import image_transform
 from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model

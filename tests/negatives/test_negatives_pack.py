@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 
 from degla.cli import main
-from degla.data.dataset import PairDataset
+from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
-from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.negatives.files.pack import (
     MANIFEST_KEY,

@@ -245,7 +245,7 @@ def test_similar_images_are_looked_for_again_by_other_weights(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr("degla.model.load.load_encoder", asked.append)
-    monkeypatch.setattr("degla.training.neighbours.find_neighbours", lambda *_, **__: [])
+    monkeypatch.setattr("degla.training.features.find_neighbours", lambda *_, **__: [])
     data = DataConfig(captions=tiny_pairs["captions"], images=tiny_pairs["images"])
     # The last two: a base that is not there any more, and the same weights once more.
     for weights in ("one", "one", "other", "", "other"):

@@ -21,7 +21,7 @@ from degla.losses.masked_contrast import MaskedContrast
 from degla.losses.masked_text import MaskedText
 from degla.model.load import load_encoder
 from degla.model.text import text_tower
-from degla.model.word_predictor import PredictorConfig, WordPredictor
+from degla.model.trained_along import PredictorConfig, WordPredictor
 from degla.prefixes import MASKED
 from degla.training.loop import train
 from degla.training.pairs import open_pairs

@@ -18,8 +18,8 @@ from degla.data.neighbours import NeighbourRecord
 from degla.errors import InputError
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, read_jsonl
+from degla.training.features import find_neighbours, nearest_rows
 from degla.training.loop import train
-from degla.training.neighbours import find_neighbours, nearest_rows
 from tests.training.configs import cut_off, tiny_config
 from tests.training.gradient_worker import first_step
 

@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.losses.token_reconstruction import TokenReconstruction
 from degla.model.load import load_encoder
-from degla.model.text_decoder import LONGEST, DecoderTokens, TextDecoder
+from degla.model.trained_along import LONGEST, DecoderTokens, TextDecoder
 from degla.training.loop import train
 from degla.training.pairs import open_pairs
 from tests.tiny import CAPTIONS, CONFIG, write_model

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from degla.errors import InputError
 from degla.losses.image_grounded import ImageGrounded
 from degla.model.adapters import AdapterConfig, add_text_map, merged_state
-from degla.model.average import average_weights
+from degla.model.checkpoint import average_weights
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.labclip import labclip

@@ -25,7 +25,7 @@ from degla.model.attack import AttackConfig
 from degla.model.evidence import EvidenceConfig
 from degla.model.teacher import TeacherConfig
 from degla.model.token_mask import ViewsConfig
-from degla.model.word_predictor import PredictorConfig
+from degla.model.trained_along import PredictorConfig
 from degla.ranges import AtLeastOne, Checked, Count
 from degla.shelf import DRAWS, RECIPES
 

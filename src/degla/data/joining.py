@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,16 +21,17 @@ import numpy as np
 import pyarrow as arrow
 
 from degla.data.pairs import said_words, seem_foreign
-from degla.data.parts import IdIndex, PartFiles, id_hashes
 from degla.data.table import (
     NEGATIVES,
     NUMBERS,
     ROWS,
     TEXTS,
+    IdIndex,
     PairTable,
     RowIndex,
     caption_batch,
     caption_schema,
+    id_hashes,
     numbered,
     row_schema,
 )
@@ -295,3 +297,66 @@ def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
     return f"no negative can be used: {reasons}. Make negatives again with other rules or checks."
+
+
+_PARTS = 256
+"""Parts that the negatives are laid into at most: files that are open at a time."""
+
+_PART = arrow.schema([
+    ("row", arrow.int64()), ("text", arrow.large_string()), ("rule", arrow.int64()), ("score", arrow.float64()),
+])  # fmt: skip
+
+
+class PartFiles:
+    """Negatives on the disk, each part those of a range of rows; used in a ``with`` block."""
+
+    def __init__(self, folder: Path, *, rows: int) -> None:
+        self.folder = folder
+        self.rules: dict[str, int] = {}
+        """Number of each rule, in the order of their first appearance."""
+        self.known = False
+        """Whether a negative belongs to a caption."""
+        self._span = ROWS * -(-rows // (ROWS * _PARTS))
+        self._writers: dict[int, Any] = {}
+        self._open = ExitStack()
+        self._held: tuple[int, Any] = (-1, None)
+
+    def __enter__(self) -> PartFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def add(self, rows: Sequence[int], records: Sequence[NegativeRecord]) -> None:
+        """Lay negatives into the parts of their rows."""
+        rules = [self.rules.setdefault(record.rule, len(self.rules)) for record in records]
+        texts, scores = [record.text for record in records], [record.score for record in records]
+        batch = arrow.record_batch(
+            [arrow.array(values, kind) for values, kind in zip((rows, texts, rules, scores), _PART.types, strict=True)],
+            _PART,
+        )
+        of = np.asarray(rows, dtype=np.int64) // self._span
+        for part in np.unique(of).tolist():
+            if part not in self._writers:
+                writer = arrow.ipc.new_stream(str(self.folder / f"{part}.arrows"), _PART)
+                self._writers[part] = self._open.enter_context(writer)
+            self._writers[part].write_batch(batch.take(arrow.array(np.flatnonzero(of == part))))
+
+    def of(self, start: int, count: int) -> Any:
+        """The negatives of `count` rows from `start` on, by row and then in the order in which they came.
+
+        Every range lies in one part, and ranges are asked for in order.
+        """
+        part = start // self._span
+        if part != self._held[0]:
+            table = _PART.empty_table()
+            if part in self._writers:
+                self._writers[part].close()
+                with arrow.ipc.open_stream(str(self.folder / f"{part}.arrows")) as stream:
+                    table = stream.read_all().combine_chunks()
+                (self.folder / f"{part}.arrows").unlink()
+            order = np.argsort(table.column("row").to_numpy(), kind="stable")
+            self._held = (part, table.take(arrow.array(order)))
+        table = self._held[1]
+        first, last = table.column("row").to_numpy().searchsorted([start, start + count])
+        return table.slice(first, last - first)

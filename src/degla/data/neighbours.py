@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as arrow
 from pydantic import Field
 
-from degla.data.parts import IdIndex, id_hashes
 from degla.data.randomness import stream
-from degla.data.table import NUMBERS, ROWS, ColumnFile, PairTable, RowIndex, write_columns
+from degla.data.table import NUMBERS, ROWS, ColumnFile, IdIndex, PairTable, RowIndex, id_hashes, write_columns
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, Record
 

@@ -281,3 +281,33 @@ def _characters(chunk: Any) -> Any:
         return b""
     places = np.frombuffer(offsets, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
     return content.slice(int(places[0]), int(places[-1] - places[0]))
+
+
+def id_hashes(names: Sequence[str]) -> tuple[RowIndex, RowIndex]:
+    """Two numbers of 64 bits for each name; names that share both do not happen."""
+    both = (map(hash, names), (hash(f"/{name}") for name in names))
+    first, second = (np.fromiter(each, dtype=np.int64, count=len(names)) for each in both)
+    return first, second
+
+
+class IdIndex:
+    """The row of each caption, by its id."""
+
+    def __init__(self, hashes: Sequence[tuple[RowIndex, RowIndex]]) -> None:
+        first, second = (np.concatenate(each) for each in zip(*hashes, strict=True))
+        self._rows = np.argsort(first, kind="stable")
+        self._first, self._second = first[self._rows], second[self._rows]
+        self._most = int(np.unique(self._first, return_counts=True)[1].max())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, names: Sequence[str]) -> RowIndex:
+        """The row of each id, -1 where it is of no caption."""
+        first, second = id_hashes(names)
+        place, found = self._first.searchsorted(first), np.full(len(names), -1)
+        for step in range(self._most):  # One step, unless two captions share their first number.
+            at = np.minimum(place + step, len(self._first) - 1)
+            same = (self._first[at] == first) & (self._second[at] == second)
+            found[same] = self._rows[at[same]]
+        return found

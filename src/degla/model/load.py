@@ -19,12 +19,11 @@ from degla.model.encoder import Description, Encoder
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
-from degla.model.hub_snapshot import transformers_snapshot
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
-from degla.model.transformers_files import is_transformers_folder
+from degla.model.transformers_files import is_transformers_folder, transformers_snapshot
 from degla.model.transformers_map import three_channels
 from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object

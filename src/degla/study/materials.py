@@ -174,7 +174,7 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
     seen_by = path.with_suffix(".base")
     if not path.is_file() or (weights and seen_by.is_file() and seen_by.read_text(encoding="ascii") != weights):
         from degla.model.load import load_encoder
-        from degla.training.neighbours import find_neighbours
+        from degla.training.features import find_neighbours
 
         assert data.captions is not None
         log.info("similar images: %s", path)

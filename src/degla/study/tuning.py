@@ -187,7 +187,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     from degla.evaluation.neutral import with_floors
     from degla.evaluation.results import load_result, save_result
     from degla.evaluation.run import evaluate
-    from degla.model.average import average_weights
+    from degla.model.checkpoint import average_weights
     from degla.model.load import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,8 +22,7 @@ from degla.model.address import folder_of_run
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
-from degla.model.text_decoder import TextDecoder
-from degla.model.word_predictor import WordPredictor
+from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.training.attack import Attack
 from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable

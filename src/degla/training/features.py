@@ -1,4 +1,5 @@
-"""Each picture embedded once, before the first step, for a run that leaves the image tower as it is."""
+"""What is embedded before the first step: each picture, for a run that leaves the image tower as it is; and the images
+that a model sees as similar, whose captions are the hard images of a training."""
 
 from __future__ import annotations
 
@@ -12,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from degla.data.neighbours import NeighbourRecord
+from degla.data.randomness import stream
+from degla.errors import InputError
 from degla.evaluation.cache import DiskCache, default_cache_folder, image_identity_of
 from degla.evaluation.embed import Embedder
+from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.pictures import content_digest, decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.scoring import EmbeddingRows
 from degla.files import whole_file
 from degla.progress import TaskProgress
-from degla.records import ItemImage
+from degla.records import CaptionRecord, ItemImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,3 +140,63 @@ def _write_rows(file: Path, batches: Iterator[NDArray[np.float32]], *, count: in
         stream.write(first.tobytes())
         for rows in batches:
             stream.write(rows.tobytes())
+
+
+_BLOCK = 1024
+"""Images whose similarities to all others are held at a time."""
+
+
+def find_neighbours(
+    captions: Sequence[CaptionRecord],
+    *,
+    folder: Path,
+    encoder: EmbeddingModel,
+    count: int,
+    seed: int = 0,
+    progress: TaskProgress | None = None,
+) -> Iterator[NeighbourRecord]:
+    """For each caption, one caption of each of the images nearest to its own by cosine, the nearest first.
+
+    Which caption of an image is a draw from the seed. Images with equal bytes are one, and never neighbours.
+
+    Args:
+        captions: of all images.
+        folder: what image paths are relative to.
+        encoder: the model that says what is similar.
+        count: neighbours a caption, 1 or more.
+        seed: of the draws.
+        progress: where to show how far the embedding is.
+
+    Raises:
+        InputError: an image cannot be read, or there are not more images than neighbours.
+    """
+    embedder = Embedder(encoder, root=folder, progress=progress or TaskProgress())
+    images = [ItemImage(path=caption.image) for caption in captions]
+    embedded = embedder.embed(images, [])
+    row_of = [embedded.image_row[image] for image in images]
+    if len(embedded.images) <= count:
+        raise InputError(
+            f"{count} neighbours a caption are wanted, but the captions are about {len(embedded.images)} different "
+            "images. Ask for fewer (--count), or give captions of more images."
+        )
+    owners: dict[int, list[str]] = {}
+    for row, caption in zip(row_of, captions, strict=True):
+        owners.setdefault(row, []).append(caption.id)
+    nearest = nearest_rows(embedded.images, count=count)
+    for index, (row, caption) in enumerate(zip(row_of, captions, strict=True)):
+        rng = stream("neighbour captions", seed=seed, epoch=0, index=index)
+        chosen = tuple(rng.choice(owners[near]) for near in nearest[row].tolist())
+        yield NeighbourRecord(caption_id=caption.id, neighbours=chosen)
+
+
+def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
+    """The `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
+    found = np.empty((len(rows), count), dtype=np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        products = rows[start : start + _BLOCK] @ rows.T
+        own = np.arange(len(products))
+        products[own, start + own] = -np.inf
+        top = np.argpartition(-products, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(products, top, axis=1), axis=1, kind="stable")
+        found[start : start + _BLOCK] = np.take_along_axis(top, order, axis=1)
+    return found

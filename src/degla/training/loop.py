@@ -27,7 +27,7 @@ from degla.losses.core import Processes
 from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
-from degla.model.text_decoder import decoder_digest
+from degla.model.trained_along import decoder_digest
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told

@@ -19,7 +19,7 @@ from degla.model.block import is_of_adapter
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
 from degla.model.towers import TOWERS, Tower, has_statistics, resblocks, tower_depth, tower_module, tower_of
-from degla.model.word_predictor import PredictorConfig
+from degla.model.trained_along import PredictorConfig
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 

@@ -11,17 +11,16 @@ import torch
 from degla.config.run import StreamConfig, TrainConfig
 from degla.config.sections import LoopConfig
 from degla.data.batches import Batch, Collate
-from degla.data.dataset import PairDataset
+from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.extras import RowExtras
 from degla.data.loader import EpochSampler, choose_workers, make_loader
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan
-from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
-from degla.model.text_decoder import DecoderTokens
+from degla.model.trained_along import DecoderTokens
 from degla.training.features import embed_patches, embed_pictures
 from degla.training.rows import PairSource, decoder_folder, extra_data, read_pairs
 

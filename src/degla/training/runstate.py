@@ -21,8 +21,7 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.export.card import try_checkpoint_card
 from degla.model.address import Mirror
-from degla.model.average import average_weights
-from degla.model.checkpoint import load_checkpoint, save_checkpoint
+from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints

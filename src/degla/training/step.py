@@ -15,8 +15,7 @@ from degla.losses.core import Embeddings, Processes
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
-from degla.model.text_decoder import TextDecoder
-from degla.model.word_predictor import WordPredictor
+from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
 from degla.training.image_parts import Evidence, Views

@@ -37,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
 
     from degla.model.load import load_encoder
     from degla.records import write_jsonl
-    from degla.training.neighbours import find_neighbours
+    from degla.training.features import find_neighbours
 
     found = find_neighbours(
         captions, folder=given.images, encoder=load_encoder(given.model), count=given.count, seed=given.seed
