@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
@@ -103,9 +104,13 @@ def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
         InputError: see `open_file`; or a line is longer than `LONGEST_LINE`.
     """
     with open_file(path, remedy=remedy) as stream:
-        number = 0
-        while line := _line(stream, path, remedy):
-            number += 1
+        for number in count(1):
+            try:
+                line = stream.readline(LONGEST_LINE + 1)
+            except OSError as error:
+                _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
+            if not line:
+                return
             if not line.isspace() and line != b"\xef\xbb\xbf":
                 if len(line) > LONGEST_LINE:
                     what = f"longer than {LONGEST_LINE >> 20} MiB; one record a line is needed"
@@ -313,13 +318,6 @@ def _check_size(value: Any, *, where: str, remedy: str, most: int | None = None)
                 _refuse(where, f"its aliases stand for more than {most:,} lists and tables", remedy)
         total += len(inner)
         level, depth = inner, depth + 1
-
-
-def _line(stream: IO[bytes], path: Path, remedy: str) -> bytes:
-    try:
-        return stream.readline(LONGEST_LINE + 1)
-    except OSError as error:
-        _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
 
 
 @cache

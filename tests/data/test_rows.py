@@ -23,7 +23,7 @@ import torch
 from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
-from degla.data import images, joining, parts, prepared, sources, table
+from degla.data import images, joining, prepared, sources, table
 from degla.data.dataset import data_counts, data_digests
 from degla.data.pairs import said_words
 from degla.errors import DeglaError, InputError
@@ -54,7 +54,7 @@ def test_rows_draws_and_digests_are_those_of_the_join_in_memory(
     case: str, all_tokens_model: Path, tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
-    for module in (table, parts, joining):
+    for module in (table, joining):
         monkeypatch.setattr(module, "ROWS", 8)  # Three batches, and three files of negatives.
     recipe, _, variant = case.partition(" ")
     config = tiny_config(recipe, model=all_tokens_model, pairs=tiny_pairs, out=tmp_path / "run")
@@ -142,13 +142,13 @@ def plain_digest(array: Any) -> str:
 def test_a_join_in_parts_is_the_plain_join(
     weak: bool, count: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (table, parts, joining):
+    for module in (table, joining):
         monkeypatch.setattr(module, "ROWS", rows)
-    monkeypatch.setattr(parts, "_PARTS", 9)  # Several batches in one part.
+    monkeypatch.setattr(joining, "_PARTS", 9)  # Several batches in one part.
     if weak:  # First numbers that many ids share.
-        whole = parts.id_hashes
+        whole = table.id_hashes
         monkeypatch.setattr(joining, "id_hashes", lambda names: (whole(names)[0] % 5, whole(names)[1]))
-        monkeypatch.setattr(parts, "id_hashes", joining.id_hashes)
+        monkeypatch.setattr(table, "id_hashes", joining.id_hashes)
     captions, negatives = made_up(count, count)
     done: list[int] = []
     report = joining.join_and_report(captions, negatives, folder=tmp_path, optional=("positives",), advance=done.append)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -124,10 +124,11 @@ def draw_box(
     return (full_width - width) // 2, (full_height - height) // 2, width, height
 
 
+@dataclass(eq=False)
 class PairDataset(Dataset[Pair]):
     """Training pairs by (epoch, index).
 
-    Args:
+    Attributes:
         rows: at least one.
         folder: what relative image paths are relative to.
         transform: a picture and a generator to [3, height, width]; must be picklable for spawned workers.
@@ -141,35 +142,27 @@ class PairDataset(Dataset[Pair]):
         InputError: there is no row, no row has what `extras` asks for, or `draw` cannot draw from the rows.
     """
 
-    def __init__(
-        self,
-        rows: PairTable,
-        *,
-        folder: Path,
-        transform: Transform,
-        tokenize: Tokenize,
-        negatives_per_caption: int,
-        seed: int,
-        draw: str = "random",
-        extras: RowExtras | None = None,
-    ) -> None:
-        if not rows:
+    rows: PairTable
+    _: KW_ONLY
+    folder: Path
+    transform: Transform
+    tokenize: Tokenize
+    negatives_per_caption: int
+    seed: int
+    draw: str = "random"
+    extras: RowExtras = field(default_factory=lambda: RowExtras(None, ExtraData(), seed=0))
+    features: Callable[[str], Tensor] | None = field(default=None, init=False)
+    """Embeddings [D] by path, in place of pixels, where the image tower is not trained; None reads pixels."""
+
+    def __post_init__(self) -> None:
+        if not self.rows:
             raise InputError("there is no pair to train on.")
-        if negatives_per_caption < 0:
-            raise InputError(f"negatives_per_caption is {negatives_per_caption}; it must be 0 or more.")
-        self.folder = folder
-        self.transform = transform
-        self.tokenize = tokenize
-        self.negatives_per_caption = negatives_per_caption
-        self.seed = seed
-        self.draw = open_draw(draw, rows)
-        self.extras = extras or RowExtras(None, ExtraData(), seed=seed)
-        self.features: Callable[[str], Tensor] | None = None
-        """Embeddings [D] by path, in place of pixels, where the image tower is not trained; None reads pixels."""
-        self.rows = rows
-        self.rules = rows.rules
+        if self.negatives_per_caption < 0:
+            raise InputError(f"negatives_per_caption is {self.negatives_per_caption}; it must be 0 or more.")
+        self._choose = open_draw(self.draw, self.rows)
+        self.rules = self.rows.rules
         """Names of the rules; `Pair.rule` numbers them."""
-        self.groups = rows.groups()
+        self.groups = self.rows.groups()
         """One number a row, equal exactly where two rows show the same image; what `BatchPlan` needs."""
 
     def __len__(self) -> int:
@@ -270,7 +263,7 @@ class PairDataset(Dataset[Pair]):
         texts, scores = self.rows.at("negatives", index), self.rows.at("scores", index)
         rules = self.rows.rule_of[self.rows.at("rules", index)].tolist()
         chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
-        chosen = self.draw(Offer(rules, scores), self.negatives_per_caption, chance)
+        chosen = self._choose(Offer(rules, scores), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]
 
 

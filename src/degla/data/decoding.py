@@ -108,21 +108,17 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
     if (address := address_of(path)) is not None:
         with refused(subject):
             length = size_of(address)
-        return _part(length, subject, start=start, size=size)
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        raise ImageError(f"{subject.name} is missing. {subject.if_missing}") from None
-    except (OSError, ValueError) as error:
-        raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
-    if not stat.S_ISREG(state.st_mode):
-        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
-        raise _unreadable(subject, f"it is {kind}, not a file")
-    return _part(state.st_size, subject, start=start, size=size)
-
-
-def _part(length: int, subject: Subject, *, start: int, size: int | None) -> int:
-    """How many bytes of a file of that length are read."""
+    else:
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            raise ImageError(f"{subject.name} is missing. {subject.if_missing}") from None
+        except (OSError, ValueError) as error:
+            raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
+        if not stat.S_ISREG(state.st_mode):
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
+            raise _unreadable(subject, f"it is {kind}, not a file")
+        length = state.st_size
     if size is None:
         size = max(length - start, 0)
     elif start + size > length:

@@ -192,7 +192,7 @@ def check_images(
     codes = paths.take(arrow.array(wanted)).dictionary_encode().combine_chunks()
     images, number_of = codes.dictionary, codes.indices.to_numpy()
     firsts = wanted[np.unique(number_of, return_index=True)[1]]
-    look = partial(_exists if depth == "exists" else _decodes, folder=folder)
+    look = partial(_fault, folder=folder, decoded=depth == "decode")
     bad = []
     with (
         ThreadPoolExecutor(max_workers=max(workers, 1)) as threads,
@@ -245,18 +245,13 @@ def usable_rows(
     return kept
 
 
-def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:
+def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool) -> str | None:
     try:
-        look_for(image, folder=folder, caption_id=caption_id)
-    except ImageError as error:
-        return str(error)
-    return None
-
-
-def _decodes(image: str, caption_id: str, *, folder: Path) -> str | None:
-    try:
-        # A JPEG at an eighth of its size: all compressed data is still read, but the costly transform is skipped.
-        read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=1)
+        if decoded:
+            # A JPEG at an eighth of its size: all compressed data is still read, but the costly transform is skipped.
+            read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=1)
+        else:
+            look_for(image, folder=folder, caption_id=caption_id)
     except ImageError as error:
         return str(error)
     return None

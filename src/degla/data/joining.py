@@ -307,10 +307,11 @@ _PART = arrow.schema([
 ])  # fmt: skip
 
 
-class PartFiles:
+class PartFiles(ExitStack):
     """Negatives on the disk, each part those of a range of rows; used in a ``with`` block."""
 
     def __init__(self, folder: Path, *, rows: int) -> None:
+        super().__init__()
         self.folder = folder
         self.rules: dict[str, int] = {}
         """Number of each rule, in the order of their first appearance."""
@@ -318,14 +319,7 @@ class PartFiles:
         """Whether a negative belongs to a caption."""
         self._span = ROWS * -(-rows // (ROWS * _PARTS))
         self._writers: dict[int, Any] = {}
-        self._open = ExitStack()
         self._held: tuple[int, Any] = (-1, None)
-
-    def __enter__(self) -> PartFiles:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
 
     def add(self, rows: Sequence[int], records: Sequence[NegativeRecord]) -> None:
         """Lay negatives into the parts of their rows."""
@@ -339,7 +333,7 @@ class PartFiles:
         for part in np.unique(of).tolist():
             if part not in self._writers:
                 writer = arrow.ipc.new_stream(str(self.folder / f"{part}.arrows"), _PART)
-                self._writers[part] = self._open.enter_context(writer)
+                self._writers[part] = self.enter_context(writer)
             self._writers[part].write_batch(batch.take(arrow.array(np.flatnonzero(of == part))))
 
     def of(self, start: int, count: int) -> Any:

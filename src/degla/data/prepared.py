@@ -53,18 +53,13 @@ class SourceState(Record):
     lines: int = 0
 
 
-def prepared_folder() -> Path:
-    """Where it is kept: `prepared` in DEGLA_CACHE, else in `degla` in the user's cache folder."""
-    return cache_folder("prepared")
-
-
 def read_source(path: Path) -> SourceState:
     """What a file holds; one that has not changed since it was read last is not read again.
 
     Raises:
         InputError: it cannot be read.
     """
-    place, folder = place_of(path), prepared_folder()
+    place, folder = place_of(path), cache_folder("prepared")
     if is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar" or address_of(path):
         files = (
             files_of(path, ".tar")
@@ -132,7 +127,7 @@ def prepare(
     from filelock import FileLock
 
     told = json.dumps([_LAYOUT, installed_version("degla"), key], sort_keys=True, default=str)
-    folder = prepared_folder() / hashlib.sha256(told.encode()).hexdigest()[:32]
+    folder = cache_folder("prepared") / hashlib.sha256(told.encode()).hexdigest()[:32]
     about = folder / _ABOUT
     try:
         if anew or not about.is_file():

@@ -115,7 +115,12 @@ class PairTable(ColumnFile, Sequence[PairRow]):
     ) -> None:
         super().__init__(source, kept=kept, about=about)
         self._names: list[str] = json.loads(self.metadata[b"rules"])
-        self.rules = tuple(self._used_rules() if about is None else about["rules"])
+        if about is not None:
+            self.rules = tuple(about["rules"])
+        else:
+            used = [np.unique(chunk.flatten().to_numpy()) for chunk in self.chunks("rules")]
+            numbers = np.unique(np.concatenate([np.zeros(0, np.int64), *used]))
+            self.rules = tuple(sorted(self._names[number] for number in numbers))
         """Names of the rules that made a negative, sorted; what comes of a row has their places here."""
         place = {name: number for number, name in enumerate(self.rules)}
         self.rule_of = np.array([place.get(name, -1) for name in self._names], dtype=np.int64)
@@ -150,10 +155,6 @@ class PairTable(ColumnFile, Sequence[PairRow]):
     def describe(self) -> dict[str, Any]:
         """See `ColumnFile.describe`."""
         return {**super().describe(), "rules": list(self.rules)}
-
-    def _used_rules(self) -> list[str]:
-        used = [np.unique(chunk.flatten().to_numpy()) for chunk in self.chunks("rules")]
-        return sorted(self._names[number] for number in np.unique(np.concatenate([np.zeros(0, np.int64), *used])))
 
     def _digested(self) -> dict[str, str]:
         columns = {"ids": "id", "images": "image", "captions": "text", "negatives": "negatives", "scores": "scores"}

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.data.batches import Batch, BatchPart, Texts
+from degla.data.batches import Batch, BatchPart
 from degla.inputs import INPUTS
 from degla.losses.core import Embeddings, Target, TeacherPart
 from degla.losses.core.objective import Objective
@@ -52,7 +52,7 @@ def embed_student(
         embeddings = to_embeddings(cache.rows, scale=cache.scale, batch=batch, bias=cache.bias)
         return embeddings, lambda loss: cache.backward(loss, student)
     (part,) = parts
-    *rows, scale, bias = student(part.image, _texts(part, objective), **_outputs(part, objective))
+    *rows, scale, bias = _embed(student, part, objective)
     embeddings = to_embeddings([rows], scale=scale, batch=batch, bias=bias)
     # Processes wait for gradients of scale and bias, also where no loss reads them.
     unread = embeddings.scale + embeddings.extra.get("bias", 0.0)
@@ -183,7 +183,7 @@ class GradientCache:
         for part in parts:
             self._random.append(_random_state(encoder.device))
             with torch.no_grad(), accelerator.autocast():
-                rows = encoder.embed(part.image, _texts(part, objective), **_outputs(part, objective))
+                rows = _embed(encoder.embed, part, objective)
             self.rows.append(TowerOutputs(*(None if each is None else each.requires_grad_() for each in rows)))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
         self.bias: Float[Tensor, ""] | None = encoder.bias
@@ -205,9 +205,7 @@ class GradientCache:
             _set_random_state(self._random[number], self.scale.device)
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
-                *values, scale, bias = student(
-                    part.image, _texts(part, self.objective), **_outputs(part, self.objective)
-                )
+                *values, scale, bias = _embed(student, part, self.objective)
                 pairs = zip(TowerOutputs(*values), rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
@@ -220,13 +218,10 @@ class GradientCache:
         _set_random_state(after, self.scale.device)
 
 
-def _texts(part: BatchPart, objective: Objective) -> Texts | None:
-    return part.texts if objective.reads_texts else None
-
-
-def _outputs(part: BatchPart, objective: Objective) -> dict[str, Any]:
-    """How the towers are asked: an argument is there only where it is not what it is anyway."""
-    return objective.outputs | ({} if part.kept is None else {"kept": part.kept})
+def _embed(towers: Callable[..., Any], part: BatchPart, objective: Objective) -> Any:
+    """What the towers say of a part, as far as it is read; an argument is there only where it is not the default."""
+    kept = {} if part.kept is None else {"kept": part.kept}
+    return towers(part.image, part.texts if objective.reads_texts else None, **objective.outputs, **kept)
 
 
 def _product(value: Tensor, leaf: Tensor) -> Tensor:

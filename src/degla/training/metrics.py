@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from degla.progress import TaskProgress
 log = logging.getLogger("degla.train")
 
 
+@dataclass
 class Metrics:
     """Writes one JSON line every few steps and shows progress; only the main process is given one that is `active`.
 
-    Args:
+    Attributes:
         folder: the run's folder; lines go to ``metrics.jsonl`` in it.
         start: steps already taken; later lines of an earlier, interrupted process are cut off.
         steps: length of the run.
@@ -37,25 +39,23 @@ class Metrics:
         tracker: accelerate's `log`, called with values and step.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        start: int,
-        steps: int,
-        every_steps: int,
-        pairs_per_step: int,
-        active: bool,
-        tracker: Any,
-        progress: bool = True,
-    ) -> None:
-        self.path = folder / "metrics.jsonl"
-        self.start, self.steps, self.every_steps = start, steps, every_steps
-        self.pairs_per_step, self.active, self.tracker = pairs_per_step, active, tracker
-        self._since = (start, time.perf_counter())
-        self._shown, self._note = start, ""
+    folder: Path
+    _: KW_ONLY
+    start: int
+    steps: int
+    every_steps: int
+    pairs_per_step: int
+    active: bool
+    tracker: Any
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        self.path = self.folder / "metrics.jsonl"
+        self._since = (self.start, time.perf_counter())
+        self._shown, self._note = self.start, ""
         self._held = ExitStack()
-        self._progress = TaskProgress(active and progress).task("training", steps, done=start, note=lambda: self._note)
+        shown = TaskProgress(self.active and self.progress)
+        self._progress = shown.task("training", self.steps, done=self.start, note=lambda: self._note)
 
     def __enter__(self) -> Metrics:
         if self.active:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ JOINT = "joint"
 """Name of the score that weighs what was gained against what was lost."""
 
 
+@dataclass
 class Validation:
     """Runs benchmarks before the first step and every few steps; remembers the best score and its checkpoint.
 
-    Args:
+    Attributes:
         config: which benchmarks, how often, and which score decides.
         stop: how much may be lost, and how long nothing may be gained.
         run: the run's folder; ``validation.jsonl`` in it holds every score.
@@ -38,24 +40,21 @@ class Validation:
             scores down.
     """
 
-    def __init__(
-        self,
-        config: ValidationConfig,
-        stop: StopConfig,
-        *,
-        run: Path,
-        label: str,
-        seed: int,
-        processes: EvaluationProcesses,
-    ) -> None:
-        if config.benchmarks and config.root is None:
+    config: ValidationConfig
+    stop: StopConfig
+    _: KW_ONLY
+    run: Path
+    label: str
+    seed: int
+    processes: EvaluationProcesses
+    best: str | None = field(default=None, init=False)
+    """Name of the best checkpoint among those that lose no more than allowed."""
+    ended: str | None = field(default=None, init=False)
+    """Why the run is to end early, after the newest evaluation; the same on all processes."""
+
+    def __post_init__(self) -> None:
+        if self.config.benchmarks and self.config.root is None:
             raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
-        self.config, self.stop, self.run, self.label, self.seed = config, stop, run, label, seed
-        self.processes = processes
-        self.best: str | None = None
-        """Name of the best checkpoint among those that lose no more than allowed."""
-        self.ended: str | None = None
-        """Why the run is to end early, after the newest evaluation; the same on all processes."""
         self._questions: list[BenchmarkQuestions] | None = None
         self._highest = self._before = float("-inf")
         self._without_better = 0
@@ -180,10 +179,10 @@ class Validation:
         if joint or budget:
             by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
             needed.append(("kept", self.config.kept, f" {by} what it loses."))
-        for field, name, reason in needed:
+        for flag, name, reason in needed:
             if name not in known:
                 raise InputError(
-                    f"--validation.{field} {name!r} is no average of these benchmarks.{did_you_mean(name, known)}"
+                    f"--validation.{flag} {name!r} is no average of these benchmarks.{did_you_mean(name, known)}"
                     f"{reason} Known: {', '.join(sorted(known))}."
                 )
 
