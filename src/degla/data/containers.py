@@ -232,12 +232,6 @@ def parsed_cell(place: str) -> tuple[Path, str, int] | None:
     return None if found is None else (Path(found["file"]), found["column"], int(found["row"]))
 
 
-def read_cell(file: Path, column: str, row: int) -> bytes:
-    """The bytes of a picture; raises like `find_cell`."""
-    content: bytes = find_cell(file, column, row).as_py()
-    return content
-
-
 def find_cell(file: Path, column: str, row: int) -> Any:
     """The Arrow value of a picture's bytes; the first call for a file copies its column.
 

@@ -14,7 +14,7 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from PIL import Image
 
-from degla.data.containers import file_state, find_cell, parsed_cell, parsed_place, read_cell
+from degla.data.containers import file_state, find_cell, parsed_cell, parsed_place
 from degla.data.decoding import (
     Box,
     ImageError,
@@ -124,7 +124,7 @@ def read_bytes(place: str, subject: Subject) -> bytes:
         path, part = parsed_place(place)
         return read_file(path, subject, **part)
     with refused(subject):
-        return read_image_bytes(place) if cell is None else read_cell(*cell)
+        return read_image_bytes(place) if cell is None else bytes(find_cell(*cell).as_py())
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:

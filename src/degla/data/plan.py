@@ -20,6 +20,7 @@ from degla.errors import InputError
 
 _log = logging.getLogger(__name__)
 
+RowNumbers = npt.NDArray[np.int64]
 RowKey = tuple[int, int]
 """(epoch, index of the row)."""
 
@@ -121,9 +122,6 @@ class BatchPlan:
         return batches[: len(self)]
 
 
-RowNumbers = npt.NDArray[np.int64]
-
-
 def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> RowNumbers:
     """Exchange rows until no batch holds two rows of one group, as far as that is possible.
 
@@ -139,106 +137,91 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
         groups: the group of each row.
         ends: where each batch ends in `order`; rows behind the last end are in no batch.
     """
-    order = order.copy()
-    starts = [0, *ends[:-1]]
-    codes = np.unique(groups, return_inverse=True)[1]
-    meeting = _batches_with_meetings(order, codes=codes, ends=ends)
-    held = _Held(order, codes, starts, ends)
+    held = _Held(order, groups, ends)
+    meeting = held.batches_with_meetings()
     everywhere: set[int] = set()
-    _use_left_over_rows(order, codes=codes, starts=starts, ends=ends, held=held)
-    for batch, (start, end) in enumerate(zip(starts, ends, strict=True)):
+    held.use_left_over_rows()
+    for batch, (start, end) in enumerate(zip(held.starts, ends, strict=True)):
         if (batch not in held and batch not in meeting) or len(held[batch]) == end - start:
             continue
         for place in range(start, end):
             # The row that comes in may meet another in its turn; every exchange leaves fewer meetings.
-            while held[batch][group := int(codes[order[place]])] > 1 and group not in everywhere:
-                partner = _partner(
-                    group, batch, place - start, order=order, codes=codes, starts=starts, ends=ends, held=held
-                )
+            while held[batch][group := held.group(place)] > 1 and group not in everywhere:
+                partner = held.partner(group, batch, place - start)
                 if partner is None:
                     everywhere.add(group)
                     break
                 other, other_place = partner
-                given = int(codes[order[other_place]])
-                order[[place, other_place]] = order[[other_place, place]]
-                _move(held[batch], out=group, into=given)
-                _move(held[other], out=given, into=group)
-    return order
+                held.exchange(place, other_place, batch, other)
+    return held.order
 
 
 class _Held(dict[int, Counter[int]]):
-    """How many rows of each group a batch holds; most batches are never asked, and not counted."""
+    """How many rows of each group a batch holds while rows are exchanged; most batches are never asked, nor counted."""
 
-    def __init__(self, order: RowNumbers, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int]) -> None:
+    def __init__(self, order: RowNumbers, groups: RowNumbers, ends: Sequence[int]) -> None:
         super().__init__()
-        self._order, self._codes, self._starts, self._ends = order, codes, starts, ends
+        self.order, self.starts, self.ends = order.copy(), [0, *ends[:-1]], ends
+        self.codes = np.unique(groups, return_inverse=True)[1]
 
     def __missing__(self, batch: int) -> Counter[int]:
-        rows = self._order[self._starts[batch] : self._ends[batch]]
-        self[batch] = Counter(self._codes[rows].tolist())
+        rows = self.order[self.starts[batch] : self.ends[batch]]
+        self[batch] = Counter(self.codes[rows].tolist())
         return self[batch]
 
+    def group(self, place: int) -> int:
+        """Of the row at a place of the order."""
+        return int(self.codes[self.order[place]])
 
-def _batches_with_meetings(order: RowNumbers, *, codes: RowNumbers, ends: Sequence[int]) -> set[int]:
-    batch = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
-    place = np.sort(batch * (int(codes.max()) + 1) + codes[order[: len(batch)]])
-    return set((place[1:][place[1:] == place[:-1]] // (int(codes.max()) + 1)).tolist())
+    def exchange(self, place: int, other: int, *batches: int) -> None:
+        """Exchange the rows of two places; `batches`: that of the first, and of the second where it is in one."""
+        group, given = self.group(place), self.group(other)
+        self.order[[place, other]] = self.order[[other, place]]
+        for batch, out, into in zip(batches, (group, given), (given, group), strict=False):
+            held = self[batch]
+            held[into] += 1
+            held[out] -= 1
+            if not held[out]:
+                del held[out]
 
+    def batches_with_meetings(self) -> set[int]:
+        batch = np.repeat(np.arange(len(self.ends)), np.diff([0, *self.ends]))
+        count = int(self.codes.max()) + 1
+        place = np.sort(batch * count + self.codes[self.order[: len(batch)]])
+        return set((place[1:][place[1:] == place[:-1]] // count).tolist())
 
-def _partner(
-    group: int,
-    batch: int,
-    offset: int,
-    *,
-    order: RowNumbers,
-    codes: RowNumbers,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    held: _Held,
-) -> tuple[int, int] | None:
-    """A batch without `group`, and a place in it whose row `batch` can take without making a new meeting."""
-    count = len(ends)
-    for step in range(1, count):
-        other = (batch + step) % count
-        if group in held[other]:
-            continue
-        # The search goes round from `offset`: from the first place, all rows there would soon be exchanged ones.
-        first = min(starts[other] + offset, ends[other])
-        for place in chain(range(first, ends[other]), range(starts[other], first)):
-            given = int(codes[order[place]])
-            if given not in held[batch] or held[other][given] > 1:
-                return other, place
-    return None
-
-
-def _use_left_over_rows(
-    order: RowNumbers, *, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int], held: _Held
-) -> None:
-    """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
-    batches, last = len(ends), ends[-1]
-    used = np.bincount(codes[order[:last]], minlength=int(codes.max()) + 1)
-    if last == len(order) or used.max() <= batches:
-        return
-    spare = [place for place in range(last, len(order)) if used[codes[order[place]]] < batches]
-    for batch, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        for place in range(start, end):
-            group = int(codes[order[place]])
-            if used[group] <= batches or held[batch][group] < 2:
+    def partner(self, group: int, batch: int, offset: int) -> tuple[int, int] | None:
+        """A batch without `group`, and a place in it whose row `batch` can take without making a new meeting."""
+        count = len(self.ends)
+        for step in range(1, count):
+            other = (batch + step) % count
+            if group in self[other]:
                 continue
-            while spare and used[codes[order[spare[-1]]]] >= batches:
-                spare.pop()
-            if not spare:
-                return
-            given_place = spare.pop()
-            given = int(codes[order[given_place]])
-            order[[place, given_place]] = order[[given_place, place]]
-            _move(held[batch], out=group, into=given)
-            used[group] -= 1
-            used[given] += 1
+            # The search goes round from `offset`: from the first place, all rows there would soon be exchanged ones.
+            start, end = self.starts[other], self.ends[other]
+            first = min(start + offset, end)
+            for place in chain(range(first, end), range(start, first)):
+                given = self.group(place)
+                if given not in self[batch] or self[other][given] > 1:
+                    return other, place
+        return None
 
-
-def _move(held: Counter[int], *, out: int, into: int) -> None:
-    held[into] += 1
-    held[out] -= 1
-    if not held[out]:
-        del held[out]
+    def use_left_over_rows(self) -> None:
+        """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
+        batches, last = len(self.ends), self.ends[-1]
+        used = np.bincount(self.codes[self.order[:last]], minlength=int(self.codes.max()) + 1)
+        if last == len(self.order) or used.max() <= batches:
+            return
+        spare = [place for place in range(last, len(self.order)) if used[self.group(place)] < batches]
+        for batch, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
+            for place in range(start, end):
+                group = self.group(place)
+                if used[group] <= batches or self[batch][group] < 2:
+                    continue
+                while spare and used[self.group(spare[-1])] >= batches:
+                    spare.pop()
+                if not spare:
+                    return
+                used[self.group(spare[-1])] += 1
+                used[group] -= 1
+                self.exchange(place, spare.pop(), batch)

@@ -11,7 +11,6 @@ from types import MethodType
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -141,26 +140,15 @@ def merged_state(clip: nn.Module) -> dict[str, Tensor]:
     return merged | folded(clip)
 
 
-class _MappedColumns(nn.Module):
-    """A projection by x @ P, P: [width, D], with the map behind it: P A^T."""
+class _Mapped(nn.Module):
+    """A projection with the map A behind it: P A^T of one by x @ P, P: [width, D]; A W and A b of a linear layer."""
 
-    def __init__(self, matrix: nn.Parameter) -> None:
+    def __init__(self, matrix: nn.Parameter, *, of_layer: bool) -> None:
         super().__init__()
-        self.text_map = matrix
+        self.text_map, self._of_layer = matrix, of_layer
 
-    def forward(self, projection: Float[Tensor, "width dim"]) -> Float[Tensor, "width dim"]:
-        return projection @ self.text_map.T
-
-
-class _MappedRows(nn.Module):
-    """A linear layer's weight [D, width] or bias [D] with the map behind it: A W and A b."""
-
-    def __init__(self, matrix: nn.Parameter) -> None:
-        super().__init__()
-        self.text_map = matrix
-
-    def forward(self, layer: Float[Tensor, "dim ..."]) -> Float[Tensor, "dim ..."]:
-        return self.text_map @ layer
+    def forward(self, projection: Tensor) -> Tensor:
+        return self.text_map @ projection if self._of_layer else projection @ self.text_map.T
 
 
 def add_text_map(clip: nn.Module, *, name: str) -> None:
@@ -183,10 +171,10 @@ def add_text_map(clip: nn.Module, *, name: str) -> None:
         matrix = nn.Parameter(torch.eye(projection.out_features, device=projection.weight.device))
         for part in ("weight", "bias"):
             if getattr(projection, part) is not None:
-                parametrize.register_parametrization(projection, part, _MappedRows(matrix))
+                parametrize.register_parametrization(projection, part, _Mapped(matrix, of_layer=True))
     elif isinstance(projection, nn.Parameter):
         matrix = nn.Parameter(torch.eye(projection.shape[1], device=projection.device))
-        parametrize.register_parametrization(tower, place, _MappedColumns(matrix))
+        parametrize.register_parametrization(tower, place, _Mapped(matrix, of_layer=False))
     else:
         raise InputError(
             f"--adapter.text-map: {name} has no linear projection of its texts that a matrix could be folded into "

@@ -213,6 +213,15 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
     # Zeros behind the end token are never read by CLIP and are what trimming looks for.
     padding = 0 if kind == "clip" else int(_or(tokenizer.pad_token_id, text.pad_token_id, 1))
+
+    def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:
+        """Cut to the context with their end token kept."""
+        rows = tokenizer(list(texts), truncation=True, max_length=context)["input_ids"]
+        padded = torch.full((len(rows), context), padding, dtype=torch.long)
+        for place, row in zip(padded, rows, strict=True):
+            place[: len(row)] = torch.tensor(row, dtype=torch.long)
+        return padded
+
     encoder = TransformersEncoder(
         TransformersClip(model),
         activation=" and ".join(activations),
@@ -222,8 +231,8 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
             model_config={"text_cfg": {"context_length": context}, "quick_gelu": "quick_gelu" in activations},
             preprocess_config=processor.to_dict(),
         ),
-        tokenize=_Tokenize(tokenizer, context=context, padding=padding),
-        transform=_Transform(processor),
+        tokenize=tokenize,
+        transform=lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0],
     )
     encoder.to(device).float().eval()
     fast_paths.tell(encoder)
@@ -232,28 +241,3 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
 
 def _or(*values: int | None) -> int:
     return next(value for value in values if value is not None)
-
-
-class _Tokenize:
-    """Texts to token numbers `[texts, context]`, cut to the context with their end token kept."""
-
-    def __init__(self, tokenizer: Any, *, context: int, padding: int) -> None:
-        self._tokenizer, self._context, self._padding = tokenizer, context, padding
-
-    def __call__(self, texts: list[str]) -> Int[Tensor, "texts context"]:
-        rows = self._tokenizer(list(texts), truncation=True, max_length=self._context)["input_ids"]
-        padded = torch.full((len(rows), self._context), self._padding, dtype=torch.long)
-        for place, row in zip(padded, rows, strict=True):
-            place[: len(row)] = torch.tensor(row, dtype=torch.long)
-        return padded
-
-
-class _Transform:
-    """The folder's own preprocessing: a PIL image to `[3, height, width]`."""
-
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-
-    def __call__(self, image: Any) -> Float[Tensor, "3 height width"]:
-        pixels: Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels

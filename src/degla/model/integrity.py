@@ -72,6 +72,12 @@ class CheckpointState(BaseModel):
     sha256: dict[str, str] = Field(default_factory=dict)
 
 
+def named_by_step(run: Path) -> list[tuple[int, Path]]:
+    """The folders of a run that have the name of a checkpoint, with their steps, oldest first."""
+    folders = run.iterdir() if run.is_dir() else ()
+    return sorted((int(match[1]), path) for path in folders if (match := STEP.fullmatch(path.name)))
+
+
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write ``state.json`` with the sums of all files that lie beside it: the last file of a checkpoint.
 
@@ -217,14 +223,8 @@ def _digest(path: Path) -> str | None:
 def _remedy(folder: Path) -> str:
     """What to do about a damaged checkpoint: names the newest one before it that is whole."""
     named = STEP.fullmatch(folder.name)
-    earlier = []
-    if named is not None:
-        for path in folder.parent.glob("step-*"):
-            match = STEP.fullmatch(path.name)
-            if match is not None and int(match.group(1)) < int(named.group(1)):
-                earlier.append((int(match.group(1)), path))
-    for _, path in sorted(earlier, reverse=True):
-        if is_whole(path):
+    for step, path in reversed(named_by_step(folder.parent) if named else []):
+        if named and step < int(named[1]) and is_whole(path):
             return f"Use {path}, which is whole; to resume the run from there, move {folder.name} out of its folder."
     return "There is no whole checkpoint before it: bring the file back from a copy, or train again."
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import DELETED, OLD, PARTIAL, recover_folder, remove_folder, write_json
 from degla.locks import locked_if_free
-from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, read_state
+from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, named_by_step, read_state
 from degla.model.tokenizer import CONFIG_NAME
 from degla.parse import read_json_object
 
@@ -27,13 +27,7 @@ _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", 
 
 def checkpoints(run: Path) -> list[Path]:
     """The run's complete checkpoints, oldest first."""
-    found = []
-    if run.is_dir():
-        for path in run.iterdir():
-            match = STEP.fullmatch(path.name)
-            if match and _is_complete(path):
-                found.append((int(match.group(1)), path))
-    return [path for _, path in sorted(found)]
+    return [path for _, path in named_by_step(run) if _is_complete(path)]
 
 
 def latest_checkpoint(run: Path) -> Path | None:

@@ -121,46 +121,39 @@ class RunState:
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.whole(everywhere=False) as (encoder, teacher):
-            self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best, ended=ended)
+            if self.trainer.accelerator.is_main_process:
+                scaler, kept = self.trainer.accelerator.scaler, self.kept(encoder)
+                save_checkpoint(
+                    folder,
+                    encoder=encoder,
+                    teacher=teacher,
+                    optimizer=held,
+                    tensors={
+                        "random": states,
+                        "memory": self._memory(),
+                        "scaler": scaler.state_dict() if scaler is not None else {},
+                        **{name: module.state_dict() for name, module in self.trainer.along.items()},
+                    },
+                    state={
+                        **asdict(position),
+                        "steps": self.trainer.steps,
+                        "processes": self.trainer.processes.count,
+                        "best": best,
+                        "ended": ended,
+                        "data": self.data,
+                        "counts": self.counts,
+                        "start": self._start,
+                        "base": self._base,
+                        "versions": _versions(),
+                    },
+                    config=to_plain(self.config),
+                    kept=None if kept is encoder else kept,
+                )
+                try_checkpoint_card(folder)
+                self._look_after(best)
         self.trainer.accelerator.wait_for_everyone()
         self._saved, self._standing = time.monotonic(), position.step
         return folder
-
-    def _write(
-        self, folder: Path, position: Position, encoder: Encoder, teacher: Teacher | None, *,
-        optimizer: dict[str, Any], states: list[dict[str, Any]], best: str | None, ended: str | None,
-    ) -> None:  # fmt: skip
-        if self.trainer.accelerator.is_main_process:
-            scaler = self.trainer.accelerator.scaler
-            kept = self.kept(encoder)
-            save_checkpoint(
-                folder,
-                encoder=encoder,
-                teacher=teacher,
-                optimizer=optimizer,
-                tensors={
-                    "random": states,
-                    "memory": self._memory(),
-                    "scaler": scaler.state_dict() if scaler is not None else {},
-                    **{name: module.state_dict() for name, module in self.trainer.along.items()},
-                },
-                state={
-                    **asdict(position),
-                    "steps": self.trainer.steps,
-                    "processes": self.trainer.processes.count,
-                    "best": best,
-                    "ended": ended,
-                    "data": self.data,
-                    "counts": self.counts,
-                    "start": self._start,
-                    "base": self._base,
-                    "versions": _versions(),
-                },
-                config=to_plain(self.config),
-                kept=None if kept is encoder else kept,
-            )
-            try_checkpoint_card(folder)
-            self._look_after(best)
 
     def _look_after(self, best: str | None) -> None:
         point_to_best(self.run, best)
