@@ -11,7 +11,7 @@ import pytest
 from degla.config.sections import TrackingConfig
 from degla.errors import InputError
 from degla.training.loop import train
-from degla.training.metrics import Metrics
+from degla.training.metrics import Metrics, lines_up_to
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -38,6 +38,25 @@ def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
         metrics.record(6, epoch=0, values={"loss": 0.5})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.5)]
+
+
+def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -> None:
+    options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}')  # The process died before the line's end.
+    with Metrics(tmp_path, start=1, **options) as metrics:  # type: ignore[arg-type]
+        metrics.record(2, epoch=0, values={"loss": 0.25})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_damaged_line_is_told_and_the_torn_last_one_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What metrics and validation recall of a run."""
+    file = tmp_path / "validation.jsonl"
+    file.write_text('{"step": 0}\n{"step": 1, "lo\n{"step": 2}\n{"step": 4}\n{"step": 3')
+    assert [row["step"] for _, row in lines_up_to(file, 3)] == [0, 2]
+    assert [record.getMessage() for record in caplog.records] == [f"{file} line 2: damaged, left out"]
 
 
 def test_inactive_metrics_write_nothing(tmp_path: Path) -> None:
