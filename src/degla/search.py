@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from degla.allowance import usable_cores
 from degla.api import encode_captions
 from degla.data.decoding import ImageError, Subject, decode_part, read_file
 from degla.errors import DeglaError, InputError
@@ -64,7 +64,7 @@ class PictureFolder:
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder of pictures.")
         paths = sorted(_picture_paths(folder))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        with ThreadPoolExecutor(usable_cores()) as threads:
             faults = list(threads.map(lambda path: _fault(folder, path), paths))
         good = tuple(path for path, fault in zip(paths, faults, strict=True) if fault is None)
         bad = tuple(fault for fault in faults if fault is not None)

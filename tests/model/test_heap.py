@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from degla.model.heap import keep_freed_memory, main_memory
+from degla.model.heap import keep_freed_memory
 from tests.launch import run
 
 _HAS_GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
@@ -53,29 +53,3 @@ def test_other_libraries_are_left_alone(error: type[Exception] | None, monkeypat
     monkeypatch.setattr(os, "confstr", confstr)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("a library was opened"))
     assert not keep_freed_memory.__wrapped__()
-
-
-@pytest.mark.parametrize(
-    ("groups", "limits", "expected"),
-    [
-        ("0::/job/step\n", {"job/memory.max": "5000", "job/step/memory.max": "max"}, 5000),
-        ("0::/host/id\n", {"memory.max": "4000"}, 4000),  # in a container, whose root is its own group
-        ("4:memory:/docker/id\n1:cpu:/x\n", {"memory/memory.limit_in_bytes": "3000"}, 3000),
-        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "2000"}, 2000),
-        ("0::/\n", {}, None),
-        (None, {"memory.max": "1"}, None),
-    ],
-)
-@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows tells nothing")
-def test_memory_is_what_the_control_groups_allow(
-    groups: str | None, limits: dict[str, str], expected: int | None, tmp_path: Path
-) -> None:
-    if groups is not None:
-        (tmp_path / "proc/self").mkdir(parents=True)
-        (tmp_path / "proc/self/cgroup").write_text(groups)
-    for name, value in limits.items():
-        file = tmp_path / "sys/fs/cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(value + "\n")
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert main_memory(tmp_path) == (machine if expected is None else expected)

@@ -189,7 +189,14 @@ def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.Ca
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
 
 
-def test_a_folder_of_images_is_for_the_table_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    assert case.export("--images", "images") == 2
-    assert "--images is for --to csv: the published DeGLA json names no files." in capsys.readouterr().err
-    assert not (case.folder / "out.json").exists()
+@pytest.mark.parametrize(
+    ("to", "words", "form"),
+    [("degla-json", ("--images", "images"), "csv"), ("degla-json", ("--seed", "0"), "csv"),
+     ("csv", ("--missing", "fill"), "degla-json")],
+)  # fmt: skip
+def test_a_flag_of_the_other_form_is_refused(
+    case: Case, to: str, words: tuple[str, str], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert case.export(*words, to=to) == 2
+    assert f"{words[0]} is for --to {form}; {to} has no use for it." in capsys.readouterr().err
+    assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}

@@ -10,6 +10,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Classification, Retrieval
 from degla.evaluation.benchmarks.world import BENCHMARK, ORDER_BLIND_CEILING
 from degla.records import CaptionRecord, PairItem, read_jsonl
+from degla.world import draw
 from degla.world.draw import MARKER, benchmark_scenes, draw_benchmark, draw_pairs
 from degla.world.items import FAMILIES
 from degla.world.scenes import sample_scene_of, stream
@@ -107,3 +108,11 @@ def test_another_seed_draws_other_scenes_of_the_split() -> None:
     drawn = [[scene.content for scene in benchmark_scenes("test", domain="id", count=20, seed=seed)] for seed in (0, 1)]
     assert len({*drawn[0]} & {*drawn[1]}) < 5
     assert drawn[0] == [scene.content for scene in benchmark_scenes("test", domain="id", count=20, seed=0)]
+
+
+def test_more_different_scenes_than_there_are_end_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = sample_scene_of("test", stream("one"), vocabulary=draw.IN_DOMAIN)
+    monkeypatch.setattr(draw, "sample_scene_of", lambda *_, **__: one)
+    monkeypatch.setattr(draw, "_FRUITLESS", 20)
+    with pytest.raises(InputError, match="retrieval_images is 2, but the test split has about 1 different scenes"):
+        draw_benchmark(tmp_path / "b", split="test", items_per_part=1, images_per_class=1, retrieval_images=2)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from degla.allowance import usable_cores
 from degla.data.batches import Batch, Collate, Pair
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
@@ -42,11 +43,6 @@ def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams
     if not on_gpu:
         return int(share >= 4)
     return max(1, min(share - 1, _MOST_WORKERS) // streams)
-
-
-def usable_cores() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from degla.allowance import usable_cores
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
-from degla.data.loader import usable_cores
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import trade_off

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from degla.allowance import usable_cores
 from degla.config.run import StreamConfig, TrainConfig
 from degla.data.images import check_images
-from degla.data.loader import choose_workers, usable_cores
+from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import InputError

@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from degla.allowance import main_memory, usable_cores
 from degla.data.batches import Batch
-from degla.data.loader import usable_cores
 from degla.doctor import Finding
 from degla.model.encoder import Encoder
-from degla.model.heap import main_memory
 from degla.training.pairs import Pairs
 from degla.training.step import Stream, Trainer
 

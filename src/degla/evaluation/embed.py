@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from degla.allowance import main_memory, usable_cores
 from degla.errors import DeglaError
 from degla.evaluation.cache import Cache
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.pictures import PictureFiles, decode_item
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
-from degla.model.heap import main_memory
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
@@ -108,7 +107,7 @@ class Embedder:
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows]:
         import torch
 
-        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
+        with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="degla-image") as pool:
             try:
                 files = PictureFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
                 digests = self._digests(list(dict.fromkeys(image.path for image in images)), files, pool)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 KEPT = "DEGLA_KEEP_FREED_MEMORY"
 """Variable that leaves the C library as it is, where it is 0."""
@@ -34,37 +31,6 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     # No allocation by mmap, which is unmapped when it is freed; and -1: the heap's end is never given back.
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
-
-
-def main_memory(system: Path = Path("/")) -> int:
-    """Bytes of main memory that this process may have: the machine's, or less in a container or a job; 0: not known.
-
-    Args:
-        system: folder that holds `proc` and `sys`.
-    """
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # Windows
-        return 0
-    return min([machine, *_memory_limits(system)])
-
-
-def _memory_limits(system: Path) -> Iterator[int]:
-    """What Linux allows the control groups that this process is in, by which containers and Slurm keep memory apart."""
-    try:
-        lines = (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        _, kinds, group = line.split(":", 2)
-        if kinds not in ("", "memory"):
-            continue
-        root, name = system / "sys/fs/cgroup" / kinds, "memory.limit_in_bytes" if kinds else "memory.max"
-        group = group.strip("/")
-        for folder in (root / group, *(root / group).parents[: len(Path(group).parts)]):
-            # No number is "max"; no such file: a container, which sees its own group as the root.
-            with contextlib.suppress(OSError, ValueError):
-                yield int((folder / name).read_text(encoding="ascii"))
 
 
 def _set_up(environment: os._Environ[str]) -> bool:

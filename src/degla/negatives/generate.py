@@ -7,7 +7,6 @@ replies: not on the number of processes, the order of replies, nor on how often 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
+from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
@@ -197,7 +197,7 @@ def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tup
 def _processes(workers: int | None, *, many: bool) -> int:
     """How many processes work, where nothing is said as many as there are processors for many captions."""
     if workers is None:
-        return (os.cpu_count() or 1) if many else 1
+        return usable_cores() if many else 1
     if workers < 1:
         raise InputError(f"workers ({workers}) must be 1 or more.")
     return workers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from degla.model.heap import main_memory
+from degla.allowance import main_memory
 from degla.model.linear_kernel import linear
 
 _SECONDS = 0.5

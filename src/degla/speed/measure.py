@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch.utils.flop_counter import FlopCounterMode
 
-from degla.data.loader import usable_cores
+from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import computing_in
 from degla.losses.core import Processes

@@ -97,7 +97,7 @@ def default_processes() -> int:
     """One a processor that this process may run on; one alone where a GPU does the work."""
     import torch
 
-    from degla.data.loader import usable_cores
+    from degla.allowance import usable_cores
 
     return 1 if torch.cuda.is_available() else usable_cores()
 

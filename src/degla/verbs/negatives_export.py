@@ -23,12 +23,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--missing",
         choices=("fill", "blank", "drop"),
-        default="fill",
         help="degla-json: what stands for rules that have nothing: other negatives, an empty text, or the caption is "
         "left out (fill)",
     )
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to put before the images' paths")
-    verb.add_argument("--seed", type=int, default=0, help="csv: seed of the rows in neg_image (0)")
+    verb.add_argument("--seed", type=int, help="csv: seed of the rows in neg_image (0)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
@@ -39,13 +38,14 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.export import export_degla_json, export_table
 
     spare_inputs(given.out, given.file, given.captions)
-    if given.to != "csv" and given.images is not None:
-        raise InputError("--images is for --to csv: the published DeGLA json names no files.")
+    for name, form in (("images", "csv"), ("seed", "csv"), ("missing", "degla-json")):
+        if getattr(given, name) is not None and given.to != form:
+            raise InputError(f"--{name} is for --to {form}; {given.to} has no use for it.")
     records = read_negatives(given.file)
     with CaptionIndex(given_captions(given)) as captions:
         if given.to == "degla-json":
-            summary = export_degla_json(records, captions, given.out, missing=given.missing)
+            summary = export_degla_json(records, captions, given.out, missing=given.missing or "fill")
         else:
-            summary = export_table(records, captions, given.out, images=given.images, seed=given.seed)
+            summary = export_table(records, captions, given.out, images=given.images, seed=given.seed or 0)
     answer(given, summary.plain, lambda: tell(f"written: {given.out}: " + "\n".join(summary.sentences())))
     return 0

@@ -38,10 +38,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--margin",
         type=float,
-        default=0.0,
         help="with --clip, a negative is refused from the caption's cosine less this on (0)",
     )
-    verb.add_argument("--device", default="auto", help="of --clip: cpu, cuda, ... (auto)")
+    verb.add_argument("--device", help="of --clip: cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the language model (0)")
     describe_columns(verb)
     describe_model(verb)
@@ -73,8 +72,11 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
     if (given.clip is None) != (given.images is None):
         raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
+    for name in ("margin", "device"):
+        if given.clip is None and getattr(given, name) is not None:
+            raise InputError(f"--{name} is for --clip, which is not given.")
     require_files(given.file, given.captions, given.images)
-    if not isfinite(given.margin):
+    if given.margin is not None and not isfinite(given.margin):
         raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")
     spare_inputs(given.out, given.file, given.captions)
 
@@ -96,8 +98,8 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
             from degla.model.load import load_encoder
             from degla.verbs._scoring import device
 
-            encoder = load_encoder(given.clip, device=device(given.device))
-            screens.append(screening.PictureScreen(encoder, given.images, given.margin))
+            encoder = load_encoder(given.clip, device=device(given.device or "auto"))
+            screens.append(screening.PictureScreen(encoder, given.images, given.margin or 0.0))
         if open_model is not None:
             model = open_model()
             opened.callback(model.close)

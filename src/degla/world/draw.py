@@ -28,6 +28,8 @@ from degla.world.vocabulary import FULL, IN_DOMAIN
 MARKER: Final = "world.json"
 """Written last: a folder without it is not complete."""
 
+_FRUITLESS: Final = 100_000
+"""Draws in a row that show nothing new, after which a split is held to have no more scenes."""
 SHARES: Final[dict[str, float]] = {
     "scene": 0.22,
     "shape": 0.20,
@@ -240,15 +242,21 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
 
 
 def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
+    """Scenes that are all different; an error where the split has no more of them."""
     seen: set[str] = set()
-    number = 0
+    number = newest = 0
     while len(seen) < count:
         rng = stream("scenes", split, seed, number)
         number += 1
         scene = sample_scene_of(split, rng, vocabulary=IN_DOMAIN)
         if scene.content not in seen:
+            newest = number
             seen.add(scene.content)
             yield WorldPair(render(scene), full_caption(scene, rng), scene.content)
+        elif number - newest > _FRUITLESS:
+            raise InputError(
+                f"retrieval_images is {count}, but the {split} split has about {len(seen)} different scenes."
+            )
 
 
 def _matches(folder: Path, part: str, examples: Iterable[WorldPair]) -> Iterator[CaptionRecord]:

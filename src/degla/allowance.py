@@ -1,0 +1,65 @@
+"""What of the machine this process may use: processors and main memory, less in a container or a job."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def usable_cores(system: Path = Path("/")) -> int:
+    """Processors that this process may use, 1 or more: those that it may run on, or the share of time that it is given.
+
+    Args:
+        system: folder that holds `proc` and `sys`.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = _limits(system, "cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    # Microseconds of all processors together in each period; -1 is no limit.
+    shares = [math.ceil(quota / period) for quota, period in limits if quota > 0]
+    return min([cores, *shares])
+
+
+def main_memory(system: Path = Path("/")) -> int:
+    """Bytes of main memory that this process may have; 0: not known.
+
+    Args:
+        system: folder that holds `proc` and `sys`.
+    """
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows
+        return 0
+    return min(
+        [machine, *(limit for (limit,) in _limits(system, "memory", ("memory.max",), ("memory.limit_in_bytes",)))]
+    )
+
+
+def _limits(
+    system: Path, controller: str, names: tuple[str, ...], first_version: tuple[str, ...]
+) -> Iterator[tuple[int, ...]]:
+    """What Linux allows the control groups that this process is in, by which containers and Slurm share a machine.
+
+    Args:
+        system: folder that holds `proc` and `sys`.
+        controller: of which the limits are, as the first version of control groups names it.
+        names: of its files, whose whole numbers are taken together.
+        first_version: their names there.
+    """
+    try:
+        lines = (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        _, kinds, group = line.split(":", 2)
+        if kinds and controller not in kinds.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / kinds
+        group = group.strip("/")
+        for folder in (root / group, *(root / group).parents[: len(Path(group).parts)]):
+            # No number is "max"; no such file: a container, which sees its own group as the root.
+            with contextlib.suppress(OSError, ValueError):
+                files = (folder / name for name in (first_version if kinds else names))
+                yield tuple(int(number) for file in files for number in file.read_text(encoding="ascii").split())
