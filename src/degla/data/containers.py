@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as arrow
-import pyarrow.compute as compute
-import pyarrow.parquet as parquet
-from pyarrow import types
 
 from degla.data.decoding import IMAGE_SUFFIXES, Subject, read_file
 from degla.data.places import place_of
@@ -208,9 +204,11 @@ _ROWS: Final = 64
 
 def holds_pictures(kind: Any) -> bool:
     """Whether a column of that Arrow type holds the bytes of pictures, as they are or as `datasets` writes them."""
+    from pyarrow import types
+
     if types.is_struct(kind):
         return any(kind.field(at).name == "bytes" for at in range(kind.num_fields))
-    if arrow.types.is_dictionary(kind):
+    if types.is_dictionary(kind):
         kind = kind.value_type
     return any(is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view))
 
@@ -262,6 +260,8 @@ def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[A
 
 
 def _copy(file: Path, column: str, out: Path) -> None:
+    import pyarrow as arrow
+
     # What goes wrong in writing is no damage of the file that is read.
     schema = arrow.schema([(column, arrow.large_binary())])
     with arrow.ipc.new_file(str(out), schema) as writer:
@@ -271,6 +271,9 @@ def _copy(file: Path, column: str, out: Path) -> None:
 
 def _read(file: Path, column: str) -> Iterator[Any]:
     """The pictures of a column, some rows at a time."""
+    import pyarrow as arrow
+    from pyarrow import compute, parquet, types
+
     copy = fetched(file)
     try:
         source = parquet.ParquetFile(copy, page_checksum_verification=True)

@@ -63,9 +63,9 @@ def run(given: argparse.Namespace) -> int:
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file.")
     if given.out is not None:
+        spare_inputs(given.out, *given.files, given.captions)
         if given.out.suffix.lower() != ".html":
             raise InputError(f"{given.out}: the name of a report must end in .html.")
-        spare_inputs(given.out, *given.files, given.captions)
     with CaptionIndex(given_captions(given)) as captions:
         if given.sheet is not None:
             drawn = {
