@@ -18,8 +18,8 @@ _WORDS_KEPT = 100_000
 class ClipTokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
     """A `SimpleTokenizer` that remembers the tokens of words and mends only texts that can need it.
 
-    Training tokenizes each caption and its negatives in every epoch, for the negatives are drawn anew. With this
-    tokenizer that takes less time than it would take to find them in a table on the disk.
+    Training tokenizes each caption and its negatives in every epoch, for the negatives are drawn anew: with this
+    tokenizer some hundredth of the time in which a picture is decoded (`bench/data.py`).
     """
 
     def __init__(self, like: open_clip.SimpleTokenizer) -> None:
