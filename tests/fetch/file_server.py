@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,6 +22,7 @@ class Served:
         ranges: whether parts can be asked for.
         statuses: answers before the file, one a request.
         kind: content type.
+        modified: seconds since 1970 at which it was changed last.
     """
 
     content: bytes
@@ -29,6 +31,7 @@ class Served:
     ranges: bool = True
     statuses: tuple[int, ...] = ()
     kind: str = "application/octet-stream"
+    modified: float = 0.0
 
 
 class FileServer(ThreadingHTTPServer):
@@ -70,6 +73,10 @@ class _Answers(BaseHTTPRequestHandler):
         if file.statuses:
             status, file.statuses = file.statuses[0], file.statuses[1:]
             self._head(status, 0)
+            return
+        since = self.headers.get("If-Unmodified-Since")
+        if since is not None and file.modified > parsedate_to_datetime(since).timestamp():
+            self._head(412, 0)
             return
         begin = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted and file.ranges else 0
         total = len(file.content)

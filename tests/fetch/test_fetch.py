@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -83,6 +84,17 @@ def test_a_second_command_goes_on_where_the_first_ended(server: FileServer, tmp_
     (tmp_path / "a.bin.partial").write_bytes(CONTENT[:4321])
     _get(url, target, check=CHECK)
     assert target.read_bytes() == CONTENT and server.asked == [("/a.bin", "bytes=4321-")]
+
+
+def test_a_part_of_an_older_file_is_not_gone_on_with(server: FileServer, tmp_path: Path) -> None:
+    part = tmp_path / "a.bin.partial"
+    part.write_bytes(b"of another file")
+    os.utime(part, (1_000_000_000, 1_000_000_000))
+    url = server.add("/a.bin", CONTENT, modified=1_000_000_060.0)
+    came: list[int] = []
+    _get(url, tmp_path / "a.bin", told=came.append)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and sum(came) == len(CONTENT)
+    assert server.asked == [("/a.bin", "bytes=15-"), ("/a.bin", "")]
 
 
 def test_a_whole_file_that_was_only_not_renamed_is_not_fetched_again(server: FileServer, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ _TRIES: Final = 6
 """Attempts in a row that bring no byte, after which the command ends."""
 _LONGEST_WAIT: Final = 30.0
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_PARTIAL_CONTENT, _NO_SUCH_RANGE = 206, 416
+_PARTIAL_CONTENT, _CHANGED, _NO_SUCH_RANGE = 206, 412, 416
 _REMEDY: Final = "The same command goes on with it."
 
 
@@ -115,9 +116,17 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
     """
     import requests
 
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {}
+    if have:
+        # What is here was of the file that the server had when its last byte came.
+        since = formatdate(partial.stat().st_mtime, usegmt=True)
+        headers = {"Range": f"bytes={have}-", "If-Unmodified-Since": since}
     try:
         with session.get(url, headers=headers, stream=True, timeout=(_CONNECT, _SILENCE)) as answer:
+            if have and answer.status_code == _CHANGED:
+                told(-have)
+                partial.unlink()
+                raise _CutError("the server's file has changed since a part of it came, and is fetched anew")
             begin, total = _range(url, answer, have)
             if begin is None:
                 return
