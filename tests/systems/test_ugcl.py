@@ -373,7 +373,11 @@ def test_every_method_runs_and_is_drawn() -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"scope": 1001}, "--scope is 1001; it must be from 0 to 1000"), ({"lr": 1e308}, "--lr is .* at most 1000000")],
+    [
+        ({"scope": 1001}, "--scope is 1001; it must be from 0 to 1000"),
+        ({"scope": 101, "form": "binomial"}, "--scope is 101; with form binomial it must be 100 or less"),
+        ({"lr": 1e308}, "--lr is .* at most 1000000"),
+    ],
 )
 def test_settings_that_no_machine_can_follow_are_refused(given: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
