@@ -29,6 +29,7 @@ def _write(system: Path, groups: str | None, limits: dict[str, str]) -> None:
         ("4:memory:/docker/id\n1:cpu:/x\n", {"memory/memory.limit_in_bytes": "3000"}, 3000),
         ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "2000"}, 2000),
         ("0::/\n", {}, None),
+        ("0::/\n", {"memory.max": ""}, None),
         (None, {"memory.max": "1"}, None),
     ],
 )
@@ -50,6 +51,7 @@ def test_memory_is_what_the_control_groups_allow(
          {"cpu,cpuacct/cpu.cfs_quota_us": "400000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 4),
         ("4:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 64),
         ("0::/\n", {"cpu.max": "6500000 100000"}, 64),
+        ("0::/\n", {"cpu.max": "200000"}, 64),  # of no form that is known
         (None, {"cpu.max": "100000 100000"}, 64),
     ],
 )  # fmt: skip

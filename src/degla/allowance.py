@@ -16,10 +16,9 @@ def usable_cores(system: Path = Path("/")) -> int:
         system: folder that holds `proc` and `sys`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = _limits(system, "cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    # Microseconds of all processors together in each period; -1 is no limit.
-    shares = [math.ceil(quota / period) for quota, period in limits if quota > 0]
-    return min([cores, *shares])
+    limits = _limits(system, "cpu", 2, ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    # Microseconds of all processors together, and of the period that they are for; -1 is no limit.
+    return min([cores, *(math.ceil(quota / period) for quota, period in limits if quota > 0 and period > 0)])
 
 
 def main_memory(system: Path = Path("/")) -> int:
@@ -32,20 +31,20 @@ def main_memory(system: Path = Path("/")) -> int:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError):  # Windows
         return 0
-    return min(
-        [machine, *(limit for (limit,) in _limits(system, "memory", ("memory.max",), ("memory.limit_in_bytes",)))]
-    )
+    limits = _limits(system, "memory", 1, ("memory.max",), ("memory.limit_in_bytes",))
+    return min([machine, *(limit for (limit,) in limits)])
 
 
 def _limits(
-    system: Path, controller: str, names: tuple[str, ...], first_version: tuple[str, ...]
+    system: Path, controller: str, count: int, names: tuple[str, ...], first_version: tuple[str, ...]
 ) -> Iterator[tuple[int, ...]]:
     """What Linux allows the control groups that this process is in, by which containers and Slurm share a machine.
 
     Args:
         system: folder that holds `proc` and `sys`.
         controller: of which the limits are, as the first version of control groups names it.
-        names: of its files, whose whole numbers are taken together.
+        count: of whole numbers that a limit is; what has others is none.
+        names: of its files, whose numbers are taken together.
         first_version: their names there.
     """
     try:
@@ -62,4 +61,6 @@ def _limits(
             # No number is "max"; no such file: a container, which sees its own group as the root.
             with contextlib.suppress(OSError, ValueError):
                 files = (folder / name for name in (first_version if kinds else names))
-                yield tuple(int(number) for file in files for number in file.read_text(encoding="ascii").split())
+                limit = tuple(int(number) for file in files for number in file.read_text(encoding="ascii").split())
+                if len(limit) == count:
+                    yield limit

@@ -138,7 +138,7 @@ def _caption(row: NegativeRecord, captions: CaptionIndex) -> IndexedCaption:
 
 @dataclass(frozen=True)
 class PlausibilityScreen:
-    """Refuses what is far less likely than its caption, both behind nothing; the limits are `plausibility`'s.
+    """Refuses what is far less likely than its caption, each text alone; the limits are `plausibility`'s.
 
     Attributes:
         likelihood: of any language model.

@@ -32,6 +32,12 @@ LINK: Final = -1
 _PACKED: Final = re.compile(
     r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL | re.IGNORECASE
 )
+_CELL: Final = re.compile(
+    r"(?P<file>.+\.(?:parquet|pq))#(?P<column>.+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
+)
+_NAME: Final = "pictures.arrow"
+_ROWS: Final = 64
+"""Pictures that are copied at a time."""
 _REMEDY: Final = "Fetch the file again."
 
 
@@ -192,14 +198,6 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
             raise InputError(f"{tar}: record {key!r} has two members for its {kind}: {both}.")
         group[kind] = member
     return groups
-
-
-_CELL: Final = re.compile(
-    r"(?P<file>.+\.(?:parquet|pq))#(?P<column>.+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
-)
-_NAME: Final = "pictures.arrow"
-_ROWS: Final = 64
-"""Pictures that are copied at a time."""
 
 
 def holds_pictures(kind: Any) -> bool:

@@ -25,7 +25,7 @@ robustness      recognition under attack; explained is what explanations keep; i
 golden          verdicts of someone else beside ours
 
 Reports
-comparison      results of several methods and seeds side by side, of cells; caveats says what to beware of
+comparison      results of several methods and seeds side by side, of cells; caveats are the warnings above it
 item_difference what other questions would do to a score and to a lead
 changes         the items that changed most
 in_print        what others measured

@@ -26,6 +26,20 @@ MARK = "#"
 """Stands between a file that holds several pictures and the name of one in it."""
 LABEL_SUFFIX = ".cls"
 _NUMBER = re.compile("[0-9]{1,9}")
+SIDE = 32
+"""Pixels of a side of CIFAR's pictures."""
+_ALLOWED = frozenset(
+    {
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+    }
+)
+SUFFIXES = (".parquet", ".arrow")
+_READING = RLock()
+"""Pyarrow's reader of Parquet files is not safe to share: two threads in one file end the process."""
+_MEMBER = re.compile(r"(?P<column>[^/]+)/(?P<row>[0-9]{1,12})")
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -49,17 +63,6 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
                 f"{tar}: member {group['label'].name!r} must be the number of a class, from 0, got {text[:40]!r}."
             )
         yield group[PICTURE].name, int(text)
-
-
-SIDE = 32
-_ALLOWED = frozenset(
-    {
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    }
-)
 
 
 class _OnlyArrays(pickle.Unpickler):
@@ -105,12 +108,6 @@ def as_image_file(file: Path, number: int) -> bytes:
         raise InputError(f"{file}: has {len(pictures)} pictures, number {number} was asked for.")
     pixels: bytes = pictures[number].transpose(1, 2, 0).tobytes()
     return f"P6 {SIDE} {SIDE} 255\n".encode() + pixels
-
-
-SUFFIXES = (".parquet", ".arrow")
-_READING = RLock()
-"""Pyarrow's reader of Parquet files is not safe to share: two threads in one file end the process."""
-_MEMBER = re.compile(r"(?P<column>[^/]+)/(?P<row>[0-9]{1,12})")
 
 
 def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

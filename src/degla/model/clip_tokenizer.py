@@ -16,7 +16,7 @@ _WORDS_KEPT = 100_000
 
 
 class ClipTokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
-    """A `SimpleTokenizer` that remembers the tokens of words and mends only texts that can need it.
+    """A `SimpleTokenizer` that remembers the tokens of words, and cleans only texts that cleaning can change.
 
     Training tokenizes each caption and its negatives in every epoch, for the negatives are drawn anew: with this
     tokenizer some hundredth of the time in which a picture is decoded (`bench/data.py`).

@@ -266,8 +266,8 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
 
 
 def _fetched_for_open_clip(repository: str) -> bool:
-    """Whether the model is in open_clip's form, whose weights are fetched here: open_clip itself goes on without any
-    where that fails, with a model of random numbers."""
+    """Whether the model is in open_clip's form, whose weights are fetched here: where that fails, open_clip itself
+    would use random weights."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -66,7 +66,7 @@ def conduct(
     Raises:
         InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
             holds the folder.
-        DeglaError: the base could not be measured, no run came to an end, or a signal stopped the study.
+        DeglaError: the base could not be measured, no run finished, or a signal stopped the study.
     """
     rehearsal = None
     runs = expand(plan, where=where)
@@ -84,7 +84,7 @@ def conduct(
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:
             told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-            raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
+            raise DeglaError(f"no run finished: {told}. See {out / 'study.log'}.")
         study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
         write_all(study, out)
         if study.choice:

@@ -71,7 +71,7 @@ def conduct_sequences(
     Raises:
         InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
             holds the folder.
-        DeglaError: the base could not be measured, no sequence came to an end, or a signal stopped everything.
+        DeglaError: the base could not be measured, no sequence finished, or a signal stopped everything.
     """
     with lock(out) as held, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
@@ -110,7 +110,7 @@ def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[Chain
         arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=seconds, questions=questions))
     if not arms:
         told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-        raise DeglaError(f"no sequence came to an end: {told}.")
+        raise DeglaError(f"no sequence finished: {told}.")
     return Sequences(plan, tuple(arms), tuple(failures))
 
 

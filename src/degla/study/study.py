@@ -22,7 +22,7 @@ from degla.study.record import StudyRecord
 from degla.study.standings import BASE, PairedTest, StudyTable, paired_tests, tabulate
 
 _FEW_SEEDS = 5
-"""A report takes so many seeds at least: a choice may be coarse, what is said of it may not."""
+"""Fewest seeds of a report: settings may be chosen with fewer."""
 _FEW_ITEMS = 1000
 _QUESTIONS = ("items_per_part", "images_per_class", "retrieval_images")
 

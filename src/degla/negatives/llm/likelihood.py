@@ -208,7 +208,7 @@ class Likelihood:
         return Computed(torch.log_softmax(logits.float(), dim=-1), {node: row for row, node in enumerate(wanted)})
 
     def drops(self, caption: str, texts: Sequence[str]) -> list[float]:
-        """By how much each text is less likely than the caption: nats a token, both behind nothing.
+        """By how much each text is less likely than the caption: nats a token, each text alone.
 
         Raises:
             TooLongError: one of them does not fit the context.

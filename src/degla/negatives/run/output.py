@@ -1,7 +1,7 @@
 """A run's files on disk: the negatives, their manifest, and the journal of what a language model replied.
 
-A later run goes on where the negatives end. The journal has one JSON line a reply, appended as they come, so that none
-is paid twice; lines are never changed, and a later run looks replies up by their key, in an index that lies in a
+A later run continues behind the last negative. The journal has one JSON line for each reply, so that none is paid for
+twice; lines are never changed, and a later run looks replies up by their key, in an index that lies in a
 temporary file. "unreachable" is written down too but never found again: such requests are worth repeating.
 """
 
