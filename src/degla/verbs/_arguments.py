@@ -76,6 +76,13 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
 
 
+def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
+    """Refuse flags without a default that were given though nothing reads them; `why` follows the flag's name."""
+    for name in names:
+        if getattr(given, name, None) not in (None, []):
+            raise InputError(f"--{name.replace('_', '-')} {why}")
+
+
 _OF: dict[str, tuple[str, ...]] = {
     "base_url": ("openai",),
     "model": ("openai", "embedded"),
@@ -117,9 +124,8 @@ def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | Non
         InputError: a flag that the chosen model has no use for, which is a misunderstanding; or one that it lacks.
     """
     for name, models in _OF.items():
-        if getattr(given, name, None) not in (None, []) and given.llm not in models:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag} goes with --llm {' or '.join(models)}; this run has --llm {given.llm}.")
+        if given.llm not in models:
+            refuse_given(given, name, why=f"goes with --llm {' or '.join(models)}; this run has --llm {given.llm}.")
     if given.llm == "openai" and not (given.base_url and given.model):
         raise InputError("--llm openai needs --base-url URL and --model NAME.")
     if given.llm == "scripted" and given.script is None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._arguments import describe_columns, describe_negatives, given_captions
+from degla.verbs._arguments import describe_columns, describe_negatives, given_captions, refuse_given
 from degla.verbs._terminal import answer, tell
 
 
@@ -38,9 +37,10 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.export import export_degla_json, export_table
 
     spare_inputs(given.out, given.file, given.captions)
-    for name, form in (("images", "csv"), ("seed", "csv"), ("missing", "degla-json")):
-        if getattr(given, name) is not None and given.to != form:
-            raise InputError(f"--{name} is for --to {form}; {given.to} has no use for it.")
+    if given.to == "csv":
+        refuse_given(given, "missing", why="is for --to degla-json; csv has no use for it.")
+    else:
+        refuse_given(given, "images", "seed", why="is for --to csv; degla-json has no use for it.")
     records = read_negatives(given.file)
     with CaptionIndex(given_captions(given)) as captions:
         if given.to == "degla-json":

@@ -18,6 +18,7 @@ from degla.verbs._arguments import (
     describe_negatives,
     given_captions,
     model_source,
+    refuse_given,
     require_files,
 )
 from degla.verbs._terminal import print_json, tell
@@ -72,9 +73,8 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
     if (given.clip is None) != (given.images is None):
         raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
-    for name in ("margin", "device"):
-        if given.clip is None and getattr(given, name) is not None:
-            raise InputError(f"--{name} is for --clip, which is not given.")
+    if given.clip is None:
+        refuse_given(given, "margin", "device", why="is for --clip, which is not given.")
     require_files(given.file, given.captions, given.images)
     if given.margin is not None and not isfinite(given.margin):
         raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")
