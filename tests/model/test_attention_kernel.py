@@ -27,15 +27,18 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> list[SDPBackend]:
     return asked
 
 
-def test_training_attends_to_short_sequences_by_the_plain_kernel(plain: list[SDPBackend]) -> None:
+def test_training_in_half_precision_attends_to_short_sequences_by_the_plain_kernel(plain: list[SDPBackend]) -> None:
     rows = torch.randn(2, 3, 127, 8)
     attention(rows, rows, rows)
+    assert not plain
+    half, long = rows.bfloat16(), torch.randn(2, 3, 128, 8).bfloat16()
+    attention(half, half, half)
     with torch.no_grad():  # A teacher's, or the first pass of a gradient cache.
-        attention(rows, rows, rows)
+        attention(half, half, half)
     assert plain == [SDPBackend.MATH] * 2
-    attention(rows, *2 * [torch.randn(2, 3, 128, 8)])
+    attention(half, long, long)
     with torch.inference_mode():  # An evaluation.
-        attention(rows, rows, rows)
+        attention(half, half, half)
     assert len(plain) == 2
 
 
@@ -43,8 +46,8 @@ def test_training_attends_to_short_sequences_by_the_plain_kernel(plain: list[SDP
 def test_both_kernels_attend_alike(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = [torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(3)]
     found = []
-    for long in (1, 1000):
-        monkeypatch.setattr(block, "_LONG", long)
+    for plainly in (False, True):
+        monkeypatch.setattr(block, "plain_is_faster", lambda *_, plainly=plainly: plainly)
         attended = attention(*given, is_causal=True)
         found.append([attended, *torch.autograd.grad(attended.square().sum(), given)])
     for one, other in zip(*found, strict=True):

@@ -1,9 +1,9 @@
 """open_clip's residual attention block in parts, so that a tower can compute only the states that are read.
 
-Attention goes by the faster of PyTorch's two kernels, which depends on length and training. PyTorch takes its flash
-attention, which is the faster one forward. With the backward pass the two are much alike where sequences are short, and
-for long ones it is flash attention by far (`bench/attention_kernel.py` has figures). Nothing is measured here: the two
-round otherwise, and a resumed run must compute by the kernel that it began with, on another machine or a busy one too.
+Attention goes by the faster of PyTorch's two kernels for processors. That is flash attention, which PyTorch takes, but
+in half precision, whose backward pass is slow there: short sequences are trained by the plain kernel, and so is what is
+compiled (`bench/attention_kernel.py` has figures). Nothing is measured here: the two round otherwise, and a resumed run
+must compute by the kernel that it began with, on another machine or a busy one too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -187,9 +188,24 @@ def _activate(activation: nn.Module, states: Tensor) -> Tensor:
     from open_clip.transformer import QuickGELU
 
     if type(activation) is QuickGELU:
-        # x sigmoid(1.702 x) with one kernel for both, which keeps one tensor for the backward pass, not two.
-        return functional.silu(1.702 * states) / 1.702
+        return cast(Tensor, _QuickGELU.apply(states))  # type: ignore[no-untyped-call]
     return cast(Tensor, activation(states))
+
+
+class _QuickGELU(torch.autograd.Function):
+    """x sigmoid(1.702 x) as silu(1.702 x) / 1.702: one tensor is kept for the backward pass, which reads it once."""
+
+    @staticmethod
+    def forward(context: Any, states: Tensor) -> Tensor:
+        steep = 1.702 * states
+        context.save_for_backward(steep)
+        return functional.silu(steep).div_(1.702)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> Tensor:
+        (steep,) = context.saved_tensors
+        return cast(Tensor, torch.ops.aten.silu_backward(grad, steep))
 
 
 def split_heads(rows: Float[Tensor, "batch length width"], heads: int) -> Float[Tensor, "batch heads length head"]:
@@ -218,7 +234,7 @@ _LONG = 128
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Scaled dot-product attention by the kernel that is fastest at this length."""
+    """Scaled dot-product attention by the kernel that is fastest here."""
     if not plain_is_faster(query, key):
         return scaled_dot_product_attention(query, key, value, **options)
     # The choice is made here, inside of what gradient checkpointing runs again, so that both passes take the same.
@@ -230,7 +246,7 @@ def plain_is_faster(query: Tensor, key: Tensor) -> bool:
     """Whether queries and keys [..., length, width] are better attended by products and a softmax in turn."""
     if query.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling():  # Lengths are symbols while a graph is made.
+    if torch.compiler.is_compiling():  # Lengths are symbols while a graph is made, and what is in turn becomes one.
         return True
     # A training's passes without gradients (teacher, first pass of a gradient cache) must round as the others do.
-    return key.shape[-2] < _LONG and not torch.is_inference_mode_enabled()
+    return query.dtype.itemsize < 4 and key.shape[-2] < _LONG and not torch.is_inference_mode_enabled()

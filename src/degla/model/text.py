@@ -150,8 +150,7 @@ def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
     path = tree.path.flatten()
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        together = torch.cat([query, key, value], dim=-1).index_select(0, path).view(texts, length, -1)
-        parts = (split_heads(rows, heads) for rows in together.chunk(3, dim=-1))
+        parts = (split_heads(rows.index_select(0, path).view(texts, length, -1), heads) for rows in (query, key, value))
         attended = attention(*parts, is_causal=True)
         return attended.transpose(1, 2).reshape(texts * length, -1).index_select(0, tree.source)
 
