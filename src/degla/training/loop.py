@@ -164,10 +164,9 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     _end(accelerator, processes)
     finished = position.step == steps or ended is not None
     if accelerator.is_main_process:
-        _tell_end(run, position.step, steps=steps, ended=ended, validation=validation, stood=position.step == first)
-    if accelerator.is_main_process and not finished:
-        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stop.name,
-                    position.step, steps, run)  # fmt: skip
+        stopped = None if finished else stop.name or "a signal to another process"
+        _tell_end(run, position.step, steps=steps, ended=ended, stopped=stopped, validation=validation,
+                  stood=position.step == first)  # fmt: skip
     return TrainResult(
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
@@ -211,8 +210,20 @@ def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, st
     return digests
 
 
-def _tell_end(run: Path, step: int, *, steps: int, ended: str | None, validation: Validation, stood: bool) -> None:
-    """Say why a run ended early, and which checkpoint is the best."""
+def _tell_end(
+    run: Path, step: int, *, steps: int, ended: str | None, stopped: str | None, validation: Validation, stood: bool
+) -> None:
+    """Say why a run ended early, and which checkpoint is the best.
+
+    Args:
+        run: its folder.
+        step: the last one taken.
+        steps: of the whole run.
+        ended: the limit that ended it.
+        stopped: the signal that stopped it.
+        validation: after the last evaluation.
+        stood: no step was taken now.
+    """
     if ended is not None:
         log.warning(
             "%s step %d of %d: %s. To go on, give that flag a higher value: degla train --resume %s ...",
@@ -224,6 +235,8 @@ def _tell_end(run: Path, step: int, *, steps: int, ended: str | None, validation
             log.warning("but by %s it is no better than the model before training", validation.config.score)
     elif ended is not None:
         log.warning("no checkpoint is within the limits; %s is the last one", run / f"step-{step}")
+    if stopped is not None:
+        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stopped, step, steps, run)
 
 
 class StopRequest(Interruption):
