@@ -245,7 +245,7 @@ def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outco
             if (after := newest(run)) < before:
                 outcome.losses.append(f"{run.name}: step {before} was there, step {after} is the newest ({what})")
             resumed = True
-            print(f"{time.monotonic():.0f} s, {dict(outcome.kills)}, {outcome.losses}", file=sys.stderr)
+            print(f"{dict(outcome.kills)}, {outcome.losses}", file=sys.stderr)
         # Whatever was killed last, one more resume puts everything right.
         status = ended(fork(lambda this=this: train(this, resume=True), log))
         if status != 0 or not resumed:
