@@ -127,7 +127,8 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         def configure(method: str, seed: int) -> TrainConfig:
             config = methods.demo_config(recipe_config(method), steps=size.steps, seed=seed)
             data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
-            return replace(config, data=data)
+            # Half precision is no faster for so small a model, and not every processor has it.
+            return replace(config, data=data, train=replace(config.train, precision="fp32"))
 
         return methods.compare_methods(base, configure, methods=methods.METHODS, seeds=seeds, out=out, held=held)
 
