@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from degla.evaluation.report import report
+from degla.evaluation.results import save_result
 from degla.pages.page import Fold, Page, Section
 from degla.pages.table import Column, Table, TableRow
+from degla.shelf import BENCHMARKS
+from tests.evaluation.made_up import draw_result
 
 _PATH = "/data/of/a/lab/with-long-names-of-folders/planetoid/cora.npz"
 _NAME = "a much longer name of the file of all rules than a phone is wide"
@@ -25,3 +29,21 @@ def test_long_paths_and_names_fit_a_phone(browser: Any, tmp_path: Path) -> None:
     shown = [head.inner_text() for head in tab.query_selector_all("thead th") if head.is_visible()]
     assert len(shown) == 1 and "joint" in shown[0] and "gained minus lost" in shown[0]
     tab.close()
+
+
+def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_path: Path) -> None:
+    """One table of all their columns scrolled sideways, and was read without its last ones."""
+    benchmarks = [BENCHMARKS.load(name).BENCHMARK for name in ("world", "sugarcrepe", "winoground")]
+    paths = []
+    for label, level in (("base", 0.3), ("tuned", 0.6)):
+        made = [draw_result(label, (level,) * 4, None, benchmark=each, n=9) for each in benchmarks]
+        joined = tuple(part.benchmarks[0] for part in made), tuple(item for part in made for item in part.items)
+        paths.append(tmp_path / f"{label}.json")
+        save_result(made[0].model_copy(update=dict(zip(("benchmarks", "items"), joined, strict=True))), paths[-1])
+    report(paths, out=tmp_path / "report.html", baseline="base", published=False)
+    for width in (1280, 390):
+        tab = browser.new_page(viewport={"width": width, "height": 844})
+        tab.goto((tmp_path / "report.html").as_uri())
+        cards = "[...document.querySelectorAll('.scroll:has(.stacked)')]"
+        assert tab.evaluate(f"{cards}.map(card => card.scrollWidth - card.clientWidth)") == [0, 0, 0]
+        tab.close()

@@ -232,3 +232,26 @@ def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> No
     save_result(_made("retrieval", "base"), paths[1])
     with pytest.raises(InputError, match="name all of them in one call of degla evaluate"):
         compare(paths)
+
+
+def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
+    """Rows called `random` and `blind` stood below the first table without a word of what they are."""
+    paths = [_save(tmp_path, _made("winoground", label)) for label in ("base", "eyeless", "dice")]
+    for path, name in zip(paths[1:], ("blind", "random:3"), strict=True):
+        result = load_result(path, items=True)
+        save_result(result.model_copy(update={"model": result.model.model_copy(update={"name": name})}), path)
+    report(paths, out=tmp_path / "report.html", published=False)
+    glance, parts = (tmp_path / "report.md").read_text().split("## Every part")
+    for section in (glance, parts):
+        assert "eyeless: the shorter text; dice: a random direction for each picture and text." in section
+        assert "words only" not in section and "not counted" not in section
+
+
+def test_half_precision_is_not_said_to_move_scores_by_points(tmp_path: Path) -> None:
+    paths = [_save(tmp_path, _made("winoground", label)) for label in ("base", "half")]
+    result = load_result(paths[1], items=True)
+    update = {"precision": "bf16", "activation": "gelu"}
+    save_result(result.model_copy(update={"model": result.model.model_copy(update=update)}), paths[1])
+    told = {warning.partition(":")[0]: warning for warning in compare(paths).warnings}
+    assert "by up to 0.6 points" in told["The results differ in the precision"]
+    assert "It can move scores by points" in told["The results differ in the activation function"]

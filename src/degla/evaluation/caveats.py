@@ -10,6 +10,8 @@ from degla.evaluation.text_floors import TOLD
 from degla.results import BenchmarkResult, Result
 
 _NAMED = 3
+_POINTS = "It can move scores by points"
+_HALF = "Half precision moved scores by up to 0.6 points where it was measured, by up to 0.3 over 2,000 items and more"
 
 
 def caveats_of(
@@ -117,17 +119,17 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
 
 
 def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
-    readers: tuple[tuple[str, Callable[[Result], str]], ...] = (
-        ("activation function", lambda result: result.model.activation),
-        ("precision", lambda result: result.model.precision),
-        ("reading of images", lambda result: result.image_reading or "not recorded"),
-        ("version of degla", lambda result: result.versions.get("degla", "unknown")),
-        ("version of torch", lambda result: result.versions.get("torch", "unknown")),
+    readers: tuple[tuple[str, Callable[[Result], str], str], ...] = (
+        ("activation function", lambda result: result.model.activation, _POINTS),
+        ("precision", lambda result: result.model.precision, _HALF),
+        ("reading of images", lambda result: result.image_reading or "not recorded", _POINTS),
+        ("version of degla", lambda result: result.versions.get("degla", "unknown"), _POINTS),
+        ("version of torch", lambda result: result.versions.get("torch", "unknown"), _POINTS),
     )
-    for noun, read in readers:
+    for noun, read, effect in readers:
         values = sorted({read(result) for _, result in results})
         if len(values) > 1:
-            yield f"The results differ in the {noun}: {', '.join(values)}. It can move scores by points."
+            yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
     seeds = {label: 0 for label, _ in results}
     for label, _ in results:
         seeds[label] += 1

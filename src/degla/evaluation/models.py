@@ -87,6 +87,13 @@ def is_floor(name: str) -> bool:
     return name.partition(":")[0] in KINDS
 
 
+def meaning_of(floor: str) -> str:
+    """What a floor of that name answers, as pages say it."""
+    if floor.startswith("random"):
+        return "a random direction for each picture and text"
+    return "the shorter text" if floor == "blind" else "the text that a language model finds likelier"
+
+
 def load_floor(name: str) -> EmbeddingModel:
     """Make the floor of that name.
 

@@ -11,7 +11,9 @@ from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, p
 from degla.evaluation.changes import ItemChange, ShownChange
 from degla.evaluation.comparison import Comparison, JointScore, weighed_rows
 from degla.evaluation.in_print import PrintedTable, mteb_section
+from degla.evaluation.models import meaning_of
 from degla.evaluation.plots import BARS, families, family_bars, find_row, frontier, marks
+from degla.evaluation.text_floors import COMPARED, MEANINGS
 from degla.pages.page import Facts, Figure, Fold, Grid, Page, PageOnly, Paragraph, Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
@@ -25,11 +27,6 @@ _GLANCE = (
 _AGAINST = (
     " the difference to {baseline} with its 95 % interval, coloured where the interval leaves out 0 and nothing speaks "
     "against it (images that were trained on or are missing, too few items; said below it in italics);"
-)
-_FLOORS = (
-    "Floors: chance is a random answer; shorter text and words only (a bag of words that learnt from the items of "
-    "other images) see no image. A part that one of them answers more than 10 points above chance is not counted in "
-    "composition."
 )
 _CHANGED = (
     "The ten items of each method whose margin moved most from {baseline}, both averaged over seeds. Margin: "
@@ -85,21 +82,34 @@ def page_of(
 
 
 def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part | str]:
-    rows = comparison.headline
-    if not rows:
+    """A table a benchmark: one of all columns would be wider than a page."""
+    columns = {name: [row for row in comparison.headline if row.benchmark == name] for name in titles}
+    tables: dict[str, Part] = {name: _glance_table(comparison, rows) for name, rows in columns.items() if rows}
+    if not tables:
         return
-    several = len({row.benchmark for row in rows}) > 1
+    several = len(tables) > 1
+    against = (
+        _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
+    )
+    notes = [_GLANCE.format(against=against), *comparison.told, *_floors_told(comparison, comparison.headline)]
+    if several and comparison.joint is not None:
+        gained, kept = (
+            f"{row.title} ({titles[row.benchmark]})" for row in (comparison.joint.gained, comparison.joint.kept)
+        )
+        notes.insert(1, f"Joint: {gained} gained minus {kept} lost.")
+    shown = [Fold(titles[name], [table], open=True) for name, table in tables.items()] if several else tables.values()
+    yield Section("At a glance", [*shown, *notes])
+
+
+def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
+    """The columns of one benchmark; the joint score stands where its gain does."""
     heads = [Column("method"), Column("seeds", where="text")]
     for row in rows:
-        title = titles[row.benchmark]
         ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
-        heads.append(Column(f"{row.title} ({title})" if several else row.title, (row.name, f"n {row.n}", *ceiling)))
-    joint = comparison.joint
+        heads.append(Column(row.title, (row.name, f"n {row.n}", *ceiling)))
+    joint = comparison.joint if comparison.joint and comparison.joint.gained in rows else None
     if joint is not None:
-        gained, kept = (
-            f"{row.title} ({titles[row.benchmark]})" if several else row.title for row in (joint.gained, joint.kept)
-        )
-        heads.append(Column("joint", (f"{gained} gained minus {kept} lost",)))
+        heads.append(Column("joint", (f"{joint.gained.title} gained minus {joint.kept.title} lost",)))
     lines = [
         TableRow([
             _method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows),
@@ -111,13 +121,20 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     last = [UNKNOWN] if joint is not None else []
     beside = {"chance": [row.chance for row in rows]} | {n: [row.floors.get(n) for row in rows] for n in floors}
     lines += [TableRow([name, "", *map(percent, values), *last], kind="floor") for name, values in beside.items()]
-    against = (
-        _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
-    )
-    notes = [_GLANCE.format(against=against), *comparison.told, *([_FLOORS] if floors else [])]
-    if joint is not None and several:
-        notes.insert(1, f"Joint: {heads[-1].notes[0]}.")
-    yield Section("At a glance", [Table(heads, lines, stacked=True), *notes])
+    return Table(heads, lines, stacked=True)
+
+
+def _floors_told(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
+    """What each floor of these rows answers; nothing where there is none."""
+    scored = {floor.label: meaning_of(next(iter(floor.results.values())).model.name) for floor in comparison.floors}
+    meanings = MEANINGS | scored
+    names = [name for name in dict.fromkeys(name for row in rows for name in row.floors) if name in meanings]
+    if not names:
+        return
+    told = f"Floors cannot know the answer. Chance: a random one; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
+    if texts := " or ".join(name for name in names if name in MEANINGS and name != COMPARED):
+        told += f" A part that {texts} answers more than 10 points above chance is not counted in composition."
+    yield told
 
 
 def _method(comparison: Comparison, method: Method) -> TableCell:
@@ -246,12 +263,7 @@ def _every_part(
             "Order-blind ceiling: the most that a model which ignores word order can reach, where the benchmark "
             "states it."
         )
-    if comparison.floors:
-        labels = ", ".join(floor.label for floor in comparison.floors)
-        yield (
-            f"{labels}: models that cannot know the answer, on the same questions: random rows; texts ranked without "
-            "the image."
-        )
+    yield from _floors_told(comparison, comparison.rows)
     yield "Ties: items in which a true and a false answer came out exactly equal, the most of any method and seed."
 
 

@@ -30,6 +30,13 @@ SHORTER, WORDS = "shorter text", "words only"
 LONGER, COMPARED = "longer text", "options compared"
 """Floors of the benchmarks that name them. The last compares a question's options with each other, which a model that
 scores one text at a time cannot do: it stands beside the score and tells no part."""
+MEANINGS: Final = {
+    SHORTER: "the shorter text",
+    WORDS: "a bag of words that learnt from the items of other images",
+    LONGER: "the longer text",
+    COMPARED: "the option that a comparison of the options' words leaves",
+}
+"""What each of them answers, as pages say it; all see no image."""
 TOLD = "told by the text alone"
 """Column of the report's first table for the mean of the parts that a floor answers."""
 _KEY = "textfloors:words"
