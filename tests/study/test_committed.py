@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from degla.pages import plot
 from degla.pages.plot import standing_alone
 from degla.pages.words import duration, p_value
 from degla.statistics.seeds import QuestionVariance, holm
@@ -82,6 +83,25 @@ def _wrong(study: Committed, text: str) -> list[str]:
 @cache
 def _page(path: Path) -> str:
     return page_of(Study(load_study(path))).markdown()
+
+
+def test_a_page_explains_the_columns_that_it_has_in_each_form() -> None:
+    """The HTML page explained a column "P", which only the Markdown had, without a title."""
+    page = page_of(Study(load_study(ROOT / "docs/studies/headline/study.json")))
+    for text in (page.html(), page.markdown()):
+        assert "Frontier: no model of the study" in text and not re.search(r"\bP\b", text)
+    assert '<span class="tag">frontier</span>' in page.html() and "| frontier |\n" in page.markdown()
+    assert re.findall(r"<table[^>]*>", page.html()) == ['<table class="stacked">'] * 5, "all fit a phone"
+
+
+def test_names_in_the_picture_keep_off_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_off: list[Any] = []
+    monkeypatch.setattr(plot, "label_points", lambda *given: kept_off.extend(given[-1]))
+    study = Study(load_study(ROOT / "docs/studies/headline/study.json"))
+    picture_of(study)
+    row = next(row for row in study.table.best if row.arm == "clip")
+    x, y, half = 100 * row.lost.mean, 100 * row.gained.mean, 100 * (row.lost.half_width or 0)
+    assert ((x - half, y), (x, y)) in kept_off
 
 
 def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:

@@ -26,7 +26,7 @@ from degla.study.study import Study, spread_over
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points against the base `{base}`; scores in percent. "
-    "Bold: the best joint score. P, or “frontier”: no model of the study gains more without losing more."
+    "Bold: the best joint score. Frontier: no model of the study gains more without losing more."
 )
 _FRONTIER = (
     "Every model of the study, mean over seeds; large: the best of its arm, with bars of its 95 % interval, cut at the "
@@ -121,16 +121,17 @@ def _parts(study: Study) -> Iterator[Part]:
         families = [
             [name(row), *(score(row.scores[f"family:{each}"]) for each in table.families)] for row in table.best
         ]
-        yield Section("By family", [Table(heads, families), _FAMILIES])
+        yield Section("By family", [Table(heads, families, stacked=True), _FAMILIES])
     costs = [TableRow([name(row), *_cost(row)]) for row in table.best if row.cost is not None]
-    yield Section("Cost", [Table(["model", "training", "pairs/s", "teacher", "negatives a caption"], costs), _COST])
+    heads = [Column(head) for head in ("model", "training", "pairs/s", "teacher", "negatives a caption")]
+    yield Section("Cost", [Table(heads, costs, stacked=True), _COST])
     if study.variances:
         sources = [
             [label, what, *(_deviation(spread_over(overall, source)) for source in study.sources), _overall(overall)]
             for label, what, overall in study.variances
         ]
         heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("over all")]
-        yield Section("Where the variance comes from", [Table(heads, sources), _VARIANCES])
+        yield Section("Where the variance comes from", [Table(heads, sources, stacked=True), _VARIANCES])
     if study.tests:
         heads = [Column("first minus second"), Column("score", align="left")]
         heads += map(Column, ("difference", "95 %", "p seeds", "p questions", "differ"))
@@ -174,7 +175,7 @@ def _glance(
     columns = [
         Column("model"), Column("seeds", where="text"), Column("joint"), Column(f"{plan.gain} gained"),
         Column(f"{plan.kept} lost"), *(_counted_column(column, study) for column in table.headline),
-        Column("", where="text"),
+        Column("frontier", where="text"),
     ]  # fmt: skip
     lines = []
     for row in rows:
@@ -182,8 +183,8 @@ def _glance(
         seeds = UNKNOWN if row.arm == BASE else str(len(row.seeds))
         changes = [TableCell()] * 3 if row.arm == BASE else changes
         scores = [score(row.scores[column]) for column in table.headline]
-        lines.append([name(row), seeds, *changes, *scores, "P" if row.pareto else ""])
-    return Table(columns, lines)
+        lines.append([name(row), seeds, *changes, *scores, "yes" if row.pareto else ""])
+    return Table(columns, lines, stacked=True)
 
 
 def _counted_column(title: str, study: Study) -> Column:

@@ -66,6 +66,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
             wide, high = 100 * row.lost.half_width, 100 * row.gained.half_width
             axes.plot((x - wide, x + wide), (y, y), color=colour, linewidth=1.4, alpha=0.55, zorder=3)
             axes.plot((x, x), (y - high, y + high), color=colour, linewidth=1.4, alpha=0.55, zorder=3)
+            bars += [((x - wide, y), (x, y)), ((x + wide, y), (x, y)), ((x, y - high), (x, y)), ((x, y + high), (x, y))]
         if row.best or row.arm == BASE:
             points[row.arm] = (x, y)
     axes.axhline(_y(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
