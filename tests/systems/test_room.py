@@ -51,7 +51,7 @@ SYSTEM = System(
     paper="0000.00000",
     settings=_Settings(),
     quick=_Settings(data=("plain",), steps=1),
-    methods=("base", "better"),
+    methods={"base": "Nothing is learnt.", "better": "Steps are added."},
     columns=(ScoreColumn("score", "Share."), ScoreColumn("error", "Number.", better="lower", percent=False)),
     read=lambda settings, name, seed: (name, seed),
     train=_train,
@@ -112,6 +112,21 @@ def test_a_page_tells_that_its_bounds_are_for_other_settings(tmp_path: Path) -> 
     assert told in quick and "default settings" not in usual
     assert "± is half of a 95 % interval" in usual
     assert "One seed, which has no interval. Below: the difference to `base`." in quick and "±" not in quick
+
+
+def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path) -> None:
+    """A method without scores was left out of the table, and nothing said so."""
+    data = SYSTEM.settings.data
+    odd = replace(
+        SYSTEM, measure=lambda settings, data, *rest: _measure(settings, data, *rest) if data[0] == "plain" else {}
+    )
+    cases = [*cases_of(SYSTEM, SYSTEM.settings, seeds=[0], methods=["base"]), Case(data[1], "better", 0)]
+    record = run_system(odd, SYSTEM.settings, cases, name="fake", out=tmp_path, command="")
+    page = page_of(odd, record).markdown()
+    plain, other = page.split(f"## {data[1]}")
+    assert "Not run: `better`." in plain and "gives no score on this data: `base`, `better`." in other
+    assert "* base: Nothing is learnt.\n* better: Steps are added." in other
+    assert page.count("gives no score") == 1 and "| better |" not in page
 
 
 def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,10 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
         warnings.append(
             f"The bounds of what was expected are for the default settings; here others: {', '.join(others)}."
         )
-    parts: list[Part] = [Section(data, [_table(system, record, data)]) for data in _data(record)]
+    parts: list[Part] = [
+        Section(data, [_table(system, record, data), *_missing(system, record, data)]) for data in _data(record)
+    ]
+    parts.append(Section("The methods", [Facts(system.methods)]))
     note = (_HOW_TO_READ if len(seeds) > 1 else _HOW_TO_READ_ONE).format(
         seeds=counted(len(seeds), "seed"), baseline=system.baseline
     )
@@ -65,7 +68,10 @@ def render_terminal(system: AnySystem, record: SystemRecord) -> Group:
     """A table a data set, then what was expected."""
     from rich.console import Group
 
-    tables = [_table(system, record, data).terminal(title=data) for data in _data(record)]
+    tables = [
+        _table(system, record, data).terminal(title=data, caption=" ".join(_missing(system, record, data)))
+        for data in _data(record)
+    ]
     if rows := _expected(system, record):
         tables.append(Table(_expected_columns(), rows).terminal(title="What was expected"))
     return Group(*tables)
@@ -89,6 +95,18 @@ def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
             cells = [_cell(system, record, data, method, column) for column in system.columns]
             rows.append(TableRow([method, *cells, duration(fmean(row.seconds for row in cases))], key=method))
     return Table(heads, rows, stacked=True)
+
+
+def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str]:
+    """Which methods the table of a data set has no row of."""
+    cases = [row for row in record.cases if row.data == data]
+    run, scored = {row.method for row in cases}, {row.method for row in cases if row.values}
+    for told, methods in (
+        ("Not run", system.methods.keys() - run),
+        ("Run, but gives no score on this data", run - scored),
+    ):
+        if methods:
+            yield f"{told}: {', '.join(f'`{method}`' for method in system.methods if method in methods)}."
 
 
 def _other_settings(system: AnySystem, record: SystemRecord) -> list[str]:

@@ -84,7 +84,7 @@ class System(Generic[AnySettings, Data]):
         paper: arXiv number.
         settings: of the default run.
         quick: of `--quick`, at most 60 seconds on two cores.
-        methods: the baseline first.
+        methods: each with what it is, in one line for the page; the baseline first.
         columns: the scores.
         expected: what the table is compared with.
         read: a data set, by its name and a seed; asked for by every method, so that it keeps what it has made.
@@ -97,7 +97,7 @@ class System(Generic[AnySettings, Data]):
     paper: str
     settings: AnySettings
     quick: AnySettings
-    methods: tuple[str, ...]
+    methods: Mapping[str, str]
     columns: tuple[ScoreColumn, ...]
     read: Callable[[AnySettings, str, int], Data]
     train: Callable[[AnySettings, Data, str], Weights]
@@ -108,7 +108,7 @@ class System(Generic[AnySettings, Data]):
     @property
     def baseline(self) -> str:
         """What the others are compared with."""
-        return self.methods[0]
+        return next(iter(self.methods))
 
 
 AnySystem = System[Any, Any]

@@ -25,7 +25,12 @@ SYSTEM = System(
     paper="2402.01729",
     settings=ContextSettings(),
     quick=ContextSettings(entities=250, epochs=8, warm_up=8),
-    methods=("warm_up", "names", "reconstruct", "write"),
+    methods={
+        "warm_up": "Learns masked words of the texts before the questions, and no text beside them.",
+        "names": "Learns from no text.",
+        "reconstruct": "Learns masked words before the questions and beside them.",
+        "write": "Learns masked words before the questions; beside them, the text word by word behind its triple.",
+    },
     columns=(
         ScoreColumn("mrr", "Mean reciprocal filtered rank of heads and tails of the test triples among all entities."),
         ScoreColumn("hits_1", "Test answers that come first."),

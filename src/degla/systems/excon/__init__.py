@@ -27,7 +27,11 @@ SYSTEM = System(
     paper="2111.14271",
     settings=ExconSettings(),
     quick=ExconSettings(images=300, test_images=200, epochs=4, explained_from=2),
-    methods=("supcon", "excon", "excon_b"),
+    methods={
+        "supcon": "Supervised contrast of two augmented views.",
+        "excon": "One view is what the explanation keeps of the picture, where its class is still found in that.",
+        "excon_b": "The same; masked pictures in which the class is not found are backgrounds in the denominator.",
+    },
     columns=(
         ScoreColumn("accuracy", "Share of test pictures whose class a linear classifier on frozen features finds."),
         ScoreColumn(

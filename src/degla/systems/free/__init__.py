@@ -25,7 +25,15 @@ SYSTEM = System(
     paper="2107.13807",
     settings=FreeSettings(),
     quick=FreeSettings(epochs=60),
-    methods=("f_vaegan", "width_control", "free", "free_nearest", "residual", "linear", "zero_shot"),
+    methods={
+        "f_vaegan": "Features made of semantics, and one softmax over all classes.",
+        "width_control": "The same with a refiner as it was made: as many features as FREE, and nothing learnt.",
+        "free": "The refiner is taught; the other class of its margin is a random one.",
+        "free_nearest": "The refiner is taught; the other class is the one whose centre is nearest.",
+        "residual": "A residual adapter in place of the refiner; the class whose mean is nearest.",
+        "linear": "No feature is made: ridge regression from features to semantics, the nearest class by cosine.",
+        "zero_shot": "Nothing is trained: the nearest semantics by cosine, where they are as long as features.",
+    },
     columns=(
         ScoreColumn("seen", "S: mean accuracy of classes trained on, among all classes."),
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),

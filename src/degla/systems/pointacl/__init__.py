@@ -32,7 +32,12 @@ SYSTEM = System(
     paper="2411.14744",
     settings=_SETTINGS,
     quick=replace(_SETTINGS, clouds=128, labelled=80, test_clouds=100, epochs=2),
-    methods=("point_mae", "random_contrast", "pointacl", "low_contrast"),
+    methods={
+        "point_mae": "Rebuilds the patches of a cloud that it does not see; no contrast.",
+        "random_contrast": "The same with a contrast of masked and whole cloud; patches are left out at random.",
+        "pointacl": "The same contrast; patches that the class token attends to are left out more often.",
+        "low_contrast": "The same contrast; patches that it attends to least are left out more often.",
+    },
     columns=(
         ScoreColumn("clean", f"{_WHAT}, on test clouds as they are."),
         ScoreColumn("noise", "The same with Gaussian noise of 0.05 on every coordinate."),

@@ -21,7 +21,13 @@ SYSTEM = System(
     paper="2210.08792",
     settings=UgclSettings(),
     quick=UgclSettings(dim=128, epochs=60),
-    methods=("sgc", "raw", "untrained", "ugcl_near", "ugcl"),
+    methods={
+        "sgc": "Words smoothed over n + 1 hops, A~^(n+1) X; nothing is trained.",
+        "raw": "Words alone, X.",
+        "untrained": "(H + A~^n H) / 2 of an encoder as it was made.",
+        "ugcl_near": "The same of an encoder trained with contexts of one hop.",
+        "ugcl": "The same of an encoder trained with contexts of n hops (the setting `scope`).",
+    },
     columns=(
         ScoreColumn("test", "Test nodes whose class a logistic regression on the frozen rows finds."),
         ScoreColumn("validation", "The same of the validation nodes, which choose the regression's weight decay."),
