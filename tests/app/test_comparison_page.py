@@ -119,6 +119,8 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     assert tab.locator("#look-shown .captions li").count() > 3
     assert tab.locator("#look-shown .bar").count() == 2 * tab.locator("#look-shown .captions li").count()
     assert [path.name for path in (tmp_path / "uploads").rglob("*.*")] == ["000.png"]
+    # As gradio writes the rules anew, the frame had been lost.
+    assert tab.evaluate("getComputedStyle(document.querySelector('.verdict')).borderWidth") == "1px 1px 1px 4px"
 
     tab.get_by_role("tab", name="Gallery").click()
     tab.get_by_label("moved most").click()
@@ -132,6 +134,7 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     tab.fill("#search-text input, #search-text textarea", "two small dogs")
     tab.keyboard.press("Enter")
     tab.wait_for_function("document.querySelectorAll('#search-shown figure img').length == 24")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.hits img')).objectFit") == "contain", "cut off"
     person.expect("#search-bad summary", "2 files cannot be read")
     label, box = (tab.locator(each).first.bounding_box() for each in ("#search-text label span", "#search-text"))
     assert label and box and label["x"] + label["width"] <= box["x"] + box["width"], "the label is cut off"
