@@ -284,6 +284,8 @@ def test_long_names_leave_room_for_bars_and_numbers(report_of: Callable[[str], R
     drawn = family_bars(replace(family, row=row, parts=()), replace(comparison, methods=methods), BARS)
     texts = re.findall(r">([^<>]+)</text>", drawn)
     assert "".join(texts).count("rather") == 1 and max(map(len, texts)) <= 20
+    ends = [float(re.findall(rf'x="([\d.]+)"[^>]*>{tick}</text>', drawn)[0]) for tick in (0, 100)]
+    assert ends[1] - ends[0] > 0.42 * 72 * BARS, "the bars themselves have room"
 
 
 def test_plots_of_two_benchmarks_have_two_names(report_of: Callable[[str], Reported]) -> None:

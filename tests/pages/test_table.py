@@ -93,6 +93,7 @@ def test_a_page_and_its_markdown() -> None:
     assert "<h1>Title &amp; more</h1>" in html and "<li>few &lt;seeds&gt;</li>" in html
     assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html
     assert "<details><summary>Plan</summary>" in html and "<dt>plan</dt><dd>plan.yaml</dd>" in html
+    assert '<div role="img" aria-label="A caption."><div class="wide">' in html
     text = page.markdown()
     assert text.startswith("# Title & more\n\nAbout.\n\n> **Note.** few \\<seeds>\n\n## First\n\n| model")
     assert "a: 1" not in text and "![Plot](a.svg)\n\nA caption.\n\n* plan: plan.yaml\n" in text

@@ -175,7 +175,7 @@ def family_bars(family: Family, comparison: Comparison, width: float) -> str:
     axes.set_xlim(0, ceiling)
     dress(axes, grid="x")
     axes.tick_params(axis="y", length=0)
-    figure.tight_layout()
+    figure.tight_layout(pad=0.2)
     return to_svg(figure, f"bars-{row.benchmark}-{family.title}")
 
 

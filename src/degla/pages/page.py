@@ -132,7 +132,7 @@ class Figure:
         return Markup('<figure class="card"{}>{}{}{}</figure>').format(
             Markup(' data-row="{}"').format(self.key) if self.key else "",
             Markup("<h3>{}</h3>").format(self.title) if self.title else "",
-            drawings,
+            Markup('<div role="img" aria-label="{}">{}</div>').format(self.title or self.caption or "Plot", drawings),
             Markup("<figcaption>{}</figcaption>").format(_inline(self.caption)) if self.caption else "",
         )
 

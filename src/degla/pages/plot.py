@@ -26,8 +26,8 @@ BASELINE: Final = "#808890"
 """Colour of what they are compared with."""
 MARKERS: Final = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 """Shapes of marks, with matplotlib's names."""
-PAGE, HALF, PHONE = 10.8, 5.2, 4.6
-"""Inches at which letters have their own size: across a page, in a grid of two, on a phone."""
+PAGE, PHONE = 10.8, 4.6
+"""Inches at which letters have their own size: across a page, on a phone."""
 _INKS: Final = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
 """Of a picture that has no page to take its colours from."""
 FONT: Final = 10.0
