@@ -459,3 +459,4 @@ def test_every_method_runs_and_is_drawn() -> None:
     drawing = figure.draw(figure.widths[0])
     assert "250 entities" in figure.caption and "<svg" in drawing
     assert ">100</text>" in drawing and "mathdefault" not in drawing
+    assert "#000000" not in drawing, "nothing is lost on a dark page"

@@ -162,7 +162,9 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
     scores = measure(TINY, data, "pointacl", found["high"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
     figure = draw(TINY, data, {"pointacl": found["high"]}, "solids")
-    assert figure is not None and figure.title == "solids" and "<svg" in figure.draw(figure.widths[0])
+    assert figure is not None and figure.title == "solids"
+    drawing = figure.draw(figure.widths[0])
+    assert "<svg" in drawing and "#440154" not in drawing, "the dark end of the usual colours is lost on a dark page"
 
 
 def test_both_sides_of_the_contrast_are_trained() -> None:

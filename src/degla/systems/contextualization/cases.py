@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.negatives.llm import LanguageModel
 from degla.pages.page import Figure
-from degla.pages.plot import dress, marks_of, new_figure, styled, to_svg
+from degla.pages.plot import SOFT, dress, marks_of, new_figure, styled, to_svg
 from degla.systems.contextualization.contexts import by_template, contexts_of
 from degla.systems.contextualization.encoder import HEADS, TextEncoder
 from degla.systems.contextualization.knowledge import KnowledgeGraph, embedded_graph, read_knowledge, walk
@@ -35,7 +35,7 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         for method, found in ranks.items():
             shares = [(place + 1) / len(found) for place in range(len(found))]
             axes.step(sorted(found), shares, where="post", color=marks[method].colour, label=method)
-        axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], "k:", alpha=0.4,
+        axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], ":", color=SOFT,
                   label="chance")  # fmt: skip
         axes.set_xscale("log")
         decades = [10**power for power in range(len(str(entities)))]

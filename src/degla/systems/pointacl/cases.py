@@ -46,13 +46,17 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
 
     @styled
     def draw(width: float) -> str:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        # Colours with a dark end are lost on a dark page.
+        colours_of_scores = LinearSegmentedColormap.from_list("significance", PALETTE[:2])
         columns = min(len(clouds), _SHOWN if width > 6 else _SHOWN_NARROW)
         figure, first = new_figure(width, width * 2 / columns)
         first.remove()
         for place in range(columns):
             nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
             stay = (near[place] + centres[place][:, None])[~left[place]].flatten(0, 1)
-            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": "viridis"}
+            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": colours_of_scores}
             shown = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
             for line, (dots, colours) in enumerate(shown):
                 axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
@@ -68,7 +72,7 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         return to_svg(figure, f"pointacl-{data}")
 
     caption = (
-        "Test clouds. Above: points in the colour of their nearest patch's significance, dark for little. "
+        "Test clouds. Above: points in the colour of their nearest patch's significance, blue for little, orange for much. "
         f"Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
         "those left out."
     )
