@@ -72,8 +72,8 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         return to_svg(figure, f"pointacl-{data}")
 
     caption = (
-        "Test clouds. Above: points in the colour of their nearest patch's significance, blue for little, orange for much. "
-        f"Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
+        "Test clouds. Above: points in the colour of their nearest patch's significance, blue for little, orange for "
+        f"much. Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
         "those left out."
     )
     return Figure(draw, caption, title=data)
