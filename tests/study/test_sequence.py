@@ -25,6 +25,7 @@ from degla.study.retention import (
     draw_sequence,
     forgetting,
     last,
+    page_of,
     transfer,
     zero_shot,
 )
@@ -98,6 +99,8 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     picture = standing_alone(draw_sequence(Sequences(plan, (arm,), ())))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
+    page = page_of(Sequences(plan, (arm,), ()), command="").html()
+    assert page.count("<table") == page.count('<table class="stacked">') == 2, "both fit a phone"
     # On a phone the key of many arms goes on below, where it would else be cut off at the right.
     arms = tuple(replace(arm, arm=f"an arm with a long name, {number}") for number in range(4))
     pictures = [draw_sequence(Sequences(plan, some, ()), PHONE) for some in ((arm,), arms)]

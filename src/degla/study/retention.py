@@ -189,7 +189,7 @@ def page_of(found: Sequences, *, command: str) -> Page:
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
     picture = Figure(partial(draw_sequence, found), _PICTURE, file="continual.svg")
-    glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
+    glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms], stacked=True)
     return Page(
         plan.title, [glance, _HOW_TO_READ, picture, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
         lead=lead, warnings=warnings, tab=f"degla continual: {plan.title}",
@@ -288,4 +288,4 @@ def _matrix(plan: SequencePlan, arm: Retention) -> Table:
         if number:
             cells[number - 1] = replace(cells[number - 1], bold=True)
         rows.append(TableRow([name, *cells, *(score(arm.beside(each, number)) for each in plan.also)]))
-    return Table(["after", *_columns(plan)], rows)
+    return Table(["after", *_columns(plan)], rows, stacked=True)
