@@ -31,9 +31,9 @@ LONGER, COMPARED = "longer text", "options compared"
 """Floors of the benchmarks that name them. The last compares a question's options with each other, which a model that
 scores one text at a time cannot do: it stands beside the score and tells no part."""
 MEANINGS: Final = {
-    SHORTER: "the shorter text",
+    SHORTER: "the one of fewer characters",
     WORDS: "a bag of words that learnt from the items of other images",
-    LONGER: "the longer text",
+    LONGER: "the one of more characters",
     COMPARED: "the option that a comparison of the options' words leaves",
 }
 """What each of them answers, as pages say it; all see no image."""
