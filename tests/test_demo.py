@@ -48,6 +48,7 @@ def test_the_whole_pipeline(
     assert known.pop("base") == ["not known"]
     assert all(data == ["captions.jsonl: 64 images, among them 0 of 146 of world"] for data in known.values()), known
     first = (out / "base.html").read_text()
+    assert "no better than chance" in first, "it is below chance in the order of words"
     assert "data:image/jpeg" in first and 'class="up">✓' in first and "recognition" in first
 
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}

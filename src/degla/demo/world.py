@@ -171,13 +171,14 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
     page = Page(
         "What the base model knows, and what it gets wrong",
         [
-            Section("Wrong, and sure of it", [*_mistakes(result, benchmark)]),
+            Section("What it gets most wrong", [*_mistakes(result, benchmark)]),
             Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows), _NAMES]),
         ],
         lead=[
-            "A small CLIP, pre-trained on the embedded world. It names what is there, and is at chance where only the "
-            "order of words tells the true text from the false one. Hard negatives are to teach it that; `report.html` "
-            "beside this page will say what each method gained, and what it forgot. All scores in percent."
+            "A small CLIP, pre-trained on the embedded world. It names what is there, and is no better than chance "
+            "where only the order of words tells the true text from the false one. Hard negatives are to teach it "
+            "that; `report.html` beside this page will say what each method gained, and what it forgot. All scores in "
+            "percent."
         ],
         tab="degla demo: the base model",
     )  # fmt: skip
@@ -194,8 +195,8 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
             cards.append(_card(row, questions[row.id], benchmark))
     yield Grid(cards)
     yield (
-        "✓ the true text, ✗ the false one, which the model finds more similar to the picture; the number is the "
-        "lead of the true one, a difference of cosines."
+        "The items of each kind whose false text leads by the most: ✓ the true text, ✗ the false one, which the model "
+        "finds more similar to the picture; the number is the lead of the true one, a difference of cosines."
     )
 
 
