@@ -208,6 +208,7 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     told = "composition (Winoground) gained minus retrieval (Image-text retrieval) lost"
     assert told in (tmp_path / "report.html").read_text()
     text = (tmp_path / "report.md").read_text()
+    assert "italics); where there is none, for one seed alone the 95 % interval over items." in text
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]

@@ -26,7 +26,8 @@ _GLANCE = (
 )
 _AGAINST = (
     " the difference to {baseline} with its 95 % interval, coloured where the interval leaves out 0 and nothing speaks "
-    "against it (images that were trained on or are missing, too few items; said below it in italics);"
+    "against it (images that were trained on or are missing, too few items; said below it in italics); where there is "
+    "none,"
 )
 _CHANGED = (
     "The ten items of each method whose margin moved most from {baseline}, both averaged over seeds. Margin: "
