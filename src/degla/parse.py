@@ -160,19 +160,20 @@ def open_file(path: Path, *, remedy: str = "") -> IO[bytes]:
         _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
 
 
-def check_regular(path: Path, *, remedy: str = "") -> None:
-    """Refuse what is not a regular file, without opening it.
+def check_regular(path: Path, *, remedy: str = "") -> os.stat_result:
+    """What the system says of a regular file; what is none is refused, without opening it.
 
     Raises:
         InputError: there is no such file, or it is a folder, a pipe, a socket or a device.
     """
     try:
-        mode = path.stat().st_mode
+        state = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         _refuse(shorten(path), f"cannot be read: {getattr(error, 'strerror', None) or error}", remedy)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode := state.st_mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
         _refuse(str(path), f"cannot be read: is {kind}, and a regular file is needed", remedy)
+    return state
 
 
 def shorten(path: Path | str) -> str:

@@ -15,12 +15,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from degla.errors import DeglaError, InputError
-from degla.parse import in_one_line
+from degla.parse import check_regular, in_one_line
 
 PIECE: Final = 8 << 20
 """Bytes that are asked for at a time: what a cut connection loses."""
@@ -46,6 +46,7 @@ _INSTALL: Final = "Install what it needs: pip install 'degla[remote]' for s3 and
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+_Reader = TypeVar("_Reader", bound=Callable[..., object])
 
 
 class RemoteError(DeglaError):
@@ -98,9 +99,32 @@ def state_of(address: str) -> str:
     return json.dumps({name: known[name] for name in _STATE_FIELDS if name in known}, default=str, sort_keys=True)
 
 
-def state_numbers(address: str) -> tuple[int, int]:
-    """Two numbers that change with a file: of `state_of`, and its size."""
-    return int(hashlib.sha256(state_of(address).encode()).hexdigest()[:15], 16), size_of(address)
+def file_state(path: Path, *, remedy: str = "Fetch the file again.") -> tuple[int, int]:
+    """Two numbers that change with a file: its time of change, or for an address of `state_of`, and its size.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if (address := address_of(path)) is not None:
+        return int(hashlib.sha256(state_of(address).encode()).hexdigest()[:15], 16), size_of(address)
+    state = check_regular(path, remedy=remedy)
+    return state.st_mtime_ns, state.st_size
+
+
+def remembered(count: int, *, remedy: str = "Fetch the file again.") -> Callable[[_Reader], _Reader]:
+    """A function of a file and plain values that keeps its last `count` answers, each until the file is changed."""
+
+    def remember(read: Any) -> Any:
+        known = lru_cache(count)(lambda state, *given: read(*given))
+
+        @wraps(read)
+        def recall(file: Path, *rest: Any) -> Any:
+            return known(file_state(file, remedy=remedy), file, *rest)
+
+        recall.cache_clear = known.cache_clear  # type: ignore[attr-defined]
+        return recall
+
+    return remember
 
 
 @lru_cache(maxsize=65_536)

@@ -11,7 +11,6 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from degla.data.prepared import fetched, open_batches, prepare
 from degla.errors import InputError
 from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
-from degla.remote import address_of, open_remote, state_numbers
+from degla.remote import address_of, file_state, open_remote, remembered
 
 PICTURE: Final = "picture"
 LINK: Final = -1
@@ -116,29 +115,14 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
         raise InputError(f"{tar}: cannot be read as an uncompressed tar: {error}. {_REMEDY}") from None
 
 
+@remembered(4096)
 def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
     """Name of each file in an archive to its first byte and its size in bytes; links as `TarMember` has them.
 
     Raises:
         InputError: see `walk_tar`.
     """
-    return _members(tar, *file_state(tar))
-
-
-@lru_cache(maxsize=4096)
-def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
     return {member.name: (member.start, member.size) for member in walk_tar(tar)}
-
-
-def file_state(file: Path) -> tuple[int, int]:
-    """Time of change and size: what is remembered of a file holds as long as both are the same."""
-    if (address := address_of(file)) is not None:
-        return state_numbers(address)
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    return state.st_mtime_ns, state.st_size
 
 
 def read_tar_member(tar: Path, name: str) -> bytes:
@@ -234,7 +218,7 @@ def find_cell(file: Path, column: str, row: int) -> Any:
     Raises:
         InputError: there is no such file, column, row or picture, or the file is damaged.
     """
-    batches, starts = _pictures(file, column, *file_state(file))
+    batches, starts = _pictures(file, column)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
         raise InputError(f"{file}: has {starts[-1]} rows, and row {row} is asked for. Fetch the file again.")
@@ -244,15 +228,15 @@ def find_cell(file: Path, column: str, row: int) -> Any:
     return cell
 
 
-@lru_cache(maxsize=256)
-def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[Any], Any]:
+@remembered(256)
+def _pictures(file: Path, column: str) -> tuple[list[Any], Any]:
     """The copied batches of a column, and the row that each begins with, and at last their number of rows."""
 
     def copy(folder: Path) -> dict[str, Any]:
         _copy(file, column, folder / _NAME)
         return {}
 
-    folder, _ = prepare({"pictures": [place_of(file), modified, size, column]}, copy)
+    folder, _ = prepare({"pictures": [place_of(file), *file_state(file), column]}, copy)
     _, batches = open_batches(folder / _NAME)
     return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
 

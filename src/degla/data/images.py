@@ -14,7 +14,7 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from PIL import Image
 
-from degla.data.containers import file_state, find_cell, parsed_cell, parsed_place
+from degla.data.containers import find_cell, parsed_cell, parsed_place
 from degla.data.decoding import (
     Box,
     ImageError,
@@ -32,7 +32,7 @@ from degla.data.table import PairTable, RowIndex
 from degla.errors import DeglaError, InputError
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of, told
+from degla.remote import address_of, file_state, told
 
 
 def locate(image: str, folder: Path) -> str:

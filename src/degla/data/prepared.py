@@ -20,10 +20,10 @@ from pydantic import TypeAdapter
 from degla.data.places import files_of, is_folder, is_pattern, place_of
 from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
-from degla.parse import PARQUET_ENDINGS, in_one_line, open_file, read_json_object
+from degla.parse import PARQUET_ENDINGS, check_regular, in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of, fetch, size_of, state_numbers, state_of
+from degla.remote import address_of, fetch, file_state, size_of, state_of
 from degla.version import installed_version
 
 _LAYOUT: Final = 1
@@ -90,12 +90,7 @@ def read_source(path: Path) -> SourceState:
 
 
 def _status(path: Path) -> tuple[int, ...]:
-    if (address := address_of(path)) is not None:
-        return state_numbers(address)
-    try:
-        return _state(path.stat())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    return file_state(path) if address_of(path) else _state(check_regular(path))
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.containers import PICTURE, file_state, records_of
+from degla.data.containers import PICTURE, records_of
 from degla.errors import InputError
-from degla.parse import check_regular, in_one_line
+from degla.parse import in_one_line, open_parquet
+from degla.remote import remembered
 
 MARK = "#"
 """Stands between a file that holds several pictures and the name of one in it."""
@@ -75,17 +75,13 @@ class _OnlyArrays(pickle.Unpickler):
         return super().find_class(known, name)
 
 
+@remembered(2)
 def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     """Pictures `[N, 3, 32, 32]` and labels of one file of the Python version.
 
     Raises:
         InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
     """
-    return _read(file, *file_state(file))
-
-
-@lru_cache(maxsize=2)
-def _read(file: Path, modified: int, size: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     try:
         with file.open("rb") as stream:
             content = _OnlyArrays(stream, encoding="bytes").load()
@@ -159,13 +155,13 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     for group, size in enumerate(table.sizes):
         if row < size:
             with _READING:  # threads that want one group of rows read it once
-                return _pictures(file, *_state(file), found["column"], group), row
+                return _pictures(file, found["column"], group), row
         row -= size
     return None
 
 
-@lru_cache(maxsize=4)
-def _pictures(file: Path, modified: int, size: int, column: str, group: int) -> Any:
+@remembered(4)
+def _pictures(file: Path, column: str, group: int) -> Any:
     """The bytes of one column in one group of rows."""
     import pyarrow.compute as compute
     from pyarrow import types
@@ -179,14 +175,13 @@ class _RowGroups:
 
     def __init__(self, path: Path) -> None:
         import pyarrow as arrow
-        import pyarrow.parquet as parquet
 
         from degla.data.containers import holds_pictures
 
         self.path = path
         try:
             if path.suffix.lower() == ".parquet":
-                self._parquet = parquet.ParquetFile(path, page_checksum_verification=True)
+                self._parquet = open_parquet(path)
                 schema = self._parquet.schema_arrow
                 groups = range(self._parquet.num_row_groups)
                 self.sizes = [self._parquet.metadata.row_group(at).num_rows for at in groups]
@@ -222,16 +217,6 @@ class _RowGroups:
         return InputError(f"{self.path}: cannot be read as {form}: {in_one_line(error)}. Fetch the file again.")
 
 
+@remembered(16)
 def _open(file: Path) -> _RowGroups:
-    return _opened(file, *_state(file))
-
-
-@lru_cache(maxsize=16)
-def _opened(file: Path, modified: int, size: int) -> _RowGroups:
     return _RowGroups(file)
-
-
-def _state(file: Path) -> tuple[int, int]:
-    """Time of change and size: what is remembered of a file holds as long as both are the same."""
-    check_regular(file, remedy="Fetch the file again.")
-    return file_state(file)
