@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from degla.errors import InputError
+from degla.evaluation import results
 from degla.evaluation.changes import largest_changes
 from degla.evaluation.comparison import compare
 from degla.evaluation.in_print import tables_in_print
@@ -212,6 +213,20 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
+
+
+def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty benchmarks of ten models would be a gigabyte of verdicts, read twenty times."""
+    for label in ("base", "tuned"):
+        one, other = (_made(name, label) for name in ("winoground", "cola"))
+        joined = {"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
+        _save(tmp_path, one.model_copy(update=joined))
+    read: list[str] = []
+    numbers, verdicts = results.read_json, results.read_items
+    monkeypatch.setattr(results, "read_json", lambda path, **how: (read.append(path.name), numbers(path, **how))[1])
+    monkeypatch.setattr(results, "read_items", lambda path, *how: (read.append(path.stem), verdicts(path, *how))[1])
+    report(result_files([tmp_path]), out=tmp_path / "report.html", baseline="base")
+    assert sorted(read) == ["base-None", "base-None.json", "tuned-None", "tuned-None.json"]
 
 
 def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.neutral import benchmark_of
 from degla.evaluation.results import items_file, load_result
+from degla.remote import remembered
 from degla.results import BenchmarkResult, ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import contributions
@@ -36,7 +36,7 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[t
     """
     if not paths:
         return None
-    found = [_drawn(path, path.stat().st_mtime_ns, benchmark) for path in paths]
+    found = [_drawn(path).get(benchmark, ((), {})) for path in paths]
     ids = found[0][0]
     if not ids or any(other != ids or key not in scores for other, scores in found):
         return None
@@ -130,12 +130,14 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
     return drawn_values(benchmark_of(benchmark), verdicts)
 
 
-@lru_cache(maxsize=128)
-def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[ScoreName, ItemScore]]:
-    """Ids of a result's items and its scores; `modified` makes a changed file a new key."""
-    if benchmark not in BENCHMARKS.names() or not items_file(path, load_result(path)).is_file():
-        return (), {}
+@remembered(128)
+def _drawn(path: Path) -> dict[str, tuple[tuple[str, ...], dict[ScoreName, ItemScore]]]:
+    """By benchmark, ids of a result's items and its scores; none where its file of items is not there."""
+    if not items_file(path, load_result(path)).is_file():
+        return {}
     result = load_result(path, items=True)
-    verdicts = [row for row in result.items if row.benchmark == benchmark]
-    entry = next((entry for entry in result.benchmarks if entry.name == benchmark), None)
-    return tuple(row.id for row in verdicts), {} if entry is None else _scores(entry, verdicts)
+    found = {}
+    for entry in (entry for entry in result.benchmarks if entry.name in BENCHMARKS.names()):
+        verdicts = [row for row in result.items if row.benchmark == entry.name]
+        found[entry.name] = tuple(row.id for row in verdicts), _scores(entry, verdicts)
+    return found

@@ -14,8 +14,8 @@ from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
+from degla.evaluation.results import OtherResultError, load_result
 from degla.files import write_text
-from degla.parse import read_json
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,9 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
 
 def _of_folder(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.glob("*.json")):
-        row = read_json(file)
-        if isinstance(row, dict) and "models" in row and "schema_version" not in row:
+        try:
+            load_result(file)
+        except OtherResultError:
             log.info("%s: of degla attack or degla evidence, left out", file)
         else:
             yield file

@@ -15,6 +15,7 @@ from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
 from degla.parse import parse_json, read_json
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
+from degla.remote import remembered
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, Result, Score
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ NO_FLOOR = " (no floor known)"
 """Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""
 _FLOORLESS = ("recognition", "retrieval")
 """Columns that no text alone can answer."""
+
+
+_REMEDY = "A result is what `degla evaluate` writes."
+
+
+class OtherResultError(InputError):
+    """The file is of `degla attack` or `degla evidence`."""
 
 
 class TracedResult(Result):
@@ -177,10 +185,27 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
         InputError: the file is missing, is no result, was written by another version, or its items are missing or
             incomplete, or one of the files is not as it was written.
     """
-    row = read_json(path, remedy="A result is what `degla evaluate` writes.")
+    result = _load(path)
+    if not items:
+        return result
+    verdicts = tuple(read_items(path, result, ItemVerdict))
+    beside = items_file(path, result)
+    if result.items_file_sha256 and result.items_file_sha256 != sha256_of(beside):
+        raise InputError(
+            f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
+            "undamaged copy or evaluate again."
+        )
+    return result.model_copy(update={"items": verdicts})
+
+
+@remembered(512, remedy=_REMEDY)
+def _load(path: Path) -> TracedResult:
+    """A result without its items: a report asks for each several times."""
+    row = read_json(path, remedy=_REMEDY)
     version = row.get("schema_version") if isinstance(row, dict) else None
     if version is None:
-        raise InputError(f"{path}: not a result: field 'schema_version' is missing. Give what `degla evaluate` wrote.")
+        kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
+        raise kind(f"{path}: not a result: field 'schema_version' is missing. Give what `degla evaluate` wrote.")
     if version != Result.model_fields["schema_version"].default:
         raise InputError(
             f"{path}: field 'schema_version' is {version!r}, this version of degla reads "
@@ -193,17 +218,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
             f"{path}: changed since it was written (sha256 differs), so that a number in it may be wrong. Take an "
             "undamaged copy or evaluate again; if you changed it on purpose, remove its field 'sha256'."
         )
-    result = result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
-    if not items:
-        return result
-    verdicts = tuple(read_items(path, result, ItemVerdict))
-    beside = items_file(path, result)
-    if result.items_file_sha256 and result.items_file_sha256 != sha256_of(beside):
-        raise InputError(
-            f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
-            "undamaged copy or evaluate again."
-        )
-    return result.model_copy(update={"items": verdicts})
+    return result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
 
 
 def items_file(path: Path, result: Result) -> Path:
