@@ -7,8 +7,10 @@ an alias in YAML that stands for a billion values). Here each of them becomes a 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import re
 import stat
 from collections.abc import Iterator
@@ -224,6 +226,40 @@ def open_parquet(path: Path) -> Any:
     except (arrow.ArrowException, OSError, ValueError) as error:
         said = in_one_line(error).rstrip(".")
         raise InputError(f"{path}: not a Parquet file that can be read: {said}. Get or make it again.") from None
+
+
+def unpickle(content: bytes, *, encoding: str) -> Any:
+    """The value of a pickle that holds containers, texts, numbers and arrays alone; others could run any program.
+
+    Args:
+        content: the pickle; a damaged one may raise anything.
+        encoding: of texts that Python 2 wrote, or "bytes".
+
+    Raises:
+        UnpicklingError: it names anything else.
+    """
+    return _Unpickler(io.BytesIO(content), encoding=encoding).load()
+
+
+_PICKLED: Final = {
+    "numpy": ("ndarray", "dtype"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "scipy.sparse._csr": ("csr_matrix",),
+    "collections": ("defaultdict",),
+    "builtins": ("list",),
+    "_codecs": ("encode",),
+}
+"""All that a pickle may name, by module."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        known = module.replace("numpy.core", "numpy._core")  # Older names of the modules.
+        known = {"__builtin__": "builtins", "scipy.sparse.csr": "scipy.sparse._csr"}.get(known, known)
+        if name not in _PICKLED.get(known, ()):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array, number or text")
+        return super().find_class(known, name)
 
 
 def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:

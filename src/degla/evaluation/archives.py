@@ -7,7 +7,6 @@ Hugging Face `datasets` writes. Rows are read where they lie, some hundred at a 
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from degla.data.containers import PICTURE, records_of
 from degla.errors import InputError
-from degla.parse import in_one_line, open_parquet
+from degla.parse import in_one_line, open_parquet, unpickle
 from degla.remote import remembered
 
 MARK = "#"
@@ -28,14 +27,6 @@ LABEL_SUFFIX = ".cls"
 _NUMBER = re.compile("[0-9]{1,9}")
 SIDE = 32
 """Pixels of a side of CIFAR's pictures."""
-_ALLOWED = frozenset(
-    {
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    }
-)
 SUFFIXES = (".parquet", ".arrow")
 _READING = RLock()
 """Pyarrow's reader of Parquet files is not safe to share: two threads in one file end the process."""
@@ -65,16 +56,6 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
         yield group[PICTURE].name, int(text)
 
 
-class _OnlyArrays(pickle.Unpickler):
-    """Makes containers, texts, numbers and arrays; the published files need nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = module.replace("numpy.core", "numpy._core")  # what numpy called it before its version 2
-        if (known, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of CIFAR does")
-        return super().find_class(known, name)
-
-
 @remembered(2)
 def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     """Pictures `[N, 3, 32, 32]` and labels of one file of the Python version.
@@ -83,8 +64,7 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
         InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
     """
     try:
-        with file.open("rb") as stream:
-            content = _OnlyArrays(stream, encoding="bytes").load()
+        content = unpickle(file.read_bytes(), encoding="bytes")
         found = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
         labels = tuple(int(label) for label in found["fine_labels" if "fine_labels" in found else "labels"])
         pictures = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)

@@ -6,8 +6,6 @@ Files: Planetoid's own pickles, the same as arrays, and ogbn's tables.
 from __future__ import annotations
 
 import gzip
-import io
-import pickle
 import re
 import zlib
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.parse import read_bytes, read_text
+from degla.parse import read_bytes, read_text, unpickle
 from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 Scope = Literal["power", "binomial"]
@@ -29,18 +27,6 @@ Scope = Literal["power", "binomial"]
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
 _PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
 _VALIDATION: Final = 500
-_MODULES: Final = {
-    "numpy": ("ndarray", "dtype"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "scipy.sparse.csr": ("csr_matrix",),
-    "scipy.sparse._csr": ("csr_matrix",),
-    "collections": ("defaultdict",),
-    "__builtin__": ("list",),
-    "builtins": ("list",),
-    "_codecs": ("encode",),
-}
-"""All that Planetoid's pickles name; nothing else is ever loaded from one."""
 
 
 @dataclass(frozen=True)
@@ -239,20 +225,10 @@ def _table(path: Path) -> NDArray[np.float64]:
         return np.genfromtxt(stream, delimiter=",", ndmin=2)
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what a graph is made of: a pickle can name any program."""
-        if name not in _MODULES.get(module, ()):
-            raise pickle.UnpicklingError(f"names {module}.{name}, which is no part of a graph")
-        return super().find_class(
-            {"__builtin__": "builtins", "scipy.sparse.csr": "scipy.sparse"}.get(module, module), name
-        )
-
-
 def _unpickle(path: Path) -> Any:
     content = read_bytes(path, remedy=f"Planetoid has a file for each of {', '.join(_PARTS)}.")
     with reading(path, "is no file of Planetoid", Exception):  # A damaged pickle may raise anything.
-        return _Reader(io.BytesIO(content), encoding="latin1").load()
+        return unpickle(content, encoding="latin1")
 
 
 def block_model(*, seed: int, members: int = 160, words: int = 600, spoken: int = 14, labelled: int = 10) -> Graph:
