@@ -1,13 +1,14 @@
-"""How far long work is: a bar where someone watches a terminal, a line now and then in a log."""
+"""How far long work is: a bar where someone watches a terminal, a line now and then in a log; no word of others."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 LOG = logging.getLogger(__name__)
 
@@ -92,3 +93,29 @@ class _State:
             parts = [f"{rate:,.1f}/s", f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"]
         note = self._note() if self._note else ""
         return [*parts, note] if note else parts
+
+
+@contextmanager
+def only_errors(logger: str = "") -> Iterator[None]:
+    """A block in which another package's logger, the root one by default, tells of errors alone."""
+    theirs = logging.getLogger(logger)
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """A block in which transformers shows neither notes nor progress bars; errors are told by who calls."""
+    theirs: Any = importlib.import_module("transformers.utils.logging")  # Making negatives needs no model.
+    bars = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
+    try:
+        with only_errors("transformers"):
+            yield
+    finally:
+        if bars:
+            theirs.enable_progress_bar()

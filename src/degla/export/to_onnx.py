@@ -21,6 +21,7 @@ from degla.model import probe
 from degla.model.encoder import Encoder
 from degla.model.onnx_folder import IMAGE, INFO, INSTALL, TEXT, OnnxInfo, OnnxModel
 from degla.parse import read_json_object
+from degla.progress import only_errors
 
 OPSET = 18
 """Version of ONNX's operators: the newest that PyTorch writes without rewriting a graph."""
@@ -135,7 +136,8 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
     made = Probe.of(encoder)
     for file in (IMAGE, TEXT):
         small = folder / f"{file}.small"
-        with warnings.catch_warnings(), _quiet_root():
+        # onnxruntime advises at the root logger to prepare graphs, which changes nothing in these.
+        with warnings.catch_warnings(), only_errors():
             warnings.simplefilter("ignore")
             quantize_dynamic(
                 str(folder / file), str(small), weight_type=QuantType.QInt8, per_channel=True,
@@ -154,16 +156,3 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
 
 def _cosine(first: Tensor, second: Tensor) -> float:
     return float((first * second).sum(dim=-1).min())
-
-
-@contextmanager
-def _quiet_root() -> Iterator[None]:
-    """onnxruntime advises at the root logger to prepare graphs, which changes nothing in these."""
-    import logging
-
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.getLogger().setLevel(level)

@@ -16,8 +16,9 @@ from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_not_plain
 from degla.model.from_transformers import pooled
 from degla.model.text import pool_type, text_tower
-from degla.model.transformers_files import INSTALL, open_transformers, quiet
+from degla.model.transformers_files import INSTALL, open_transformers
 from degla.model.transformers_map import LAYOUTS, pieces, to_transformers
+from degla.progress import quiet_transformers
 
 _REMEDY = "Export it to open_clip or onnx."
 
@@ -52,7 +53,7 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{encoder.name}: has weights that transformers' {names[model_type]} has not: {error}. "
                          f"{_REMEDY}") from None  # fmt: skip
-    with quiet():
+    with quiet_transformers():
         made.save_pretrained(folder)
     write_processor(encoder, folder)
     write_tokenizer(encoder, folder)

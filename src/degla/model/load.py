@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import pickle
 import warnings
 from pathlib import Path
@@ -27,6 +26,7 @@ from degla.model.transformers_files import is_transformers_folder, transformers_
 from degla.model.transformers_map import three_channels
 from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object
+from degla.progress import only_errors
 from degla.shelf import did_you_mean
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
@@ -251,6 +251,7 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
             ) from None
 
 
+@only_errors()  # open_clip announces each step at the root logger and warns about the activation.
 def _from_open_clip(
     source: str,
     *,
@@ -261,10 +262,7 @@ def _from_open_clip(
 ) -> Encoder:
     import open_clip
 
-    level = logging.getLogger().level
     try:
-        # open_clip announces each step at the root logger and warns about the activation; both are settled here.
-        logging.getLogger().setLevel(logging.ERROR)
         tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
         if tower.endswith("_tanh"):
             importlib.import_module("degla.model.timm_towers")
@@ -287,8 +285,6 @@ def _from_open_clip(
         raise InputError(f"{name}: {what_does_not_fit(error)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise kinds of their own
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
-    finally:
-        logging.getLogger().setLevel(level)
     # As open_clip settled it: the size is the network's own, whatever a configuration says beside it.
     settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
     settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}

@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 from degla.errors import InputError
 from degla.files import sha256_of
 from degla.model.block import attention, split_heads
-from degla.model.transformers_files import import_transformers, quiet
+from degla.model.transformers_files import import_transformers
 from degla.parse import in_one_line, read_json_object
 from degla.prefixes import MASKED
+from degla.progress import quiet_transformers
 from degla.ranges import AtLeastOne, Checked, Factor, Positive
 
 LONGEST = 77
@@ -116,7 +117,7 @@ def _open(folder: Path, kind: str, **options: Any) -> Any:
             f"{where}: field 'model_type' is {found!r}; the decoder must be of the T5 kind ({', '.join(_KINDS)})."
         )
     opener = getattr(import_transformers(folder), kind)
-    with quiet():
+    with quiet_transformers():
         try:
             return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         except Exception as error:  # transformers, safetensors and tokenizers raise kinds of their own

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES
 from degla.model.transformers_map import LAYOUTS
 from degla.model.weights_file import FLOATS, PICKLED, SAFE, conversion, stored_types, wrong_type
 from degla.parse import in_one_line, read_json, read_json_object
+from degla.progress import only_errors, quiet_transformers
 
 INSTALL = "Install it: pip install 'degla[export]'."
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -66,7 +64,7 @@ def open_transformers(folder: Path) -> Opened:
     check_files(folder)
     transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
-    with quiet():
+    with quiet_transformers():
         try:
             model, report = transformers.AutoModel.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **here
@@ -98,23 +96,6 @@ def import_transformers(folder: Path) -> Any:
     except ImportError:
         raise InputError(f"{folder}: a folder of transformers, which is not installed. {INSTALL}") from None
     return transformers
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers without its notes and progress bars; errors are told by who calls."""
-    from transformers.utils import logging as transformers_logging
-
-    theirs: Any = transformers_logging
-    level, bars = logging.getLogger("transformers").level, theirs.is_progress_bar_enabled()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.getLogger("transformers").setLevel(level)
-        if bars:
-            theirs.enable_progress_bar()
 
 
 def check_files(folder: Path) -> None:
@@ -242,7 +223,7 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
         if isinstance(own, str) or not isinstance(try_to_load_from_cache(repository, CONFIG), str):
             return None
     try:
-        with contextlib.nullcontext() if online else offline(), _quiet():
+        with contextlib.nullcontext() if online else offline(), only_errors("huggingface_hub"):
             return None if online and _fetched_for_open_clip(repository) else _downloaded(repository)
     except InputError:
         raise
@@ -303,15 +284,3 @@ def _downloaded(repository: str) -> Path:
             "with the tokenizer and preprocessing beside them, and name OUT."
         )
     return folder
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The client without a line for every try; what comes of it is told by who calls."""
-    client = logging.getLogger("huggingface_hub")
-    level = client.level
-    client.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        client.setLevel(level)

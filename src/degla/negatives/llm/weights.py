@@ -22,6 +22,7 @@ from typing import Any, Final
 from degla.errors import InputError
 from degla.files import cache_folder, sha256_of, whole_folder
 from degla.parse import in_one_line, read_json_object
+from degla.progress import quiet_transformers
 
 LOG = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
 
     dtype = getattr(torch, precision or best_precision())
     try:
-        with _quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
             # "eager" takes the trees' masks in a tenth less time than "sdpa" (bfloat16, one thread).
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -143,7 +144,7 @@ def _from_hub(model: str) -> ModelWeights:
 
     patterns = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "*.txt", "*.model"]
     try:
-        with _quiet():
+        with quiet_transformers():
             folder = Path(snapshot_download(model, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise InputError(
@@ -247,7 +248,7 @@ def _convert(file: Path, folder: Path) -> None:
 
     try:
         # The bar of unpacking asks nobody whether it is wanted.
-        with _quiet(), redirect_stderr(io.StringIO()):
+        with quiet_transformers(), redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
             packed = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
@@ -273,19 +274,3 @@ def _folder_digest(folder: Path) -> str:
     for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json")}):
         digest.update(f"{file.name}\n{sha256_of(file)}\n".encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and advice off the terminal."""
-    spoken: Any = importlib.import_module("transformers.utils.logging")
-    level = spoken.get_verbosity()
-    bars = spoken.is_progress_bar_enabled()
-    spoken.set_verbosity_error()
-    spoken.disable_progress_bar()
-    try:
-        yield
-    finally:
-        spoken.set_verbosity(level)
-        if bars:
-            spoken.enable_progress_bar()
