@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
@@ -108,7 +107,7 @@ def _screened(
 ) -> Iterator[NegativeRecord]:
     while part := list(islice(rows, _ROWS)):
         standing = {
-            place: Screened(row, _caption(row, captions))
+            place: Screened(row, captions.require(row.caption_id, where=f"a negative of rule {row.rule}"))
             for place, row in enumerate(part)
             if row.accepted and row.text is not None
         }
@@ -124,16 +123,6 @@ def _screened(
         counts.rows += len(part)
         counts.accepted += sum(row.accepted for row in part)
         yield from part
-
-
-def _caption(row: NegativeRecord, captions: CaptionIndex) -> IndexedCaption:
-    found = captions.find(row.caption_id)
-    if found is None:
-        raise InputError(
-            f"negative of caption {row.caption_id!r} (rule {row.rule}): no such caption. "
-            "Give --captions the file that the negatives were made from."
-        )
-    return found
 
 
 @dataclass(frozen=True)

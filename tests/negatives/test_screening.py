@@ -78,7 +78,7 @@ def test_screening_by_parts_is_complete(tmp_path: Path) -> None:
 
 def test_unknown_caption_leaves_no_file(tmp_path: Path) -> None:
     rows = [*ROWS, negative(9, "a text")]
-    with CaptionIndex(RECORDS) as index, pytest.raises(InputError, match="caption '9'"):
+    with CaptionIndex(RECORDS) as index, pytest.raises(InputError, match="caption_id '9' is not among the captions"):
         screen(rows, captions=index, screens=[Table(lambda text: ACCEPTED)], out=tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 

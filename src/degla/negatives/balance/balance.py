@@ -115,12 +115,7 @@ class Balancer:
         size = 0
         last = -1
         for caption_id, rows in groupby(self._rows(), key=lambda row: row.caption_id):
-            caption = self._captions.find(caption_id)
-            if caption is None:
-                raise InputError(
-                    f"negative of caption {caption_id!r}: no such caption. "
-                    "Give --captions the file that the negatives were made from."
-                )
+            caption = self._captions.require(caption_id, where="a negative")
             if caption.number <= last:
                 raise InputError(
                     f"caption {caption_id!r}: its rows do not stand together, or not in the captions' order, "

@@ -84,6 +84,23 @@ class CaptionIndex:
             self._last = (caption_id, IndexedCaption(*row) if row else None)
         return self._last[1]
 
+    def require(self, caption_id: str, *, where: str) -> IndexedCaption:
+        """The caption of that id.
+
+        Args:
+            caption_id: of the caption.
+            where: the negative that names it, for the message.
+
+        Raises:
+            InputError: there is none.
+        """
+        if (found := self.find(caption_id)) is None:
+            raise InputError(
+                f"{where}: caption_id {caption_id!r} is not among the captions; give those that the negatives were "
+                "made from."
+            )
+        return found
+
     def __iter__(self) -> Iterator[tuple[str, IndexedCaption]]:
         """Every caption with its id, in order."""
         for row in self._database.execute("SELECT id, number, text, image, image_id FROM captions ORDER BY number"):

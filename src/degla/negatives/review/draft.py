@@ -130,12 +130,7 @@ def negatives_as_drafts(
         for number, row in enumerate(records, start=1):
             if row.text is None or (accepted_only and not row.accepted) or (rules and row.rule not in rules):
                 continue
-            caption = index.find(row.caption_id)
-            if caption is None:
-                raise InputError(
-                    f"{where} record {number}: caption_id {row.caption_id!r} is not among the captions; give those "
-                    "that the negatives were made from."
-                )
+            caption = index.require(row.caption_id, where=f"{where} record {number}")
             yield Draft(
                 rule=row.rule,
                 caption=caption.text,
