@@ -149,9 +149,19 @@ def spare_inputs(out: Path, *inputs: Path | None, flag: str = "--out") -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
+    """sha256 of a file, hexadecimal; of a folder, of all its files as `sha256_of_files` says."""
+    if path.is_dir():
+        return sha256_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_files(files: Iterable[Path], root: Path) -> str:
+    """sha256 of the names, from a folder on, and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(root).as_posix().encode() + bytes.fromhex(sha256_of(file)))
+    return digest.hexdigest()
 
 
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:

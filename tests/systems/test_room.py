@@ -53,6 +53,7 @@ SYSTEM = System(
     quick=_Settings(data=("plain",), steps=1),
     methods={"base": "Nothing is learnt.", "better": "Steps are added."},
     columns=(ScoreColumn("score", "Share."), ScoreColumn("error", "Number.", better="lower", percent=False)),
+    made=("plain",),
     read=lambda settings, name, seed: (name, seed),
     train=_train,
     measure=_measure,
@@ -150,7 +151,23 @@ def test_a_file_of_data_that_has_changed_is_not_taken_for_what_was_measured(tmp_
     first = _run(tmp_path / "out", settings=settings, seeds=1)
     assert _run(tmp_path / "out", settings=settings, seeds=1) == first and len(TRAINED) == 2
     file.write_bytes(b"two")
-    with pytest.raises(InputError, match=r"mine\.npz was another file then; choose another --out"):
+    with pytest.raises(InputError, match=r"mine\.npz was other data then; choose another --out"):
+        _run(tmp_path / "out", settings=settings, seeds=1)
+
+
+def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "plain"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.txt").write_text("one")
+    settings = _Settings(data=("mine", "plain"))
+    assert _run(tmp_path / "out", settings=settings, seeds=1).digests.keys() == {"mine"}
+    (tmp_path / "plain/train.txt").write_text("two")
+    _run(tmp_path / "out", settings=settings, seeds=1)
+    (tmp_path / "mine/train.txt").rename(tmp_path / "mine/test.txt")
+    with pytest.raises(InputError, match="mine was other data then; choose another --out"):
         _run(tmp_path / "out", settings=settings, seeds=1)
 
 

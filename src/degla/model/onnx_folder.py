@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from degla.errors import InputError
-from degla.files import sha256_of
+from degla.files import sha256_of_files
 from degla.parse import in_one_line, read_json_object
 from degla.records import validate
 
@@ -89,10 +88,7 @@ class OnnxModel:
     @property
     def fingerprint(self) -> str:
         """sha256 over both graphs."""
-        digest = hashlib.sha256()
-        for file in sorted(self.folder.glob("*.onnx*")):
-            digest.update(file.name.encode() + bytes.fromhex(sha256_of(file)))
-        return digest.hexdigest()
+        return sha256_of_files(sorted(self.folder.glob("*.onnx*")), self.folder)
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit embeddings of transformed images."""

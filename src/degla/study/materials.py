@@ -23,7 +23,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest
 from degla.evaluation.verdicts import images_of
-from degla.files import sha256_of, write_text
+from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
@@ -230,18 +230,9 @@ def digest_of(path: Path, known: dict[Path, str]) -> str:
     if path not in known:
         try:
             known[path] = sha256_of(path)
-        except IsADirectoryError:
-            known[path] = _digest_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     return known[path]
-
-
-def _digest_files(files: Iterable[Path], root: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.relative_to(root).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def digest_questions(names: Iterable[str], root: Path) -> str:
@@ -250,7 +241,7 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
     for name in names:
         annotations = BENCHMARKS.load(name).BENCHMARK.annotations
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
-        digest.update(f"{name} {_digest_files(files, root)}\n".encode())
+        digest.update(f"{name} {sha256_of_files(files, root)}\n".encode())
     return digest.hexdigest()
 
 

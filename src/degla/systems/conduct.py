@@ -77,7 +77,7 @@ def run_system(
         record = _begin(name, settings, out=out, command=command)
         done = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*done, *cases))
-        record = _with_digests(record, settings.data, out=out)
+        record = _with_digests(record, [name for name in settings.data if name not in system.made], out=out)
         source = out if models is None else models
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
@@ -168,11 +168,11 @@ def _check_folders(data: Iterable[str]) -> None:
 
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
-    """The record with the digests of these data sets; one that has changed since it was measured is refused."""
-    found = {name: sha256_of(Path(name)) for name in data if Path(name).is_file()}
+    """The record with the digests of these files and folders; one that has changed since it was measured is refused."""
+    found = {name: sha256_of(Path(name)) for name in data if Path(name).exists()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
-            raise InputError(f"{out / FILE}: {name} was another file then; choose another --out, or delete the folder.")
+            raise InputError(f"{out / FILE}: {name} was other data then; choose another --out, or delete the folder.")
     return record.model_copy(update={"digests": record.digests | found})
 
 

@@ -47,7 +47,7 @@ class SystemRecord(Record):
         degla: version that made it.
         versions: of packages.
         settings: every field's value.
-        digests: sha256 of each data set that is one file, by its name.
+        digests: sha256 of each data set that is a file or a folder, by its name.
         cases: in the order in which they were made.
     """
 

@@ -87,6 +87,7 @@ class System(Generic[AnySettings, Data]):
         methods: each with what it is, in one line for the page; the baseline first.
         columns: the scores.
         expected: what the table is compared with.
+        made: names of data sets that need no path.
         read: a data set, by its name and a seed; asked for by every method, so that it keeps what it has made.
         train: one model of a data set, by a method.
         measure: its scores, by name of the column.
@@ -99,6 +100,7 @@ class System(Generic[AnySettings, Data]):
     quick: AnySettings
     methods: Mapping[str, str]
     columns: tuple[ScoreColumn, ...]
+    made: tuple[str, ...]
     read: Callable[[AnySettings, str, int], Data]
     train: Callable[[AnySettings, Data, str], Weights]
     measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]

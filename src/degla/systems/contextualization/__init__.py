@@ -45,6 +45,7 @@ SYSTEM = System(
             percent=False,
         ),
     ),
+    made=("wordnet",),
     read=read,
     train=train,
     measure=measure,

@@ -44,6 +44,7 @@ SYSTEM = System(
         ScoreColumn("attacked", "Accuracy after one step of the sign of the gradient, 2/255 (FGSM)."),
         ScoreColumn("calibration", "Expected calibration error on pictures with noise of 0.1.", better="lower"),
     ),
+    made=("fashion", "world", "shapes", "shortcut"),
     read=read_pictures,
     train=train,
     measure=measure,

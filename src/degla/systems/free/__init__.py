@@ -39,6 +39,7 @@ SYSTEM = System(
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),
         ScoreColumn("harmonic", "H: 2 S U / (S + U)."),
     ),
+    made=("made", "clip"),
     read=read,
     train=train,
     measure=measure,

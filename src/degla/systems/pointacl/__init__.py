@@ -43,6 +43,7 @@ SYSTEM = System(
         ScoreColumn("noise", "The same with Gaussian noise of 0.05 on every coordinate."),
         ScoreColumn("cut_out", "The same without the 40 % of the points that are nearest to one of them."),
     ),
+    made=("solids",),
     read=read_clouds,
     train=train,
     measure=measure,

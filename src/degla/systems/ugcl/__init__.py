@@ -32,6 +32,7 @@ SYSTEM = System(
         ScoreColumn("test", "Test nodes whose class a logistic regression on the frozen rows finds."),
         ScoreColumn("validation", "The same of the validation nodes, which choose the regression's weight decay."),
     ),
+    made=("block",),
     read=read,
     train=train,
     measure=measure,
