@@ -110,10 +110,7 @@ def read_table(file: Path, published: Published) -> Iterator[tuple[str, Any]]:
     if form == ".csv":
         yield from read_rows(file, delimiter=",")
     elif form == ".jsonl":
-        for number, line in enumerate(read_annotation(file, published).split("\n"), start=1):
-            if line.strip():
-                where = f"{file} line {number}"
-                yield where, parse.parse_json(line, where=where, remedy=_AGAIN, lines=False)
+        yield from parse.read_json_lines(file, remedy=_AGAIN)
     elif form == ".json":
         for number, row in enumerate(read_list(file, published)):
             yield f"{file} item {number}", row

@@ -95,9 +95,8 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     table = _open(file)
     others = [name for name in table.names if name not in table.pictures]
     number = 0
-    for group in range(table.groups):
-        values = table.read(group, others)
-        for row in values.to_pylist() if others else [{} for _ in range(table.sizes[group])]:
+    for group, size in enumerate(table.sizes):
+        for row in table.read(group, others).to_pylist() if others else [{}] * size:
             yield f"{file} row {number}", row | {name: f"{file.name}{MARK}{name}/{number}" for name in table.pictures}
             number += 1
 
@@ -163,8 +162,8 @@ class _RowGroups:
             if path.suffix.lower() == ".parquet":
                 self._parquet = open_parquet(path)
                 schema = self._parquet.schema_arrow
-                groups = range(self._parquet.num_row_groups)
-                self.sizes = [self._parquet.metadata.row_group(at).num_rows for at in groups]
+                about = self._parquet.metadata
+                self.sizes = [about.row_group(at).num_rows for at in range(about.num_row_groups)]
             else:
                 self._parquet = None
                 # A memory map: only the rows that are read are ever in memory.
@@ -175,7 +174,6 @@ class _RowGroups:
             raise self._damaged(error) from None
         self.names: list[str] = schema.names
         self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_pictures(kind)]
-        self.groups = len(self.sizes)
 
     def read(self, group: int, columns: list[str]) -> Any:
         """Columns of one group of rows, as a table."""

@@ -96,7 +96,7 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
     ordered, floors = _apart(methods, baseline)
     rows: list[Row] = []
     headline: list[Row] = []
-    for name in dict.fromkeys(entry.name for _, result in ordered_results(ordered) for entry in result.benchmarks):
+    for name in dict.fromkeys(entry.name for entry in entries_of(ordered)):
         made = _rows(name, ordered, baseline, floors)
         rows += made
         headline += _headline(name, ordered, made)
@@ -168,13 +168,18 @@ def _seed_name(seed: int | None) -> str:
 
 
 def _told(methods: Sequence[Method]) -> list[str]:
-    entries = [entry for _, result in ordered_results(methods) for entry in result.benchmarks]
-    return list(dict.fromkeys(f"{entry.title}: {note}" for entry in entries for note in told_notes(entry)))
+    return list(dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(methods) for note in told_notes(entry)))
 
 
 def ordered_results(methods: Sequence[Method]) -> list[tuple[str, TracedResult]]:
     """(label, result) of all results in the order of the report."""
     return [(method.label, result) for method in methods for result in method.results.values()]
+
+
+def entries_of(methods: Sequence[Method], name: str | None = None) -> list[BenchmarkResult]:
+    """Every result of a benchmark, or of all benchmarks, in the order of the report."""
+    entries = (entry for _, result in ordered_results(methods) for entry in result.benchmarks)
+    return [entry for entry in entries if name in (None, entry.name)]
 
 
 def _group(paths: Sequence[Path]) -> dict[str, Method]:
@@ -297,10 +302,8 @@ def _cells(
 
 def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:
     columns: dict[str, str] = {}
-    for _, result in ordered_results(methods):
-        for benchmark in result.benchmarks:
-            if benchmark.name == name:
-                columns = {**benchmark.headline, **columns}
+    for entry in entries_of(methods, name):
+        columns = {**entry.headline, **columns}
     firsts = {row.name: row for row in reversed(rows)}
     return [replace(firsts[source], title=column) for column, source in columns.items() if source in firsts]
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.cells import Row
-from degla.evaluation.comparison import Comparison, ordered_results
+from degla.evaluation.comparison import Comparison, entries_of
 from degla.pages.page import Part, Section
 from degla.pages.table import Column, Table, TableRow
 from degla.pages.words import UNKNOWN, percent
@@ -145,7 +145,7 @@ def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
     if name not in BENCHMARKS.names():
         return {}
     benchmark = BENCHMARKS.load(name).BENCHMARK
-    parts = list(_parts(comparison, name))
+    parts = [part for entry in entries_of(comparison.methods, name) for part in entry.parts]
     broken = {part.name for part in parts if not _is_published(benchmark, part)}
     columns: dict[str, Row] = {}
     for row in comparison.rows:
@@ -155,13 +155,6 @@ def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
         columns.setdefault(row.name, row)
         columns.setdefault(f"{row.name}:{row.metric}", row)
     return columns
-
-
-def _parts(comparison: Comparison, name: str) -> Iterator[PartResult]:
-    for _, result in ordered_results(comparison.methods):
-        for entry in result.benchmarks:
-            if entry.name == name:
-                yield from entry.parts
 
 
 def _is_published(benchmark: Benchmark, part: PartResult) -> bool:

@@ -8,7 +8,7 @@ from textwrap import fill
 
 from degla.errors import InputError
 from degla.evaluation.cells import Cell, Row
-from degla.evaluation.comparison import Comparison, ordered_results
+from degla.evaluation.comparison import Comparison, entries_of
 from degla.evaluation.neutral import benchmark_of, members_of
 from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
 from degla.shelf import BENCHMARKS, did_you_mean
@@ -79,8 +79,7 @@ def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:
     """Name of each average to the parts that it is made of; empty for a benchmark that is not on the shelf."""
     if name not in BENCHMARKS.names():
         return {}
-    results = [result for _, result in ordered_results(comparison.methods)]
-    entry = next(entry for result in results for entry in result.benchmarks if entry.name == name)
+    entry = entries_of(comparison.methods, name)[0]
     benchmark, parts = benchmark_of(entry), [part.name for part in entry.parts]
     return {average.name: members_of(benchmark, average.name, parts) for average in benchmark.averages}
 
@@ -93,7 +92,7 @@ def find_row(comparison: Comparison, name: str) -> Row:
     Raises:
         InputError: no benchmark has it.
     """
-    order = [entry.name for _, result in ordered_results(comparison.methods) for entry in result.benchmarks]
+    order = [entry.name for entry in entries_of(comparison.methods)]
     found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
     names = {row.title for row in found}
     for row in found:

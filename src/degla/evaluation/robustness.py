@@ -185,7 +185,11 @@ def attack_model(
 
 def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRule | None) -> AttackedBenchmark:
     benchmark, settings = asked.benchmark, attacker.settings
-    entries = [_drawn(entry, settings) for entry in asked.entries if isinstance(entry, Classification)]
+    entries = [
+        entry.only(drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}"))
+        for entry in asked.entries
+        if isinstance(entry, Classification)
+    ]
     if not entries:
         raise InputError(f"{benchmark.title}: has no zero-shot classification to attack; take zeroshot or world.")
     by_entry = [attacker.judge(benchmark, entry, tie=tie) for entry in entries]
@@ -197,10 +201,3 @@ def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRul
     return AttackedBenchmark(
         name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(entries), attacked=tuple(attacked)
     )
-
-
-def _drawn(entry: Classification, settings: AttackSettings) -> Classification:
-    """The entry with so many of its images, drawn by chance and in their order."""
-    count = len(entry.images)
-    kept = drawn_numbers(count, settings.images, key=f"{entry.part}/{settings.seed}")
-    return entry if len(kept) == count else entry.only(kept)

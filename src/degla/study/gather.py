@@ -190,11 +190,8 @@ def _mean_cost(costs: Sequence[Cost]) -> Cost | None:
 def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord:
     table = tabulate(record)
     plan = record.plan
-    changes: dict[str, ScoreWeights] = {
-        "gained": {plan.gain: 1.0},
-        "lost": {plan.kept: -1.0},
-        "joint": {plan.gain: 1.0, plan.kept: plan.price},
-    }
+    weights = tested_scores(plan.gain, plan.kept, plan.price)
+    changes = {"gained": {plan.gain: 1.0}, "lost": {plan.kept: -1.0}, "joint": weights["joint"]}
     log.info("what other questions would do to %d models", len(models))
     contenders = {row.label for row in table.best}
     items: dict[str, Items] = {}
@@ -210,14 +207,13 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
                     f"{model.label}: its results do not hold the same items as those of {BASE}, so no difference can "
                     "be told; measure both on the same questions."
                 )
-            found |= {name: questions_of_lead(_leads(weights, own[0], base[0])) for name, weights in changes.items()}
+            found |= {name: questions_of_lead(_leads(change, own[0], base[0])) for name, change in changes.items()}
         kept = {name: QuestionsRecord.of(value) for name, value in found.items() if value is not None}
         filled.append(made.model_copy(update={"questions": kept}))
         if model.label in contenders:
             items[model.label] = own[0]
     record = record.model_copy(update={"models": tuple(filled)})
 
-    weights = tested_scores(plan.gain, plan.kept, plan.price)
     by_label = {model.label: model for model in models}
     log.info("testing differences between %d arms", len(table.best) - 1)
     tests = []

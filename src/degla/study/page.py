@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -108,7 +107,7 @@ def _parts(study: Study) -> Iterator[Part]:
     yield Section(
         "At a glance",
         [
-            _glance(study, table.best, name=name, best=[_leader(table.best)]),
+            _glance(study, table.best, name=name, best=[table.leader]),
             chosen + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base),
         ],
     )
@@ -164,12 +163,8 @@ def _name(row: StudyRow, *, marks: Mapping[str, Mark], seeds: int) -> TableCell:
     return TableCell(row.label, mark=marks[row.arm], tags=tuple(tags))
 
 
-def _leader(rows: Iterable[StudyRow]) -> StudyRow:
-    return max(rows, key=lambda row: row.joint.mean if row.arm != BASE else -math.inf)
-
-
 def _glance(
-    study: Study, rows: Iterable[StudyRow], *, name: Callable[[StudyRow], TableCell], best: Sequence[StudyRow]
+    study: Study, rows: Iterable[StudyRow], *, name: Callable[[StudyRow], TableCell], best: Sequence[StudyRow | None]
 ) -> Table:
     plan, table = study.plan, study.table
     columns = [

@@ -40,10 +40,6 @@ def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[st
     return check
 
 
-def _recipe(name: str) -> str:
-    return members("recipe", RECIPES.names)((name,))[0]
-
-
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ValueError("give one seed or more, each once, 0 or above; or their number, 1 or more")
@@ -114,7 +110,7 @@ class Arm(FieldTable):
         average: shares of the tuned weights in averages with the base that are measured; the plan's by default.
     """
 
-    recipe: Annotated[str, AfterValidator(_recipe)]
+    recipe: Annotated[str, AfterValidator(lambda name: members("recipe", RECIPES.names)((name,))[0])]
     label: str = ""
     rules: Rules | None = None
     average: Shares | None = None

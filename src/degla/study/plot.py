@@ -102,8 +102,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 def _draw_price(axes: Any, table: StudyTable, price: float) -> None:
     """The line of equal joint score through the best model: what lies above it would be better."""
-    best = max((row for row in table.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
-    if best is None:
+    if (best := table.leader) is None:
         return
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ys = [_y(best) + price * (x - _x(best)) for x in (left, right)]

@@ -82,6 +82,11 @@ class StudyTable:
         """The base and the best of every arm."""
         return [row for row in self.standings if row.best or row.arm == BASE]
 
+    @property
+    def leader(self) -> StudyRow | None:
+        """The model with the best joint score; None where there is the base alone."""
+        return max((row for row in self.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
+
     def of(self, label: str) -> StudyRow:
         """The model of that label."""
         return next(row for row in self.standings if row.label == label)
@@ -185,7 +190,7 @@ def common_seeds(*rows: StudyRow) -> list[int | None]:
     return sorted(set.intersection(*(set(row.seeds) for row in rows)), key=str)
 
 
-def paired_tests(record: StudyRecord, table: StudyTable) -> list[PairedTest]:
+def paired_tests(record: StudyRecord) -> list[PairedTest]:
     """The tests of a study, corrected."""
     values = {model.label: {(run.seed, run.replicate): run.scores for run in model.runs} for model in record.models}
     scores = tested_scores(record.plan.gain, record.plan.kept, record.plan.price)

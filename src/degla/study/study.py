@@ -46,7 +46,7 @@ class Study:
     @cached_property
     def tests(self) -> list[PairedTest]:
         """Between the arms."""
-        return paired_tests(self.record, self.table)
+        return paired_tests(self.record)
 
     @property
     def choice(self) -> bool:

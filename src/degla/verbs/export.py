@@ -8,11 +8,12 @@ from pathlib import Path
 from degla.verbs._terminal import tell
 
 WHAT = ("student", "teacher", "average")
+FORMS = ("open_clip", "transformers", "onnx")
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("model", metavar="MODEL", help="run or checkpoint folder, or any other model that degla takes")
-    verb.add_argument("--to", choices=["open_clip", "transformers", "onnx"], required=True, help="form of the folder")
+    verb.add_argument("--to", choices=FORMS, required=True, help="form of the folder")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
     verb.add_argument("--quantize", choices=["int8"], help="with --to onnx: weights as bytes, a quarter of the size")

@@ -19,6 +19,7 @@ from degla.verbs._arguments import (
 from degla.verbs._terminal import answer, show, tell
 
 if TYPE_CHECKING:
+    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.blind import Likelihoods
 
 
@@ -72,13 +73,11 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _likelihoods(model: str | None, captions: object) -> tuple[Sequence[Likelihoods], str]:
+def _likelihoods(model: str | None, captions: CaptionIndex) -> tuple[Sequence[Likelihoods], str]:
     """Likelihoods of the texts of two halves of the images, and what gives them."""
-    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.blind import ngram_likelihoods
     from degla.negatives.report.examine import Judge
 
-    assert isinstance(captions, CaptionIndex)
     if model is None:
         return ngram_likelihoods(captions), "n-grams"
     judge = Judge(model)
