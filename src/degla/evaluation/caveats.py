@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from degla.evaluation.overlap import Leakage
@@ -130,9 +131,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         values = sorted({read(result) for _, result in results})
         if len(values) > 1:
             yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
-    seeds = {label: 0 for label, _ in results}
-    for label, _ in results:
-        seeds[label] += 1
+    seeds = Counter(label for label, _ in results)
     single = [label for label, count in seeds.items() if count == 1]
     if len(single) == len(seeds) > 1:
         yield (

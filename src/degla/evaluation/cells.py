@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.evaluation.results import TracedResult
-from degla.results import Interval
+from degla.results import BenchmarkResult, Interval
 from degla.statistics.seeds import Difference
 
 
@@ -120,23 +120,32 @@ def _training_data(result: TracedResult) -> str:
     return f"{', '.join(leakage.captions)}: {leakage.images} images, among them {', '.join(shared) or 'none'}"
 
 
+def ordered_results(methods: Iterable[Method]) -> list[tuple[str, TracedResult]]:
+    """(label, result) of all results in the order of the report."""
+    return [(method.label, result) for method in methods for result in method.results.values()]
+
+
+def entries_of(methods: Iterable[Method], name: str | None = None) -> list[BenchmarkResult]:
+    """Every result of a benchmark, or of all benchmarks, in the order of the report."""
+    entries = (entry for _, result in ordered_results(methods) for entry in result.benchmarks)
+    return [entry for entry in entries if name in (None, entry.name)]
+
+
 def benchmark_sources(methods: Iterable[Method]) -> dict[str, Data]:
     """Name to title, paper, licence, tie rules and digests, of the first result that has it."""
     found: dict[str, Data] = {}
-    for method in methods:
-        for result in method.results.values():
-            for entry in result.benchmarks:
-                found.setdefault(
-                    entry.name,
-                    {
-                        "title": entry.title,
-                        "paper": entry.paper,
-                        "licence": entry.licence,
-                        "ties": sorted({part.tie for part in entry.parts}),
-                        "items_sha256": entry.items_sha256,
-                        "annotations": len(entry.annotation_sha256),
-                        "n": sum(part.scores[0].n for part in entry.parts),
-                        "missing": sum(part.missing for part in entry.parts),
-                    },
-                )
+    for entry in entries_of(methods):
+        found.setdefault(
+            entry.name,
+            {
+                "title": entry.title,
+                "paper": entry.paper,
+                "licence": entry.licence,
+                "ties": sorted({part.tie for part in entry.parts}),
+                "items_sha256": entry.items_sha256,
+                "annotations": len(entry.annotation_sha256),
+                "n": sum(part.scores[0].n for part in entry.parts),
+                "missing": sum(part.missing for part in entry.parts),
+            },
+        )
     return found

@@ -10,10 +10,10 @@ from statistics import fmean
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
-from degla.evaluation.cells import Cell, Method, Row, benchmark_sources
+from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.models import is_floor
-from degla.evaluation.results import TracedResult, load_result
+from degla.evaluation.results import load_result
 from degla.results import BenchmarkResult, Result, Score
 from degla.shelf import BENCHMARKS, did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
@@ -169,17 +169,6 @@ def _seed_name(seed: int | None) -> str:
 
 def _told(methods: Sequence[Method]) -> list[str]:
     return list(dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(methods) for note in told_notes(entry)))
-
-
-def ordered_results(methods: Sequence[Method]) -> list[tuple[str, TracedResult]]:
-    """(label, result) of all results in the order of the report."""
-    return [(method.label, result) for method in methods for result in method.results.values()]
-
-
-def entries_of(methods: Sequence[Method], name: str | None = None) -> list[BenchmarkResult]:
-    """Every result of a benchmark, or of all benchmarks, in the order of the report."""
-    entries = (entry for _, result in ordered_results(methods) for entry in result.benchmarks)
-    return [entry for entry in entries if name in (None, entry.name)]
 
 
 def _group(paths: Sequence[Path]) -> dict[str, Method]:

@@ -18,8 +18,8 @@ from pydantic import Field
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.cells import Row
-from degla.evaluation.comparison import Comparison, entries_of
+from degla.evaluation.cells import Row, entries_of
+from degla.evaluation.comparison import Comparison
 from degla.pages.page import Part, Section
 from degla.pages.table import Column, Table, TableRow
 from degla.pages.words import UNKNOWN, percent

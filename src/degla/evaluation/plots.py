@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from textwrap import fill
 
 from degla.errors import InputError
-from degla.evaluation.cells import Cell, Row
-from degla.evaluation.comparison import Comparison, entries_of
+from degla.evaluation.cells import Cell, Row, entries_of
+from degla.evaluation.comparison import Comparison
 from degla.evaluation.neutral import benchmark_of, members_of
 from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
 from degla.shelf import BENCHMARKS, did_you_mean

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +131,9 @@ def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[s
 
 def count_items(entries: Iterable[Entry]) -> dict[str, int]:
     """A part's name to its number of items: questions, or images where a part is one classification or retrieval."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for entry in entries:
-        size = 1 if isinstance(entry, PairItem) else len(entry.images)
-        counts[entry.part] = counts.get(entry.part, 0) + size
+        counts[entry.part] += 1 if isinstance(entry, PairItem) else len(entry.images)
     return counts
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
-from degla.evaluation.cells import Cell
-from degla.evaluation.comparison import Comparison, compare, ordered_results
+from degla.evaluation.cells import Cell, ordered_results
+from degla.evaluation.comparison import Comparison, compare
 from degla.export.recipe_card import bare_name, data_lines, reproduce_lines, training_lines
 from degla.files import write_text
 from degla.model.integrity import STATE_NAME

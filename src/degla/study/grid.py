@@ -68,11 +68,8 @@ def titled(label: str, replicate: Replicate | None) -> str:
 def file_name(label: str, seed: int | None, replicate: Replicate | None = None) -> str:
     """A label, a replicate and a seed as the stem of a file's name."""
     words = [label] if replicate is None else [label, replicate.title]
-    return f"{'--'.join(_plain_name(word) for word in words)}-{0 if seed is None else seed}"
-
-
-def _plain_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-")
+    plain = (re.sub(r"[^A-Za-z0-9_.+-]+", "-", word).strip("-") for word in words)
+    return f"{'--'.join(plain)}-{seed or 0}"
 
 
 def expand(plan: Plan, *, where: str) -> list[Run]:
