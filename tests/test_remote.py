@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,6 +67,34 @@ def test_an_address_is_known_as_a_path_too() -> None:
     assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (
         "a record asked for it"
     )
+
+
+def test_what_is_remembered_of_a_file_goes_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two changes within one tick of the clock leave the same time; what is as fresh as that is read again."""
+    file, read = tmp_path / "a", []
+
+    @remote.remembered(2)
+    def content(path: Path) -> bytes:
+        read.append(path)
+        return path.read_bytes()
+
+    def write(words: bytes, changed: int) -> None:
+        file.write_bytes(words)
+        os.utime(file, ns=(changed, changed))
+
+    write(b"one", 0)
+    assert content(file) == content(file) == b"one" and len(read) == 1
+    write(b"two", 10**9)
+    assert content(file) == b"two"
+    monkeypatch.setattr(remote, "_TICK", 10**13)
+    now = time.time_ns()
+    write(b"six", now)
+    assert content(file) == b"six"
+    write(b"ten", now)
+    assert content(file) == b"ten"
+    file.unlink()
+    with pytest.raises(InputError, match=r"a: cannot be read: No such file or directory\. Fetch the file again"):
+        content(file)
 
 
 def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

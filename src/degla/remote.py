@@ -27,6 +27,8 @@ PIECE: Final = 8 << 20
 TRIES: Final = 10
 _SECONDS: Final = 60.0
 """How long is tried, at least once."""
+_TICK: Final = 10**8
+"""Nanoseconds, more than any file system's clock stands still."""
 _ADDRESS: Final = re.compile(
     "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+(?P<rest>.+)",
     re.DOTALL,
@@ -119,7 +121,10 @@ def remembered(count: int, *, remedy: str = "Fetch the file again.") -> Callable
 
         @wraps(read)
         def recall(file: Path, *rest: Any) -> Any:
-            return known(file_state(file, remedy=remedy), file, *rest)
+            state = file_state(file, remedy=remedy)
+            # Within one tick of the system's clock a file can be changed twice.
+            fresh = abs(time.time_ns() - state[0]) < _TICK
+            return read(file, *rest) if fresh else known(state, file, *rest)
 
         recall.cache_clear = known.cache_clear  # type: ignore[attr-defined]
         return recall

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for label in ("base", "tuned"):
         one, other = (_made(name, label) for name in ("winoground", "cola"))
         joined = {"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
-        _save(tmp_path, one.model_copy(update=joined))
+        os.utime(_save(tmp_path, one.model_copy(update=joined)), (0, 0))
     read: list[str] = []
     numbers, verdicts = results.read_json, results.read_items
     monkeypatch.setattr(results, "read_json", lambda path, **how: (read.append(path.name), numbers(path, **how))[1])
