@@ -1,4 +1,4 @@
-"""Everything from outside that is JSON, YAML or TOML enters here, and what is opened; plain values leave, or one error.
+"""JSON, YAML, TOML and pickles from outside enter here, and what is opened; plain values leave, or one error.
 
 The parsers of the standard library raise half a dozen kinds of errors (deep nesting, integers of more than 4,300
 digits, bytes that are not UTF-8, ...) and pass what no reader expects (a key twice, NaN, half of a surrogate pair,

@@ -1,4 +1,5 @@
-"""Files at addresses, `s3://bucket/captions.jsonl`, through fsspec: sought, read in part, fetched and put there.
+"""Files at addresses, `s3://bucket/captions.jsonl`, through fsspec: sought, read in part, fetched and put there; and
+what changes with a file, here or there, so that what was read of it can be kept.
 
 A connection that is cut is tried again, from where it was cut. An address may stand wherever a path may; as a `Path` it
 is `s3:/bucket/captions.jsonl`, which `address_of` reads back. Nothing here decides what an address is asked for: a file

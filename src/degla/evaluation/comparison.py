@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -58,7 +58,7 @@ class Comparison:
     baseline: str | None
     headline: tuple[Row, ...]
     rows: tuple[Row, ...]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     floors: tuple[Method, ...] = ()
     told: tuple[str, ...] = ()
     joint: JointScore | None = None
