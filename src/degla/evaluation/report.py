@@ -15,7 +15,6 @@ from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
 from degla.evaluation.results import OtherResultError, load_result
-from degla.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +55,7 @@ def report(
     comparison = compare(results, baseline=baseline)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
-    page = page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb)
-    html, markdown = page.html(), page.markdown()
-    write_text(out, html)
-    write_text(out.with_suffix(".md"), markdown)
+    page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb).write(out)
     return _as_data(comparison, printed, changed)
 
 

@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 from markupsafe import Markup, escape
 
+from degla.files import write_text
 from degla.pages import open_templates
 from degla.pages.plot import PAGE, PHONE, Mark
 from degla.pages.table import html_mark
@@ -247,6 +249,12 @@ class Page:
         text = _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)])
         # A name such as "lr<max>" is no HTML, which viewers would swallow, or run; code is shown as it is.
         return _CODE_OR_TAG.sub(lambda found: found[1] or "\\<", text) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the HTML file, and Markdown beside it with the ending ".md"; raises like `write_text`."""
+        html, markdown = self.html(), self.markdown()
+        write_text(path, html)
+        write_text(path.with_suffix(".md"), markdown)
 
 
 def _part(part: Part | str) -> Part:

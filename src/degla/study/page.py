@@ -67,9 +67,7 @@ def write_all(study: Study, out: Path) -> None:
     """
     write_text(out / "study.json", dump_study(study.record))
     study = Study(load_study(out / "study.json"))
-    page = page_of(study)
-    write_text(out / "study.html", page.html())
-    write_text(out / "study.md", page.markdown())
+    page_of(study).write(out / "study.html")
     write_text(out / "frontier.svg", standing_alone(picture_of(study)) + "\n")
 
 

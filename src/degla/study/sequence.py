@@ -126,9 +126,7 @@ def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: s
 
 def _write(found: Sequences, out: Path, *, command: str) -> None:
     write_json(out / "continual.json", as_data(found, command=command), indent=1)
-    page = page_of(found, command=command)
-    write_text(out / "continual.html", page.html())
-    write_text(out / "continual.md", page.markdown())
+    page_of(found, command=command).write(out / "continual.html")
     write_text(out / "continual.svg", standing_alone(draw_sequence(found)) + "\n")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
-from degla.files import sha256_of, whole_file, write_text
+from degla.files import sha256_of, whole_file
 from degla.locks import lock
 from degla.pages.page import Figure
 from degla.parse import read_bytes
@@ -86,9 +86,8 @@ def run_system(
                     record = record.model_copy(update={"cases": tuple(done.values())})
                     save_record(record, out)
                 advance(1)
-        page = page_of(system, record, figures=_figures(system, settings, cases, source=source))
-        write_text(out / "system.html", page.html())
-        write_text(out / "system.md", page.markdown())
+        figures = _figures(system, settings, cases, source=source)
+        page_of(system, record, figures=figures).write(out / "system.html")
     return record
 
 

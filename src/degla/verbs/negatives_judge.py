@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import spare_inputs, write_json
@@ -112,6 +112,5 @@ def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
-    found: dict[str, Any] = dict(read_manifest(given.file) or {})
-    found["judged"] = [*found.get("judged", []), *names]
-    write_json(manifest_path(given.out), found)
+    found = read_manifest(given.file) or {}
+    write_json(manifest_path(given.out), {**found, "judged": [*found.get("judged", []), *names]})
