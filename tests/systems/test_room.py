@@ -163,12 +163,14 @@ def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.txt").write_text("one")
     settings = _Settings(data=("mine", "plain"))
-    assert _run(tmp_path / "out", settings=settings, seeds=1).digests.keys() == {"mine"}
+    assert _run(tmp_path / "mine/out", settings=settings, seeds=1).digests.keys() == {"mine"}
     (tmp_path / "plain/train.txt").write_text("two")
-    _run(tmp_path / "out", settings=settings, seeds=1)
+    _run(tmp_path / "mine/out", settings=settings, seeds=1)
+    _run(tmp_path, settings=settings, seeds=1)
     (tmp_path / "mine/train.txt").rename(tmp_path / "mine/test.txt")
-    with pytest.raises(InputError, match="mine was other data then; choose another --out"):
-        _run(tmp_path / "out", settings=settings, seeds=1)
+    for out in (tmp_path / "mine/out", tmp_path):
+        with pytest.raises(InputError, match="mine was other data then; choose another --out"):
+            _run(out, settings=settings, seeds=1)
 
 
 def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
-from degla.files import sha256_of, whole_file
+from degla.files import sha256_of, sha256_of_files, whole_file
 from degla.locks import lock
 from degla.pages.page import Figure
 from degla.parse import read_bytes
@@ -168,11 +168,20 @@ def _check_folders(data: Iterable[str]) -> None:
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
     """The record with the digests of these files and folders; one that has changed since it was measured is refused."""
-    found = {name: sha256_of(Path(name)) for name in data if Path(name).exists()}
+    found = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
             raise InputError(f"{out / FILE}: {name} was other data then; choose another --out, or delete the folder.")
     return record.model_copy(update={"digests": record.digests | found})
+
+
+def _digest_of(data: Path, out: Path) -> str:
+    """Of a file, or of a folder's files but for those that lie in `out`, which may be in it."""
+    if data.is_file():
+        return sha256_of(data)
+    root, own = data.resolve(), out.resolve()
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return sha256_of_files([file for file in files if root not in own.parents or own not in file.parents], root)
 
 
 def _model_file(folder: Path, case: Case) -> Path:
