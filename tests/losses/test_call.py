@@ -15,7 +15,16 @@ from torch import Tensor
 import degla.losses
 from degla.errors import InputError
 from degla.inputs import INPUTS, LossTensors
-from degla.losses import Contrastive, CrossModalRank, ImageGrounded, Objective, RawDistillation, SelfDistillation
+from degla.losses import (
+    Contrastive,
+    CrossModalRank,
+    Embeddings,
+    ImageGrounded,
+    Objective,
+    RawDistillation,
+    SelfDistillation,
+    SigmoidContrastive,
+)
 from degla.losses.core import Processes, StatefulLoss, Target
 from degla.losses.core.objective import loss_class, losses_by_name
 from degla.shelf import LOSSES
@@ -104,12 +113,38 @@ def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything
     torch.testing.assert_close(loss.detach(), exact, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> None:
+    """open_clip's loop and the Trainer of transformers call the loss where the model is called; some go back there."""
+    term, case = loss_class(name)(), make_case(4, 3, mask="all", seed=77).to(torch.float32)
+    seen = case.given["evidence_seen"].float()
+    wanted = called(term, case, evidence_seen=seen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = called(term, case, evidence_seen=seen)
+        total, _ = Objective({name: term}, rules=RULES)(**tensors_of(case) | {"evidence_seen": seen})
+        gradients(found, case.leaves)
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+    if not isinstance(term, StatefulLoss):  # Those begin with another memory.
+        assert torch.equal(total, term.weight * wanted)
+    due = gradients(wanted, case.leaves)
+    for leaf, value in gradients(found, case.leaves).items():
+        assert torch.equal(value, due[leaf]), leaf
+
+
+def test_a_loss_of_a_model_with_a_bias_can_be_compiled() -> None:
+    term, case = SigmoidContrastive(negative_scope="none"), make_case(3, 0, seed=78)
+    student = Embeddings.of({name: each.detach() for name, each in case.student().tensors().items()})
+    found = torch.compile(lambda: term.value(student, Target(), Processes()), backend="aot_eager")()
+    torch.testing.assert_close(found, term.value(student, Target(), Processes()))
+
+
 @pytest.mark.parametrize("term", EVERY, ids=describe)
 def test_numbers_may_be_whole_and_types_may_differ(term: Any) -> None:
     case = make_case(3, 2, seed=74)
     wanted = called(term, case, scale=7.0, bias=-3.0)
     single = {name: value.float() for name, value in tensors_of(case).items() if name in ("image", "teacher_image")}
-    for found in (called(term, case, scale=7, bias=-3), called(term, case, scale=7, bias=-3, **single)):
+    one = torch.tensor([7.0])  # As transformers' SigLIP has it.
+    for found in (called(term, case, scale=7, bias=-3), called(term, case, scale=one, bias=-3, **single)):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
         assert found.dtype == torch.float64
         gradients(found, case.leaves)
@@ -141,6 +176,11 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
         ({"valid": torch.ones(4, 2, dtype=torch.bool)}, r"valid has shape \[4, 2\], but K is 3 in negative"),
         ({"negative": torch.zeros(12, 5)}, r"negative has shape \[12, 1, 5\], but B is 4"),
         ({"image": torch.zeros(4)}, r"image has shape \[4\]; it must be \[B, D\]"),
+        ({"image": torch.zeros(4, 5).numpy()}, r"image is a ndarray; it must be a tensor of floating point numbers\."),
+        ({"caption": torch.ones(4, 5).int()}, r"caption is a tensor of torch\.int32; it must be .* floating point"),
+        ({"valid": torch.ones(4, 3).long()}, r"ImageGrounded: valid is a tensor of torch\.int64; .* of bool\."),
+        ({"rule": [[0] * 3] * 4}, r"rule is a list; it must be a tensor of numbers\."),
+        ({"scale": torch.ones(2)}, r"scale has shape \[2\]; it must be \[\]"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], told: str) -> None:

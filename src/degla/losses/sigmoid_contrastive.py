@@ -11,6 +11,7 @@ from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, false_pairs_of_all, pair_logits, true_pair
+from degla.losses.core.partition import own_place
 from degla.ranges import Factor
 
 
@@ -56,7 +57,7 @@ class SigmoidContrastive(Loss):
                 theirs = everyone[source * pairs : (source + 1) * pairs]
                 left[:, :pairs] = student.group[rows, None] == theirs[None, :]
             if source == processes.rank:
-                left[:, rows].fill_diagonal_(True)
+                left |= own_place(rows, texts)
             return left
 
         losses = own + false_pairs_of_all(student, texts, weight=weight, left_out=left_out, processes=processes)

@@ -129,7 +129,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
         processes: that share the batch.
 
     Raises:
-        InputError: a tensor is missing or unknown, or shapes do not fit together.
+        InputError: a tensor is missing or unknown, of a wrong type, or shapes do not fit together.
     """
     given: dict[str, Any] = dict(tensors)
     unknown = sorted(given.keys() - INPUTS.keys())
@@ -137,6 +137,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
         hint = did_you_mean(unknown[0], INPUTS)
         raise InputError(f"{wanted.name}: unknown tensor {unknown[0]!r}. Known: {', '.join(INPUTS)}.{hint}")
     given = {name: value for name, value in given.items() if value is not None}
+    _check_types(given, wanted.name)
     for name, value in given.items():
         # One negative or positive a caption, without its axis.
         if INPUTS[name].kind in ("text", "teacher") and len(INPUTS[name].shape) == 3 and value.ndim == 2:
@@ -187,7 +188,8 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
     if not negatives and teacher is not None:
         given.setdefault("teacher_negative", teacher.new_zeros(rows, 0, teacher.shape[-1]))
     for name in [name for name in given if INPUTS[name].kind == "model"]:
-        given[name] = torch.as_tensor(given[name], device=device)
+        # transformers' SigLIP has one number in a list of one.
+        given[name] = torch.as_tensor(given[name], device=device).squeeze()
 
 
 def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
@@ -199,6 +201,21 @@ def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
     if missing:
         shapes = ", ".join(f"{name} [{', '.join(INPUTS[name].shape)}]".replace(" []", "") for name in missing)
         raise InputError(f"{wanted.name}: missing {shapes}.")
+
+
+def _check_types(given: Mapping[str, Any], name: str) -> None:
+    """Masks are of bool, embeddings of floating point numbers; what is one number of the model may be no tensor."""
+    for entry, value in given.items():
+        kind, tensor = INPUTS[entry].kind, isinstance(value, Tensor)
+        if entry.endswith("valid"):
+            wanted, right = "bool", tensor and value.dtype == torch.bool
+        elif kind in ("value", "model"):
+            wanted, right = "numbers", tensor or kind == "model"
+        else:
+            wanted, right = "floating point numbers", tensor and value.is_floating_point()
+        if not right:
+            found = f"a tensor of {value.dtype}" if tensor else f"a {type(value).__name__}"
+            raise InputError(f"{name}: {entry} is {found}; it must be a tensor of {wanted}.")
 
 
 def _check_shapes(given: Mapping[str, Any], name: str) -> None:

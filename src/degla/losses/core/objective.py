@@ -14,6 +14,7 @@ from torch import Tensor
 from degla.errors import InputError
 from degla.inputs import LossTensors, check_reads, with_sources
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
+from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
 from degla.ranges import Checked, Factor
 from degla.shelf import LOSSES, class_name, did_you_mean
@@ -69,7 +70,9 @@ class Loss(AnyLoss, section="objective"):
             InputError: a tensor that this loss reads is missing, or shapes do not fit together.
         """
         processes = Processes.current()
-        return self.value(*embeddings_of(tensors, self.wanted(), processes), processes)
+        student, teacher = embeddings_of(tensors, self.wanted(), processes)
+        with outside_autocast(student.image):
+            return self.value(student, teacher, processes)
 
     @abstractmethod
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
@@ -94,7 +97,9 @@ class StatefulLoss(AnyLoss, section="objective"):
             InputError: a tensor that this loss reads is missing, or shapes do not fit together.
         """
         processes = Processes.current()
-        return self.value(*embeddings_of(tensors, self.wanted(), processes), processes, memory)
+        student, teacher = embeddings_of(tensors, self.wanted(), processes)
+        with outside_autocast(student.image):
+            return self.value(student, teacher, processes, memory)
 
     @abstractmethod
     def start(self, rules: int) -> Tensor:
@@ -184,7 +189,9 @@ class Objective:
         width = any(loss.same_width for loss in self.active.values())
         wanted = Wanted("Objective", self.needs, self.reads, texts=self.reads_texts, scale=scale, same_width=width)
         processes = Processes.current()
-        return self.value(*embeddings_of(tensors, wanted, processes), processes)
+        student, teacher = embeddings_of(tensors, wanted, processes)
+        with outside_autocast(student.image):
+            return self.value(student, teacher, processes)
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from degla.losses.core.embeddings import Embeddings
-from degla.losses.core.partition import BLOCK_LOGITS
+from degla.losses.core.partition import BLOCK_LOGITS, outside_autocast
 from degla.losses.core.processes import Processes
 
 LeftOut = Callable[[slice, int], Bool[Tensor, "rows texts"]]
@@ -106,18 +106,19 @@ class _FalsePairs(torch.autograd.Function):
         images, texts, scale, bias = ctx.saved_tensors
         visits: _Visits = ctx.visits
         to_images, to_texts, to_scale, to_bias = (torch.zeros_like(each) for each in ctx.saved_tensors)
-        for source, their, weight in visits.texts(texts):
-            to_their = torch.zeros_like(their)
-            for rows in visits.blocks:
-                shares = torch.sigmoid(scale * images[rows] @ their.T + bias)
-                shares = shares.mul_(weight).mul_(gradient[rows, None])
-                shares.masked_fill_(visits.left_out(rows, source), 0.0)
-                unscaled = shares @ their
-                to_images[rows] += scale * unscaled
-                to_their.addmm_(shares.T, scale * images[rows])
-                to_scale += (unscaled * images[rows]).sum()
-                to_bias += shares.sum()
-            to_their = visits.processes.sum_at(to_their, source)
-            if source == visits.processes.rank:
-                to_texts = to_their
+        with outside_autocast(images):
+            for source, their, weight in visits.texts(texts):
+                to_their = torch.zeros_like(their)
+                for rows in visits.blocks:
+                    shares = torch.sigmoid(scale * images[rows] @ their.T + bias)
+                    shares = shares.mul_(weight).mul_(gradient[rows, None])
+                    shares.masked_fill_(visits.left_out(rows, source), 0.0)
+                    unscaled = shares @ their
+                    to_images[rows] += scale * unscaled
+                    to_their.addmm_(shares.T, scale * images[rows])
+                    to_scale += (unscaled * images[rows]).sum()
+                    to_bias += shares.sum()
+                to_their = visits.processes.sum_at(to_their, source)
+                if source == visits.processes.rank:
+                    to_texts = to_their
         return to_images, to_texts, to_scale, to_bias, None

@@ -15,6 +15,14 @@ BLOCK_LOGITS = 2**21
 Absent = Callable[[slice], Bool[Tensor, "rows candidates"]]
 
 
+def outside_autocast(like: Tensor) -> torch.autocast:
+    """A block in the precision of its tensors, whatever the training loop around it computes the model in.
+
+    In bfloat16 a logit of 100 is off by up to a quarter.
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def log_partition(
     queries: Float[Tensor, "batch dim"],
     candidates: Float[Tensor, "candidates dim"],
@@ -84,15 +92,16 @@ class _LogPartition(torch.autograd.Function):
         to_scale = torch.zeros_like(scale)
         # A row without any candidate is -inf; its shares are 0, not -inf less -inf.
         shift = torch.where(torch.isinf(whole), torch.zeros_like(whole), whole)
-        for rows in ctx.blocks:
-            shares = _logits(queries[rows], candidates, scale, ctx.absent, rows)
-            shares = shares.sub_(shift[rows, None]).exp_().mul_(gradient[rows, None])
-            if ctx.target is not None:
-                shares.scatter_add_(1, ctx.target[rows, None], -gradient[rows, None])
-            unscaled = shares @ candidates
-            to_queries[rows] = scale * unscaled
-            to_candidates.addmm_(shares.T, scale * queries[rows])
-            to_scale += (unscaled * queries[rows]).sum()
+        with outside_autocast(queries):
+            for rows in ctx.blocks:
+                shares = _logits(queries[rows], candidates, scale, ctx.absent, rows)
+                shares = shares.sub_(shift[rows, None]).exp_().mul_(gradient[rows, None])
+                if ctx.target is not None:
+                    shares.scatter_add_(1, ctx.target[rows, None], -gradient[rows, None])
+                unscaled = shares @ candidates
+                to_queries[rows] = scale * unscaled
+                to_candidates.addmm_(shares.T, scale * queries[rows])
+                to_scale += (unscaled * queries[rows]).sum()
         return to_queries, to_candidates, to_scale, None, None, None
 
 
