@@ -38,7 +38,8 @@ def test_what_is_public_is_there_and_documented() -> None:
 
 def test_importing_it_and_making_negatives_needs_no_torch() -> None:
     code = (
-        "import sys, degla; dir(degla); assert 'torch' not in sys.modules; sys.modules['torch'] = None;"
+        "import sys, degla; dir(degla); degla.losses, degla.errors.InputError; assert 'torch' not in sys.modules;"
+        "sys.modules['torch'] = None;"
         "assert degla.generate_negatives(['a black dog chases a white cat'])[0]"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -68,6 +69,10 @@ def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> N
     torch.testing.assert_close(rows[:1], load_encoder(str(tiny_model)).encode_images(model.transform(picture)[None]))
     with Image.open(tmp_path / "turned.png") as opened:
         torch.testing.assert_close(degla.encode_images(model, [opened]), rows[:1])
+
+    halved = degla.encode_images(degla.load_model(str(tiny_model)).half(), [picture])  # type: ignore[attr-defined]
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, rows[:1], rtol=0, atol=2e-2)
 
     texts = degla.encode_captions(model, CAPTIONS, batch_size=4)
     assert texts.shape == (len(CAPTIONS), 16)
@@ -114,6 +119,9 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "caption 2: field 'text'": lambda: degla.generate_negatives(["a", ""]),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
         "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
+        "load_model: a model has a name or a path; this is of type NoneType": lambda: degla.load_model(None),  # type: ignore[arg-type]
+        "encode_captions: None is one NoneType; give a list": lambda: degla.encode_captions(model, None),  # type: ignore[arg-type]
+        "is no configuration; give a recipe's name, or what": lambda: degla.train(negclip),  # type: ignore[arg-type]
         "unknown recipe 'dgla'": lambda: degla.train("dgla"),
         "no captions: give --data.captions": lambda: degla.train("degla"),
         "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),
@@ -159,7 +167,8 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
     fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
               "data.negatives": tiny_pairs["negatives"], "data.negatives_per_caption": 1, "train.batch_size": 4,
               "train.steps": 1, "optim.lr": 1e-3, "tracking.progress": False}  # fmt: skip
-    outcome = degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
+    with torch.inference_mode():  # As a notebook may have it.
+        outcome = degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
     again = degla.train(negclip(), {**fields, "out": tmp_path / "second"})
     assert outcome.finished and outcome.step == 1
     first, second, start = (load_encoder(str(path)).fingerprint for path in (outcome.folder, again.folder, tiny_model))

@@ -6,17 +6,19 @@
     images = degla.encode_images(model, ["cat.jpg"])
     captions = degla.encode_captions(model, ["a cat", "a dog"])
 
-`degla.losses` holds the losses; each module of `degla.recipes` holds one recipe. Importing the package imports no
-torch.
+`degla.losses` holds the losses, `degla.errors` what is raised; each module of `degla.recipes` holds one recipe.
+Importing the package imports no torch.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from degla.version import __version__
 
 if TYPE_CHECKING:
+    from degla import errors, losses
     from degla.api import (
         encode_captions,
         encode_images,
@@ -33,9 +35,11 @@ __all__ = [
     "__version__",
     "encode_captions",
     "encode_images",
+    "errors",
     "evaluate",
     "generate_negatives",
     "load_model",
+    "losses",
     "read_captions",
     "report",
     "train",
@@ -47,6 +51,8 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("errors", "losses"):
+        return importlib.import_module(f"degla.{name}")
     from degla import api
 
     return getattr(api, name)

@@ -200,7 +200,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     """Fine-tune a model, as `degla train` does.
 
     Args:
-        config: name of a recipe, or a configuration, for example `degla.recipes.degla.degla()`.
+        config: name of a recipe, or a configuration, as the function in each module of `degla.recipes` makes one.
         fields: what to change in it, by dotted names as on the command line: `{"data.captions": "captions.jsonl",
             "data.images": "images", "out": "runs/first", "optim.lr": 1e-5}`.
         resume: go on from the newest checkpoint in `out`, exactly as if the run had never stopped; what is given must
@@ -214,10 +214,12 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         DeglaError: the loss stopped being finite, or the disk is full.
     """
     from degla.config.fields import change, check_unchanged, read_config
-    from degla.config.run import recipe_config
+    from degla.config.run import TrainConfig, recipe_config
     from degla.training.loop import train
 
     start = recipe_config(config) if isinstance(config, str) else config
+    if not isinstance(start, TrainConfig):
+        raise InputError(f"train: {config!r} is no configuration; give a recipe's name, or what its function returns.")
     wanted = change(start, fields or {}, where="train")
     if resume and wanted.out is not None:
         check_unchanged(read_config(wanted.out), wanted)
@@ -298,6 +300,8 @@ def _named(model: str | Path) -> str:
     """A model's name, where it may be a path, as `train` gives its checkpoint."""
     from degla.remote import told
 
+    if not isinstance(model, str | Path):
+        raise InputError(f"load_model: a model has a name or a path; this is of type {type(model).__name__}.")
     return told(model) if isinstance(model, Path) else model
 
 
@@ -325,7 +329,7 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
     Raises:
         InputError: one text or other value alone, which would be read letter by letter, or a value of another kind.
     """
-    if isinstance(values, (str, *kinds)):
+    if isinstance(values, (str, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
         raise InputError(f"{what}: {values!r} is one {type(values).__name__}; give a list.")
     found = list(values)
     for number, value in enumerate(found, 1):

@@ -158,3 +158,8 @@ def test_two_objectives_share_no_memory() -> None:
     first.value(case.student(), Target(), ONE)
     assert any(first.memory["cross_modal_rank"].tolist())
     assert not any(second.memory["cross_modal_rank"].tolist())
+
+
+def test_a_class_in_place_of_a_loss_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"Objective: 'near' is the class TextPull; give TextPull\(\)\."):
+        Objective({"near": TextPull})  # type: ignore[dict-item]

@@ -62,6 +62,7 @@ class TrainResult:
     best: Path | None = None
 
 
+@torch.inference_mode(False)  # A notebook may have switched gradients off for its own work.
 def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 

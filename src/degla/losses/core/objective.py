@@ -144,10 +144,13 @@ class Objective:
         rules: number of rules whose negatives can occur, for losses with a memory for each rule.
 
     Raises:
-        InputError: every loss has weight 0.
+        InputError: every loss has weight 0, or one is a class.
     """
 
     def __init__(self, losses: Mapping[str, AnyLoss], *, rules: int = 1) -> None:
+        for name, loss in losses.items():
+            if isinstance(loss, type):
+                raise InputError(f"Objective: {name!r} is the class {loss.__name__}; give {loss.__name__}().")
         self.active = {name: loss for name, loss in losses.items() if loss.weight > 0}
         if not self.active:
             raise InputError("every loss of the objective has weight 0; give at least one a positive weight.")
