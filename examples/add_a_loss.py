@@ -23,6 +23,7 @@ class MyMargin(Loss):
 
     weight: float = 1.0
     margin: float = 0.2
+    scaled = False  # Cosines, without the model's scale.
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
         right = (student.image * student.caption).sum(-1, keepdim=True)
@@ -41,6 +42,7 @@ class MyParaphrase(Loss):
     """Pull each paraphrase to its caption: mean over valid pairs of 1 - <t, p>."""
 
     weight: float = 1.0
+    scaled = False
     reads = frozenset({"paraphrase"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
@@ -49,7 +51,7 @@ class MyParaphrase(Loss):
 
 
 image, caption, negative = torch.randn(8, 16), torch.randn(8, 16), torch.randn(8, 3, 16)
-alone = MyMargin(margin=0.5)(image=image, caption=caption, negative=negative, scale=1.0)
+alone = MyMargin(margin=0.5)(image=image, caption=caption, negative=negative)
 
 v, t, n = normalize(image, dim=-1), normalize(caption, dim=-1), normalize(negative, dim=-1)
 by_hand = torch.relu(0.5 + (v[:, None] * n).sum(-1) - (v * t).sum(-1, keepdim=True)).mean()

@@ -1,7 +1,8 @@
 """Losses of degla in open_clip's own training loop (`open_clip_train`): each caption travels with its negatives.
 
-open_clip hands the towers' features to a loss by name. Texts are given as B captions followed by B * K negatives; the
-loss below takes them apart again. Nothing else of the loop changes.
+open_clip hands the towers' features to a loss by name. Texts are given row by row, each caption before its K negatives:
+so they stay together also where open_clip joins batches (`--accum-freq`). The loss below takes them apart again. Nothing
+else of the loop changes: it clamps the scale itself, and its own `main` keeps weight decay off scale, biases and norms.
 """
 
 import tempfile
@@ -30,9 +31,8 @@ class WithNegatives(torch.nn.Module):
         self.objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 
     def forward(self, image_features, text_features, logit_scale, output_dict=False, **_):
-        rows = len(image_features)
-        caption, negative = text_features[:rows], text_features[rows:].unflatten(0, (rows, K))
-        loss, _ = self.objective(image=image_features, caption=caption, negative=negative, scale=logit_scale)
+        text = text_features.unflatten(0, (len(image_features), 1 + K))
+        loss, _ = self.objective(image=image_features, caption=text[:, 0], negative=text[:, 1:], scale=logit_scale)
         return {"with_negatives": loss} if output_dict else loss
 
 
@@ -55,8 +55,7 @@ class Batches:
         for start in (0, 8):
             part = usable[start : start + 8]
             images = torch.stack([transform(Image.open(pairs.images / row.image)) for row, _ in part])
-            captions, negatives = [row.text for row, _ in part], [text for _, texts in part for text in texts]
-            yield images, tokenizer(captions + negatives)
+            yield images, tokenizer([text for row, negatives in part for text in (row.text, *negatives)])
 
 
 args = Namespace(
@@ -65,7 +64,7 @@ args = Namespace(
     save_logs=False,
 )  # fmt: skip
 data = {"train": SimpleNamespace(dataloader=Batches(), set_epoch=lambda epoch: None)}
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
 before = model.logit_scale.item()
 train_one_epoch(model, data, WithNegatives(), 0, optimizer, None, None, None, args)
 print(f"open_clip trained 2 steps; logit_scale {before:.4f} -> {model.logit_scale.item():.4f}")

@@ -1,5 +1,6 @@
 """Losses of degla in your own training loop: fine-tune the embedded model on a handful of captions with negatives."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -16,8 +17,8 @@ rows = list(degla.read_captions(pairs.captions))
 texts = [row.text for row in rows]
 negatives = [[made.text for made in found] for found in degla.generate_negatives(texts)]
 
-model = degla.load_model("world")
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+model = degla.load_model("world").train()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)  # With decay, leave out the scale.
 objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 K = 4
 
@@ -37,4 +38,6 @@ for step in range(4):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    with torch.no_grad():  # As CLIP was trained: the scale stays between 1 and 100.
+        model.clip.logit_scale.clamp_(0, math.log(100))
     print(f"step {step}: loss {loss:.3f}", {name: round(value.item(), 3) for name, value in values.items()})

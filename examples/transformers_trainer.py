@@ -4,6 +4,7 @@ The model here is a small CLIP with random weights, so that the script needs no 
 `CLIPModel.from_pretrained("openai/clip-vit-base-patch32")` and its processor in its place.
 """
 
+import math
 import tempfile
 
 import torch
@@ -20,6 +21,9 @@ class NegativesTrainer(Trainer):
     objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
+        # As CLIP was trained: the scale stays between 1 and 100. `model` may be wrapped for several processes.
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(100))
         negatives = inputs["negative_ids"].flatten(0, 1)
         texts = torch.cat([inputs["input_ids"], negatives])
         outputs = model(input_ids=texts, pixel_values=inputs["pixel_values"])
@@ -28,7 +32,7 @@ class NegativesTrainer(Trainer):
             image=outputs.image_embeds,
             caption=outputs.text_embeds[:rows],
             negative=outputs.text_embeds[rows:].unflatten(0, (rows, K)),
-            scale=model.logit_scale.exp(),
+            scale=self.model.logit_scale.exp(),
         )
         return (loss, outputs) if return_outputs else loss
 

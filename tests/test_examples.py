@@ -7,11 +7,14 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from degla.inputs import INPUTS
+from degla.losses import Contrastive, ImageGrounded
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHOWS = {
@@ -40,8 +43,24 @@ def test_it_runs(
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with patch.dict(INPUTS):  # One of them adds what its loss reads.
-        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        found = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert re.search(SHOWS[name], capsys.readouterr().out)
+    if name == "open_clip_loop":
+        check_joined_batches(found)
+
+
+def check_joined_batches(example: dict[str, Any]) -> None:
+    """With `--accum-freq` the loop puts the features of several batches one behind the other."""
+    loader = list(example["Batches"]())
+    with torch.no_grad():
+        outputs = [example["model"](*batch) for batch in loader]
+        image, text = (torch.cat([each[f"{kind}_features"] for each in outputs]) for kind in ("image", "text"))
+        found = example["WithNegatives"]()(image, text, outputs[0]["logit_scale"])
+        rows = text.unflatten(0, (len(image), -1))
+        said = example["tokenizer"]([row.text for row, _ in example["usable"][:16]])
+        torch.testing.assert_close(rows[:, 0], example["model"].encode_text(said, normalize=True))
+        given = {"image": image, "caption": rows[:, 0], "negative": rows[:, 1:], "scale": outputs[0]["logit_scale"]}
+        torch.testing.assert_close(found, Contrastive()(**given) + 0.5 * ImageGrounded()(**given))
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
