@@ -100,6 +100,13 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "image 1 cannot be read: it has no pixels": lambda: degla.encode_images(model, [Image.new("RGB", (0, 0))]),
         "image 1 is damaged or cut off: Operation on closed image": lambda: degla.encode_images(model, [closed]),
         "'world' is the name of a model": lambda: degla.encode_images("world", [closed]),  # type: ignore[arg-type]
+        "encode_captions: CLIP is no model of load_model": lambda: degla.encode_captions(model.clip, ["a"]),  # type: ignore[attr-defined]
+        "evaluate: NoneType is no model of load_model": lambda: degla.evaluate(None, ["own"], tmp_path),  # type: ignore[arg-type]
+        "its weights are of torch.float16; take it in float32": lambda: degla.evaluate(
+            degla.load_model(str(tiny_model)).half(),
+            ["zeroshot"],
+            write_classes(tmp_path / "data", images=1),  # type: ignore[attr-defined]
+        ),
         "rules: 'swap_nouns' is one str": lambda: degla.generate_negatives(["a"], rules="swap_nouns"),
         "rules must be named, each once; got none": lambda: degla.generate_negatives(["a"], rules=[]),
         r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),

@@ -47,15 +47,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("errors", "losses"):
-        return importlib.import_module(f"degla.{name}")
-    from degla import api
+if not TYPE_CHECKING:  # Which else could tell no misspelt name.
 
-    return getattr(api, name)
+    def __getattr__(name: str) -> Any:
+        """Import what is asked for when it is asked for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in ("errors", "losses"):
+            return importlib.import_module(f"degla.{name}")
+        from degla import api
+
+        return getattr(api, name)
 
 
 def __dir__() -> list[str]:

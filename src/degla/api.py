@@ -36,6 +36,10 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
             this package.
         device: where its parameters go.
 
+    Returns:
+        What embeds images and texts. All but floors, ONNX graphs and what open_clip has no form of are a
+        `degla.model.encoder.Encoder`: a torch module, with the `scale` that losses read.
+
     Raises:
         InputError: there is no such model, or its files do not fit together.
     """
@@ -70,7 +74,7 @@ def encode_images(
         subject = Subject(f"image {image}", if_damaged="Replace the file.")
         return decode(read_file(Path(image), subject), subject)
 
-    _refuse_name(model, "encode_images")
+    _refuse_other(model, "encode_images")
     numbered_images = list(enumerate(_listed(images, "encode_images", str, Path, Image), 1))
     rows = []
     with torch.inference_mode():
@@ -97,7 +101,7 @@ def encode_captions(
     """
     import torch
 
-    _refuse_name(model, "encode_captions")
+    _refuse_other(model, "encode_captions")
     rows = []
     with torch.inference_mode():
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
@@ -260,6 +264,8 @@ def evaluate(
 
     if out is not None:
         check_result_name(Path(out))
+    if not isinstance(model, str | Path):
+        _refuse_other(model, "evaluate")
     benchmarks = _listed(benchmarks, "evaluate: benchmarks", str)
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
@@ -339,7 +345,11 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
     return found
 
 
-def _refuse_name(model: object, function: str) -> None:
-    """Raise InputError where a model's name was given in place of the model."""
+def _refuse_other(model: object, function: str) -> None:
+    """Raise InputError where a model's name, or a model of another library, was given in place of the model."""
     if isinstance(model, str | Path):
         raise InputError(f"{function}: {str(model)!r} is the name of a model; give what load_model makes of it.")
+    if not hasattr(model, "tokenize"):
+        raise InputError(
+            f"{function}: {type(model).__name__} is no model of load_model; give what that makes of a name."
+        )

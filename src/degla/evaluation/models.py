@@ -280,7 +280,8 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
     So is one that training left in another: what validation compares is of one precision.
 
     Raises:
-        InputError: the model is not PyTorch's, and its precision is that of its file.
+        InputError: the model is not PyTorch's, and its precision is that of its file; or its weights are of another
+            type than float32, which no provenance would say.
     """
     if not takes_precision(model):
         if precision != "fp32" and not isinstance(model, Floor):
@@ -291,6 +292,8 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
         yield
         return
     network: Any = model
+    if (kind := str(network.clip.logit_scale.dtype)) != "torch.float32":
+        raise InputError(f"{model.name}: its weights are of {kind}; take it in float32, and a precision as an option.")
     before, network.precision = network.precision, precision
     try:
         yield
