@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import degla.losses
 from degla.errors import InputError
 from degla.inputs import INPUTS, LossTensors
 from degla.losses import (
+    ConceptSigmoid,
     Contrastive,
     CrossModalRank,
     Embeddings,
@@ -26,6 +28,7 @@ from degla.losses import (
     SigmoidContrastive,
 )
 from degla.losses.core import Processes, StatefulLoss, Target
+from degla.losses.core.embeddings import embeddings_of
 from degla.losses.core.objective import loss_class, losses_by_name
 from degla.shelf import LOSSES
 
@@ -99,6 +102,21 @@ def test_what_is_left_out_has_a_default() -> None:
     assert none.item() == pytest.approx(0, abs=1e-12)
     raw = RawDistillation()(image=2 * image, teacher_image=image)
     torch.testing.assert_close(raw, image.square().sum(-1).mean())
+
+
+def test_numbers_of_texts_that_are_left_out_differ_in_all_processes() -> None:
+    """A process has as many places for phrases as its own batch needs."""
+    numbers = []
+    for rank, places in enumerate((3, 2, 1)):
+        given: LossTensors = {
+            "image": torch.ones(4, 5),
+            "caption": torch.ones(4, 5),
+            "concept": torch.ones(4, places, 5),
+        }
+        wanted = dataclasses.replace(ConceptSigmoid.wanted(), scale=False, reads=frozenset({"concept"}))
+        student, _ = embeddings_of(given, wanted, Processes(count=3, rank=rank))
+        numbers += student.require("concept_group").flatten().tolist()
+    assert len(numbers) == len(set(numbers)) == 24
 
 
 def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything() -> None:

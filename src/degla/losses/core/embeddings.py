@@ -179,7 +179,9 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
             given.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
     for part in ("unit", "concept"):
         if part in given:
-            given.setdefault(f"{part}_group", processes.places(given[part].flatten(0, 1)).view(given[part].shape[:2]))
+            # Processes have as many rows, and each its own number of places in them.
+            column = rows * processes.count * torch.arange(given[part].shape[1], device=device)
+            given.setdefault(f"{part}_group", processes.places(image)[:, None] + column)
     for part in ("raw_image", "teacher_raw_image"):
         whole = part.replace("raw_", "")
         if whole in given:

@@ -61,7 +61,9 @@ class Loss(AnyLoss, section="objective"):
     """
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> LossValue:
-        """The loss of a batch, before its weight: the mean over the pairs of all processes.
+        """The loss of a batch, before its weight: the mean over the pairs.
+
+        Of several processes each has the share of its own pairs; the average of these is the mean over all.
 
         Args:
             tensors: by name, as in `LossTensors`.
