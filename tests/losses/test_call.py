@@ -149,6 +149,12 @@ def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> No
         assert torch.equal(value, due[leaf]), leaf
 
 
+def test_shapes_can_be_followed_without_numbers() -> None:
+    rows, scale = torch.zeros(4, 5, device="meta", requires_grad=True), torch.tensor(1.0, device="meta")
+    Contrastive()(image=rows, caption=rows, negative=rows, scale=scale).backward()
+    assert rows.grad is not None and rows.grad.shape == rows.shape
+
+
 def test_a_loss_of_a_model_with_a_bias_can_be_compiled() -> None:
     term, case = SigmoidContrastive(negative_scope="none"), make_case(3, 0, seed=78)
     student = Embeddings.of({name: each.detach() for name, each in case.student().tensors().items()})

@@ -20,7 +20,7 @@ def outside_autocast(like: Tensor) -> torch.autocast:
 
     In bfloat16 a logit of 100 is off by up to a quarter.
     """
-    return torch.autocast(like.device.type, enabled=False)
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
 
 
 def log_partition(
