@@ -46,6 +46,13 @@ def test_rows_in_half_precision_are_near_those_in_float32(
     assert tiny_encoder().precision == "fp32"
 
 
+def test_float32_is_float32_inside_of_an_autocast_of_the_caller(small_root: Path) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _embedded(small_root, "fp32")
+    wanted = _embedded(small_root, "fp32")
+    assert np.array_equal(found.images, wanted.images) and np.array_equal(found.texts, wanted.texts)
+
+
 def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:
     cache: dict[str, EmbeddingRows] = {}
     asked = Evaluation(["small"], small_root, progress=False, cache=cache)

@@ -281,10 +281,11 @@ def _fetched(rows: Tensor) -> Callable[[], Tensor]:
 def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[object]:
     import torch
 
-    if encoder.precision not in HALVES or not takes_precision(encoder):
+    if not takes_precision(encoder):
         return contextlib.nullcontext()
-    dtype = torch.bfloat16 if encoder.precision == "bf16" else torch.float16
-    return torch.autocast(torch.device(encoder.device).type, dtype)
+    dtype = torch.float16 if encoder.precision == "fp16" else torch.bfloat16
+    # Switched off for float32: whoever calls may have it on.
+    return torch.autocast(torch.device(encoder.device).type, dtype, enabled=encoder.precision in HALVES)
 
 
 def _nothing() -> EmbeddingRows:
