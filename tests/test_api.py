@@ -174,6 +174,11 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
     fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
               "data.negatives": tiny_pairs["negatives"], "data.negatives_per_caption": 1, "train.batch_size": 4,
               "train.steps": 1, "optim.lr": 1e-3, "tracking.progress": False}  # fmt: skip
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(InputError, match="leave that block, and give --train"),
+    ):
+        degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
     with torch.inference_mode():  # As a notebook may have it.
         outcome = degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
     again = degla.train(negclip(), {**fields, "out": tmp_path / "second"})

@@ -78,6 +78,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     assert config.out is not None
     seed_everything(config.train.seed)
     accelerator = open_accelerator(config)
+    if torch.is_autocast_enabled(accelerator.device.type):
+        # It keeps its casts of weights until its outermost block ends.
+        raise InputError(
+            "training inside of torch.autocast would see the weights of the first step in all steps; leave that block, "
+            "and give --train.precision."
+        )
     processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
     run = bring_here(config.out) if resume else folder_of_run(config.out)
     with (
