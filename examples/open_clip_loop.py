@@ -30,7 +30,8 @@ class WithNegatives(torch.nn.Module):
         super().__init__()
         self.objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 
-    def forward(self, image_features, text_features, logit_scale, output_dict=False, **_):
+    def forward(self, image_features, text_features, logit_scale, output_dict=False):
+        # A model of the sigmoid loss has a `logit_bias` too: take the sigmoid losses, and give it as `bias`.
         text = text_features.unflatten(0, (len(image_features), 1 + K))
         loss, _ = self.objective(image=image_features, caption=text[:, 0], negative=text[:, 1:], scale=logit_scale)
         return {"with_negatives": loss} if output_dict else loss
