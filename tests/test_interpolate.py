@@ -158,6 +158,14 @@ def test_wrong_wishes_are_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_average_of_data_sets_that_are_not_there_is_refused_before_anything_is_loaded(
+    classes: Path, tmp_path: Path
+) -> None:
+    how: dict[str, object] = {"benchmarks": ["zeroshot"], "gain": "mean.there.per_class"}
+    with pytest.raises(InputError, match=r"--kept 'mean': .* Known: recognition, noise, mean\.there, "):
+        sweep_of(("no/such/base", "no/such/tuned"), classes, tmp_path / "out", kept="mean", **how)
+
+
 def test_results_of_an_earlier_sweep_do_not_stand_among_those_of_the_next(
     models: tuple[str, str], classes: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.evaluation.caveats import trained_on
 from degla.evaluation.choice import Point, Sweep, choose
-from degla.evaluation.neutral import find_floors
+from degla.evaluation.neutral import find_floors, present_averages
 from degla.evaluation.overlap import training_images
 from degla.evaluation.plots import find_row
 from degla.evaluation.report import report
@@ -167,7 +167,7 @@ def _check_names(evaluation: Evaluation, goal: Goal) -> None:
     names: list[str] = []
     for asked in evaluation.asked:
         benchmark = find_floors(asked.benchmark, asked.kept, evaluation.cache).benchmark
-        averages, parts = [average.name for average in benchmark.averages], list(asked.counts)
+        parts, averages = list(asked.counts), present_averages(benchmark, asked.counts)
         columns = [
             column
             for column, source in benchmark.headline.items()

@@ -212,6 +212,18 @@ def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
     ]
 
 
+def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
+    """Names of the averages that are made of these parts; one that lacks any of its own is not made."""
+    made: list[str] = []
+    for average in benchmark.averages:
+        measured = [
+            part for part in parts if average.metric in ("", *(each.name for each in benchmark.part(part).metrics))
+        ]
+        if all(average.members(measured, made)):
+            made.append(average.name)
+    return made
+
+
 def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[str]:
     """Names of the parts that a part or an average is made of."""
     average = next((average for average in benchmark.averages if average.name == name), None)
