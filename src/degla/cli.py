@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError, InputError, error_of_system
+from degla.evaluation.processes import first_process, parsed_once, reported_once
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
-from degla.verbs._terminal import first_process
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
@@ -65,11 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _top().parse_args(words)
             _top().print_help()
             return 0
-        name, rest = _verb(words)
-        module = VERBS.load(name)
-        if hasattr(module, "run_words"):
-            return int(module.run_words(rest))
-        return int(module.run(parser(name).parse_args(rest)) or 0)
+        with reported_once():
+            name, rest = _verb(words)
+            module = VERBS.load(name)
+            if hasattr(module, "run_words"):
+                return int(module.run_words(rest))
+            with parsed_once():
+                given = parser(name).parse_args(rest)
+            return int(module.run(given) or 0)
     except DeglaError as error:
         if not error.reported:
             _tell(str(error))
@@ -77,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # of a path or a disk, wherever it shows: a name that is too long, no permission, no space
-        where = f"{error.filename}: " if error.filename is not None else ""
-        _tell(f"{where}{error.strerror or error}.")
+    except OSError as error:
+        _tell(str(error_of_system(error)))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("degla: stopped.\n")

@@ -5,11 +5,11 @@ class DeglaError(Exception):
     """A failure whose message says what to do next. Exit status 1.
 
     Attributes:
-        reported: whether another process of the same job reports it.
+        reported: whether another process of the same job reports it; None: no other was asked.
     """
 
     exit_status = 1
-    reported = False
+    reported: bool | None = None
 
 
 class InputError(DeglaError):
@@ -19,3 +19,9 @@ class InputError(DeglaError):
     """
 
     exit_status = 2
+
+
+def error_of_system(error: OSError) -> DeglaError:
+    """What the operating system refused, of a path or a disk: a name that is too long, no permission, no space."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return DeglaError(f"{where}{error.strerror or error}.")

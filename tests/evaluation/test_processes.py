@@ -150,3 +150,41 @@ def test_a_process_whose_error_another_one_tells_ends_without_a_word(
     monkeypatch.setattr("degla.verbs.evaluate.run", fail)
     assert main(["evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]) == 2
     assert capsys.readouterr().err == said
+
+
+_JOB = """
+import sys
+import degla.verbs.evaluate as verb
+from degla.cli import main
+from degla.evaluation import processes
+from degla.evaluation.processes import joined_processes
+
+processes._SECONDS_TO_WAIT = 1
+
+def fail():
+    raise OSError(28, "No space left on device", "cache/rows")
+
+def run(given):
+    with joined_processes() as processes:
+        if sys.argv[1] == str(processes.rank):
+            fail()
+        processes.together(fail if sys.argv[1] == "both" else int)
+
+verb.run = run
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("where", "status"), [("0", 1), ("1", 1), ("both", 1), ("before", 2), ("words", 2)])
+def test_what_ends_processes_of_torchrun_is_said_once(where: str, status: int) -> None:
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    words = ["evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]
+    words = ["evaluat"] if where == "before" else words[:2] if where == "words" else words
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.port), "WORLD_SIZE": "2"}
+    group["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    both = [start(["-c", _JOB, where, *words], environment=group | {"RANK": rank}) for rank in "01"]
+    assert [one.wait() for one in both] == [status, status]
+    said = {"before": "unknown command", "words": "arguments are required"}.get(where, "cache/rows: No space left")
+    assert sum(one.stderr.count(said) for one in both) == 1
+    assert not any("Traceback" in one.stderr for one in both)
+    assert where == "words" or "".join(one.stderr for one in both).count("\n") == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError, InputError, error_of_system
 
 Value = TypeVar("Value")
 _SECONDS_TO_WAIT: Final = 5.0
@@ -56,6 +58,8 @@ class EvaluationProcesses:
             outcome = work()
         except DeglaError as error:
             outcome = error
+        except OSError as error:
+            outcome = error_of_system(error)
         outcomes: list[Any] = [None] * self.count
         dist.all_gather_object(outcomes, outcome)
         failed = next((found for found in outcomes if isinstance(found, DeglaError)), None)
@@ -101,18 +105,84 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
         dist.destroy_process_group()
 
 
+def first_process() -> bool:
+    """Whether this is, of the processes that torchrun started, the one that tells what all of them do."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let the first process alone say what a parser says of the words, which all processes of a job have alike."""
+    if first_process():
+        yield
+        return
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    except SystemExit:
+        time.sleep(_SECONDS_TO_REPORT)
+        raise
+
+
 @contextlib.contextmanager
 def reported_once() -> Iterator[None]:
-    """Mark errors that the first process of the job reports too; one that a process has alone it reports itself."""
+    """Mark errors that the first process of the job reports too; one that a process has alone it reports itself.
+
+    Raises:
+        DeglaError: in place of the network's own error, where another process has left the job.
+    """
     try:
         yield
-    except DeglaError as error:
-        import torch.distributed as dist
+    except (DeglaError, OSError, RuntimeError) as caught:
+        error = _as_told(caught)
+        store, rank = _store_and_rank() if error is not None and error.reported is None else (None, 0)
+        if error is None or store is None:
+            raise
+        error.reported = False
+        with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
+            if isinstance(caught, RuntimeError):
+                error.reported = _is_left("degla/failed", store)
+                time.sleep(_SECONDS_TO_REPORT)
+            else:
+                store.set("degla/failed", "")
+                error.reported = _first_reports(str(error), store, rank=rank)
+        raise error from None
 
-        if dist.is_available() and dist.is_initialized():
-            store = dist.distributed_c10d._get_default_store()
-            error.reported = _first_reports(str(error), store, rank=dist.get_rank())
-        raise
+
+def _as_told(caught: DeglaError | OSError | RuntimeError) -> DeglaError | None:
+    """What a person is told of an error; None where it is one of the program."""
+    if isinstance(caught, DeglaError):
+        return caught
+    if isinstance(caught, OSError):
+        return None if isinstance(caught, BrokenPipeError) else error_of_system(caught)
+    if re.search("Connection (closed|reset) by peer", str(caught)) is None:
+        return None
+    return DeglaError("another process of this job has ended, and says why; this one ends too.")
+
+
+def _store_and_rank() -> tuple[Any, int]:
+    """Where the processes of a job leave words for each other, None where this one is alone; and its number."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        # torchrun's own, which is there before the processes are joined, and when one of them is gone.
+        address, wait = os.environ["MASTER_ADDR"], timedelta(seconds=_SECONDS_TO_WAIT)
+        port, rank = int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
+        with contextlib.suppress(RuntimeError):  # Gone, or not to be reached.
+            return TCPStore(address, port, is_master=False, timeout=wait, wait_for_workers=False), rank
+    joined = sys.modules.get("torch.distributed")
+    if joined is None or not (joined.is_available() and joined.is_initialized()):
+        return None, 0
+    return joined.distributed_c10d._get_default_store(), joined.get_rank()
+
+
+def _is_left(key: str, store: Any) -> bool:
+    """Whether a process leaves that word within the time. The store's own way to wait writes lines of its own."""
+    end = time.monotonic() + _SECONDS_TO_WAIT
+    while not (there := bool(store.check([key]))) and time.monotonic() < end:
+        time.sleep(0.1)
+    return there
 
 
 def _first_reports(message: str, store: Any, *, rank: int) -> bool:
@@ -121,8 +191,7 @@ def _first_reports(message: str, store: Any, *, rank: int) -> bool:
         store.set("degla/error", message)
         return False
     try:
-        store.wait(["degla/error"], timedelta(seconds=_SECONDS_TO_WAIT))
-        same = store.get("degla/error").decode() == message
+        same = _is_left("degla/error", store) and store.get("degla/error").decode() == message
     except RuntimeError:  # The first has no error, or is gone.
         return False
     if same:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
 
 _WIDTH_OF_FILES = 200
 """Of a file or pipe, which has no width: names of parts and numbers are not broken, so that they can be searched."""
-
-
-def first_process() -> bool:
-    """Whether this is, of the processes that torchrun started, the one that tells what all of them do."""
-    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def show(table: object) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
+from degla.evaluation.processes import parsed_once
 from degla.shelf import RECIPES, did_you_mean
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
     own, replay = default.objective, default.replay
     less = replace(replay, objective=named(replay.objective, "replay.objective"))
     less_of_all = replace(default, objective=named(own, "objective"), replay=less)
-    given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
+    with parsed_once():
+        given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
     replay = replace(given.replay, objective=replay.objective | given.replay.objective)
     return replace(given, objective=own | given.objective, replay=replay)
 

@@ -7,7 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from degla.verbs._terminal import first_process, print_json
+from degla.evaluation.processes import first_process
+from degla.verbs._terminal import print_json
 from degla.verbs._training import configure, describe_flags
 
 if TYPE_CHECKING:

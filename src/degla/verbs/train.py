@@ -7,8 +7,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
+from degla.evaluation.processes import first_process
 from degla.shelf import RECIPES
-from degla.verbs._terminal import first_process
 from degla.verbs._training import ALL, configure, show_help
 
 if TYPE_CHECKING:
