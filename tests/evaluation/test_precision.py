@@ -175,3 +175,14 @@ def test_rows_are_waited_for_on_the_gpu_that_makes_them(monkeypatch: pytest.Monk
     assert said == ["stream of cuda:1"]
     assert wait() is rows
     assert said[1:] == ["waited"]
+
+
+def test_graphs_among_several_models_are_refused_before_any_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / "degla_onnx.json").write_text("{}")
+    words = ["evaluate", "no/model", str(tmp_path / "graphs"), "--benchmarks", "world", "--root", str(tmp_path / "w")]
+    assert main([*words, "--out", str(tmp_path / "x.json"), "--precision", "bf16"]) == 2
+    assert "graphs: computes in a precision of its own, as its files say; precision bf16" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()

@@ -285,10 +285,7 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
     """
     if not takes_precision(model):
         if precision != "fp32" and not isinstance(model, Floor):
-            raise InputError(
-                f"{model.name}: computes in {model.precision}, as its files say; precision {precision} is for models "
-                "of PyTorch. Leave it out for this one."
-            )
+            raise _has_own(model.name, model.precision, precision)
         yield
         return
     network: Any = model
@@ -299,6 +296,27 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
         yield
     finally:
         network.precision = before
+
+
+def check_precision(names: Sequence[str], precision: EvaluationPrecision) -> None:
+    """Refuse a precision for folders of ONNX graphs, whose own is fixed, before any of these models is loaded.
+
+    Raises:
+        InputError: one of the names is such a folder, and the precision is not the usual one.
+    """
+    from degla.model.address import folder_here
+    from degla.model.onnx_folder import is_onnx_folder
+
+    for name in names if precision != "fp32" else ():
+        if not means_floor(name) and is_onnx_folder(folder_here(name)):
+            raise _has_own(name, "a precision of its own", precision)
+
+
+def _has_own(name: str, own: str, precision: EvaluationPrecision) -> InputError:
+    return InputError(
+        f"{name}: computes in {own}, as its files say; precision {precision} is for models of PyTorch. Leave it out "
+        "for this one."
+    )
 
 
 def means_floor(name: str) -> bool:

@@ -49,11 +49,13 @@ def run(given: argparse.Namespace) -> int:
         raise InputError("--crops goes together with --scorer regions.")
 
     from degla.evaluation.golden import compare_verdicts, read_verdicts
+    from degla.evaluation.models import check_precision
     from degla.evaluation.processes import joined_processes
     from degla.evaluation.regions import Regions
     from degla.evaluation.results import save_result
     from degla.evaluation.terminal import render_result
 
+    check_precision(given.models, given.precision)
     verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
     differ = False
     regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
