@@ -236,7 +236,7 @@ def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeyp
     ("words", "says"),
     [
         (["fake"], "degla system fake needs one of: run, evaluate."),
-        (["fake", "run", "--seeds", "0"], "--seeds is 0; give 1 or more."),
+        (["fake", "run", "--seeds", "0"], "--seeds is 0; it must be 1 or more."),
         (["fake", "run", "--first-seed", "-1"], "--first-seed is -1"),
         (["fake", "run", "--step", "4"], "unknown flag --step. Did you mean 'steps'?"),
         (["fake", "run", "--steps", "0"], "--steps is 0; it must be 1 or more, a whole number."),

@@ -73,6 +73,28 @@ def test_the_command_writes_what_training_reads(
     assert "--count is 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("damage", "said"), [(b"no image", "image"), (None, r"paths are relative to")])
+def test_a_picture_that_cannot_be_read_is_named_with_its_caption(
+    damage: bytes | None, said: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    captions = [CaptionRecord(id=f"caption-{n}", image=f"{n}.png", text="x", image_id=str(n)) for n in range(3)]
+    for number in range(2):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    if damage is not None:
+        (tmp_path / "2.png").write_bytes(damage)
+    with pytest.raises(InputError, match=rf"2\.png: the image of caption 'caption-2'.*{said}"):
+        list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=1))
+
+
+def test_one_process_writes_neighbours(
+    tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = [str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--model", "no/model"]
+    assert main(["neighbours", *words, "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert "degla neighbours runs in one process; start it without torchrun." in capsys.readouterr().err
+
+
 def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -109,7 +109,7 @@ def test_scenes_and_captions_are_as_many_as_asked(
     draw = ["world", "draw", "--out", str(tmp_path / "drawn")]
     for flag in ("--pairs", "--captions-per-image"):
         assert main([*draw, flag, "0"]) == 2
-        assert f"{flag} is 0; give 1 or more" in capsys.readouterr().err
+        assert f"{flag} is 0; it must be 1 or more" in capsys.readouterr().err
     assert main([*draw, "--pairs", "3", "--captions-per-image", "2"]) == 0
     rows = read_jsonl(CaptionRecord, tmp_path / "drawn" / "pairs" / "captions.jsonl")
     assert Counter(Counter(row.image for row in rows).values()) == {2: 3}

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from degla.data.decoding import ImageError
+from degla.data.images import look_for, read_image
 from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
@@ -172,7 +174,16 @@ def find_neighbours(
     """
     embedder = Embedder(encoder, root=folder, progress=progress or TaskProgress())
     images = [ItemImage(path=caption.image) for caption in captions]
-    embedded = embedder.embed(images, [])
+    try:
+        embedded = embedder.embed(images, [])
+    except ImageError:
+        for look in (
+            look_for,
+            read_image,
+        ):  # To name the caption, too: of a file that is not there, with one look each.
+            for caption in captions:
+                look(caption.image, folder=folder, caption_id=caption.id)
+        raise
     row_of = [embedded.image_row[image] for image in images]
     if len(embedded.images) <= count:
         raise InputError(

@@ -180,12 +180,6 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     verb.add_argument("--json", action="store_true", help=f"print {result}")
 
 
-def check_processes(given: argparse.Namespace) -> None:
-    """Refuse a number of processes below 1."""
-    if given.processes is not None and given.processes < 1:
-        raise InputError(f"--processes is {given.processes}; give 1 or more.")
-
-
 def command_line(given: argparse.Namespace, *, verb: str) -> str:
     """The command that makes the same again, for the page."""
     words = ["degla", verb, str(given.plan), "--out", str(given.out)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
+from degla.verbs._arguments import command_line, describe_plan, refuse_failures, require_least
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(given: argparse.Namespace) -> int:
     """Learn what is left, and show what came of it."""
     from degla.study.sequence_plan import read_sequence_plan
 
-    check_processes(given)
+    require_least(given, "processes", least=1)
     plan = read_sequence_plan(given.plan, overrides=given.set)
 
     from degla.study.retention import as_data, render_terminal

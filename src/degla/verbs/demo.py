@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.verbs._arguments import require_least
 from degla.verbs._terminal import print_json
 
 
@@ -20,8 +21,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    if given.seeds < 1:
-        raise InputError(f"--seeds is {given.seeds}; give 1 or more.")
+    require_least(given, "seeds", least=1)
     if (given.photos is None) != (given.images is None):
         raise InputError("--photos CAPTIONS and --images FOLDER go together: give both, or neither.")
     if given.photos is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions
+from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
 
@@ -50,8 +50,8 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(
             "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
         )
-    if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1 or given.readers < 1:
-        raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule and --readers 1 or more.")
+    require_least(given, "samples", "blind_pairs", least=0)
+    require_least(given, "per_rule", "readers", least=1)
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws

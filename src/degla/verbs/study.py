@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
+from degla.verbs._arguments import command_line, describe_plan, refuse_failures, require_least
 from degla.verbs._terminal import tell
 
 
@@ -29,7 +29,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.study.plan import read_plan
 
-    check_processes(given)
+    require_least(given, "processes", least=1)
     overrides = [*given.set, *([] if given.price is None else [f"price={given.price}"])]
     plan = read_plan(given.plan, overrides=overrides)
     if given.list:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.shelf import SYSTEMS
+from degla.verbs._arguments import require_least
 from degla.verbs._training import require_known
 
 if TYPE_CHECKING:
@@ -91,9 +92,8 @@ def read_command(words: list[str]) -> SystemCommand:
         raise InputError("--models belongs to degla system NAME evaluate; give --out.")
     if given.quick and given.action == "evaluate":
         raise InputError("--quick belongs to degla system NAME run; evaluate takes the settings of the run.")
+    require_least(given, "seeds", least=1)
     count = given.seeds if given.seeds is not None else 1 if given.quick else 3
-    if count < 1:
-        raise InputError(f"--seeds is {count}; give 1 or more.")
     if not 0 <= given.first_seed < 2**31:
         raise InputError(f"--first-seed is {given.first_seed}; give 0 or more, below {2**31}.")
 

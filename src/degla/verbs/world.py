@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.verbs._arguments import require_least
 from degla.verbs._terminal import tell
 
 _ACTIONS = {
@@ -32,6 +33,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do the action."""
+    require_least(given, "pairs", "captions_per_image", "images_per_class", least=1)
+    require_least(given, "seed", least=0)
     only = {name: getattr(given, name) for name in ("domains", "style", "split", "images_per_class")}
     only = {name: value for name, value in only.items() if value is not None}
     if only and given.action != "recognition":
@@ -43,9 +46,6 @@ def run(given: argparse.Namespace) -> int:
 
     pairs = 8000 if given.pairs is None else given.pairs
     captions = 5 if given.captions_per_image is None else given.captions_per_image
-    for flag, count in {"--pairs": pairs, "--captions-per-image": captions}.items():
-        if count < 1:
-            raise InputError(f"{flag} is {count}; give 1 or more.")
     draw_pairs(given.out / "pairs", count=pairs, seed=given.seed, captions_per_image=captions)
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
     tell(f"written: {given.out}/pairs and {given.out}/benchmark")
@@ -58,8 +58,6 @@ def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
     for flag, value in {"--pairs": given.pairs, "--captions-per-image": given.captions_per_image}.items():
         if value is not None:
             raise InputError(f"{flag} belongs to degla world draw; give --images-per-class.")
-    if given.images_per_class is not None and given.images_per_class < 1:
-        raise InputError(f"--images-per-class is {given.images_per_class}; give 1 or more.")
     drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
     tell(
         f"written: {given.out}\nto train: --data.captions {drawn.captions} --data.images {drawn.images} "
