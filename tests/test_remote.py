@@ -158,7 +158,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_taken(
     assert (tmp_path / "c").read_bytes() == b"new text"
 
 
-def test_a_server_that_is_away_makes_no_image_a_bad_one(
+def test_a_server_that_is_away_or_refuses_makes_no_image_a_bad_one(
     memory: fsspec.AbstractFileSystem, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else `skip` would leave out its rows, also when the server answers again."""
@@ -175,10 +175,17 @@ def test_a_server_that_is_away_makes_no_image_a_bad_one(
     def away(self: object, path: str, **_: object) -> None:
         raise OSError("the server is away")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(memory), "info", away)
-        with pytest.raises(remote.RemoteError, match=r"memory://images/\d+\.png: the server is away, 10 times"):
-            rows()
+    def refused(self: object, path: str, **_: object) -> None:
+        raise PermissionError("the key is wrong")
+
+    for answer, kind, message in (
+        (away, remote.RemoteError, "the server is away, 10 times"),
+        (refused, remote.AccessError, "access is refused"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(memory), "info", answer)
+            with pytest.raises(kind, match=rf"^memory://images/\d+\.png: {message}"):
+                rows()
     memory.rm_file("/images/003.png")
     assert rows() == 22
 

@@ -56,6 +56,10 @@ class RemoteError(DeglaError):
     """A file at an address cannot be read or written, though it may be there."""
 
 
+class AccessError(InputError):
+    """An address is not open to this process, which says nothing about the file that lies there."""
+
+
 def address_of(path: Path | str) -> str | None:
     """The address that a path stands for; None for a path of this machine."""
     found = _ADDRESS.fullmatch(str(path))
@@ -243,7 +247,7 @@ def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
     try:
         import fsspec
     except ImportError:
-        raise InputError(f"{address}: fsspec, which reads addresses, is not installed. {_INSTALL}") from None
+        raise AccessError(f"{address}: fsspec, which reads addresses, is not installed. {_INSTALL}") from None
     began = time.monotonic()
     for number, wait in enumerate(_waits(), start=1):
         try:
@@ -252,7 +256,7 @@ def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
         except (DeglaError, MemoryError):
             raise
         except ImportError as error:
-            raise InputError(f"{address}: {in_one_line(error)}. {_INSTALL}") from None
+            raise AccessError(f"{address}: {in_one_line(error)}. {_INSTALL}") from None
         except Exception as error:  # Each server's library has errors of its own.
             _refuse_what_stays(address, error)
             # Some libraries have tried for a long time already.
@@ -277,12 +281,15 @@ def _refuse_what_stays(address: str, error: Exception) -> None:
     cause = error.__cause__ or error
     status = getattr(cause, "status", None)
     if "Credentials" in type(error).__name__ or "Credentials" in type(cause).__name__:
-        raise InputError(
+        raise AccessError(
             f"{address}: there are no credentials for it. For s3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "write ~/.aws/credentials; another provider's documentation names its own."
         ) from None
     if isinstance(error, PermissionError) or status in (401, 403):
-        raise InputError(f"{address}: access is refused. Check the credentials, and whose bucket it is.") from None
+        raise AccessError(
+            f"{address}: access is refused. Check the credentials, whose bucket it is, and the name: where a key may "
+            "not list a bucket, s3 answers so for a file that is missing, too."
+        ) from None
     # Libraries of http call a connection that failed a missing file, too, and keep the failure as the cause.
     if isinstance(error, FileNotFoundError) and (cause is error or status == 404 or hasattr(cause, "response")):
         raise InputError(f"{address}: there is no such file. Check its name.") from None

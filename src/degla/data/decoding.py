@@ -24,7 +24,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from degla.errors import InputError
 from degla.records import ImageReading
-from degla.remote import address_of, read_range, size_of
+from degla.remote import AccessError, address_of, read_range, size_of
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ def refused(subject: Subject) -> Iterator[None]:
     """What says inside that the file of an image cannot be read, as the image's error."""
     try:
         yield
+    except AccessError:
+        raise
     except (InputError, OSError, ValueError) as error:
         raise ImageError(f"{subject.name} cannot be read: {error}") from None
 
@@ -103,7 +105,7 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
     """How many bytes `read_file` will read; nothing is opened, so a named pipe cannot block.
 
     Raises:
-        ImageError, RemoteError: as `read_file`.
+        ImageError, RemoteError, AccessError: as `read_file`.
     """
     if (address := address_of(path)) is not None:
         with refused(subject):
@@ -140,7 +142,7 @@ def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None 
     Raises:
         ImageError: there is no such file, it is none or cannot be read, it ends before the part does, or it has more
             than `MAX_BYTES`.
-        RemoteError: its server does not answer, which says nothing about the image.
+        RemoteError, AccessError: its server does not answer or refuses, which says nothing about the image.
     """
     size = bytes_to_read(path, subject, start=start, size=size)
     if (address := address_of(path)) is not None:
