@@ -19,7 +19,7 @@ from degla.errors import InputError
 from degla.locks import lock
 from degla.model.integrity import FOR_TRAINING, drop_training_state, is_whole, read_state
 from degla.model.load import load_encoder
-from degla.model.runs import CARD_NAME, checkpoints, settle
+from degla.model.runs import CARD_NAME, checkpoints, point_to_best, settle
 from degla.training.loop import train
 from tests.training.configs import tiny_config
 
@@ -219,6 +219,27 @@ def test_a_wrong_state_is_one_line(
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=message):
         load_encoder(str(_out(copied)))
+
+
+def test_a_renamed_checkpoint_is_told_its_own_name(copied: TrainConfig) -> None:
+    (_out(copied) / "step-4").rename(_out(copied) / "step-9")
+    with pytest.raises(InputError, match=r"'step' is 4, but the folder is step-9\. If .*, call it step-4 again\. Use "):
+        train(copied, resume=True)
+
+
+def test_a_copy_in_place_of_the_link_to_the_best_checkpoint_makes_room_and_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "state.json").write_text("{}")
+    point_to_best(tmp_path, "step-4")
+    assert (tmp_path / "best").readlink() == Path("step-4")
+    assert (tmp_path / "best.copy" / "state.json").is_file()
+    assert "best: was a folder where a link belongs, as cp -L leaves it; that folder is now" in caplog.text
+    (tmp_path / "best").unlink()
+    (tmp_path / "best").mkdir()
+    point_to_best(tmp_path, None)
+    assert (tmp_path / "best").is_dir() and "best: cannot be linked to the best checkpoint" in caplog.text
 
 
 def test_a_checkpoint_without_its_training_state_is_a_model_and_no_start_of_a_resume(copied: TrainConfig) -> None:

@@ -190,7 +190,10 @@ def _read(folder: Path) -> CheckpointState:
         raise InputError(f"{path}: damaged: its fields are not those whose sha256 it records.")
     named = STEP.fullmatch(folder.name.removesuffix(PARTIAL).removesuffix(OLD))
     if named is not None and int(named.group(1)) != state.step:
-        raise InputError(f"{path}: field 'step' is {state.step}, but the folder is {folder.name}.")
+        raise InputError(
+            f"{path}: field 'step' is {state.step}, but the folder is {folder.name}. If it was renamed, call it "
+            f"step-{state.step} again."
+        )
     return state
 
 

@@ -69,6 +69,9 @@ def point_to_best(run: Path, best: str | None) -> None:
     write_json(run / "best.json", {"checkpoint": best})
     link, partial = run / BEST_NAME, run / f"{BEST_NAME}.partial"
     try:
+        if link.is_dir() and not link.is_symlink():
+            aside = link.rename(run / f"{BEST_NAME}.copy")
+            log.warning("%s: was a folder where a link belongs, as cp -L leaves it; that folder is now %s", link, aside)
         partial.unlink(missing_ok=True)
         if best is None:
             link.unlink(missing_ok=True)
