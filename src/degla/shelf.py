@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from degla.errors import InputError
 
@@ -83,6 +84,20 @@ class Shelf:
         """
         self.require(name)
         return importlib.import_module(f"{self.package}.{name}")
+
+    def member(self, name: str, attribute: str) -> Any:
+        """What a member's file defines under the name that the shelf's contract gives it.
+
+        Raises:
+            InputError: see `require`; or the file defines nothing of that name.
+        """
+        module = self.load(name)
+        if not hasattr(module, attribute):
+            raise InputError(
+                f"{module.__file__}: defines no {attribute}, by which the {self.noun} {name!r} is found."
+                f"{did_you_mean(attribute, vars(module))} Call it {attribute} there, or name the file after it."
+            )
+        return getattr(module, attribute)
 
     def require(self, name: str) -> None:
         """Refuse a name that no member has, without importing anything.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from degla.errors import InputError
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
@@ -58,6 +60,17 @@ def proposals(name: str, caption: str, seed: int = 0) -> list[str]:
 
 def reason(name: str, caption: str, negative: str) -> str:
     return judge(load_rule(name), parse_one(caption), negative).reason
+
+
+def test_a_file_whose_class_has_another_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shelf in ("rules", "positives"):
+        (tmp_path / "negatives" / shelf).mkdir(parents=True)
+    file = tmp_path / "negatives" / "rules" / "swap_hats.py"
+    file.write_text("class SwapHat:\n    pass\n")
+    monkeypatch.setattr("degla.shelf._PACKAGE", tmp_path)
+    monkeypatch.setattr("degla.negatives.rules.__path__", [str(file.parent)])
+    with pytest.raises(InputError, match=rf"^{file}: defines no SwapHats.*Did you mean 'SwapHat'\? Call it SwapHats "):
+        load_rule("swap_hats")
 
 
 @pytest.mark.parametrize("name", RULES.names())

@@ -229,5 +229,5 @@ def recipe_config(name: str) -> TrainConfig:
     Raises:
         InputError: there is no such recipe; the message lists those that exist.
     """
-    config: TrainConfig = getattr(RECIPES.load(name), name)()
+    config: TrainConfig = RECIPES.member(name, name)()
     return config

@@ -126,7 +126,7 @@ def load_rule(name: str) -> NegativeRule:
         InputError: there is no such rule; the message lists those that exist.
     """
     shelf = POSITIVES if name in POSITIVES.names() else RULES
-    return cast(NegativeRule, getattr(shelf.load(name), class_name(name))())
+    return cast(NegativeRule, shelf.member(name, class_name(name))())
 
 
 def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:

@@ -44,5 +44,5 @@ def open_draw(name: str, rows: PairTable) -> Draw:
     member = DRAWS.load(name)
     if hasattr(member, "check"):
         member.check(rows)
-    draw: Draw = getattr(member, name)
+    draw: Draw = DRAWS.member(name, name)
     return draw

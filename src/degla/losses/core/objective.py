@@ -120,8 +120,7 @@ LossesByName = dict[str, Any]
 @cache
 def loss_class(name: str) -> type[Any]:
     """The dataclass of the loss called `name`: the file's name in CamelCase."""
-    module = LOSSES.load(name)
-    found: type[Any] = getattr(module, class_name(name))
+    found: type[Any] = LOSSES.member(name, class_name(name))
     return found
 
 
