@@ -117,6 +117,9 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
          "2 labels for 1 models"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--seed", "-1"],
          "--seed is -1; it must be 0 or more"),
+        (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", f"{os.devnull}/x.json"],
+         f"{os.devnull}/x.json: cannot be written: {os.devnull} is no folder. Choose another --out."),
+        (["negatives", "report", "no.jsonl", "--captions", "no.jsonl", "--seed", "-1"], "--seed is -1"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
+from degla.verbs._arguments import require_least
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return int(module.run_words(rest))
             with parsed_once():
                 given = parser(name).parse_args(rest)
+            if hasattr(given, "seed"):
+                require_least(given, "seed", least=0)
             return int(module.run(given) or 0)
     except DeglaError as error:
         if not error.reported:

@@ -137,6 +137,24 @@ class LineFile:
             raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
 
 
+def require_writable(path: Path, *, flag: str = "--out") -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold. Nothing is made.
+
+    Raises:
+        InputError: a folder is there, or the folder that it would lie in is none or may not be written to.
+    """
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"{folder} is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"{folder} may not be written to"
+    else:
+        return
+    raise InputError(f"{path}: cannot be written: {reason}. Choose another {flag}.")
+
+
 def spare_inputs(out: Path, *inputs: Path | None, flag: str = "--out") -> None:
     """Refuse to write over a file that the same command reads.
 

@@ -140,6 +140,7 @@ def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.
         (["world", "--benchmarks", "zeroshot", "--steps", "0"], "steps is 0"),
         (["world", "--benchmarks", "zeroshot", "--images", "0"], "images is 0"),
         (["world", "--benchmarks", "zeroshot", "--step-size", "0"], "step-size is 0"),
+        (["world", "--benchmarks", "zeroshot", "--step-size", "nan"], "step-size is nan"),
     ],
 )
 def test_wrong_words_say_what_is_right(

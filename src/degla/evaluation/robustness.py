@@ -7,6 +7,7 @@ upper bound that stronger attacks can only lower.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,8 +58,8 @@ class AttackSettings:
         for name, value in (("steps", self.steps), ("images", self.images)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be 1 or more.")
-        if self.step_size is not None and self.step_size <= 0:
-            raise InputError(f"step-size is {self.step_size}; it must be above 0.")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise InputError(f"step-size is {self.step_size}; it must be above 0, a finite number.")
 
     @property
     def share(self) -> float:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from degla.errors import InputError
-from degla.files import write_text
+from degla.evaluation.processes import first_process
+from degla.files import require_writable, write_text
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import require_least
 from degla.verbs._terminal import show, tell
@@ -138,18 +139,19 @@ def refuse_several_processes(verb: str) -> None:
 
 
 def check_questions(given: argparse.Namespace) -> None:
-    """Refuse a wrong name or seed before anything heavy is imported; the seed's intervals are drawn last of all."""
+    """Refuse a wrong name before anything heavy is imported."""
     for name in given.benchmarks:
         BENCHMARKS.require(name)
-    require_least(given, "seed", least=0)
 
 
 def check_models(given: argparse.Namespace) -> None:
-    """Refuse labels that are not one a model, and a name of results that does not end in .json."""
+    """Refuse labels that are not one a model, and results that do not end in .json or could not be written."""
     if given.label and len(given.label) != len(given.models):
         raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
     if given.out is not None and given.out.suffix != ".json":
         raise InputError(f"--out {given.out}: the name of a result must end in .json.")
+    if given.out is not None and first_process():  # The others write nothing, and may have no such folder.
+        require_writable(given.out)
 
 
 def device(name: str) -> str:

@@ -57,6 +57,8 @@ def run(given: argparse.Namespace) -> int:
 
     check_precision(given.models, given.precision)
     verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
+    if given.compare_verdicts is not None and not verdicts:
+        raise InputError(f"{given.compare_verdicts}: the file holds no verdict.")
     differ = False
     regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
     with joined_processes() as processes, evaluation(given, processes=processes) as plain:

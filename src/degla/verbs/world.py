@@ -34,7 +34,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Do the action."""
     require_least(given, "pairs", "captions_per_image", "images_per_class", least=1)
-    require_least(given, "seed", least=0)
     only = {name: getattr(given, name) for name in ("domains", "style", "split", "images_per_class")}
     only = {name: value for name, value in only.items() if value is not None}
     if only and given.action != "recognition":
