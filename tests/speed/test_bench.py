@@ -105,5 +105,6 @@ def test_the_command(
     assert found["loss_gap"] < 1e-5 and found["gradient_gap"] < 1e-4
     assert set(found["stages"]) == set(STAGES) and found["baseline_operations"] > found["operations"] > 0
     assert found["memory"] > 10**8 and found["ratio"] > 0
-    assert main(["bench", "--batch-size", "0"]) == 2
-    assert "--batch-size is 0" in capsys.readouterr().err
+    for flag in ("--batch-size", "--threads"):
+        assert main(["bench", flag, "0"]) == 2
+        assert f"{flag} is 0" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    require_least(given, "batch_size", "steps", "rounds", least=1)
+    require_least(given, "batch_size", "steps", "rounds", "threads", least=1)
     if given.negatives < 1:
         raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
     for name in ("quick", "out", "images"):
