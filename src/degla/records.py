@@ -231,6 +231,8 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the record"
         wrong = re.sub(r" or instance of \w+", "", first["msg"])  # The name of a class tells a user nothing.
+        # No file that is read here has tuples.
+        wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
         told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
         raise InputError(f"{told}. {remedy}" if remedy else told) from None
 
