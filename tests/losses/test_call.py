@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
     got, due = gradients(found, case.leaves), gradients(wanted, case.leaves)
     for leaf, value in due.items():
         torch.testing.assert_close(got[leaf], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_a_loss_that_is_nothing_without_negatives_asks_for_them(name: str) -> None:
+    """Else a forgotten tensor is a loss of 0, and nothing is learnt without a word."""
+    case, term = make_case(4, 0, seed=71), loss_class(name)()
+    given = {key: value for key, value in tensors_of(case).items() if key not in ("negative", "valid", "rule")}
+    if not term.of_negatives:
+        value = term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+        # The first asks for tokens of negatives instead, the second for the teacher's view of parts.
+        assert value != 0 or name in ("dense_grounded", "evidence_contrast")
+        return
+    for call in (partial(term, case.memory) if isinstance(term, StatefulLoss) else term, Objective({name: term})):
+        with pytest.raises(InputError, match=r": missing negative \[B, K, D\]\."):
+            _ = call(**given)
 
 
 def test_every_name_that_a_loss_can_read_is_tried() -> None:

@@ -37,6 +37,8 @@ class CrossModalRank(StatefulLoss):
     reduction: Literal["valid", "all"] = "valid"
     """Mean over valid negatives, or over all B K places as published; "valid" or "all"."""
 
+    of_negatives = True
+
     def start(self, rules: int) -> Tensor:
         """Thresholds before the first step: 0 for each rule."""
         return torch.zeros(max(rules, 1))

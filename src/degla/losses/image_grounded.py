@@ -87,6 +87,8 @@ class ImageGrounded(Loss):
     missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the logit 0; "left_out" or "published" (FSC-CLIP)."""
 
+    of_negatives = True
+
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         positive = student.scale * (student.image * student.caption).sum(-1)

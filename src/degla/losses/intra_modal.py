@@ -31,6 +31,8 @@ class IntraModal(Loss):
     target: Literal["correct", "published"] = "correct"
     """The caption's own image, or the released code's target; "correct" or "published"."""
 
+    of_negatives = True
+
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         negatives = processes.gather(student.negative)

@@ -29,6 +29,7 @@ class OwnHinge(Loss):
     """Least distance of the cosines, 0 to 2 (0.1 in arXiv 2305.06152)."""
 
     scaled = False
+    of_negatives = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid negatives of all processes."""

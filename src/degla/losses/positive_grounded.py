@@ -29,6 +29,7 @@ class PositiveGrounded(Loss):
     """Factor of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
 
     reads = frozenset({"positive"})
+    of_negatives = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes' rows that have a valid negative."""

@@ -31,6 +31,7 @@ class SigmoidImageGrounded(Loss):
     """Factor of the mean over a caption's negatives, >= 0; at 1 all of them count as much as the caption."""
 
     reads = frozenset({"bias"})
+    of_negatives = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""

@@ -38,6 +38,7 @@ class TextGrounded(Loss):
     needs = frozenset({"caption"})
     same_width = True
     scaled = False
+    of_negatives = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""

@@ -110,6 +110,7 @@ class Wanted:
         texts: whether captions are read.
         scale: whether the scale is read.
         same_width: whether the teacher's embeddings are compared with the student's.
+        negatives: whether the captions' negatives must be there.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Wanted:
     texts: bool
     scale: bool
     same_width: bool
+    negatives: bool
 
 
 def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) -> tuple[Embeddings, Target]:
@@ -168,8 +170,9 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
         given.setdefault("caption", torch.zeros_like(image))
     if not wanted.scale:
         given.setdefault("scale", 1.0)
-    given.setdefault("negative", image.new_zeros(rows, 0, image.shape[-1]))
-    negatives = given["negative"].shape[1]
+    if not wanted.negatives:
+        given.setdefault("negative", image.new_zeros(rows, 0, image.shape[-1]))
+    negatives = given["negative"].shape[1] if "negative" in given else 0
     given.setdefault("valid", torch.ones(rows, negatives, dtype=torch.bool, device=device))
     given.setdefault("rule", torch.where(given["valid"], 0, -1))
     given.setdefault("group", processes.places(image))
@@ -196,6 +199,7 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
 
 def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
     names = ["image", *(["caption"] if wanted.texts else []), *(["scale"] if wanted.scale else [])]
+    names += ["negative"] if wanted.negatives else []
     names += [name for part in sorted(wanted.reads) for name in inputs_of([part])]
     names += [f"teacher_{part}" for part in sorted(wanted.needs)]
     names += [INPUTS[name].mask for name in given if INPUTS[name].mask]

@@ -31,6 +31,7 @@ class AnyLoss(Checked, ABC, section="objective"):
         reads_texts: whether it reads the embedding of any text. Where no loss does, no text is embedded.
         scaled: whether it reads the model's scale: its logits are similarities times the scale.
         same_width: whether it compares the teacher's embeddings with the student's, so that both must be as wide.
+        of_negatives: whether it is 0 without the captions' negatives, so that a call must give them.
     """
 
     weight: Factor
@@ -39,6 +40,7 @@ class AnyLoss(Checked, ABC, section="objective"):
     reads_texts: ClassVar[bool] = True
     scaled: ClassVar[bool] = True
     same_width: ClassVar[bool] = False
+    of_negatives: ClassVar[bool] = False
 
     def __init_subclass__(cls, section: str | None = None) -> None:
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
@@ -48,7 +50,13 @@ class AnyLoss(Checked, ABC, section="objective"):
     def wanted(cls) -> Wanted:
         """What a call must give."""
         return Wanted(
-            cls.__name__, cls.needs, cls.reads, texts=cls.reads_texts, scale=cls.scaled, same_width=cls.same_width
+            cls.__name__,
+            cls.needs,
+            cls.reads,
+            texts=cls.reads_texts,
+            scale=cls.scaled,
+            same_width=cls.same_width,
+            negatives=cls.of_negatives,
         )
 
 
@@ -191,7 +199,15 @@ class Objective:
         """
         scale = any(loss.scaled for loss in self.active.values())
         width = any(loss.same_width for loss in self.active.values())
-        wanted = Wanted("Objective", self.needs, self.reads, texts=self.reads_texts, scale=scale, same_width=width)
+        wanted = Wanted(
+            "Objective",
+            self.needs,
+            self.reads,
+            texts=self.reads_texts,
+            scale=scale,
+            same_width=width,
+            negatives=any(loss.of_negatives for loss in self.active.values()),
+        )
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, wanted, processes)
         with outside_autocast(student.image):
