@@ -97,6 +97,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "number 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
             model, torch.zeros(1, 3, 8, 8)
         ),
+        r"image nope\.jpg is missing\. Give the path of a picture": lambda: degla.encode_images(model, ["nope.jpg"]),
         "image 1 cannot be read: it has no pixels": lambda: degla.encode_images(model, [Image.new("RGB", (0, 0))]),
         "image 1 is damaged or cut off: Operation on closed image": lambda: degla.encode_images(model, [closed]),
         "'world' is the name of a model": lambda: degla.encode_images("world", [closed]),  # type: ignore[arg-type]

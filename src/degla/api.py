@@ -71,7 +71,7 @@ def encode_images(
     def opened(number: int, image: str | Path | Image) -> Image:
         if isinstance(image, Image):
             return decode_opened(image, Subject(f"image {number}", if_damaged="Open it again."))
-        subject = Subject(f"image {image}", if_damaged="Replace the file.")
+        subject = Subject(f"image {image}", if_missing="Give the path of a picture.", if_damaged="Replace the file.")
         return decode(read_file(Path(image), subject), subject)
 
     _refuse_other(model, "encode_images")

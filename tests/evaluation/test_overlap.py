@@ -122,6 +122,7 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
     (run.parent / "first.jsonl").unlink()
     assert training_images(str(run)) is None
     assert "whether benchmark images were trained on is not known" in caplog.text and "first.jsonl" in caplog.text
+    assert "the folder that its training was started in" in caplog.text
 
 
 def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_path: Path) -> None:

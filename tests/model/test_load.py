@@ -139,6 +139,7 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
         ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "made with GELU.*Use ViT-B-32 instead"),
         ("ViT-B-32", "names an architecture without weights"),
         ("ViT-B-23:openai", "unknown model.*Did you mean 'ViT-B-"),
+        ("wrold", "unknown model 'wrold'. Did you mean 'world'"),
         ("ViT-B-32-quickgelu:openia", "no pre-trained tag.*Did you mean 'openai'"),
         ("./no/such/folder", "no such folder"),
         (__file__, r"test_load\.py: a file. Name the folder that it lies in, or ARCHITECTURE:/"),

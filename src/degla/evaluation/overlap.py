@@ -94,7 +94,12 @@ def training_images(name: str) -> TrainingImages | None:
         try:
             found += trained_by(config)
         except (InputError, KeyError, TypeError) as error:
-            logger.warning("%s: whether benchmark images were trained on is not known: %s", name, error)
+            logger.warning(
+                "%s: whether benchmark images were trained on is not known: %s "
+                "(A run's relative paths count from the folder that its training was started in.)",
+                name,
+                error,
+            )
             return None
     return joined_images(found) if found else None
 

@@ -146,7 +146,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             raise InputError(f"{name}: a file. Name the folder that it lies in, or ARCHITECTURE:{name}.")
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder. A model is {FORMS}.")
-        raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, known)} A model is {FORMS}.")
+        raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *known])} A model is {FORMS}.")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not source:
         raise InputError(
