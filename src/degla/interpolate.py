@@ -184,7 +184,8 @@ def _refuse_unknown(goal: Goal, known: Sequence[str]) -> None:
             plain = [score for score in known if ":" not in score]
             raise InputError(
                 f"{flag} {name!r}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
-                f"Known: {', '.join(plain)}."
+                f"Known: {', '.join(plain)}. Name one of these, or add a benchmark that has it "
+                "(recognition: zeroshot, or world)."
             )
 
 

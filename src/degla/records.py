@@ -20,6 +20,7 @@ from pydantic import (
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.parse import CORRECT_LINE, parse_json, read_lines
+from degla.shelf import did_you_mean
 
 
 class Record(BaseModel):
@@ -228,11 +229,15 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name with a typing error is one field too many and one too few: what to mend is the first.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"]) or "the record"
-        wrong = re.sub(r" or instance of \w+", "", first["msg"])  # The name of a class tells a user nothing.
+        # The name of a class, and that a check raised ValueError, tell a user nothing.
+        wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")
         # No file that is read here has tuples.
         wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
+        if first["type"] == "extra_forbidden" and field in first["loc"]:
+            wrong += f".{hint}" if (hint := did_you_mean(field, model.model_fields)) else ""
         told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
         raise InputError(f"{told}. {remedy}" if remedy else told) from None
 

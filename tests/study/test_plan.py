@@ -103,6 +103,12 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
     assert runs[0].rules == PUBLISHED_RULES
 
 
+def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"world": {}, "arm": [{"recipe": "degla"}]}))
+    with pytest.raises(InputError, match=r"field 'arm': Extra inputs are not permitted\. Did you mean 'arms'\?"):
+        read_plan(tmp_path / "plan.yaml")
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -113,7 +119,9 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
         ({"arms": []}, "'arms': List should have at least 1 item"),
         ({"arms": {"recipe": "degla"}}, "'arms': Input should be a valid list"),
         ({"sets": {}}, "'sets'"),
+        ({"arms": [{"recipe": "dgla"}]}, "field 'arms.0.recipe': unknown recipe"),  # not "Value error, unknown recipe"
         ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": "five"}, "'seeds': give one seed or more"),
         ({"average": [0, 1]}, "above 0 and at most 1"),
         ({"price": 1e100}, "'price': Input should be less than or equal to 1000000"),
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -40,9 +40,12 @@ def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[st
     return check
 
 
+_SEEDS: Final = "give one seed or more, each once, 0 or above; or their number, 1 or more"
+
+
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ValueError("give one seed or more, each once, 0 or above; or their number, 1 or more")
+        raise ValueError(_SEEDS)
     return seeds
 
 
@@ -54,6 +57,8 @@ def _shares(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 def _counted(value: Any) -> Any:
     """Seeds from 0 on, where only their number is given."""
+    if isinstance(value, str):
+        raise ValueError(_SEEDS)
     is_count = isinstance(value, int) and not isinstance(value, bool) and value <= _MOST_SEEDS
     return tuple(range(value)) if is_count else value
 

@@ -327,17 +327,17 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
     if by_likelihood > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
         said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)}.")
-    mirror = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
+    alike = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
     if not said and blind is None:
         said.append(f"Neither length nor likelihood tells more than {_percent(MOST)}; words were not tested.")
     elif not said:
         said.append(f"Nothing tells more than {_percent(MOST)}.")
     elif by_length > _FORM:
-        said.append(f"Its form betrays it, whichever candidate is chosen: leave the rule out, or train on it{mirror}.")
+        said.append(f"Its form betrays it, whichever candidate is chosen: leave the rule out, or train on it{alike}.")
     else:
         said.append(
             "Make several candidates (--per-rule 6, words as captions use them) and choose among them with "
-            f"degla negatives balance; or train on them{mirror}."
+            "degla negatives balance" + (f"; or train on them{alike}." if alike else ".")
         )
     return Giveaways(shorter, likelier, tuple(said))
 
