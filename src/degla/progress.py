@@ -62,7 +62,9 @@ class TaskProgress:
 
             def advance(steps: int) -> None:
                 state.done += steps
-                bars.update(bar, completed=state.done, description=", ".join(state.describe()))
+                bars.update(
+                    bar, total=max(total, state.done), completed=state.done, description=", ".join(state.describe())
+                )
 
             yield advance
 
@@ -81,7 +83,8 @@ class _State:
         now, tenth = time.monotonic(), self.done * 10 // self.total
         if now - self._logged_at >= (_SOONEST if tenth > self._logged else _LATEST):
             self._logged, self._logged_at = tenth, now
-            LOG.info("%s", ", ".join([f"{name}: {self.done} of {self.total}", *self.describe()]))
+            of = f" of {self.total}" if self.done <= self.total else ""
+            LOG.info("%s", ", ".join([f"{name}: {self.done}{of}", *self.describe()]))
 
     def describe(self) -> list[str]:
         """Rate, time left, and the note."""
@@ -89,8 +92,10 @@ class _State:
         rate = steps / max(time.monotonic() - self._began, 1e-9)
         parts = []
         if steps and steps >= self._warm_up:
+            parts = [f"{rate:,.1f}/s"]
             left = round((self.total - self.done) / rate)
-            parts = [f"{rate:,.1f}/s", f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"]
+            if left >= 0:  # A total may be a guess, as the lines of a file are of its records, and be passed.
+                parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
         note = self._note() if self._note else ""
         return [*parts, note] if note else parts
 

@@ -54,6 +54,17 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     assert said == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
 
 
+def test_a_total_that_was_a_guess_and_is_passed_is_told_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
+    with caplog.at_level(logging.INFO, "degla"), TaskProgress(True).task("rows", 164) as advance:
+        now = 110.0
+        advance(467)
+    assert [record.getMessage() for record in caplog.records] == ["rows: 467, 46.7/s"]
+
+
 def test_no_time_left_is_told_before_a_batch_has_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

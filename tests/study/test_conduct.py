@@ -369,6 +369,7 @@ def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pyte
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
     said = capsys.readouterr().err
     assert "field 'gain'" in said and "Did you mean 'composition'?" in said
+    assert "add a benchmark that has it" in said
 
 
 def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, drawn: Path, base: str) -> None:

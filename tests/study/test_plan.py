@@ -103,6 +103,14 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
     assert runs[0].rules == PUBLISHED_RULES
 
 
+def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    two = {"recipe": "degla", "rules": ["swap_nouns", "swap_adjectives"]}
+    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, and its rules \(swap_nouns, .* at most 2"):
+        expand(_plan(tmp_path, arms=[two]), where="plan")
+    assert expand(_plan(tmp_path, arms=[two | {"data.negatives_per_caption": 2}]), where="plan")
+    assert expand(_plan(tmp_path, arms=[two | {"recipe": "clip"}]), where="plan")  # It reads none.
+
+
 def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"world": {}, "arm": [{"recipe": "degla"}]}))
     with pytest.raises(InputError, match=r"field 'arm': Extra inputs are not permitted\. Did you mean 'arms'\?"):

@@ -214,7 +214,8 @@ def check_end(
         if name not in known:
             raise InputError(
                 f"{where}: {place}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
-                f"Known: {', '.join(known)}."
+                f"Known: {', '.join(known)}. Name one of these, or add a benchmark that has it "
+                "(recognition: zeroshot, or world)."
             )
 
 
@@ -313,7 +314,13 @@ class Watch:
         self._done += 1
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         self._worked += fresh
-        how = f"failed: {end.error}" if end.error else f"done in {end.seconds:.0f} s" if fresh else "kept from before"
+        how = (
+            f"failed: {end.error.rstrip('.')}"
+            if end.error
+            else f"done in {end.seconds:.0f} s"
+            if fresh
+            else "kept from before"
+        )
         notes = "; ".join(note for each in end.value or () for note in each.notes)
         line = f"{self._done} of {len(self._chains)}: {chain.title}: {how}" + (f" ({notes})" if notes else "")
         if self._worked and self._done < len(self._chains):

@@ -215,7 +215,8 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
     record = record.model_copy(update={"models": tuple(filled)})
 
     by_label = {model.label: model for model in models}
-    log.info("testing differences between %d arms", len(table.best) - 1)
+    if len(table.best) > 2:  # The base and two arms.
+        log.info("testing differences between %d arms", len(table.best) - 1)
     tests = []
     for score, first, second in test_names(table, weights, plan.against):
         common = common_seeds(table.of(first), table.of(second))

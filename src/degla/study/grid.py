@@ -129,16 +129,21 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
     for values in product(*lists.values()):
         setting = tuple(zip(lists, values, strict=True))
         told = ", ".join(f"{short[name]} {_plain(value)}" for name, value in setting if len(lists[name]) > 1)
-        runs.append(
-            Run(
-                arm=arm.name,
-                setting=setting,
-                label=f"{arm.name} {told}".strip(),
-                config=change(start, dict(setting), where=place),
-                rules=arm.rules or plan.rules,
-                shares=arm.average or plan.average,
-            )
+        run = Run(
+            arm=arm.name,
+            setting=setting,
+            label=f"{arm.name} {told}".strip(),
+            config=change(start, dict(setting), where=place),
+            rules=arm.rules or plan.rules,
+            shares=arm.average or plan.average,
         )
+        most, wanted = len(run.rules), run.config.data.negatives_per_caption
+        if run.makes_negatives and wanted > most:  # Each rule makes one of a caption.
+            raise InputError(
+                f"{place}: {wanted} negatives a caption are wanted, and its rules ({', '.join(run.rules)}) make at "
+                f"most {most}. Set data.negatives_per_caption to {most} or less, or name more rules."
+            )
+        runs.append(run)
     return runs
 
 
