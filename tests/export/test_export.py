@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import degla
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
@@ -143,18 +145,33 @@ def test_bytes_cost_what_is_printed(
     exported: dict[str, Exported], all_tokens_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["export", str(all_tokens_model), "--quantize", "int8", "--to"]
-    assert main([*words, "onnx", "--out", str(tmp_path / "small")]) == 0
+    assert main([*words, "onnx", "--out", str(tmp_path / "small one")]) == 0
     told = capsys.readouterr().err
     assert re.search(r"the least cosine to the full model is 0\.99\d{3} for images and 0\.9\d{4} for texts", told)
-    assert "what bytes cost in scores: degla evaluate" in told
-    folders = (exported["onnx"].folder, tmp_path / "small")
+    assert f"what bytes cost in scores: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in told
+    folders = (exported["onnx"].folder, tmp_path / "small one")
     full, small = (sum(path.stat().st_size for path in folder.glob("*.onnx")) for folder in folders)
     assert small < 0.4 * full
-    model = load_model(str(tmp_path / "small"))
+    model = load_model(str(tmp_path / "small one"))
     assert model.precision == "int8"
     rows, others = _rows(model)[1], _rows(load_encoder(str(all_tokens_model)))[1]
     assert 0.95 < float((rows * others).sum(dim=1).min()) < 1 - 1e-6
     assert main([*words, "open_clip", "--out", str(tmp_path / "x")]) == 2
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_the_python_of_a_card_runs_as_it_is_printed(
+    exported: dict[str, Exported], all_tokens_model: Path, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 30), "red").save("photo.jpg")
+    folder = exported[to].folder
+    made: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S):
+        exec(code.replace("FOLDER", str(folder)), made)
+    if to == "onnx":
+        texts = degla.encode_captions(load_encoder(str(all_tokens_model)), ["a dog chases a cat"])
+        assert probe.gap(torch.from_numpy(made["texts"]), texts) < 1e-4
 
 
 def test_onnx_is_scored_and_not_trained(exported: dict[str, Exported], tmp_path: Path) -> None:

@@ -249,23 +249,34 @@ Where `vision_cfg.timm_model_name` in open_clip_config.json ends in `_tanh`, `im
 _TRANSFORMERS = """With transformers:
 
 ```python
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 model, processor = AutoModel.from_pretrained("FOLDER"), AutoProcessor.from_pretrained("FOLDER")
+image = Image.open("photo.jpg")
 inputs = processor(text=["a dog"], images=image, padding="max_length", truncation=True, return_tensors="pt")
+similarity = model(**inputs).logits_per_image
 ```
 """
 
 _ONNX = """With onnxruntime, from any language: `image.onnx` takes `pixel_values` [batch, 3, height, width] in float32,
 `text.onnx` takes `input_ids` [batch, context] in int64; both give embeddings of length one. `degla_onnx.json` holds
-the sizes, the scale and the version of the operators, `tokenizer.json` the tokenizer, `preprocessor_config.json` the
-mean, deviation and sizes.
+the sizes, the padding, the scale and the version of the operators, `tokenizer.json` the tokenizer,
+`preprocessor_config.json` the mean, deviation and sizes.
 
 ```python
-import onnxruntime
+import json
 
-session = onnxruntime.InferenceSession("FOLDER/text.onnx")
-(texts,) = session.run(None, {"input_ids": input_ids})
+import numpy
+import onnxruntime
+from tokenizers import Tokenizer
+
+sizes, tokenizer = json.load(open("FOLDER/degla_onnx.json")), Tokenizer.from_file("FOLDER/tokenizer.json")
+context = sizes["context_length"]
+tokenizer.enable_truncation(context)
+tokenizer.enable_padding(length=context, pad_id=sizes["padding"], direction=sizes["padding_side"])
+input_ids = numpy.array([tokenizer.encode("a dog chases a cat").ids])
+(texts,) = onnxruntime.InferenceSession("FOLDER/text.onnx").run(None, {"input_ids": input_ids})
 ```
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from degla.verbs._terminal import tell
@@ -46,7 +47,8 @@ def run(given: argparse.Namespace) -> int:
     slim = f" ({megabytes(before)} with all that the model's folder holds)" if before else ""
     tell(f"written: {made.folder}, {megabytes(made.bytes)}{slim}")
     if given.quantize:
-        tell(f"what bytes cost in scores: degla evaluate {given.model} {made.folder} --benchmarks ...")
+        models = shlex.join([given.model, str(made.folder)])
+        tell(f"what bytes cost in scores: degla evaluate {models} --benchmarks ...")
     return 0
 
 
