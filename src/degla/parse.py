@@ -54,7 +54,9 @@ def parse_json(
         value = (_LENIENT if constants else _STRICT).decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         place = f"{where} line {error.lineno}" if lines else where
-        _refuse(place, f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}", remedy)
+        # A line of its own ends in a line feed, behind which no column of it is.
+        column = error.colno if lines else min(error.pos, len(text.rstrip())) + 1
+        _refuse(place, f"not JSON: {error.msg.removesuffix(' at')} at column {column}", remedy)
     except RecursionError:
         _refuse(where, _TOO_DEEP, remedy)
     except _UnfitError as error:

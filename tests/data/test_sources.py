@@ -204,6 +204,16 @@ WRONG = {
         lines(row()) + '\n{"id": "2',
         "c.jsonl line 2: not JSON: Unterminated string starting at column 8. Correct the line",
     ),
+    "no end": (
+        "c.jsonl",
+        '{"id": "2"\n',
+        "c.jsonl line 1: not JSON: Expecting ',' delimiter at column 11. Correct the line",
+    ),
+    "two pictures": (
+        "c.jsonl",
+        lines(row(image=["a.jpg", "b.jpg"])),
+        "c.jsonl line 1: field 'image' is a list; a record is about one picture. Write one for each of them",
+    ),
     "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entries where an object is needed"),
     "json empty": ("c.json", "", "c.json: the file is empty"),
     "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),

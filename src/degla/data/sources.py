@@ -108,6 +108,11 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
     columns.require(list(row), where=where)
     row = {NEW_FIELDS.get(name, name): value for name, value in row.items()} if NEW_FIELDS.keys() & row.keys() else row
     image = row[columns.image]
+    if isinstance(image, list | tuple):
+        raise InputError(
+            f"{where}: field {columns.image!r} is a list; a record is about one picture. Write one for each of them, "
+            "with ids of their own."
+        )
     name = str(number) if columns.id is None else as_name(row[columns.id], field=columns.id, where=where)
     if columns.image_id is None:
         image_id: object = image
