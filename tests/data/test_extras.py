@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,7 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
     [
         ("con_clip", "distractor_image", "no caption has a distractor_image"),
         ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
-        ("tsvlc", "positives", "no caption has a further true text"),
+        ("tsvlc", "positives", r"no caption has a further true text.*--positives --out.*--data\.positives-file FILE"),
         ("cs_clip", "units", "no caption has a units"),
     ],
 )
@@ -338,6 +339,8 @@ def test_a_recipe_whose_column_is_missing_says_so(
     with pytest.raises(InputError, match=said) as found:
         pairs_of(recipe, tiny_model, files, tmp_path)
     assert field in str(found.value)
+    for page in re.findall(r"docs/\w+\.md", str(found.value)):
+        assert f"`{field}`" in (Path(__file__).parents[2] / page).read_text()
 
 
 def test_a_second_image_that_is_missing_and_a_label_without_a_class(

@@ -181,7 +181,7 @@ def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
     if not there:
         raise InputError(
             f"{wanted.where}: no caption has a {column}, and a loss of this recipe reads it. Add the field {column} to "
-            "as many records as you can (docs/data.md says what it holds)."
+            "as many records as you can (docs/losses.md says what it holds, and what makes it)."
         )
 
 
@@ -212,7 +212,8 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
             f"No image has captions that differ; take them from the field {column}: {wanted.flags}.positives column."
             if same
             else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
-            f"can; or take other captions of the same image: {wanted.flags}.positives same_image."
+            f"can; or have some made: `degla negatives {wanted.where} --positives --out FILE`, and give {wanted.flags}."
+            f"positives-file FILE; or take other captions of the same image: {wanted.flags}.positives same_image."
         )
         raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
 
