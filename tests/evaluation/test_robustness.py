@@ -161,6 +161,16 @@ def test_a_benchmark_without_classes_is_refused(encoder: Encoder, root: Path, mo
         attack_model(encoder, AttackSettings([0.1]), ask_all(["zeroshot"], root), root=root)
 
 
+def test_a_benchmark_without_classes_is_refused_before_a_model_is_looked_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "own" / "a.jsonl").write_text('{"image": "a.png", "caption": "a cat", "negative": "a dog"}\n')
+    assert main(["attack", "no/model", "--benchmarks", "own", "--root", str(tmp_path)]) == 2
+    assert "has no zero-shot classification to attack" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("size", "message"), [("1/0", "no fraction"), ("8", "at most 1"), ("small", "no fraction")])
 def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -175,6 +175,7 @@ def attack_model(
         InputError: a benchmark has no classification.
         DeglaError: the model gives similarities that are not finite.
     """
+    questions = require_classes(questions)
     attacker = Attacker(encoder, root, settings, progress=TaskProgress(progress))
     return AttackResult(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
@@ -184,6 +185,21 @@ def attack_model(
     )
 
 
+def require_classes(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQuestions]:
+    """The questions of benchmarks, each of which has classes.
+
+    Raises:
+        InputError: a benchmark has no classification.
+    """
+    every = list(questions)
+    for asked in every:
+        if not any(isinstance(entry, Classification) for entry in asked.entries):
+            raise InputError(
+                f"{asked.benchmark.title}: has no zero-shot classification to attack; take zeroshot or world."
+            )
+    return every
+
+
 def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRule | None) -> AttackedBenchmark:
     benchmark, settings = asked.benchmark, attacker.settings
     entries = [
@@ -191,8 +207,6 @@ def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRul
         for entry in asked.entries
         if isinstance(entry, Classification)
     ]
-    if not entries:
-        raise InputError(f"{benchmark.title}: has no zero-shot classification to attack; take zeroshot or world.")
     by_entry = [attacker.judge(benchmark, entry, tie=tie) for entry in entries]
     attacked = []
     for epsilon, rows in zip([0.0, *settings.sizes], zip(*by_entry, strict=True), strict=True):

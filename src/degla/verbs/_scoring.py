@@ -89,6 +89,7 @@ def measure_networks(
     given: argparse.Namespace,
     measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Found],
     render: Callable[[list[Found]], Group],
+    require: Callable[[list[BenchmarkQuestions]], object] = len,
 ) -> int:
     """Measure each model that the arguments name, then print and write all results.
 
@@ -96,6 +97,7 @@ def measure_networks(
         given: with the arguments of `describe_networks` and `describe_results`.
         measure: gives the result of a model for the questions, under the label that the arguments give it.
         render: results side by side.
+        require: refuses questions that cannot be measured so.
 
     Returns:
         The exit status.
@@ -104,6 +106,7 @@ def measure_networks(
     from degla.model.load import load_encoder
 
     questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
+    require(questions)
     results = [
         measure(load_encoder(name, device=device(given.device)), questions, label)
         for name, label in zip_longest(given.models, given.label or [])

@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
     check_networks(given, "attack")
 
-    from degla.evaluation.robustness import AttackSettings, attack_model
+    from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
     from degla.evaluation.terminal import render_attacks
 
     settings = AttackSettings(given.epsilon, given.steps, given.step_size, given.images, given.seed)
@@ -40,6 +40,7 @@ def run(given: argparse.Namespace) -> int:
             encoder, settings, questions, root=given.root, tie=given.tie, label=label
         ),
         render_attacks,
+        require_classes,
     )
 
 
