@@ -413,7 +413,9 @@ def test_a_recipe_that_reads_no_positives_refuses_the_file() -> None:
         read_rows(data)
 
 
-def test_negatives_that_are_told_by_their_length_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_negatives_that_are_told_by_their_length_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="0", image="1.jpg", image_id="1", text="A dog.")])
     made = (("negation", "A dog but no cat."), ("replace_nouns", "A cow."))
     write_jsonl(
@@ -428,4 +430,7 @@ def test_negatives_that_are_told_by_their_length_are_named(tmp_path: Path, caplo
     assert len(read_rows(data)[0].negatives) == 2
     assert "1 of 2 negatives are of negation" in caplog.text
     caplog.clear()
+    with monkeypatch.context() as second:
+        second.setattr("degla.training.rows.Processes.current", lambda: Processes(count=2, rank=1))
+        assert len(read_rows(data)[0].negatives) == 2 and not caplog.text, "one of several processes tells it"
     assert len(read_rows(replace(data, rules=("replace_nouns",)))[0].negatives) == 1 and not caplog.text

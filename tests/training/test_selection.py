@@ -116,7 +116,9 @@ def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
 ) -> None:
     measured.will_be(BASE, (64.0, 89.5))
     train(replace(config, validation=replace(config.validation, price=price), train=replace(config.train, steps=2)))
-    assert any("by joint it is no better than the model before training" in line for line in caplog.messages) == told
+    assert (
+        any("best: by joint it is no better than the model before training" in line for line in caplog.messages) == told
+    )
 
 
 @pytest.mark.parametrize(("price", "best"), [(0, "step-8"), (1, "step-6"), (9, "step-2")])

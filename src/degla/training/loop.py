@@ -239,7 +239,8 @@ def _tell_end(
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
         if not validation.improved:
-            log.warning("but by %s it is no better than the model before training", validation.config.score)
+            score = validation.config.score
+            log.warning("%s: by %s it is no better than the model before training", run / BEST_NAME, score)
     elif ended is not None:
         log.warning("no checkpoint is within the limits; %s is the last one", run / f"step-{step}")
     if stopped is not None:

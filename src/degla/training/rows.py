@@ -119,6 +119,8 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
     report.require(wanted)
+    if Processes.current().rank:
+        return PairTable(folder / TABLE_NAME, about=about), key  # The first process tells it for all.
     report.tell()
     if not data.rules:
         _warn_of_told(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
