@@ -193,6 +193,7 @@ def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[Nega
     [
         (1, "colours", "too few negatives to balance: no rule has 40"),
         (120, "adds", "no rule stays: the texts alone tell adds 100 %"),
+        (120, "adds", "or keep every rule, as a small file may want it (--told-rule 1)."),
         (3, "none", "holds no accepted negative"),
     ],
 )

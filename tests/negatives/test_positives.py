@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse, parse_one
 from degla.negatives.positives.sibling_attribute import SiblingAttribute
 from degla.negatives.rule import judge, load_rule
+from degla.progress import TaskProgress
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import POSITIVES, RULES
 
@@ -176,10 +178,21 @@ def test_a_positive_is_no_negative_and_a_text_is_not_both(tmp_path: Path, caplog
     assert not caplog.text
 
 
-def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(tmp_path: Path) -> None:
+def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    task = TaskProgress.task
+
+    def noted(bar: TaskProgress, name: str, *rest: Any, **more: Any) -> Any:
+        shown.append(name)
+        return task(bar, name, *rest, **more)
+
+    monkeypatch.setattr(TaskProgress, "task", noted)
     write_jsonl(tmp_path / "captions.jsonl", captions(["A girl rides a brown donkey."]))
     argv = ["negatives", str(tmp_path / "captions.jsonl")]
     assert main([*argv, "--positives", "--rules", "passive", "--out", str(tmp_path / "p.jsonl"), "--json"]) == 0
+    assert shown == ["true texts"]
     assert [one.text for one in read_jsonl(NegativeRecord, tmp_path / "p.jsonl")] == [
         "A brown donkey is ridden by a girl."
     ]

@@ -155,7 +155,7 @@ def generate(
         advance = held.enter_context(
             # A model is asked rule by rule within a batch, so that the first captions end together, and late.
             TaskProgress(progress).task(
-                "negatives",
+                "true texts" if summary.true else "negatives",
                 len(stream),
                 done=output.captions_done,
                 warm_up=BATCH if model else 0,

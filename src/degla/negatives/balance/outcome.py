@@ -181,7 +181,8 @@ class Balance:
         told = ", ".join(f"{rule} {100 * known.most:.0f} %" for rule, known in measured.items() if known)
         return (
             f"no rule stays: the texts alone tell {told}, and {100 * settings.told_rule:.0f} % are allowed "
-            "(--told-rule). Make more candidates (degla negatives --per-rule 6), by other rules, or of more captions."
+            "(--told-rule). Make more candidates (degla negatives --per-rule 6), by other rules, or of more captions; "
+            "or keep every rule, as a small file may want it (--told-rule 1)."
         )
 
     def plain(self) -> dict[str, Any]:

@@ -182,10 +182,14 @@ class Summary:
             "stopped": self.stopped,
         }
 
+    @property
+    def true(self) -> bool:
+        """Whether its rules make true texts."""
+        return all(rule in POSITIVES.names() for rule in self.rules)
+
     def render(self) -> Group:
         """A table for a terminal: one line a rule, then reasons, then the totals."""
-        true = all(rule in POSITIVES.names() for rule in self.rules)
-        title, one = ("True texts that look changed", "true text") if true else ("Hard negatives", "negative")
+        title, one = ("True texts that look changed", "true text") if self.true else ("Hard negatives", "negative")
         table = Table(title=title, title_justify="left")
         for heading in ("rule", "accepted", "captions covered", "refused or none, by reason"):
             table.add_column(heading, justify="left" if heading[0] == "r" else "right")
