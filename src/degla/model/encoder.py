@@ -191,7 +191,8 @@ class Encoder(nn.Module):
             self.refuse_without_class_token("--views.left-out")
         if images.ndim < 4:  # Embedded once, before the first step.
             return (images if images.ndim == 2 else images[:, 0]).float()
-        images = images.to(next(self.clip.visual.parameters()).dtype)  # That of `encoder.half()`.
+        tower = getattr(self.clip, "visual", self.clip)
+        images = images.to(next(tower.parameters()).dtype)  # That of `encoder.half()`.
         if self._encode_image is not None:
             return self._encode_image(self.clip, images, kept).float()
         with self._kernels():
