@@ -314,13 +314,9 @@ class Watch:
         self._done += 1
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         self._worked += fresh
-        how = (
-            f"failed: {end.error.rstrip('.')}"
-            if end.error
-            else f"done in {end.seconds:.0f} s"
-            if fresh
-            else "kept from before"
-        )
+        how = f"done in {end.seconds:.0f} s" if fresh else "kept from before"
+        if end.error:
+            how = f"failed: {end.error.rstrip('.')}"
         notes = "; ".join(note for each in end.value or () for note in each.notes)
         line = f"{self._done} of {len(self._chains)}: {chain.title}: {how}" + (f" ({notes})" if notes else "")
         if self._worked and self._done < len(self._chains):

@@ -177,10 +177,8 @@ def find_neighbours(
     try:
         embedded = embedder.embed(images, [])
     except ImageError:
-        for look in (
-            look_for,
-            read_image,
-        ):  # To name the caption, too: of a file that is not there, with one look each.
+        # To name the caption, too: of a file that is not there, with one look each.
+        for look in (look_for, read_image):
             for caption in captions:
                 look(caption.image, folder=folder, caption_id=caption.id)
         raise
