@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.caveats import trained_on
-from degla.evaluation.choice import Point, Sweep, choose
+from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, present_averages
 from degla.evaluation.overlap import training_images
 from degla.evaluation.plots import find_row
@@ -28,7 +28,6 @@ from degla.model.checkpoint import average_weights, check_alike, save_encoder, w
 from degla.model.load import load_encoder
 from degla.pages.plot import standing_alone
 from degla.results import Result
-from degla.shelf import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ def interpolate(
         save_result(result, file)
         leakage = result.leakage or leakage
         scores = scores_by_name(result)
-        _refuse_unknown(goal, list(scores))
+        _require(goal, scores)
         points.append(Point(share, scores[goal.gain], scores[goal.kept], file))
         log.info(
             "alpha %g: %s %.1f, %s %.1f", share, goal.gain, 100 * scores[goal.gain], goal.kept, 100 * scores[goal.kept]
@@ -175,18 +174,12 @@ def _check_names(evaluation: Evaluation, goal: Goal) -> None:
         ]
         own = [*columns, *parts, *averages]
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
-    _refuse_unknown(goal, list(dict.fromkeys(names)))
+    _require(goal, dict.fromkeys(names))
 
 
-def _refuse_unknown(goal: Goal, known: Sequence[str]) -> None:
+def _require(goal: Goal, known: Collection[str]) -> None:
     for flag, name in (("--gain", goal.gain), ("--kept", goal.kept)):
-        if name not in known:
-            plain = [score for score in known if ":" not in score]
-            raise InputError(
-                f"{flag} {name!r}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
-                f"Known: {', '.join(plain)}. Name one of these, or add a benchmark that has it "
-                "(recognition: zeroshot, or world)."
-            )
+        require_score(flag, name, known)
 
 
 def _draw(sweep: Sweep) -> str:

@@ -229,7 +229,7 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        # A name with a typing error is one field too many and one too few: what to mend is the first.
+        # A misspelt name is both an unknown field and a missing one; the unknown one is what to mend.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"]) or "the record"
         # The name of a class, and that a check raised ValueError, tell a user nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from degla.errors import InputError
 from degla.pages.table import Column, Table
 from degla.pages.words import percent
+from degla.shelf import did_you_mean
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -41,6 +42,25 @@ def trade_off(
     """
     gained, lost = scores[gain] - start[gain], start[kept] - scores[kept]
     return TradeOff(gained, lost, gained - price * lost)
+
+
+def require_score(place: str, name: str, known: Collection[str]) -> None:
+    """Refuse the name of a score that the benchmarks do not have.
+
+    Args:
+        place: where it is named: a flag, or a field of a file.
+        name: of the score.
+        known: all that there are; one with a colon names its benchmark too.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in known:
+        raise InputError(
+            f"{place} {name!r}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
+            f"Known: {', '.join(score for score in known if ':' not in score)}. Name one of these, or add a benchmark "
+            "that has it (recognition: zeroshot, or world)."
+        )
 
 
 POINTS_TO_LOSE = 1.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import DeglaError, InputError
+from degla.evaluation.choice import require_score
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
@@ -20,7 +21,6 @@ from degla.pages.words import duration
 from degla.parse import parse_json, read_bytes
 from degla.progress import TaskProgress
 from degla.ray import Engine
-from degla.shelf import did_you_mean
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -211,12 +211,7 @@ def check_end(
         raise DeglaError(f"the base model {job.base!r} could not be measured: {end.error}")
     known = named_scores(load_result(job.measures[0].path))
     for place, name in wanted:
-        if name not in known:
-            raise InputError(
-                f"{where}: {place}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
-                f"Known: {', '.join(known)}. Name one of these, or add a benchmark that has it "
-                "(recognition: zeroshot, or world)."
-            )
+        require_score(f"{where}: {place}", name, known)
 
 
 def _models(
