@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.config.fields import OLD_NAMES, flags, new_name
+from degla.config.fields import flags
 from degla.shelf import RECIPES
 
 Capture = pytest.CaptureFixture[str]
@@ -77,16 +77,3 @@ def test_flags_that_the_help_does_not_show_work(tmp_path: Path, capsys: Capture)
     assert "--replay.batch-size is 0" in capsys.readouterr().err
     assert main([*words, "--replay.objective.soft-alignment.weight", "-1"]) == 2
     assert "--replay.objective.soft-alignment.weight is -1.0" in capsys.readouterr().err
-
-
-def test_flags_by_their_old_names_are_read(tmp_path: Path, capsys: Capture) -> None:
-    words = ["train", "clip", "--data.captions", "a", "--data.images", "b", "--out", str(tmp_path / "run")]
-    for old, new in (("rehearsal.batch-size", "replay.batch-size"), ("anchor.weight", "l2-sp.weight"),
-                     ("rehearsal.objective.partner-contrastive.weight",
-                      "replay.objective.distractor-contrastive.weight")):  # fmt: skip
-        assert main([*words, f"--{old}", "-1"]) == 2
-        assert f"--{new} is -1" in capsys.readouterr().err
-        assert new_name(old.replace("-", "_")) == new.replace("-", "_")
-    known = {name.replace("-", "_") for name in _known("clip")}
-    for new in OLD_NAMES.values():
-        assert any(name == new or name.startswith(f"{new}.") for name in known), new

@@ -19,10 +19,10 @@ from degla.verbs._arguments import require_least
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
-_NEW_VERBS = {"partners": "distractors"}
-"""The names that commands have now, by those that they had before."""
 _HYPHENATED = frozenset({"fetch_data"})
 """Commands that are one word with a hyphen; others are as many words as their file's name has."""
+_OF_SEVERAL_PROCESSES = frozenset({"doctor", "evaluate", "train"})
+"""Commands that torchrun may start."""
 
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with reported_once():
             name, rest = _verb(words)
+            if name not in _OF_SEVERAL_PROCESSES and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
             module = VERBS.load(name)
             if hasattr(module, "run_words"):
                 return int(module.run_words(rest))
@@ -130,7 +132,6 @@ def parser(name: str) -> argparse.ArgumentParser:
 def _verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb that the first one or two words name, and the words that follow it."""
     names = VERBS.names()
-    words = [_NEW_VERBS.get(words[0], words[0]), *words[1:]]
     if (hyphenated := words[0].replace("-", "_")) in _HYPHENATED:
         return hyphenated, words[1:]
     if "_".join(words[:2]) in names and len(words) > 1:

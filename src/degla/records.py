@@ -91,11 +91,6 @@ class CaptionRecord(Record):
     concepts: tuple[str, ...] = ()
     masked_words: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _with_new_names(cls, row: Any) -> Any:
-        return {NEW_FIELDS.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row
-
     @model_validator(mode="after")
     def _whole_distractor(self) -> CaptionRecord:
         if (self.distractor_image is None) != (self.distractor_text is None):
@@ -110,9 +105,6 @@ class CaptionRecord(Record):
 
 OPTIONAL_FIELDS = tuple(name for name, field in CaptionRecord.model_fields.items() if not field.is_required())
 """Fields of `CaptionRecord` that only some recipes read."""
-
-NEW_FIELDS = {"partner_image": "distractor_image", "partner_text": "distractor_text"}
-"""The names that fields of `CaptionRecord` have now, by those that files may still use."""
 
 
 class Original(Record):

@@ -101,8 +101,7 @@ class BenchmarkResult(Record):
         items_sha256: of all questions that were scored; two results are comparable where it is equal.
         missing_images: number of distinct images that were not there.
         missing_examples: the first few of their paths.
-        told: part to the floors that answer it from its texts alone, so that it does not count as composition; None
-            in results of versions that had no floors.
+        told: part to the floors that answer it from its texts alone, so that it does not count as composition.
         averages: named combinations of parts.
         headline: column of the report's first table to the name of the average or part that fills it.
     """
@@ -115,7 +114,7 @@ class BenchmarkResult(Record):
     items_sha256: str
     missing_images: int = Field(default=0, ge=0)
     missing_examples: tuple[str, ...] = ()
-    told: dict[str, tuple[str, ...]] | None = None
+    told: dict[str, tuple[str, ...]]
     parts: tuple[PartResult, ...] = Field(min_length=1)
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)
@@ -137,7 +136,7 @@ class Result(Record):
 
     Attributes:
         schema_version: of this file's form.
-        image_reading: how images became pixels, see `data.decoding`; None: before it was recorded, never turned.
+        image_reading: how images became pixels, see `data.decoding`.
         training_seed: seed of the training run; results of one label with several seeds give a spread.
         seed: of the bootstrap behind the intervals.
         date: when it was made, UTC, ISO 8601.
@@ -145,13 +144,14 @@ class Result(Record):
         items_file: name of the file beside this one that holds every item's verdict; "" before it is saved.
         items_count: number of verdicts in it.
         items_file_sha256: of that file; "" where it was not recorded.
-        sha256: of everything else in this file, so that a damaged number is not taken for a result; "" in old files.
+        sha256: of everything else in this file, so that a damaged number is not taken for a result; "" before
+            it is saved.
         items: every item's verdict; not part of the JSON file.
     """
 
     schema_version: Literal[1] = 1
     model: ModelProvenance
-    image_reading: ImageReading | None = None
+    image_reading: ImageReading
     training_seed: int | None = None
     seed: int = 0
     date: str

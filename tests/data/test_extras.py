@@ -83,21 +83,6 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     assert asked[0].distractor_image is None
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
-def test_fields_by_their_old_names_are_read(form: str, tmp_path: Path) -> None:
-    row = {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a"}
-    old, new = ({**row, f"{name}_image": "b.png", f"{name}_text": "no cat"} for name in ("partner", "distractor"))
-    path = tmp_path / f"captions.{form}"
-    if form == "parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([old]), path)
-    elif form == "datasets":
-        pytest.importorskip("datasets").Dataset.from_list([old]).save_to_disk(str(path))
-    else:
-        path.write_text(json.dumps(old) + "\n")
-    (record,) = read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS))
-    assert record == CaptionRecord(**old) == CaptionRecord(**new) and record.distractor_text == "no cat"
-
-
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [

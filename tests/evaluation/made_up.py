@@ -71,6 +71,7 @@ def draw_result(
         headline=dict(benchmark.headline),
     )
     return Result(
+        image_reading="upright",
         model=ModelProvenance(
             name=f"runs/{label}", label=label, fingerprint="0" * 64, activation="quick_gelu", precision="fp32"
         ),

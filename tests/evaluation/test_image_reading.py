@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +72,6 @@ def test_turned_pictures_are_scored_upright_and_official_reading_is_another_resu
         told = (tmp_path / page).read_text()
         assert "The results differ in the reading of images: official, upright." in told, page
     assert "image reading: upright; " in (tmp_path / "report.md").read_text()
-
-    # A result of before the choice was recorded can still be read.
-    row = json.loads((tmp_path / "upright.json").read_text())
-    del row["image_reading"], row["sha256"]
-    (tmp_path / "upright.json").write_text(json.dumps(row))
-    assert load_result(tmp_path / "upright.json").image_reading is None
 
 
 @pytest.fixture(scope="module")

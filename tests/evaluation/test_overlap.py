@@ -21,6 +21,7 @@ from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
 from degla.model.checkpoint import save_encoder
+from degla.model.integrity import write_state
 from degla.model.load import load_encoder
 from tests.evaluation.fake_encoders import spreading
 
@@ -106,7 +107,7 @@ def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
         save_encoder(load_encoder(str(tiny_model)), folder / name / "step-3")
         for place in (folder / name, folder / name / "step-3"):
             (place / "config.json").write_text(json.dumps(to_plain(config)))
-        (folder / name / "step-3" / "state.json").write_text('{"step": 3, "epoch": 0, "batch": 3, "steps": 3}')
+        write_state(folder / name / "step-3", {"step": 3, "epoch": 0, "batch": 3, "steps": 3, "data": {}})
     return folder / "second"
 
 
@@ -127,7 +128,7 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
 
 def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_path: Path) -> None:
     row = {"id": "1", "image": "0.png", "text": "a", "image_id": "0"}
-    (tmp_path / "c.jsonl").write_text(json.dumps(row | {"partner_image": "1.png", "partner_text": "b"}))
+    (tmp_path / "c.jsonl").write_text(json.dumps(row | {"distractor_image": "1.png", "distractor_text": "b"}))
     (tmp_path / "r.jsonl").write_text(json.dumps(row | {"image": "2.png"}))
     own, replayed = (DataConfig(captions=tmp_path / name, images=small_root) for name in ("c.jsonl", "r.jsonl"))
     config = TrainConfig(data=own, replay=replace(TrainConfig().replay, data=replayed))

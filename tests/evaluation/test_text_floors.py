@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
 from degla.evaluation.caveats import told_notes
-from degla.evaluation.comparison import compare
-from degla.evaluation.neutral import benchmark_of, find_floors, with_floors
+from degla.evaluation.neutral import find_floors
 from degla.evaluation.report import report
-from degla.evaluation.results import load_result, save_result
+from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores, render_result
 from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
@@ -183,35 +181,6 @@ def test_nothing_left_is_no_composition(tmp_path: Path, monkeypatch: pytest.Monk
     result = score(tmp_path)
     assert result.benchmarks[0].headline == {TOLD: "add"}
     assert "composition" not in named_scores(result) and "macro" in named_scores(result)
-
-
-def old(result: Result, path: Path) -> Path:
-    """The file that a version without floors would have written of it."""
-    entry = result.benchmarks[0]
-
-    def bare(name: str) -> bool:
-        return name.endswith(".neutral") or name == "told"
-
-    parts = [part.model_copy(update={"scores": tuple(s.model_copy(update={"floors": {}}) for s in part.scores)})
-             for part in entry.parts]  # fmt: skip
-    averages = [row.model_copy(update={"floors": {}}) for row in entry.averages if not bare(row.name)]
-    update = {"parts": tuple(parts), "averages": tuple(averages), "headline": {"composition": "macro"}, "told": None}
-    save_result(result.model_copy(update={"benchmarks": (entry.model_copy(update=update),)}), path)
-    return path
-
-
-def test_old_results_are_scored_anew_without_a_model(gift: Path, tmp_path: Path) -> None:
-    result = score(gift)
-    path = old(result, tmp_path / "old.json")
-    loaded = load_result(path, items=True)
-    assert loaded.benchmarks[0].headline == {"composition (no floor known)": "macro"}
-    assert [row.title for row in compare([path]).headline] == ["composition (no floor known)"]
-    again = with_floors(loaded, root=gift)
-    assert again.benchmarks == result.benchmarks
-    assert with_floors(again, root=gift) is not None and benchmark_of(again.benchmarks[0]).headline["composition"]
-    other = loaded.benchmarks[0].model_copy(update={"items_sha256": "0"})
-    with pytest.raises(InputError, match="ask other questions"):
-        with_floors(loaded.model_copy(update={"benchmarks": (other,)}), root=gift)
 
 
 def test_the_readmes_table_of_the_worlds_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
-from degla.evaluation.results import load_result, save_result
-from degla.evaluation.terminal import named_scores
+from degla.evaluation.results import load_result
 from degla.locks import lock
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, read_jsonl
@@ -166,19 +165,6 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
     assert first.trained and first.measured == 2 and first.cost is not None and first.cost.teacher
     second = tune(job)
     assert not second.trained and second.measured == 0 and second.paths == first.paths and second.cost == first.cost
-
-    # A result of a version without floors gets them from its verdicts; nothing is measured.
-    with_floors = load_result(job.measures[0].path, items=True)
-    (entry,) = with_floors.benchmarks
-    bare = tuple(row for row in entry.averages if not row.name.endswith(".neutral"))
-    update = {"told": None, "headline": {"composition": "composition.id"}, "averages": bare}
-    save_result(with_floors.model_copy(update={"benchmarks": (entry.model_copy(update=update),)}), job.measures[0].path)
-    assert "composition" not in load_result(job.measures[0].path).benchmarks[0].headline
-    upgraded = tune(job)
-    assert not upgraded.trained and upgraded.measured == 0
-    again = load_result(job.measures[0].path)
-    assert named_scores(again) == named_scores(with_floors) and again.benchmarks[0].told == entry.told
-    assert [row.floors for row in again.benchmarks[0].averages] == [row.floors for row in entry.averages]
 
     # A result that is gone or torn is measured again, from the model that was kept.
     fingerprint = load_result(job.measures[0].path).model.fingerprint

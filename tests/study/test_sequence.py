@@ -37,7 +37,7 @@ from tests.tiny import write_small_world
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
 TINY: dict[str, Any] = {
-    "set": {"train.steps": 2, "train.batch_size": 8, "rehearsal.batch_size": 6, "train.precision": "fp32",
+    "set": {"train.steps": 2, "train.batch_size": 8, "replay.batch_size": 6, "train.precision": "fp32",
             "optim.lr": 1e-3, "optim.warmup_steps": 0},
     "arms": [{"recipe": "gift"}],
 }  # fmt: skip
@@ -61,7 +61,7 @@ def _write(folder: Path, drawn: Path, **fields: Any) -> Path:
     tasks = [
         {"name": name, "data.captions": str(drawn / name / "captions.jsonl"), "data.images": str(drawn / name),
          "data.classes": str(drawn / name / "classes.txt"), "data.class_template": "a photo of {}",
-         **{f"rehearsal.data.{field}": path for field, path in again.items()}}
+         **{f"replay.data.{field}": path for field, path in again.items()}}
         for name in ("digit", "count")
     ]  # fmt: skip
     benchmarks = {"names": ["zeroshot"], "root": str(drawn / "benchmarks")}
@@ -185,8 +185,8 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
 
 def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = {"train.train_image_tower": False, "train.train_text_tower": False}
-    plain = {"rehearsal.objective.logit_distillation.weight": 0, "anchor.weight": 0,
-             "rehearsal.objective.soft_alignment.weight": 0}  # fmt: skip
+    plain = {"replay.objective.logit_distillation.weight": 0, "l2_sp.weight": 0,
+             "replay.objective.soft_alignment.weight": 0}  # fmt: skip
     arms = [{"recipe": "gift", "label": "plain", **plain}, {"recipe": "gift", "label": "fails", **nothing}]
     path, out = _write(tmp_path, drawn, arms=arms, also=["recognition"]), tmp_path / "out"
     assert main(["continual", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1

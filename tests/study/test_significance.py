@@ -68,7 +68,16 @@ def _result(path: Path, label: str, *, seed: int | None, right: float, kept: flo
     )  # fmt: skip
     model = ModelProvenance(name=label, label=label, fingerprint="0", activation="gelu", precision="fp32")
     save_result(
-        Result(model=model, training_seed=seed, date="", versions={}, benchmarks=(benchmark,), items=tuple(items)), path
+        Result(
+            model=model,
+            image_reading="upright",
+            training_seed=seed,
+            date="",
+            versions={},
+            benchmarks=(benchmark,),
+            items=tuple(items),
+        ),
+        path,
     )
     return path
 

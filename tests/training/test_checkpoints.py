@@ -206,7 +206,11 @@ def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig)
         (lambda state: state | {"step": -5}, "field 'step': .*greater than or equal to 0"),
         (lambda state: state | {"best": "../../x"}, "field 'best': .*pattern"),
         (lambda state: state | {"step": 3}, "its fields are not those"),
-        (lambda state: state | {"step": 2, "sha256": {}}, "field 'step' is 2, but the folder is step-4"),
+        (lambda state: state | {"step": 2, "sha256": {}}, "its fields are not those"),
+        (
+            lambda state: {name: value for name, value in state.items() if name != "sha256"},
+            "field 'sha256': .*required",
+        ),
     ],
 )
 def test_a_wrong_state_is_one_line(

@@ -1,5 +1,5 @@
 """A configuration as plain values and back, in YAML, TOML or JSON that people write, and of a run; its fields by dotted
-names (`optim.lr`), and the names that they had."""
+names (`optim.lr`)."""
 
 from __future__ import annotations
 
@@ -27,32 +27,6 @@ from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, told
 from degla.shelf import did_you_mean
-
-OLD_NAMES = {
-    "rehearsal": "replay",
-    "anchor": "l2_sp",
-    "data.partner_negative": "data.distractor_negative",
-    "replay.data.partner_negative": "replay.data.distractor_negative",
-    "objective.partner_contrastive": "objective.distractor_contrastive",
-    "replay.objective.partner_contrastive": "replay.objective.distractor_contrastive",
-}
-"""Fields and sections by the names that they had before, which files, flags and runs may still use."""
-
-
-def new_name(name: str) -> str:
-    """The dotted name that a field has now."""
-    for old, new in OLD_NAMES.items():
-        if name == old or name.startswith(f"{old}."):
-            name = new + name[len(old) :]
-    return name
-
-
-def with_new_names(values: Any, prefix: str = "") -> Any:
-    """Nested values with the names that fields have now."""
-    if not isinstance(values, dict):
-        return values
-    names = {name: new_name(f"{prefix}{name}") for name in values}
-    return {names[name].rpartition(".")[2]: with_new_names(value, f"{names[name]}.") for name, value in values.items()}
 
 
 def to_plain(config: Any) -> Any:
@@ -134,7 +108,7 @@ def check_field(name: str, *, where: str) -> None:
     Raises:
         InputError: names the nearest field, and those of its section.
     """
-    known, name = known_fields(), new_name(name)
+    known = known_fields()
     if name not in known:
         inside = sorted(field for field in known if field.startswith(name + "."))
         section = name if inside else name.rpartition(".")[0]
@@ -198,7 +172,6 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
         InputError: an unknown field, or a value of the wrong type or out of its range.
     """
     for name, value in changes.items():
-        name = new_name(name)
         check_field(name, where=where)
         config = _replace(config, name.split("."), value, where=f"{where}: field {name!r}")
     return config
@@ -280,7 +253,6 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Fields of a file with their paths as they are seen from here, not from the file's folder."""
     paths = path_fields()
-    renamed = {new_name(name): value for name, value in fields.items()}
 
     def seen(path: object) -> str:
         return address_of(str(path)) or str(folder / str(path))
@@ -289,7 +261,7 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         name: ([seen(entry) for entry in value] if isinstance(value, list) else seen(value))
         if name in paths and value is not None
         else value
-        for name, value in renamed.items()
+        for name, value in fields.items()
     }
 
 

@@ -15,7 +15,7 @@ from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import check_regular, describe_json, in_one_line, shorten
-from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
+from degla.records import CaptionRecord, NegativeRecord, validate
 from degla.remote import address_of, told
 from degla.shelf import Shelf, did_you_mean
 
@@ -106,7 +106,6 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
         InputError: a field is missing, has a wrong type or is empty; names the place and the field.
     """
     columns.require(list(row), where=where)
-    row = {NEW_FIELDS.get(name, name): value for name, value in row.items()} if NEW_FIELDS.keys() & row.keys() else row
     image = row[columns.image]
     if isinstance(image, list | tuple):
         raise InputError(

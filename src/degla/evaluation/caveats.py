@@ -123,7 +123,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     readers: tuple[tuple[str, Callable[[Result], str], str], ...] = (
         ("activation function", lambda result: result.model.activation, _POINTS),
         ("precision", lambda result: result.model.precision, _HALF),
-        ("reading of images", lambda result: result.image_reading or "not recorded", _POINTS),
+        ("reading of images", lambda result: result.image_reading, _POINTS),
         ("version of degla", lambda result: result.versions.get("degla", "unknown"), _POINTS),
         ("version of torch", lambda result: result.versions.get("torch", "unknown"), _POINTS),
     )

@@ -100,7 +100,7 @@ def provenance(method: Method) -> Data:
         "fingerprints": distinct(result.model.fingerprint for result in results),
         "activation": distinct(result.model.activation for result in results),
         "precision": distinct(result.model.precision for result in results),
-        "image_reading": distinct(result.image_reading or "not recorded" for result in results),
+        "image_reading": distinct(result.image_reading for result in results),
         "seeds": [seed for seed in method.results if seed is not None],
         "versions": distinct(
             ", ".join(f"{name} {value}" for name, value in result.versions.items()) for result in results

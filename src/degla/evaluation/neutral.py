@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from degla.errors import InputError
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, Entry
 from degla.evaluation.cache import Cache
-from degla.evaluation.questions import ask, questions_digest
-from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import PairItem
@@ -66,8 +62,7 @@ class TextFloors:
         averages = tuple(map(self.beside, scores.averages))
         known = {part.name for part in parts} | {average.name for average in averages}
         headline = {column: name for column, name in self.benchmark.headline.items() if name in known}
-        update = {"parts": parts, "averages": averages, "headline": headline, "told": dict(self.told)}
-        return entry.model_copy(update=update)
+        return entry.model_copy(update={"parts": parts, "averages": averages, "headline": headline})
 
 
 def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
@@ -119,46 +114,10 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
     return right > chance + MARGIN and sure
 
 
-def with_floors(result: TracedResult, *, root: Path) -> TracedResult:
-    """A result of a version that had no floors, with them: scored anew from its verdicts, no model is asked.
-
-    Args:
-        result: with its items. One that has floors is returned as it is.
-        root: folder that holds the benchmarks' files, as they were when the result was made.
-
-    Raises:
-        InputError: the files are missing or wrong, or ask other questions than the result answers.
-    """
-    return result.model_copy(
-        update={"benchmarks": tuple(_with_floors(entry, result, root) for entry in result.benchmarks)}
-    )
-
-
-def _with_floors(entry: BenchmarkResult, result: TracedResult, root: Path) -> BenchmarkResult:
-    if entry.told is not None:
-        return entry
-    asked = ask(BENCHMARKS.load(entry.name).BENCHMARK, root, allow_missing=True)
-    if questions_digest(asked.entries) != entry.items_sha256:
-        raise InputError(f"{root}: its files of {entry.title} ask other questions than the result answers.")
-    floors = find_floors(asked.benchmark, asked.kept)
-    chance = {
-        (part.name, metric.verdict): score.chance
-        for part in entry.parts
-        for metric, score in zip(asked.benchmark.part(part.name).metrics, part.scores, strict=False)
-    }
-    judged = [
-        Judged(row, {verdict: known for verdict in row.ok if (known := chance.get((row.part, verdict))) is not None})
-        for row in result.items
-        if row.benchmark == entry.name
-    ]
-    return floors.put_into(entry, aggregate(floors.benchmark, judged, seed=result.seed))
-
-
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
     """The benchmark of a result as the shelf has it, with the averages that the result's floors leave."""
     benchmark: Benchmark = BENCHMARKS.load(result.name).BENCHMARK
-    told = result.told or {}
-    return without(benchmark, told, list(dict.fromkeys([*(part.name for part in result.parts), *told])))
+    return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
 
 
 def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -> Benchmark:

@@ -16,15 +16,10 @@ from degla.files import sha256_of, write_text
 from degla.parse import parse_json, read_json
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import remembered
-from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, Result, Score
+from degla.results import ItemVerdict, ModelProvenance, Result, Score
 
 if TYPE_CHECKING:
     from degla.evaluation.models import EmbeddingModel
-
-NO_FLOOR = " (no floor known)"
-"""Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""
-_FLOORLESS = ("recognition", "retrieval")
-"""Columns that no text alone can answer."""
 
 
 _REMEDY = "A result is what `degla evaluate` writes."
@@ -218,7 +213,7 @@ def _load(path: Path) -> TracedResult:
             f"{path}: changed since it was written (sha256 differs), so that a number in it may be wrong. Take an "
             "undamaged copy or evaluate again; if you changed it on purpose, remove its field 'sha256'."
         )
-    return result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
+    return result
 
 
 def items_file(path: Path, result: Result) -> Path:
@@ -240,16 +235,6 @@ def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[R
             f"{beside}: holds {number} items, {path.name} was made from {result.items_count}. "
             "Evaluate again, or bring the two files of one run together."
         )
-
-
-def _named_apart(entry: BenchmarkResult) -> BenchmarkResult:
-    """No column of an old result goes by the name of one that was checked against the texts alone."""
-    if entry.told is not None:
-        return entry
-    renamed = {
-        column if column in _FLOORLESS else f"{column}{NO_FLOOR}": source for column, source in entry.headline.items()
-    }
-    return entry.model_copy(update={"headline": renamed})
 
 
 def _digest(row: dict[str, object]) -> str:

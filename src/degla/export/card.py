@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cells import Cell, ordered_results
 from degla.evaluation.comparison import Comparison, compare
@@ -100,7 +99,7 @@ def _run_of(checkpoint: Path | None) -> tuple[dict[str, Any] | None, dict[str, A
     parts = []
     for name in ("config.json", STATE_NAME):
         try:
-            parts.append(with_new_names(read_json_object(checkpoint / name, constants=True)))
+            parts.append(read_json_object(checkpoint / name, constants=True))
         except InputError:
             parts.append({})
     return parts[0] or None, parts[1]

@@ -49,12 +49,11 @@ class CheckpointState(BaseModel):
         steps: length of the run.
         best: name of the best checkpoint.
         ended: the limit of `StopConfig` that the run met here.
-        data: digests of the rows that it is trained on; None in old checkpoints.
+        data: digests of the rows that it is trained on.
         start: fingerprint of the model that the kept one is an average with.
-        base: fingerprint of the model before training, where a resumed run reads it; None in old checkpoints, too.
+        base: fingerprint of the model before training, where a resumed run reads it.
         resumable: False where what only a resumed run reads was deleted, because the run had finished.
-        sha256: of every other file by its name, and of this one's other fields as ``state.json``; empty in old
-            checkpoints.
+        sha256: of every other file by its name, and of this one's other fields as ``state.json``.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -65,11 +64,11 @@ class CheckpointState(BaseModel):
     steps: int = Field(ge=0)
     best: str | None = Field(default=None, pattern=r"^step-\d+$")
     ended: str | None = None
-    data: dict[str, str] | None = None
+    data: dict[str, str]
     start: str | None = None
     base: str | None = None
     resumable: bool = True
-    sha256: dict[str, str] = Field(default_factory=dict)
+    sha256: dict[str, str]
 
 
 def named_by_step(run: Path) -> list[tuple[int, Path]]:
@@ -140,8 +139,6 @@ def checked(folder: Path, *, for_training: bool) -> Iterator[None]:
         yield
         return
     state = read_state(folder)
-    if not state.sha256:
-        log.info("%s: records no sha256 of its files (an older version wrote it); damage would not be noticed.", folder)
     with ThreadPoolExecutor(_THREADS) as threads:
         sums = _sums(folder, state, threads, for_training=for_training)
         try:
@@ -186,7 +183,7 @@ def _read(folder: Path) -> CheckpointState:
     path = folder / STATE_NAME
     raw = read_json_object(path, constants=True)
     state = validate(CheckpointState, raw, where=str(path))
-    if state.sha256 and state.sha256.get(STATE_NAME) != _own_digest(raw):
+    if state.sha256.get(STATE_NAME) != _own_digest(raw):
         raise InputError(f"{path}: damaged: its fields are not those whose sha256 it records.")
     named = STEP.fullmatch(folder.name.removesuffix(PARTIAL).removesuffix(OLD))
     if named is not None and int(named.group(1)) != state.step:

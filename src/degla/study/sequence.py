@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from degla.config.fields import change, new_name
+from degla.config.fields import change
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError
 from degla.evaluation.results import load_result
@@ -167,8 +167,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
 def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int, where: str) -> TrainConfig:
     config = change(starting_config(arm, base=plan.base), plan.set, where=where)
     config = change(config, arm.fields, where=where)
-    replays, fields = config.replay.active, {new_name(name): value for name, value in task.items()}
-    own = {name: value for name, value in fields.items() if replays or not name.startswith("replay.")}
+    own = {name: value for name, value in task.items() if config.replay.active or not name.startswith("replay.")}
     config = change(config, own, where=where)
     return replace(config, train=replace(config.train, seed=seed))
 

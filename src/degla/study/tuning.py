@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from degla.config.fields import differences, from_plain, to_plain, with_new_names
+from degla.config.fields import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.files import write_json
@@ -119,7 +119,6 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with the fields that came since, at their defaults, which do what was done before."""
-    made_from = with_new_names(made_from)
     made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), wanted["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
@@ -184,7 +183,6 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     import torch
 
     from degla.evaluation.cache import DiskCache, default_cache_folder
-    from degla.evaluation.neutral import with_floors
     from degla.evaluation.results import load_result, save_result
     from degla.evaluation.run import evaluate
     from degla.model.checkpoint import average_weights
@@ -203,11 +201,8 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             try:
                 found = load_result(measure.path, items=True)
                 if _answers(found, job):
-                    told = found
-                    if any(entry.told is None for entry in found.benchmarks):
-                        told = with_floors(found, root=asked.root)
-                    if told is not found or found.leakage != job.leakage:
-                        save_result(told.model_copy(update={"leakage": job.leakage}), measure.path)
+                    if found.leakage != job.leakage:
+                        save_result(found.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
             except DeglaError:
                 pass  # Damaged: measured again.

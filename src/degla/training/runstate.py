@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from degla.config.fields import new_name, to_plain
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.export.card import try_checkpoint_card
@@ -186,7 +186,7 @@ class RunState:
                 f"with --model {folder}."
             )
         self._check_data(folder, state.data)
-        if state.start != self._start or state.base not in (None, self._base):
+        if state.start != self._start or state.base != self._base:
             read = "its average with the student is what is kept" if self.start else "the run still reads that one"
             raise InputError(
                 f"{folder}: --model {self.config.model} is another model than the run began with, and {read}. Put the "
@@ -231,18 +231,11 @@ class RunState:
         return {f"{stream}{name}": value for stream, memory in memories for name, value in memory.items()}
 
     def _recall(self, saved: Mapping[str, Tensor]) -> None:
-        saved = {new_name(name): value for name, value in saved.items()}
         for stream, memory in self._memories().items():
             memory |= {name: saved[f"{stream}{name}"] for name in memory if f"{stream}{name}" in saved}
 
-    def _check_data(self, folder: Path, recorded: dict[str, str] | None) -> None:
-        if recorded is None:
-            log.warning("%s: records no digests of its data; whether they are still the same is not checked.", folder)
-            return
-        recorded = {_new_column(name): value for name, value in recorded.items()}
-        # Earlier checkpoints have no digest of the classes.
-        known = recorded.keys() | {name for name in self.data if not name.endswith("classes")}
-        changed = [name for name in sorted(known) if recorded.get(name) != self.data.get(name)]
+    def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
+        changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
         if changed:
             data = self.config.data
             files = [path for path in (data.captions, data.negatives, data.classes) if path is not None]
@@ -258,18 +251,6 @@ class RunState:
         states: list[Any] = [None] * self.trainer.processes.count
         dist.all_gather_object(states, state)
         return states
-
-
-_OLD_COLUMNS = {
-    "partner_images": "distractor_image", "partner_texts": "distractor_caption", "positives": "positive",
-    "labels": "label", "text_groups": "text_group",
-}  # fmt: skip
-
-
-def _new_column(name: str) -> str:
-    """The name of a digest, from what checkpoints called it before."""
-    stream, _, column = name.rpartition(" ")
-    return f"{new_name(stream)} {_OLD_COLUMNS.get(column, column)}".lstrip()
 
 
 def _versions() -> dict[str, str]:

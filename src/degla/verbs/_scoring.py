@@ -78,10 +78,9 @@ def describe_results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
-def check_networks(given: argparse.Namespace, verb: str) -> None:
+def check_networks(given: argparse.Namespace) -> None:
     """Refuse what is wrong of these arguments before anything heavy is imported."""
     check_models(given)
-    refuse_several_processes(verb)
     check_questions(given)
 
 
@@ -133,12 +132,6 @@ def describe_cache(verb: argparse.ArgumentParser) -> None:
         help="folder of embeddings of earlier runs (DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
     )
     folder.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
-
-
-def refuse_several_processes(verb: str) -> None:
-    """Raise InputError where torchrun started several processes of a verb that runs in one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"degla {verb} runs in one process; start it without torchrun.")
 
 
 def check_questions(given: argparse.Namespace) -> None:

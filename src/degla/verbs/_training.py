@@ -52,7 +52,6 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     default = read_config(Path(words[1])) if resume else _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
-    rest = [_with_new_name(word) for word in rest]
     program = " ".join(["degla", verb, *first, *([CONFIG, file] if file else [])])
     about, rest = _help_of(rest)
     if about is not None:
@@ -152,18 +151,6 @@ def _help_of(words: list[str]) -> tuple[str | None, list[str]]:
             behind = words[place + 1] if place + 1 < len(words) else ""
             return ("" if behind.startswith("--") else behind), []
     return None, words
-
-
-def _with_new_name(word: str) -> str:
-    """A flag by the name that it has now."""
-    from degla.config.fields import new_name
-
-    flag, equals, value = word.partition("=")
-    if not flag.startswith("--"):
-        return word
-    name = flag.removeprefix("--").replace("-", "_")
-    new = new_name(name)
-    return word if new == name else f"--{new.replace('_', '-')}{equals}{value}"
 
 
 def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> None:

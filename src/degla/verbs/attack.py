@@ -28,7 +28,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
-    check_networks(given, "attack")
+    check_networks(given)
 
     from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
     from degla.evaluation.terminal import render_attacks

@@ -24,7 +24,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Explain each model's answers and show the models side by side."""
-    check_networks(given, "evidence")
+    check_networks(given)
 
     from degla.evaluation.explained import ExplainSettings, explain_model
     from degla.evaluation.terminal import render_explained

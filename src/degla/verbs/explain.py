@@ -62,9 +62,9 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
     Raises:
         InputError: there is none.
     """
-    from degla.config.fields import explain_field, known_fields, new_name
+    from degla.config.fields import explain_field, known_fields
 
-    wanted = new_name(name.removeprefix("--").replace("-", "_"))
+    wanted = name.removeprefix("--").replace("-", "_")
     found = sorted(field for field in known_fields() if field == wanted or field.startswith(f"{wanted}."))
     if not found:
         known = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.verbs._scoring import describe_benchmarks, device, evaluation, refuse_several_processes
+from degla.verbs._scoring import describe_benchmarks, device, evaluation
 from degla.verbs._terminal import print_json, show, tell
 
 
@@ -39,8 +39,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure the averages, write the report and the chosen checkpoint."""
-    refuse_several_processes("interpolate")
-
     from degla.evaluation.choice import render_sweep
     from degla.interpolate import CHOSEN, Goal, interpolate
 

@@ -14,7 +14,6 @@ from degla.verbs._arguments import (
     require_folder,
     require_least,
 )
-from degla.verbs._scoring import refuse_several_processes
 from degla.verbs._terminal import tell
 
 
@@ -30,7 +29,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    refuse_several_processes("neighbours")
     require_least(given, "count", least=1)
     require_folder(given.images, "of images (--images)")
     require_folder(given.out.parent, "to write to (--out)")

@@ -16,7 +16,6 @@ from degla.data.places import files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line
-from degla.records import NEW_FIELDS
 
 ENDINGS = ()
 PREFIX = "dataset:"
@@ -42,7 +41,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _rows(dataset: Any, columns: Columns, *, path: Path) -> Iterator[dict[str, object]]:
     number = 0
-    optional = [name for name in dataset.column_names if NEW_FIELDS.get(name, name) in columns.optional]
+    optional = [name for name in dataset.column_names if name in columns.optional]
     names = list(dict.fromkeys(columns.names() + optional))
     try:
         for table in dataset.select_columns(names).with_format("arrow").iter(batch_size=_ROWS):

@@ -12,7 +12,7 @@ from degla.data.prepared import fetched
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
-from degla.records import NEW_FIELDS, NegativeRecord, validate
+from degla.records import NegativeRecord, validate
 
 PATTERNS: Final = True
 ENDINGS: Final = PARQUET_ENDINGS
@@ -39,7 +39,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         if twice is not None:
             raise InputError(f"{each}: two columns are called {twice!r}. Give each its own name.")
         own = columns.settle(schema.names, where=str(each))
-        optional = [name for name in schema.names if NEW_FIELDS.get(name, name) in columns.optional]
+        optional = [name for name in schema.names if name in columns.optional]
         names = list(dict.fromkeys(own.names() + optional))
         inside = holds_pictures(schema.field(own.image).type)
         if inside:
