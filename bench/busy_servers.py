@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import openai
-from local_server import local_server
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.local_server import local_server
 from degla.negatives.llm import ChatMessage, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 

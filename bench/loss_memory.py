@@ -56,7 +56,7 @@ def measure(side: str, pairs: int, negatives: int, dim: int) -> None:
         target = Target(
             image=taught_image, caption=taught_text[:pairs], negative=taught_text[pairs:].unflatten(0, shape)
         )
-        loss, _ = Objective(degla().objective, rules=1)(student, target, Processes())
+        loss, _ = Objective(degla().objective, rules=1).value(student, target, Processes())
     loss.backward()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     print(loss.item(), image.grad.norm().item(), text.grad.norm().item(), grown, time.process_time() - started)

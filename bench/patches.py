@@ -31,7 +31,7 @@ def main() -> None:
     layer = nn.Conv2d(3, given.width, given.patch, stride=given.patch, bias=False)
     turned = nn.Conv2d(3, given.width, given.patch, stride=given.patch, bias=False)
     turned.load_state_dict(layer.state_dict())
-    turned.to(memory_format=torch.channels_last)
+    turned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = given.size // given.patch
 
     def cut() -> Tensor:

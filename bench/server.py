@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib.util
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -14,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from local_server import local_server
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.local_server import local_server
 from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
 from degla.negatives.generate import NegativesSettings, generate

@@ -46,9 +46,9 @@ def write(captions: Path, images: Path, folder: Path, *, shards: int) -> int:
     rows = list(join(read_captions(captions), None))
     pack(rows, folder=images, out=folder / "pack", packing=Packing())
     small: dict[str, bytes] = {}
-    for row in read_captions(folder / "pack" / "captions.jsonl"):
-        tar, part = parsed_place(row.image)
-        small[row.id] = read_file(folder / "pack" / tar, Subject(row.image), **part)
+    for packed in read_captions(folder / "pack" / "captions.jsonl"):
+        place, part = parsed_place(packed.image)
+        small[packed.id] = read_file(folder / "pack" / place, Subject(packed.image), **part)
     (folder / "shards").mkdir()
     (folder / "loose").mkdir()
     with (folder / "loose" / "captions.jsonl").open("w") as told:

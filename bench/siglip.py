@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from families import FAMILIES, make_model
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import degla
+from bench.families import FAMILIES, make_model
 from degla.model.load import load_encoder
 
 
