@@ -86,9 +86,17 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
     assert len(listed.read_text().split()) == 24
 
 
-def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no file of Winoground, and a rehearsal makes files of sugarcrepe, .*"):
-        lay_questions(("winoground",), at_hand=tmp_path / "nothing", root=tmp_path / "root")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("winoground", "holds no file of Winoground, and a rehearsal makes files of sugarcrepe, .*"),
+        ("own", "Get them from captions of your own, by degla negatives or by hand, or leave own out"),
+        ("world", "Get them from this package, by degla world draw, or leave world out"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        lay_questions((name,), at_hand=tmp_path / "nothing", root=tmp_path / "root")
 
 
 def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> None:

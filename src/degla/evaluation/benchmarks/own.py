@@ -3,7 +3,7 @@
 Title:    Own captions
 Paper:    none: your own
 Licence:  your own
-Source:   you
+Source:   captions of your own, by degla negatives or by hand
 Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}
                                 or a list as negatives; optional: part (NAME), id
           own/NAME.csv          the same as columns image, caption, negative, part, id

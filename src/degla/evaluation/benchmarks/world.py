@@ -6,7 +6,7 @@ positives: a model that ignores word order ties on all of them and scores 0 unde
 Title:    Embedded world
 Paper:    degla, docs/world.md
 Licence:  MIT; emoji sprites SIL OFL 1.1 (Noto), glyph sprites DejaVu licence
-Source:   drawn by this package: degla.world.draw.draw_benchmark
+Source:   this package, by degla world draw
 Layout:   items.jsonl
           images/{id,ood,mixed,scenes}/NNNNNN.png
           recognition/DOMAIN/classes.json
