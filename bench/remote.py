@@ -139,14 +139,16 @@ def main() -> None:
     )
     try:
         with tempfile.TemporaryDirectory() as name:
-            work(Path(name), given, port)
+            work(Path(name), given, port, server)
     finally:
         server.terminate()
 
 
-def work(folder: Path, given: argparse.Namespace, port: int) -> None:
+def work(folder: Path, given: argparse.Namespace, port: int, server: subprocess.Popen[bytes]) -> None:
     direct = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{port}", use_listings_cache=False)
     for _ in range(600):
+        if server.poll() is not None:
+            sys.exit("the server has ended at once: pip install 'moto[server]'")
         try:
             direct.mkdir("bucket")
             break
