@@ -18,6 +18,7 @@ from degla.evaluation.in_print import published_tables
 from degla.evaluation.questions import ask
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
+from degla.study.materials import digest_questions
 from degla.study.plan import Plan, read_plan
 from degla.study.printed import _kind
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
@@ -60,6 +61,17 @@ def test_classes_are_those_of_the_data_sets(tmp_path: Path) -> None:
         classes = data_set(entry.part).classes
         assert len(set(entry.labels)) == min(6, len(classes)) and max(entry.labels) == len(classes) - 1
         assert entry.classes == tuple(classes.values())
+
+
+def test_the_same_is_laid_at_any_time_so_that_nothing_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for hour in ("one", "two"):
+        monkeypatch.setattr("time.asctime", lambda *_, hour=hour: hour)
+        lay_questions(("zeroshot",), at_hand=tmp_path / "nothing", root=tmp_path / hour)
+        digests.add(digest_questions(("zeroshot",), tmp_path / hour))
+    assert len(digests) == 1
 
 
 def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) -> None:
