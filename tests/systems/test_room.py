@@ -187,6 +187,7 @@ def test_models_are_measured_again_with_other_settings(tmp_path: Path) -> None:
     again = _run(tmp_path / "evaluation", settings=_Settings(steps=5), seeds=1, models=tmp_path)
     assert not TRAINED
     assert again.cases[0].values["error"] == pytest.approx(run.cases[0].values["error"] + 2)
+    assert again.cases[0].seconds == run.cases[0].seconds > 0, "of the training that was"
     with pytest.raises(InputError, match=r"base-1.safetensors: .*Train it first: degla system NAME run"):
         _run(tmp_path / "more", seeds=2, models=tmp_path)
     (tmp_path / "models" / "plain" / "base-0.safetensors").write_bytes(b"nothing of use")

@@ -79,10 +79,12 @@ def run_system(
         _check_folders(case.data for case in (*done, *cases))
         record = _with_digests(record, [name for name in settings.data if name not in system.made], out=out)
         source = out if models is None else models
+        trained = {row.case: row.seconds for row in load_record(source, system=name).cases} if models else {}
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
                 if case not in done or not _model_file(source, case).is_file():
-                    done[case] = _do(system, settings, case, source=source, train=models is None)
+                    seconds = None if models is None else trained.get(case, 0.0)
+                    done[case] = _do(system, settings, case, source=source, seconds=seconds)
                     record = record.model_copy(update={"cases": tuple(done.values())})
                     save_record(record, out)
                 advance(1)
@@ -120,11 +122,10 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
 
 
 def _do(
-    system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, train: bool
+    system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, seconds: float | None
 ) -> CaseRecord:
     began = time.perf_counter()
-    seconds = 0.0
-    if train:
+    if seconds is None:  # No earlier run trained it in so many.
         with seeded(case.seed):
             weights = system.train(settings, system.read(settings, case.data, case.seed), case.method)
         seconds = time.perf_counter() - began
