@@ -13,6 +13,7 @@ import pytest
 from degla.cli import main
 from degla.demo import methods
 from degla.demo import world as room
+from degla.errors import DeglaError
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
@@ -108,6 +109,16 @@ def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(
     with (benchmark / "items.jsonl").open("a") as stream:
         stream.write("\n")
     assert not room._take_base_result(size, benchmark, path), "other questions"
+
+
+def test_a_demo_that_is_stopped_says_that_its_runs_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.study.conduct.run_jobs", lambda *_, **__: ([], "SIGINT"))
+    job = methods.base_job("world", ("world",), root=tmp_path, out=tmp_path)
+    with (
+        methods.lock(tmp_path) as held,
+        pytest.raises(DeglaError, match="stopped by SIGINT; the same command begins these runs anew"),
+    ):
+        methods.run_jobs([job], held)
 
 
 def test_runs_of_several_seeds_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

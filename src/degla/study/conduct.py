@@ -122,7 +122,9 @@ def run_chains(
         most = processes or default_processes() if workers is None else workers.size
         ends, signal = run_jobs(tune_all, chains, processes=most, watcher=watch, held=held, workers=workers)
     if signal:
-        raise DeglaError(f"stopped by {signal}; run the same command again to resume.")
+        resume = all(job.resume for chain in chains for job in chain.jobs)
+        told = "run the same command again to resume" if resume else "the same command begins these runs anew"
+        raise DeglaError(f"stopped by {signal}; {told}.")
     return ends
 
 
