@@ -10,7 +10,7 @@ from degla.cli import main, spoken
 from degla.config.fields import documented, known_fields
 from degla.config.sections import OptimConfig
 from degla.losses.core.objective import loss_class
-from degla.shelf import BENCHMARKS, RECIPES, RULES, VERBS
+from degla.shelf import BENCHMARKS, RECIPES, RULES, SHELVES, VERBS
 from degla.verbs.explain import KINDS, explain
 
 Capture = pytest.CaptureFixture[str]
@@ -38,6 +38,10 @@ def test_recipes_and_rules_say_when_to_use_them(kind: str, name: str) -> None:
     assert found, "write a section 'Use when:' at the end of the docstring"
     text = found[1]
     assert "\n\n" not in text and text.endswith(".") and len(text.split()) < 60
+
+
+def test_all_that_degla_ls_names_is_explained() -> None:
+    assert set(KINDS.values()) == set(SHELVES.values())
 
 
 def test_one_name_is_enough(capsys: Capture) -> None:
@@ -71,7 +75,7 @@ def test_every_field_is_told() -> None:
         (["ce_clpi"], "nothing is called 'ce_clpi'. Did you mean 'ce_clip'?"),
         (["optim.lrr"], "Did you mean 'optim.lr'?"),
         (["loss", "negclip"], "unknown loss 'negclip'."),
-        (["term", "negclip"], "takes one name, or one of loss, recipe, rule, benchmark, draw and a name."),
+        (["term", "negclip"], "one of loss, recipe, rule, positive, benchmark, draw, system and a name."),
     ],
 )
 def test_wrong_names_say_what_is_right(words: list[str], says: str, capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""what a loss, recipe, rule, benchmark, draw or field is, and when to use it"""
+"""what a loss, recipe, rule, benchmark, draw, system or field is, and when to use it"""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ import sys
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.shelf import BENCHMARKS, DRAWS, LOSSES, RECIPES, RULES, Shelf, class_name, did_you_mean
+from degla.shelf import (
+    BENCHMARKS,
+    DRAWS,
+    LOSSES,
+    POSITIVES,
+    RECIPES,
+    RULES,
+    SYSTEMS,
+    Shelf,
+    class_name,
+    did_you_mean,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
 
 KINDS: dict[str, Shelf] = {
-    "loss": LOSSES, "recipe": RECIPES, "rule": RULES, "benchmark": BENCHMARKS, "draw": DRAWS
+    "loss": LOSSES, "recipe": RECIPES, "rule": RULES, "positive": POSITIVES, "benchmark": BENCHMARKS, "draw": DRAWS,
+    "system": SYSTEMS,
 }  # fmt: skip
 
 
@@ -92,6 +104,8 @@ def _member(kind: str, name: str) -> str:
         paragraphs.append(f"Its whole configuration: degla train {name} --print-config")
     if kind == "benchmark":
         paragraphs.append(_benchmark(name))
+    if kind == "system":
+        paragraphs.append(f"Its settings: degla system {name} --help")
     return "\n\n".join(paragraphs) + "\n"
 
 
