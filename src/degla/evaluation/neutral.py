@@ -7,10 +7,10 @@ every average that they are in stays under its own name, and has a twin without 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from statistics import fmean
 
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, Entry
@@ -108,10 +108,11 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
     known = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
     if not known:
         return False
-    right = float(np.mean([row.verdict.ok[verdict] for row in known]))
-    chance = float(np.mean([row.chance[verdict] for row in known]))
-    sure = proportion_interval(int(right * len(known)), len(known), level=_SURE).low > chance
-    return right > chance + MARGIN and sure
+    # A sum: 31 / 43 of 43 items are a bit fewer than 31 where shares are rounded.
+    right = math.fsum(row.verdict.ok[verdict] for row in known)
+    chance = fmean(row.chance[verdict] for row in known)
+    sure = proportion_interval(int(right), len(known), level=_SURE).low > chance
+    return right / len(known) > chance + MARGIN and sure
 
 
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
