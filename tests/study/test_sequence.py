@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.aggregate import ItemScore
 from degla.pages.plot import PHONE, standing_alone
 from degla.study.jobs import Chain
 from degla.study.retention import (
@@ -26,6 +29,7 @@ from degla.study.retention import (
     forgetting,
     last,
     page_of,
+    retention_questions,
     transfer,
     zero_shot,
 )
@@ -135,6 +139,37 @@ def test_the_plan_that_ships_and_its_overrides() -> None:
     assert isinstance(plan, SequencePlan) and plan.seeds == (7,) and plan.set["train.steps"] == 3
     assert plan.world is not None and plan.world.images_per_class == 2
     assert len(plan.tasks) == 3 and {arm.recipe for arm in plan.arms} == {"gift"}
+
+
+@pytest.mark.parametrize("images", [80, 10])
+def test_what_other_questions_would_do_to_a_summary(images: int) -> None:
+    """The spread of the summary over draws; of few images, at least as much as the tasks' cells have."""
+    random = np.random.default_rng(0)
+    tasks, worth = ("one", "two"), np.arange(images) % 2.0
+    stages = [
+        {
+            name: ItemScore(random.random(50), np.full(images, 1 / images), worth, np.arange(images) + place * images)
+            for place, name in enumerate(tasks)
+        }
+        for _ in range(3)
+    ]
+    found = retention_questions(stages, tasks, ())
+    one, two = (np.array([stage[name].draws for stage in stages]) for name in tasks)
+    errors = {
+        "zero-shot": two[0], "Transfer": two[1], "Average": (one[1:] + two[1:]).mean(axis=0) / 2,
+        "Last": (one[2] + two[2]) / 2, "forgetting": one[1] - one[2],
+    }  # fmt: skip
+    cells = [max(found[f"{row}:{task}"].error for row in range(3)) for task in range(2)]
+    least = 0.0 if images == 80 else math.hypot(*cells) / 2
+    for name, values in errors.items():
+        assert found[name].error == pytest.approx(max(least, np.std(values, ddof=1))), name
+        assert found[name].images == 2 * images
+    # A draw without any image of a task has no value there.
+    nothing = [
+        {name: replace(score, draws=np.append(score.draws, np.nan)) for name, score in stage.items()}
+        for stage in stages
+    ]  # fmt: skip
+    assert retention_questions(nothing, tasks, ()) == found
 
 
 def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import stdtrit
 
 from degla.errors import InputError
-from degla.evaluation.aggregate import ItemScore
+from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.item_difference import questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
@@ -388,10 +388,27 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
         n = len(worth)
         values, clusters = np.array(worth), np.arange(n)
         draws = drawn_means(values, clusters)
-        return ItemScore(draws, clusters, np.full(n, 1 / n), values, clusters)
+        return ItemScore(draws, np.full(n, 1 / n), values, clusters)
 
     few, others = score([1.0] * 8 + [0.0] * 2), score([0.0] * 10)
     many = score([1.0] * 500)
     alone = questions_of_lead([(1.0, few, others)])
     assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
     assert doubt_of(alone) == "fewer than 25 images" and questions_of_lead([(0.0, few, others)]) is None
+
+
+def test_images_of_two_benchmarks_are_not_one_another() -> None:
+    """Composition of one and recognition of another: twenty images of each are forty."""
+
+    def drawn(name: str, part: str, verdict: str, *, right: bool) -> ItemScore:
+        rows = [
+            ItemVerdict(id=f"{name}/{part}/{number}", benchmark=name, part=part, image=f"{name}/{number}.jpg",
+                        ok={verdict: float(right)}, ties={verdict: 0}, margin=None)
+            for number in range(20)
+        ]  # fmt: skip
+        return drawn_values(BENCHMARKS.load(name).BENCHMARK, rows)[part, "accuracy"]
+
+    asked = (("sugarcrepe", "swap_att", "text_ok"), ("cc_neg", "test", "text_ok"))
+    leads = [(1.0, drawn(*each, right=True), drawn(*each, right=False)) for each in asked]
+    found = questions_of_lead(leads)
+    assert found is not None and (found.images, found.uneven) == (40, 40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +30,10 @@ from degla.statistics.proportions import (
 
 @dataclass(frozen=True)
 class _Column:
-    """The numbers behind one metric of one part: `rows`, `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
+    """The numbers behind one metric of one part: `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
 
     part: str
     metric: Metric
-    rows: NDArray[np.int64]
     worth: FloatArray
     chance: FloatArray
     clusters: NDArray[np.int64]
@@ -47,14 +47,12 @@ class ItemScore:
 
     Attributes:
         draws: `[draws]`.
-        rows: `[n]` places of its items among the verdicts.
         weights: `[n]` their weights, 1 in all.
         worth: `[n]` what each is worth.
-        clusters: `[n]` numbers of their images.
+        clusters: `[n]` numbers of their images; of `drawn_values` no two benchmarks have one in common.
     """
 
     draws: FloatArray
-    rows: NDArray[np.int64]
     weights: FloatArray
     worth: FloatArray
     clusters: NDArray[np.int64]
@@ -111,7 +109,12 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     values is a paired bootstrap.
     """
     drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
-    return {(row.score.name, row.score.metric): row.items for row in [*drawn, *_averages(benchmark, drawn)]}
+    # Each benchmark numbers its images from 0: in a sum of scores of two they would be taken for one another.
+    first = zlib.crc32(benchmark.name.encode()) << 31
+    return {
+        (row.score.name, row.score.metric): replace(row.items, clusters=row.items.clusters + first)
+        for row in [*drawn, *_averages(benchmark, drawn)]
+    }
 
 
 def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int) -> list[_Drawn]:
@@ -157,7 +160,6 @@ def _column(
     column = _Column(
         part=name,
         metric=metric,
-        rows=np.array(chosen, dtype=np.int64),
         worth=np.array([row.verdict.ok[metric.verdict] for row in rows], dtype=np.float64),
         chance=np.array([row.chance.get(metric.verdict, math.nan) for row in rows], dtype=np.float64),
         clusters=clusters[chosen],
@@ -173,7 +175,6 @@ def _whole_groups(column: _Column, groups: NDArray[np.int64]) -> _Column:
     first = [each[0] for each in members]
     return replace(
         column,
-        rows=column.rows[first],
         worth=np.array([column.worth[each].prod() for each in members]),
         chance=np.array([column.chance[each].prod() for each in members]),
         clusters=column.clusters[first],
@@ -188,7 +189,7 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
         counted = grouped_mean(column.chance, column.groups)
         chance = None if math.isnan(counted) else counted
     weights = shares_of_items(column.groups, len(column.worth))
-    items = ItemScore(draws, column.rows, weights, column.worth, column.clusters)
+    items = ItemScore(draws, weights, column.worth, column.clusters)
     score = Score(
         name=column.part,
         metric=column.metric.name,
@@ -234,7 +235,6 @@ def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     """A weighted sum of scores."""
     return ItemScore(
         draws=weights @ np.stack([each.draws for each in items]),
-        rows=np.concatenate([each.rows for each in items]),
         weights=np.concatenate([weight * each.weights for weight, each in zip(weights, items, strict=True)]),
         worth=np.concatenate([each.worth for each in items]),
         clusters=np.concatenate([each.clusters for each in items]),

@@ -164,7 +164,8 @@ def retention_questions(
     least = math.hypot(*worst) / len(tasks) if few else 0.0
     for summary, sums in SUMMARIES.items():
         values = [sums(tuple(map(tuple, drawn[:, :, draw].tolist()))) for draw in range(drawn.shape[2])]
-        found[summary] = QuestionVariance(max(least, float(np.std(values, ddof=1))), images, images, None)
+        # A draw without any picture of a task has no value (NaN) and is left out, as in that of a cell.
+        found[summary] = QuestionVariance(max(least, float(np.nanstd(values, ddof=1))), images, images, None)
     return {name: value for name, value in found.items() if value is not None}
 
 
