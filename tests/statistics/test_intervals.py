@@ -104,6 +104,41 @@ def test_no_interval_is_a_point() -> None:
     assert found is not None and found.low < -0.1 and found.high > 0.1 and "widened" in found.method
     single = _parts(np.ones(3), ["a", "a", "a"])
     assert share_interval(*single) is None and lead_interval(*_parts(np.ones(3), ["a"] * 3, paired=True)) is None
+    assert share_interval(*_parts(np.ones(1), ["a"])) is None
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0], ids=["wrong", "right"])
+def test_few_images_of_the_rarer_kind_widen_the_interval_however_many_there_are(few: float) -> None:
+    values = np.full(200, 1 - few)
+    values[[0, 50, 51]] = few
+    draws, parts = _parts(values, [str(number // 2) for number in range(200)])
+    assert (parts.images, parts.uneven) == (100, 2)
+    found = share_interval(draws, parts)
+    score = wilson(round(100 * values.mean()), 100)
+    assert found is not None and "widened" in found.method
+    assert found.low <= np.percentile(draws, 2.5) and found.high >= np.percentile(draws, 97.5)
+    assert found.high - found.low > 0.9 * (score.high - score.low)
+
+
+@pytest.mark.parametrize(
+    ("values", "weights", "clusters", "plain"),
+    [
+        ([1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 2, 3], True),
+        ([1, 0, 0.5, 1], [1, 1, 1, 1], [0, 1, 2, 3], False),
+        ([1, 0, 1, 1], [1, 1, 2, 2], [0, 1, 2, 3], False),
+        ([1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 2, 2], False),
+    ],
+    ids=["plain", "a tie is worth a half", "means of groups", "two questions about an image"],
+)
+def test_only_plain_items_have_an_exact_interval(
+    values: list[float], weights: list[float], clusters: list[int], plain: bool
+) -> None:
+    worth, shares = np.array(values), np.array(weights) / sum(weights)
+    for paired in (False, True):
+        parts = contributions(worth, shares, np.array(clusters), paired=paired)
+        assert parts.plain is plain and parts.totals.sum() == pytest.approx(worth @ shares)
+        found = (lead_interval if paired else share_interval)(np.linspace(0, 1, 41), parts)
+        assert found is not None and ("bootstrap" not in found.method) is plain
 
 
 def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
@@ -114,6 +149,9 @@ def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
     found = lead_interval(draws, parts)
     assert found is not None and found.method == "paired bootstrap over images"
     assert (found.low, found.high) == tuple(np.percentile(draws, [2.5, 97.5]))
+    # A draw without any of these items has no value.
+    assert lead_interval(np.append(draws, np.nan), parts) == found
+    assert lead_interval(np.full(9, np.nan), parts) is None
 
 
 def test_the_bootstrap_depends_on_its_seed_alone() -> None:
@@ -250,6 +288,10 @@ def test_pairing_by_item_sees_what_unpaired_intervals_hide() -> None:
     questions = over_questions(*_parts(first - second, [str(i) for i in range(400)], paired=True), paired=True)
     assert questions is not None and questions.interval is not None and questions.interval.low > 0
     assert questions.uneven == int((first != second).sum()) and questions.images == 400
+    same = over_questions(*_parts(np.zeros(80), [str(i // 2) for i in range(80)], paired=True), paired=True)
+    # Where no image is answered differently, the bootstrap's error is 0 and the interval's is not.
+    assert same is not None and same.interval is not None and same.variance[1] == 39
+    assert 0 < same.error == pytest.approx((same.interval.high - same.interval.low) / (2 * 1.959964))
     a, b = (proportion_interval(int(values.sum()), 400) for values in (first, second))
     assert a.low < b.high
 

@@ -48,6 +48,8 @@ def test_what_keeps_a_difference_from_being_called_one() -> None:
 
 
 def test_deviations_by_source_by_hand() -> None:
+    from scipy.stats import t
+
     # Training seeds 1, 2, 3; negatives add 0, 4, 8 to seeds 0 and 1; a world adds -3.
     values: dict[tuple[int | None, str], float] = {(seed, ""): float(seed + 1) for seed in range(3)}
     for title, shift in (("n1", 4), ("n2", 8)):
@@ -62,6 +64,13 @@ def test_deviations_by_source_by_hand() -> None:
     assert (seeds.deviation, negatives.deviation) == (pytest.approx(1.0), pytest.approx(4.0))
     assert world.deviation == pytest.approx(3 / 2**0.5) and world.shift == pytest.approx(-1.5)
     assert found.value == pytest.approx(2 + 4 - 1.5)
+    # From any table: chi-square of two degrees of freedom is below 7.378 and above 0.0506 in 97.5 %.
+    assert (seeds.low, seeds.high) == (pytest.approx((2 / 7.378) ** 0.5, rel=1e-3), pytest.approx(39.5**0.5, rel=1e-2))
+    # The variances of the three means and of the questions, each with its degrees of freedom (Welch, Satterthwaite).
+    parts = [(1 / 3, 2), (16 / 3, 2), (4.5 / 2, 1), (0.25, 899)]
+    freedom = sum(part for part, _ in parts) ** 2 / sum(part**2 / own for part, own in parts)
+    wide = t.ppf(0.975, freedom) * sum(part for part, _ in parts) ** 0.5
+    assert found.half_width == pytest.approx(max(wide, t.ppf(0.975, 1) * 1.5, t.ppf(0.975, 2) * (16 / 3) ** 0.5))
     assert over_sources({(0, ""): 1.0, (1, ""): 2.0}, {"negatives": ["n1"]}, None) is None
 
 

@@ -280,10 +280,10 @@ def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     Returns:
         None for a single image, which says nothing of others.
     """
-    if parts.plain:
-        return proportion_interval(round(float(parts.totals.sum()) * parts.images), parts.images)
     if parts.images < 2:
         return None
+    if parts.plain:
+        return proportion_interval(round(float(parts.totals.sum()) * parts.images), parts.images)
     return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(_unit(float(parts.totals.sum())), n))
 
 

@@ -96,13 +96,11 @@ class Difference:
     Attributes:
         value: the difference.
         interval: 95 %; None where there is nothing to make one from.
-        n: seeds or items behind it.
         doubt: why it may not be called significant, whatever its interval (`doubt_of`); "" where it may.
     """
 
     value: float
     interval: Interval | None
-    n: int
     doubt: str = ""
 
     @property
@@ -191,19 +189,16 @@ def seed_difference(
     one, other = list(first.values()), list(second.values())
     if len(common) >= 2:
         gaps = [first[seed] - second[seed] for seed in common]
-        value, n, seeds = math.fsum(gaps) / len(gaps), len(gaps), [_of_mean(gaps)]
-        method = f"paired t over {n} seeds{also}"
+        value, seeds = math.fsum(gaps) / len(gaps), [_of_mean(gaps)]
+        method = f"paired t over {len(gaps)} seeds{also}"
     else:
-        value, n = math.fsum(one) / len(one) - math.fsum(other) / len(other), min(len(one), len(other))
+        value = math.fsum(one) / len(one) - math.fsum(other) / len(other)
         seeds = [_of_mean(values) for values in (one, other) if len(values) > 1]
-        method = f"Welch over seeds{also}"
-        if n == 1:
-            n = max(len(one), len(other))
-            method = f"t over {n} seeds{also}"
+        method = f"Welch over seeds{also}" if len(seeds) == 2 else f"t over {max(len(one), len(other))} seeds{also}"
     if not seeds:
-        return Difference(value, questions.interval if questions else None, 1, doubt)
+        return Difference(value, questions.interval if questions else None, doubt)
     wide = covering_half_width(seeds, over)
-    return Difference(value, Interval(low=value - wide, high=value + wide, method=method), n, doubt)
+    return Difference(value, Interval(low=value - wide, high=value + wide, method=method), doubt)
 
 
 def _of_mean(values: Sequence[float]) -> tuple[float, int]:
