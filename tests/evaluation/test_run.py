@@ -43,6 +43,7 @@ def test_constant_model_ties_everywhere(small_root: Path, tie: str | None, pair:
     for part in result.benchmarks[0].parts:
         assert all(score.ties == score.n for score in part.scores)
         assert part.tie == (tie or "strict")
+    assert all(average.ties == average.n > 0 for average in result.benchmarks[0].averages)
     assert values(result)["pair.accuracy"] == pair
     assert values(result)["recognise.top1"] == pytest.approx(top1)
 

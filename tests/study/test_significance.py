@@ -197,6 +197,38 @@ def test_intervals_cover_seeds_and_questions(study: Study) -> None:
     assert told in page_of(study).markdown()
 
 
+def test_the_joint_score_has_the_plans_price(results: dict[str, dict[int | None, Path]]) -> None:
+    study = _study({label: results[label] for label in (BASE, "good", "forgets")}, price=2.0)
+    rows = {test.score: test for test in study.tests}
+    for value in ("p_seeds", "p_questions"):
+        assert getattr(rows["joint"], value) is not None
+    assert rows["joint"].difference.value == pytest.approx(
+        rows["composition"].difference.value + 2 * rows["recognition"].difference.value
+    )
+    row = study.table.of("forgets")
+    assert row.joint.mean == pytest.approx(row.gained.mean - 2 * row.lost.mean)
+    # Of one family: the mean of its parts.
+    parts = study.record.families["swap id"]
+    means = [np.mean([run.parts[part] for run in study.record.models[2].runs]) for part in parts]
+    assert len(parts) == 3 and row.scores["family:swap id"].mean == pytest.approx(np.mean(means))
+    assert study.table.counts["swap id"] == 3 * _ITEMS
+
+
+def test_models_with_other_seeds_are_tested_over_those_in_common(
+    results: dict[str, dict[int | None, Path]],
+) -> None:
+    few = {label: results[label] for label in (BASE, "good", "worse")}
+    wanted = _study(few, seeds=range(3))
+    record = wanted.record
+    models = [Model(BASE, BASE, (), 1.0, {(None, ""): results[BASE][None]})]
+    models += [
+        Model(label, label, (), 1.0, {(seed, ""): results[label][seed] for seed in range(count)})
+        for label, count in (("good", 5), ("worse", 3))
+    ]
+    found = Study(gather(record.plan, models, where="plan.yaml", command=""))
+    assert found.table.of("good").seeds == (0, 1, 2, 3, 4) and found.tests == wanted.tests
+
+
 def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     def renamed(path: Path, label: str) -> Path:
         found = load_result(path, items=True)
@@ -395,6 +427,11 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     alone = questions_of_lead([(1.0, few, others)])
     assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
     assert doubt_of(alone) == "fewer than 25 images" and questions_of_lead([(0.0, few, others)]) is None
+    # What is lost counts with the other sign, and a price of 2 is twice as much.
+    lost = questions_of_lead([(-2.0, few, others)])
+    assert alone is not None and alone.interval is not None and lost is not None and lost.interval is not None
+    assert (lost.interval.low, lost.interval.high) == pytest.approx((-2 * alone.interval.high, -2 * alone.interval.low))
+    assert lost.error == pytest.approx(2 * alone.error)
 
 
 def test_images_of_two_benchmarks_are_not_one_another() -> None:
