@@ -33,7 +33,9 @@ def test_nearest_rows_equal_a_full_sort() -> None:
         assert found[row].tolist() == order[:4]
 
 
-def test_pictures_of_one_colour_are_near(tiny_model: Path, tmp_path: Path) -> None:
+def test_pictures_of_one_colour_are_near(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     captions = []
     for number, colour in enumerate([(250, 0, 0), (0, 0, 250), (245, 5, 0), (0, 5, 245)]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
@@ -43,7 +45,10 @@ def test_pictures_of_one_colour_are_near(tiny_model: Path, tmp_path: Path) -> No
             )
     (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
     captions.append(CaptionRecord(id="copy", image="copy.png", text="x", image_id="copy"))
-    found = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    with caplog.at_level("INFO", "degla"):
+        found = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
+    assert "images: 4 of 4" in caplog.text, "hours of embedding are not silent"
     near = {record.caption_id: record.neighbours for record in found}
     assert list(near) == [caption.id for caption in captions]
     partner = {"0": "2", "2": "0", "1": "3", "3": "1", "c": "2"}

@@ -32,9 +32,6 @@ from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from degla.evaluation.scoring import EmbeddingRows
     from degla.losses.core import Processes
     from degla.model.encoder import Encoder
 
@@ -155,7 +152,6 @@ def find_neighbours(
     encoder: EmbeddingModel,
     count: int,
     seed: int = 0,
-    progress: TaskProgress | None = None,
 ) -> Iterator[NeighbourRecord]:
     """For each caption, one caption of each of the images nearest to its own by cosine, the nearest first.
 
@@ -167,12 +163,11 @@ def find_neighbours(
         encoder: the model that says what is similar.
         count: neighbours a caption, 1 or more.
         seed: of the draws.
-        progress: where to show how far the embedding is.
 
     Raises:
         InputError: an image cannot be read, or there are not more images than neighbours.
     """
-    embedder = Embedder(encoder, root=folder, progress=progress or TaskProgress())
+    embedder = Embedder(encoder, root=folder, progress=TaskProgress(show=True))
     images = [ItemImage(path=caption.image) for caption in captions]
     try:
         embedded = embedder.embed(images, [])
