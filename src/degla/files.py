@@ -81,9 +81,9 @@ def write_text(path: Path, text: str, *, remedy: str = "Choose another --out.") 
         stream.write(text)
 
 
-def write_json(path: Path, value: object, *, indent: int = 2, remedy: str = "Choose another --out.") -> None:
+def write_json(path: Path, value: object, *, indent: int = 2) -> None:
     """Write a JSON file, whole or not at all; see `whole_file`."""
-    write_text(path, json.dumps(value, indent=indent) + "\n", remedy=remedy)
+    write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
@@ -137,7 +137,7 @@ class LineFile:
             raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
 
 
-def require_writable(path: Path, *, flag: str = "--out") -> None:
+def require_writable(path: Path) -> None:
     """Refuse a file that could not be written, before the work whose result it is to hold. Nothing is made.
 
     Raises:
@@ -152,10 +152,10 @@ def require_writable(path: Path, *, flag: str = "--out") -> None:
         reason = f"{folder} may not be written to"
     else:
         return
-    raise InputError(f"{path}: cannot be written: {reason}. Choose another {flag}.")
+    raise InputError(f"{path}: cannot be written: {reason}. Choose another --out.")
 
 
-def spare_inputs(out: Path, *inputs: Path | None, flag: str = "--out") -> None:
+def spare_inputs(out: Path, *inputs: Path | None) -> None:
     """Refuse to write over a file that the same command reads.
 
     Raises:
@@ -163,7 +163,7 @@ def spare_inputs(out: Path, *inputs: Path | None, flag: str = "--out") -> None:
     """
     for path in inputs:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
-            raise InputError(f"{out}: this command reads it, and would write over it. Choose another {flag}.")
+            raise InputError(f"{out}: this command reads it, and would write over it. Choose another --out.")
 
 
 def sha256_of(path: Path) -> str:

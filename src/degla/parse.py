@@ -264,7 +264,7 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(known, name)
 
 
-def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:
+def parse_yaml(text: str, *, where: str) -> Any:
     """The value of one YAML text.
 
     Raises:
@@ -278,22 +278,22 @@ def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where} line {mark.line + 1}" if mark else where
-        _refuse(place, f"not YAML: {in_one_line(getattr(error, 'problem', None) or error)}", remedy)
+        _refuse(place, f"not YAML: {in_one_line(getattr(error, 'problem', None) or error)}")
     except RecursionError:
-        _refuse(where, _TOO_DEEP, remedy)
+        _refuse(where, _TOO_DEEP)
     except (ValueError, OverflowError, AttributeError, KeyError, TypeError, IndexError) as error:
         # Dates of no calendar, numbers of too many digits, and what PyYAML itself does not foresee ("!!int x").
-        _refuse(where, f"not YAML that can be read: {in_one_line(error)}", remedy)
-    _check_size(value, where=where, remedy=remedy, most=_MOST_VALUES)
+        _refuse(where, f"not YAML that can be read: {in_one_line(error)}")
+    _check_size(value, where=where, most=_MOST_VALUES)
     return value
 
 
-def read_yaml(path: Path, *, remedy: str = "") -> Any:
+def read_yaml(path: Path) -> Any:
     """The value of a YAML file; raises like `read_text` and `parse_yaml`."""
-    return parse_yaml(read_text(path, remedy=remedy), where=str(path), remedy=remedy)
+    return parse_yaml(read_text(path), where=str(path))
 
 
-def read_toml(path: Path, *, remedy: str = "") -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
@@ -302,12 +302,12 @@ def read_toml(path: Path, *, remedy: str = "") -> dict[str, Any]:
     import tomllib
 
     try:
-        value = tomllib.loads(read_text(path, remedy=remedy))
+        value = tomllib.loads(read_text(path))
     except RecursionError:
-        _refuse(str(path), _TOO_DEEP, remedy)
+        _refuse(str(path), _TOO_DEEP)
     except ValueError as error:  # TOMLDecodeError, and a number of more than 4,300 digits
-        _refuse(str(path), f"not TOML: {in_one_line(error)}", remedy)
-    _check_size(value, where=str(path), remedy=remedy)
+        _refuse(str(path), f"not TOML: {in_one_line(error)}")
+    _check_size(value, where=str(path))
     return value
 
 
@@ -343,7 +343,7 @@ _STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite
 _LENIENT: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _check_size(value: Any, *, where: str, remedy: str, most: int | None = None) -> None:
+def _check_size(value: Any, *, where: str, remedy: str = "", most: int | None = None) -> None:
     """Refuse values inside values beyond `DEEPEST` levels and `most` in all, level by level: without recursion."""
     level, total, depth = [value], 0, 0
     while level:
@@ -380,5 +380,5 @@ def _yaml_loader() -> Any:
     return Loader
 
 
-def _refuse(where: str, what: str, remedy: str) -> NoReturn:
+def _refuse(where: str, what: str, remedy: str = "") -> NoReturn:
     raise InputError(f"{where}: {what}.{' ' if remedy else ''}{remedy}") from None

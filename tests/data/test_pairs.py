@@ -59,8 +59,6 @@ def test_join_keeps_the_captions_order_and_counts_what_it_drops(tmp_path: Path) 
 
 def test_join_without_negatives() -> None:
     assert list(join([caption("1")], None)) == [PairRow(caption("1"), (), ())]
-    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no file of negatives is given"):
-        join([caption("1")], None, negatives_per_caption=4)
 
 
 def test_nothing_matches_shows_ids_of_both_sides() -> None:
@@ -69,15 +67,17 @@ def test_nothing_matches_shows_ids_of_both_sides() -> None:
     assert "same columns" in str(caught.value)
 
 
-def test_empty_data_and_too_large_k() -> None:
+def test_empty_data_and_too_large_k(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the captions are empty"):
         join([], [negative("1", "A")])
     with pytest.raises(InputError, match=r"the negatives are empty\. Make them with `degla negatives`"):
         join([caption("1")], [])
     with pytest.raises(InputError, match=r"no negative can be used: 1 equal to their caption, 1 not accepted"):
         join([caption("1")], [negative("1", "A dog on a sofa"), negative("1", "B", accepted=False)])
+    report = join_and_report([caption("1")], [negative("1", "A"), negative("1", "B")], folder=tmp_path)
+    report.require(2)
     with pytest.raises(InputError, match=r"3 negatives .* no caption has more than 2 .* to 2 or less"):
-        join([caption("1")], [negative("1", "A"), negative("1", "B")], negatives_per_caption=3)
+        report.require(3)
 
 
 @pytest.mark.parametrize(

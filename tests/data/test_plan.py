@@ -27,17 +27,17 @@ def collisions(plan: BatchPlan, epoch: int) -> int:
 
 
 @settings(deadline=None, max_examples=200)
-@given(groups_and_size, st.integers(0, 3), duplicates, st.booleans())
-def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates, drop_last) -> None:
+@given(groups_and_size, st.integers(0, 3), duplicates)
+def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -> None:
     groups, size = drawn
-    plan = BatchPlan(groups, batch_size=size, seed=1, duplicates=duplicates, drop_last=drop_last)
+    plan = BatchPlan(groups, batch_size=size, seed=1, duplicates=duplicates)
     batches = list(plan.batches(epoch))
     assert len(batches) == len(plan)
     rows = [row for batch in batches for _, row in batch]
     assert {drawn_epoch for batch in batches for drawn_epoch, _ in batch} == {epoch}
-    assert len(set(rows)) == len(rows) == (len(groups) // size * size if drop_last else len(groups))
+    assert len(set(rows)) == len(rows) == len(groups) // size * size
     assert all(0 <= row < len(groups) for row in rows)
-    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert [len(batch) for batch in batches] == [size] * len(batches)
 
 
 @settings(deadline=None, max_examples=300)
@@ -51,32 +51,19 @@ def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> 
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(0, 9), min_size=8, max_size=70), duplicates, st.booleans())
-def test_the_global_order_is_the_same_for_every_number_of_devices(groups, duplicates, drop_last) -> None:
+@given(st.lists(st.integers(0, 9), min_size=8, max_size=70), duplicates)
+def test_the_global_order_is_the_same_for_every_number_of_devices(groups, duplicates) -> None:
     def order(devices: int) -> list[list[tuple[int, int]]]:
         plans = [
-            BatchPlan(
-                groups,
-                batch_size=8 // devices,
-                world_size=devices,
-                rank=rank,
-                seed=3,
-                duplicates=duplicates,
-                drop_last=drop_last,
-            )
+            BatchPlan(groups, batch_size=8 // devices, world_size=devices, rank=rank, seed=3, duplicates=duplicates)
             for rank in range(devices)
         ]
         parts = [list(plan.batches(5)) for plan in plans]
-        assert len({len(part) for part in parts}) == 1
-        for step in zip(*parts, strict=True):
-            assert len({len(batch) for batch in step}) == 1
         return [list(chain.from_iterable(step)) for step in zip(*parts, strict=True)]
 
     alone = order(1)
     for devices in (2, 4, 8):
-        for one, several in zip(alone, order(devices), strict=False):
-            assert several == one[: len(one) // devices * devices]
-        assert len(order(devices)) >= len(groups) // 8
+        assert order(devices) == alone
 
 
 @settings(deadline=None, max_examples=50)
@@ -125,15 +112,13 @@ def test_spreading_stays_close_to_the_shuffle() -> None:
 
 def test_unavoidable_meetings_are_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
+        list(BatchPlan([0] * 8, batch_size=4).batches(0))
+        list(BatchPlan([0] * 8, batch_size=2, world_size=2, rank=1, duplicates="avoid").batches(0))
+        assert not caplog.text, "meetings that are allowed, or that another process tells"
         list(BatchPlan([0] * 8, batch_size=4, duplicates="avoid").batches(0))
     assert "epoch 0: 6 rows share a batch with another caption of their image" in caplog.text
 
 
-def test_too_few_rows_and_wrong_numbers() -> None:
+def test_too_few_rows() -> None:
     with pytest.raises(InputError, match=r"7 pairs do not fill one global batch of 8 \(4 on each of 2 devices\)"):
         BatchPlan(range(7), batch_size=4, world_size=2)
-    assert len(BatchPlan(range(7), batch_size=4, world_size=2, drop_last=False)) == 1
-    with pytest.raises(InputError, match="rank 2 from 0 to"):
-        BatchPlan(range(7), batch_size=1, world_size=2, rank=2)
-    with pytest.raises(InputError, match="'mask'; it must be"):
-        BatchPlan(range(7), batch_size=1, duplicates="mask")  # type: ignore[arg-type]

@@ -300,8 +300,6 @@ def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:
         list(read_captions(path, format="degla"))
     with pytest.raises(InputError, match=r"unknown file format 'cocoo'\. Did you mean 'coco'\?"):
         read_captions(path, format="cocoo")
-    with pytest.raises(InputError, match=r"format 'coco' does not hold negatives\. Formats that do: csv, degla, jso"):
-        read_negatives(path, format="coco")
     with pytest.raises(InputError, match="there is no such file"):
         read_captions(tmp_path / "nothing.json")
     with pytest.raises(InputError, match="is a folder; format 'csv' is read from a file"):

@@ -142,7 +142,7 @@ def test_training_sees_the_same_batches(source: Path) -> None:
         return tokens
 
     def batches(path: Path) -> list:
-        pairs = join(read_captions(folder / "captions.jsonl"), read_negatives(path), negatives_per_caption=2)
+        pairs = join(read_captions(folder / "captions.jsonl"), read_negatives(path))
         model = ImageTransform(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         dataset = PairDataset(
             pairs,

@@ -172,8 +172,6 @@ class Collate:
         trim: cut `tokens` to the longest text of the batch; only for towers that read the end token
             (`model.text.can_trim`).
         padding: what texts are filled up with.
-        multiple: round the length up to a multiple of this many tokens, for kernels and compiled graphs that
-            like few different lengths.
         grow: makes the trees of texts that the text tower takes; None gives it tokens.
         part_size: rows a tree; all of the batch by default.
         caption_trees: make trees of the captions alone, too.
@@ -183,7 +181,6 @@ class Collate:
 
     trim: bool = False
     padding: int = 0
-    multiple: int = 1
     grow: GrowTree | None = None
     part_size: int | None = None
     caption_trees: bool = False
@@ -202,8 +199,7 @@ class Collate:
         texts |= {name: value for name, value in extra.items() if INPUTS[name].kind == "text"}
         if self.trim:
             longest = max(text_length(tokens, padding=self.padding) for tokens in texts.values())
-            length = min(texts["caption"].shape[-1], -(-longest // self.multiple) * self.multiple)
-            texts = {name: tokens[..., :length].contiguous() for name, tokens in texts.items()}
+            texts = {name: tokens[..., :longest].contiguous() for name, tokens in texts.items()}
         if self.tokens:
             extra |= self._token_masks(texts)
         batch = Batch(

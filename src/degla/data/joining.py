@@ -112,23 +112,11 @@ class JoinReport(Record):
             )
 
 
-def join(
-    captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None, *, negatives_per_caption: int = 0
-) -> PairTable:
-    """`join_and_report` whose table lies in memory and whose report goes to the log.
-
-    Raises:
-        InputError: see `join_and_report`; or no row has as many negatives as are wanted.
-    """
-    if negatives is None and negatives_per_caption > 0:
-        raise InputError(
-            f"{negatives_per_caption} negatives a caption are wanted, but no file of negatives is given. "
-            "Give one, or set negatives_per_caption to 0."
-        )
+def join(captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None) -> PairTable:
+    """`join_and_report` whose table lies in memory and whose report goes to the log."""
     with tempfile.TemporaryDirectory() as folder:
         report = join_and_report(captions, negatives, folder=Path(folder))
         rows = PairTable((Path(folder) / TABLE_NAME).read_bytes())
-    report.require(negatives_per_caption)
     report.tell()
     return rows
 

@@ -95,7 +95,6 @@ def make_loader(
     *,
     collate: Collate = _PLAIN,
     workers: int = 0,
-    prefetch: int = 2,
     pin_memory: bool = False,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> DataLoader[Batch]:
@@ -106,7 +105,6 @@ def make_loader(
         sampler: of a plan made from `dataset.groups`.
         collate: how pairs become a batch.
         workers: processes that decode and transform beside this one; 0 does it here.
-        prefetch: batches that each worker prepares ahead.
         pin_memory: put batches into page-locked memory, for a GPU.
         start_method: how workers are started; None takes the platform's.
 
@@ -121,7 +119,6 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         multiprocessing_context=start_method if workers else None,

@@ -30,7 +30,8 @@ class BatchPlan:
     """The order of an epoch, cut into global batches, of which each device takes its own contiguous part.
 
     One device with batches of 8 and two devices with batches of 4 see the same global batches in the same
-    order. Nothing is stored to resume: `batches(epoch, start=step)` goes on where a run stopped.
+    order. Rows that do not fill a global batch are left out, other ones in every epoch. Nothing is stored to resume:
+    `batches(epoch, start=step)` goes on where a run stopped.
 
     Attributes:
         groups: one number a row, equal exactly where two rows show the same image.
@@ -39,11 +40,9 @@ class BatchPlan:
         rank: number of this device, from 0.
         seed: of the order.
         duplicates: "avoid" spreads rows of one image over different global batches, as far as possible.
-        drop_last: leave out the rows that do not fill a global batch (other rows in every epoch). Otherwise
-            they make a short last batch, in equal parts; up to `world_size` - 1 rows are left out even then.
 
     Raises:
-        InputError: a number is out of range, or there are fewer rows than one global batch holds.
+        InputError: there are fewer rows than one global batch holds.
     """
 
     groups: Sequence[int] | RowNumbers
@@ -52,17 +51,9 @@ class BatchPlan:
     rank: int = 0
     seed: int = 0
     duplicates: Literal["allow", "avoid"] = "allow"
-    drop_last: bool = True
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.world_size < 1 or not 0 <= self.rank < self.world_size:
-            raise InputError(
-                f"batch_size {self.batch_size} and world_size {self.world_size} must be 1 or more, "
-                f"and rank {self.rank} from 0 to world_size - 1."
-            )
-        if self.duplicates not in ("allow", "avoid"):
-            raise InputError(f"duplicates is {self.duplicates!r}; it must be 'allow' or 'avoid'.")
-        if len(self.groups) < (self.global_size if self.drop_last else self.world_size):
+        if len(self.groups) < self.global_size:
             raise InputError(
                 f"{len(self.groups)} pairs do not fill one global batch of {self.global_size} "
                 f"({self.batch_size} on each of {self.world_size} devices). "
@@ -77,8 +68,7 @@ class BatchPlan:
 
     def __len__(self) -> int:
         """Steps of one epoch, the same in every epoch and on every device."""
-        whole, rest = divmod(len(self.groups), self.global_size)
-        return whole + (not self.drop_last and rest >= self.world_size)
+        return len(self.groups) // self.global_size
 
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[list[RowKey]]:
         """This device's (epoch, row) keys of each step, from step `start` of the epoch.
@@ -98,10 +88,9 @@ class BatchPlan:
                 len(self),
                 self.global_size,
             )
+        first = self.rank * self.batch_size
         for rows in batches[start:]:
-            own = len(rows) // self.world_size
-            mine = rows[self.rank * own : (self.rank + 1) * own]
-            yield [(epoch, row) for row in mine.tolist()]
+            yield [(epoch, row) for row in rows[first : first + self.batch_size].tolist()]
 
     def _meetings(self, batches: Sequence[RowNumbers]) -> int:
         groups = np.asarray(self.groups)
@@ -111,15 +100,10 @@ class BatchPlan:
         """The rows of each step over all devices, in order; device r takes the r-th equal part."""
         rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
-        whole = len(order) // self.global_size * self.global_size
-        ends = list(range(self.global_size, whole + 1, self.global_size))
-        if not self.drop_last and whole < len(order):
-            ends.append(len(order))
+        ends = list(range(self.global_size, len(order) + 1, self.global_size))
         if self.duplicates == "avoid":
             order = spread(order, groups=np.asarray(self.groups), ends=ends)
-        # The short batch is cut to equal parts last, so that the order before it is the same for all world sizes.
-        batches = [rows[: len(rows) // self.world_size * self.world_size] for rows in np.split(order, ends)[:-1]]
-        return batches[: len(self)]
+        return np.split(order, ends)[:-1]
 
 
 def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> RowNumbers:
@@ -199,8 +183,7 @@ class _Held(dict[int, Counter[int]]):
                 continue
             # The search goes round from `offset`: from the first place, all rows there would soon be exchanged ones.
             start, end = self.starts[other], self.ends[other]
-            first = min(start + offset, end)
-            for place in chain(range(first, end), range(start, first)):
+            for place in chain(range(start + offset, end), range(start, start + offset)):
                 given = self.group(place)
                 if given not in self[batch] or self[other][given] > 1:
                     return other, place

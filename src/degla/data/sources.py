@@ -213,18 +213,14 @@ def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAUL
     return _unique(lambda: member.captions(source, columns), path=path)
 
 
-def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeRecord]:
+def read_negatives(path: Path) -> Iterator[NegativeRecord]:
     """Read the negatives of a file, validated, in the file's order; refused ones too.
-
-    Args:
-        path: the file.
-        format: a member of the shelf `formats` that holds negatives, or "auto".
 
     Raises:
         InputError: at once where the file is missing or of no known format; while reading where a record is
             wrong or the file holds no negative.
     """
-    member, source = _choose(path, format=format, ability="negatives")
+    member, source = _choose(path, format="auto", ability="negatives")
     return _some(member.negatives(source), path=path)
 
 

@@ -27,9 +27,9 @@ _PICTURES = 4
 Embed = Callable[[Tensor], Tensor]
 
 
-def pixels(size: tuple[int, int], *, count: int = _PICTURES, seed: int = 0) -> Float[Tensor, "count 3 height width"]:
+def pixels(size: tuple[int, int], *, count: int = _PICTURES) -> Float[Tensor, "count 3 height width"]:
     """Noise with the spread of normalised pixels; the same for the same arguments."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     return torch.randn(count, 3, *size, generator=generator)
 
 

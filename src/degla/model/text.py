@@ -115,7 +115,7 @@ def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Ten
     return pooled
 
 
-def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
+def tree_grower(clip: nn.Module) -> GrowTree | None:
     """What makes trees of texts for this tower; None where shared beginnings would not be exact.
 
     Exact where `can_trim` holds and all blocks are open_clip's plain ones.
@@ -124,8 +124,8 @@ def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
         return None
     tower = text_tower(clip)
     if pool_type(clip) == "argmax":
-        return GrowTree(multiple=multiple)
-    return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id), multiple=multiple)
+        return GrowTree()
+    return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id))
 
 
 MaskToken = Float[Tensor, " width"] | None

@@ -36,7 +36,7 @@ _log = logging.getLogger("degla.train")
 _COLUMNS: Final = "columns.arrow"
 
 
-def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), anew: bool = False) -> PairTable:
+def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> PairTable:
     """Captions joined with their accepted negatives, checked and reported.
 
     The first call for these files and settings makes the table, with a bar; later ones, in any process, map it.
@@ -44,12 +44,11 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), anew: bo
     Args:
         data: files and columns.
         reads: optional parts that some loss reads; their columns must be there.
-        anew: make it again.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
     """
-    return _joined(data, reads, anew=anew)[0]
+    return _joined(data, reads)[0]
 
 
 def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> tuple[PairTable, dict[str, Any]]:
