@@ -82,7 +82,8 @@ def rows_for(*images: str) -> PairTable:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path) -> None:
+def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.data.images._AT_A_TIME", 3)
     wrong = write_wrong_images(tmp_path)
     report = check_images(rows_for("whole.jpg", *wrong, "whole.png", "whole.jpg"), tmp_path, 2)
     assert report.checked == len(wrong) + 2
@@ -208,8 +209,9 @@ def test_transforms_depend_on_their_generator_alone() -> None:
     assert not torch.equal(crop(picture, Random(1)), crop(picture, Random(2)))
 
 
-def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:
+def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("degla.data.formats.datasets._ROWS", 2)
     outside = photograph(32, 16)
     outside.save(tmp_path / "outside.png")
     stored = []

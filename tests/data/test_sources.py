@@ -80,7 +80,11 @@ def make(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("chosen", ["auto", "named"])
 @pytest.mark.parametrize("name", ["coco", "json", "jsonl", "csv", "tsv", "parquet", "datasets"])
-def test_every_format_gives_the_same_records(name: str, chosen: str, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_records(
+    name: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in ("parquet", "datasets"):
+        monkeypatch.setattr(f"degla.data.formats.{name}._ROWS", 1)  # Several batches.
     path = make(name, tmp_path)
     assert list(read_captions(path, format="auto" if chosen == "auto" else name)) == RECORDS
 

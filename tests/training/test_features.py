@@ -83,8 +83,9 @@ def test_what_needs_pixels_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_p
 
 
 def test_a_file_of_patches_is_made_once_and_of_each_picture(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("degla.training.features._BATCH", 5)
     encoder = load_encoder(str(tiny_model))
     names = sorted(path.name for path in tiny_pairs["images"].iterdir())
     made = embed_patches([*names, names[0]], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
