@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,7 +35,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
-from degla.model.address import folder_of_run, model_here
+from degla.model.address import Mirror, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.rows import read_pairs
@@ -234,6 +235,25 @@ def test_a_run_at_an_address_is_the_run_here(
     weights = load_encoder("memory://runs/one").clip.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in one.items())
     assert training_images("memory://runs/one") == training_images(str(folder)) is not None
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, "12345"), (1, "45"), (3, "345")])
+def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
+    keep: int, left: str, memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on on another machine has the others at its address alone."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    out = Path("memory://runs/kept")
+    for step, name in product((1, 2, 3, 4, 5), ("state.json", "open_clip_model.safetensors")):
+        if step < 5:
+            memory.pipe(f"/runs/kept/step-{step}/{name}", b"{}")
+        if step > 3:
+            (folder_of_run(out) / f"step-{step}").mkdir(parents=True, exist_ok=True)
+            (folder_of_run(out) / f"step-{step}" / name).write_bytes(b"{}")
+    with Mirror(out, active=True, resume=True, keep=keep):
+        pass
+    files = remote.list_files("memory://runs/kept")
+    assert {file.removeprefix("memory://runs/kept/step-")[0] for file in files} == set(left)
 
 
 def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(

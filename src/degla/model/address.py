@@ -134,14 +134,15 @@ class Mirror:
         out: of the run.
         active: whether this process is the one that copies.
         resume: the address may hold a run.
+        keep: newest checkpoints that stay there besides the best one, which is here; 0 for all.
 
     Raises:
         InputError: the address holds a run and `resume` is False, or may not be read.
     """
 
-    def __init__(self, out: Path, *, active: bool, resume: bool) -> None:
+    def __init__(self, out: Path, *, active: bool, resume: bool, keep: int) -> None:
         self.address = address_of(out) if active else None
-        self.run = folder_of_run(out)
+        self.run, self.keep = folder_of_run(out), keep
         self._there: dict[str, str] = {}  # Names of checkpoints that are there, and sha256 of their state.
         self._names: dict[int, list[str]] = {}
         self._threads = ThreadPoolExecutor(max_workers=1)
@@ -210,7 +211,10 @@ class Mirror:
         for name in _BESIDE:
             with suppress(FileNotFoundError):
                 put((self.run / name).read_bytes(), f"{self.address}/{name}")
-        for step in [step for step in self._names if here and f"step-{step}" not in here]:
+        # By the rule, not by what is here: a resumed run has fetched the newest one alone.
+        for step in sorted(self._names)[: -self.keep] if self.keep else ():
+            if f"step-{step}" in here:
+                continue
             names = self._names.pop(step)
             for left in sorted(names, key=lambda name: name != STATE_NAME):
                 remove(f"{self.address}/step-{step}/{left}")

@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     with (
         evaluation.reported_once(),
         open_run(run, resume=resume, processes=processes),
-        Mirror(config.out, active=accelerator.is_main_process, resume=resume) as mirror,
+        Mirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
         return _train(config, run, accelerator, resume=resume, mirror=mirror)
 
