@@ -18,6 +18,8 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.batches import Batch
 from degla.data.extras import read_classes
+from degla.data.images import read_image
+from degla.data.randomness import stream
 from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.losses.core import Processes
@@ -110,7 +112,8 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     seen = set()
     for epoch in range(3):
-        found = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path), epoch)
+        pairs = pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path)
+        found = first_batch(pairs, epoch)
         for place, name in enumerate(found.ids):
             has = "distractor_image" in by_id[name]
             seen.add(has)
@@ -118,6 +121,10 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
             same_image = torch.equal(found.extra["distractor_image"][place], found.image[place])
             same_text = torch.equal(found.extra["distractor_caption"][place], found.caption[place])
             assert (same_image, same_text) == (not has, not has)
+            if has:  # By crops that a run of an earlier version would go on with.
+                chance = stream("partner crop", seed=pairs.plan.seed, epoch=epoch, index=list(by_id).index(name))
+                partner = read_image(by_id[name]["distractor_image"], folder=tiny_pairs["images"], caption_id=name)
+                assert torch.equal(found.extra["distractor_image"][place], pairs.dataset.transform(partner, chance))
     assert seen == {False, True}
 
 
@@ -335,13 +342,14 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
     lost = [{**row, "distractor_image": "lost.png", "distractor_text": "x"} for row in rows]
     with pytest.raises(InputError, match=r"(?s)column distractor_image.*lost\.png"):
         pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
-    odd = [{**row, "label": "zebra"} for row in rows]
-    config = tiny_config(
-        "clip", model=tiny_model, pairs={**tiny_pairs, "captions": write_captions(tmp_path, odd)}, out=tmp_path
-    )
-    chosen = config.objective | {"class_contrast": replace(config.objective["class_contrast"], weight=1.0)}
-    with pytest.raises(InputError, match=r"'0-0': label 'zebra' is none of the 3 classes"):
-        open_pairs(replace(config, objective=chosen), encoder=load_encoder(str(tiny_model)), processes=Processes())
+    for label, told in (("zebra", "'0-0': label 'zebra' is none of the 3 classes"), (None, "no caption has a label")):
+        odd = [{**row, "label": label} for row in rows]
+        config = tiny_config(
+            "clip", model=tiny_model, pairs={**tiny_pairs, "captions": write_captions(tmp_path, odd)}, out=tmp_path
+        )
+        chosen = config.objective | {"class_contrast": replace(config.objective["class_contrast"], weight=1.0)}
+        with pytest.raises(InputError, match=told):
+            open_pairs(replace(config, objective=chosen), encoder=load_encoder(str(tiny_model)), processes=Processes())
 
 
 def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:

@@ -34,6 +34,8 @@ from degla.errors import InputError
 from degla.prefixes import Tokenize
 
 _ATTEMPTS = 10
+_RATIO = (3 / 4, 4 / 3)
+"""Smallest and largest width over height of a crop."""
 
 
 Transform = Callable[[Image.Image, Random], Float[Tensor, "3 height width"]]
@@ -75,13 +77,11 @@ class RandomCrop:
     Attributes:
         image: what the model expects.
         scale: smallest and largest share of the picture's area, (0.9 and 1 in NegCLIP and DeGLA).
-        ratio: smallest and largest width over height of the part.
         scaled: decode JPEG files at no more than the resolution that the part needs.
     """
 
     image: ImageTransform
     scale: tuple[float, float] = (0.9, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     scaled: bool = True
 
     def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
@@ -92,7 +92,7 @@ class RandomCrop:
 
     def draw(self, size: tuple[int, int], rng: Random) -> Box:
         """Which part of a picture of that width and height to take."""
-        return draw_box(size, scale=self.scale, ratio=self.ratio, rng=rng)
+        return draw_box(size, scale=self.scale, rng=rng)
 
     def finish(self, part: Image.Image) -> Float[Tensor, "3 height width"]:
         """Resize the part, to the byte as Pillow does it or one beside, and normalise it."""
@@ -103,24 +103,22 @@ class RandomCrop:
         return self.image.normalise(small[0])
 
 
-def draw_box(
-    size: tuple[int, int], *, scale: tuple[float, float], ratio: tuple[float, float], rng: Random
-) -> tuple[int, int, int, int]:
-    """Draw (left, top, width, height) in pixels: area uniform in `scale`, log of the ratio uniform.
+def draw_box(size: tuple[int, int], *, scale: tuple[float, float], rng: Random) -> Box:
+    """Draw a part of a picture of that width and height: area uniform in `scale`, log of the ratio uniform.
 
     After ten draws that do not fit, the largest centred part with an allowed ratio is taken.
     """
     full_width, full_height = size
     for _ in range(_ATTEMPTS):
         area = full_width * full_height * rng.uniform(*scale)
-        shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        shape = math.exp(rng.uniform(*map(math.log, _RATIO)))
         width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < width <= full_width and 0 < height <= full_height:
             left = rng.randint(0, full_width - width)
             top = rng.randint(0, full_height - height)
             return left, top, width, height
-    width = min(full_width, max(1, round(full_height * ratio[1])))
-    height = min(full_height, max(1, round(full_width / ratio[0])))
+    width = min(full_width, round(full_height * _RATIO[1]))
+    height = min(full_height, round(full_width / _RATIO[0]))
     return (full_width - width) // 2, (full_height - height) // 2, width, height
 
 
