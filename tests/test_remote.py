@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from degla import remote
 from degla.config.fields import place, read_config
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, read_bytes
 from degla.data.sources import read_captions
@@ -39,6 +40,7 @@ from degla.model.address import Mirror, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.rows import read_pairs
+from degla.training.validation import Validation
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
 from tests.training.configs import tiny_config
 
@@ -235,6 +237,28 @@ def test_a_run_at_an_address_is_the_run_here(
     weights = load_encoder("memory://runs/one").clip.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in one.items())
     assert training_images("memory://runs/one") == training_images(str(folder)) is not None
+
+
+def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
+    memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    scores = iter([0.60, 0.64, 0.66, 0.65, 0.60])  # Before the first step, and after steps 2 to 8.
+    monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
+    monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": next(scores)})
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "out", steps=8)
+    config = replace(
+        config, out=Path("memory://runs/best"), checkpoint=replace(config.checkpoint, keep=1),
+        validation=ValidationConfig(benchmarks=("world",), root=tmp_path, every_steps=2),
+    )  # fmt: skip
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "first"))
+    assert train(replace(config, stop=StopConfig(patience=1))).step == 6
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "second"))
+    best = train(config, resume=True).best
+    assert best is not None and best.name == "step-4" and best.is_dir()
+    files = [file.removeprefix("memory://runs/best/") for file in remote.list_files("memory://runs/best")]
+    assert {file.partition("/")[0] for file in files if "/" in file} == {"step-4", "step-8"}
+    assert memory.cat("/runs/best/validation.jsonl").count(b"\n") == 5
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, "12345"), (1, "45"), (3, "345")])

@@ -70,7 +70,7 @@ def folder_here(name: str) -> Path:
     return Path(model_here(name).removeprefix("local-dir:"))
 
 
-_BESIDE = ("config.json", "metrics.jsonl", "best.json")
+_BESIDE = ("config.json", "metrics.jsonl", "validation.jsonl", "best.json")
 log = logging.getLogger("degla.train")
 
 
