@@ -241,7 +241,7 @@ def test_a_run_at_an_address_is_the_run_here(
 
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     scores = iter([0.60, 0.64, 0.66, 0.65, 0.60])  # Before the first step, and after steps 2 to 8.
     monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
@@ -253,6 +253,9 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     )  # fmt: skip
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "first"))
     assert train(replace(config, stop=StopConfig(patience=1))).step == 6
+    assert "degla train --resume memory://runs/best" in caplog.text, "the copy here would not go to the address"
+    with pytest.raises(InputError, match=r"memory://runs/best: already holds a run\. Go on with --resume memory://"):
+        train(config)
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "second"))
     best = train(config, resume=True).best
     assert best is not None and best.name == "step-4" and best.is_dir()

@@ -28,6 +28,7 @@ from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
 from degla.model.trained_along import decoder_digest
+from degla.remote import told
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
@@ -88,7 +89,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     run = bring_here(config.out) if resume else folder_of_run(config.out)
     with (
         evaluation.reported_once(),
-        open_run(run, resume=resume, processes=processes),
+        open_run(run, out=config.out, resume=resume, processes=processes),
         Mirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
         return _train(config, run, accelerator, resume=resume, mirror=mirror)
@@ -172,8 +173,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     finished = position.step == steps or ended is not None
     if accelerator.is_main_process:
         stopped = None if finished else stop.name or "a signal to another process"
-        _tell_end(run, position.step, steps=steps, ended=ended, stopped=stopped, validation=validation,
-                  stood=position.step == first)  # fmt: skip
+        _tell_end(told(config.out or run), run, position.step, steps=steps, ended=ended, stopped=stopped,
+                  validation=validation, stood=position.step == first)  # fmt: skip
     return TrainResult(
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
@@ -218,11 +219,13 @@ def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, st
 
 
 def _tell_end(
-    run: Path, step: int, *, steps: int, ended: str | None, stopped: str | None, validation: Validation, stood: bool
-) -> None:
+    out: str, run: Path, step: int, *, steps: int, ended: str | None, stopped: str | None, validation: Validation,
+    stood: bool,
+) -> None:  # fmt: skip
     """Say why a run ended early, and which checkpoint is the best.
 
     Args:
+        out: what the user calls the run.
         run: its folder.
         step: the last one taken.
         steps: of the whole run.
@@ -234,7 +237,7 @@ def _tell_end(
     if ended is not None:
         log.warning(
             "%s step %d of %d: %s. To go on, give that flag a higher value: degla train --resume %s ...",
-            "the run does not go on after" if stood else "ended early, after", step, steps, ended, run,
+            "the run does not go on after" if stood else "ended early, after", step, steps, ended, out,
         )  # fmt: skip
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
@@ -244,7 +247,7 @@ def _tell_end(
     elif ended is not None:
         log.warning("no checkpoint is within the limits; %s is the last one", run / f"step-{step}")
     if stopped is not None:
-        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stopped, step, steps, run)
+        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stopped, step, steps, out)
 
 
 class StopRequest(Interruption):
@@ -263,11 +266,12 @@ class StopRequest(Interruption):
 
 
 @contextmanager
-def open_run(run: Path, *, resume: bool, processes: evaluation.EvaluationProcesses) -> Iterator[None]:
+def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.EvaluationProcesses) -> Iterator[None]:
     """Hold a run's folder for the block; of several processes that train one run, the first holds it.
 
     Args:
         run: made where it is not there.
+        out: what the user calls it.
         resume: the folder must have a complete checkpoint; otherwise it must have none.
         processes: that train the run together.
 
@@ -286,13 +290,13 @@ def open_run(run: Path, *, resume: bool, processes: evaluation.EvaluationProcess
             if resume and latest_checkpoint(run) is None:
                 raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
             if not resume:
-                check_new(run)
+                check_new(out)
 
         processes.from_first(take)
         yield
 
 
-def check_new(run: Path) -> None:
-    """Refuse a folder that holds a run already."""
-    if checkpoints(run):
-        raise InputError(f"{run}: already holds a run. Go on with --resume {run}, or give another --out.")
+def check_new(out: Path) -> None:
+    """Refuse a place that holds a run already."""
+    if checkpoints(folder_of_run(out)):
+        raise InputError(f"{told(out)}: already holds a run. Go on with --resume {told(out)}, or give another --out.")

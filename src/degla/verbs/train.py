@@ -80,7 +80,6 @@ def run_words(words: list[str]) -> int:
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
     """What the run would be: what training refuses first, then what `degla doctor` finds."""
-    from degla.model.address import folder_of_run
     from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 
@@ -88,5 +87,5 @@ def _look(config: TrainConfig, *, resume: bool) -> int:
         raise InputError("--dry-run looks at a run before it begins; leave --resume out.")
     config.check()
     assert config.out is not None
-    check_new(folder_of_run(config.out))
+    check_new(config.out)
     return tell_findings(config, as_json=False)
