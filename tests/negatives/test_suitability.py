@@ -118,11 +118,24 @@ def test_a_verb_taken_for_a_noun_agrees_with_its_subject() -> None:
         )
 
 
-def test_a_verb_taken_for_part_of_a_noun_follows_the_number_of_its_subject() -> None:
-    """The tagger reads "a bone runs" as one noun; no plural stands behind "a"."""
-    caption = parse_one("A dog with a bone runs on grass.")
-    texts = load_rule("change_number").read(caption, None, Random(0), most=20)
-    assert "Two dogs with a bone run on grass." in texts
-    assert "A dog with two bones runs on grass." in texts
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("A dog with a bone runs on grass.", "Two dogs with a bone run on grass."),
+     ("A dog with a bone runs on grass.", "A dog with two bones runs on grass."),
+     ("A woman in a blue shirt runs through a field of dry grass.",
+      "Two women in a blue shirt run through a field of dry grass."),
+     ("a big tan dog drinks water from a spout.", "two big tan dogs drink water from a spout."),
+     ("A child smiles and hangs off a small train.", "Two children smile and hang off a small train."),
+     ("A dog playing in the snow.", "Two dogs playing in the snow."),
+     ("A young girl dancing.", "Two young girls dancing."),
+     ("a bull riding contest", "two bull riding contests")],
+)  # fmt: skip
+def test_a_verb_taken_for_part_of_a_noun_follows_the_number_of_its_subject(text: str, number: str) -> None:
+    """The tagger reads "a bone runs" and "dog playing" as one noun; no plural stands behind "a"."""
+    texts = load_rule("change_number").read(parse_one(text), None, Random(0), most=20)
+    assert number in texts
+
+
+def test_a_plural_without_an_article_stays_a_noun() -> None:
     untouched = parse_one("A dog with coffee beans.")
     assert next(token.tag for token in untouched.tokens if token.lower == "beans") == "NNS"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, governed, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.records import CaptionRecord
 from degla.tagger import TAGGER_PACKAGE, load_tagger
@@ -161,7 +161,7 @@ def _mend(tokens: list[Token]) -> list[Token]:
     It tags "a plain red cross" adverb, adjective, verb at times, and "a yellow rose" as if something rose.
     """
     known = lexicon()
-    tokens = _with_verb(tokens)
+    tokens = _with_verb(_out_of_compounds(tokens))
     mended = list(tokens)
     for place in _said_of_subjects(tokens):  # "a person in skis flies"
         mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
@@ -196,13 +196,34 @@ def _mend(tokens: list[Token]) -> list[Token]:
     return mended
 
 
+def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
+    """Part somebody from what he does where the parser makes one compound of them: "a dog runs", "a dog running"."""
+    mended, known = list(tokens), lexicon()
+    for place, (doer, token) in enumerate(pairwise(tokens), start=1):
+        if not doer.is_noun or not known.is_living(doer.lemma):
+            continue
+        joined = doer.role == "compound" and doer.governor == place
+        if token.is_finite and joined and not governed(tokens, place, "nsubj", "nsubjpass", "expl"):
+            mended[place - 1] = replace(doer, role="nsubj")
+        elif (
+            token.tag == "NN"
+            and token.lower.endswith("ing")
+            and token.role in ("acl", "ROOT")
+            and not known.is_name(doer.lower, token.lower)
+            and not token_at(tokens, place + 1).is_noun
+        ):
+            mended[place - 1] = replace(doer, role="ROOT", governor=place - 1)
+            mended[place] = replace(token, tag="VBG", lemma=words.verb(token.lower), role="acl", governor=place - 1)
+    return mended
+
+
 def _with_verb(tokens: list[Token]) -> list[Token]:
     """Give a caption its verb back where the tagger made one noun of it and the noun before it: "a man in a tie poses".
 
     No plural stands behind "a" or "an"; such a word is the verb of the caption's first noun, if it can be one.
     """
     for place, token in enumerate(tokens):
-        if token.tag != "NNS" or token.role not in ("dobj", "pobj") or not place:
+        if token.tag not in ("NNS", "VBZ") or token.role not in ("dobj", "pobj") or not place:
             continue
         before = tokens[place - 1]
         own = [at for at, one in enumerate(tokens[:place]) if one.governor == place]
