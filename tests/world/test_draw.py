@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,6 +16,18 @@ from degla.world import draw
 from degla.world.draw import MARKER, benchmark_scenes, draw_benchmark, draw_pairs
 from degla.world.items import FAMILIES
 from degla.world.scenes import sample_scene_of, stream
+
+_DRAWN = (
+    "iY+JsLTCT0SDWFxvvaOfOGZSyLenTysoobO6X3FBu6SOTVgfaTxJYzgsSBkuz/DGX6Poz77qFC48UTtI5J6ngYpJ9sjOiZhggtHg5+KPv7jlzcW3"
+    "Tho5IRMbq4Cdgzpmh4ijimVYxqx+k49xaGVlqEp9hnqyeYVftY2cgIBhl8ShpojBU0VpoI6Yg054tZ51GENQtbTNYCZAQ0hQOCkxTXEWsZqqu7KB"
+    "coSAKStB4vLWM00eV0k4OEdPWjk9hYyKQ00aqqCNmoWGQT46gzxIpd+T0dLOa31NrObFc1aEXk9lp8/OiNVk3P3JLUk82ufTKzMSXYiCW3U2VX+A"
+    "gz0+q6+oKhQCys/pjId6TkRgn8+Jf31cmY2XWGVMpZVH0bWdtpmUi4M2vNHD1pZ2Rh4KQjsZv7Zvm51zc5ecyKettHWS6bzMPDhQSSZB3NHRx7zc"
+    "wN3HrqvzIGAgzr7oj46HRClMXy8mrn984c3Xvrehp6/H2rHnO05kpqhtZbJRND8io2WnvOrdfZyHvra2ulp6UZBxdpajuz1PVqSt6rcziaKim2CI"
+    "qVRhvyUZ9sfmxYdmdjGKpkZJns3llZ7BnZvWRXSHi8jbgFdseJDNxtXcFxsyXJjsvXd19e/gw6qX0MToepOgZm5+rYVscD0+t5nUucut5KWVaZO5"
+    "E0Rk7da/vcGffj0+sbewo7GuKipFq6GCSTZAI1lMmYmrxrLX4bfGsb+Rh1h+TXRef5quqbjMSidKk4G5M1N7qc6aKiEwa5KLVkplWHdfRSUxRVI6"
+    "pmmtTnBYdmqRm9HJkn/KYnyBi3pthlyBKBUboqiWVUpjvcGbN0BJj3GJPVFQts+4RWpfgnCZ"
+)
+"""Of the pictures below, in the order of their names: three means each, base64."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -90,6 +104,28 @@ def test_order_blind_models_tie_where_the_ceiling_says_so(benchmark: Path) -> No
         if isinstance(entry, PairItem):
             positive, negative = (sorted(text.split()) for text in entry.texts)
             assert (positive == negative) == (entry.part in ORDER_BLIND_CEILING)
+
+
+def test_what_a_version_draws_stays(benchmark: Path, tmp_path: Path) -> None:
+    """Figures of one WORLD_VERSION are compared: its texts stay to the letter, its pictures but for their edges.
+
+    Of each picture: the mean of its red, of its left half's green, of its upper half's blue.
+    """
+    drawn = draw_pairs(tmp_path, count=12, partners=True)
+    captions = (benchmark / "retrieval" / "mixed.jsonl", benchmark / "retrieval" / "scenes.jsonl", drawn.captions)
+    said = [
+        *(f"{row.id} {row.texts} {row.meta} {row.group}" for row in read_jsonl(PairItem, benchmark / "items.jsonl")),
+        *(
+            f"{row.id} {row.image} {row.text} {row.distractor_text}"
+            for file in captions
+            for row in read_jsonl(CaptionRecord, file)
+        ),
+    ]
+    assert hashlib.sha256("\n".join(said).encode()).hexdigest()[:16] == "1f0e83224a6d5d35"
+    files = [file for folder in (benchmark, tmp_path) for file in sorted(folder.rglob("*.png"))]
+    pictures = [np.asarray(Image.open(file), dtype=float) for file in files]
+    means = [(one[:, :, 0].mean(), one[:, :32, 1].mean(), one[:32, :, 2].mean()) for one in pictures]
+    assert np.abs(np.array(means) - np.frombuffer(b64decode(_DRAWN), dtype=np.uint8).reshape(-1, 3)).max() < 1.5
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
