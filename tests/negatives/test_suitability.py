@@ -126,6 +126,8 @@ def test_a_verb_taken_for_a_noun_agrees_with_its_subject() -> None:
       "Two women in a blue shirt run through a field of dry grass."),
      ("a big tan dog drinks water from a spout.", "two big tan dogs drink water from a spout."),
      ("A child smiles and hangs off a small train.", "Two children smile and hang off a small train."),
+     ("A young girl wearing a bathing suit and goggles sits and waits.",
+      "Two young girls wearing a bathing suit and goggles sit and wait."),
      ("A dog playing in the snow.", "Two dogs playing in the snow."),
      ("A young girl dancing.", "Two young girls dancing."),
      ("a bull riding contest", "two bull riding contests")],

@@ -163,7 +163,7 @@ def _mend(tokens: list[Token]) -> list[Token]:
     known = lexicon()
     tokens = _with_verb(_out_of_compounds(tokens))
     mended = list(tokens)
-    for place in _said_of_subjects(tokens):  # "a person in skis flies"
+    for place in _said_of_subjects(tokens):  # "a person in skis flies", "a girl sits and waits"
         mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
     for place in range(len(mended) - 1, -1, -1):
         token, before, after = mended[place], token_at(tokens, place - 1), token_at(mended, place + 1)
@@ -247,15 +247,18 @@ def _with_verb(tokens: list[Token]) -> list[Token]:
 
 
 def _said_of_subjects(tokens: Sequence[Token]) -> list[int]:
-    """Indices of words that the parser gives a subject and the tagger calls plural nouns."""
-    governed = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
+    """Indices of words that the parser gives a subject, or joins to a verb, and the tagger calls plural nouns."""
+    told_of = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
     copulas = {one.governor for one in tokens if one.role in ("cop", "aux", "auxpass")}
     return [
         place
-        for place in governed - copulas
-        if tokens[place].tag == "NNS"
-        and tokens[place].role == "ROOT"
-        and words.conjugate(words.verb(tokens[place].lower), "VBZ") == tokens[place].lower
+        for place, token in enumerate(tokens)
+        if token.tag == "NNS"
+        and (
+            (token.role == "ROOT" and place in told_of - copulas)
+            or (token.role == "conj" and tokens[token.governor].tag == "VBZ" and tokens[place - 1].tag == "CC")
+        )
+        and words.conjugate(words.verb(token.lower), "VBZ") == token.lower
     ]
 
 
