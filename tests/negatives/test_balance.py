@@ -50,6 +50,12 @@ def made_rows(captions: Iterable[CaptionRecord]) -> list[NegativeRecord]:
                 )
                 for at, text in enumerate(texts)
             ]
+            rows.append(
+                NegativeRecord(
+                    caption_id=caption.id, rule=rule, kind="attribute", text="a zorblax", source="rules",
+                    accepted=False, reason="unknown_word",
+                )
+            )  # fmt: skip
         rows.append(
             NegativeRecord(
                 caption_id=caption.id, rule="none", kind="order", text=None, source="rules", accepted=False,
@@ -93,6 +99,9 @@ def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[Negat
     kept = sum(row.accepted for row in rows)
     assert balancer.report.negatives == (800, kept) and kept == balancer.report.rules["colours"].kept
     assert balancer.report.covered == (400, kept)
+    asked = sum(row.accepted and row.rule == "colours" for row in made_rows(made_captions(400)))
+    assert balancer.report.rules["colours"].candidates == asked
+    assert not any(row.accepted and row.text == "a zorblax" for row in rows)
     assert {row.reason for row in rows if row.rule == "none"} == {"no_candidate"}
     assert {row.reason for row in rows if row.rule == "colours"} == {"", "unbalanced"}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import string
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -60,3 +61,34 @@ def test_number(many: str, one: str) -> None:
 def test_singular_of_a_singular_is_itself() -> None:
     for noun in ("glass", "bus", "lens", "dress", "octopus", "tennis", "grass"):
         assert words.singular(noun) == noun
+
+
+def made_usage() -> words.WordUsage:
+    counter = words.UsageCounter()
+    for text in 3 * ["a red dog on the grass"] + 2 * ["a red cat"] + ["a blue dog"]:
+        counter.add(words.content(text))
+    return counter.usage()
+
+
+def test_how_likely_words_are_by_hand() -> None:
+    """18 words: red 5, dog 4, on and grass 3, cat 2; what came once counts as unseen, and articles not at all."""
+    usage = made_usage()
+    assert usage.total == 18 and usage.words["blue"] == usage.words["a"] == 0 and ("blue", "dog") not in usage.pairs
+    on = (3 + 1) / 18
+    dog = (3 + 5 * 5 / 18) / (5 + 5) * (3 + 5 * on) / (5 + 5)
+    cat = (2 + 5 * 3 / 18) / (5 + 5) * (0 + 5 * on) / (3 + 5)
+    blue = (0 + 5 * 1 / 18) / (5 + 5) * (0 + 5 * on) / (1 + 5)
+    name = (0 + 5 * 1 / 18) / (5 + 5) * (3 + 5 * on) / (1 + 5)  # "blue dog": as rare as its rarest word
+    found = usage.weights(("cat", "dog", "blue", "blue dog"), ("red", "on"))
+    assert found == pytest.approx([cat / dog, 1, blue / dog, name / dog])
+    assert usage.weights(("cat", "dog"), ("", "")) == pytest.approx([3 / 5, 1])
+    assert usage.weights((), ("red", "")) == []
+    often = words.WordUsage(usage.words, {("red", "dog"): 10**6}, 18)
+    assert often.weights(("cat", "dog"), ("red", "")) == [1e-3, 1]
+
+
+def test_the_least_likely_words_come_in_no_order_of_their_own() -> None:
+    usage = words.WordUsage(made_usage().words, {("red", "dog"): 10**6}, 18)
+    drawn = [usage.shuffle(*2 * [("ant", "dog", "zebra")], ("red", ""), Random(seed)) for seed in range(1000)]
+    assert sum(order.index("ant") < order.index("zebra") for order in drawn) == pytest.approx(500, abs=50)
+    assert sum(order[0] == "dog" for order in drawn) > 980

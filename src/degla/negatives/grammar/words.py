@@ -10,7 +10,9 @@ decide.
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -241,8 +243,8 @@ class WordUsage:
             between: the words before and after the place, articles left out; "" where there is none.
             rng: draws.
         """
-        weights = self.weights(tuple(forms), between)
-        keys = [rng.random() ** (1 / weight) for weight in weights]
+        # Logarithms of the keys: the keys themselves are 0 for half of the draws of the least likely words.
+        keys = [math.log(rng.random() or sys.float_info.min) / weight for weight in self.weights(tuple(forms), between)]
         return [word for _, word in sorted(zip(keys, words, strict=True), reverse=True)]
 
     @lru_cache(maxsize=16_384)  # noqa: B019 - lives as long as the run
