@@ -12,6 +12,7 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.negatives.balance import balance
 from degla.negatives.balance.balance import Balancer
 from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
 from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, measure_told
@@ -104,6 +105,21 @@ def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[Negat
     assert not any(row.accepted and row.text == "a zorblax" for row in rows)
     assert {row.reason for row in rows if row.rule == "none"} == {"no_candidate"}
     assert {row.reason for row in rows if row.rule == "colours"} == {"", "unbalanced"}
+
+
+def test_a_large_file_is_chosen_from_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "_BLOCK", 700)
+    captions = made_captions(400)
+    rows = [row for row in made_rows(captions) if row.rule == "colours"]
+    with CaptionIndex(captions) as index:
+        balancer = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index))
+        balancer.write(tmp_path / "balanced.jsonl")
+    written = list(read_jsonl(NegativeRecord, tmp_path / "balanced.jsonl"))
+    state = balancer.report.rules["colours"]
+    assert [row.caption_id for row in written] == [caption.id for caption in captions]
+    assert state.captions == 400 and state.candidates == sum(row.accepted for row in rows)
+    assert state.kept == sum(row.accepted for row in written) > 120
+    assert state.after is not None and state.after.most < 0.65 < 0.7 < state.before.most  # type: ignore[union-attr]
 
 
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:

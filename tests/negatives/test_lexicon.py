@@ -50,7 +50,15 @@ def test_words_that_exclude_each_other_are_not_related(word: str, other: str) ->
 
 
 @pytest.mark.parametrize(
-    ("word", "other"), [("baked", "cooked"), ("snowy", "rainy"), ("big", "large"), ("shiny", "red"), ("quick", "fast")]
+    ("word", "other"),
+    [
+        ("baked", "cooked"),
+        ("snowy", "rainy"),
+        ("big", "large"),
+        ("shiny", "red"),
+        ("quick", "fast"),
+        ("awful", "terrible"),
+    ],
 )
 def test_adjectives_that_may_both_be_true_never_replace_each_other(word: str, other: str) -> None:
     assert lexicon().adjective_relation(word, other)

@@ -5,7 +5,6 @@ An unnamed SQLite database holds them; it lies in the folder for temporary files
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -46,23 +45,16 @@ class CaptionIndex:
     """Finds captions by their id, and can hold their negatives. Used in a ``with`` block."""
 
     def __init__(self, captions: Iterable[CaptionRecord]) -> None:
-        """Read all captions once.
-
-        Raises:
-            InputError: a caption id comes twice.
-        """
+        """Read all captions once; their ids must differ, as those of `data/sources.py` do."""
         self._database = open_temporary_database()
         self._database.execute(
             "CREATE TABLE captions (number INTEGER PRIMARY KEY, id TEXT UNIQUE, text TEXT, image TEXT, image_id TEXT)"
         )
         numbers = count()
-        try:
-            self._database.executemany(
-                "INSERT INTO captions VALUES (?, ?, ?, ?, ?)",
-                ((next(numbers), record.id, record.text, record.image, record.image_id) for record in captions),
-            )
-        except sqlite3.IntegrityError:
-            raise InputError("a caption id comes twice in the captions; negatives are joined by it.") from None
+        self._database.executemany(
+            "INSERT INTO captions VALUES (?, ?, ?, ?, ?)",
+            ((next(numbers), record.id, record.text, record.image, record.image_id) for record in captions),
+        )
         self._size = next(numbers)
         self._last: tuple[str, IndexedCaption | None] = ("", None)
 

@@ -88,15 +88,13 @@ def pack(
         captions: adds the columns caption, image and image_id; rows of other captions are left out.
 
     Raises:
-        InputError: `out` does not end in ".parquet", cannot be written or is the source; or nothing is left to pack.
+        InputError: `out` does not end in ".parquet", cannot be written; or nothing is left to pack.
     """
     import pyarrow
     import pyarrow.parquet
 
     if out.suffix.lower() not in PARQUET_ENDINGS:
         raise InputError(f"{out}: the name of a packed file must end in .parquet.")
-    if out.resolve() == source.resolve():
-        raise InputError(f"{out}: is the file that is packed. Choose another --out.")
     started = time.monotonic()
     summary = PackSummary()
     schema = _schema(captions=captions is not None)

@@ -56,6 +56,8 @@ def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
     both = tokens[first.start : second.end]
     if any(token.tag in ("PRP$", "PRP", "WP") or token.lower in ("other", "another") for token in both):
         return False
+    if first.core > first.start and second.determiner is None:
+        return False  # "a group of boys and girls": of both
     if is_bare(first) or is_bare(second) or first.before.text in (",", "and"):
         return False
     after, before = second.after, first.before

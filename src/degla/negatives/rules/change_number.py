@@ -137,8 +137,8 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
             continue  # "a a foggy road"
         if shares_article(chunk, following):
             continue  # "a fork and knife" has no plural
-        if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
-            continue
+        if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.end + 1]):
+            continue  # "dog's tail", "dog's running"
         measured = chunk.holder != chunk.head and head.lemma not in known.words["container"]
         if measured or known.is_mass(head.lemma) or head.lemma in known.words["generic"]:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from degla.negatives.grammar.chunks import token_at
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -46,7 +47,7 @@ class ReplaceAdjectives(ReplacingRule):
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Not in the caption already, and no "dark white"."""
-        shaded = place[0] > 0 and caption.tokens[place[0] - 1].lower in _SHADES
+        shaded = token_at(caption.tokens, place[0] - 1).lower in _SHADES
         return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
