@@ -285,6 +285,22 @@ def test_blind_test_finds_what_gives_away_and_nothing_else() -> None:
     assert fair.accuracy.high - fair.accuracy.low < 0.12
 
 
+def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = {"plain": pairs_of("none", count=60), "adds": pairs_of("purple", count=60, seed=1)}
+    listed = [pair for each in pairs.values() for pair in each]
+    write_jsonl(tmp_path / "c.jsonl", [caption(at, pair.caption) for at, pair in enumerate(listed)])
+    rows = [negative(at, "plain" if at < 60 else "adds", pair.negative) for at, pair in enumerate(listed)]
+    write_jsonl(tmp_path / "n.jsonl", rows)
+    (found,) = run_json(capsys, tmp_path / "n.jsonl", "--captions", tmp_path / "c.jsonl", "--out", tmp_path / "n.html")
+    plain, adds = found["rules"]
+    assert adds["blind"]["accuracy"]["share"] == 1.0 and plain["blind"]["accuracy"]["share"] < 0.8
+    assert 0.5 < found["blind_all"]["accuracy"]["share"] < 1.0
+    length, told = adds["gives_away"]["explained"][:2]
+    assert length == "Length: the caption is the shorter text in 100 %."
+    assert told.startswith("Words: they tell 100 %") and "purple" in told
+    assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
+
+
 def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
     """Each image has its own nonsense word, in twenty pairs; only a leak could tell which side it is on."""
     random = Random(1)
