@@ -167,6 +167,7 @@ def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -
     assert wolf.source == "template" and wolf.text == by_template(GRAPH, Triple(3, 0, 1))
     # The source names the answer, the tail, too; the release's masks it.
     for request in model.asked:
+        assert request.form == "write"
         head, relation, tail = map(int, request.key.caption_id.split("/"))
         told = request.chat[-1].content
         assert NAMES[head] in told and NAMES[tail] in told and GRAPH.relations[relation] in told
@@ -178,6 +179,11 @@ def test_a_model_that_cannot_write_chooses_among_templates() -> None:
     assert found[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
     request = request_of(GRAPH, Triple(0, 0, 1), model)
     assert request.form == "choose" and len(set(request.choices)) == 4
+
+
+def test_a_context_by_template_says_both_definitions_whole() -> None:
+    said = "dog: a tame wolf. tail. dog is related to tail: dog, has part, tail."
+    assert by_template(GRAPH, Triple(0, 1, 2), number=0) == said
 
 
 def test_definitions_of_pages_are_cut_to_a_context() -> None:
@@ -444,6 +450,50 @@ def test_published_graphs_with_texts() -> None:
 def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) -> None:
     with pytest.raises(InputError, match=says):
         SYSTEM.read(settings, "wordnet", 0)
+
+
+def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def writer(kind: str) -> Callable[..., ScriptedModel]:
+        return lambda *given: asked.append((kind, *given)) or ScriptedModel(lambda request: request.choices[-1],
+                                                                            forms=("choose",))  # fmt: skip
+
+    monkeypatch.setattr("degla.negatives.llm.embedded.EmbeddedModel", writer("embedded"))
+    monkeypatch.setattr("degla.negatives.llm.server.ServerModel", writer("server"))
+    settings = ContextSettings(entities=250, contexts=str(tmp_path / "contexts.jsonl"), writer="embedded")
+    first = SYSTEM.read(settings, "wordnet", 0)
+    lines = (tmp_path / "contexts.jsonl").read_text().splitlines()
+    assert {json.loads(line)["source"] for line in lines} == {"scripted"} and len(lines) == len(first.contexts)
+    again = replace(settings, writer="https://here/v1", writer_model="gpt")
+    assert SYSTEM.read(again, "wordnet", 0).contexts == first.contexts
+    assert SYSTEM.read(replace(settings, writer="template", contexts=""), "wordnet", 0).contexts != first.contexts
+    assert asked == [("embedded", None), ("server", ["https://here/v1"], "gpt")]
+
+
+def test_each_method_has_its_own_training_and_each_part_its_score(
+    completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "degla.systems.contextualization.cases.train_completion",
+        lambda data, settings, **options: asked.append(options) or TextEncoder(len(data.words.known), settings),
+    )
+    models = [SYSTEM.train(SMALL, completion, method) for method in SYSTEM.methods]
+    assert [tuple(each.values()) for each in asked] == [
+        (True, ""), (False, ""), (True, "reconstruct"), (True, "write")
+    ]  # fmt: skip
+    monkeypatch.setattr(
+        "degla.systems.contextualization.cases.ranks_of",
+        lambda encoder, data, triples: [1.0] if triples == data.graph.test else [4.0],
+    )
+    monkeypatch.setattr("degla.systems.contextualization.cases.masked_perplexity", lambda *given: (6.0, 3.0))
+    found = SYSTEM.measure(SMALL, completion, "names", models[1])
+    assert (found["mrr"], found["perplexity_ratio"]) == (1.0, 2.0) and "validation_mrr" not in found
+    completion.graph = replace(GRAPH, validation=(Triple(3, 1, 0),))
+    assert SYSTEM.measure(SMALL, completion, "names", models[1])["validation_mrr"] == 0.25
 
 
 def test_every_method_runs_and_is_drawn() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from scipy.io import savemat
 from torch import nn
 
+import degla.api
 from degla.errors import DeglaError, InputError
 from degla.systems.free import SYSTEM
+from degla.systems.free.cases import ZeroShotProblem
 from degla.systems.free.data import (
     COLOURS_SHOWN,
     SHAPES_SHOWN,
@@ -40,6 +44,7 @@ from degla.systems.free.training import (
     by_prototypes,
     class_means,
     classify,
+    fit_softmax,
     linear_map,
     nearest_semantics,
     refined,
@@ -77,20 +82,23 @@ def test_the_gradient_of_the_margin_is_right() -> None:
 @pytest.mark.parametrize("choice", ["random", "nearest"])
 def test_the_other_class_is_never_the_own_one(choice: str) -> None:
     label = torch.arange(5).repeat(400)
-    squared = torch.rand(len(label), 5).scatter(1, label[:, None], 0.0)
+    # By chance any class is taken, although 4 is always the nearest.
+    squared = torch.rand(len(label), 5) if choice == "nearest" else torch.arange(5.0, 0.0, -1).expand(len(label), 5)
+    squared = squared.scatter(1, label[:, None], 0.0)
     found = other_class(label, squared, choice=choice)  # type: ignore[arg-type]
     assert (found != label).all()
     assert all(set(found[label == each].tolist()) == set(range(5)) - {each} for each in range(5))
 
 
 def test_the_cycle_by_hand_and_right_rows_are_nothing() -> None:
-    found = torch.tensor([[3.0, 4.0], [1.0, 1.0]], dtype=torch.double, requires_grad=True)
-    value = cycle_loss(found, torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.double))
-    # d = (3, 4), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right.
-    assert value.item() == pytest.approx(18.2 / 2)
+    found = torch.tensor([[3.0, 4.0, 0.0], [1.0, 1.0, 1.0], [0.0, -2.0, 0.0]], dtype=torch.double, requires_grad=True)
+    value = cycle_loss(found, torch.tensor([[0.0] * 3, [1.0] * 3, [0.0] * 3], dtype=torch.double))
+    # d = (3, 4, 0), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right; 4 * 2 / 2 = 4 of the third.
+    assert value.item() == pytest.approx((18.2 + 4) / 3)
     value.backward()
-    # The weights 9/5 and 16/5 are numbers: the gradient is theirs alone.
-    assert found.grad is not None and found.grad.tolist() == [[0.9, 1.6], [0.0, 0.0]]
+    # The weights 9/5, 16/5 and 4/2 are numbers: the gradient is theirs alone.
+    assert found.grad is not None
+    assert (3 * found.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2, 0], [0, 0, 0], [0, -2, 0])]
 
 
 def test_the_variational_loss_by_hand() -> None:
@@ -102,15 +110,18 @@ def test_the_variational_loss_by_hand() -> None:
     assert variational_loss(*same).item() == pytest.approx(expected)
 
 
-def test_the_penalty_of_a_linear_critic_is_its_slope() -> None:
-    slope = torch.tensor([3.0, 4.0])
+def test_the_penalty_of_a_linear_critic_is_its_slope_and_teaches_the_critic() -> None:
+    slope = torch.tensor([3.0, 4.0], requires_grad=True)
     value = gradient_penalty(lambda rows: rows @ slope, torch.randn(5, 2), torch.randn(5, 2))
     assert value.item() == pytest.approx(16.0)
+    value.backward()
+    # Of (|s| - 1)^2: 2 (5 - 1) s / 5.
+    assert slope.grad is not None and slope.grad.tolist() == pytest.approx([4.8, 6.4])
 
 
 def test_scores_by_hand() -> None:
-    label = torch.tensor([0, 0, 0, 0, 1])
-    assert class_accuracy(torch.tensor([0, 0, 0, 1, 1]), label) == pytest.approx((0.75 + 1) / 2)
+    label = torch.tensor([0, 0, 0, 0, 1, 2])
+    assert class_accuracy(torch.tensor([0, 0, 0, 1, 1, 0]), label) == pytest.approx((0.75 + 1 + 0) / 3)
     assert harmonic_mean(0.75, 0.25) == pytest.approx(0.375) and harmonic_mean(0.0, 0.0) == 0.0
 
 
@@ -153,6 +164,7 @@ def test_features_are_scaled_by_what_is_trained_on() -> None:
     torch.testing.assert_close(scaled.semantics.norm(dim=1), torch.ones(5))
     turned = _data(semantics=torch.eye(5)[:, :4] - 1).scaled().semantics
     assert turned.min() >= 0, "what a sigmoid cannot give is moved to where it can"
+    assert _data(features=torch.ones(20, 4)).scaled().features.isfinite().all(), "a feature that says nothing"
 
 
 def test_settings_are_chosen_on_training_rows_alone() -> None:
@@ -171,7 +183,9 @@ def test_settings_are_chosen_on_training_rows_alone() -> None:
 def test_made_features_compose() -> None:
     data = made_features(seed=1)
     assert data.features.shape == (1560, 64) and (len(data.seen), len(data.unseen)) == (20, 6)
-    assert len({tuple(row) for row in data.semantics.tolist()}) == 26
+    assert len({tuple(row) for row in data.semantics.tolist()}) == 26 and 0.15 < data.semantics.mean() < 0.35
+    assert all(torch.equal(value, getattr(made_features(seed=1), name))
+               for name, value in vars(data).items() if name != "name")  # fmt: skip
     assert not torch.equal(data.features, made_features(seed=2).features)
     assert score_rows(linear_map(data.scaled()), data)["unseen"] > 0.3, "what is said of classes tells unseen ones"
 
@@ -198,6 +212,43 @@ def test_centres_move_by_the_gradient_of_their_own_step_alone() -> None:
         steps.take(rows, told, label)
     # The generator's step comes last, and gives centres nothing: what earlier steps gave them is gone.
     assert centres.grad is None or torch.count_nonzero(centres.grad) == 0
+
+
+def test_what_refiner_critic_and_generator_learn_by_hand() -> None:
+    data, model = _data().scaled(), FreeModel(_data(), 8, refines=True).double()
+    assert model.refiner is not None
+    model.refiner.eval()  # Without noise of its own.
+    centres = nn.Parameter(torch.randn(3, 4, dtype=torch.double))
+    settings = FreeSettings(hidden=8, gan=0.7, penalty=3.0, centre=0.6, margin=9.0, balance=0.3, cycle=0.2)
+    steps, maker = _Steps(model, model.refiner, centres, settings, "nearest"), model.maker
+    rows, label = data.features[data.train].double(), data.label[data.train]
+    told = data.semantics[label].double()
+
+    def seeded(loss: Callable[[], torch.Tensor]) -> float:
+        torch.manual_seed(3)
+        return loss().item()
+
+    def critic() -> torch.Tensor:
+        made = maker.generate(torch.randn_like(told), told).detach()
+        penalty = gradient_penalty(lambda between: maker.judge(between, told), rows, made)
+        return 0.7 * (maker.judge(made, told).mean() - maker.judge(rows, told).mean() + 3.0 * penalty)
+
+    def generator() -> torch.Tensor:
+        told_again, mean, log_variance = maker.reconstruct(rows, told)
+        made = maker.generate(torch.randn_like(told), told)
+        loss = variational_loss(told_again, rows, mean, log_variance) - 0.7 * maker.judge(made, told).mean()
+        return loss + 0.2 * cycle_loss(model.refiner(made).semantics, told)  # type: ignore[misc]
+
+    refined_rows = model.refiner(rows)
+    margin = margin_loss(refined_rows.mean, label, centres, margin=9.0, balance=0.3, choice="nearest")
+    wanted = 0.6 * margin + 0.2 * cycle_loss(refined_rows.semantics, told)
+    assert steps.refine(model.refiner, rows, told, label).item() == pytest.approx(wanted.item())
+    assert seeded(lambda: steps.criticise(rows, told)) == pytest.approx(seeded(critic))
+    assert seeded(lambda: steps.make(rows, told)) == pytest.approx(seeded(generator))
+    # Without consistency the generator's step moves no refiner: what moves is moved by the refiner's own.
+    before = model.refiner.first.weight.clone()  # type: ignore[union-attr,operator]
+    _Steps(model, model.refiner, centres, replace(settings, cycle=0.0), "nearest").take(rows, told, label)
+    assert not torch.equal(before, model.refiner.first.weight)  # type: ignore[union-attr,arg-type]
 
 
 def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_none() -> None:
@@ -247,8 +298,35 @@ def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made
     means = class_means(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([4, 4, 2]), torch.tensor([2, 4]))
     assert means.tolist() == [[7.0], [2.0]]
     model = FreeModel(data, 8, refines=True, residual=True)
+    began: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "degla.systems.free.training._Steps",
+        lambda *given: began.append(given[2].detach().clone()) or _Steps(*given),  # type: ignore[arg-type]
+    )
+    scaled = data.scaled()
     trained = train_free(data.scaled(), FreeSettings(hidden=8, epochs=2), model=model, choice="nearest")
     assert isinstance(trained.refiner, ResidualAdapter) and trained.refiner.change[2].weight.abs().max() > 0
+    assert torch.equal(began[0], class_means(scaled.features[data.train], data.label[data.train], data.seen))
+
+
+def test_a_softmax_learns_weights_and_bias() -> None:
+    label = torch.tensor([0, 1, 1, 1, 1] * 8)
+    weight, bias = fit_softmax(torch.zeros(40, 1), label, classes=3)
+    assert bias.argsort().tolist() == [2, 0, 1] and not weight.any()
+    weight, _ = fit_softmax(torch.eye(3)[label], label, classes=3)
+    # Sixty steps of at most about 0.01 each.
+    assert weight[1].argmax() == 1 and weight[0].argmax() == 0 and 0.3 < weight[1, 1] < 0.7
+
+
+def test_rows_are_classified_by_what_is_made_of_unseen_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = _data(), FreeModel(_data(), 8, refines=False).eval()
+    monkeypatch.setattr(model.maker, "generate", lambda latent, told: told)
+    assert torch.equal(classify(model, data, FreeSettings(made_rows=3)), data.label)
+    monkeypatch.setattr(
+        "degla.systems.free.training.fit_softmax",
+        lambda known, label, *, classes: (torch.zeros(known.shape[1], classes), torch.arange(classes) % 4.0),
+    )
+    assert classify(model, data, FreeSettings()).tolist() == [3] * 20, "the bias counts"
 
 
 def test_every_row_gets_one_of_the_classes_that_there_are() -> None:
@@ -332,11 +410,46 @@ def test_no_shape_and_no_colour_is_new_among_unseen_combinations() -> None:
     assert {s for s, _ in kept} == set(range(6)) and {c for _, c in kept} == set(range(6))
 
 
-def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path) -> None:
+def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[np.ndarray] = []
+    encode = degla.api.encode_images
+    monkeypatch.setattr(
+        degla.api, "encode_images", lambda model, images: drawn.extend(map(np.asarray, images)) or encode(model, images)
+    )
     data = embed_shapes(str(tiny_model), seed=0, pictures=3)
+    # Classes go through the colours of one shape first; red and blue are the first and the third.
+    colours = np.stack(drawn).reshape(6, 6, 3, -1, 3).mean(axis=(0, 2, 3))
+    assert colours[0, 0] - colours[2, 0] > 10 and colours[2, 2] - colours[0, 2] > 10, "shapes are drawn in their colour"
     assert data.features.shape[0] == 108 and data.features.shape[1] == data.semantics.shape[1]
     assert (len(data.seen), len(data.unseen), len(data.test_seen)) == (24, 12, 24)
     torch.testing.assert_close(data.semantics.norm(dim=1), torch.ones(36))
+
+
+def test_each_method_has_its_own_model_and_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, tuple[object, ...]] = {}
+    now = ""
+
+    def trained(data: ZeroShotData, settings: FreeSettings, *, model: FreeModel, **options: object) -> FreeModel:
+        kind = None if model.refiner is None else type(model.refiner).__name__
+        asked[now] = (kind, *options.values())
+        return model
+
+    for name in ("classify", "by_prototypes", "linear_map", "nearest_semantics"):
+        monkeypatch.setattr(f"degla.systems.free.cases.{name}", lambda *given, name=name: name)
+    monkeypatch.setattr("degla.systems.free.cases.train_free", trained)
+    monkeypatch.setattr("degla.systems.free.cases.score_rows", lambda found, data: found)
+    settings, problem = FreeSettings(hidden=4), ZeroShotProblem(_data(), _data().scaled())
+    found = {}
+    for now in SYSTEM.methods:
+        found[now] = SYSTEM.measure(settings, problem, now, SYSTEM.train(settings, problem, now))
+    assert asked == {
+        "f_vaegan": (None, True, "random"), "width_control": ("Refiner", False, "random"),
+        "free": ("Refiner", True, "random"), "free_nearest": ("Refiner", True, "nearest"),
+        "residual": ("ResidualAdapter", True, "nearest"),
+    }  # fmt: skip
+    assert found == dict.fromkeys(asked, "classify") | {
+        "residual": "by_prototypes", "linear": "linear_map", "zero_shot": "nearest_semantics"
+    }  # fmt: skip
 
 
 def test_every_method_runs_and_is_drawn() -> None:

@@ -202,6 +202,20 @@ def test_validation_clouds_are_no_test_clouds() -> None:
     assert torch.equal(test[0].points, held[0].points) and not torch.equal(test[2].points, held[2].points)
 
 
+def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: Path) -> None:
+    folder = _shapenet(tmp_path, np.zeros((20, 3)))
+    for number, name in enumerate((folder / "train.txt").read_text().split()):
+        # A cloud whose class tells which it is.
+        np.save(folder / "shapenet_pc" / f"{number:02}-0.npy", np.random.default_rng(number).normal(size=(20, 3)))
+        (folder / "shapenet_pc" / name).unlink()
+    names = "\n".join(f"{number:02}-0.npy" for number in range(8))
+    for part in ("train", "test"):
+        (folder / f"{part}.txt").write_text(names)
+    # Eight clouds for three, five and four: three are left.
+    parts = [set(each.label.tolist()) for each in _read(folder, clouds=3, labelled=5, part="validation")]
+    assert list(map(len, parts)) == [3, 5, 3] and parts[0] < parts[1] and not parts[1] & parts[2]
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -255,8 +269,8 @@ def _modelnet(folder: Path, text: str = OFF) -> Path:
     return folder
 
 
-def _read(folder: Path, **changes: int):
-    settings = PointaclSettings(**{"clouds": 8, "labelled": 8, "test_clouds": 4, "points": 16} | changes)
+def _read(folder: Path, **changes: object):
+    settings = PointaclSettings(**{"clouds": 8, "labelled": 8, "test_clouds": 4, "points": 16} | changes)  # type: ignore[arg-type]
     return read_clouds(settings, str(folder), 0)
 
 

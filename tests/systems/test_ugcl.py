@@ -109,7 +109,7 @@ def _small(**changed: object) -> Graph:
     [
         ({"label": torch.zeros(3, dtype=torch.long)}, "small: 3 labels for 4 nodes"),
         ({"features": torch.eye(4).index_fill(0, torch.tensor([2]), torch.nan)}, "node 2 has a feature that is no"),
-        ({"edges": torch.tensor([[0], [9]])}, "an edge names node 9; nodes go from 0 to 3"),
+        ({"edges": torch.tensor([[0], [4]])}, "an edge names node 4; nodes go from 0 to 3"),
         ({"test": torch.tensor([], dtype=torch.long)}, "the test split is empty"),
         ({"test": torch.tensor([4])}, "the test split is empty or names nodes outside 0 to 3"),
         ({"label": torch.tensor([0, 0, 1, -1])}, "node 3 of the test split has no label"),
@@ -180,6 +180,40 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
     assert found == {"test": 1.0, "validation": 1.0}
     # Validation is wrong and test is right: the accuracy of the one never stands for the other.
     assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == {"test": 1.0, "validation": 0.0}
+
+
+def test_the_probe_reads_rows_of_mean_length_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(
+        "degla.systems.ugcl.cases.probe",
+        lambda rows, label, **options: given.append((rows, options)) or torch.zeros(2, 3),
+    )
+    # Lengths 2, 2, 4 and 8, whose mean is 4; class 0 is what nothing tells.
+    found = probe_accuracy(torch.tensor([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0], [0.0, 8.0]]), _small())
+    assert found == {"test": 0.0, "validation": 1.0}
+    rows, options = given[0]
+    assert rows.tolist() == [[0.5, 0.0], [1.0, 0.0]] and not options["scaled"]
+    assert [options["decay"] for _, options in given] == [decay / 2 for decay in DECAYS]
+
+
+def test_each_method_has_its_own_rows_and_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, settings = _small(), UgclSettings(dim=4, epochs=1, scope=3)
+    scopes = []
+    monkeypatch.setattr(
+        "degla.systems.ugcl.cases.train_encoder",
+        lambda graph, settings, *, scope: scopes.append(scope) or GraphEncoder(graph.features.shape[1], 4),
+    )
+    monkeypatch.setattr("degla.systems.ugcl.cases.probe_accuracy", lambda rows, graph: {"rows": rows})
+    models = {method: SYSTEM.train(settings, graph, method) for method in SYSTEM.methods}
+    rows = {method: SYSTEM.measure(settings, graph, method, weights)["rows"] for method, weights in models.items()}
+    assert scopes == [1, 3] and models["sgc"] == models["raw"] == {}
+    adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    assert torch.equal(rows["raw"], graph.features)  # type: ignore[arg-type]
+    torch.testing.assert_close(rows["sgc"], propagate(adjacency, graph.features, 4))
+    for method, scope in (("untrained", 3), ("ugcl_near", 1), ("ugcl", 3)):
+        encoder = GraphEncoder(graph.features.shape[1], 4)
+        encoder.load_state_dict(dict(models[method]))
+        torch.testing.assert_close(rows[method], embed(encoder, graph, scope=scope))
 
 
 def test_weight_decay_shrinks_the_regression() -> None:
@@ -298,6 +332,14 @@ def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, he
     _write_planetoid(tmp_path)
     (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(held, protocol=2))
     with pytest.raises(InputError, match=r"ind.small.x: is no graph together with the files beside it"):
+        read_graph(tmp_path / "ind.small.x")
+
+
+@pytest.mark.parametrize("index", ["6\n5\n7\n", "3\n4\n7\n", "4\n5\n"])
+def test_an_index_that_does_not_go_on_is_refused(tmp_path: Path, index: str) -> None:
+    _write_planetoid(tmp_path)
+    (tmp_path / "ind.small.test.index").write_text(index)
+    with pytest.raises(InputError, match=r"test.index does not go on after the 4 rows of allx"):
         read_graph(tmp_path / "ind.small.x")
 
 

@@ -101,14 +101,12 @@ class ZeroShotData:
     def scaled(self) -> ZeroShotData:
         """Features in 0 to 1 on the rows that are trained on, semantics from 0 and of length one.
 
-        Semantics that may be negative, such as embeddings of texts, are moved and stretched together to 0 to 1 first:
-        the refiner's sigmoid gives nothing else.
+        Semantics that may be negative, such as embeddings of texts, are moved together to 0 or more first: the
+        refiner's sigmoid gives nothing else.
         """
         rows = self.features[self.train]
         low, high = rows.min(dim=0).values, rows.max(dim=0).values
-        told = self.semantics
-        if told.min() < 0:
-            told = (told - told.min()) / (told.max() - told.min())
+        told = self.semantics - self.semantics.min().clamp(max=0)
         return replace(
             self,
             features=(self.features - low) / (high - low).clamp(min=1e-8),

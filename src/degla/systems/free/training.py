@@ -51,8 +51,6 @@ def train_free(
         choice: which other class's centre a feature is pushed from.
     """
     taught = model.refiner if trains_refiner else None
-    place = torch.full((len(data.semantics),), -1)
-    place[data.seen] = torch.arange(len(data.seen))
     centres = nn.Parameter(torch.randn(len(data.seen), data.semantics.shape[1]))
     if isinstance(taught, ResidualAdapter):  # Features stay where they are at first, and so do their centres.
         centres = nn.Parameter(class_means(data.features[data.train], data.label[data.train], data.seen))
@@ -60,7 +58,7 @@ def train_free(
     for _ in range(settings.epochs):
         for rows in torch.split(data.train[torch.randperm(len(data.train))], settings.batch):
             label = data.label[rows]
-            steps.take(data.features[rows], data.semantics[label], place[label])
+            steps.take(data.features[rows], data.semantics[label], torch.searchsorted(data.seen, label))
     return model.eval()
 
 
@@ -206,8 +204,8 @@ def nearest_semantics(data: ZeroShotData) -> Int[Tensor, " rows"] | None:
 
 
 def _nearest(rows: Float[Tensor, "rows semantics"], data: ZeroShotData) -> Int[Tensor, " rows"]:
-    normal = torch.nn.functional.normalize
-    return (normal(rows, dim=1) @ normal(data.semantics, dim=1).T + _allowed(data)).argmax(dim=1)
+    # The length of a row itself does not change which class is nearest.
+    return (rows @ torch.nn.functional.normalize(data.semantics, dim=1).T + _allowed(data)).argmax(dim=1)
 
 
 def _allowed(data: ZeroShotData) -> Float[Tensor, " classes"]:

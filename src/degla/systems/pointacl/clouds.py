@@ -139,7 +139,7 @@ class _CloudPool:
 def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
     """Unlabelled training clouds, labelled ones and test clouds, drawn by the seed.
 
-    For the part "validation" the third are further training clouds.
+    For the part "validation" the third are further training clouds, as many as are left up to their number.
 
     Raises:
         InputError: settings do not fit together; no such name or folder; files are missing or damaged; a cloud has too
@@ -155,7 +155,7 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         order = np.random.default_rng(seed).permutation(len(train.label)).tolist()
         unlabelled = order[: counts[0]]
         # The classifier may see clouds that the encoder saw without their labels, as in the published protocol.
-        held = order[-counts[2] :] if chooses else []
+        held = order[max(counts[:2]) :][: counts[2]] if chooses else []
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
         last = (train, held) if chooses else (test, tested)
         parts = [(train, unlabelled), (train, order[: counts[1]]), last]
