@@ -230,8 +230,8 @@ def test_lines_of_keys_decide(review: Review) -> None:
         None,
         None,
     ]
-    said = run_terminal(review, "u\nu\nu\nu\n")
-    assert "nothing to undo" in said and "0 of 6 decided, 0 accepted" in said
+    said = run_terminal(review, "u\nu\nu\nu\nQ\na\n")
+    assert "nothing to undo" in said and "no command" not in said and "0 of 6 decided, 0 accepted" in said
     assert texts(review, "swap_nouns") == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from degla.model.evidence import above, enlarge, grad_cam, increased, relative_d
 from degla.systems.excon import SYSTEM
 from degla.systems.excon.cases import calibration_error, draw, measure, train, training_loss
 from degla.systems.excon.network import Network, augment, explain, load_network, masked_views, supervised_contrast
-from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
+from degla.systems.excon.pictures import SHAPES, LabelledPictures, draw_shapes, read_pictures
 from degla.systems.excon.settings import ExconSettings
 
 TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch=16)
@@ -97,8 +98,8 @@ def test_explanations_leave_the_network_as_it_is() -> None:
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in network.parameters())
     # In evaluation mode a picture's explanation does not depend on what stands beside it, and a batch of one works.
-    alone = torch.cat([explain(network, images[[row]], label[[row]])[0] for row in range(4)])
-    torch.testing.assert_close(alone, explain(network, images, label)[0], rtol=1e-4, atol=1e-5)
+    alone = torch.cat([explain(network, images[[row]], label[[row]]) for row in range(4)])
+    torch.testing.assert_close(alone, explain(network, images, label), rtol=1e-4, atol=1e-5)
     # What is left out is the mean colour, 0 in what the network reads.
     assert set(masked.unique().tolist()) <= {0.0, *images.unique().tolist()} and (masked == 0).any()
 
@@ -111,7 +112,7 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     different = [not torch.equal(weights[one]["body.0.weight"], weights[other]["body.0.weight"])
                  for one, other in (("supcon", "excon"), ("excon", "excon_b"))]  # fmt: skip
     assert all(different)
-    late = ExconSettings(**{**vars(TINY), "explained_from": 2})
+    late = replace(TINY, explained_from=2)
     torch.manual_seed(3)
     same = train(late, data, "excon_b")
     assert all(torch.equal(value, weights["supcon"][name]) for name, value in same.items())
@@ -133,7 +134,63 @@ def test_classes_that_the_training_pictures_lack_are_measured_or_refused() -> No
         measure(few, data, "supcon", other)
 
 
-def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one() -> None:
+def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = Network(3).eval()
+    network.mean.fill_(0.4)
+    network.std.fill_(0.2)
+    pictures = LabelledPictures(torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)
+    with torch.no_grad():  # So that all classes are answered, and the small step of the attack changes answers.
+        logits = network.classify(network.body(network.normalised(pictures.pixels)))
+        network.classifier.bias -= logits.mean(dim=0)
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+    found = measure(TINY, (pictures, pictures), "supcon", network.state_dict())
+
+    def told(shares: torch.Tensor) -> torch.Tensor:
+        return network.classify(network.body((shares - 0.4) / 0.2)).softmax(dim=1)
+
+    shares, label = pictures.pixels / 255, pictures.label
+    leaf = shares.clone().requires_grad_()
+    told(leaf).log().gather(1, label[:, None]).sum().backward()
+    with torch.no_grad():
+        before = told(shares)
+        most = explain(network, (shares - 0.4) / 0.2, before.argmax(dim=1))
+        q = told(torch.where(top_share(most, 0.15)[:, None] > 0, shares, 0.4))
+        p, q = (each.gather(1, before.argmax(dim=1)[:, None])[:, 0] for each in (before, q))
+        attacked = told((shares - 2 / 255 * leaf.grad.sign()).clamp(0, 1)).argmax(dim=1) == label  # type: ignore[union-attr]
+        noisy = calibration_error(told(shares + 0.1), label)
+    right = before.argmax(dim=1) == label
+    assert attacked.sum() < right.sum()
+    assert found == {
+        "accuracy": pytest.approx(float(right.float().mean())),
+        "drop": pytest.approx(float(((p - q).clamp(min=0) / p).mean()), rel=1e-4),
+        "increase": pytest.approx(float((q > p).float().mean())),
+        "attacked": pytest.approx(float(attacked.float().mean())),
+        "calibration": pytest.approx(noisy, rel=1e-4),
+    }
+
+
+def test_masks_begin_with_their_epoch_and_the_classifier_that_makes_them_learns_in_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, torch.Tensor]] = []
+
+    def loss(network: Network, images: torch.Tensor, label: torch.Tensor, settings: ExconSettings, now: str):
+        asked.append((now, network.classifier.weight.detach().clone()))
+        return training_loss(network, images, label, settings, "supcon")
+
+    monkeypatch.setattr("degla.systems.excon.cases.training_loss", loss)
+    train(replace(TINY, epochs=3, explained_from=1, batch=32), SYSTEM.read(TINY, "shapes", 0), "excon_b")
+    assert [now for now, _ in asked] == ["supcon", "excon_b", "excon_b"]
+    assert not torch.equal(asked[0][1], asked[1][1]) and not torch.equal(asked[1][1], asked[2][1])
+
+
+def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(
+        "degla.systems.excon.cases.supervised_contrast",
+        lambda views, label, **more: given.append(more["background"]) or supervised_contrast(views, label, **more),
+    )
     torch.manual_seed(0)
     network = Network(3).train()
     network.classifier.bias.data[0] = 1e6
@@ -143,6 +200,7 @@ def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one() 
         torch.manual_seed(1)
         losses[method] = float(training_loss(network, images, label, TINY, method).detach())
     assert losses["excon"] == losses["supcon"] < losses["excon_b"]
+    assert [len(each) for each in given] == [0, 0, 8] and torch.equal(given[2][:4], given[2][4:])
 
 
 def test_validation_pictures_are_no_test_pictures() -> None:
@@ -155,6 +213,11 @@ def test_views_keep_their_size_and_differ() -> None:
     images = torch.randn(5, 3, 32, 32)
     one, other = augment(images), augment(images)
     assert one.shape == images.shape and not torch.allclose(one, other)
+    # Half of the views are mirrored.
+    sides = torch.zeros(64, 3, 8, 8)
+    sides[..., 4:] = 1
+    views = augment(sides, least=0.9)
+    assert 10 < int((views[..., 0].mean(dim=(1, 2)) > views[..., -1].mean(dim=(1, 2))).sum()) < 54
 
 
 def test_shapes_are_drawn_by_their_seed_and_the_shortcut_is_as_often_as_it_says() -> None:
@@ -164,6 +227,9 @@ def test_shapes_are_drawn_by_their_seed_and_the_shortcut_is_as_often_as_it_says(
     pure = draw_shapes(64, rate=1.0, seed=0)
     reds = ((pure.pixels == torch.tensor([230, 60, 60], dtype=torch.uint8).view(1, 3, 1, 1)).all(dim=1)).flatten(1)
     assert torch.equal(reds.any(dim=1), pure.label == 0)
+    free = draw_shapes(64, rate=0.0, seed=0)
+    patches = (free.pixels == torch.tensor([230, 60, 60], dtype=torch.uint8).view(1, 3, 1, 1)).all(dim=1).flatten(1)
+    assert (patches.any(dim=1) & (free.label != 0)).any() and not patches.any(dim=1)[free.label == 0].all()
 
 
 def _write_idx(file: Path, values: np.ndarray) -> None:

@@ -37,7 +37,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
             _show(review, console)
             shown = review.state.key
         command = read(keys)
-        if command is None or command[0] == "q":
+        if command is None or command[0] in "qQ":
             break
         try:
             _obey(review, command, keys, console)

@@ -92,8 +92,7 @@ def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
     images = network.normalised(part.pixels)
     with looking(network):
         predicted = network.classify(network.body(images)).argmax(dim=1)
-    evidence, _ = explain(network, images, predicted)
-    kept = images * above(evidence, threshold)[:, None]
+    kept = images * above(explain(network, images, predicted), threshold)[:, None]
     return ((kept * network.std + network.mean) * 255).round().clamp(0, 255).byte()
 
 
@@ -185,8 +184,7 @@ def _measured(network: Network, part: LabelledPictures) -> list[Tensor]:
     with looking(network):
         logits = network.classify(network.body(images))
     predicted = logits.argmax(dim=1)
-    evidence, _ = explain(network, images, predicted)
-    kept = images * top_share(evidence, _KEPT)[:, None]
+    kept = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
     noise = torch.randn_like(images) * _NOISE / network.std
     step = AttackConfig(epsilon=_EPSILON, steps=1, step_size=_EPSILON, random_start=False)
     attacked = perturb(images, config=step, mean=network.mean, std=network.std,

@@ -71,23 +71,19 @@ def looking(network: Network) -> Iterator[None]:
         network.train(mode)
 
 
-def explain(
-    network: Network, images: Pixels, label: Int[Tensor, " batch"]
-) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch classes"]]:
-    """Grad-CAM of a class of each picture, 0 to 1, and the logits of all; the network stays as it is."""
+def explain(network: Network, images: Pixels, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch height width"]:
+    """Grad-CAM of a class of each picture, 0 to 1; the network stays as it is."""
     with looking(network):
         states = network.body(images)
-        logits = network.classify(states)
         evidence = grad_cam(states, lambda leaf: network.classify(leaf).gather(1, label[:, None])[:, 0])
-        return unit_range(enlarge(evidence, (images.shape[2], images.shape[3]))), logits
+        return unit_range(enlarge(evidence, (images.shape[2], images.shape[3])))
 
 
 def masked_views(
     network: Network, images: Pixels, label: Int[Tensor, " batch"], *, threshold: float
 ) -> tuple[Pixels, Tensor]:
     """What the explanation of its own class keeps of each picture, and whether the class is still found in it."""
-    evidence, _ = explain(network, images, label)
-    masked = images * above(evidence, threshold)[:, None]
+    masked = images * above(explain(network, images, label), threshold)[:, None]
     with looking(network):
         return masked, network.classify(network.body(masked)).argmax(dim=1) == label
 
