@@ -250,6 +250,28 @@ def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path
     assert (data / "toy" / "one.json").read_text() == "[3]" and (data / "zeroshot" / "test.txt").is_file()
 
 
+def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
+    words, data = _toy(server, tmp_path), tmp_path / "data"
+    server.files["/data/one.json"].content = b"[9]"
+    assert main([*words, "--no-archives", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in found] == ["failed", "missing", "missing", "ask"]
+    assert "and must be" in found[0]["note"] and not (data / "toy" / "one.json").exists()
+    server.files["/data/one.json"].content = b"[1]"
+    main(words)
+    # A file of several is gone; and an archive without a count was not unpacked to its end: its record is missing.
+    (data / "toy" / "two.json").unlink()
+    (data / "downloads" / "fetched.json").unlink()
+    server.asked.clear()
+    capsys.readouterr()
+    main([*words, "--dry-run", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in found] == ["missing", "there", "missing", "ask"]
+    assert [row["places"] for row in found] == [["toy/*"], ["coco/val/*.jpg"], ["zeroshot/dtd/"], ["gated/*.png"]]
+    main(words)
+    assert (data / "toy" / "two.json").is_file() and len(server.asked) == 2
+
+
 def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
     words = _toy(server, tmp_path)
     packed = bytearray(server.files["/val.zip"].content)
@@ -271,6 +293,12 @@ def test_too_little_space_is_said_before_a_byte_comes(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(["fetch-data", "big", *words]) == 1
     assert "10.0 GB are needed" in capsys.readouterr().out.replace("\n", " ") and server.asked == []
+    # What came before need not come again.
+    partial = tmp_path / "data" / "downloads" / "big.zip.partial"
+    with partial.open("wb") as stream:
+        stream.truncate(500_000_000)
+    assert main(["fetch-data", "big", *words]) == 1
+    assert "9.5 GB are needed" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +307,9 @@ def test_too_little_space_is_said_before_a_byte_comes(
         ("[sets]\ntoy = ['nothing']\n", "set 'toy' names 'nothing'"),
         ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give 'url', or 'ask'"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = '../a'\n", "paths must stay under the root"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\n", "give 'to' for files, or 'unpack' for an archive"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = 'a'\nunpack = { b = 'c' }\n", "give 'to' for files"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/{}'\nto = 'a'\nfiles = { b = '' }\n", "'url' and 'to' need {}"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'ftp://x/'\nto = 'a'\n", "field 'url'"),
         ("[sets]\ntoy = ['a']\na = ['b']\nb = ['toy']\n", "set 'toy' names 'a', which is no source and no other set"),
         ("[sets\n", "not TOML"),
