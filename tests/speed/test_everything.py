@@ -145,6 +145,8 @@ def test_the_command(
     ("words", "told"),
     [
         (["--quick"], "--quick goes with --everything"),
+        (["--negatives-file", "n.jsonl"], "--negatives-file and --images go with --captions"),
+        (["--everything", "--images", "pictures"], "--negatives-file and --images go with --captions"),
         (["--everything", "--compile"], "leave it out"),
         (["--everything", "--out", "a.json"], "the table is Markdown"),
     ],

@@ -244,6 +244,7 @@ def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeyp
         (["fake", "run", "--methods", "bettr"], "unknown method 'bettr'. Did you mean 'better'?"),
         (["fake", "run", "--models", "x"], "--models belongs to degla system NAME evaluate"),
         (["fake", "evaluate", "--quick"], "--quick belongs to degla system NAME run"),
+        (["fake", "evaluate", "--first-seed", "5"], "--first-seed: evaluate takes the seeds of the run"),
         (["fake", "evaluate", "--models", "nowhere"], "Make it: degla system fake run --out nowhere."),
         (["fake", "run", "--data"], "--data names no data set"),
     ],

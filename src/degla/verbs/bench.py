@@ -57,6 +57,8 @@ def _check(given: argparse.Namespace) -> None:
     for name in ("quick", "out", "images"):
         if getattr(given, name) and not given.everything:
             raise InputError(f"--{name} goes with --everything.")
+    if given.captions is None and (given.negatives_file or given.images):
+        raise InputError("--negatives-file and --images go with --captions.")
     if given.everything and given.compile:
         raise InputError("--everything measures with and without --compile; leave it out.")
     if given.out is not None and given.out.suffix == ".json":

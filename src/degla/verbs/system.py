@@ -92,6 +92,8 @@ def read_command(words: list[str]) -> SystemCommand:
         raise InputError("--models belongs to degla system NAME evaluate; give --out.")
     if given.quick and given.action == "evaluate":
         raise InputError("--quick belongs to degla system NAME run; evaluate takes the settings of the run.")
+    if given.first_seed and given.action == "evaluate" and given.seeds is None:
+        raise InputError("--first-seed: evaluate takes the seeds of the run; give --seeds too for others.")
     require_least(given, "seeds", least=1)
     count = given.seeds if given.seeds is not None else 1 if given.quick else 3
     if not 0 <= given.first_seed < 2**31:
