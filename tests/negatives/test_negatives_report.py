@@ -220,6 +220,7 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
         (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 files"),
         (["{negatives}", "--captions", "{captions}", "--out", "page.htm"], "must end in .html"),
         (["{negatives}", "--captions", "{captions}", "--samples", "-1"], "must be 0 or more"),
+        (["{negatives}", "--captions", "{captions}", "--sheet", "s", "--out", "r.html"], "--sheet writes sheets"),
     ],
 )
 def test_wrong_use_is_refused(

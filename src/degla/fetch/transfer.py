@@ -79,7 +79,7 @@ def fetch_file(
     while True:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if size is None or have != size:
+            if have != size:
                 _take(url, partial, have, session=session, size=size, told=told)
             wrong = difference(partial, check=check, size=size)
             if not wrong:

@@ -50,6 +50,8 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(
             "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
         )
+    if given.sheet is not None and (given.out is not None or given.likelihood is not None or given.json):
+        raise InputError("--sheet writes sheets and nothing else: leave --out, --likelihood and --json out.")
     require_least(given, "samples", "blind_pairs", least=0)
     require_least(given, "per_rule", "readers", least=1)
     from degla.data.sources import read_negatives
