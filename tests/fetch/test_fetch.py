@@ -281,6 +281,12 @@ def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: C
     assert main(words) == 1
     told = " ".join(capsys.readouterr().out.split())
     assert "val.zip: damaged (Bad CRC-32" in told and "outer.zip: damaged" in told
+    shutil.rmtree(tmp_path / "data")
+    server.files["/val.zip"].content = server.files["/outer.zip"].content = _zip({"other/a.jpg": b"a"})
+    assert main(words) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "val.zip: has no member that begins with val/" in told
+    assert "outer.zip: has no member that begins with deep/textures.tar.gz" in told
 
 
 def test_too_little_space_is_said_before_a_byte_comes(

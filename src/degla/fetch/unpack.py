@@ -34,8 +34,7 @@ def unpack_archive(archive: Path, root: Path, *, moves: Mapping[str, str], inner
     if inner:
         packed = archive.with_name(f"{archive.name}.inner")
         try:
-            if not unpack_archive(archive, archive.parent, moves={inner: packed.name}):
-                raise DeglaError(f"{archive}: has no member {inner!r}. {_REMEDY}")
+            unpack_archive(archive, archive.parent, moves={inner: packed.name})
             return unpack_archive(packed, root, moves=moves)
         finally:
             packed.unlink(missing_ok=True)
@@ -55,8 +54,6 @@ def unpack_archive(archive: Path, root: Path, *, moves: Mapping[str, str], inner
                         shutil.copyfileobj(stream, out)
                     partial.replace(target)
             except OSError as error:
-                if isinstance(error, zipfile.BadZipFile | tarfile.TarError):
-                    raise
                 raise cannot_write(target, error, remedy="Choose another --root.") from None
     except _DAMAGED as error:
         raise DeglaError(f"{archive}: damaged ({error}). {_REMEDY}") from None
