@@ -264,6 +264,7 @@ def test_the_command(
     assert whole.names == ["tiny", "tuned"] and whole.gallery is not None and whole.gallery.labels == ("base",)
     assert "figure" in whole.show_search("a dog")
     assert main(["app", "--folder", "gone"]) == 2 and "no such folder" in capsys.readouterr().err
+    assert main(["app", "--root", "data"]) == 2 and "--root is for the gallery" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from degla.verbs._arguments import refuse_given
 from degla.verbs._scoring import describe_cache, device, open_cache_of
 
 
@@ -22,6 +23,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    if not given.results:
+        refuse_given(given, "baseline", "root", why="is for the gallery: give --results too.")
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
     from degla.evaluation.changes import Gallery
