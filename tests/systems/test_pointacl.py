@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from degla.systems.pointacl.clouds import (
     read_off,
     sample_surface,
 )
-from degla.systems.pointacl.network import PointNetwork, chamfer, info_nce, pretraining_loss
+from degla.systems.pointacl.network import PointNetwork, chamfer, info_nce, pretraining_loss, turns
 from degla.systems.pointacl.settings import PointaclSettings
 
 TINY = PointaclSettings(
@@ -54,6 +55,26 @@ def test_the_masks_class_row_is_that_of_attention() -> None:
     torch.testing.assert_close(seen.scores.sum(dim=1), torch.ones(2))
     plain = network.encode(tokens, places)
     assert plain.scores is None and torch.equal(plain.summary, seen.summary)
+    # Once more, one head and one token at a time: softmax of q k / sqrt(4) over all tokens, the class token among them.
+    states = torch.cat([network.summary.expand(2, -1, -1), tokens], dim=1)
+    places = torch.cat([torch.zeros(2, 1, 16), places], dim=1)
+    first, last = network.encoder
+    query, key, value = last.mixed(last.before(first(states + places) + places)).chunk(3, dim=2)
+    heads = [slice(4 * head, 4 * head + 4) for head in range(4)]
+    attention = torch.stack([((query[:, 0, None, each] * key[..., each]).sum(dim=2) / 2).softmax(dim=1)[:, 1:]
+                             for each in heads], dim=1)  # fmt: skip
+    values = torch.stack([value[:, 1:, each] for each in heads], dim=1)
+    torch.testing.assert_close(seen.scores, significance(attention, values))
+    torch.testing.assert_close(seen.features, torch.cat([seen.summary, seen.patches.max(dim=1).values], dim=1))
+
+
+def test_turns_keep_the_upright_axis_and_every_shape() -> None:
+    torch.manual_seed(0)
+    found = turns(500)
+    scale = found[:, 2, 2]
+    assert 2 / 3 <= scale.min() < 0.7 and 1.45 < scale.max() <= 3 / 2 and scale.log().mean().abs() < 0.05
+    torch.testing.assert_close(found @ found.transpose(1, 2), scale.square()[:, None, None] * torch.eye(3))
+    assert not found[:, 2, :2].any() and (found[:, 0, 0] / scale).mean().abs() < 0.1 and (found[:, 0, 1] < 0).any()
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.6, 6), (0.3, 3), (0.0, 0), (0.99, 9), (1.0, 10)])
@@ -125,7 +146,37 @@ def test_a_cut_takes_the_nearest_points_and_keeps_their_number() -> None:
     assert cut.shape == points.shape
     for row in range(3):
         left = {tuple(point) for point in cut[row].tolist()}
-        assert len(left) == 6 and left < {tuple(point) for point in points[row].tolist()}
+        whole = {tuple(point) for point in points[row].tolist()}
+        assert len(left) == 6 and left < whole
+        # There is a point whose four nearest, itself among them, are those that are gone.
+        assert any(set(sorted(whole, key=lambda each: math.dist(each, middle))[:4]) == whole - left for middle in whole)
+    assert cut_out(points, 0.8).shape == points.shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "area"),
+    [
+        ("box", 6.0), ("cylinder", 1.5 * math.pi), ("cone", 0.5 * math.pi * (0.5 + math.hypot(0.5, 1))),
+        ("ellipsoid", math.pi), ("torus", 4 * math.pi**2 * 0.4 * 0.17),
+        ("capsule", 2 * math.pi * 0.3 * 0.7 + 4 * math.pi * 0.3**2),
+        ("annulus", 2 * math.pi * 0.8 * 0.3 + 2 * math.pi * (0.5**2 - 0.3**2)), ("cross", 3 * (4 * 0.25 + 2 / 16)),
+        ("table", 2 + 4 * 0.12 + 4 * (4 * 0.12 * 0.8 + 2 * 0.12**2)),
+        ("lollipop", 4 * math.pi * 0.3**2 + 2 * math.pi * 0.07 * (0.8 + 0.07)),
+    ],
+)  # fmt: skip
+def test_solids_are_what_they_are_called(kind: str, area: float) -> None:
+    vertices, faces = SOLIDS[kind]()
+    corners = vertices[faces]
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # Twenty-four corners in the place of a circle.
+    assert np.linalg.norm(sides, axis=1).sum() / 2 == pytest.approx(area, rel=0.03)
+
+
+def test_solids_are_turned_about_the_upright_axis() -> None:
+    cloud = draw_solid("box", 2000, np.random.default_rng(0))
+    high = np.abs(cloud[:, 2])
+    assert (high > np.quantile(high, 0.99) - 0.05).mean() > 0.15, "a level top and a level bottom"
+    assert abs(np.corrcoef(cloud[:, 0], cloud[:, 1])[0, 1]) > 0.01 and np.abs(cloud.mean(axis=0)).max() < 0.1
 
 
 def test_points_lie_on_the_surface() -> None:
@@ -177,6 +228,8 @@ def test_both_sides_of_the_contrast_are_trained() -> None:
         torch.manual_seed(1)
         losses.append(pretraining_loss(network, settings, "random_contrast", patches))
     assert losses[1] > losses[0]
+    torch.manual_seed(1)
+    assert pretraining_loss(network, weights[0.0], "pointacl", patches) != losses[0], "its mask without the contrast"
     losses[1].backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
@@ -229,6 +282,36 @@ def test_settings_that_cannot_be_are_refused(changed: dict[str, float], says: st
         SYSTEM.read(replace(TINY, **changed), "solids", 0)  # type: ignore[arg-type]
 
 
+def test_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, given = SYSTEM.read(TINY, "solids", 0), []
+    monkeypatch.setattr(
+        "degla.systems.pointacl.cases.encode_clouds",
+        lambda network, settings, points: given.append(points) or SimpleNamespace(features=points.flatten(1)),
+    )
+    label = data[2].label
+    monkeypatch.setattr(
+        "degla.systems.pointacl.cases.classify",
+        lambda found, rows: label if torch.equal(rows, data[2].points.flatten(1)) else torch.zeros_like(label),
+    )
+    scores = measure(TINY, data, "pointacl", PointNetwork(TINY).state_dict())
+    assert scores == {"clean": 1.0, "noise": pytest.approx(0.1), "cut_out": pytest.approx(0.1)}
+    labelled, clean, noisy, cut = given
+    assert torch.equal(labelled, data[1].points) and torch.equal(clean, data[2].points)
+    assert 0.045 < float((noisy - clean).std()) < 0.055
+    assert len({tuple(point) for point in cut[0].tolist()}) == 24
+
+
+def test_the_rate_rises_at_once_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(
+        "degla.systems.pointacl.cases.take_step",
+        lambda loss, optimizer, *, most: rates.append(optimizer.param_groups[0]["lr"]) or optimizer.step(),
+    )
+    train(replace(TINY, epochs=3, lr=1e-3), SYSTEM.read(TINY, "solids", 0), "point_mae")
+    assert len(rates) == 6 and rates[0] == pytest.approx(4e-5) and rates[1] == max(rates) > 9e-4
+    assert rates[1:] == sorted(rates[1:], reverse=True) and rates[-1] < 1e-4
+
+
 def test_a_run_of_one_step() -> None:
     settings = replace(TINY, clouds=4, epochs=1)
     assert train(settings, SYSTEM.read(settings, "solids", 0), "point_mae")
@@ -246,6 +329,7 @@ def test_off_files(tmp_path: Path) -> None:
         assert vertices.shape == (4, 3) and faces.tolist() == [[0, 1, 2], [0, 2, 3]]
     for text in (
         "PLY\n",
+        OFF.replace("OFF", "PLY"),
         OFF[:-8],
         "OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 9\n",
         "OFF\nx 1 0\n",
