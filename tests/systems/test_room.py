@@ -233,6 +233,18 @@ def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeyp
     assert command.cases == [Case("a", "better", 7), Case("a", "better", 8)]
 
 
+def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path: Path) -> None:
+    drawn = []
+    system = replace(SYSTEM, made=("one", "other"), draw=lambda settings, *given: drawn.append(given))
+    settings = _Settings(data=("one", "other"))
+    cases = cases_of(system, settings, seeds=(4, 5), methods=())
+    run_system(system, settings, cases, name="fake", out=tmp_path, command="degla")
+    assert [(data, name) for data, _, name in drawn] == [(("one", 4), "one"), (("other", 4), "other")]
+    for (name, seed), models, _ in drawn:
+        kept = {method: load_weights(tmp_path, Case(name, method, seed)) for method in system.methods}
+        assert models == kept
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
