@@ -128,6 +128,9 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     assert "Not run: `better`." in plain and "gives no score on this data: `base`, `better`." in other
     assert "* base: Nothing is learnt.\n* better: Steps are added." in other
     assert page.count("gives no score") == 1 and "| better |" not in page
+    seconds = {"plain": 30.0, data[1]: 90.0}
+    cases = tuple(row.model_copy(update={"seconds": seconds[row.data]}) for row in record.cases)
+    assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": cases})).markdown()
 
 
 def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
