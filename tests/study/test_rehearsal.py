@@ -120,6 +120,18 @@ def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> No
     (drawn.images / content["images"][0]["file_name"]).unlink()
     again = lay_pairs(drawn.captions, drawn.images, format="coco", at_hand=Path("none"), folder=tmp_path / "own")
     assert again.told == f"62 pairs of {drawn.captions}" and again.images == drawn.images
+    # With all that a plan's own captions bring: some recipes read nothing else.
+    units = tmp_path / "units.jsonl"
+    row = {
+        "id": "0",
+        "image": content["images"][1]["file_name"],
+        "text": "a dog",
+        "image_id": "1",
+        "concepts": ["a dog"],
+    }
+    units.write_text(json.dumps(row) + "\n")
+    brought = lay_pairs(units, drawn.images, format="auto", at_hand=Path("none"), folder=tmp_path / "brought")
+    assert json.loads(brought.captions.read_text()) == row
     root = tmp_path / "root"
     shutil.copytree(drawn.images, root / "coco" / "val2017")
     (root / "coco" / "annotations").mkdir()

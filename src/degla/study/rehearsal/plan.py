@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from degla.config.fields import path_fields
 from degla.data import images
-from degla.data.sources import read_captions
+from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.files import write_json
-from degla.records import CaptionRecord, write_jsonl
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.study.plan import Plan
 from degla.study.record import RehearsalRecord
 from degla.study.rehearsal.made import draw_picture, put_bytes, true_text
@@ -112,7 +112,8 @@ def lay_pairs(captions: Path, pictures: Path, *, format: str, at_hand: Path, fol
         InputError: a file that is there is wrong.
     """
     if captions.exists() and pictures.is_dir():
-        rows = _with_pictures(read_captions(captions, format=format), pictures)
+        own = read_captions(captions, format=format, columns=Columns(optional=OPTIONAL_FIELDS))
+        rows = _with_pictures(own, pictures)
         if rows:
             write_jsonl(folder / "captions.jsonl", rows)
             return LaidPairs(folder / "captions.jsonl", pictures, f"{len(rows)} pairs of {captions}")
