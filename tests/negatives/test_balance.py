@@ -174,7 +174,14 @@ def test_the_explanation_says_whether_balance_can_help() -> None:
     assert untested.sentences == ("Neither length nor likelihood tells more than 65 %; words were not tested.",)
 
 
-def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_source_settings_and_digest(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for gap in ("_SOONEST", "_LATEST"):
+        monkeypatch.setattr(f"degla.progress.{gap}", 0.0)
     captions = made_captions(120)
     write_jsonl(tmp_path / "captions.jsonl", captions)
     write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
@@ -187,6 +194,8 @@ def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: p
     assert said["file"] == "all.jsonl" and len(said["sha256"]) == 64 and said["seed"] == 0
     assert said["likelihood"] == "n-grams" and set(said["kept"]) == {"colours", "adds"}
     assert "colours" in capsys.readouterr().out
+    assert "choosing among candidates, rules: 1 of 2" in caplog.text
+    assert "testing what is chosen, rules: 2 of 2" in caplog.text
 
 
 @pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])

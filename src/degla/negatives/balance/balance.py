@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
@@ -20,6 +20,7 @@ from degla.negatives.balance.outcome import Balance, BalanceSettings, Halves, Ru
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.report.blind import FEWEST, Likelihoods, half_of
 from degla.negatives.report.counts import Reservoir
+from degla.progress import TaskProgress
 from degla.records import NegativeRecord, write_jsonl
 
 REWARDS: Final = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
@@ -34,6 +35,8 @@ _TESTED: Final = 4_000
 
 Rows = Callable[[], Iterable[NegativeRecord]]
 """A function that begins to read the rows of the file anew."""
+
+Shown = TypeVar("Shown")
 
 
 @dataclass
@@ -53,6 +56,14 @@ class _Side:
     chooser: Chooser
     before: Reservoir[CandidatePair]
     after: Reservoir[CandidatePair]
+
+
+def _shown(task: str, rules: Sequence[Shown]) -> Iterator[Shown]:
+    """The rules one after another, with their progress: thousands of captions take minutes."""
+    with TaskProgress(show=True).task(task, len(rules)) as advance:
+        for rule in rules:
+            yield rule
+            advance(1)
 
 
 class Balancer:
@@ -150,7 +161,7 @@ class Balancer:
 
     def _settle(self, block: list[_Group]) -> None:
         """Choose in one block, each rule for itself."""
-        for rule in dict.fromkeys(group.rule for group in block):
+        for rule in _shown("choosing among candidates, rules", list(dict.fromkeys(group.rule for group in block))):
             halves = [[group for group in block if (group.rule, group.half) == (rule, half)] for half in (0, 1)]
             sides = [self._side(rule, half) for half in (0, 1)]
             state = self.report.rules.setdefault(rule, RuleBalance())
@@ -218,7 +229,7 @@ class Balancer:
 
     def _finish(self) -> None:
         """Test each rule, leave out what is still told, and test the rest together."""
-        for rule, state in self.report.rules.items():
+        for rule, state in _shown("testing what is chosen, rules", list(self.report.rules.items())):
             state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
             most = self._settings.told_rule
             state.stays = most == 1 or (state.after is not None and state.after.most <= most)
