@@ -175,6 +175,18 @@ def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
     assert "degla, seed 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arm", "said"), [("clip", "made by the plan's rules"), ("negclip", "")])
+def test_negatives_that_every_arm_brings_are_not_said_to_be_made(tmp_path: Path, arm: str, said: str) -> None:
+    plan = Plan.model_validate({
+        "base": "world",
+        "benchmarks": {"names": ["retrieval"], "root": "none"},
+        "set": {"data.captions": "none.json", "data.images": "none"},
+        "arms": [{"recipe": "degla", "data.negatives": "own.jsonl"},
+                 {"recipe": arm} | ({} if said else {"data.negatives": "own.jsonl"})],
+    })  # fmt: skip
+    assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == said
+
+
 def test_a_plan_of_the_world_needs_no_rehearsal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump({"world": {"scenes": 10}, "arms": [{"recipe": "clip"}]}))

@@ -74,9 +74,10 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
         "seeds": plan.seeds[:_SEEDS],
         "replicates": (),
     }
+    own = "data.negatives" in shared or all("data.negatives" in arm.fields for arm in arms)
     record = RehearsalRecord(
         base=plan.base, steps=int(_LIMITS["train.steps"]), batch_size=int(_LIMITS["train.batch_size"]), pairs=laid.told,
-        negatives="" if "data.negatives" in shared else "made by the plan's rules", parts=tuple(parts),
+        negatives="" if own else "made by the plan's rules", parts=tuple(parts),
     )  # fmt: skip
     return plan.model_copy(update=changes), record
 
