@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from degla.cli import main
@@ -19,7 +20,7 @@ from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.evaluation.results import load_result
 from degla.locks import lock
 from degla.model.load import load_encoder
-from degla.records import CaptionRecord, read_jsonl
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import Job
@@ -237,6 +238,37 @@ def test_similar_images_are_looked_for_again_by_other_weights(
     for weights in ("one", "one", "other", "", "other"):
         _neighbours(tmp_path, data, base="runs/x", weights=weights, digest="captions")
     assert len(asked) == 2
+
+
+def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with two texts and two pictures a row is two sets of pairs."""
+    captions, root = tmp_path / "captions.csv", tmp_path / "data"
+    captions.write_text("id,image,before,text,after\n0,a.png,b.png,a red dog on a blue car,a black cat on a white cup\n")
+    for name, colour in (("a", 0), ("b", 200)):
+        (root / "zeroshot" / "noise" / name).mkdir(parents=True)
+        Image.new("L", (9, 9), colour).save(root / "zeroshot" / "noise" / name / f"{name}.png")
+        shutil.copy(root / "zeroshot" / "noise" / name / f"{name}.png", tmp_path)
+    monkeypatch.setattr("degla.model.load.load_encoder", lambda _: None)
+    monkeypatch.setattr("degla.training.features.find_neighbours", lambda *_, **__: [])
+    data = {"data.captions": str(captions), "data.images": str(tmp_path), "data.neighbours_per_pair": 1,
+            "data.negatives_per_caption": 1}  # fmt: skip
+    fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
+              "set": {**_TINY["set"], **data}, "rules": ["swap_adjectives"], "average": [1]}  # fmt: skip
+    arms = [{"recipe": "negclip"}, {"recipe": "negclip", "label": "text", "data.text_column": "after"},
+            {"recipe": "negclip", "label": "picture", "data.image_column": "before"}]  # fmt: skip
+    plan = read_plan(_write(tmp_path, arms=arms, **fields))
+    runs = expand(plan, where="plan")
+    materials = prepare(plan, runs, out=tmp_path / "out")
+    made = [made.config.data for made in materials]
+    assert [next(read_jsonl(NegativeRecord, each.negatives)).text for each in made if each.negatives] == [
+        "a blue dog on a red car", "a white cat on a black cup", "a blue dog on a red car",
+    ]  # fmt: skip
+    assert len({each.neighbours for each in made}) == 3
+    _, jobs = _jobs(runs, materials, out=tmp_path / "out")
+    leaks = [job.leakage.overlaps[0].examples for job in jobs if job.leakage]
+    assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b")]
 
 
 def test_images_and_classes_that_came_are_asked_about(

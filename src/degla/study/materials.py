@@ -150,8 +150,8 @@ def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> Study
 def _negatives(
     folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, made: dict[Path, str]
 ) -> Path:
-    told = hashlib.sha256("\n".join((digest, *rules, *([f"seed {seed}"] if seed else []))).encode()).hexdigest()[:12]
-    path = folder / f"negatives-{told}.jsonl"
+    told = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data))
+    path = folder / f"negatives-{_short_digest(*told)}.jsonl"
     if path not in made:
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
@@ -170,7 +170,7 @@ def _negatives(
 
 def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, digest: str) -> Path:
     """Captions of the images that the base sees as similar, as many a caption as in NegCLIP."""
-    path = folder / f"neighbours-{hashlib.sha256(f'{digest} {base}'.encode()).hexdigest()[:12]}.jsonl"
+    path = folder / f"neighbours-{_short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
     if not path.is_file() or (weights and seen_by.is_file() and seen_by.read_text(encoding="ascii") != weights):
         from degla.model.load import load_encoder
@@ -187,6 +187,16 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
 
 def _columns(data: DataConfig) -> Columns:
     return Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
+
+
+def _read_as(data: DataConfig) -> tuple[str, ...]:
+    """How captions are read, where it is not as by default: one file may have several texts and images of a row."""
+    own, usual = ((each.format, repr(_columns(each))) for each in (data, DataConfig()))
+    return () if own == usual else own
+
+
+def _short_digest(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
 
 
 def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
@@ -271,7 +281,7 @@ class AskedNow:
             None where nothing is known of the training data, or the questions cannot be read, which measuring says.
         """
         streams = () if config is None else (config.data, config.replay.data)
-        key = (tuple((data.captions, data.images, data.format) for data in streams), base, asked)
+        key = (tuple((data.captions, data.images, _read_as(data)) for data in streams), base, asked)
         if key not in self._found:
             self._found[key] = self._look(config, base=base, asked=asked)
         return self._found[key]
