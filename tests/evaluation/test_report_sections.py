@@ -212,6 +212,9 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     text = (tmp_path / "report.md").read_text()
     assert "italics); where there is none, for one seed alone the 95 % interval over items." in text
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
+    # One that was asked for composition alone has no joint score.
+    half = compare([*paths, _save(tmp_path, _made("winoground", "half"))], baseline="base").joint
+    assert half is not None and list(half.methods) == ["tuned"]
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
 
@@ -262,6 +265,21 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     for section in (glance, parts):
         assert "eyeless: the shorter text; dice: a random direction for each picture and text." in section
         assert "words only" not in section and "not counted" not in section
+    # What a floor answered to other questions stands beside no score.
+    dice = load_result(paths[2], items=True)
+    others = tuple(entry.model_copy(update={"items_sha256": "b" * 64}) for entry in dice.benchmarks)
+    save_result(dice.model_copy(update={"benchmarks": others}), paths[2])
+    assert {name for row in compare(paths).rows for name in row.floors} == {"eyeless"}
+
+
+def test_seeds_that_answered_other_questions_have_no_interval_over_questions(tmp_path: Path) -> None:
+    made = [_made("winoground", "base", seed) for seed in (0, 1)]
+    alike = compare([_save(tmp_path, result) for result in made]).headline[0].cells["base"].interval
+    assert alike is not None and alike.method == "t over 2 seeds and questions"
+    items = tuple(row.model_copy(update={"id": f"{row.id}-other"}) for row in made[1].items)
+    paths = [tmp_path / "base-0.json", _save(tmp_path, made[1].model_copy(update={"items": items}))]
+    apart = compare(paths).headline[0].cells["base"].interval
+    assert apart is not None and apart.method == "t over 2 seeds"
 
 
 def test_half_precision_is_not_said_to_move_scores_by_points(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def test_truth_table(tmp_path: Path, name: str) -> None:
     tied = score(table_encoder(colours, captions, np.array([[0.3, 0.3], [0.1, 0.4]])), name, tmp_path)
     assert tied.items[0].ok == {"text_ok": 0.0, "image_ok": 1.0, "group_ok": 0.0}
     assert tied.items[0].ties == {"text_ok": 1, "image_ok": 0, "group_ok": 1}
+    turned = score(table_encoder(colours, captions, np.array([[0.3, 0.1], [0.3, 0.4]])), name, tmp_path)
+    assert turned.items[0].ties == {"text_ok": 0, "image_ok": 1, "group_ok": 1}
     found = {score.metric: score for score in tied.benchmarks[0].parts[0].scores}
     assert {metric: score.chance for metric, score in found.items()} == {
         "image": 0.25,

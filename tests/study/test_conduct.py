@@ -245,7 +245,7 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
 ) -> None:
     """A file with two texts and two pictures a row is two sets of pairs."""
     captions, root = tmp_path / "captions.csv", tmp_path / "data"
-    captions.write_text("id,image,before,text,after\n0,a.png,b.png,a red dog on a blue car,a black cat on a white cup\n")
+    captions.write_text("id,image,old,text,new\n0,a.png,b.png,a red dog on a blue car,a black cat on a white cup\n")
     for name, colour in (("a", 0), ("b", 200)):
         (root / "zeroshot" / "noise" / name).mkdir(parents=True)
         Image.new("L", (9, 9), colour).save(root / "zeroshot" / "noise" / name / f"{name}.png")
@@ -256,8 +256,8 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
             "data.negatives_per_caption": 1}  # fmt: skip
     fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
               "set": {**_TINY["set"], **data}, "rules": ["swap_adjectives"], "average": [1]}  # fmt: skip
-    arms = [{"recipe": "negclip"}, {"recipe": "negclip", "label": "text", "data.text_column": "after"},
-            {"recipe": "negclip", "label": "picture", "data.image_column": "before"}]  # fmt: skip
+    arms = [{"recipe": "negclip"}, {"recipe": "negclip", "label": "text", "data.text_column": "new"},
+            {"recipe": "negclip", "label": "picture", "data.image_column": "old"}]  # fmt: skip
     plan = read_plan(_write(tmp_path, arms=arms, **fields))
     runs = expand(plan, where="plan")
     materials = prepare(plan, runs, out=tmp_path / "out")
