@@ -141,6 +141,9 @@ def test_ceilings_are_the_benchmarks_own(tmp_path: Path) -> None:
     rows = {(row.name, row.metric): row.ceiling for row in compare([_save(tmp_path, result)]).rows}
     assert rows["id/swap_noun", "accuracy"] == rows["swap.id", "macro"] == rows["order.ood", "macro"] == 0
     assert rows["id/replace_noun", "accuracy"] is rows["composition.id", "macro"] is None
+    # It is that of the first metric alone.
+    swapped = compare([_save(tmp_path, _made("colorswap", "two"))]).rows
+    assert [row.ceiling for row in swapped if row.kind == "part"] == [12 / 300, None, None]
     # Under another tie rule a model that ignores order wins half of each tie: the ceiling does not hold.
     entry = result.benchmarks[0]
     parts = tuple(part.model_copy(update={"tie": "half"}) for part in entry.parts)

@@ -348,10 +348,9 @@ def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, fl
     earlier: set[str] = set()
     for average in benchmark.averages:
         members = dict.fromkeys(chain.from_iterable(average.members(rules, earlier)))
-        # The mean over items is known without their numbers only where all ceilings are one.
         ceilings = [known[member] for member in members if member in known]
-        sure = bool(members) and len(ceilings) == len(members) and not average.metric
-        if sure and (average.how == "macro" or len(set(ceilings)) == 1):
+        # A mean over items is not known without their numbers.
+        if members and len(ceilings) == len(members) and average.how == "macro" and not average.metric:
             known[average.name] = sum(ceilings) / len(ceilings)
         earlier.add(average.name)
     return known
