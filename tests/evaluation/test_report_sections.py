@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.evaluation import results
-from degla.evaluation.changes import largest_changes
+from degla.evaluation.changes import Direction, Gallery, largest_changes
 from degla.evaluation.comparison import compare
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
@@ -164,6 +164,25 @@ def test_items_that_changed_most(tmp_path: Path) -> None:
     assert largest_changes(compare(paths)) == {}
 
 
+def test_a_gallery_shows_what_was_fixed_and_what_was_broken(tmp_path: Path) -> None:
+    paths = _world(tmp_path)
+    ids = ["world/id/swap_noun/3", "world/recognition/food/2", "world/id/order/1"]
+    # The third is wrong in one of two seeds: no more than half are right, before and after.
+    for path, right in ((paths[0], (1.0, 0.0, 0.0)), (paths[1], (0.0, 1.0, 0.0)), (paths[2], (0.0, 1.0, 1.0))):
+        result, worth = load_result(path, items=True), dict(zip(ids, right, strict=True))
+        items = [row.model_copy(update={"ok": dict.fromkeys(row.ok, worth.get(row.id, 1.0))}) for row in result.items]
+        save_result(result.model_copy(update={"items": tuple(items)}), path)
+    gallery = Gallery(paths)
+    assert (gallery.baseline, gallery.labels, list(gallery.benchmarks)) == ("base", ("tuned",), ["world"])
+    shown: dict[Direction, list[str]] = {"all": ids, "fixed": ids[1:2], "broken": ids[:1]}
+    for direction, wanted in shown.items():
+        changes, count = gallery.items("tuned", benchmark="world", direction=direction, count=9, side=64)
+        assert ([change.id for change in changes], count) == (wanted, len(wanted))
+    first, count = gallery.items("tuned", count=1, side=64)
+    assert (first[0].id, len(first), count) == (ids[0], 1, 3)
+    assert gallery.items("tuned", benchmark="sugarcrepe", count=9, side=64) == ((), 0)
+
+
 def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     paths, root = _world(tmp_path), _root(tmp_path / "root")
     (root / "recognition").mkdir()
@@ -273,6 +292,19 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     others = tuple(entry.model_copy(update={"items_sha256": "b" * 64}) for entry in dice.benchmarks)
     save_result(dice.model_copy(update={"benchmarks": others}), paths[2])
     assert {name for row in compare(paths).rows for name in row.floors} == {"eyeless"}
+
+
+def test_averages_under_two_tie_rules_are_not_compared(tmp_path: Path) -> None:
+    """Half of each tie against none of it would be a gain that no model made."""
+    made = [_made("winoground", label) for label in ("base", "tuned")]
+    (entry,) = made[1].benchmarks
+    parts = tuple(part.model_copy(update={"tie": "half"}) for part in entry.parts)
+    other = made[1].model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
+    found = compare([_save(tmp_path, made[0]), _save(tmp_path, other)], baseline="base")
+    averages = [row for row in found.rows if row.kind == "average"]
+    assert averages and all(set(row.cells) == {"base", "tuned"} and not row.comparable for row in averages)
+    assert all(cell.gain is None and not cell.best for row in found.rows for cell in row.cells.values())
+    assert "under different tie rules" in " ".join(found.warnings)
 
 
 def test_seeds_that_answered_other_questions_have_no_interval_over_questions(tmp_path: Path) -> None:
