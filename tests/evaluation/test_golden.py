@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.golden import compare_verdicts, read_verdicts
+from degla.evaluation.golden import GivenVerdict, compare_verdicts, read_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
@@ -104,6 +104,9 @@ def test_what_differs_lacks_and_is_not_known_is_named(tmp_path: Path) -> None:
     assert "b/add_obj/1 text_ok: 0 here, 1 there, margin +0.00020" in said
     assert "v.csv line 5 (1 | add_obj | a cat | a dog)" in said and "not in the file: b/add_obj/3" in said
     assert "3 items compared, 1 agree, 2 differ" in said and "which rounding can turn" in said
+    other = [GivenVerdict("v.jsonl line 1", (entries[0].id,), "", {"image_ok": 1.0})]
+    with pytest.raises(InputError, match="none of its 1 rows"):
+        compare_verdicts(items, entries, other, file=file)
     large = compare_verdicts([verdict(each, 0, 0.02) for each in entries], entries, read_verdicts(file), file=file)
     assert "largest margin among them is 0.0200" in "\n".join(large.lines())
 
