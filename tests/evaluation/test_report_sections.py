@@ -294,6 +294,18 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     assert {name for row in compare(paths).rows for name in row.floors} == {"eyeless"}
 
 
+def test_nothing_is_best_that_leads_all_but_one(tmp_path: Path) -> None:
+    sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    high, low = (draw_result("one", (level,) * 4, None, benchmark=sugarcrepe, n=40) for level in (0.9, 0.3))
+    made = [
+        result.model_copy(update={"model": result.model.model_copy(update={"label": label})})
+        for label, result in (("one", high), ("same", high), ("low", low))
+    ]
+    paths = [_save(tmp_path, result) for result in made]
+    assert not any(cell.best for row in compare(paths).rows for cell in row.cells.values())
+    assert compare([paths[0], paths[2]]).headline[0].cells["one"].best
+
+
 def test_averages_under_two_tie_rules_are_not_compared(tmp_path: Path) -> None:
     """Half of each tie against none of it would be a gain that no model made."""
     made = [_made("winoground", label) for label in ("base", "tuned")]
