@@ -14,7 +14,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import results
 from degla.evaluation.changes import Direction, Gallery, largest_changes
-from degla.evaluation.comparison import compare
+from degla.evaluation.comparison import compare, weighed_rows
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.pictures import LARGEST, thumbnail
@@ -239,6 +239,23 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     assert half is not None and list(half.methods) == ["tuned"]
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
+
+
+def test_recognition_is_weighed_before_retrieval_of_whatever_benchmark(tmp_path: Path) -> None:
+    """NegBench has retrieval beside its composition; what is recognised is asked by another benchmark."""
+    row = compare([_save(tmp_path, _made("winoground", "base"))]).headline[0]
+    composition, retrieval, recognition, other = (
+        replace(row, title=title, benchmark=benchmark)
+        for title, benchmark in (
+            ("composition", "negbench"), ("retrieval", "negbench"), ("recognition", "zeroshot"),
+            ("composition", "world"),
+        )
+    )  # fmt: skip
+    own = replace(other, title="recognition")
+    rows = [composition, retrieval, recognition]
+    assert weighed_rows(rows) == [(composition, recognition)] and weighed_rows(rows[:2]) == [(composition, retrieval)]
+    assert weighed_rows([*rows, other, own]) == [(composition, recognition), (other, own)]
+    assert weighed_rows([composition]) == []
 
 
 def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

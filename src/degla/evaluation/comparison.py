@@ -109,8 +109,9 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Each composition column with the recognition column, or retrieval where there is none."""
-    kept = [row for title in ("recognition", "retrieval") for row in headline if row.title == title]
+    """Each composition column with that of recognition, its benchmark's first; of retrieval, where there is none."""
+    kept = [row for row in headline if row.title == "recognition"]
+    kept = kept or [row for row in headline if row.title == "retrieval"]
     return [
         (row, next((other for other in kept if other.benchmark == row.benchmark), kept[0]))
         for row in headline
