@@ -14,7 +14,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import results
 from degla.evaluation.changes import Direction, Gallery, largest_changes
-from degla.evaluation.comparison import compare, weighed_rows
+from degla.evaluation.comparison import compare, floor_values, weighed_rows
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.pictures import LARGEST, thumbnail
@@ -309,6 +309,17 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     others = tuple(entry.model_copy(update={"items_sha256": "b" * 64}) for entry in dice.benchmarks)
     save_result(dice.model_copy(update={"benchmarks": others}), paths[2])
     assert {name for row in compare(paths).rows for name in row.floors} == {"eyeless"}
+
+
+def test_a_floor_is_the_mean_of_its_seeds() -> None:
+    made = [draw_result("dice", (level,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
+            for level in (0.2, 0.8)]  # fmt: skip
+    first, second = (result.benchmarks[0].parts[0] for result in made)
+    questions = {made[0].benchmarks[0].items_sha256}
+    found = floor_values({"dice": made}, "winoground", questions=questions)
+    key = ("part", first.name, first.scores[0].metric, first.family, first.tie)
+    assert first.scores[0].value < second.scores[0].value
+    assert found[key] == {"dice": pytest.approx((first.scores[0].value + second.scores[0].value) / 2)}
 
 
 def test_nothing_is_best_that_leads_all_but_one(tmp_path: Path) -> None:
