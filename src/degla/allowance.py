@@ -16,7 +16,7 @@ def usable_cores(system: Path = Path("/")) -> int:
         system: folder that holds `proc` and `sys`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = _limits(system, "cpu", 2, ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    limits = _limits(system, 2, ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     # Microseconds of all processors together, and of the period that they are for; -1 is no limit.
     return min([cores, *(math.ceil(quota / period) for quota, period in limits if quota > 0 and period > 0)])
 
@@ -31,21 +31,20 @@ def main_memory(system: Path = Path("/")) -> int:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError):  # Windows
         return 0
-    limits = _limits(system, "memory", 1, ("memory.max",), ("memory.limit_in_bytes",))
+    limits = _limits(system, 1, ("memory.max",), ("memory.limit_in_bytes",))
     return min([machine, *(limit for (limit,) in limits)])
 
 
 def _limits(
-    system: Path, controller: str, count: int, names: tuple[str, ...], first_version: tuple[str, ...]
+    system: Path, count: int, names: tuple[str, ...], first_version: tuple[str, ...]
 ) -> Iterator[tuple[int, ...]]:
     """What Linux allows the control groups that this process is in, by which containers and Slurm share a machine.
 
     Args:
         system: folder that holds `proc` and `sys`.
-        controller: of which the limits are, as the first version of control groups names it.
         count: of whole numbers that a limit is; what has others is none.
         names: of its files, whose numbers are taken together.
-        first_version: their names there.
+        first_version: their names in the first version of control groups, which has a folder for each kind of limit.
     """
     try:
         lines = (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -53,12 +52,10 @@ def _limits(
         return
     for line in lines:
         _, kinds, group = line.split(":", 2)
-        if kinds and controller not in kinds.split(","):
-            continue
         root = system / "sys/fs/cgroup" / kinds
         group = group.strip("/")
         for folder in (root / group, *(root / group).parents[: len(Path(group).parts)]):
-            # No number is "max"; no such file: a container, which sees its own group as the root.
+            # No number is "max"; no such file: a container, which sees its own group as the root; or other limits.
             with contextlib.suppress(OSError, ValueError):
                 files = (folder / name for name in (first_version if kinds else names))
                 limit = tuple(int(number) for file in files for number in file.read_text(encoding="ascii").split())
