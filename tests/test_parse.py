@@ -185,6 +185,18 @@ def test_a_models_answer_never_holds_what_no_file_can() -> None:
         read_reply(said).encode()
 
 
+def test_what_is_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "LARGEST_FILE", 10**6)
+    with (tmp_path / "large.json").open("wb") as stream:
+        stream.truncate(10**6 + 1)
+    with pytest.raises(InputError, match=r"large\.json: 0\.0 GB, too large to be read at once"):
+        parse.read_json(tmp_path / "large.json")
+    monkeypatch.setattr(parse, "LONGEST_LINE", 1 << 20)
+    (tmp_path / "long.jsonl").write_text("{}\n" + json.dumps("x" * (1 << 20)) + "\n")
+    with pytest.raises(InputError, match=r"long\.jsonl line 2: longer than 1 MiB; one record a line is needed"):
+        list(parse.read_json_lines(tmp_path / "long.jsonl"))
+
+
 PLAIN = '{"caption_id": "1", "rule": "r", "kind": "k", "text": "t", "source": "s", "accepted": true'
 MORE = ["", ', "draw": 2', ', "draw": 1, "draw": 2', ', "text": "u"', ', "accepted": true', ', "score": NaN',
         ', "score": 1e999', ', "reason": "\\u00e9"', ', "reason": "{[\\""', ', "oops": 1',
