@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.words import UsageCounter
 from degla.negatives.replies import MOST_CANDIDATES
@@ -164,6 +165,19 @@ def test_refusals(name: str, caption: str, negative: str, expected: str) -> None
 )
 def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, never: str) -> None:
     assert never not in proposals(name, caption, seeds=20)
+
+
+@pytest.mark.parametrize(
+    ("caption", "noun"),
+    [("A girl in the snow", "snow"), ("A man eats rice with a fork.", "rice"),
+     ("A kitchen with furniture and a sink", "furniture")],
+)  # fmt: skip
+def test_a_noun_without_plural_gives_way_to_such_nouns_alone(caption: str, noun: str) -> None:
+    before, after = caption.split(noun)
+    texts = proposals("replace_nouns", caption, most=60)
+    found = {text[len(before) : len(text) - len(after)] for text in texts if text.startswith(before)} - {noun}
+    assert found or noun == "furniture"
+    assert all(lexicon().is_mass(each) for each in found if " " not in each), found
 
 
 def test_proposals_of_the_further_rules() -> None:

@@ -150,7 +150,9 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
     found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
-    return found if token.is_many else tuple(word for word in found if word not in known.words["plural_only"])
+    if token.is_many:
+        return found
+    return tuple(word for word in found if word not in known.words["plural_only"] and known.is_mass(word) == mass)
 
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
