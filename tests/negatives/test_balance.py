@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
@@ -127,6 +128,9 @@ def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> Non
     back = CandidatePair(pair.negative, pair.caption, pair.negative_likely, pair.caption_likely)
     assert signs(back) == {place: -value for place, value in signs(pair).items()}
     assert signs(CandidatePair("a dog", "A dog", -1.0, -1.0)) == {}
+    words = [1.0] * 3 + [-1.0] * 5  # red, a red, red dog; very, blue, a very, very blue, blue dog
+    cues = [-3.0, -3 / 3, -3.0, -3 * 6 / 10, 3.0, 3.0, 3.0, 3.0]  # words, letters; nats a word and in all (1.5, 9.5)
+    assert sorted(signs(pair).values()) == pytest.approx(sorted(words + cues))
 
 
 def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
@@ -153,6 +157,24 @@ def test_the_n_grams_are_probabilities_and_know_their_captions() -> None:
     following = [*{word for text in captions for word in text.split()}, ">"]
     total = sum(np.exp(model._word((*pieces, word), 2)) for word in following)
     assert 0.95 < total <= 1
+
+
+def test_the_n_grams_by_a_slow_loop() -> None:
+    texts = ["a dog runs", "a dog", "a cat runs", "the dog runs on the dog"]
+    padded = [("<", "<", *text.split(), ">") for text in texts]
+    model = NgramLikelihood(texts)
+    for text in (*texts, "a cat runs on a dog", "zorblax"):
+        pieces = ("<", "<", *text.split(), ">")
+        logs = []
+        for place in range(2, len(pieces)):
+            likely = 1e-5
+            for prior, size in ((1, 1), (4, 2), (4, 3)):
+                gram = pieces[place - size + 1 : place + 1]
+                seen = [each[at - size + 1 : at + 1] for each in padded for at in range(2, len(each))]
+                times = sum(one[:-1] == gram[:-1] for one in seen)
+                likely = (seen.count(gram) + prior * likely) / (times + prior)
+            logs.append(math.log(likely))
+        assert model(text) == pytest.approx(sum(logs) / len(logs)), text
 
 
 def test_told_finds_one_planted_sign_in_its_place() -> None:
