@@ -28,6 +28,15 @@ from degla.negatives.llm import ReplyStatus
         ("a dog on a sofa", "sorry, a cat", "banned_word"),
         ("a dog on a sofa", "a orange on a sofa", "article"),
         ("a dog on a sofa", "a dog on a sofa " * 3, "too_long"),
+        ("a dog on a sofa", "a big old red cat on a sofa", ""),  # three words more
+        ("a dog on a sofa", "a big old red cat on a small sofa", "too_long"),
+        ("a dog and a cat sleep on an old sofa", "a dog and a big old wet red small lion sleep on an old sofa", ""),
+        (
+            "a dog and a cat sleep on an old sofa",
+            "a dog and a big old wet red small brown lion sleep on an old sofa",
+            "too_long",
+        ),  # more than half as many again
+        ("a dog on a sofa", "one dogs on a sofa", "agreement"),
         ("a dog on a sofa", "a cat on a sofa", ""),
         ("a nude statue in a park", "a nude statue in a desert", ""),
         ("two sheep in a field", "three sheep in a field", ""),
