@@ -108,6 +108,7 @@ def test_what_each_rule_makes(name: str) -> None:
         found = rule.read(caption, None, Random(0), most=50)
         assert set(expected) <= set(found) and (expected or not found), (text, found)
         assert all(judge(rule, caption, made).accepted for made in found), found
+        assert judge(rule, caption, "A zebra on a moon").reason == "not_rule"
 
 
 def test_attributes_come_from_captions_of_the_same_image_alone() -> None:
