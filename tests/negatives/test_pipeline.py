@@ -77,6 +77,21 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())["source"] == "scripted"
 
 
+@pytest.mark.parametrize(
+    ("forms", "asked", "row"),
+    [(("write", "choose"), ["write"], ("grammar", "rules")), (("choose",), ["choose"], ("choose", "scripted"))],
+)
+def test_a_single_choice_is_asked_only_of_a_model_that_does_not_write(
+    tmp_path: Path, forms: tuple[str, ...], asked: list[str], row: tuple[str, str]
+) -> None:
+    """One that writes has had its chance; another one may find the only text unlikely."""
+    model = ScriptedModel(lambda request: (*request.choices, request.caption)[0], forms=forms)  # type: ignore[arg-type]
+    run(tmp_path / "out.jsonl", model, ["a dog chasing a cat"], rules=("swap_nouns",), per_rule=1)
+    assert [request.form for request in model.asked] == asked
+    last = rows_of(tmp_path / "out.jsonl")[-1]
+    assert last.text == "a cat chasing a dog" and last.accepted and (last.form, last.source) == row
+
+
 def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
     seen: list[tuple[str, ...]] = []
