@@ -123,7 +123,7 @@ def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, 
 def test_a_disk_that_checkpoints_do_not_fit_on(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=36)
     config = replace(config, checkpoint=replace(config.checkpoint, keep=4))
     size = int(_findings(config)["disk"].values["checkpoint_bytes"])
     for checkpoints, state in ((1.5, "error"), (3, "warning"), (50, "ok")):
@@ -216,6 +216,9 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
     assert found["time"].values["seconds"] == pytest.approx(18 * step)
     larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10)))
+    once = _findings(replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(
+        config.train, steps=5)))["disk"].values  # fmt: skip
+    assert (once["checkpoints"], once["needed_bytes"]) == (1, once["checkpoint_bytes"])
     rate = float(larger["speed"].values["step_pairs_per_second"]) * (1 - float(larger["speed"].values["waiting_share"]))
     assert larger["time"].values["seconds"] == pytest.approx(10 * 24 / rate)
 
