@@ -39,7 +39,9 @@ def test_an_exported_folder_goes_as_it_is(server: FakeHub, tiny_model: Path, tmp
     export(str(tiny_model), to="transformers", out=tmp_path / "out")
     assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny"]) == 0
     assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny", "--license", "mit"]) == 2
+    for flag in (["--license", "mit"], ["--form", "onnx"]):
+        server.files.clear()
+        assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny", *flag]) == 2 and server.files == {}
     (tmp_path / "out" / ".env").write_text("SECRET=1")
     server.files.clear()
     assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny"]) == 2

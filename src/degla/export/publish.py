@@ -78,10 +78,9 @@ def _folder(
 ) -> Iterator[Path]:
     folder = Path(name)
     if (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
-        if what or results or licence:
-            raise InputError(
-                f"{folder}: is exported and has its card; give --what, --results and --license to degla export."
-            )
+        if what or results or licence or form != "open_clip":
+            raise InputError(f"{folder}: is exported in its form and has its card; give --form, --what, --results and "
+                             "--license to degla export.")  # fmt: skip
         strange = [path for path in folder.rglob("*") if path.name.startswith(".") or path.is_symlink()]
         if strange:
             raise InputError(
