@@ -267,6 +267,8 @@ def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: P
     # Eight clouds for three, five and four: three are left.
     parts = [set(each.label.tolist()) for each in _read(folder, clouds=3, labelled=5, part="validation")]
     assert list(map(len, parts)) == [3, 5, 3] and parts[0] < parts[1] and not parts[1] & parts[2]
+    with pytest.raises(InputError, match="--clouds or --labelled takes all of its 8 training clouds"):
+        _read(folder, clouds=3, labelled=8, part="validation")
 
 
 @pytest.mark.parametrize(

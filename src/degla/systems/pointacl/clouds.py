@@ -156,6 +156,11 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         unlabelled = order[: counts[0]]
         # The classifier may see clouds that the encoder saw without their labels, as in the published protocol.
         held = order[max(counts[:2]) :][: counts[2]] if chooses else []
+        if chooses and not held:
+            raise InputError(
+                f"{data}: --clouds or --labelled takes all of its {len(order)} training clouds; lower both for --part "
+                "validation."
+            )
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
         last = (train, held) if chooses else (test, tested)
         parts = [(train, unlabelled), (train, order[: counts[1]]), last]
