@@ -201,7 +201,7 @@ def _short_digest(*words: str) -> str:
 
 def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
     """The data of a run's pairs, and those that it replays, by what stands before their names in records."""
-    return {"": config.data} | ({"rehearsal ": config.replay.data} if config.replay.active else {})
+    return {"": config.data} | ({"replay ": config.replay.data} if config.replay.active else {})
 
 
 def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
