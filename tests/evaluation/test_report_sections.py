@@ -141,9 +141,10 @@ def test_ceilings_are_the_benchmarks_own(tmp_path: Path) -> None:
     rows = {(row.name, row.metric): row.ceiling for row in compare([_save(tmp_path, result)]).rows}
     assert rows["id/swap_noun", "accuracy"] == rows["swap.id", "macro"] == rows["order.ood", "macro"] == 0
     assert rows["id/replace_noun", "accuracy"] is rows["composition.id", "macro"] is None
-    # It is that of the first metric alone.
-    swapped = compare([_save(tmp_path, _made("colorswap", "two"))]).rows
-    assert [row.ceiling for row in swapped if row.kind == "part"] == [12 / 300, None, None]
+    # It is that of the first metric alone, which fills the column of the first table too.
+    swapped = compare([_save(tmp_path, _made("colorswap", "two"))])
+    assert [row.ceiling for row in swapped.rows if row.kind == "part"] == [12 / 300, None, None]
+    assert swapped.headline[0].metric == swapped.rows[0].metric
     # Under another tie rule a model that ignores order wins half of each tie: the ceiling does not hold.
     entry = result.benchmarks[0]
     parts = tuple(part.model_copy(update={"tie": "half"}) for part in entry.parts)
@@ -304,6 +305,11 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     for section in (glance, parts):
         assert "eyeless: the shorter text; dice: a random direction for each picture and text." in section
         assert "words only" not in section and "not counted" not in section
+    # One that gains are counted from is a method.
+    against = compare(paths, baseline="eyeless")
+    assert [method.label for method in against.methods] == ["eyeless", "base"]
+    assert [floor.label for floor in against.floors] == ["dice"]
+    assert all(row.cells["base"].gain is not None for row in against.rows)
     # What a floor answered to other questions stands beside no score.
     dice = load_result(paths[2], items=True)
     others = tuple(entry.model_copy(update={"items_sha256": "b" * 64}) for entry in dice.benchmarks)
