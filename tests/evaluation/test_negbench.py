@@ -173,6 +173,7 @@ QUESTIONS = [
          "Notably absent from this image is a knife.")),
     (1, ("This shows a chair, with no spoon.", "There are no chairs.", "A chair is present.", "It is spoon-free.")),
     (2, ("A TV monitor, but no people.", "This shows a tvmonitor.", "Persons and a dog.", "No person is visible.")),
+    (0, ("No knife, but a car is here.", "No car, but a knife is here.", "A knife.", "There is no car.")),
     (None, ("A dog.", "A cat.", "No dog.", "No cat.")),
     (None, ("something", "nothing", "a dog", "a cat")),
 ]  # fmt: skip

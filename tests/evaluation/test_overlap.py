@@ -92,6 +92,20 @@ def test_an_image_of_a_size_that_no_training_image_has_is_not_shared(tmp_path: P
     assert (overlap.images, overlap.shared, overlap.examples) == (1, 0, ())
 
 
+def test_every_training_image_of_a_size_is_looked_at(tmp_path: Path) -> None:
+    for name in "abc":
+        for whose in ("mine", "theirs"):
+            (tmp_path / f"{whose}-{name}.png").write_bytes(name.encode() * 5)
+    asked, images = [f"theirs-{name}.png" for name in "abc"], [f"mine-{name}.png" for name in "abc"]
+    (overlap,) = find_leakage(training(tmp_path, *images), [("a", asked)], root=tmp_path).overlaps
+    assert (overlap.images, overlap.by_content, overlap.examples) == (3, 3, tuple(asked))
+    # One that has an id of COCO too is counted once.
+    (tmp_path / "000000000042.jpg").write_bytes(b"d" * 5)
+    both = training(tmp_path, *images, "000000000042.jpg")
+    (overlap,) = find_leakage(both, [("a", [*asked, "000000000042.jpg"])], root=tmp_path).overlaps
+    assert (overlap.images, overlap.by_id, overlap.by_content) == (4, 1, 3)
+
+
 @pytest.fixture
 def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run trained on two of the small benchmark's pictures, begun from a run trained on a third."""

@@ -110,10 +110,12 @@ def test_few_items_tell_nothing() -> None:
     assert find_floors(made, items("add", 4)).told == {}
     assert find_floors(made, items("add", 8)).told == {"add": (SHORTER,)}
     # Of 43 items 30 may be luck at this level, 31 are not.
-    longer = [item.model_copy(update={"gold": ((0, 1),)}) for item in items("add", 43)]
-    for right in (30, 31):
-        told = find_floors(made, [*items("add", right), *longer[right:]]).told
-        assert told.get("add", ())[:1] == ((SHORTER,) if right == 31 else ())
+    # Of 300, 176 are none, but fewer than ten points above chance.
+    for count, right, enough in ((43, 30, False), (43, 31, True), (300, 176, False)):
+        asked = items("add", count, images=9)  # Too few for words to be learnt.
+        longer = [item.model_copy(update={"gold": ((0, 1),)}) for item in asked[right:]]
+        told = find_floors(made, [*asked[:right], *longer]).told
+        assert told == ({"add": (SHORTER,)} if enough else {}), (count, right)
 
 
 def test_one_order_of_texts_must_fit_all_images() -> None:
