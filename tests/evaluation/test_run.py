@@ -192,7 +192,11 @@ def test_results_come_back_from_disk_as_they_were(small_root: Path, tmp_path: Pa
     again = load_result(path, items=True)
     assert again.items == result.items
     assert again.benchmarks == result.benchmarks
-    items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
+    whole = items.read_text()
+    items.write_text(whole.replace("1.0", "0.0", 1))
+    with pytest.raises(InputError, match=r"results\.items\.jsonl: changed since results\.json was written"):
+        load_result(path, items=True)
+    items.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     with pytest.raises(InputError, match=r"results\.items\.jsonl: holds \d+ items"):
         load_result(path, items=True)
 
