@@ -81,7 +81,7 @@ class VerdictComparison:
         file: that was read.
         items: of ours that a row of it is about.
         differing: in the order of the file.
-        unknown: rows that are about no item of ours.
+        unknown: rows that are about no item of ours, or hold none of its verdicts.
         unmatched: items of ours, of parts that it speaks of, that no row is about.
     """
 
