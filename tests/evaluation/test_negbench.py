@@ -175,6 +175,7 @@ QUESTIONS = [
     (2, ("A TV monitor, but no people.", "This shows a tvmonitor.", "Persons and a dog.", "No person is visible.")),
     (0, ("No knife, but a car is here.", "No car, but a knife is here.", "A knife.", "There is no car.")),
     (None, ("A dog.", "A cat.", "No dog.", "No cat.")),
+    (None, ("A knife.", "No knife.", "A car, but no knife.", "No car.")),
     (None, ("something", "nothing", "a dog", "a cat")),
 ]  # fmt: skip
 
