@@ -142,14 +142,10 @@ class Validation:
         from degla.evaluation.terminal import named_scores
 
         assert self.config.root is not None
-        encoder.eval()
-        try:
-            result = evaluate(
-                encoder, benchmarks=self.config.benchmarks, root=self.config.root, label=self.label,
-                training_seed=self.seed, progress=False, processes=self.processes, questions=self._questions,
-            )  # fmt: skip
-        finally:
-            encoder.train()
+        result = evaluate(
+            encoder, benchmarks=self.config.benchmarks, root=self.config.root, label=self.label,
+            training_seed=self.seed, progress=False, processes=self.processes, questions=self._questions,
+        )  # fmt: skip
         return named_scores(result)
 
     def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
