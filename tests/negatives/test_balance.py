@@ -14,7 +14,7 @@ import pytest
 from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance import balance
-from degla.negatives.balance.balance import Balancer
+from degla.negatives.balance.balance import REWARDS, Balancer
 from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
 from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, measure_told
 from degla.negatives.files.caption_index import CaptionIndex
@@ -121,6 +121,21 @@ def test_a_large_file_is_chosen_from_block_by_block(tmp_path: Path, monkeypatch:
     assert state.captions == 400 and state.candidates == sum(row.accepted for row in rows)
     assert state.kept == sum(row.accepted for row in written) > 120
     assert state.after is not None and state.after.most < 0.65 < 0.7 < state.before.most  # type: ignore[union-attr]
+
+
+def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = made_captions(400)
+    rows = [row for row in made_rows(captions) if row.rule == "colours"]
+    asked = []
+
+    def told(learned: Sequence[CandidatePair], others: Sequence[CandidatePair]) -> float:
+        asked.append(min(len(learned), len(others)))
+        return (0.58, 0.57, 0.58)[len(asked) - 1]  # of eight rewards the fourth, the sixth and the fifth
+
+    monkeypatch.setattr(balance, "told_quickly", told)
+    with CaptionIndex(captions) as index:
+        report = Balancer(lambda: rows, index, BalanceSettings(told=0.57), ngram_likelihoods(index)).report
+    assert report.rules["colours"].reward == REWARDS[5] and len(asked) == 3 and min(asked) >= 40
 
 
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:

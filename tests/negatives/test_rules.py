@@ -157,6 +157,8 @@ REFUSED = [
     ("swap_adjectives", "the leafy green bush", "the green leafy bush", "not_rule"),
     ("swap_adjectives", "a big red cup on a blue box", "a blue red cup on a big box", "compatible"),
     ("swap_adjectives", "a big dog behind a large cat", "a large dog behind a big cat", "synonym"),
+    ("swap_adjectives", "a black dog and a black and white cat", "a white dog and a black and black cat",
+     "already_in_caption"),
     ("swap_adjectives", "a young man with a black umbrella", "a black man with a young umbrella", "compatible"),
     ("replace_nouns", "Two workers on a roof", "Two people on a roof", "compatible"),
     ("replace_nouns", "A dugout near a fence", "A stadium near a fence", "compatible"),

@@ -178,6 +178,17 @@ def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, n
     assert never not in proposals(name, caption, seeds=20)
 
 
+def test_numbers_of_places_come_last() -> None:
+    rule, caption = load_rule("change_number"), parse_one("a boy is on a wooden ramp beside a white house")
+    for seed in range(6):
+        first, *_ = rule.read(caption, None, Random(seed), most=9)
+        assert "boys are on" in first
+    vague = {"some": {"one"}, "several": {"one", "two"}, "many": {"one", "two"}}
+    for word, numbers in vague.items():
+        found = proposals("change_number", f"{word} dogs on a sofa", most=9)
+        assert {text.split()[0] for text in found if text.endswith("on a sofa")} - {word} == numbers
+
+
 @pytest.mark.parametrize(
     ("caption", "noun"),
     [("A girl in the snow", "snow"), ("A man eats rice with a fork.", "rice"),
