@@ -133,12 +133,12 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
             continue
         if (first.lower not in _COUNTS and first.lower not in _VAGUE) or first.lower == "the":
             continue
-        if chunk.before.tag in ("DT", "CD", "PRP$"):
-            continue  # "a a foggy road"
+        if chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
+            continue  # "a a foggy road", "a dog's running"
         if shares_article(chunk, following):
             continue  # "a fork and knife" has no plural
-        if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.end + 1]):
-            continue  # "dog's tail", "dog's running"
+        if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
+            continue
         measured = chunk.holder != chunk.head and head.lemma not in known.words["container"]
         if measured or known.is_mass(head.lemma) or head.lemma in known.words["generic"]:
             continue
