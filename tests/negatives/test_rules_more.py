@@ -61,7 +61,7 @@ ACCEPTED = [
     ("negation", "A man is riding a horse", "A man isn't riding a horse"),
     ("negation", "The boy rides a bike", "The boy does not ride a bike"),
     ("negation", "a man with a hat", "a man without a hat"),
-    ("negation", "A group of people is standing on a hill", "A group of people is not standing on a hill"),
+    ("negation", "Two sheep are standing on a hill", "Two sheep are not standing on a hill"),
     ("negation", "A group of people are standing on a hill", "A group of people are not standing on a hill"),
     ("negation", "a woman wearing a hat", "a woman wearing no hat"),
     ("negation", "a table with a lamp and a clock", "a table with a lamp but no clock"),
