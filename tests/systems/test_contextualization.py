@@ -113,6 +113,11 @@ def test_one_word_in_seven_is_selected_and_eight_of_ten_of_these_are_masked() ->
     assert torch.equal(hidden[~selected], rows[~selected])
 
 
+def test_words_are_known_in_any_case() -> None:
+    words = Words.of(["Dog"], [])
+    assert words.numbers("DOG dog cat") == [len(SPECIAL), len(SPECIAL), UNKNOWN_WORD]
+
+
 def test_special_words_are_known_and_never_selected() -> None:
     words = Words.of(["dog"], ["a dog, a wolf"])
     assert words.known == (*SPECIAL, "a", "dog"), "of texts, words that come twice"
@@ -285,6 +290,10 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
     counts = [number for text in completion.contexts for number in completion.words.numbers(text)]
     share = (counts.count(completion.words.known.index("a")) + 1) / (len(counts) + len(completion.words.known))
     assert guessed == pytest.approx(1 / share)
+    # Of two masked words it is the geometric mean.
+    words = ["dog wolf a", "dog wolf is"]
+    apart = [masked_perplexity(encoder, completion, [each])[1] for each in words]
+    assert masked_perplexity(encoder, completion, words)[1] == pytest.approx(math.sqrt(apart[0] * apart[1]))
 
 
 def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
@@ -296,6 +305,22 @@ def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
         @ encoder.embed(completion.entities).T
     )
     assert found == [filtered_rank(rows[0], 2, ()), filtered_rank(rows[1], 3, {0})]
+    torch.testing.assert_close(encoder.embed(completion.entities).norm(dim=1), torch.ones(4))
+    assert ranks_of(encoder, completion, KNOWN * 50) == ranks_of(encoder, completion, KNOWN) * 50, "more than one batch"
+
+
+def test_no_context_is_read_where_contexts_are_for_nothing(
+    completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "degla.systems.contextualization.training.context_loss",
+        lambda encoder, completion, some, task: asked.append(task) or context_loss(encoder, completion, some, task),
+    )
+    train_completion(completion, SMALL, warm=False, task="")
+    assert asked == []
+    train_completion(completion, SMALL, warm=False, task="write")
+    assert asked == ["write", "write"]
 
 
 def test_a_split_asks_for_nothing_that_is_not_trained_on() -> None:
@@ -316,6 +341,13 @@ def test_a_walk_finds_neighbours_first_and_a_part_keeps_what_it_can_ask() -> Non
         GRAPH, train=(Triple(0, 0, 1), Triple(1, 0, 2), Triple(0, 1, 2)), test=(Triple(2, 0, 0), Triple(3, 0, 1))
     )
     assert walk(graph, 3) == [1, 0, 2] and sorted(walk(graph, 9)) == [0, 1, 2, 3]
+    # Far neighbours of the first before the second most connected.
+    apart = tuple(
+        Triple(*each) for each in ((0, 0, 1), (0, 0, 2), (2, 0, 3), (0, 0, 4), (5, 0, 6), (5, 0, 7), (5, 0, 8))
+    )
+    names = tuple("abcdefghi")
+    many = KnowledgeGraph("many", names, names, names, ("is",), (*apart, Triple(0, 0, 3)), (), (Triple(4, 0, 0),))
+    assert walk(many, 5) == [0, 1, 2, 4, 3]
     part = graph.within([0, 2, 1], name="part")
     assert part.names == ("dog", "tail", "animal") and part.entities == ("e0", "e2", "e1")
     assert part.train == (Triple(0, 0, 2), Triple(2, 0, 1), Triple(0, 1, 1)) and part.test == (Triple(1, 0, 0),)
@@ -401,6 +433,7 @@ def test_bad_numbers_are_named(tmp_path: Path, changed: dict[str, str], says: st
     [
         ({"test.tsv": "x\t_is_a\td\n"}, "test.tsv line 1: entity 'x' is not in entity2text.txt; add its name there"),
         ({"train.tsv": "d _is_a a\n"}, "train.tsv line 1: must be head, relation and tail with tabs between"),
+        ({"train.tsv": "d\t\ta\n"}, "train.tsv line 1: must be head, relation and tail with tabs between"),
         ({"dev.tsv": ""}, "dev.tsv: is empty"),
         ({"test.tsv": "d\t_is_a\ta\n"}, r"dog \| is a \| animal is trained on and tested"),
     ],
