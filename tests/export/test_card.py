@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -126,6 +127,43 @@ def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:
     config_file.write_text(config_file.read_text().replace('"negclip"', '"degla"'))
     text = card(CardFacts("made", "open_clip", "world", checkpoint=tmp_path / "step-2"))
     assert _front(text)["tags"] == ["clip", "degla"]
+
+
+def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {
+        "model": "hf-hub:me/base", "objective": {"contrastive": {"weight": 1.0}, "own_hinge": {"weight": 0.0}},
+        "train": {"batch_size": 32, "seed": 7}, "optim": {"lr": 2e-5},
+        "data": {"captions": "/y/c.jsonl", "images": "/y/pictures", "negatives": "/y/n.jsonl",
+                 "negatives_per_caption": 5},
+    }  # fmt: skip
+    more = {
+        "objective": {"contrastive": {"weight": 1.0}, "self_distillation": {"weight": 0.5}}, "adapter": {"rank": 16},
+        "replay": {"objective": {"contrastive": {"weight": 2.0}}, "data": {"captions": "/x/again.jsonl"}},
+        "teacher": {"kind": "average", "decay": 0.99},
+    }  # fmt: skip
+    state = {"step": 50, "steps": 100, "ended": "no better score", "counts": {"captions": 1200, "images": 600}}
+
+    def told(config: dict[str, Any], state: dict[str, Any], what: str | None) -> list[str]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "state.json").write_text(json.dumps(state))
+        return card(CardFacts("x", "checkpoint", "x", checkpoint=tmp_path, what=what)).splitlines()
+
+    own = [
+        "base_model: me/base", "| recipe | – |", "| started from | hf-hub:me/base |", "| seed | 7 |",
+        "| largest learning rate | 2e-05 |", "* negatives: `n.jsonl`", "* negatives a caption and step: 5",
+    ]  # fmt: skip
+    lines = told(plain, {"step": 50}, None)
+    assert {*own, "| losses and their weights | contrastive 1 |", "| steps | 50 of 50, of 32 pairs: 1,600 pairs seen |",
+            "| adapters | none |", "| weights | the weights that the run stands for |",
+            "* how many rows they had is not recorded."} <= set(lines)  # fmt: skip
+    assert not any(line.startswith(("| teacher", "| ended", "| of replayed", "* replayed")) for line in lines)
+    lines = told(plain | more, state, "student")
+    assert {*own, "| losses and their weights | contrastive 1, self_distillation 0.5 |",
+            "| of replayed pairs | contrastive 2 |", "| steps | 50 of 100, of 32 pairs: 1,600 pairs seen |",
+            "| adapters | rank 16 |", "| weights | the student, the weights that were trained |",
+            "| teacher | average, decay 0.99 |", "| ended early | no better score |", "* captions: `c.jsonl`: 1,200",
+            "* images: `pictures`: 600", "* replayed beside them: `again.jsonl`"} <= set(lines)  # fmt: skip
+    assert "| teacher | None, decay None |" in told(plain, {}, "teacher")
 
 
 def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def command(config: TrainConfig) -> list[str]:
         elif isinstance(value, list):
             words += [f"--{flag}", *map(str, value)]
         else:
-            text = Path(str(value)).name if flag in paths and value is not None else str(value)
+            text = Path(str(value)).name if flag in paths else str(value)
             words += [f"--{flag}", bare_name(text) if flag == "model" else text]
     return words
 
