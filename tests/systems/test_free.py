@@ -91,14 +91,14 @@ def test_the_other_class_is_never_the_own_one(choice: str) -> None:
 
 
 def test_the_cycle_by_hand_and_right_rows_are_nothing() -> None:
-    found = torch.tensor([[3.0, 4.0, 0.0], [1.0, 1.0, 1.0], [0.0, -2.0, 0.0]], dtype=torch.double, requires_grad=True)
-    value = cycle_loss(found, torch.tensor([[0.0] * 3, [1.0] * 3, [0.0] * 3], dtype=torch.double))
-    # d = (3, 4, 0), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right; 4 * 2 / 2 = 4 of the third.
+    found = torch.tensor([[3.0, 4.0], [1.0, 1.0], [0.0, -2.0]], dtype=torch.double, requires_grad=True)
+    value = cycle_loss(found, torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.double))
+    # d = (3, 4), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right; 4 * 2 / 2 = 4 of the third.
     assert value.item() == pytest.approx((18.2 + 4) / 3)
     value.backward()
     # The weights 9/5, 16/5 and 4/2 are numbers: the gradient is theirs alone.
     assert found.grad is not None
-    assert (3 * found.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2, 0], [0, 0, 0], [0, -2, 0])]
+    assert (3 * found.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2], [0, 0], [0, -2])]
 
 
 def test_the_variational_loss_by_hand() -> None:
@@ -117,12 +117,19 @@ def test_the_penalty_of_a_linear_critic_is_its_slope_and_teaches_the_critic() ->
     value.backward()
     # Of (|s| - 1)^2: 2 (5 - 1) s / 5.
     assert slope.grad is not None and slope.grad.tolist() == pytest.approx([4.8, 6.4])
+    # Between a row and itself is this row: the slope of half its square.
+    same = torch.tensor([[3.0, 4.0]])
+    assert gradient_penalty(lambda rows: rows.square().sum(dim=1) / 2, same, same).item() == pytest.approx(16.0)
 
 
 def test_scores_by_hand() -> None:
     label = torch.tensor([0, 0, 0, 0, 1, 2])
     assert class_accuracy(torch.tensor([0, 0, 0, 1, 1, 0]), label) == pytest.approx((0.75 + 1 + 0) / 3)
-    assert harmonic_mean(0.75, 0.25) == pytest.approx(0.375) and harmonic_mean(0.0, 0.0) == 0.0
+    assert (
+        harmonic_mean(0.75, 0.25) == pytest.approx(0.375)
+        and harmonic_mean(0.5, 0.5) == 0.5
+        and harmonic_mean(0.0, 0.0) == 0.0
+    )
 
 
 def _data(**changed: object) -> ZeroShotData:
@@ -246,9 +253,10 @@ def test_what_refiner_critic_and_generator_learn_by_hand() -> None:
     assert seeded(lambda: steps.criticise(rows, told)) == pytest.approx(seeded(critic))
     assert seeded(lambda: steps.make(rows, told)) == pytest.approx(seeded(generator))
     # Without consistency the generator's step moves no refiner: what moves is moved by the refiner's own.
-    before = model.refiner.first.weight.clone()  # type: ignore[union-attr,operator]
+    before, critics = model.refiner.first.weight.clone(), maker.critic[0].weight.clone()  # type: ignore[union-attr,operator]
     _Steps(model, model.refiner, centres, replace(settings, cycle=0.0), "nearest").take(rows, told, label)
     assert not torch.equal(before, model.refiner.first.weight)  # type: ignore[union-attr,arg-type]
+    assert not torch.equal(critics, maker.critic[0].weight)
 
 
 def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_none() -> None:
