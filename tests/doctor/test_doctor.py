@@ -213,6 +213,9 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     assert 0 < int(run["trained_parameters"]) < int(found["model"].values["parameters"])
     assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "averaged teacher" in found["run"].text
     assert disk["needed_bytes"] == 4 * int(disk["checkpoint_bytes"])
+    # Student and teacher, and two moments of what is trained.
+    count = int(found["model"].values["parameters"])
+    assert disk["checkpoint_bytes"] == 4 * (2 * count + 2 * int(run["trained_parameters"]))
     step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
     assert found["time"].values["seconds"] == pytest.approx(18 * step)
     larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10)))
