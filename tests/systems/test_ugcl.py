@@ -216,6 +216,17 @@ def test_each_method_has_its_own_rows_and_scope(monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(rows[method], embed(encoder, graph, scope=scope))
 
 
+def test_training_moves_the_encoder_at_its_rate_and_by_the_form_of_its_contexts() -> None:
+    def trained(**changed: object) -> torch.Tensor:
+        torch.manual_seed(0)
+        settings = UgclSettings(**({"dim": 4, "epochs": 1, "lr": 0.01} | changed))  # type: ignore[arg-type]
+        path = _small(edges=torch.tensor([[0, 1, 2], [1, 2, 3]]))
+        return train_encoder(path, settings, scope=2).weight.detach()
+
+    assert (trained() - trained(epochs=0)).abs().max() == pytest.approx(0.01, rel=1e-2), "Adam's first step is its rate"
+    assert not torch.equal(trained(epochs=5), trained(epochs=5, form="binomial"))
+
+
 def test_weight_decay_shrinks_the_regression() -> None:
     rows, label = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
     weights = [probe(rows, label, classes=2, decay=decay, scaled=False)[:, 0].norm().item() for decay in (0.005, 0.05)]
