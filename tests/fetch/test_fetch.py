@@ -331,7 +331,8 @@ def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> 
     assert "no sources are known of 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
     assert main(["fetch-data", "own", "--root", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert "own: has no source that could be fetched here. From: captions of your own" in told and "own/NAME.jsonl" in told
+    assert "own: has no source that could be fetched here. From: captions of your own" in told
+    assert "own/NAME.jsonl" in told
     assert main(["fetch-data", "sugarcrepe"]) == 2
     assert "--root DATA is needed" in capsys.readouterr().err
     assert main(["fetch-data"]) == 0
