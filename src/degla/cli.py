@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with reported_once():
             name, rest = _verb(words)
-            if name not in _OF_SEVERAL_PROCESSES and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # LOCAL_RANK tells a launcher of processes from a cluster that numbers its machines alone.
+            several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+            if several and name not in _OF_SEVERAL_PROCESSES:
                 raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
             module = VERBS.load(name)
             if hasattr(module, "run_words"):
