@@ -5,7 +5,6 @@ Of a run also that: which weights are meant, the model for use, the student, its
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,8 +24,6 @@ from degla.model.encoder import Encoder
 from degla.model.integrity import ADAPTERS_NAME, STATE_NAME, STUDENT_NAME, TEACHER_NAME, check_one, read_state
 from degla.model.load import load_encoder
 from degla.model.runs import chosen_checkpoint, settle
-
-log = logging.getLogger("degla.export")
 
 What = Literal["student", "teacher", "average"]
 To = Literal["open_clip", "transformers", "onnx"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +35,6 @@ from degla.model.integrity import (
 from degla.model.runs import WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
-
-log = logging.getLogger("degla.train")
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ from degla.records import validate
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger("degla.train")
 
 STATE_NAME = "state.json"
 STUDENT_NAME = "student.safetensors"

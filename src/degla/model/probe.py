@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -23,8 +21,6 @@ TEXTS = (
 EXACT, ROUNDED = 1e-5, 1e-4
 """Largest difference of a coordinate of unit embeddings: between forms in PyTorch, and to ONNX."""
 _PICTURES = 4
-
-Embed = Callable[[Tensor], Tensor]
 
 
 def pixels(size: tuple[int, int], *, count: int = _PICTURES) -> Float[Tensor, "count 3 height width"]:

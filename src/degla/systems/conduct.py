@@ -125,7 +125,7 @@ def _do(
     system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, seconds: float | None
 ) -> CaseRecord:
     began = time.perf_counter()
-    if seconds is None:  # No earlier run trained it in so many.
+    if seconds is None:  # Train it now; a number is what training took in the run that is evaluated.
         with seeded(case.seed):
             weights = system.train(settings, system.read(settings, case.data, case.seed), case.method)
         seconds = time.perf_counter() - began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -29,8 +28,6 @@ from degla.model.teacher import Teacher
 from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
 from degla.training.step import Trainer
-
-log = logging.getLogger("degla.train")
 
 
 @dataclass(frozen=True)
