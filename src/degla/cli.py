@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from degla.errors import DeglaError, InputError, error_of_system
-from degla.evaluation.processes import first_process, parsed_once, reported_once
+from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
 from degla.verbs._arguments import require_least
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with reported_once():
             name, rest = _verb(words)
-            # LOCAL_RANK tells a launcher of processes from a cluster that numbers its machines alone.
-            several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+            # Launchers such as torchrun set LOCAL_RANK; a cluster may number its machines by WORLD_SIZE alone.
+            several = "LOCAL_RANK" in os.environ and started_processes() > 1
             if several and name not in _OF_SEVERAL_PROCESSES:
                 raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
             module = VERBS.load(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import InputError
-from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.processes import EvaluationProcesses, started_processes
 from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
@@ -217,7 +216,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
 
 def _held(config: TrainConfig, batch_size: int) -> int:
     """Pairs of a process that are embedded at a time."""
-    own = batch_size // int(os.environ.get("WORLD_SIZE", "1"))
+    own = batch_size // started_processes()
     return min(config.train.chunk_size or own, own)
 
 

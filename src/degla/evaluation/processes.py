@@ -85,7 +85,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
     Raises:
         InputError: the environment is torchrun's, but not whole.
     """
-    if int(environment.get("WORLD_SIZE", "1")) == 1:
+    if started_processes(environment) == 1:
         yield EvaluationProcesses()
         return
     import torch.distributed as dist
@@ -103,6 +103,11 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
             yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def started_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes were started together, this one among them; 1 where it was started alone."""
+    return int(environment.get("WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:
@@ -162,8 +167,7 @@ def _as_told(caught: DeglaError | OSError | RuntimeError) -> DeglaError | None:
 
 def _store_and_rank() -> tuple[Any, int]:
     """Where the processes of a job leave words for each other, None where this one is alone; and its number."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if started_processes() > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         # torchrun's own, which is there before the processes are joined, and when one of them is gone.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 from dataclasses import replace
 from typing import Literal
 
@@ -15,6 +14,7 @@ from accelerate.state import AcceleratorState
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.evaluation.processes import started_processes
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
@@ -41,7 +41,7 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         DeglaError: the processes were started in a way that accelerate does not see.
     """
     # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
-    on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    on_cpu = not torch.cuda.is_available() and started_processes() > 1
     device = Accelerator(cpu=on_cpu).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
