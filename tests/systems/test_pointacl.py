@@ -81,7 +81,7 @@ def test_turns_keep_the_upright_axis_and_every_shape() -> None:
 def test_a_mask_has_exactly_its_share(share: float, count: int) -> None:
     mask = largest(torch.rand(50, 10), share)
     assert mask.sum(dim=1).eq(count).all()
-    kept, left = places_of(mask)
+    kept, left = places_of(mask, share)
     for row in range(50):
         assert sorted([*kept[row].tolist(), *left[row].tolist()]) == list(range(10))
         assert mask[row][left[row]].all() and not mask[row][kept[row]].any()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -226,9 +226,12 @@ class Collate:
 
     def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
         parts = list(batch.parts(self.part_size or len(batch)))
-        trees = tuple(grow(part.texts) for part in parts if isinstance(part.texts, Tensor))
-        captions = [part.captions for part in parts if isinstance(part.captions, Tensor)] if self.caption_trees else []
-        return replace(batch, trees=trees, caption_trees=tuple(grow(tokens) for tokens in captions))
+        trees = tuple(grow(cast(Tensor, part.texts)) for part in parts)
+        captions: tuple[PrefixTree, ...] = ()
+        if self.caption_trees:  # Those of all texts, where there are no others.
+            alone = all(len(part.texts) == len(part.captions) for part in parts)
+            captions = trees if alone else tuple(grow(cast(Tensor, part.captions)) for part in parts)
+        return replace(batch, trees=trees, caption_trees=captions)
 
 
 def _most(pairs: Sequence[Pair], part: str) -> int:

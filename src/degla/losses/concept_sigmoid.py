@@ -71,5 +71,6 @@ class ConceptSigmoid(Loss):
 
 def most_concepts(valid: Bool[Tensor, "batch concepts"], processes: Processes) -> int:
     """Places for phrases that a row has in the process where it has most: processes cut their batches alone."""
-    own = torch.tensor([valid.shape[1]], device=valid.device)
-    return valid.shape[1] if processes.count == 1 else int(processes.gather_constant(own).max())
+    if processes.count == 1:
+        return valid.shape[1]
+    return int(processes.gather_constant(torch.tensor([valid.shape[1]], device=valid.device)).max())

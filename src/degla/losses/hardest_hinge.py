@@ -52,7 +52,8 @@ class HardestHinge(StatefulLoss):
         to_captions = student.image @ captions.T
         to_images = student.caption @ images.T
         from_image = torch.relu(self.margin + _largest(to_captions, wrong) - positive)
-        early = memory[:1].to(to_images) < self.mean_steps  # Decided on the device: a look from the host would wait.
+        # Decided on the device: a look from the host would wait.
+        early = memory[:1].to(to_images, non_blocking=True) < self.mean_steps
         second = torch.where(early, to_images.mean(dim=1), _largest(to_images, wrong))
         loss = processes.mean(from_image + torch.relu(self.margin + second - positive))
         return loss, memory + 1

@@ -37,7 +37,7 @@ class ViewContrast(Loss):
         """Mean over the images of all processes."""
         whole = teacher.require("image")
         place = processes.places(whole)
-        scale = whole.new_tensor(1 / self.temperature)
+        scale = whole.new_full((), 1 / self.temperature)
         found = log_partition(student.image, processes.gather_constant(whole), scale, target=place)
         back = log_partition(whole, processes.gather(student.image), scale, target=place)
         return processes.mean((found + back) / 2)

@@ -77,7 +77,7 @@ def draw_start(
     """A change of the pixels of each image, even between minus and plus epsilon, by a generator of its own seed."""
     generator = torch.Generator()
     drawn = [torch.rand(like.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds]
-    return (2 * torch.stack(drawn).to(like) - 1) * epsilon
+    return (2 * torch.stack(drawn).to(like, non_blocking=True) - 1) * epsilon
 
 
 @contextlib.contextmanager
@@ -100,4 +100,4 @@ def normalisation(encoder: Encoder, *, like: Tensor) -> tuple[Float[Tensor, "3 1
     """Mean and standard deviation by which a model's pictures are normalised; device and type are those of `like`."""
     settings = encoder.description.preprocess_config
     mean, std = (torch.tensor(settings[name], dtype=torch.float64).view(3, 1, 1) for name in ("mean", "std"))
-    return mean.to(like), std.to(like)
+    return mean.to(like, non_blocking=True), std.to(like, non_blocking=True)

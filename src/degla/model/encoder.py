@@ -207,7 +207,7 @@ class Encoder(nn.Module):
                 context length; or a tree of texts made by `grow`, which saves making it here.
         """
         if isinstance(texts, Tensor) and self.grow is not None:
-            texts = self.grow(texts).to(self.device)
+            texts = self.grow(texts).to(self.device, non_blocking=True)
         if isinstance(texts, PrefixTree):
             rows = self._encode_tree(self.clip, texts, *self._masked_as)
         else:
@@ -224,7 +224,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Unit embeddings of texts, and what else `encode` says of their tree."""
         assert self.grow is not None
-        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
+        tree = self.grow(texts).to(texts.device, non_blocking=True) if isinstance(texts, Tensor) else texts
         text, further = encode(self.clip, tree, *self._masked_as)
         return nn.functional.normalize(text.float(), dim=-1), further.float()
 

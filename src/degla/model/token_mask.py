@@ -71,16 +71,19 @@ def gumbel(like: TokenScores, *, generator: torch.Generator | None = None) -> To
 
 def largest(keys: TokenScores, share: float) -> Bool[Tensor, "batch tokens"]:
     """True at exactly floor(share N) places of each row, those of the largest keys."""
-    count = math.floor(share * keys.shape[1] + 1e-9)
     chosen = torch.zeros_like(keys, dtype=torch.bool)
-    return chosen.scatter_(1, keys.topk(count, dim=1).indices, True)
+    return chosen.scatter_(1, keys.topk(_count(keys, share), dim=1).indices, True)
 
 
-def places_of(mask: Bool[Tensor, "batch tokens"]) -> tuple[Tensor, Tensor]:
-    """Places that are False and places that are True, each in order; every row has as many of them."""
+def places_of(mask: Bool[Tensor, "batch tokens"], share: float) -> tuple[Tensor, Tensor]:
+    """Places that are False and places that are True in the mask of the `largest` of a share, each in order."""
     order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    kept = mask.shape[1] - int(mask[0].sum())
+    kept = mask.shape[1] - _count(mask, share)  # Not counted in the mask: the processor would wait for a GPU.
     return order[:, :kept], order[:, kept:]
+
+
+def _count(tokens: Tensor, share: float) -> int:
+    return math.floor(share * tokens.shape[1] + 1e-9)
 
 
 def taken(tokens: Float[Tensor, "batch tokens dim"], places: Tensor) -> Float[Tensor, "batch places dim"]:

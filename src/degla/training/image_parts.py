@@ -80,7 +80,7 @@ class Views:
                 rows, scores = teacher.look(part.image)
                 raw.append(rows)
             keys = sampling_keys(scores, noise, temperature=self.config.temperature, by=_BY[self.config.by])
-            found.append(replace(part, kept=places_of(largest(keys, self.config.left_out))[0]))
+            found.append(replace(part, kept=places_of(largest(keys, self.config.left_out), self.config.left_out)[0]))
         return found, raw
 
     def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:
@@ -88,7 +88,7 @@ class Views:
         generator, first = torch.Generator(), self.processes.rank * rows
         seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
         drawn = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
-        return torch.stack(drawn).to(part.image.device)
+        return torch.stack(drawn).to(part.image.device, non_blocking=True)
 
 
 @dataclass(frozen=True)

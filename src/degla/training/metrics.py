@@ -85,7 +85,10 @@ class Metrics:
         """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last."""
         if not self.active or not self.due(step):
             return
-        plain = {name: float(value) for name, value in values.items()}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        # One look for all: each would wait for a GPU.
+        read = iter(torch.stack(list(tensors.values())).tolist() if tensors else [])
+        plain = {name: next(read) if name in tensors else float(value) for name, value in values.items()}
         before, then = self._since
         now = time.perf_counter()
         rate = (step - before) * self.pairs_per_step / max(now - then, 1e-9)

@@ -138,7 +138,6 @@ def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> 
     if encoder.grow is not None and loop.compile:
         # Few different lengths for compiled kernels; the number of nodes is left to vary.
         encoder.grow = replace(encoder.grow, multiple=8)
-    captions_alone = "caption" in stream.needs and "negative" not in stream.needs
     return Collate(
         trim=encoder.trims,
         padding=encoder.padding,
@@ -146,7 +145,7 @@ def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> 
         part_size=loop.chunk_size,
         classes=classes,
         tokens=dense,
-        caption_trees=captions_alone and stream.data.negatives_per_caption > 0,
+        caption_trees="caption" in stream.needs and "negative" not in stream.needs,
     )
 
 

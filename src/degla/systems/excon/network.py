@@ -128,7 +128,7 @@ def supervised_contrast(
     if not bool((count > 0).all()):
         raise ValueError(f"class {int(label[count == 0][0])} has one view; supervised contrast needs two or more")
     others = views if background is None else torch.cat([views, background])
-    scale = views.new_tensor(1 / temperature)
+    scale = views.new_full((), 1 / temperature)
     whole = log_partition(views, others, scale, absent=lambda rows: own_place(rows, others))
     pulled = (views * (alike.to(views) @ views)).sum(dim=1) * scale / count
     return temperature / BASE_TEMPERATURE * (whole - pulled).mean()

@@ -170,7 +170,7 @@ def pretraining_loss(
     noise = gumbel(centres[:, :, 0])
     scores = noise if whole is None or whole.scores is None else whole.scores
     keys = sampling_keys(scores, noise, temperature=settings.sampling_temperature, by=by)
-    kept, left = places_of(largest(keys, settings.mask))
+    kept, left = places_of(largest(keys, settings.mask), settings.mask)
     seen = network.encode(taken(tokens, kept), taken(places, kept))
     true = points.gather(1, left[:, :, None, None].expand(-1, -1, *points.shape[2:]))
     loss = chamfer(network.rebuild(seen, places, kept, left), true)

@@ -1,0 +1,118 @@
+"""Training and evaluation on a GPU: as on the processor, and without waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.config.run import TrainConfig
+from degla.evaluation.embed import Embedder
+from degla.evaluation.models import computing_in
+from degla.model.load import load_encoder
+from degla.records import ItemImage
+from degla.shelf import RECIPES
+from degla.training.loop import TrainResult, train
+from degla.training.step import Trainer
+from tests.emulated_gpu.device import OnGpu, waits
+from tests.tiny import write_model
+from tests.training.configs import tiny_config, whole_and_resumed
+
+Pairs = dict[str, Path]
+WAITS = {"macco": 1}
+"""Waits of a step: how many words of a row are masked says how many places its predictor takes."""
+
+
+@pytest.fixture(autouse=True)
+def on_gpu() -> None:
+    assert isinstance(torch.zeros(1, device="cuda"), OnGpu)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Counter[tuple[str, str]]]:
+    """The waits of each step that is taken."""
+    found: list[Counter[tuple[str, str]]] = []
+    take = Trainer.step
+
+    def step(self: Trainer, *args: Any, **more: Any) -> Any:
+        before = waits.copy()
+        result = take(self, *args, **more)
+        found.append(waits - before)
+        return result
+
+    monkeypatch.setattr(Trainer, "step", step)
+    return found
+
+
+def _on_processor(work: Callable[[], Any]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        return work()
+
+
+def _config(recipe: str, *, model: Path, pairs: Pairs, out: Path, **loop: Any) -> TrainConfig:
+    config = tiny_config(recipe, model=model, pairs=pairs, out=out, **loop)
+    if "bias" in config.pairs.reads:
+        config = replace(config, model=str(write_model(out.with_name("siglip"), init_logit_bias=-10)))
+    return replace(config, tracking=replace(config.tracking, every_steps=100))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_every_recipe_trains_as_on_the_processor_and_its_steps_wait_for_nothing(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
+) -> None:
+    config = _config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=4)
+    found = train(config)
+    for number, waited in enumerate(steps[1:], 2):
+        assert sum(waited.values()) == WAITS.get(recipe, 0), f"step {number}: {waited}"
+    wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
+    assert found.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_keeps_float32_weights_and_waits_for_nothing(
+    precision: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
+) -> None:
+    config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "half", steps=2, precision=precision)
+    found = train(config)
+    assert not sum(steps[1:], Counter())
+    wanted = train(replace(config, out=tmp_path / "whole", train=replace(config.train, precision="fp32")))
+    assert found.values["loss"] != wanted.values["loss"]
+    assert found.values["loss"] == pytest.approx(wanted.values["loss"], rel=0.05)
+    assert {value.dtype for value in load_file(found.folder / "open_clip_model.safetensors").values()} == {
+        torch.float32
+    }
+
+
+def test_a_resumed_run_is_the_whole_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=4)
+    whole, resumed = whole_and_resumed(config)
+    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+        left, right = load_file(whole.folder / name), load_file(resumed.folder / name)
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_embeddings_are_those_of_the_processor(
+    precision: Literal["fp32", "bf16", "fp16"], tiny_model: Path, tiny_pairs: Pairs
+) -> None:
+    names = sorted(path.name for path in tiny_pairs["images"].iterdir())
+    texts = [f"a dog and {number} balls" for number in range(20)]
+    rows = {}
+    for device in ("cpu", "cuda"):
+        encoder = load_encoder(str(tiny_model), device=device)
+        waits.clear()
+        with computing_in(encoder, precision):
+            embedder = Embedder(encoder, root=tiny_pairs["images"], images_per_batch=4, texts_per_batch=4)
+            rows[device] = embedder.embed([ItemImage(path=name) for name in names], texts)
+    assert not waits
+    for name in ("images", "texts"):
+        found, wanted = getattr(rows["cuda"], name), getattr(rows["cpu"], name)
+        assert np.abs(found - wanted).max() < (1e-5 if precision == "fp32" else 2e-2)

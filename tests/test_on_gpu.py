@@ -1,0 +1,22 @@
+"""The cases for a GPU, in a process of their own that has an emulated one; see `tests/emulated_gpu`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.emulated_gpu import missing
+
+CASES = Path("tests", "on_gpu", "cases.py")
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"the emulated GPU {missing()}")
+def test_what_holds_on_a_gpu_holds_on_the_emulated_one() -> None:
+    words = ["-p", "tests.emulated_gpu.plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", str(CASES)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
