@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from degla.config.run import TrainConfig
 from degla.evaluation.embed import Embedder
 from degla.evaluation.models import computing_in
+from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.shelf import RECIPES
@@ -72,6 +73,28 @@ def test_every_recipe_trains_as_on_the_processor_and_its_steps_wait_for_nothing(
     found = train(config)
     for number, waited in enumerate(steps[1:], 2):
         assert sum(waited.values()) == WAITS.get(recipe, 0), f"step {number}: {waited}"
+    wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
+    assert found.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunk_size": 2}, {"gradient_checkpointing": True}, {"average": 0.5}, {"embed_images_once": True},
+        {"trim": False}, {"freeze_text_blocks": 1}, {"rank": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_ways_to_train_are_those_of_the_processor_and_wait_for_nothing(
+    options: dict[str, Any], tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
+) -> None:
+    rank = options.get("rank", 0)
+    loop = {name: value for name, value in options.items() if name != "rank"}
+    loop |= {"train_image_tower": False} if "embed_images_once" in options else {}
+    config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=4, **loop)
+    config = replace(config, adapter=AdapterConfig(rank=rank), optim=replace(config.optim, clip_norm=1.0))
+    found = train(config)
+    assert not sum(steps[1:], Counter())
     wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
     assert found.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
 
