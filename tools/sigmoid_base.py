@@ -19,7 +19,6 @@ import degla
 from degla.data.sources import read_captions
 from degla.losses.core.pairwise import true_pair
 from degla.model.checkpoint import save_encoder
-from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 
 
@@ -53,15 +52,6 @@ def fit(
     return float(values[0]), float(values[1]), float(loss(values))
 
 
-def with_bias(encoder: Encoder, scale: float, bias: float) -> None:
-    """Give a model of the softmax loss this scale and this bias, in its weights and in its configuration."""
-    if encoder.bias is not None:
-        raise SystemExit(f"{encoder.name}: has a logit_bias.")
-    encoder.clip.logit_scale.data.fill_(scale).log_()
-    encoder.clip.logit_bias = torch.nn.Parameter(torch.tensor(bias))
-    encoder.description.model_config["init_logit_bias"] = bias
-
-
 def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -80,7 +70,7 @@ def main() -> None:
     images = degla.encode_images(encoder, [given.images / row.image for row in rows])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of a picture lie together.
     scale, bias, loss = fit(images[order], captions[order], batch_size=given.batch_size)
-    with_bias(encoder, scale, bias)
+    encoder.add_bias(bias, scale=scale)
     save_encoder(encoder, given.out)
     print(f"{given.out}: scale {scale:.3f}, bias {bias:.3f}; {loss:.3f} of SigLIP's loss a pair")
 

@@ -6,16 +6,19 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
 from degla.cli import main
+from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.in_print import published_tables
 from degla.evaluation.questions import ask
+from degla.model.load import load_encoder
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
 from degla.study.materials import digest_questions
@@ -26,7 +29,7 @@ from degla.study.rehearsal import plan as rehearsal_plan
 from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
 from tests.official import write_own
-from tests.tiny import write_small_world
+from tests.tiny import write_pairs, write_small_world
 
 PAPER = Path(__file__).parents[2] / "docs" / "studies" / "plans" / "paper.yaml"
 NEEDED = ("sugarcrepe", "valse", "aro", "zeroshot")
@@ -177,14 +180,63 @@ def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
 
 @pytest.mark.parametrize(("arm", "said"), [("clip", "made by the plan's rules"), ("negclip", "")])
 def test_negatives_that_every_arm_brings_are_not_said_to_be_made(tmp_path: Path, arm: str, said: str) -> None:
-    plan = Plan.model_validate({
-        "base": "world",
-        "benchmarks": {"names": ["retrieval"], "root": "none"},
-        "set": {"data.captions": "none.json", "data.images": "none"},
-        "arms": [{"recipe": "degla", "data.negatives": "own.jsonl"},
-                 {"recipe": arm} | ({} if said else {"data.negatives": "own.jsonl"})],
-    })  # fmt: skip
+    own = {"data.negatives": str(write_pairs(tmp_path / "own")["negatives"])}
+    plan = _plan(tmp_path, {"recipe": "degla"} | own, {"recipe": arm} | ({} if said else own))
     assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == said
+
+
+def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:
+    pairs = {"data.captions": str(folder / "own" / "captions.jsonl"), "data.images": str(folder / "own" / "images")}
+    benchmarks = {"names": ["retrieval"], "root": "none"}
+    return Plan.model_validate({"base": "world", "benchmarks": benchmarks, "set": pairs, "arms": arms} | changes)
+
+
+def test_files_of_an_arm_that_are_not_there_are_made_too(tmp_path: Path) -> None:
+    files = write_pairs(tmp_path / "own")
+    own = {"data.negatives": str(files["negatives"]), "data.neighbours": str(files["neighbours"])}
+    missing = {"data.negatives": str(tmp_path / "by a server.jsonl")}
+    drawn = {"data.captions": str(tmp_path / "none.json"), **own}
+    plan = _plan(tmp_path, *({"recipe": "negclip", "label": str(number)} | arm
+                             for number, arm in enumerate((own, missing, drawn))))  # fmt: skip
+    rehearsed, record = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+    first, second, third = (arm.fields for arm in rehearsed.arms)
+    assert record.pairs == f"24 pairs of {files['captions']} and 64 drawn pairs"
+    assert first["data.negatives"] == own["data.negatives"] and "data.negatives" not in second
+    # Negatives of other captions, and neighbours that are not among the few pairs, would fit nothing.
+    assert not {"data.negatives", "data.neighbours"} & third.keys() and "data.neighbours" not in first
+    assert record.negatives == "made by the plan's rules"
+    assert first["data.captions"] == second["data.captions"] != third["data.captions"]
+
+
+def test_columns_of_other_names_are_read_and_laid_under_the_usual_ones(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in write_pairs(tmp_path / "own")["captions"].read_text().splitlines()]
+    file = tmp_path / "own" / "captions.csv"
+    table = "".join(f"{row['id']},{row['image']},{row['text']}\n" for row in rows)
+    file.write_text("key,file,sentence\n" + table)
+    names = {"data.id_column": "key", "data.image_column": "file", "data.text_column": "sentence"}
+    plan = _plan(tmp_path, {"recipe": "clip"})
+    plan = plan.model_copy(update={"set": plan.set | names | {"data.captions": str(file)}})
+    (arm,) = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].arms
+    laid = read_captions(Path(str(arm.fields["data.captions"])))
+    assert [(row.id, row.text) for row in laid] == [(row["id"], row["text"]) for row in rows]
+    assert not names.keys() & arm.fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("base", "recipe", "biased"),
+    [("nobody/knows", "clip", False), ("nobody/knows", "c2lip", True), ("ViT-B-16-SigLIP:webli", "clip", True)],
+)
+def test_a_model_of_the_sigmoid_loss_has_a_stand_in_with_a_bias(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, base: str, recipe: str, biased: bool
+) -> None:
+    monkeypatch.setattr(rehearsal_plan, "MODEL", str(tiny_model))
+    plan = _plan(tmp_path, {"recipe": recipe}, base=base)
+    stand_in = load_encoder(rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].base)
+    assert (stand_in.bias is not None) == biased
+    if biased:  # A folder of a model of that kind is told by what it holds.
+        shutil.copytree(stand_in.name, tmp_path / "base")
+        plan = _plan(tmp_path, {"recipe": "clip"}, base=str(tmp_path / "base"))
+        assert load_encoder(rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].base).bias is not None
 
 
 def test_a_plan_of_the_world_needs_no_rehearsal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

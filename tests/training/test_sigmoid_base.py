@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from degla.errors import InputError
 from degla.losses.sigmoid_contrastive import SigmoidContrastive
 from degla.model.checkpoint import save_encoder
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from tests.training.configs import tiny_config
-from tools.sigmoid_base import fit, with_bias
+from tools.sigmoid_base import fit
 
 
 def siglip(images: torch.Tensor, captions: torch.Tensor, scale: float, bias: float) -> float:
@@ -38,7 +39,7 @@ def test_no_other_scale_and_bias_have_a_smaller_loss() -> None:
 
 def test_it_is_trained_by_the_sigmoid_loss(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_model))
-    with_bias(encoder, 20.0, -12.5)
+    encoder.add_bias(-12.5, scale=20.0)
     save_encoder(encoder, tmp_path / "biased")
     start = load_encoder(str(tmp_path / "biased"))
     assert start.clip.logit_scale.item() == pytest.approx(math.log(20)) and start.clip.logit_bias.item() == -12.5
@@ -47,5 +48,5 @@ def test_it_is_trained_by_the_sigmoid_loss(tiny_model: Path, tiny_pairs: dict[st
     config = tiny_config("c2lip", model=tmp_path / "biased", pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     trained = load_encoder(str(train(config).folder))
     assert trained.clip.logit_bias.item() != -12.5
-    with pytest.raises(SystemExit, match="has a logit_bias"):
-        with_bias(start, 1.0, 1.0)
+    with pytest.raises(InputError, match="has a logit_bias"):
+        start.add_bias(1.0, scale=1.0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval
 
 from degla.data.places import base_of
 from degla.ranges import AnyWhole, AtLeastOne, Checked, Count, DecayRate, Factor, Positive, PositiveShare, Seed
+
+if TYPE_CHECKING:
+    from degla.data.sources import Columns
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,13 @@ class DataConfig(Checked, section="data"):
         """The folder that image paths are relative to."""
         assert self.captions is not None
         return self.images or base_of(self.captions)
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the fields of the captions file."""
+        from degla.data.sources import Columns
+
+        return Columns(self.id_column, self.image_column, self.text_column, self.image_id_column, self.image_pattern)
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,18 @@ class Encoder(nn.Module):
         bias: Tensor | None = getattr(self.clip, "logit_bias", None)
         return None if bias is None else bias.reshape(())
 
+    def add_bias(self, bias: float, *, scale: float) -> None:
+        """Make a model of the softmax loss one of the sigmoid loss, with this bias and this scale.
+
+        Raises:
+            InputError: it has a bias.
+        """
+        if self.bias is not None:
+            raise InputError(f"{self.name}: has a logit_bias. Name a model of the softmax loss.")
+        self.clip.logit_scale.data.fill_(scale).log_()
+        self.clip.logit_bias = nn.Parameter(torch.tensor(bias))
+        self.description.model_config["init_logit_bias"] = bias
+
     @property
     def gives_tokens(self) -> bool:
         """Whether `embed` can be called with `dense`."""

@@ -18,7 +18,7 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
 from degla.data.prepared import read_source
-from degla.data.sources import Columns, read_captions
+from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest
@@ -157,7 +157,7 @@ def _negatives(
         assert data.captions is not None
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
-            partial(read_captions, data.captions, format=data.format, columns=_columns(data)),
+            partial(read_captions, data.captions, format=data.format, columns=data.columns),
             NegativesSettings(rules, seed), out=path,
         )  # fmt: skip
         if summary.stopped:
@@ -178,20 +178,16 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
 
         assert data.captions is not None
         log.info("similar images: %s", path)
-        captions = list(read_captions(data.captions, format=data.format, columns=_columns(data)))
+        captions = list(read_captions(data.captions, format=data.format, columns=data.columns))
         found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
         write_jsonl(path, found)
         write_text(seen_by, weights)
     return path
 
 
-def _columns(data: DataConfig) -> Columns:
-    return Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
-
-
 def _read_as(data: DataConfig) -> tuple[str, ...]:
     """How captions are read, where it is not as by default: one file may have several texts and images of a row."""
-    own, usual = ((each.format, repr(_columns(each))) for each in (data, DataConfig()))
+    own, usual = ((each.format, repr(each.columns)) for each in (data, DataConfig()))
     return () if own == usual else own
 
 

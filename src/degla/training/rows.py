@@ -21,7 +21,7 @@ from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
 from degla.data.places import place_of
 from degla.data.prepared import prepare, read_source
-from degla.data.sources import Columns, read_captions, read_negatives
+from degla.data.sources import read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.inputs import images_of_columns, inputs_of
@@ -72,14 +72,7 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
         raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Leave one of them out.")
     distractors = bool(wanted) and data.distractor_negative
     negatives = data.negatives if wanted and not distractors else None
-    columns = Columns(
-        id=data.id_column,
-        image=data.image_column,
-        text=data.text_column,
-        image_id=data.image_id_column,
-        image_pattern=data.image_pattern,
-        optional=_optional_columns(data, reads),
-    )
+    columns = dataclasses.replace(data.columns, optional=_optional_columns(data, reads))
     # The readers say what is wrong with a path before it is opened to see what it holds.
     read_captions(file, format=data.format)
     for path in (negatives, positives):

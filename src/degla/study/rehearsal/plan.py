@@ -1,33 +1,48 @@
 """A plan as it is rehearsed: the same arms on a small model, few pairs, few steps and few questions of each part.
 
-The pairs are the plan's own, or COCO's that are at hand, or drawn ones in COCO's form.
+The pairs are an arm's own, or COCO's that are at hand, or drawn ones in COCO's form.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from degla.config.fields import path_fields
+from degla.config.fields import change, path_fields
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.data import images
-from degla.data.sources import Columns, read_captions
+from degla.data.sources import DEFAULT_COLUMNS, Columns, read_captions
 from degla.errors import InputError
 from degla.files import write_json
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
+from degla.study.grid import Run, expand
 from degla.study.plan import Plan
+from degla.study.plan_file import FieldValues
 from degla.study.record import RehearsalRecord
 from degla.study.rehearsal.made import draw_picture, put_bytes, true_text
 from degla.study.rehearsal.questions import lay_questions
 
 MODEL: Final = "photo"
 """The small model that stands in for the plan's base."""
+_BIAS: Final = -10.0
+"""What models of the sigmoid loss start with (arXiv 2303.15343)."""
 _SEEDS: Final = 2
 _LIMITS: Final[Mapping[str, Any]] = {"train.steps": 4, "train.batch_size": 8, "data.workers": 0}
 """Fields of every arm, over what the plan says."""
+_PAIRS_AT: Final = ("data.captions", "data.images")
+_READ_AS: Final = (
+    "data.format", "data.id_column", "data.image_column", "data.text_column", "data.image_id_column",
+    "data.image_pattern",
+)  # fmt: skip
+"""How captions are read; the laid ones have the usual names."""
+_JOINED: Final = ("data.negatives", "data.positives_file")
+"""Files that are joined by the ids of a plan's own captions."""
 _FOLDER: Final = "rehearsal"
 _PAIRS: Final = 64
 _CAPTIONS: Final = 2
@@ -54,37 +69,75 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     root = folder / "data"
     root.mkdir(parents=True)
     at_hand = plan.benchmarks.root
-    laid = lay_pairs(
-        Path(str(plan.set["data.captions"])), Path(str(plan.set["data.images"])),
-        format=str(plan.set.get("data.format", "auto")), at_hand=at_hand, folder=folder / "pairs",
-    )  # fmt: skip
+    laid: list[LaidPairs] = []
+
+    @cache  # Arms that share their pairs are laid them once.
+    def lay(data: DataConfig) -> LaidPairs:
+        assert data.captions is not None and data.images is not None
+        place = folder / (f"pairs-{len(laid)}" if laid else "pairs")
+        laid.append(lay_pairs(data.captions, data.images, format=data.format, columns=data.columns, at_hand=at_hand,
+                              folder=place))  # fmt: skip
+        return laid[-1]
+
+    arms = []
+    for arm in plan.arms:
+        fields = {**plan.set, **arm.fields}
+        pairs = {name: fields[name] for name in (*_PAIRS_AT, *_READ_AS) if name in fields}
+        first = {name: value[0] if isinstance(value, list) and value else value for name, value in pairs.items()}
+        own = lay(change(TrainConfig(), first, where=f"{where}: arm {arm.name!r}").data)
+        arms.append(arm.model_copy(update={"fields": _limited(fields, own)}))
     parts = lay_questions(plan.benchmarks.names, at_hand=at_hand, root=root)
-    shared = {name: value for name, value in plan.set.items() if name != "data.format" and not _lacks(name, value)}
-    shared |= {**_LIMITS, "data.captions": str(laid.captions), "data.images": str(laid.images)}
-    arms = tuple(
-        arm.model_copy(update={"fields": {name: value for name, value in arm.fields.items() if name not in _LIMITS}})
-        for arm in plan.arms
-    )
     changes = {
         "title": f"Rehearsal: {plan.title}",
-        "base": MODEL,
+        "base": _small_model(plan.base, expand(plan, where=where), folder),
         "benchmarks": plan.benchmarks.model_copy(update={"root": root}),
-        "set": shared,
-        "arms": arms,
+        "set": {name: arms[0].fields[name] for name in _PAIRS_AT},
+        "arms": tuple(arms),
         "seeds": plan.seeds[:_SEEDS],
         "replicates": (),
     }
-    own = "data.negatives" in shared or all("data.negatives" in arm.fields for arm in arms)
+    brought = all(arm.fields.get("data.negatives") is not None for arm in arms)
     record = RehearsalRecord(
-        base=plan.base, steps=int(_LIMITS["train.steps"]), batch_size=int(_LIMITS["train.batch_size"]), pairs=laid.told,
-        negatives="" if own else "made by the plan's rules", parts=tuple(parts),
+        base=plan.base, steps=int(_LIMITS["train.steps"]), batch_size=int(_LIMITS["train.batch_size"]),
+        pairs=" and ".join(dict.fromkeys(each.told for each in laid)),
+        negatives="" if brought else "made by the plan's rules", parts=tuple(parts),
     )  # fmt: skip
     return plan.model_copy(update=changes), record
 
 
+def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
+    """The stand-in; a copy with a bias, in the folder, where the base has one or a run's losses read one."""
+    import open_clip
+
+    from degla.losses.core.forms import BIAS
+    from degla.model.checkpoint import save_encoder
+    from degla.model.load import load_encoder
+
+    if Path(base).is_dir():
+        biased = load_encoder(base).bias is not None
+    else:
+        biased = "init_logit_bias" in (open_clip.get_model_config(base.partition(":")[0]) or {})
+    losses = (loss for run in runs for stream in run.config.streams for loss in stream.objective.values())
+    if not biased and not any(loss.weight and BIAS in loss.reads for loss in losses):
+        return MODEL
+    model = load_encoder(MODEL)
+    model.add_bias(_BIAS, scale=model.scale.item())
+    save_encoder(model, folder / "model-with-bias")
+    return str(folder / "model-with-bias")
+
+
+def _limited(fields: FieldValues, laid: LaidPairs) -> FieldValues:
+    """The fields of an arm as it is rehearsed, without files that are not there or are not about the laid pairs."""
+    # The neighbours of most rows are not among the few that are laid: the study finds them among those.
+    others = {*_LIMITS, *_PAIRS_AT, *_READ_AS, "data.neighbours", *(() if laid.own else _JOINED)}
+    kept = {name: value for name, value in fields.items() if name not in others and not _lacks(name, value)}
+    return {**kept, **_LIMITS, "data.captions": str(laid.captions), "data.images": str(laid.images)}
+
+
 def _lacks(name: str, value: Any) -> bool:
     """Whether the field names a file that is not there, as the negatives that a server has yet to make."""
-    return name in path_fields() and value is not None and not Path(str(value)).exists()
+    files = value if isinstance(value, list) else [value]
+    return name in path_fields() and not all(file is None or Path(str(file)).exists() for file in files)
 
 
 @dataclass(frozen=True)
@@ -94,18 +147,22 @@ class LaidPairs:
     Attributes:
         captions, images: file and folder.
         told: where they come from, in words.
+        own: whether they are some of the plan's own.
     """
 
     captions: Path
     images: Path
     told: str
+    own: bool = False
 
 
-def lay_pairs(captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path) -> LaidPairs:
+def lay_pairs(
+    captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS
+) -> LaidPairs:
     """Choose a few pairs and write their captions.
 
     Args:
-        captions, pictures, format: as the plan has them; they may be missing.
+        captions, pictures, format, columns: as the plan has them; the files may be missing.
         at_hand: root of the benchmarks, where captions of COCO may lie.
         folder: to write to.
 
@@ -113,11 +170,11 @@ def lay_pairs(captions: Path, pictures: Path, *, format: str, at_hand: Path, fol
         InputError: a file that is there is wrong.
     """
     if captions.exists() and pictures.is_dir():
-        own = read_captions(captions, format=format, columns=Columns(optional=OPTIONAL_FIELDS))
+        own = read_captions(captions, format=format, columns=replace(columns, optional=OPTIONAL_FIELDS))
         rows = _with_pictures(own, pictures)
         if rows:
             write_jsonl(folder / "captions.jsonl", rows)
-            return LaidPairs(folder / "captions.jsonl", pictures, f"{len(rows)} pairs of {captions}")
+            return LaidPairs(folder / "captions.jsonl", pictures, f"{len(rows)} pairs of {captions}", own=True)
     for file in sorted((at_hand / "coco" / "annotations").glob("captions_*.json")):
         place = at_hand / "coco" / file.stem.removeprefix("captions_")
         rows = _with_pictures(read_captions(file), place) if place.is_dir() else []
