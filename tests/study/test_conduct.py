@@ -257,18 +257,19 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
     fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
               "set": {**_TINY["set"], **data}, "rules": ["swap_adjectives"], "average": [1]}  # fmt: skip
     arms = [{"recipe": "negclip"}, {"recipe": "negclip", "label": "text", "data.text_column": "new"},
-            {"recipe": "negclip", "label": "picture", "data.image_column": "old"}]  # fmt: skip
+            {"recipe": "negclip", "label": "picture", "data.image_column": "old"},
+            {"recipe": "negclip", "label": "folder", "data.images": str(root / "zeroshot" / "noise" / "a")}]  # fmt: skip
     plan = read_plan(_write(tmp_path, arms=arms, **fields))
     runs = expand(plan, where="plan")
     materials = prepare(plan, runs, out=tmp_path / "out")
     made = [made.config.data for made in materials]
     assert [next(read_jsonl(NegativeRecord, each.negatives)).text for each in made if each.negatives] == [
-        "a blue dog on a red car", "a white cat on a black cup", "a blue dog on a red car",
+        "a blue dog on a red car", "a white cat on a black cup", *["a blue dog on a red car"] * 2,
     ]  # fmt: skip
-    assert len({each.neighbours for each in made}) == 3
+    assert len({each.neighbours for each in made}) == 4
     _, jobs = _jobs(runs, materials, out=tmp_path / "out")
     leaks = [job.leakage.overlaps[0].examples for job in jobs if job.leakage]
-    assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b")]
+    assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b", "a")]
 
 
 def test_images_and_classes_that_came_are_asked_about(

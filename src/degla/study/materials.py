@@ -88,7 +88,9 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
             data = replace(data, negatives=negatives)
         weights = digest_of_base(run.config.model, digests)
         if data.neighbours is None and data.neighbours_per_pair:
-            file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=captions)
+            # The captions of drawn scenes tell their pictures.
+            seen = captions if pairs is not None else f"{captions} {data.image_folder}"
+            file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=seen)
             data = replace(data, neighbours=file)
         config = replace(run.config, data=data, out=out / "runs" / run.name)
         pictures = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
