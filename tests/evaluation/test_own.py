@@ -11,6 +11,7 @@ from PIL import Image
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.benchmarks.own import BENCHMARK
+from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
 from degla.evaluation.text_floors import SHORTER, TOLD
 from degla.records import PairItem
@@ -116,6 +117,13 @@ def test_wrong_folders_are_told(tmp_path: Path) -> None:
     write(tmp_path, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
     with pytest.raises(InputError, match=r"caption id '9' is not in captions\.jsonl"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["composition", "recognition", "macro"])
+def test_a_part_cannot_stand_for_a_column_or_an_average_of_tables(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"{name}.jsonl", {"image": "a.png", "caption": "a cat", "negative": "a dog"})
+    with pytest.raises(InputError, match=f"a part under .* is called '{name}'.* Rename the file"):
+        ask(BENCHMARK, tmp_path, allow_missing=False)
 
 
 def test_held_out_captions_and_what_degla_negatives_makes_of_them(

@@ -258,7 +258,7 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
               "set": {**_TINY["set"], **data}, "rules": ["swap_adjectives"], "average": [1]}  # fmt: skip
     arms = [{"recipe": "negclip"}, {"recipe": "negclip", "label": "text", "data.text_column": "new"},
             {"recipe": "negclip", "label": "picture", "data.image_column": "old"},
-            {"recipe": "negclip", "label": "folder", "data.images": str(root / "zeroshot" / "noise" / "a")}]  # fmt: skip
+            {"recipe": "negclip", "label": "folder", "data.images": str(root / "zeroshot/noise/a")}]  # fmt: skip
     plan = read_plan(_write(tmp_path, arms=arms, **fields))
     runs = expand(plan, where="plan")
     materials = prepare(plan, runs, out=tmp_path / "out")

@@ -7,13 +7,16 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
 from degla.errors import DeglaError
 from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
+
+COLUMNS: Final = ("composition", "swap", "order", "recognition", "retrieval")
+"""Of the first table of reports, by which plans and flags name scores too."""
 
 TieRule = Literal["strict", "half", "lenient"]
 """What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
@@ -303,8 +306,7 @@ class Benchmark:
         items: function of the root folder; see the shelf's docstring.
         annotations: patterns, relative to the root, of the files whose sha256 goes into the result.
         averages: named combinations of parts, in order.
-        headline: column of the report's first table ("composition", "swap", "order", "recognition",
-            "retrieval") to the name of the average or part that fills it.
+        headline: column of the report's first table, of `COLUMNS`, to the name of the average or part that fills it.
         floors: of `text_floors`, besides those that every benchmark has.
         prepare: for a benchmark that this package can make itself: writes what is missing under the root.
     """

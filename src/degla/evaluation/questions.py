@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Benchmark, Classification, Entry
+from degla.evaluation.benchmark import COLUMNS, Benchmark, Classification, Entry
 from degla.evaluation.pictures import has_picture
 from degla.evaluation.verdicts import images_of
 from degla.pages.table import Column, Table
@@ -66,6 +66,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     entries = list(benchmark.items(root))
     _refuse_repeated(benchmark, entries)
     counts = count_items(entries)
+    _refuse_columns(benchmark, root, counts)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
     kept = kept_of(entries)
     paths, absent = images_under(root, kept)
@@ -108,6 +109,16 @@ def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
         if name in seen:
             raise InputError(f"{benchmark.title}: {name!r} stands there twice; names of items must be unique.")
         seen.add(name)
+
+
+def _refuse_columns(benchmark: Benchmark, root: Path, parts: Iterable[str]) -> None:
+    """Refuse a user's part under a name by which tables and plans mean more than that part."""
+    taken = {*COLUMNS, *(average.name for average in benchmark.averages)} - {part.name for part in benchmark.parts}
+    for name in taken.intersection(parts):
+        raise InputError(
+            f"{benchmark.title}: a part under {root} is called {name!r}, as a column or an average of tables is, and "
+            "would stand for it. Rename the file, the folder or the field part that calls it so."
+        )
 
 
 def questions_digest(entries: Iterable[Entry]) -> str:
