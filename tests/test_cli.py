@@ -114,7 +114,7 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
         (["evaluate", "world", "--benchmarks", "sugarcrap", "--root", os.devnull, "--out", "x.json"],
          "Did you mean 'sugarcrepe'"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--label", "a", "b"],
-         "2 labels for 1 models"),
+         "2 labels for 1 model;"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--seed", "-1"],
          "--seed is -1; it must be 0 or more"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", f"{os.devnull}/x.json"],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
 from degla.errors import InputError
+from degla.pages.words import counted
 
 DEEPEST: Final = 64
 """Levels of lists and objects inside each other; a file of this package has 8 at most."""
@@ -204,7 +205,7 @@ def describe_json(value: object) -> str:
             keys = ", ".join(repr(key[:40]) for key in list(value)[:6])
             return f"an object with the keys {keys}" if keys else "an empty object"
         case list():
-            return f"a list of {len(value)} entries" if value else "an empty list"
+            return f"a list of {counted(len(value), 'entry', 'entries')}" if value else "an empty list"
         case None:
             return "null"
         case bool():

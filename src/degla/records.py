@@ -19,6 +19,7 @@ from pydantic import (
 
 from degla.errors import InputError
 from degla.files import whole_file
+from degla.pages.words import counted
 from degla.parse import CORRECT_LINE, parse_json, read_lines
 from degla.shelf import did_you_mean
 
@@ -193,7 +194,7 @@ class PairItem(Record):
     def _gold_fits(self) -> PairItem:
         rows = len(self.images) or 1
         if len(self.gold) != rows or any(len(row) != len(self.texts) for row in self.gold):
-            raise ValueError(f"gold must be {rows} rows of {len(self.texts)} entries")
+            raise ValueError(f"gold must be {counted(rows, 'row')} of {counted(len(self.texts), 'entry', 'entries')}")
         if not self.images and sum(self.gold[0]) < 2:
             raise ValueError("without images, gold needs at least two texts that say the same")
         # Of one text a row is one picture, of one picture a column is one text: each may be false by itself.

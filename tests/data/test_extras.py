@@ -264,7 +264,7 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
 @pytest.mark.parametrize(
     ("text", "name", "said"),
     [
-        ("cat\n", "classes.txt", "holds 1 classes"),
+        ("cat\n", "classes.txt", "holds 1 class;"),
         ("cat\ndog\ncat\n", "classes.txt", "'cat' is there twice"),
         ('{"names": ["cat"]}', "classes.json", "found an object"),
         ("[1, 2]", "classes.json", "found a list"),

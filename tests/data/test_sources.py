@@ -218,7 +218,7 @@ WRONG = {
         lines(row(image=["a.jpg", "b.jpg"])),
         "c.jsonl line 1: field 'image' is a list; a record is about one picture. Write one for each of them",
     ),
-    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entries where an object is needed"),
+    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entry where an object is needed"),
     "json empty": ("c.json", "", "c.json: the file is empty"),
     "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),
     "jsonl as json": ("c.json", lines(row(), row(id="2")), "c.json line 2: not JSON: Extra data"),

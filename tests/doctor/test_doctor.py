@@ -29,12 +29,16 @@ def _findings(config: Any) -> dict[str, Finding]:
     return {finding.about: finding for finding in look(config, seconds=0.02)}
 
 
-def test_a_good_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_a_good_configuration(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="degla")
     found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
     assert list(found) == ["files", "model", "device", "run", "disk", "memory", "speed", "time"]
     assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12, "negatives": 48}
     assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
+    assert caplog.text.count("24 pairs of 12 images") == 1
 
 
 def test_a_replay_is_looked_at_and_takes_part_in_the_steps(

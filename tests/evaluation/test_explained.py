@@ -109,7 +109,7 @@ def test_the_command_compares_models(
     [
         (["--share", "1"], "share is 1.0; it must be above 0 and below 1"),
         (["--images", "0"], "images is 0; it must be 1 or more"),
-        (["--label", "a", "b"], "2 labels for 1 models"),
+        (["--label", "a", "b"], "2 labels for 1 model;"),
     ],
 )
 def test_wrong_words_say_what_is_right(

@@ -105,7 +105,7 @@ def test_what_differs_lacks_and_is_not_known_is_named(tmp_path: Path) -> None:
     assert "v.csv line 5 (1 | add_obj | a cat | a dog)" in said and "not in the file: b/add_obj/3" in said
     assert "3 items compared, 1 agree, 2 differ" in said and "which rounding can turn" in said
     other = [GivenVerdict("v.jsonl line 1", (entries[0].id,), "", {"image_ok": 1.0})]
-    with pytest.raises(InputError, match="none of its 1 rows"):
+    with pytest.raises(InputError, match="none of its 1 row"):
         compare_verdicts(items, entries, other, file=file)
     large = compare_verdicts([verdict(each, 0, 0.02) for each in entries], entries, read_verdicts(file), file=file)
     assert "largest margin among them is 0.0200" in "\n".join(large.lines())
@@ -127,7 +127,7 @@ def test_rows_about_what_was_not_scored_do_not_hide_the_rest(tmp_path: Path) -> 
         ([["1.jpg", "a", "b", "add", "obj", "yes"]], HEADER, r"v\.csv line 2: 'yes' is no verdict"),
         ([["a", "b", "add", "obj"]], HEADER[1:-1], r"v\.csv line 2: has no verdict \(correct"),
         ([["1.jpg", "", "b", "add", "obj", 1]], HEADER, r"v\.csv line 2: has no caption"),
-        ([["1.jpg", "a", "b", "add", "obj", 1]], HEADER, r"v\.csv: none of its 1 rows is about an item"),
+        ([["1.jpg", "a", "b", "add", "obj", 1]], HEADER, r"v\.csv: none of its 1 row is about an item"),
     ],
 )
 def test_wrong_tables_are_named(tmp_path: Path, rows: list[list[object]], header: list[str], message: str) -> None:

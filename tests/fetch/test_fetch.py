@@ -246,7 +246,7 @@ def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path
     assert main(words) == 1
     told = capsys.readouterr()
     assert "2 of 4 sources failed: list, pictures" in told.err
-    assert "is there and is not the published file" in told.out and "1 files where 2 are published" in told.out
+    assert "is there and is not the published file" in told.out and "1 file where 2 are published" in told.out
     assert (data / "toy" / "one.json").read_text() == "[3]" and (data / "zeroshot" / "test.txt").is_file()
 
 

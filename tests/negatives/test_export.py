@@ -76,7 +76,7 @@ def test_degla_json_has_fixed_positions_and_comes_back(case: Case, capsys: pytes
     said = json.loads(capsys.readouterr().out)
     assert (said["captions"], said["negatives"]) == (3, 11)
     assert said["left_out"] == {"captions without a negative": 1}
-    assert any("1 captions have an empty text among the first 4" in note for note in said["notes"])
+    assert any("1 caption has an empty text among the first 4" in note for note in said["notes"])
     found = case.read()
     assert all(list(record) == ["image_id", "original", "enhanced"] for record in found)
     assert found[0] == {"image_id": 1, "original": 'Caption "1", ü', "enhanced": list(FIVE.values())}
@@ -149,7 +149,7 @@ def test_images_of_other_names_are_said(case: Case, capsys: pytest.CaptureFixtur
     case.rows = negatives(1, FIVE)
     assert case.export() == 0
     (note,) = json.loads(capsys.readouterr().out)["notes"]
-    assert "1 captions have an image that is not called like COCO_train2014_000000000009.jpg" in note
+    assert "1 caption has an image that is not called like COCO_train2014_000000000009.jpg" in note
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])

@@ -118,7 +118,7 @@ def test_captions_beside_the_negatives(source: Path, capsys: pytest.CaptureFixtu
     write_jsonl(captions, list(read_captions(captions))[:-1])
     out = source.with_name("n.parquet")
     assert main(["negatives", "pack", str(source), "--captions", str(captions), "--out", str(out)]) == 0
-    assert "3 rows of captions that are not in the captions file" in capsys.readouterr().err
+    assert "3 rows are of no caption of the captions file" in capsys.readouterr().err
     table = pyarrow.parquet.read_table(out).to_pylist()
     assert {(row["caption_id"], row["caption"], row["image"], row["image_id"]) for row in table} == {
         (f"c{number}", TEXTS[number], f"{number}.png", f"i{number}") for number in range(5)

@@ -199,7 +199,7 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
     negatives, captions = files
     write_jsonl(negatives, [*NEGATIVES, negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-    assert "1 rows belong to no caption" in capsys.readouterr().out
+    assert "1 row cannot be counted" in capsys.readouterr().out
     write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
     assert (
@@ -217,7 +217,7 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
         (["--captions", "{captions}"], "give files of negatives and --captions, or --read"),
         (["{negatives}"], "give files of negatives and --captions"),
         (["{negatives}", "{negatives}", "--captions", "{captions}"], "two files are called 'negatives'"),
-        (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 files"),
+        (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 file."),
         (["{negatives}", "--captions", "{captions}", "--out", "page.htm"], "must end in .html"),
         (["{negatives}", "--captions", "{captions}", "--samples", "-1"], "must be 0 or more"),
         (["{negatives}", "--captions", "{captions}", "--sheet", "s", "--out", "r.html"], "--sheet writes sheets"),

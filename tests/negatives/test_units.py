@@ -84,4 +84,4 @@ def test_the_command_writes_both_columns(tmp_path: Path, capsys: pytest.CaptureF
     (record,) = read_jsonl(CaptionRecord, out)
     assert (record.text, record.concepts) == ("a dog on a sofa", ("a dog", "a sofa"))
     foils = sum(len(unit.foils) for unit in record.units)
-    assert f"1 captions with 2 units and {foils} foils" in capsys.readouterr().err and foils > 2
+    assert f"1 caption with 2 units and {foils} foils" in capsys.readouterr().err and foils > 2

@@ -107,6 +107,7 @@ def test_numbers_in_words() -> None:
     assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
     assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]
     assert (counted(1, "seed"), counted(8000, "caption")) == ("1 seed", "8,000 captions")
+    assert [counted(n, "class is", "classes are") for n in (1, 2)] == ["1 class is", "2 classes are"]
 
 
 def test_names_are_no_html_in_markdown() -> None:

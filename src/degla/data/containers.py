@@ -20,6 +20,7 @@ from degla.data.decoding import IMAGE_SUFFIXES, Subject, read_file
 from degla.data.places import place_of
 from degla.data.prepared import fetched, open_batches, prepare
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
 from degla.remote import address_of, file_state, open_remote, remembered
@@ -102,7 +103,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
                 content = None
                 if wanted(member.name):
                     if member.size > LONGEST_LINE:
-                        about = f"member {member.name!r} has {member.size:,} bytes"
+                        about = f"member {member.name!r} has {counted(member.size, 'byte')}"
                         raise InputError(f"{tar}: {about}: that is no caption or label.")
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
@@ -221,7 +222,7 @@ def find_cell(file: Path, column: str, row: int) -> Any:
     batches, starts = _pictures(file, column)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
-        raise InputError(f"{file}: has {starts[-1]} rows, and row {row} is asked for. Fetch the file again.")
+        raise InputError(f"{file}: has {counted(starts[-1], 'row')}, and row {row} is asked for. Fetch the file again.")
     cell = batches[number].column(0)[row - int(starts[number])]
     if not cell.is_valid:
         raise InputError(f"{file} row {row}: column {column!r} holds no picture. Take the row out.")

@@ -20,6 +20,7 @@ from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_colum
 from degla.data.units import draw_units, mask_words, text_number
 from degla.errors import InputError
 from degla.inputs import Input, images_of_columns, inputs_of
+from degla.pages.words import counted
 from degla.parse import describe_json, read_json, read_text
 from degla.prefixes import Tokenize
 
@@ -276,7 +277,9 @@ def read_classes(path: Path) -> tuple[str, ...]:
         names = read_text(path).splitlines()
     names = [name.strip() for name in names if name.strip()]
     if len(names) < 2:
-        raise InputError(f"{path}: holds {len(names)} classes; two or more are needed, one a line.")
+        raise InputError(
+            f"{path}: holds {counted(len(names), 'class', 'classes')}; two or more are needed, one a line."
+        )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}: class {twice!r} is there twice.")

@@ -30,6 +30,7 @@ from degla.data.decoding import (
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
 from degla.errors import DeglaError, InputError
+from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import Record
 from degla.remote import address_of, file_state, told
@@ -159,7 +160,7 @@ class ImageReport(Record):
 
     def summary(self) -> str:
         """Count, and the first few messages, one a line."""
-        lines = [f"{len(self.bad)} of {self.checked} images cannot be used."]
+        lines = [f"{len(self.bad)} of {counted(self.checked, 'image')} cannot be used."]
         lines += [bad.message for bad in self.bad[:_SHOWN]]
         if len(self.bad) > _SHOWN:
             lines.append(f"... and {len(self.bad) - _SHOWN} more.")
@@ -239,7 +240,8 @@ def usable_rows(
     kept = np.flatnonzero(~np.concatenate(flags))
     if not len(kept):
         raise InputError("no image can be used.\n" + report.summary())
-    _log.warning("%d rows are left out. %s", len(rows) - len(kept), report.summary())
+    left_out = counted(len(rows) - len(kept), "row is", "rows are")
+    _log.warning("%s left out. %s", left_out, report.summary())
     for entry in report.bad[_SHOWN:]:
         _log.info("%s", entry.message)
     return kept

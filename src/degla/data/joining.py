@@ -36,6 +36,7 @@ from degla.data.table import (
     row_schema,
 )
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.records import OPTIONAL_FIELDS, POSITIVE, CaptionRecord, NegativeRecord, Record
 
 _log = logging.getLogger(__name__)
@@ -77,9 +78,9 @@ class JoinReport(Record):
         _log.info("%s", self.summary())
         if self.contradiction:
             _log.warning(
-                "%d negatives are given as further true texts of their captions, too, for example %s: they are left "
-                "out as negatives. A text cannot be both: take it out of one of the two files.",
-                self.dropped[_BOTH],
+                "%s given as further true texts of their captions, too, for example %s: left out as negatives. A text "
+                "cannot be both: take it out of one of the two files.",
+                counted(self.dropped[_BOTH], "negative is", "negatives are"),
                 self.contradiction,
             )
         if self.foreign:
@@ -94,8 +95,9 @@ class JoinReport(Record):
         counts = ", ".join(f"{rows} with {count}" for count, rows in self.per_row.items())
         dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
         return (
-            f"{self.rows} pairs of {self.images} images with {self.negatives} negatives "
-            f"(rows by number of negatives: {counts}); dropped: {dropped or 'nothing'}."
+            f"{counted(self.rows, 'pair')} of {counted(self.images, 'image')} with "
+            f"{counted(self.negatives, 'negative')} (rows by number of negatives: {counts}); dropped: "
+            f"{dropped or 'nothing'}."
         )
 
     def require(self, negatives_per_caption: int) -> None:

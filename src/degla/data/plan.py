@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from degla.data.randomness import stream
 from degla.errors import InputError
+from degla.pages.words import counted
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +56,10 @@ class BatchPlan:
     def __post_init__(self) -> None:
         if len(self.groups) < self.global_size:
             raise InputError(
-                f"{len(self.groups)} pairs do not fill one global batch of {self.global_size} "
-                f"({self.batch_size} on each of {self.world_size} devices). "
-                f"At most {len(self.groups) // self.world_size} a device can be filled: "
-                "make the batches smaller, or give more pairs."
+                f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one global batch of "
+                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). At most "
+                f"{len(self.groups) // self.world_size} a device can be filled: make the batches smaller, or give "
+                "more pairs."
             )
 
     @property
@@ -77,16 +78,15 @@ class BatchPlan:
             InputError: `start` is not a step of an epoch (`len(plan)` itself gives nothing).
         """
         if not 0 <= start <= len(self):
-            raise InputError(f"step {start} is not in the epoch, which has {len(self)} steps.")
+            raise InputError(f"step {start} is not in the epoch, which has {counted(len(self), 'step')}.")
         batches = self.global_batches(epoch)
         if self.duplicates == "avoid" and self.rank == 0 and (left := self._meetings(batches)):
             _log.warning(
-                "epoch %d: %d rows share a batch with another caption of their image; with %d steps of %d pairs "
-                "it cannot be avoided.",
+                "epoch %d: %s a batch with another caption of their image; with %s of %s it cannot be avoided.",
                 epoch,
-                left,
-                len(self),
-                self.global_size,
+                counted(left, "row shares", "rows share"),
+                counted(len(self), "step"),
+                counted(self.global_size, "pair"),
             )
         first = self.rank * self.batch_size
         for rows in batches[start:]:

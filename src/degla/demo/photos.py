@@ -24,7 +24,7 @@ from degla.demo import methods
 from degla.errors import InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.pages.words import percent
+from degla.pages.words import counted, percent
 from degla.records import CaptionRecord, write_jsonl
 from degla.study.tuning import tune
 
@@ -71,7 +71,7 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         write_jsonl(pairs, train)
         for path in (out / "retrieval" / "held_out.jsonl", own / "captions.jsonl"):
             write_jsonl(path, asked)
-        log.info("%d captions to learn from, %d to be asked", len(train), len(asked))
+        log.info("%s to learn from, %d to be asked", counted(len(train), "caption"), len(asked))
         negatives = out / "negatives.jsonl"
         with methods.stage("making hard negatives"):
             for source, target in ((pairs, negatives), (own / "captions.jsonl", own / "negatives.jsonl")):
@@ -130,15 +130,15 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
     if len(names) > largest:
         drawn = np.random.default_rng(0).choice(len(names), largest, replace=False)
         names = [names[number] for number in sorted(drawn)]
-        log.info("%d of the pictures are taken", largest)
+        log.info("%s taken", counted(largest, "of the pictures is", "of the pictures are"))
     chosen = set(names)
     rows = table_of([PairRow(row, (), ()) for row in given if row.image in chosen])
     numbers = usable_rows(rows, check_images(rows, images), bad_images="skip")
     kept = [row.caption for row in (rows if numbers is None else rows.select(numbers))]
     if (left := len({row.image for row in kept})) < LEAST:
         raise InputError(
-            f"{captions}: captions of {left} pictures that can be used; a demo needs {LEAST} or more, to learn from "
-            "and to ask about."
+            f"{captions}: captions of {counted(left, 'picture')} that can be used; a demo needs {LEAST} or more, to "
+            "learn from and to ask about."
         )
     root = images.resolve()
     return [row.model_copy(update={"image": _below_link(row.image, root)}) for row in kept]

@@ -21,7 +21,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.pages.words import duration
+from degla.pages.words import counted, duration
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import read_pairs, read_rows
@@ -60,7 +60,8 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         per_epoch = len(source.rows) // config.train.batch_size
         if not per_epoch:
             raise InputError(
-                f"{len(source.rows)} pairs with whole images do not fill one batch; see --train.batch-size."
+                f"{counted(len(source.rows), 'pair with a whole image does', 'pairs with whole images do')} not fill "
+                "one batch; see --train.batch-size."
             )
         Validation(
             config.validation,
@@ -106,7 +107,7 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
     if data.captions is None:
         raise InputError(f"give {data.flag('captions')} FILE and {data.flag('images')} FOLDER, as for degla train.")
-    rows = read_rows(data, reads=stream.reads)
+    rows = read_rows(data, reads=stream.reads, told=False)  # Told when the run's own pairs are read.
     step = max(1, len(rows) // _SAMPLE)
     there = check_images(rows, data.image_folder, depth="exists")
     decoded = check_images(rows, data.image_folder, depth="decode", every=step)
@@ -117,19 +118,19 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
             return Finding(about, "warning" if skipped else "error", report.summary(), values)
     if len(rows) < stream.batch_size:
         return Finding(
-            about, "error", f"{len(rows)} pairs do not fill one batch of {stream.batch_size}; "
+            about, "error", f"{counted(len(rows), 'pair does', 'pairs do')} not fill one batch of {stream.batch_size}; "
             f"give more, or a smaller {stream.batch_flag}.", values,
         )  # fmt: skip
     counts = rows.lengths("negatives")
     values["negatives"] = negatives = int(counts.sum())
     few = int((counts < data.negatives_per_caption).sum())
     text = (
-        f"{len(rows)} pairs of {there.checked} images, {negatives} negatives; all images are there, {decoded.checked} "
-        "decoded to their end"
+        f"{counted(len(rows), 'pair')} of {counted(there.checked, 'image')}, {counted(negatives, 'negative')}; all "
+        f"images are there, {decoded.checked} decoded to their end"
     )
     if few <= len(rows) / 10:
         return Finding(about, "ok", text + ".", values)
-    text += f". {few} have fewer than {data.negatives_per_caption} negatives: their places are empty."
+    text += f". {few} have fewer than {counted(data.negatives_per_caption, 'negative')}: their places are empty."
     return Finding(about, "warning", text, values)
 
 
@@ -145,7 +146,8 @@ def _model(encoder: Encoder) -> Finding:
 def _device(device: torch.device, precision: str) -> Finding:
     shown = "fp32" if precision == "no" else precision
     values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": usable_cores()}
-    text = f"{usable_cores()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
+    cores, threads = counted(usable_cores(), "processor core"), counted(torch.get_num_threads(), "thread")
+    text = f"{cores}, {threads}, in {shown}; no GPU."
     if device.type == "cuda":
         text = f"{torch.cuda.get_device_name(device)} in {shown}."
     return Finding("device", "ok", text, values)
@@ -157,9 +159,9 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
     scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
     values = {"steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored}
     text = (
-        f"{steps} steps of {config.train.batch_size} pairs, {steps / per_epoch:.3g} epochs of {per_epoch} steps; "
-        f"trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with {kind} teacher; "
-        f"{scored or 'no'} evaluations."
+        f"{counted(steps, 'step')} of {counted(config.train.batch_size, 'pair')}, {steps / per_epoch:.3g} epochs of "
+        f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with "
+        f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
     return Finding("run", "ok", text, values)
 
@@ -183,8 +185,8 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
         measured += int(speed.values["replay_batch_size"])
         pairs += config.replayed.batch_size
     whole = steps * seconds * pairs / measured
-    return Finding("time", "ok", f"about {duration(whole)} for {steps} steps in one process, without evaluations and "
-                   "checkpoints.", {"seconds": whole})  # fmt: skip
+    told = f"about {duration(whole)} for {counted(steps, 'step')} in one process, without evaluations and checkpoints."
+    return Finding("time", "ok", told, {"seconds": whole})
 
 
 def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int) -> Finding:
@@ -204,8 +206,8 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     }  # fmt: skip
     often = f", and one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
-        f"{written} checkpoints are written{often}, each of {checkpoint / 1e9:.2f} GB; up to {kept} of them lie there, "
-        f"{kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
+        f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, each of {checkpoint / 1e9:.2f} GB; "
+        f"up to {kept} of them lie there, {kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
     if free < kept * checkpoint:
         return Finding("disk", "error" if free < 2 * checkpoint else "warning",
@@ -235,8 +237,8 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
     }  # fmt: skip
     text = (
         f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser, and "
-        f"{pair / 1e6:.1f} MB for each of {held} pairs with {config.data.negatives_per_caption} negatives; "
-        f"{free / 1e9:.1f} GB are free"
+        f"{pair / 1e6:.1f} MB for each of {counted(held, 'pair')} with "
+        f"{counted(config.data.negatives_per_caption, 'negative')}; {free / 1e9:.1f} GB are free"
     )
     if need <= 0.9 * free:
         return Finding("memory", "ok", text + ".", values)

@@ -19,6 +19,7 @@ from degla.allowance import main_memory, usable_cores
 from degla.data.batches import Batch
 from degla.doctor import Finding
 from degla.model.encoder import Encoder
+from degla.pages.words import counted
 from degla.training.pairs import Pairs
 from degla.training.step import Stream, Trainer
 
@@ -102,7 +103,7 @@ def examine_speed(
     batches = f"batches of {size}"
     if replay is not None and trainer.config.replayed is not None:
         values["replay_batch_size"] = trainer.config.replayed.batch_size
-        batches += f", each with {values['replay_batch_size']} replayed pairs"
+        batches += f", each with {counted(trainer.config.replayed.batch_size, 'replayed pair')}"
     text = (
         f"one process decodes {data:.0f} pairs/s, a step takes {size / step:.1f} pairs/s ({batches}) and with "
         f"--data.workers {workers} waits {share:.1%} of the time for its data"

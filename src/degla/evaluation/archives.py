@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from degla.data.containers import PICTURE, records_of
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import in_one_line, open_parquet, unpickle
 from degla.remote import remembered
 
@@ -81,7 +82,7 @@ def as_image_file(file: Path, number: int) -> bytes:
     """
     pictures, _ = read_batch(file)
     if not 0 <= number < len(pictures):
-        raise InputError(f"{file}: has {len(pictures)} pictures, number {number} was asked for.")
+        raise InputError(f"{file}: has {counted(len(pictures), 'picture')}, number {number} was asked for.")
     pixels: bytes = pictures[number].transpose(1, 2, 0).tobytes()
     return f"P6 {SIDE} {SIDE} 255\n".encode() + pixels
 

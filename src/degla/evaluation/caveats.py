@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TOLD
+from degla.pages.words import counted
 from degla.results import BenchmarkResult, Result
 
 _NAMED = 3
@@ -47,8 +48,9 @@ def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -
                 if count
             ]
             yield (
-                f"{titles.get(overlap.benchmark, overlap.benchmark)}, {label}: {overlap.shared} of {overlap.images} "
-                f"benchmark images are in the training data ({', '.join(ways)}), for example {overlap.examples[0]}."
+                f"{titles.get(overlap.benchmark, overlap.benchmark)}, {label}: {overlap.shared} of "
+                f"{counted(overlap.images, 'benchmark image is', 'benchmark images are')} in the training data "
+                f"({', '.join(ways)}), for example {overlap.examples[0]}."
             )
 
 
@@ -61,7 +63,7 @@ def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
         if score.chance is not None and score.interval is not None and score.interval.low > score.chance
     ]
     if given_away:
-        more = f" and {len(given_away) - _NAMED} more parts" if len(given_away) > _NAMED else ""
+        more = f" and {counted(len(given_away) - _NAMED, 'more part')}" if len(given_away) > _NAMED else ""
         yield f"{entry.title}: {label} answers without looking at the image: {', '.join(given_away[:_NAMED])}{more}."
 
 
@@ -81,8 +83,9 @@ def missing_images(entry: BenchmarkResult) -> Iterator[str]:
         scored = sum(part.scores[0].n for part in entry.parts)
         left_out = sum(part.missing for part in entry.parts)
         yield (
-            f"{entry.title}: {entry.missing_images} images were missing, so {left_out} of {left_out + scored} items "
-            "are not in the score. It must not be compared with published numbers."
+            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {left_out} of "
+            f"{counted(left_out + scored, 'item is', 'items are')} not in the score. It must not be compared with "
+            "published numbers."
         )
 
 
@@ -93,7 +96,8 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     for part in missing.parts:
         found = part.scores[0].n + part.missing + part.filtered
         if part.published_n is not None and part.family != "retrieval" and found != part.published_n:
-            yield f"{title}, {part.name}: the files hold {found} items, the published ones {part.published_n}."
+            held = counted(found, "item")
+            yield f"{title}, {part.name}: the files hold {held}, the published ones {part.published_n}."
     labels: dict[str, tuple[int, int]] = {}
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
@@ -103,14 +107,14 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
         yield (
-            f"{title}, {label}: {ties} of {n} items tie exactly (tie rule: {rules}). A model that ignores word order, "
-            "or half-precision embeddings, can cause that."
+            f"{title}, {label}: {ties} of {counted(n, 'item')} tie exactly (tie rule: {rules}). A model that ignores "
+            "word order, or half-precision embeddings, can cause that."
         )
     degenerate = max(sum(part.degenerate for part in entry.parts) for _, entry in entries)
     if degenerate:
         yield (
-            f"{title}: in {degenerate} items a true and a false text are the same tokens, so no model can tell them "
-            "apart."
+            f"{title}: in {counted(degenerate, 'item')} a true and a false text are the same tokens, so no model can "
+            "tell them apart."
         )
     if len({entry.items_sha256 for _, entry in entries}) > 1:
         yield f"{title}: not all results answer the same questions; no gain and no best is shown for it."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.evaluation.results import TracedResult
+from degla.pages.words import counted
 from degla.results import BenchmarkResult, Interval
 from degla.statistics.seeds import Difference
 
@@ -117,7 +118,9 @@ def _training_data(result: TracedResult) -> str:
     if leakage is None:
         return "not known"
     shared = [f"{overlap.shared} of {overlap.images} of {overlap.benchmark}" for overlap in leakage.overlaps]
-    return f"{', '.join(leakage.captions)}: {leakage.images} images, among them {', '.join(shared) or 'none'}"
+    return (
+        f"{', '.join(leakage.captions)}: {counted(leakage.images, 'image')}, among them {', '.join(shared) or 'none'}"
+    )
 
 
 def ordered_results(methods: Iterable[Method]) -> list[tuple[str, TracedResult]]:

@@ -20,7 +20,7 @@ from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.pictures import SIDE, thumbnail
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
-from degla.pages.words import minus
+from degla.pages.words import counted, minus
 from degla.records import ItemImage, PairItem
 from degla.shelf import BENCHMARKS
 
@@ -87,7 +87,7 @@ class ShownChange:
         lines = lines or [line.format(breakable(change.id))]
         lines += [line.format(Markup("{} {}").format(false, text)) for text in change.false[:3]]
         lines += [quiet.format(f"and {len(change.false) - 3} more")] if len(change.false) > 3 else []
-        lines += [quiet.format(f"of the first of {change.images} images")] if change.images > 1 else []
+        lines += [quiet.format(f"of the first of {counted(change.images, 'image')}")] if change.images > 1 else []
         moved = Markup('<span class="{}">{} → {}</span>').format(
             "up" if change.change > 0 else "down", _margin(change.before), _margin(change.after)
         )
@@ -115,7 +115,7 @@ def _answered(answers: ItemAnswers) -> str:
     """What a method answered over its seeds: "right", "wrong", "right in 3 of 5 seeds"."""
     if answers.right in (0, answers.seeds):
         return "right" if answers.right else "wrong"
-    return f"right in {answers.right} of {answers.seeds} seeds"
+    return f"right in {answers.right} of {counted(answers.seeds, 'seed')}"
 
 
 class _Row(BaseModel):

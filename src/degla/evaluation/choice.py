@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.pages.table import Column, Table
-from degla.pages.words import percent
+from degla.pages.words import counted, percent
 from degla.shelf import did_you_mean
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None 
         else f"at least {keep:g}"
     )
     rule = (
-        f"alpha {chosen.alpha:g}: the best {gain} ({100 * chosen.gain:.1f}) of the {len(allowed)} of {len(points)} "
-        f"alphas that keep {kept} {where} points"
+        f"alpha {chosen.alpha:g}: the best {gain} ({100 * chosen.gain:.1f}) of the {len(allowed)} of "
+        f"{counted(len(points), 'alpha')} that keep {kept} {where} points"
     )
     return Sweep(tuple(points), gain, kept, limit, rule, chosen)
 

@@ -16,6 +16,7 @@ from degla.errors import InputError
 from degla.evaluation.annotations import read_table
 from degla.evaluation.benchmark import Entry
 from degla.evaluation.data_sets import plain
+from degla.pages.words import counted
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -103,8 +104,9 @@ class VerdictComparison:
                 yield f"{lead}: {len(names) - _NAMED:,} more"
         wrong = len({row.id for row in self.differing})
         yield (
-            f"{self.file}: {self.items:,} items compared, {self.items - wrong:,} agree, {wrong:,} differ; "
-            f"{len(self.unknown):,} rows are about no item here, {len(self.unmatched):,} items are not in it."
+            f"{self.file}: {counted(self.items, 'item compared', 'items compared')}, {self.items - wrong:,} agree, "
+            f"{wrong:,} differ; {counted(len(self.unknown), 'row is', 'rows are')} about no item here, "
+            f"{counted(len(self.unmatched), 'item is', 'items are')} not in it."
         )
         large = max((abs(row.margin) for row in self.differing if row.margin is not None), default=0.0)
         if large > SMALL:
@@ -151,7 +153,7 @@ def compare_verdicts(
             if key in verdict.ok and verdict.ok[key] != worth
         ]
     if not matched:
-        raise InputError(f"{file}: none of its {len(found.unknown)} rows is about an item that was scored.")
+        raise InputError(f"{file}: none of its {counted(len(found.unknown), 'row')} is about an item that was scored.")
     found.items = len(matched)
     parts = {(ours[name].benchmark, ours[name].part) for name in matched}
     found.unmatched = [row.id for row in ours.values() if (row.benchmark, row.part) in parts and row.id not in matched]

@@ -298,7 +298,7 @@ def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
     if cell is None:
         return TableCell(), TableCell()
     short = TableCell(percent(cell.mean), spread=_spread(cell), bold=cell.best)
-    said = [cell.gain.doubt if cell.gain else "", f"{cell.ties} ties" if cell.ties else ""]
+    said = [cell.gain.doubt if cell.gain else "", counted(cell.ties, "tie") if cell.ties else ""]
     whole = TableCell(
         short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, said))
     )

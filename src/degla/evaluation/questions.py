@@ -21,6 +21,7 @@ from degla.evaluation.benchmark import COLUMNS, Benchmark, Classification, Entry
 from degla.evaluation.pictures import has_picture
 from degla.evaluation.verdicts import images_of
 from degla.pages.table import Column, Table
+from degla.pages.words import counted
 from degla.records import PairItem, Record
 from degla.shelf import BENCHMARKS
 
@@ -72,14 +73,15 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     paths, absent = images_under(root, kept)
     if absent and not allow_missing:
         raise InputError(
-            f"{benchmark.title}: {len(absent)} of {len(paths)} images are not under {root}, for example "
+            f"{benchmark.title}: {len(absent)} of {counted(len(paths), 'image is', 'images are')} not under "
+            f"{root}, for example "
             f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there"
             f" or score what is there with --allow-missing.\nThe files must lie so:\n{benchmark.layout}"
         )
     there = [left for entry in kept if (left := _without(entry, absent)) is not None]
     if not there:
         lacks = (
-            f"none of its {len(paths)} images is"
+            f"none of its {counted(len(paths), 'image')} is"
             if len(absent) == len(paths)
             else (f"every item lacks an image: {len(absent)} of {len(paths)} are not")
         )
@@ -91,12 +93,12 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     missing = {part: number - there_counts.get(part, 0) for part, number in kept_counts.items()}
     if absent:
         logger.warning(
-            "%s: %d of %d images are missing; %d of %d items are scored. This is not the published benchmark.",
+            "%s: %d of %s missing; %d of %s scored. This is not the published benchmark.",
             benchmark.title,
             len(absent),
-            len(paths),
+            counted(len(paths), "image is", "images are"),
             sum(there_counts.values()),
-            sum(kept_counts.values()),
+            counted(sum(kept_counts.values()), "item is", "items are"),
         )
     filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}
     return BenchmarkQuestions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
@@ -159,7 +161,8 @@ def _check_published(benchmark: Benchmark, root: Path, counts: Mapping[str, int]
 def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
     """One phrase for each part that has another number of items than the published one."""
     return [
-        f"part {part.name!r} under {root} has {counts.get(part.name, 0)} items, the published one has {part.n}"
+        f"part {part.name!r} under {root} has {counted(counts.get(part.name, 0), 'item')}, the published one has "
+        f"{part.n}"
         for part in benchmark.parts
         if part.n is not None and counts.get(part.name, 0) != part.n and not (part.optional and part.name not in counts)
     ]
@@ -270,7 +273,8 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
     examples = tuple(sorted(absent)[:_EXAMPLES_FOUND])
     wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:
-        wrong.append(f"{len(absent)} of {len(paths)} images are missing, for example {', '.join(examples)}.")
+        there = counted(len(paths), "image is", "images are")
+        wrong.append(f"{len(absent)} of {there} missing, for example {', '.join(examples)}.")
     left_out = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
     notes = [f"Not there, and not needed for the rest: {', '.join(left_out)}."] if left_out else []
     return BenchmarkFound(

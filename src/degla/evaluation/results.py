@@ -13,6 +13,7 @@ from pydantic import Field
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
+from degla.pages.words import counted
 from degla.parse import parse_json, read_json
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import remembered
@@ -232,8 +233,8 @@ def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[R
         yield row
     if number != result.items_count:
         raise InputError(
-            f"{beside}: holds {number} items, {path.name} was made from {result.items_count}. "
-            "Evaluate again, or bring the two files of one run together."
+            f"{beside}: holds {counted(number, 'item')}, {path.name} was made from {result.items_count}. Evaluate "
+            "again, or bring the two files of one run together."
         )
 
 

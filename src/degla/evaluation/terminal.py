@@ -9,7 +9,7 @@ from rich.console import Group
 from degla.evaluation.caveats import told_notes
 from degla.evaluation.results import AttackResult, ExplainedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
-from degla.pages.words import percent
+from degla.pages.words import counted, percent
 from degla.results import BenchmarkResult, Result, Score
 
 
@@ -41,7 +41,10 @@ def render_result(result: Result) -> Group:
         rows += [_row(score, floors, name=score.name) for score in benchmark.averages]
         notes = list(told_notes(benchmark))
         if benchmark.missing_images:
-            notes.append(f"{benchmark.missing_images} images are missing; the scores cover what is there.")
+            notes.append(
+                f"{counted(benchmark.missing_images, 'image is', 'images are')} missing; the scores cover what is "
+                "there."
+            )
         if result.image_reading == "official":
             notes.append("Images are read as by the released codes: not turned by EXIF, transparency dropped.")
         table = Table(["part", "score", "95 %", "items", "ties", "chance", *floors], rows)
@@ -79,7 +82,7 @@ def render_attacks(results: Sequence[AttackResult]) -> Group:
             for row, result in enumerate(results):
                 sizes = range(len(result.benchmarks[place].attacked))
                 cells = [_cell(_scores(result, place, size)[number]) for size in sizes]
-                about = TableCell("") if row else TableCell(name, note=f"{first.n} items{chance}")
+                about = TableCell("") if row else TableCell(name, note=f"{counted(first.n, 'item')}{chance}")
                 rows.append(TableRow([about, result.model.label, *cells]))
         sizes_of = [f"ε {name_epsilon(each.epsilon)}" if each.epsilon else "clean" for each in benchmark.attacked]
         title = f"{benchmark.title}: accuracy (%) and its 95 % interval under attack"
@@ -99,7 +102,7 @@ def render_explained(results: Sequence[ExplainedResult]) -> Group:
         for number, part in enumerate(benchmark.parts):
             for row, result in enumerate(results):
                 scores = result.benchmarks[place].parts[number].scores
-                about = TableCell("") if row else TableCell(part.part, note=f"{scores[0].n} items")
+                about = TableCell("") if row else TableCell(part.part, note=counted(scores[0].n, "item"))
                 rows.append(TableRow([about, result.model.label, *map(_cell, scores)]))
         heads = [f"{score.metric} {'↓' if score.lower else '↑'}" for score in benchmark.parts[0].scores]
         caption = (

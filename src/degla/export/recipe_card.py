@@ -11,6 +11,7 @@ from degla.config.fields import differences, from_plain, path_fields, to_plain
 from degla.config.run import TrainConfig, recipe_config
 from degla.errors import InputError
 from degla.pages.table import markdown_line
+from degla.pages.words import counted
 
 _WHAT = {
     None: "the weights that the run stands for",
@@ -30,7 +31,8 @@ def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str |
         "started from": bare_name(str(config.get("model", "–"))),
         "losses and their weights": _weights(config.get("objective") or {}),
         "of replayed pairs": _weights(again),
-        "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {batch:,} pairs: {steps * batch:,} pairs seen",
+        "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {counted(batch, 'pair')}: "
+        f"{counted(steps * batch, 'pair')} seen",
         "largest learning rate": f"{float(optim.get('lr', 0)):g}",
         "seed": str(train.get("seed", "–")),
         "adapters": f"rank {rank}" if (rank := (config.get("adapter") or {}).get("rank")) else "none",

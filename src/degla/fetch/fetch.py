@@ -18,6 +18,7 @@ from degla.fetch.transfer import ByteListener, difference, fetch_file, open_sess
 from degla.fetch.unpack import unpack_archive
 from degla.files import PARTIAL, write_json
 from degla.locks import lock
+from degla.pages.words import counted
 from degla.parse import read_json_object
 from degla.progress import TaskProgress
 
@@ -166,8 +167,8 @@ def _check_counts(source: FileSource, root: Path, archive: Path) -> None:
         found = _count(root, pattern, least)
         if found < least:
             raise DeglaError(
-                f"{archive}: unpacked, and {root / pattern} finds {found:,} files where {least:,} are published. Look "
-                "at the archive: its authors may have changed it."
+                f"{archive}: unpacked, and {root / pattern} finds {counted(found, 'file')} where {least:,} are "
+                "published. Look at the archive: its authors may have changed it."
             )
 
 

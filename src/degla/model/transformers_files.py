@@ -16,6 +16,7 @@ from degla.model.hub import offline
 from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES
 from degla.model.transformers_map import LAYOUTS
 from degla.model.weights_file import FLOATS, PICKLED, SAFE, conversion, stored_types, wrong_type
+from degla.pages.words import counted
 from degla.parse import in_one_line, read_json, read_json_object
 from degla.progress import only_errors, quiet_transformers
 
@@ -79,8 +80,8 @@ def open_transformers(folder: Path) -> Opened:
     lacking = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if lacking or report.get("mismatched_keys"):
         raise InputError(
-            f"{folder}: the weights lack {', '.join(lacking[:3]) or 'nothing'} ({len(lacking)} parameters) or do not "
-            "fit config.json; every number would be wrong."
+            f"{folder}: the weights lack {', '.join(lacking[:3]) or 'nothing'} ({counted(len(lacking), 'parameter')}) "
+            "or do not fit config.json; every number would be wrong."
         )
     return Opened(model.eval(), tokenizer, processor)
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import in_one_line
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -132,7 +133,9 @@ def _remedy(lacking: list[str], more: list[str]) -> str:
 def first_lines(text: str) -> str:
     """The first lines of an error of others as one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return in_one_line(" ".join(lines[:4])) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")
+    return in_one_line(" ".join(lines[:4])) + (
+        f" ... and {counted(len(lines) - 4, 'more line')}" if len(lines) > 4 else ""
+    )
 
 
 _DRAWS = {

@@ -27,6 +27,7 @@ from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spre
 from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
+from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.ray import Engine
 from degla.records import POSITIVE
@@ -236,4 +237,4 @@ def _write_all(
 
 def _how_far(written: int, summary: Summary) -> str:
     replies = f", {summary.replies.requests:,} replies kept" if summary.replies.requests else ""
-    return f"{written:,} of {summary.captions:,} captions finished{replies}"
+    return f"{written:,} of {counted(summary.captions, 'caption')} finished{replies}"

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from degla.pages import open_templates
 from degla.pages.plot import Mark
-from degla.pages.words import UNKNOWN, printable
+from degla.pages.words import UNKNOWN, counted, printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -122,7 +122,7 @@ class Table:
             row = entry if isinstance(entry, TableRow) else TableRow(entry)
             cells = [TableCell(cell) if isinstance(cell, str) else cell for cell in row.cells]
             if row.kind != "section" and len(cells) != len(columns):
-                raise ValueError(f"row {cells[0].value!r} has {len(cells)} cells for {len(columns)} columns")
+                raise ValueError(f"row {cells[0].value!r} has {counted(len(cells), 'cell')} for {len(columns)} columns")
             pairs = zip(columns, cells, strict=False)
             yield row, [(column, cell) for column, cell in pairs if column.where in ("everywhere", where)]
 

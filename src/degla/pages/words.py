@@ -41,9 +41,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 seed", "5 seeds", "8,000 captions"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str, several: str = "") -> str:
+    """ "1 seed", "8,000 captions"; with what stands for several, "1 class is", "2 classes are"."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def capitalized(sentence: str) -> str:

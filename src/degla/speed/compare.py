@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from degla.errors import DeglaError
+from degla.pages.words import counted
 from degla.speed.apart import run_apart
 from degla.speed.measure import Measured, MeasureSettings, Side, measure
 from degla.speed.stages import STAGES, TEXT
@@ -43,7 +44,7 @@ def compare(
                 own = "fp32" if side == "baseline" else precision
                 wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
                 told = f"round {number + 1} of {rounds}, {side} in {own}"
-                tell(f"{told}: {steps} steps after two that are not timed ...")
+                tell(f"{told}: {counted(steps, 'step')} after two that are not timed ...")
                 found.append(run_side(workload, side=side, precision=own, steps=steps, gradients=wanted))
                 tell(f"{told}: {step_seconds(found[-1]):.2f} s a step, {found[-1].memory / 2**30:.2f} GiB at most")
         same = sides["baseline"][0]

@@ -14,6 +14,7 @@ from degla.errors import DeglaError
 from degla.model.heap import KEPT
 from degla.pages.page import Facts, Page
 from degla.pages.table import Column, Table, TableCell, TableRow
+from degla.pages.words import counted
 from degla.records import Record
 from degla.speed.apart import run_apart
 from degla.speed.compare import run_side, step_seconds
@@ -251,7 +252,7 @@ def bench_json(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow
 
 def machine_facts(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow]) -> dict[str, str]:
     """What the figures must be read with, in words."""
-    workload, cores = bench.workload, f"{machine['cores']} processor cores"
+    workload, cores = bench.workload, counted(machine["cores"], "processor core")
     if workload.device == "cuda":
         cores += f" ({machine['processor']})"
     cuda = f" (CUDA {machine['cuda']})" if machine["cuda"] else ""
@@ -265,8 +266,8 @@ def machine_facts(bench: Bench, machine: Mapping[str, Any], rows: Sequence[Bench
         "Software": f"degla {machine['degla']}, PyTorch {machine['torch']}{cuda}, open_clip {machine['open_clip']}",
         "Model": f"{workload.model}, {machine['parameters'] / 1e6:.1f} million parameters; fast paths that it lacks: "
         f"{'; '.join(machine['lacks']) or 'none'}",
-        "Sizes": f"{workload.batch_size} pairs with {workload.negatives} negatives, steps in {bench.precision}, "
-        f"{bench.steps} timed in each of {bench.rounds} rounds; captions: {source}",
+        "Sizes": f"{counted(workload.batch_size, 'pair')} with {counted(workload.negatives, 'negative')}, steps "
+        f"in {bench.precision}, {bench.steps} timed in each of {counted(bench.rounds, 'round')}; captions: {source}",
         "Kernels of a step, by operations": f"{kernels}; linear layers: {machine['linear_layers']}; products of "
         f"float32 at precision {machine['float32_products']!r}",
     }

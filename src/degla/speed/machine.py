@@ -14,6 +14,7 @@ import torch
 
 from degla.allowance import main_memory
 from degla.model.linear_kernel import linear
+from degla.pages.words import counted
 
 _SECONDS = 0.5
 """That matrix products are timed for."""
@@ -79,7 +80,7 @@ def device_name(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def memory_of(device: torch.device) -> int:

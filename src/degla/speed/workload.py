@@ -21,6 +21,7 @@ from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.model.probe import picture
+from degla.pages.words import counted
 from degla.recipes.degla import degla
 from degla.records import Record
 from degla.training.pairs import choose_collate, image_transform
@@ -110,8 +111,9 @@ def sample_rows(workload: Workload) -> list[PairRow]:
     rows = [row for row in read_workload(workload) if len(row.negatives) >= workload.negatives]
     if len(rows) < workload.batch_size:
         raise InputError(
-            f"only {len(rows)} captions have {workload.negatives} negatives; a batch of {workload.batch_size} needs "
-            "as many. Give --captions and --negatives-file with more, or a smaller --batch-size."
+            f"only {counted(len(rows), 'caption has', 'captions have')} {counted(workload.negatives, 'negative')}; a "
+            f"batch of {workload.batch_size} needs as many. Give --captions and --negatives-file with more, or a "
+            "smaller --batch-size."
         )
     return Random(0).sample(rows, workload.batch_size)
 

@@ -17,7 +17,7 @@ from degla.evaluation.choice import require_score
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
-from degla.pages.words import duration
+from degla.pages.words import counted, duration
 from degla.parse import parse_json, read_bytes
 from degla.progress import TaskProgress
 from degla.ray import Engine
@@ -74,7 +74,7 @@ def conduct(
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
-        log.info("%s: %d runs, results in %s", where, len(runs), out)
+        log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
         bases, tunings = _jobs(runs, materials, out=out, rehearsed=rehearsed)
         chains = [job.alone for job in (*bases, *tunings)]

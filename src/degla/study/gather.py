@@ -20,6 +20,7 @@ from degla.evaluation.caveats import missing_images, spoiled, told_notes, traine
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
+from degla.pages.words import counted
 from degla.results import BenchmarkResult, PartResult, Result, Score
 from degla.statistics.seeds import QuestionVariance, doubt_of
 from degla.study.jobs import Cost
@@ -192,7 +193,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
     plan = record.plan
     weights = tested_scores(plan.gain, plan.kept, plan.price)
     changes = {"gained": {plan.gain: 1.0}, "lost": {plan.kept: -1.0}, "joint": weights["joint"]}
-    log.info("what other questions would do to %d models", len(models))
+    log.info("what other questions would do to %s", counted(len(models), "model"))
     contenders = {row.label for row in table.best}
     items: dict[str, Items] = {}
     filled = []
@@ -216,7 +217,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
 
     by_label = {model.label: model for model in models}
     if len(table.best) > 2:  # The base and two arms.
-        log.info("testing differences between %d arms", len(table.best) - 1)
+        log.info("testing differences between %s", counted(len(table.best) - 1, "arm"))
     tests = []
     for score, first, second in test_names(table, weights, plan.against):
         common = common_seeds(table.of(first), table.of(second))

@@ -82,7 +82,7 @@ def page_of(study: Study) -> Page:
     plan, record, table = study.plan, study.record, study.table
     models = counted(len(table.standings) - 1, "model")
     if plan.world:
-        asked = f"{plan.world.scenes:,} scenes of the embedded world, {plan.world.split} questions"
+        asked = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
     else:
         asked = ", ".join(benchmark.title for benchmark in record.benchmarks)
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
@@ -216,7 +216,7 @@ def _doubts(tests: Sequence[PairedTest]) -> Iterator[str]:
     """Why tests may not be called a difference, each reason once."""
     for doubt in dict.fromkeys(test.difference.doubt for test in tests if test.difference.doubt):
         count = sum(test.difference.doubt == doubt for test in tests)
-        which = "all tests" if count == len(tests) else f"{count} of {len(tests)} tests"
+        which = "all tests" if count == len(tests) else f"{count} of {counted(len(tests), 'test')}"
         yield f"No difference is called one in {which}: {doubt}."
 
 

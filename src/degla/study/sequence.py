@@ -21,6 +21,7 @@ from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
 from degla.pages.plot import standing_alone
+from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
 from degla.study.conduct import check_end, open_log, run_chains
@@ -75,7 +76,13 @@ def conduct_sequences(
     """
     with lock(out) as held, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
-        log.info("%s: %d sequences of %d tasks, results in %s", where, len(jobs) - 1, len(plan.tasks), out)
+        log.info(
+            "%s: %s of %s, results in %s",
+            where,
+            counted(len(jobs) - 1, "sequence"),
+            counted(len(plan.tasks), "task"),
+            out,
+        )
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
         check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)

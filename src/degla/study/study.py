@@ -16,6 +16,7 @@ import yaml
 
 from degla.config.fields import path_fields
 from degla.files import write_text
+from degla.pages.words import counted
 from degla.statistics.seeds import Overall, Source, over_sources
 from degla.study.plan import Plan, WorldData
 from degla.study.record import StudyRecord
@@ -117,18 +118,18 @@ class Study:
             )
         if record.failures:
             told = "; ".join(f"{title} ({error})" for title, error in record.failures)
-            yield f"{len(record.failures)} runs failed and are missing here: {told}."
+            yield f"{counted(len(record.failures), 'run')} failed, missing here: {told}."
         yield from record.caveats
         fewest = min((len(row.seeds) for row in self.table.standings if row.arm != BASE), default=_FEW_SEEDS)
         if fewest < _FEW_SEEDS:
             yield (
-                f"{fewest} seed{'s' if fewest > 1 else ''} for at least one model: intervals over so few seeds are "
-                f"wide or leave seeds out. At least {_FEW_SEEDS} are wanted."
+                f"{counted(fewest, 'seed')} for at least one model: intervals over so few seeds are wide or leave "
+                f"seeds out. At least {_FEW_SEEDS} are wanted."
             )
         least = min((record.counts[part] for part in record.compositional), default=_FEW_ITEMS)
         if least < _FEW_ITEMS:
             yield (
-                f"the smallest compositional part has {least} questions; its standard error is up to "
+                f"the smallest compositional part has {counted(least, 'question')}; its standard error is up to "
                 f"{50 / least**0.5:.1f} points."
             )
         if self.choice:

@@ -23,6 +23,7 @@ from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.trained_along import TextDecoder, WordPredictor
+from degla.pages.words import counted
 from degla.training.attack import Attack
 from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
@@ -58,8 +59,8 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
     if accelerator.num_processes != Processes.current().count:
         raise DeglaError(
-            f"{Processes.current().count} processes were started, but accelerate works with "
-            f"{accelerator.num_processes}; start them with torchrun or accelerate launch."
+            f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate works "
+            f"with {accelerator.num_processes}; start them with torchrun or accelerate launch."
         )
     missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
     if missing:

@@ -28,6 +28,7 @@ from degla.evaluation.pictures import content_digest, decode_picture, read_pictu
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows
 from degla.files import whole_file
+from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 
@@ -84,7 +85,8 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
             encoder, root=folder, cache=cache, identity=image_identity_of(encoder), processes=group,
             progress=TaskProgress(group.first),
         ).embed(images, [])  # fmt: skip
-    _log.info("%d pictures are embedded once, whole and by the model's own transform: no random crops.", len(images))
+    _log.info("%s embedded once, whole and by the model's own transform: no random crops.",
+              counted(len(images), "picture is", "pictures are"))  # fmt: skip
     row_of = {image.path: row for image, row in embedded.image_row.items()}
     return PictureRows(row_of, group.from_first(lambda: embedded.images))
 
@@ -111,8 +113,8 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
         return file
 
     file = group.from_first(made)
-    _log.info("%d pictures and their patches are embedded once, whole and by the model's own transform: no random "
-              "crops.", len(pictures))  # fmt: skip
+    _log.info("%s and their patches are embedded once, whole and by the model's own transform: no random crops.",
+              counted(len(pictures), "picture"))  # fmt: skip
     return PatchRows({path: row for row, path in enumerate(pictures)}, file)
 
 
@@ -180,8 +182,8 @@ def find_neighbours(
     row_of = [embedded.image_row[image] for image in images]
     if len(embedded.images) <= count:
         raise InputError(
-            f"{count} neighbours a caption are wanted, but the captions are about {len(embedded.images)} different "
-            "images. Ask for fewer (--count), or give captions of more images."
+            f"{counted(count, 'neighbour')} a caption are wanted, but the captions are about {len(embedded.images)} "
+            "different images. Ask for fewer (--count), or give captions of more images."
         )
     owners: dict[int, list[str]] = {}
     for row, caption in zip(row_of, captions, strict=True):

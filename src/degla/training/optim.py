@@ -20,6 +20,7 @@ from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
 from degla.model.towers import TOWERS, Tower, has_statistics, resblocks, tower_depth, tower_module, tower_of
 from degla.model.trained_along import PredictorConfig
+from degla.pages.words import counted
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
@@ -131,8 +132,8 @@ def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
         )
     if abs(count) > depth.count:
         raise InputError(
-            f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {depth.count} such blocks. Give a number "
-            f"from {-depth.count} to {depth.count}."
+            f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {counted(depth.count, 'such block')}. Give "
+            f"a number from {-depth.count} to {depth.count}."
         )
     first = count if count > 0 else depth.count + count
     return {name for name, number in depth.of.items() if number < first}

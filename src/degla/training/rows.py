@@ -26,6 +26,7 @@ from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.inputs import images_of_columns, inputs_of
 from degla.losses.core import Processes
+from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, read_jsonl
 from degla.remote import address_of
@@ -36,7 +37,7 @@ _log = logging.getLogger("degla.train")
 _COLUMNS: Final = "columns.arrow"
 
 
-def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> PairTable:
+def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), told: bool = True) -> PairTable:
     """Captions joined with their accepted negatives, checked and reported.
 
     The first call for these files and settings makes the table, with a bar; later ones, in any process, map it.
@@ -44,21 +45,25 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> PairT
     Args:
         data: files and columns.
         reads: optional parts that some loss reads; their columns must be there.
+        told: write to the log what came of the join.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
     """
-    return _joined(data, reads)[0]
+    return _joined(data, reads, told=told)[0]
 
 
-def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> tuple[PairTable, dict[str, Any]]:
+def _joined(
+    data: DataConfig, reads: frozenset[str], *, anew: bool = False, told: bool = True
+) -> tuple[PairTable, dict[str, Any]]:
     """The rows, and the key of what was made from these files."""
     file, wanted = data.captions, data.negatives_per_caption
     assert file is not None
     if wanted and data.negatives is None and not data.distractor_negative:
         raise InputError(
-            f"this recipe draws {wanted} negatives a caption and there are none: give {data.flag('negatives')} FILE "
-            f"(made by `degla negatives {data.captions} --out FILE`), or {data.flag('negatives_per_caption')} 0."
+            f"this recipe draws {counted(wanted, 'negative')} a caption and there are none: give "
+            f"{data.flag('negatives')} FILE (made by `degla negatives {data.captions} --out FILE`), or "
+            f"{data.flag('negatives_per_caption')} 0."
         )
     positives = data.positives_file
     if positives is not None and "positive" not in reads:
@@ -111,7 +116,7 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
     report.require(wanted)
-    if Processes.current().rank:
+    if not told or Processes.current().rank:
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process tells it for all.
     report.tell()
     if not data.rules:
@@ -124,9 +129,10 @@ def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
     told = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
     if told:
         _log.warning(
-            "%s: %d of %d negatives are of %s, which are longer than their captions: a model can learn to refuse them "
+            "%s: %d of %s of %s, which are longer than their captions: a model can learn to refuse them "
             "without looking. %s with other rules leaves them out.",
-            flag, sum(report.per_rule[rule] for rule in told), report.negatives, ", ".join(told), remedy,
+            flag, sum(report.per_rule[rule] for rule in told),
+            counted(report.negatives, "negative is", "negatives are"), ", ".join(told), remedy,
         )  # fmt: skip
 
 

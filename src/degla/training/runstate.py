@@ -25,6 +25,7 @@ from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
+from degla.pages.words import counted
 from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
 from degla.training.step import Trainer
@@ -178,9 +179,9 @@ class RunState:
                 sharding.share_optimizer_state(optimizer)
         if state.steps != self.trainer.steps:
             raise InputError(
-                f"{folder}: the run had {state.steps} steps and would now have {self.trainer.steps}; "
-                "the data files have changed since. Put the old ones back, or start a new run from this checkpoint "
-                f"with --model {folder}."
+                f"{folder}: the run had {counted(state.steps, 'step')} and would now have {self.trainer.steps}; the "
+                "data files have changed since. Put the old ones back, or start a new run from this checkpoint with "
+                f"--model {folder}."
             )
         self._check_data(folder, state.data)
         if state.start != self._start or state.base != self._base:

@@ -17,6 +17,7 @@ from degla.evaluation.questions import BenchmarkQuestions
 from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
+from degla.pages.words import counted
 from degla.shelf import did_you_mean
 from degla.training.metrics import lines_up_to
 
@@ -198,7 +199,7 @@ class Validation:
             self._without_better += 1
             if self.stop.patience is not None and self._without_better >= self.stop.patience:
                 self.ended = (
-                    f"the last {self._without_better} evaluations gave no better {self.config.score} "
+                    f"the last {counted(self._without_better, 'evaluation')} gave no better {self.config.score} "
                     f"(--stop.patience {self.stop.patience})"
                 )
         if over and trade is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from degla.errors import InputError
 from degla.evaluation.processes import first_process
 from degla.files import require_writable, write_text
+from degla.pages.words import counted
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import require_least
 from degla.verbs._terminal import show, tell
@@ -143,7 +144,9 @@ def check_questions(given: argparse.Namespace) -> None:
 def check_models(given: argparse.Namespace) -> None:
     """Refuse labels that are not one a model, and results that do not end in .json or could not be written."""
     if given.label and len(given.label) != len(given.models):
-        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+        raise InputError(
+            f"{counted(len(given.label), 'label')} for {counted(len(given.models), 'model')}; give one a model."
+        )
     if given.out is not None and given.out.suffix != ".json":
         raise InputError(f"--out {given.out}: the name of a result must end in .json.")
     if given.out is not None and first_process():  # The others write nothing, and may have no such folder.
@@ -200,4 +203,4 @@ def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
     with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as cache:
         yield cache
     if cache.read or cache.written:
-        log.info("%s: %d embeddings read, %d written.", cache.folder, cache.read, cache.written)
+        log.info("%s: %s read, %d written.", cache.folder, counted(cache.read, "embedding"), cache.written)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.files import spare_inputs
+from degla.pages.words import counted
 from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
 from degla.verbs._terminal import tell
 
@@ -42,5 +43,5 @@ def run(given: argparse.Namespace) -> int:
     found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
     write_jsonl(given.out, found)
     count = sum(1 for caption in found if caption.distractor_image)
-    tell(f"{count} of {len(found)} captions with a second image: {given.out}")
+    tell(f"{count} of {counted(len(found), 'caption')} with a second image: {given.out}")
     return 0

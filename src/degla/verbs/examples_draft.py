@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import DeglaError
+from degla.pages.words import counted
 from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source
 from degla.verbs._terminal import show, status_of_signal
 
@@ -43,5 +44,5 @@ def run(given: argparse.Namespace) -> int:
         raise DeglaError(
             "no draft came of it, for the reasons above. Mend them, then run the same command again to resume."
         )
-    sys.stdout.write(f"{drafts} drafts in {given.out}; select with degla examples review.\n")
+    sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}; select with degla examples review.\n")
     return status_of_signal(summary.stopped)

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from degla.pages.words import counted
 from degla.shelf import RULES
 from degla.verbs._terminal import show
 
@@ -35,7 +36,9 @@ def run(given: argparse.Namespace) -> int:
         return 0
     if given.rules:
         for rule, found in listed.items():
-            table = Table("caption", "negative", title=f"{rule}: {len(found)} examples", title_justify="left")
+            table = Table(
+                "caption", "negative", title=f"{rule}: {counted(len(found), 'example')}", title_justify="left"
+            )
             for one in found:
                 table.add_row(one.caption, one.negative)
             show(table)

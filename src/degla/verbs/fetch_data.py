@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import DeglaError, InputError
+from degla.pages.words import counted
 from degla.shelf import BENCHMARKS
 from degla.verbs._terminal import show, tell
 
@@ -63,7 +64,9 @@ def run(given: argparse.Namespace) -> int:
     failed = [row.name for row in found if row.state == "failed"]
     left = [row.name for row in found if row.state in ("missing", "ask")]
     if failed:
-        raise DeglaError(f"{len(failed)} of {len(found)} sources failed: {', '.join(failed)}; the reasons stand above.")
+        raise DeglaError(
+            f"{len(failed)} of {counted(len(found), 'source')} failed: {', '.join(failed)}; the reasons stand above."
+        )
     if left and not given.dry_run:
         raise DeglaError(f"not there yet: {', '.join(left)}. What a person must ask for stands above.")
     return 0
@@ -101,5 +104,5 @@ def _tell_benchmarks(known: Sources, names: list[str], root: Path) -> None:
 
     members = {member for name in names for member in (name, *known.sets[name])}
     for row in take_inventory(root, names=[name for name in BENCHMARKS.names() if name in members]):
-        counts = f"{row.items:,} items, {row.images - row.missing_images:,} of {row.images:,} images"
+        counts = f"{counted(row.items, 'item')}, {row.images - row.missing_images:,} of {counted(row.images, 'image')}"
         sys.stdout.write(f"{row.title}: {row.state}; {counts}. {' '.join(row.notes)}\n")

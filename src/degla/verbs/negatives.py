@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._arguments import describe_captions, describe_columns, describe_model, given_captions, model_source
 from degla.verbs._terminal import answer, show, status_of_signal
@@ -83,7 +84,7 @@ def run(given: argparse.Namespace) -> int:
         named = {reason: ", ".join(ids) for reason, ids in summary.skipped_ids.items()}
         reasons = "; ".join(f"{reason} {count}: {named[reason]}" for reason, count in summary.skipped.items())
         raise InputError(
-            f"{given.captions}: nothing can be made of any of its {summary.captions} captions ({reasons}). "
+            f"{given.captions}: nothing can be made of any of its {counted(summary.captions, 'caption')} ({reasons}). "
             "Captions must be English, of 1 to 80 words; --text-column names their field."
         )
     return status_of_signal(summary.stopped)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import spare_inputs, write_json
+from degla.pages.words import counted
 from degla.verbs._arguments import (
     describe_columns,
     describe_likelihood,
@@ -60,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         print_json(counts.plain())
         return 0
-    tell(f"written: {given.out}: {counts.rows} rows, {counts.accepted} still accepted")
+    tell(f"written: {given.out}: {counted(counts.rows, 'row')}, {counts.accepted} still accepted")
     for (rule, reason), number in sorted(counts.refused.items()):
         tell(f"  refused: {rule} {reason} {number}")
     for name, number in sorted(counts.undecided.items()):

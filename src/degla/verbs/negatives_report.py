@@ -8,6 +8,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
+from degla.pages.words import counted
 from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
@@ -102,7 +103,7 @@ def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
     """What each file is called; file names without their ending where nothing is given."""
     names = labels or [path.stem for path in files]
     if len(names) != len(files):
-        raise InputError(f"--label gives {len(names)} names for {len(files)} files.")
+        raise InputError(f"--label gives {counted(len(names), 'name')} for {counted(len(files), 'file')}.")
     if len(set(names)) != len(names):
         raise InputError(f"two files are called {max(names, key=names.count)!r}. Name them with --label.")
     return dict(zip(names, files, strict=True))

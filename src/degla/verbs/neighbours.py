@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from degla.files import spare_inputs
+from degla.pages.words import counted
 from degla.verbs._arguments import (
     describe_captions,
     describe_columns,
@@ -43,6 +44,6 @@ def run(given: argparse.Namespace) -> int:
         captions, folder=given.images, encoder=load_encoder(given.model), count=given.count, seed=given.seed
     )
     count = write_jsonl(given.out, found)
-    tell(f"{count} captions with {given.count} neighbours each: {given.out}")
+    tell(f"{counted(count, 'caption')} with {counted(given.count, 'neighbour')} each: {given.out}")
     tell(f"Train with: --data.neighbours {shlex.quote(str(given.out))} --data.neighbours-per-pair 1")
     return 0

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
 from degla.verbs._terminal import print_json
 
@@ -47,7 +48,8 @@ def run(given: argparse.Namespace) -> int:
     if found.negatives:
         flags += ["--data.negatives", str(given.out / NEGATIVES_NAME)]
     sys.stdout.write(
-        f"{found.images} pictures, {found.captions} captions, {found.negatives} negatives in {found.shards} shards, "
+        f"{counted(found.images, 'picture')}, {counted(found.captions, 'caption')}, "
+        f"{counted(found.negatives, 'negative')} in {counted(found.shards, 'shard')}, "
         f"{found.bytes / 2**20:.1f} MiB.\n"
         f"Train with: {shlex.join(flags)}\n"
     )

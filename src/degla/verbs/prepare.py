@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
+from degla.pages.words import counted
 from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
 from degla.verbs._terminal import tell
 
@@ -78,8 +79,8 @@ def _presence(given: argparse.Namespace) -> str:
         write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
         write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
     return (
-        f"{named} of {len(captions)} captions name something absent, {len(asked)} of {len(contents)} images have a "
-        "question"
+        f"{named} of {counted(len(captions), 'caption names', 'captions name')} something absent, {len(asked)} of "
+        f"{counted(len(contents), 'image has', 'images have')} a question"
     )
 
 
@@ -89,15 +90,15 @@ def _units(given: argparse.Namespace) -> str:
 
     units, foils = 0, 0
 
-    def counted() -> Iterator[CaptionRecord]:
+    def told() -> Iterator[CaptionRecord]:
         nonlocal units, foils
         for caption in with_units(given_captions(given, optional=OPTIONAL_FIELDS), seed=given.seed):
             units += len(caption.units)
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
 
-    count = write_jsonl(given.out, counted())
-    return f"{count} captions with {units} units and {foils} foils"
+    count = write_jsonl(given.out, told())
+    return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}"
 
 
 def _contexts(given: argparse.Namespace) -> str:
@@ -110,7 +111,7 @@ def _contexts(given: argparse.Namespace) -> str:
     if not longer:
         raise InputError(f"{given.captions}: no caption names a thing and something besides; give other captions.")
     write_jsonl(given.out, made)
-    return f"{longer} of {len(captions)} captions have a longer one"
+    return f"{longer} of {counted(len(captions), 'caption has', 'captions have')} a longer one"
 
 
 def _composites(given: argparse.Namespace) -> str:
@@ -135,4 +136,4 @@ def _composites(given: argparse.Namespace) -> str:
         write_jsonl(folder / "captions.jsonl", rows)
         write_jsonl(folder / "negatives.jsonl", negatives)
     images = len({caption.image_id for caption in captions})
-    return f"{len(rows)} composites of {images} images, {len(negatives)} with a negative"
+    return f"{counted(len(rows), 'composite')} of {counted(images, 'image')}, {len(negatives)} with a negative"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from degla.pages.words import counted
 from degla.verbs._training import configure, describe_flags
 
 _USAGE = (
@@ -33,5 +34,5 @@ def run_words(words: list[str]) -> int:
     for stream in config.streams:
         stream.check()
         source = read_pairs(stream, seed=config.train.seed, processes=Processes(), anew=True)
-        sys.stdout.write(f"{len(source.rows)} pairs: {source.rows.source!s}\n")
+        sys.stdout.write(f"{counted(len(source.rows), 'pair')}: {source.rows.source!s}\n")
     return 0

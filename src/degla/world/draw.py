@@ -16,6 +16,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.files import write_json
+from degla.pages.words import counted
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
 from degla.world.captions import full_caption, loose_caption
@@ -255,7 +256,7 @@ def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: i
             yield WorldPair(render(scene), full_caption(scene, rng), scene.content)
         elif number - newest > _FRUITLESS:
             raise InputError(
-                f"retrieval_images is {count}, but the {split} split has about {len(seen)} different scenes."
+                f"retrieval_images is {count}, but the {split} split has about {counted(len(seen), 'different scene')}."
             )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from degla.data.sources import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import open_file
 from degla.records import NegativeRecord
 from degla.shelf import did_you_mean
@@ -56,7 +57,9 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
         texts = list_in_cell(row[_TEXTS], column=_TEXTS, where=where)
         rules = list_in_cell(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
         if len(rules) != len(texts):
-            raise InputError(f"{where}: {len(texts)} texts in {_TEXTS!r} but {len(rules)} names in {_RULES!r}.")
+            raise InputError(
+                f"{where}: {counted(len(texts), 'text')} in {_TEXTS!r} but {len(rules)} names in {_RULES!r}."
+            )
         for draw, (text, rule) in enumerate(zip(texts, rules, strict=True)):
             yield published_negative(text, caption_id=row.get("id") or str(number), rule=rule or "published", draw=draw)
 
@@ -109,8 +112,8 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
                 where = f"{path} line {reader.line_num}"
                 if len(cells) != len(header):
                     raise InputError(
-                        f"{where}: {len(cells)} cells where the header has {len(header)}. "
-                        f"Put text that holds a {kind} into double quotes."
+                        f"{where}: {counted(len(cells), 'cell')} where the header has {len(header)}. Put text that "
+                        f"holds a {kind} into double quotes."
                     )
                 yield where, dict(zip(header, cells, strict=True))
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from degla.data.places import files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import PARQUET_ENDINGS, in_one_line
 
 ENDINGS = ()
@@ -63,7 +64,7 @@ def read_image_bytes(reference: str) -> bytes:
     column, _, row = place.rpartition("/")
     dataset = _open(folder)
     if not re.fullmatch("[0-9]{1,18}", row) or column not in dataset.column_names or int(row) >= len(dataset):
-        raise InputError(f"{reference}: there is no such picture; {folder} has {len(dataset)} rows.")
+        raise InputError(f"{reference}: there is no such picture; {folder} has {counted(len(dataset), 'row')}.")
     table = dataset.select_columns([column]).with_format("arrow")[int(row)]
     try:
         value: bytes | None = table.column(column)[0]["bytes"].as_py()

@@ -26,6 +26,7 @@ from pydantic import Field
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, published_row, read_list, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, pair_question, parts_of
+from degla.pages.words import counted
 from degla.records import Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
@@ -73,8 +74,8 @@ def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
         read = published_row(_Image, fields, where=where)
         if not len(read.label) == len(read.hard) == len(whole.phrases):
             raise InputError(
-                f"{where}: {len(read.label)} labels and {len(read.hard)} marks of hard images for "
-                f"{len(whole.phrases)} phrases. Fetch it again."
+                f"{where}: {counted(len(read.label), 'label')} and {counted(len(read.hard), 'mark')} of hard images "
+                f"for {len(whole.phrases)} phrases. Fetch it again."
             )
         images.append(read)
     return whole.phrases, images

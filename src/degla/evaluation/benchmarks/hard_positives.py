@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.pages.words import counted
 from degla.records import ItemImage, Record
 
 _PARTS = {
@@ -57,8 +58,8 @@ def items(root: Path) -> Entries:
         original, other = (list(read_records(_Row, file, BENCHMARK)) for file in files)
         if len(original) != len(other):
             raise InputError(
-                f"{files[1]}: has {len(other)} rows, {files[0]} has {len(original)}; row by row they must be about the "
-                "same captions. Fetch both again."
+                f"{files[1]}: has {counted(len(other), 'row')}, {files[0]} has {len(original)}; row by row they must "
+                "be about the same captions. Fetch both again."
             )
         for number, ((_, first), (where, second)) in enumerate(zip(original, other, strict=True)):
             if (first.image, first.false_caption) != (second.image, second.false_caption):

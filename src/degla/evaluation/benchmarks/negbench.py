@@ -37,6 +37,7 @@ from degla.errors import InputError
 from degla.evaluation.annotations import Text, read_records, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
 from degla.evaluation.forms import choice_question
+from degla.pages.words import counted
 from degla.records import Record
 
 logger = logging.getLogger(__name__)
@@ -130,8 +131,8 @@ def _retrieval(name: str, file: Path) -> Retrieval:
         pairs += [(f"coco/val2017/{PurePosixPath(row.filepath).name}", text) for text in captions]
     if images == _IMAGES and len(pairs) != _CAPTIONS:
         raise InputError(
-            f"{file}: {len(pairs)} captions of {images} images, the published file has {_CAPTIONS}. "
-            f"Get it again from {BENCHMARK.source}."
+            f"{file}: {counted(len(pairs), 'caption')} of {counted(images, 'image')}, the published file has "
+            f"{_CAPTIONS}. Get it again from {BENCHMARK.source}."
         )
     return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False)
 

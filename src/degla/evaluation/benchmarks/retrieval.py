@@ -22,6 +22,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
+from degla.pages.words import counted
 from degla.records import CaptionRecord, read_jsonl
 
 _SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
@@ -41,9 +42,10 @@ def items(root: Path) -> Entries:
         captions = sum(len(texts) for _, texts in rows)
         if len(rows) == split.images and captions != split.captions:
             raise InputError(
-                f"{root / 'karpathy'}: {part} has {captions} captions of {len(rows)} test images, Karpathy's split has "
-                f"{split.captions}. Another selection of images or of captions gives other numbers: take the file from "
-                f"{BENCHMARK.source}, or put captions of your own in retrieval/NAME.jsonl."
+                f"{root / 'karpathy'}: {part} has {counted(captions, 'caption')} of "
+                f"{counted(len(rows), 'test image')}, Karpathy's split has {split.captions}. Another selection of "
+                f"images or of captions gives other numbers: take the file from {BENCHMARK.source}, or put captions "
+                "of your own in retrieval/NAME.jsonl."
             )
         pairs = [(image, text) for image, texts in rows for text in texts]
         # Every caption is a text of its own, also where two images have the same: it is true of its own image only.

@@ -22,6 +22,7 @@ from degla.evaluation.archives import MARK, find_tars, labelled_members
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, DataSet, data_set
 from degla.evaluation.data_sets.official import OFFICIAL
+from degla.pages.words import counted
 from degla.parse import read_json, read_text
 from degla.records import ItemImage, Record, validate
 from degla.shelf import did_you_mean
@@ -67,7 +68,7 @@ def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, 
         return tuple(read.classes[name] for name in folders), read.templates
     if len(read.classes) != len(folders):
         raise InputError(
-            f"{file}: field 'classes': {len(read.classes)} names for {len(folders)} subfolders. "
+            f"{file}: field 'classes': {len(read.classes)} names for {counted(len(folders), 'subfolder')}. "
             'Write them as {"folder": "name"}.'
         )
     return tuple(read.classes), read.templates
@@ -169,7 +170,7 @@ def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, .
         return ()
     names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     if expected is not None and len(names) != expected:
-        raise InputError(f"{file}: names {len(names)} classes, the data set has {expected}.")
+        raise InputError(f"{file}: names {counted(len(names), 'class', 'classes')}, the data set has {expected}.")
     return names
 
 
@@ -178,7 +179,8 @@ def _read_tars(tars: Sequence[Path], folder: Path, *, classes: int) -> Iterator[
         for name, label in labelled_members(tar):
             if label >= classes:
                 raise InputError(
-                    f"{tar}: {name!r} has label {label}, the largest of {classes} classes is {classes - 1}."
+                    f"{tar}: {name!r} has label {label}, the largest of {counted(classes, 'class', 'classes')} is "
+                    f"{classes - 1}."
                 )
             yield f"{tar.relative_to(folder).as_posix()}{MARK}{name}", label
 

@@ -22,6 +22,7 @@ from rich.text import Text
 from degla.errors import InputError
 from degla.negatives.balance.choose import CandidatePair
 from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs
+from degla.pages.words import counted
 
 Halves = tuple[Sequence[CandidatePair], Sequence[CandidatePair]]
 """Pairs of two halves of the images, which share none."""
@@ -216,7 +217,8 @@ def render(report: Balance) -> Group:
     table.add_row("together", covered, *_cells(report.before, report.after), "")
     before, after = report.negatives
     said = (
-        f"{report.captions:,} captions: negatives, one a caption and rule, {before:,} before and {after:,} after; "
+        f"{counted(report.captions, 'caption')}: negatives, one a caption and rule, {before:,} before and "
+        f"{after:,} after; "
         "captions %: with a candidate, and with one that stays. Classifiers learn on one half of the images and are "
         "asked about the other; chance is 50.\n"
     )

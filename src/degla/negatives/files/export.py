@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex, CaptionNegatives
+from degla.pages.words import counted
 from degla.records import NegativeRecord
 
 POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -55,7 +56,10 @@ class ExportSummary:
     def sentences(self) -> list[str]:
         """For a terminal."""
         left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
-        lines = [f"{self.captions:,} captions with {self.negatives:,} negatives; left out: {left_out or 'nothing'}."]
+        lines = [
+            f"{counted(self.captions, 'caption')} with {counted(self.negatives, 'negative')}; left out: "
+            f"{left_out or 'nothing'}."
+        ]
         return [*lines, *self.notes]
 
 
@@ -103,13 +107,14 @@ def export_degla_json(
         stream.write("\n]\n")
     if blanks:
         summary.notes.append(
-            f"{blanks:,} captions have an empty text among the first {READ}: the released DeGLA loader trains on it as "
-            "if it were a negative. --missing fill or drop makes a file without."
+            f"{counted(blanks, 'caption has', 'captions have')} an empty text among the first {READ}: the released "
+            "DeGLA loader trains on it as if it were a negative. --missing fill or drop makes a file without."
         )
     if other_names:
         summary.notes.append(
-            f"{other_names:,} captions have an image that is not called like {_IMAGE_NAME.format(9)}: the file names "
-            "no image, and the released DeGLA loader looks for that name. Here, --data.image-pattern gives another."
+            f"{counted(other_names, 'caption has', 'captions have')} an image that is not called like "
+            f"{_IMAGE_NAME.format(9)}: the file names no image, and the released DeGLA loader looks for that name. "
+            "Here, --data.image-pattern gives another."
         )
     return summary
 

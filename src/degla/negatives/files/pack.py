@@ -21,6 +21,7 @@ from degla.files import whole_file, whole_lines
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.run.output import journal_path, manifest_path, read_line
 from degla.negatives.run.summary import Outcomes
+from degla.pages.words import counted
 from degla.parse import PARQUET_ENDINGS, open_file, open_parquet, parse_json, read_json_object
 from degla.records import NegativeRecord
 from degla.version import __version__
@@ -62,11 +63,15 @@ class PackSummary:
 
     def sentence(self) -> str:
         """For a terminal."""
-        text = f"{self.rows:,} rows, {self.size:,} bytes, {self.seconds:.1f} s"
+        text = f"{counted(self.rows, 'row')}, {counted(self.size, 'byte')}, {self.seconds:.1f} s"
         if self.left_out:
-            text += f"; {self.left_out.total():,} refused rows are not in it (--all keeps them)"
+            text += (
+                f"; {counted(self.left_out.total(), 'refused row is', 'refused rows are')} not in it (--all keeps them)"
+            )
         if self.strangers:
-            text += f"; {self.strangers:,} rows of captions that are not in the captions file are not in it"
+            text += (
+                f"; {counted(self.strangers, 'row is', 'rows are')} of no caption of the captions file, and not in it"
+            )
         return text + "."
 
 
@@ -115,8 +120,8 @@ def pack(
                 summary.rows += len(group)
         if not summary.rows:
             raise InputError(
-                f"{source}: nothing to pack: {summary.left_out.total():,} rows were refused by the checks (--all "
-                f"packs them), {summary.strangers:,} belong to no caption of the captions file."
+                f"{source}: nothing to pack: {counted(summary.left_out.total(), 'row was', 'rows were')} refused by "
+                f"the checks (--all packs them), {summary.strangers:,} belong to no caption of the captions file."
             )
         summary.size = stream.tell()
     summary.seconds = time.monotonic() - started

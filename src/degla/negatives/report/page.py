@@ -65,8 +65,8 @@ def render_page(files: Sequence[Examination]) -> str:
     )
     labels = ", ".join(file.label for file in files)
     lead = (
-        f"{labels}: {files[0].counts.captions:,} captions, "
-        f"{counted(len(rules), 'rule')}. Shares in percent, brackets and bars are 95 % intervals."
+        f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(rules), 'rule')}. Shares in percent, "
+        "brackets and bars are 95 % intervals."
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Page(
@@ -81,12 +81,12 @@ def notes(files: Sequence[Examination]) -> list[str]:
         counts = file.counts
         if counts.strangers:
             found.append(
-                f"{file.label}: {counts.strangers:,} of {counts.rows:,} rows belong to no caption of the captions file "
-                f"(for example {counts.stranger_ids[0]!r}) and are counted nowhere."
+                f"{file.label}: {counts.strangers:,} of {counted(counts.rows, 'row')} cannot be counted: of no "
+                f"caption of the captions file, for example {counts.stranger_ids[0]!r}."
             )
         stated = (file.manifest or {}).get("captions")
         if isinstance(stated, int) and stated != counts.captions:
-            found.append(f"{file.label}: made from {stated:,} captions, counted against {counts.captions:,}.")
+            found.append(f"{file.label}: made from {counted(stated, 'caption')}, counted against {counts.captions:,}.")
         if file.manifest is None:
             found.append(f"{file.label}: no manifest lies beside it, so nothing is known of how it was made.")
         told = [name for name, blind in file.blind.items() if blind.accuracy.low > _EXTREME]

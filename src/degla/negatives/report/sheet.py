@@ -29,6 +29,7 @@ from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.negatives.report.terminal import with_interval
+from degla.pages.words import counted
 from degla.parse import read_text
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
@@ -155,7 +156,9 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                 continue
             if more:
                 cells = len(header) + len(more)
-                raise InputError(f"{path} line {reader.line_num}: {cells} cells, the header has {len(header)}.")
+                raise InputError(
+                    f"{path} line {reader.line_num}: {counted(cells, 'cell')}, the header has {len(header)}."
+                )
             yield reader.line_num, row
     except csv.Error as error:
         raise InputError(

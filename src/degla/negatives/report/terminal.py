@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from degla.negatives.report.counts import RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
+from degla.pages.words import counted
 from degla.statistics.proportions import Proportion, wilson
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def render_tables(files: Sequence[Examination]) -> Group:
         if file.counts.strangers:
             parts.append(
                 Text(
-                    f"{file.label}: {file.counts.strangers:,} rows belong to no caption of the captions file "
-                    f"({', '.join(file.counts.stranger_ids)}, ...) and are counted nowhere."
+                    f"{file.label}: {counted(file.counts.strangers, 'row')} cannot be counted: of no caption of "
+                    f"the captions file ({', '.join(file.counts.stranger_ids)}, ...)."
                 )
             )
     return Group(*parts)

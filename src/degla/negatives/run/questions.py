@@ -19,6 +19,7 @@ from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form
 from degla.negatives.rule import Example, load_rule
 from degla.negatives.run.stream import hash_text
+from degla.pages.words import counted
 
 FormChoice = Literal["write", "choose", "both"]
 """Whether a model may write freely, only choose among what the grammar finds (and propose words for it), or both."""
@@ -106,7 +107,9 @@ def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) 
     loaded = {rule: load_examples(rule, folder=folder) for rule in rules}
     for rule, examples in loaded.items():
         if len(examples) < count:
-            raise InputError(f"rule {rule} has {len(examples)} examples, fewer than the {count} of a request.")
+            raise InputError(
+                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} of a request."
+            )
     return loaded
 
 

@@ -21,6 +21,7 @@ from degla.errors import InputError
 from degla.negatives.checks import Content
 from degla.negatives.grammar import words
 from degla.negatives.grammar.words import UsageCounter
+from degla.pages.words import counted
 from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
@@ -158,7 +159,10 @@ class CaptionStream:
             )
             start += len(listed)
         if start < len(self):
-            raise InputError(f"{len(self)} captions were there at first and {start} later: they changed meanwhile.")
+            raise InputError(
+                f"{counted(len(self), 'caption was', 'captions were')} there at first and {start} later: they changed "
+                "meanwhile."
+            )
 
     def _read(self) -> Iterator[CaptionRecord]:
         return iter(self._captions() if callable(self._captions) else self._captions)

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from degla.negatives.llm import Form, Reply
+from degla.pages.words import counted
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
 
@@ -199,19 +200,19 @@ class Summary:
             share = self.covered[rule] / self.captions if self.captions else 0.0
             table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", listed or "-")
         lines = [
-            f"{self.captions:,} captions, {self.share_covered:.1%} with at least one {one}, "
-            f"{self.mean:.2f} {one}s a caption, {self.seconds:.1f} s"
+            f"{counted(self.captions, 'caption')}, {self.share_covered:.1%} with at least one {one}, {self.mean:.2f} "
+            f"{one}s a caption, {self.seconds:.1f} s"
         ]
         if self.skipped:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
             lines.append(f"skipped captions: {listed}")
             lines += [f"  {reason}: {', '.join(ids)}" for reason, ids in sorted(self.skipped_ids.items())]
         if replies := self.replies.by_outcome():
-            counted = [
+            counts = [
                 *sorted(replies.items()),
                 ("mended", self.replies.repaired),
                 *sorted(self.replies.counts.items()),
             ]
-            listed = ", ".join(f"{name} {count:,}" for name, count in counted if count)
-            lines.append(f"language model: {self.replies.attempts:,} requests; replies: {listed}")
+            listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+            lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
         return Group(table, *lines)

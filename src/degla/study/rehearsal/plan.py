@@ -20,6 +20,7 @@ from degla.data import images
 from degla.data.sources import DEFAULT_COLUMNS, Columns, read_captions
 from degla.errors import InputError
 from degla.files import write_json
+from degla.pages.words import counted
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.study.grid import Run, expand
 from degla.study.plan import Plan
@@ -82,7 +83,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     arms = []
     for arm in plan.arms:
         fields = {**plan.set, **arm.fields}
-        pairs = {name: fields[name] for name in (*_PAIRS_AT, *_READ_AS) if name in fields}
+        pairs = {name: value for name, value in fields.items() if name in (*_PAIRS_AT, *_READ_AS)}
         first = {name: value[0] if isinstance(value, list) and value else value for name, value in pairs.items()}
         own = lay(change(TrainConfig(), first, where=f"{where}: arm {arm.name!r}").data)
         arms.append(arm.model_copy(update={"fields": _limited(fields, own)}))
@@ -174,12 +175,14 @@ def lay_pairs(
         rows = _with_pictures(own, pictures)
         if rows:
             write_jsonl(folder / "captions.jsonl", rows)
-            return LaidPairs(folder / "captions.jsonl", pictures, f"{len(rows)} pairs of {captions}", own=True)
+            return LaidPairs(
+                folder / "captions.jsonl", pictures, f"{counted(len(rows), 'pair')} of {captions}", own=True
+            )
     for file in sorted((at_hand / "coco" / "annotations").glob("captions_*.json")):
         place = at_hand / "coco" / file.stem.removeprefix("captions_")
         rows = _with_pictures(read_captions(file), place) if place.is_dir() else []
         if rows:
-            return LaidPairs(_write_coco(folder, rows), place, f"{len(rows)} pairs of {file}")
+            return LaidPairs(_write_coco(folder, rows), place, f"{counted(len(rows), 'pair')} of {file}")
     names = [f"9{number:011d}" for number in range(_PAIRS // _CAPTIONS)]
     for name in names:
         put_bytes(folder / "train2014" / f"COCO_train2014_{name}.jpg", draw_picture(f"pairs {name}"))

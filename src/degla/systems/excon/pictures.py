@@ -21,6 +21,7 @@ from torch import Tensor
 from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
 from degla.evaluation.archives import read_batch
+from degla.pages.words import counted
 from degla.parse import read_bytes, read_text
 from degla.systems.arrays import reading
 from degla.systems.excon.settings import FASHION, ExconSettings
@@ -115,7 +116,10 @@ def _fashion(folder: Path, part: str) -> _Pool:
     """IDX files: a magic number, the sizes, then bytes; brought to 32 by 32 with black around."""
     pixels, label = (_idx(folder / f"{part}-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
     if len(pixels) != len(label):
-        raise InputError(f"{folder}: {len(pixels)} pictures and {len(label)} labels in {part}; fetch the files again.")
+        raise InputError(
+            f"{folder}: {counted(len(pixels), 'picture')} and {counted(len(label), 'label')} in {part}; fetch the "
+            "files again."
+        )
 
     def read(places: Sequence[int]) -> NDArray[np.uint8]:
         grey = np.pad(pixels[list(places)], ((0, 0), (2, 2), (2, 2)))

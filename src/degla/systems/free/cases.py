@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import torch
 
 from degla.pages.page import Figure
+from degla.pages.words import counted
 from degla.systems.free.data import ZeroShotData, embed_shapes, made_features, read_features
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
@@ -44,7 +45,8 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
     return panel_figure(
         panels,
         [classes.tolist().index(each) for each in label.tolist()],
-        f"{data.name}: {len(classes)} classes never trained on, a colour each. Dots are real, crosses are made.",
+        f"{data.name}: {counted(len(classes), 'class', 'classes')} never trained on, a colour each. Dots are real, "
+        "crosses are made.",
         title="Real and made features, first two principal components of the real ones",
         name=f"features {data.name}",
         columns=2,

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 _RESNET: Final = "res101.mat"
@@ -59,9 +60,14 @@ class ZeroShotData:
     def __post_init__(self) -> None:
         for what, rows in (("features", self.features), ("semantics", self.semantics)):
             if rows.ndim != 2:
-                raise InputError(f"{self.name}: {what} must be a table of numbers, and have {rows.ndim} axes.")
+                raise InputError(
+                    f"{self.name}: {what} must be a table of numbers, and have {counted(rows.ndim, 'axis', 'axes')}."
+                )
         if self.label.shape != (len(self.features),):
-            raise InputError(f"{self.name}: {len(self.label)} labels for {len(self.features)} rows; one a row, please.")
+            raise InputError(
+                f"{self.name}: {counted(len(self.label), 'label')} for {counted(len(self.features), 'row')}; one a "
+                "row, please."
+            )
         for part in ("train", "test_seen", "test_unseen", "validation"):
             rows = getattr(self, part)
             wrong = rows[(rows < 0) | (rows >= len(self.features))]

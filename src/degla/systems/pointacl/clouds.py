@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import decode, read_bytes, read_text
 from degla.systems.arrays import reading
 from degla.systems.pointacl.settings import PointaclSettings, check_settings
@@ -158,8 +159,8 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         held = order[max(counts[:2]) :][: counts[2]] if chooses else []
         if chooses and not held:
             raise InputError(
-                f"{data}: --clouds or --labelled takes all of its {len(order)} training clouds; lower both for --part "
-                "validation."
+                f"{data}: --clouds or --labelled takes all of its {counted(len(order), 'training cloud')}; lower both "
+                "for --part validation."
             )
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
         last = (train, held) if chooses else (test, tested)
@@ -187,7 +188,8 @@ def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random
             raise InputError(f"{pool.names[place]}: point {row} is not three finite numbers; mend or remove the file.")
         if len(points) < count:
             raise InputError(
-                f"{pool.names[place]}: has {len(points)} points, --points asks for {count}; lower it, or leave it out."
+                f"{pool.names[place]}: has {counted(len(points), 'point')}, --points asks for {count}; lower it, or "
+                "leave it out."
             )
         clouds.append(points[chance.permutation(len(points))[:count], :3])
     stacked = np.stack(clouds) if clouds else np.zeros((0, count, 3))
@@ -278,7 +280,7 @@ def _scanobject(file: Path) -> _CloudPool:
     with reading(file, "is no file of ScanObjectNN", OSError, KeyError, ValueError), h5py.File(file) as stored:
         points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
     if len(points) != len(label):
-        raise InputError(f"{file}: {len(points)} clouds and {len(label)} labels; fetch it again.")
+        raise InputError(f"{file}: {counted(len(points), 'cloud')} and {counted(len(label), 'label')}; fetch it again.")
     return _CloudPool([f"{file} cloud {place}" for place in range(len(label))], label.tolist(),
                       lambda place, chance: points[place])  # fmt: skip
 
