@@ -129,6 +129,38 @@ def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: C
     assert message in printed and printed.startswith("degla: ") and "Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("app --no-cache", "no-cache"),
+        ("app --cache x", "cache"),
+        ("examples draft --rule swap_nouns --captions c --out o --examples 3", "examples"),
+        ("examples review d --out o --images i", "images"),
+        ("examples review d --out o --port 0", "port"),
+        ("examples review d --out o --count 60", "count"),
+        ("examples review d --out o --refused", "refused"),
+        ("examples review d --out o --text-column t", "text-column"),
+        ("fetch-data --root r", "root"),
+        ("fetch-data --json", "json"),
+        ("fetch-data sugarcrepe --root r --dry-run --no-archives", "no-archives"),
+        ("fetch-data sugarcrepe --root r --no-archives --keep-archives", "keep-archives"),
+        ("negatives c --out o --threads 2", "threads"),
+        ("negatives c --out o --llm embedded --retries 2", "retries"),
+        ("negatives judge n --captions c --out o --plausibility --seed 1", "seed"),
+        ("negatives pack n --out o --id-column k", "id-column"),
+        ("negatives report n --captions c --out o.html --per-rule 3", "per-rule"),
+        ("negatives report n --captions c --samples 3", "samples"),
+        ("negatives report n --captions c --sheet s --blind-pairs 0", "blind-pairs"),
+        ("negatives report --read s --seed 0", "seed"),
+        ("study docs/studies/plans/rules.yaml --out o --list --json", "json"),
+        ("train clip --dry-run --print-config", "print-config"),
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused_even_with_its_default(command: str, flag: str, capsys: Capture) -> None:
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.startswith(f"degla: --{flag} ")
+
+
 def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
     for flag, hint in [
         ("--optim.weight-decai", "Did you mean 'optim.weight-decay'?"),

@@ -74,7 +74,7 @@ def test_resuming_at_any_step_gives_the_tail(drawn, data, duplicates) -> None:
     start = data.draw(st.integers(0, len(plan)))
     again = BatchPlan(groups, batch_size=size, seed=4, duplicates=duplicates)
     assert list(again.batches(2, start=start)) == list(plan.batches(2))[start:]
-    with pytest.raises(InputError, match=r"is not in the epoch, which has \d+ steps"):
+    with pytest.raises(InputError, match=r"is not in the epoch, which has \d+ steps?\."):
         list(plan.batches(2, start=len(plan) + 1))
 
 

@@ -372,7 +372,7 @@ def test_negatives_in_the_form_of_negclip(name: str, tmp_path: Path) -> None:
         ("neg_caption\nA cat.\n", "line 2: column 'neg_caption' is 'A cat.'; a list of texts as Python writes it"),
         ("neg_caption\n[3]\n", "a list of texts as Python writes it is needed"),
         ("neg_caption\n__import__('os').getcwd()\n", "a list of texts as Python writes it is needed"),
-        ("neg_caption,neg_rule\n['a'],\"['b', 'c']\"\n", "1 texts in 'neg_caption' but 2 names in 'neg_rule'"),
+        ("neg_caption,neg_rule\n['a'],\"['b', 'c']\"\n", "1 text in 'neg_caption' but 2 names in 'neg_rule'"),
     ],
 )
 def test_wrong_tables_of_negclip(content: str, message: str, tmp_path: Path) -> None:

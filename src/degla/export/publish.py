@@ -37,7 +37,7 @@ def publish(
     name: str,
     *,
     to: str,
-    form: To = "open_clip",
+    form: To | None = None,
     what: What | None = None,
     results: Sequence[Path] = (),
     licence: str | None = None,
@@ -49,7 +49,7 @@ def publish(
     Args:
         name: any form of `degla.model.load.FORMS`, or a folder of `degla export`.
         to: OWNER/NAME on the hub; made where it is not there.
-        form: of the export.
+        form: of the export; None: open_clip's, or that of the exported folder.
         what: weights of a run, see `export`.
         results: for the card, see `export`.
         licence: for the card and the hub.
@@ -74,11 +74,11 @@ def publish(
 
 @contextmanager
 def _folder(
-    name: str, to: str, *, form: To, what: What | None, results: Sequence[Path], licence: str | None
+    name: str, to: str, *, form: To | None, what: What | None, results: Sequence[Path], licence: str | None
 ) -> Iterator[Path]:
     folder = Path(name)
     if (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
-        if what or results or licence or form != "open_clip":
+        if what or results or licence or form:
             raise InputError(f"{folder}: is exported in its form and has its card; give --form, --what, --results and "
                              "--license to degla export.")  # fmt: skip
         strange = [path for path in folder.rglob("*") if path.name.startswith(".") or path.is_symlink()]
@@ -90,7 +90,7 @@ def _folder(
         return
     with tempfile.TemporaryDirectory(prefix="degla-publish-") as temporary:
         out = Path(temporary) / to.partition("/")[2]
-        export(name, to=form, out=out, what=what, results=results, licence=licence)
+        export(name, to=form or "open_clip", out=out, what=what, results=results, licence=licence)
         yield out
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from degla.errors import DeglaError, InputError
 
@@ -76,23 +76,33 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
 
 
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The arguments, with the names of those that the words give, not defaults, as `typed`."""
+    given = parser.parse_args(words)
+    # argparse sets a default only where nothing stands.
+    bare = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(given))))
+    given.typed = frozenset(name for name, value in vars(bare).items() if value is not None)
+    return given
+
+
 def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
-    """Refuse flags without a default that were given though nothing reads them; `why` follows the flag's name."""
+    """Refuse flags that were given though nothing reads them; `why` follows the flag's name."""
     for name in names:
-        if getattr(given, name, None) not in (None, []):
+        if name in given.typed:
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
-_OF: dict[str, tuple[str, ...]] = {
-    "base_url": ("openai",),
+_ASKED: Final = ("openai", "embedded", "scripted")
+_OF: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("base_url", "concurrency", "timeout", "retries", "temperature"), ("openai",)),
     "model": ("openai", "embedded"),
-    "temperature": ("openai",),
+    "threads": ("embedded",),
     "script": ("scripted",),
-    "examples_folder": ("openai", "embedded", "scripted"),
-    "form": ("openai", "embedded", "scripted"),
-    "example_sets": ("openai", "embedded", "scripted"),
+    **dict.fromkeys(("examples", "examples_folder", "form", "example_sets"), _ASKED),
 }
-"""Flags without a default, and the language models that they are meant for."""
+"""Flags, and the language models that they are meant for."""
+COLUMNS: Final = ("format", "id_column", "image_column", "text_column", "image_id_column")
+"""What `describe_columns` adds."""
 
 
 def describe_model(verb: argparse.ArgumentParser) -> None:

@@ -25,6 +25,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     if not given.results:
         refuse_given(given, "baseline", "root", why="is for the gallery: give --results too.")
+    if given.folder is None:
+        refuse_given(given, "cache", "no_cache", why="is for pictures to search in: give --folder too.")
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
     from degla.evaluation.changes import Gallery

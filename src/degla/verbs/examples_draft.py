@@ -27,6 +27,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings
     from degla.negatives.review.draft import draft_examples
 
+    model = model_source(given)
     embedded = given.llm == "embedded"
     settings = NegativesSettings(
         (given.rule,),
@@ -38,7 +39,7 @@ def run(given: argparse.Namespace) -> int:
         examples_folder=given.examples_folder,
     )
     captions = given_captions(given)
-    drafts, summary = draft_examples(captions, settings, model=model_source(given), out=given.out, count=given.count)
+    drafts, summary = draft_examples(captions, settings, model=model, out=given.out, count=given.count)
     show(summary.render())
     if not drafts:
         raise DeglaError(

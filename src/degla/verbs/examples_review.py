@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from degla.verbs._arguments import describe_columns, given_captions
+from degla.verbs._arguments import COLUMNS, describe_columns, given_captions, refuse_given
 
 if TYPE_CHECKING:
     from degla.negatives.review.draft import Draft
@@ -29,6 +29,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.negatives.review.decisions import Review
 
+    if not given.page:
+        refuse_given(given, "images", "port", why="is for a page: give --page too.")
+    if given.captions is None:
+        why = "is for negatives of captions: give --captions too."
+        refuse_given(given, "count", "refused", "seed", *COLUMNS, why=why)
     drafts = _drafts(given)
     log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
     with Review(drafts, log=log, out=given.out) as review:

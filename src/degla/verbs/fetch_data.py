@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.shelf import BENCHMARKS
+from degla.verbs._arguments import refuse_given
 from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def run(given: argparse.Namespace) -> int:
 
     known = read_sources(given.sources)
     if not given.names:
+        why = "is for names of data: degla fetch-data NAME ..."
+        refuse_given(given, "root", "dry_run", "no_archives", "keep_archives", "json", why=why)
         _list(known)
         return 0
     if given.root is None:
@@ -48,7 +51,10 @@ def run(given: argparse.Namespace) -> int:
             told = f"{name}: has no source that could be fetched here. From: {about.source}\nIt must lie so:\n"
             raise InputError(told + about.layout)
         wanted |= known.of(name)
+    if given.dry_run or given.no_archives:
+        refuse_given(given, "keep_archives", why="has nothing to keep: no archive is fetched.")
     if given.dry_run:
+        refuse_given(given, "no_archives", why="is for what is fetched; --dry-run fetches nothing.")
         found = look(wanted, given.root)
     else:
         found = list(fetch_all(

@@ -76,6 +76,8 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
     if given.clip is None:
         refuse_given(given, "margin", "device", why="is for --clip, which is not given.")
+    if given.llm == "rules":
+        refuse_given(given, "seed", why="is for a language model: give --llm too.")
     require_files(given.file, given.captions, given.images)
     if given.margin is not None and not isfinite(given.margin):
         raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")

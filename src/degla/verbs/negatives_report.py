@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, require_least
+from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, refuse_given, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
 
@@ -51,10 +51,15 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(
             "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
         )
-    if given.sheet is not None and (given.out is not None or given.likelihood is not None or given.json):
-        raise InputError("--sheet writes sheets and nothing else: leave --out, --likelihood and --json out.")
     require_least(given, "samples", "blind_pairs", least=0)
     require_least(given, "per_rule", "readers", least=1)
+    if given.sheet is not None:
+        why = "is for a report, and --sheet writes sheets and nothing else: leave one of them out."
+        refuse_given(given, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
+    else:
+        refuse_given(given, "per_rule", "readers", why="is for sheets: give --sheet too.")
+    if given.out is None:
+        refuse_given(given, "samples", why="is for a page: give --out too.")
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
@@ -114,6 +119,8 @@ def _count_verdicts(given: argparse.Namespace) -> int:
 
     if given.files:
         raise InputError("--read counts filled sheets; files of negatives are not read with it.")
+    others = sorted(given.typed - {"files", "read", "json"})
+    refuse_given(given, *others, why="is for a report or new sheets; --read counts filled ones.")
     reading = count_verdicts(given.read)
     answer(given, reading.plain, lambda: sys.stdout.write(reading.markdown()))
     return 0

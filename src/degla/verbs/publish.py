@@ -12,7 +12,7 @@ from degla.verbs.export import FORMS, WHAT, describe_card, megabytes
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("model", metavar="MODEL", help="any model that degla takes, or a folder of degla export")
     verb.add_argument("--to", required=True, metavar="OWNER/NAME", help="model on the hub, made where it is not there")
-    verb.add_argument("--form", choices=FORMS, default="open_clip", help="form of the files (open_clip)")
+    verb.add_argument("--form", choices=FORMS, help="form of the files (open_clip; that of an exported folder)")
     verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
     describe_card(verb)
     verb.add_argument("--private", action="store_true", help="let only its owners see a model that is made")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from degla.verbs._arguments import command_line, describe_plan, refuse_failures, require_least
+from degla.verbs._arguments import command_line, describe_plan, refuse_failures, refuse_given, require_least
 from degla.verbs._terminal import tell
 
 
@@ -33,6 +33,8 @@ def run(given: argparse.Namespace) -> int:
     overrides = [*given.set, *([] if given.price is None else [f"price={given.price}"])]
     plan = read_plan(given.plan, overrides=overrides)
     if given.list:
+        why = "is for runs that are done; --list only prints them."
+        refuse_given(given, "processes", "engine", "rehearse", "json", why=why)
         from degla.study.grid import expand
 
         for run in expand(plan, where=str(given.plan)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.evaluation.processes import first_process
 from degla.shelf import RECIPES
-from degla.verbs._training import ALL, configure, show_help
+from degla.verbs._training import ALL, PRINT, configure, show_help
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -64,6 +64,8 @@ def run_words(words: list[str]) -> int:
         sys.stdout.write(_usage())
         return 0 if words else 2
     dry = "--dry-run" in words
+    if dry and PRINT in words:
+        raise InputError(f"{PRINT} prints the configuration and ends: leave --dry-run out.")
     words = [word for word in words if word != "--dry-run"]
     resume = words[:1] == ["--resume"]
     config = configure(words, verb="train")

@@ -58,7 +58,7 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
         rules = list_in_cell(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
         if len(rules) != len(texts):
             raise InputError(
-                f"{where}: {counted(len(texts), 'text')} in {_TEXTS!r} but {len(rules)} names in {_RULES!r}."
+                f"{where}: {counted(len(texts), 'text')} in {_TEXTS!r} but {counted(len(rules), 'name')} in {_RULES!r}."
             )
         for draw, (text, rule) in enumerate(zip(texts, rules, strict=True)):
             yield published_negative(text, caption_id=row.get("id") or str(number), rule=rule or "published", draw=draw)
