@@ -13,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from degla.cli import exit_status_of
 from degla.speed.machine import device_name
 
 SHAPES = {
@@ -60,4 +61,4 @@ def compare(work: Callable[[SDPBackend], None], rounds: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

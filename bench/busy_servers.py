@@ -21,6 +21,7 @@ import openai
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.local_server import local_server
+from degla.cli import exit_status_of
 from degla.negatives.llm import ChatMessage, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 
@@ -190,4 +191,4 @@ def read_counts(url: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

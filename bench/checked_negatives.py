@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.local_server import local_server
 from bench.server import LLAMA_SERVER
 from bench.still_true_negatives import SETTINGS, draw_scenes, with_still_true
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.llm.embedded import EmbeddedModel
@@ -136,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

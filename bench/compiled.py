@@ -12,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 from torch._dynamo.utils import counters
 
+from degla.cli import exit_status_of
 from degla.data.batches import Batch
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -15,6 +15,7 @@ import open_clip
 import torch
 from PIL import Image
 
+from degla.cli import exit_status_of
 from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.images import read_image, read_part
 from degla.data.joining import join
@@ -117,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -31,6 +31,7 @@ import open_clip
 import torch
 from PIL import Image
 
+from degla.cli import exit_status_of
 from degla.evaluation import embed, run
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.embed import Embedder
@@ -238,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -25,6 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import degla
+from degla.cli import exit_status_of
 from degla.config.fields import change
 from degla.config.run import TrainConfig, recipe_config
 from degla.errors import DeglaError
@@ -284,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -26,6 +26,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from degla.cli import exit_status_of
 from degla.losses.core import Processes
 from degla.model.heap import KEPT
 from degla.model.load import load_encoder
@@ -139,4 +140,4 @@ def row(model: str, kind: str, pairs: list[tuple[dict[str, float], dict[str, flo
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

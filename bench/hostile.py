@@ -174,4 +174,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from degla.cli import exit_status_of
+
+    raise SystemExit(exit_status_of(main))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from degla.cli import exit_status_of
 from degla.data.decoding import IMAGE_SUFFIXES
 from degla.evaluation.data_sets import data_set
 from degla.speed.machine import processor_name
@@ -82,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

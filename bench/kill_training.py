@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils import _pytree as pytree
 
+from degla.cli import exit_status_of
 from degla.config.run import TrainConfig
 from degla.data.joining import join
 from degla.data.pack import Packing, pack
@@ -333,4 +334,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(exit_status_of(main))

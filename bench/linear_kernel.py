@@ -12,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 
+from degla.cli import exit_status_of
 from degla.losses.core import Processes
 from degla.model.linear_kernel import has_kernel
 from degla.model.load import load_encoder
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -12,6 +12,7 @@ import time
 import torch
 from torch.nn import functional
 
+from degla.cli import exit_status_of
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.core.objective import Objective
 from degla.recipes.degla import degla
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

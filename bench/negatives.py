@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
@@ -135,4 +136,4 @@ class MemoryWatch:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from degla.cli import exit_status_of
 from degla.data.images import read_image
 from degla.export.run import export
 from degla.model import probe
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

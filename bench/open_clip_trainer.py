@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from degla.cli import exit_status_of
 from degla.model.heap import KEPT
 from degla.model.load import load_encoder
 from degla.speed.whole_steps import TakenSteps, clip_steps, open_clip_steps
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import degla
+from degla.cli import exit_status_of
 from degla.training.step import Trainer
 
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
@@ -146,4 +147,4 @@ def compare_times(folder: Path, given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

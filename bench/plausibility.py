@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.checks import largest_drop
 from degla.negatives.examples import load_examples
@@ -219,4 +220,4 @@ def _memory() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 
+from degla.cli import exit_status_of
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
@@ -80,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(exit_status_of(main))

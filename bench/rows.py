@@ -261,4 +261,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from degla.cli import exit_status_of
+
+    raise SystemExit(exit_status_of(main))

@@ -18,6 +18,7 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.local_server import local_server
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
 from degla.negatives.generate import NegativesSettings, generate
@@ -193,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

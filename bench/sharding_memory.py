@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from degla.cli import exit_status_of
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed.machine import device_name, peak_memory
@@ -108,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from webdataset.tariterators import tar_file_expander
 
 import degla
+from degla.cli import exit_status_of
 from degla.data.containers import parsed_place
 from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.decoding import Subject, read_file
@@ -163,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -19,6 +19,7 @@ from random import Random
 
 import yaml
 
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions
 from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
@@ -134,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.balance.choose import CandidatePair
 from degla.negatives.balance.outcome import Told, measure_told, told_by_all
@@ -127,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

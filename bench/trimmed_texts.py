@@ -14,6 +14,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from degla.cli import exit_status_of
 from degla.config.sections import DataConfig
 from degla.data.batches import text_length
 from degla.model.load import load_encoder
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

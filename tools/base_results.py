@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from degla.cli import exit_status_of
 from degla.demo.world import BASE_RESULTS, FULL, QUICK, made_from
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

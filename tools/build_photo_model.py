@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, dropout, kl_div, log_softmax, normalize
 
+from degla.cli import exit_status_of
 from tools.photographs import (
     IMAGE_WHEEL,
     MEAN,
@@ -291,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

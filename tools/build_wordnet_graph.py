@@ -7,11 +7,13 @@ licence is beside it. Debian: ``apt install wordnet-base``; the package never re
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import sys
 from collections import deque
 from pathlib import Path
 
+from degla.cli import exit_status_of
 from degla.systems.contextualization.knowledge import EMBEDDED
 
 RELATIONS = {
@@ -63,9 +65,11 @@ def core(triples: list[tuple[str, str, str]]) -> dict[str, list[str]]:
     return {sense: list(others) for sense, others in beside.items()}
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """Write the graph."""
-    senses, triples = read(folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with WordNet's data.noun and data.verb")
+    senses, triples = read(parser.parse_args().folder)
     beside = core(triples)
     found: dict[str, None] = {}
     queue = deque([max(beside, key=lambda sense: len(beside[sense]))])
@@ -81,4 +85,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    raise SystemExit(exit_status_of(main))

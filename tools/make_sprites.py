@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from degla.cli import exit_status_of
 from degla.world.domains import EMOJI
 from degla.world.sprites import EMOJI_COLUMNS, EMOJI_SIDE, FACES, GLYPH_SIDE, SHEETS, SIGNS
 
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.generate import NegativesSettings, generate
 from degla.parse import read_json_lines
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from degla.cli import exit_status_of
 from degla.files import whole_file
 from degla.world import world_vocabulary_file
 from degla.world.draw import WorldPair, sample_example
@@ -259,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

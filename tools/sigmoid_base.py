@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import degla
+from degla.cli import exit_status_of
 from degla.data.sources import read_captions
 from degla.losses.core.pairwise import true_pair
 from degla.model.checkpoint import save_encoder
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))

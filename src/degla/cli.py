@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from degla.errors import DeglaError, InputError, error_of_system
@@ -61,25 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.WARNING)
+    return exit_status_of(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0].startswith("-"):
+        _top().parse_args(words)
+        _top().print_help()
+        return 0
+    with reported_once():
+        name, rest = _verb(words)
+        # Launchers such as torchrun set LOCAL_RANK; a cluster may number its machines by WORLD_SIZE alone.
+        several = "LOCAL_RANK" in os.environ and started_processes() > 1
+        if several and name not in _OF_SEVERAL_PROCESSES:
+            raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
+        module = VERBS.load(name)
+        if hasattr(module, "run_words"):
+            return int(module.run_words(rest))
+        with parsed_once():
+            given = parse(parser(name), rest)
+        if hasattr(given, "seed"):
+            require_least(given, "seed", least=0)
+        return int(module.run(given) or 0)
+
+
+def exit_status_of(call: Callable[[], int | None]) -> int:
+    """The exit status of a call, of which errors that a user can cause print one line: 0 done, 1 failed, 2 wrong usage
+    or input."""
     try:
-        if not words or words[0].startswith("-"):
-            _top().parse_args(words)
-            _top().print_help()
-            return 0
-        with reported_once():
-            name, rest = _verb(words)
-            # Launchers such as torchrun set LOCAL_RANK; a cluster may number its machines by WORLD_SIZE alone.
-            several = "LOCAL_RANK" in os.environ and started_processes() > 1
-            if several and name not in _OF_SEVERAL_PROCESSES:
-                raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
-            module = VERBS.load(name)
-            if hasattr(module, "run_words"):
-                return int(module.run_words(rest))
-            with parsed_once():
-                given = parse(parser(name), rest)
-            if hasattr(given, "seed"):
-                require_least(given, "seed", least=0)
-            return int(module.run(given) or 0)
+        return call() or 0
     except DeglaError as error:
         if not error.reported:
             _tell(str(error))

@@ -176,7 +176,7 @@ def _row(result: Look, picture: int, caption: int, *, several: bool) -> list[Tab
     for each in result.models:
         rank = each.ranks[picture][caption]
         share = "" if each.shares is None else f"{percent(each.shares[picture][caption])} %"
-        value = minus(f"{each.cosines[picture][caption]:.3f}")
+        value = minus(f"{each.cosines[picture][caption]:z.3f}")
         cells.append(TableCell(value, spread=f" #{rank}", note=share, bold=rank == 1))
     if several:
         change = result.change(picture, caption)

@@ -95,7 +95,7 @@ def check_sums(study: Committed) -> None:
 def cell(value: tuple[float, float | None], *, signed: bool = False) -> str:
     """A score in percent or a difference in points, with half of its interval."""
     mean, half = value
-    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    text = f"{100 * mean:+z.1f}" if signed else f"{100 * mean:z.1f}"
     return (text + ("" if half is None else f" ± {100 * half:.1f}")).replace("-", "−")
 
 

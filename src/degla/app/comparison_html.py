@@ -117,7 +117,7 @@ def gallery_html(
 
 def _signed(value: float) -> str:
     """A difference of cosines, 0.0612 as "+0.061"."""
-    return minus(f"{value:+.3f}")
+    return minus(f"{value:+z.3f}")
 
 
 def _answered(answers: ItemAnswers) -> str:

@@ -204,7 +204,7 @@ def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
     true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
         ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
     about = Markup('<p class="soft">{}, {}</p>').format(
-        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+.3f}")
+        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+z.3f}")
     )
     picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
     return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))

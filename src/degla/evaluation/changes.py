@@ -108,7 +108,7 @@ class ShownChange:
 
 def _margin(answers: ItemAnswers) -> str:
     """A difference of cosines, 0.0612 as "+0.061"."""
-    return minus(f"{answers.margin:+.3f}")
+    return minus(f"{answers.margin:+z.3f}")
 
 
 def _answered(answers: ItemAnswers) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.pages.table import Column, Table
-from degla.pages.words import counted, percent
+from degla.pages.words import counted, percent, points
 from degla.shelf import did_you_mean
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def render_sweep(sweep: Sweep) -> RichTable:
     for point in sweep.points:
         said = "keeps too little" if point.kept < sweep.limit - _ROUNDING else ""
         scores = ((point.gain, start.gain), (point.kept, start.kept))
-        cells = [text for now, before in scores for text in (percent(now), f"{100 * (now - before):+.1f}")]
+        cells = [text for now, before in scores for text in (percent(now), points(now - before))]
         rows.append([f"{point.alpha:g}", *cells, "chosen" if point is sweep.chosen else said])
     heads: list[Column | str] = ["alpha", sweep.gain, "change", sweep.kept, "change", Column("", align="left")]
     return Table(heads, rows).terminal(caption="\n".join(notes))

@@ -95,7 +95,7 @@ class VerdictComparison:
     def lines(self) -> Iterator[str]:
         """Every difference, one a line, and what they mean."""
         for row in self.differing:
-            margin = "" if row.margin is None else f", margin {row.margin:+.5f}"
+            margin = "" if row.margin is None else f", margin {row.margin:+z.5f}"
             yield f"{row.id} {row.verdict}: {row.here:g} here, {row.there:g} there{margin}"
         for lead, names in (("about no item here", self.unknown), ("not in the file", self.unmatched)):
             # Where images are missing, thousands of rows are about nothing that was scored.

@@ -13,13 +13,13 @@ _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 def percent(value: float | None) -> str:
     """0.6134 as "61.3"; a dash for None."""
-    return UNKNOWN if value is None else minus(f"{100 * value:.1f}")
+    return UNKNOWN if value is None else minus(f"{100 * value:z.1f}")
 
 
 def points(value: float) -> str:
     """A difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
-    # The means of equal scores may differ in their last bits, which is no loss.
-    return minus(f"{100 * value if abs(value) > 1e-12 else 0.0:+.1f}")
+    # "z": what rounds to nothing is no loss, as are the means of equal scores that differ in their last bits.
+    return minus(f"{100 * value:+z.1f}")
 
 
 def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:

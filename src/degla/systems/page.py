@@ -192,11 +192,11 @@ def _meaning(column: ScoreColumn) -> str:
 
 
 def _number(value: float, column: ScoreColumn) -> str:
-    return percent(value) if column.percent else minus(f"{value:.3g}")
+    return percent(value) if column.percent else minus(f"{value:z.3g}")
 
 
 def _change(value: float, column: ScoreColumn) -> str:
-    return points(value) if column.percent else minus(f"{value:+.3g}")
+    return points(value) if column.percent else minus(f"{round(value, 12):+z.3g}")
 
 
 def _shown(value: object) -> str:

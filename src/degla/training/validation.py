@@ -215,9 +215,9 @@ class Validation:
         shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))
         words = [self._told(name, row) for name in shown if name in self._start]
         if JOINT in row:
-            words.append(f"{JOINT} {100 * row[JOINT]:+.1f}")
+            words.append(f"{JOINT} {100 * row[JOINT]:+z.1f}")
         log.info("step %d: %s", row["step"], ", ".join([*words, remark] if remark else words))
 
     def _told(self, name: str, row: Mapping[str, Any]) -> str:
-        change = "" if row["step"] == 0 else f" ({100 * (row[name] - self._start[name]):+.1f})"
+        change = "" if row["step"] == 0 else f" ({100 * (row[name] - self._start[name]):+z.1f})"
         return f"{name} {100 * row[name]:.1f}{change}"
