@@ -59,10 +59,14 @@ def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) ->
     assert found["changes"] == [[None, None]]
 
 
-def test_numbers_are_those_of_the_embeddings(drawn: tuple[Path, str, str], tiny_model: Path, capsys: Capture) -> None:
+def test_numbers_are_those_of_the_embeddings(
+    drawn: tuple[Path, str, str], tiny_model: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
     pictures = [str(drawn[0]), str(drawn[0].with_name("grey.png"))]
     Image.new("RGB", (40, 30), "grey").save(pictures[1])
-    found = _json(capsys, *pictures, "--captions", *CAPTIONS, CAPTIONS[0], "--models", "world", str(tiny_model))
+    twice = [*CAPTIONS, CAPTIONS[0]]
+    found = _json(capsys, *pictures, "--captions", *twice, "--models", "world", str(tiny_model))
+    assert f"caption {CAPTIONS[0]!r} is given more than once, and counts once" in caplog.text
     assert found["pictures"] == pictures and len(found["captions"]) == len(CAPTIONS)  # The repeated one counts once.
     shares = []
     for name, row in zip(("world", str(tiny_model)), found["models"], strict=True):

@@ -259,14 +259,16 @@ def evaluate(
     Raises:
         InputError: an unknown benchmark, or files are missing or wrong.
     """
-    from degla.evaluation.results import check_result_name, save_result
+    from degla.evaluation.results import check_result_name, save_result, spare_results
     from degla.evaluation.run import Evaluation, ask_all
 
-    if out is not None:
-        check_result_name(Path(out))
     if not isinstance(model, str | Path):
         _refuse_other(model, "evaluate")
     benchmarks = _listed(benchmarks, "evaluate: benchmarks", str)
+    if out is not None:
+        check_result_name(Path(out))
+        name = _named(model) if isinstance(model, str | Path) else model.name
+        spare_results(Path(out), models=[name], benchmarks=benchmarks)
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(

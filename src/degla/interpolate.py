@@ -10,13 +10,12 @@ import logging
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.caveats import trained_on
 from degla.evaluation.choice import Point, Sweep, choose, require_score
-from degla.evaluation.neutral import find_floors, present_averages
+from degla.evaluation.neutral import find_floors, score_names
 from degla.evaluation.overlap import training_images
 from degla.evaluation.plots import find_row
 from degla.evaluation.report import report
@@ -166,13 +165,7 @@ def _check_names(evaluation: Evaluation, goal: Goal) -> None:
     names: list[str] = []
     for asked in evaluation.asked:
         benchmark = find_floors(asked.benchmark, asked.kept, evaluation.cache).benchmark
-        parts, averages = list(asked.counts), present_averages(benchmark, asked.counts)
-        columns = [
-            column
-            for column, source in benchmark.headline.items()
-            if source in averages or any(fnmatchcase(part, source) for part in parts)
-        ]
-        own = [*columns, *parts, *averages]
+        own = score_names(benchmark, asked.counts)
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
     _require(goal, dict.fromkeys(names))
 

@@ -121,6 +121,8 @@ def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: boo
                 raise InputError(f"{kind} {number} is empty: give it words, or leave it out.")
             if kind == "false caption" and text in captions:
                 raise InputError(f"false caption {number} is among the true captions too: leave it out of one of them.")
+    if twice := next((text for texts in (captions, false) for text in texts if texts.count(text) > 1), None):
+        log.warning("The caption %r is given more than once, and counts once.", twice)
     rules = dict.fromkeys(captions, "") | dict.fromkeys(false, GIVEN)
     for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
         for row in made:

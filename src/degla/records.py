@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -229,10 +229,30 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")
         # No file that is read here has tuples.
         wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
-        if first["type"] == "extra_forbidden" and field in first["loc"]:
-            wrong += f".{hint}" if (hint := did_you_mean(field, model.model_fields)) else ""
+        if first["type"] == "extra_forbidden":
+            *outer, name = first["loc"]
+            wrong += f".{hint}" if (hint := did_you_mean(str(name), _fields_at(model, outer))) else ""
         told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
         raise InputError(f"{told}. {remedy}" if remedy else told) from None
+
+
+def _fields_at(model: type[BaseModel], outer: Iterable[int | str]) -> Iterable[str]:
+    """Names of the fields of the record inside a record that a place leads to; none where it leads to another thing."""
+    for part in outer:
+        if isinstance(part, str):
+            field = model.model_fields.get(part)
+            inner = None if field is None else _record_of(field.annotation)
+            if inner is None:
+                return ()
+            model = inner
+    return model.model_fields
+
+
+def _record_of(hint: Any) -> type[BaseModel] | None:
+    """The first kind of record in a type, such as that of a list's members."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint
+    return next(filter(None, map(_record_of, get_args(hint))), None)
 
 
 def _short(value: object) -> str:

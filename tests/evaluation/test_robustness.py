@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import degla
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
@@ -23,6 +24,7 @@ from degla.records import PairItem
 from degla.world.domains import DOMAINS, class_slug
 from degla.world.draw import save_picture
 from degla.world.scenes import stream
+from tests.tiny import write_classes
 
 EPSILONS = [1 / 255, 4 / 255]
 
@@ -182,3 +184,25 @@ def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.Capture
 
 def test_sizes_have_the_names_that_people_use() -> None:
     assert [name_epsilon(size) for size in (1 / 255, 4 / 255, 0.01)] == ["1/255", "4/255", "0.01"]
+
+
+def test_results_of_other_models_and_benchmarks_are_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "result.json"
+
+    def measure(model: str, *benchmarks: str) -> int:
+        return main(["evaluate", model, "--benchmarks", *benchmarks, "--root", str(tmp_path), "--out", str(out)])
+
+    write_classes(tmp_path, images=1)
+    assert measure("random:1", "zeroshot") == 0
+    before = out.read_bytes()
+    for words in (["random:2", "zeroshot"], ["random:1", "own"]):
+        assert measure(*words) == 2
+        assert f"{out}: holds results of random:1 on zeroshot, which would be lost" in capsys.readouterr().err
+    attack = ["attack", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path), "--out", str(out)]
+    assert main(attack) == 2 and out.read_bytes() == before
+    assert measure("random:1", "zeroshot") == 0 and "which are replaced" in caplog.text
+    out.write_text("[]")
+    with pytest.raises(InputError, match="is there already, and holds no results"):
+        degla.evaluate("random", ["zeroshot"], tmp_path, out=out)

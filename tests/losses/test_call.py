@@ -204,6 +204,8 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
     memory = losses["cross_modal_rank"].start(RULES)
     _, after = losses["cross_modal_rank"](memory, **given)
     assert after.shape == memory.shape and not torch.equal(after, memory)
+    with pytest.raises(InputError, match=r"CrossModalRank: missing memory.* memory = loss\.start\(rules=5\)"):
+        losses["cross_modal_rank"](**given)
 
 
 @pytest.mark.parametrize(

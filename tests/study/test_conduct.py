@@ -24,7 +24,7 @@ from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import Job
-from degla.study.materials import _neighbours, prepare
+from degla.study.materials import AskedNow, _neighbours, prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.tuning import tune
 from degla.study.workers import Ended
@@ -126,7 +126,7 @@ def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
         shutil.copytree(drawn, out / "data")
     plan = _plan_of(folder, train_steps=train_steps, **fields)
     runs = expand(plan, where="plan")
-    return _jobs(runs, prepare(plan, runs, out=out), out=out)[1][0]
+    return _jobs(runs, prepare(plan, runs, out=out), AskedNow(), out=out)[1][0]
 
 
 def test_images_that_runs_are_trained_on_are_named(
@@ -209,7 +209,7 @@ def test_other_weights_of_the_base_make_runs_again(
     def jobs() -> tuple[Job, Job]:
         plan, out = _plan_of(tmp_path, train_steps=2), tmp_path / "out"
         runs = expand(plan, where="plan")
-        bases, tunings = _jobs(runs, prepare(plan, runs, out=out), out=out)
+        bases, tunings = _jobs(runs, prepare(plan, runs, out=out), AskedNow(), out=out)
         return bases[0], tunings[0]
 
     shutil.copytree(drawn, tmp_path / "out" / "data")
@@ -267,7 +267,7 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
         "a blue dog on a red car", "a white cat on a black cup", *["a blue dog on a red car"] * 2,
     ]  # fmt: skip
     assert len({each.neighbours for each in made}) == 4
-    _, jobs = _jobs(runs, materials, out=tmp_path / "out")
+    _, jobs = _jobs(runs, materials, AskedNow(), out=tmp_path / "out")
     leaks = [job.leakage.overlaps[0].examples for job in jobs if job.leakage]
     assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b", "a")]
 
@@ -288,7 +288,7 @@ def test_images_and_classes_that_came_are_asked_about(
 
     def measured() -> tuple[int, int]:
         runs = expand(plan, where="plan")
-        ((base,), _) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), out=tmp_path / "out")
+        ((base,), _) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), AskedNow(), out=tmp_path / "out")
         done = tune(base)
         return done.measured, load_result(done.paths[0]).items_count
 
@@ -388,6 +388,7 @@ def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pyte
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
     said = capsys.readouterr().err
     assert "field 'gain'" in said and "Did you mean 'composition'?" in said
+    assert not (tmp_path / "out" / "results").exists(), "the base was measured before it was said"
     assert "add a benchmark that has it" in said
 
 
@@ -408,7 +409,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
         "degla, seed 0", "clip, seed 0", "degla [negatives 3], seed 0", "degla [world], seed 0", "clip [world], seed 0",
     ]  # fmt: skip
     materials = prepare(plan, runs, out=tmp_path / "out")
-    bases, jobs = _jobs(runs, materials, out=tmp_path / "out")
+    bases, jobs = _jobs(runs, materials, AskedNow(), out=tmp_path / "out")
     assert [job.base for job in bases] == [base, world["base"]]
     assert jobs[0].config == job.config and jobs[0].inputs == job.inputs and not tune(jobs[0]).trained
     files = [measure.path for each in (*bases, *jobs) for measure in each.measures]

@@ -127,6 +127,8 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
         ({"arms": []}, "'arms': List should have at least 1 item"),
         ({"arms": {"recipe": "degla"}}, "'arms': Input should be a valid list"),
         ({"sets": {}}, "'sets'"),
+        ({"world": {"scene": 9}}, "field 'world.scene': Extra inputs are not permitted. Did you mean 'scenes'?"),
+        ({"replicates": [{"negative_seed": 1}]}, "Did you mean 'negatives_seed'?"),
         ({"arms": [{"recipe": "dgla"}]}, "field 'arms.0.recipe': unknown recipe"),  # not "Value error, unknown recipe"
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": "five"}, "'seeds': give one seed or more"),

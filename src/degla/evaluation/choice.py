@@ -44,20 +44,21 @@ def trade_off(
     return TradeOff(gained, lost, gained - price * lost)
 
 
-def require_score(place: str, name: str, known: Collection[str]) -> None:
+def require_score(place: str, name: str, known: Collection[str], *, reason: str = "") -> None:
     """Refuse the name of a score that the benchmarks do not have.
 
     Args:
         place: where it is named: a flag, or a field of a file.
         name: of the score.
         known: all that there are; one with a colon names its benchmark too.
+        reason: why it is read, put behind its name.
 
     Raises:
         InputError: there is none.
     """
     if name not in known:
         raise InputError(
-            f"{place} {name!r}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
+            f"{place} {name!r}{reason}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
             f"Known: {', '.join(score for score in known if ':' not in score)}. Name one of these, or add a benchmark "
             "that has it (recognition: zeroshot, or world)."
         )

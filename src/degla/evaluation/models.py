@@ -68,6 +68,10 @@ class EmbeddingModel(Protocol):
     def transform(self) -> Any:
         """Callable: PIL image to float `[3, H, W]`, the model's evaluation transform."""
 
+    @property
+    def scale(self) -> Any:
+        """1 over the temperature, a tensor or a number, which losses read; None where the model has none, as floors."""
+
     def encode_images(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` to unit rows `[B, D]`."""
 
@@ -129,6 +133,7 @@ class Floor:
 
     Attributes:
         activation: none; it is no network.
+        scale: none, likewise.
     """
 
     activation = "none"
@@ -136,6 +141,7 @@ class Floor:
     context_length = 16
     trims = False
     device = "cpu"
+    scale = None
 
     def __init__(self, name: str, *, fingerprint: str) -> None:
         self.name = name

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from statistics import fmean
 
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, Entry
 from degla.evaluation.cache import Cache
+from degla.evaluation.choice import require_score
 from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import PairItem
@@ -24,6 +26,8 @@ from degla.statistics.proportions import proportion_interval
 
 MARGIN = 0.10
 """Above chance; more than that tells a part."""
+_NEUTRAL, _TOLD_SCORE = ".neutral", "told"
+"""End of the name of a twin; name of the average of the told parts."""
 _SURE = 0.99
 """Level of the interval that must leave chance below it: three right of four say nothing."""
 _found: dict[Hashable, TextFloors] = {}
@@ -146,12 +150,12 @@ def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -
             columns[column] = left.name
     twins = [cut for name, cut in cuts.items() if cut is not None and cut.name != name]
     if len(apart) > 1:
-        twins.append(Average(name="told", of=tuple(apart)))
+        twins.append(Average(name=_TOLD_SCORE, of=tuple(apart)))
     if apart:
         # Behind the column that they were taken from.
         place = 1 if "composition" in columns else 0
         ordered = list(columns.items())
-        ordered.insert(place, (TOLD, "told" if len(apart) > 1 else next(iter(apart))))
+        ordered.insert(place, (TOLD, _TOLD_SCORE if len(apart) > 1 else next(iter(apart))))
         columns = dict(ordered)
     return replace(benchmark, averages=(*benchmark.averages, *twins), headline=columns)
 
@@ -184,6 +188,34 @@ def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
     return made
 
 
+def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
+    """Names of the columns, parts and averages that a result of these parts has."""
+    averages = present_averages(benchmark, parts)
+    columns = [
+        column
+        for column, source in benchmark.headline.items()
+        if source in averages or any(fnmatchcase(part, source) for part in parts)
+    ]
+    return [*columns, *parts, *averages]
+
+
+def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) -> None:
+    """Refuse names of scores that the benchmarks declare none of, before anything is measured.
+
+    Which scores told parts leave and make, the floors decide: names of such are let through here.
+
+    Args:
+        wanted: where a score is named, as messages say it, and its name.
+        names: as `score_names` gives them.
+
+    Raises:
+        InputError: there is no such score.
+    """
+    for place, name in wanted:
+        if not name.endswith(_NEUTRAL) and name not in (TOLD, _TOLD_SCORE):
+            require_score(place, name, names)
+
+
 def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[str]:
     """Names of the parts that a part or an average is made of."""
     average = next((average for average in benchmark.averages if average.name == name), None)
@@ -210,4 +242,4 @@ def _cut(
         left += [pattern] if neutral == fitting else neutral
     if not left:
         return None
-    return average if tuple(left) == average.of else replace(average, name=f"{average.name}.neutral", of=tuple(left))
+    return average if tuple(left) == average.of else replace(average, name=f"{average.name}{_NEUTRAL}", of=tuple(left))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
 from degla.pages.words import counted
-from degla.parse import parse_json, read_json
+from degla.parse import parse_json, read_json, read_json_object
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from degla.evaluation.models import EmbeddingModel
 
 
+log = logging.getLogger(__name__)
 _REMEDY = "A result is what `degla evaluate` writes."
 
 
@@ -172,6 +174,32 @@ def save_result(result: Result, path: Path) -> Path:
     saved = saved.model_copy(update={"sha256": _digest(parse_json(saved.model_dump_json(), where=str(path)))})
     write_text(path, saved.model_dump_json(indent=1) + "\n")
     return items
+
+
+def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
+    """Refuse to write over what was measured of other models or benchmarks; say so of what is measured again.
+
+    Args:
+        out: file of one result, or of several as ``{"models": [...]}``.
+        models: names of those that are measured now.
+        benchmarks: that are asked now.
+
+    Raises:
+        InputError: results would be lost, or the file holds something else.
+    """
+    if not out.exists():
+        return
+    try:
+        found = read_json_object(out)
+        entries = found.get("models", [found])
+        measured = {entry["model"]["name"] for entry in entries}
+        asked = {row["name"] for entry in entries for row in entry["benchmarks"]}
+    except (InputError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{out}: is there already, and holds no results. Choose another --out.") from None
+    if not (measured <= set(models) and asked <= set(benchmarks)):
+        told = f"{', '.join(sorted(measured))} on {', '.join(sorted(asked))}"
+        raise InputError(f"{out}: holds results of {told}, which would be lost. Choose another --out, or delete it.")
+    log.info("%s: holds earlier results of the same, which are replaced", out)
 
 
 def load_result(path: Path, *, items: bool = False) -> TracedResult:

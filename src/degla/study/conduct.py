@@ -76,9 +76,11 @@ def conduct(
             runs = expand(plan, where=where)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
-        bases, tunings = _jobs(runs, materials, out=out, rehearsed=rehearsed)
+        now, wanted = AskedNow(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+        bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
+        for job in bases:
+            now.require_scores(job.asked, wanted, where=where)
         chains = [job.alone for job in (*bases, *tunings)]
-        wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
         ends = run_chains(chains, when_ended=check, processes=processes, held=held, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
@@ -149,12 +151,11 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 
 
 def _jobs(
-    runs: Sequence[Run], materials: Sequence[Materials], *, out: Path, rehearsed: bool = False
+    runs: Sequence[Run], materials: Sequence[Materials], now: AskedNow, *, out: Path, rehearsed: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
-    now = AskedNow()
     jobs = []
     for run, data in zip(runs, materials, strict=True):
         base, asked = run.config.model, data.asked

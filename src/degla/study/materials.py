@@ -20,6 +20,7 @@ from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest
 from degla.evaluation.verdicts import images_of
@@ -267,6 +268,23 @@ class AskedNow:
         except InputError:
             return None  # Measuring says why, and what was measured stays.
 
+    def require_scores(self, asked: StudyQuestions, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
+        """Refuse names that no score of the benchmarks has, before the base is measured.
+
+        Args:
+            asked: the questions.
+            wanted: where in the plan a score is named, as messages say it, and its name.
+            where: names the plan's file in messages.
+
+        Raises:
+            InputError: the benchmarks have no such score.
+        """
+        try:
+            names = self._read(asked)[2]
+        except InputError:
+            return  # As above.
+        require_declared(((f"{where}: {place}", name) for place, name in wanted), names)
+
     def leakage(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
         """Leakage of a run, the data of its base among it.
 
@@ -297,12 +315,13 @@ class AskedNow:
             return None
 
 
-def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]]]:
-    """Digests, and paths of images, by benchmark."""
-    digests, images = {}, []
+def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
+    """Digests, and paths of images, by benchmark; and names of scores."""
+    digests, images, scores = {}, [], list[str]()
     for name in asked.benchmarks:
         questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
         # Without leave to miss any, a result has them all, whatever was deleted since.
         digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
         images.append((name, [image.path for image in images_of(questions.entries)]))
-    return digests, images
+        scores += score_names(questions.benchmark, questions.counts)
+    return digests, images, scores

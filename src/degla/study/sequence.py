@@ -85,6 +85,7 @@ def conduct_sequences(
         )
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
+        AskedNow().require_scores(jobs[0].jobs[0].asked, wanted, where=where)
         check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
         ends = run_chains(jobs, when_ended=check, processes=processes, held=held, engine=engine)
         found = _found(plan, jobs, ends)

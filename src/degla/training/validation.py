@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from degla.config.sections import StopConfig, ValidationConfig
-from degla.errors import InputError
-from degla.evaluation.choice import TradeOff, trade_off
+from degla.evaluation.choice import TradeOff, require_score, trade_off
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions
 from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
 from degla.pages.words import counted
-from degla.shelf import did_you_mean
 from degla.training.metrics import lines_up_to
 
 log = logging.getLogger("degla.train")
@@ -172,16 +170,12 @@ class Validation:
         joint, budget = self.config.score == JOINT, self.stop.max_forgetting is not None
         needed = [] if joint else [("score", self.config.score, "")]
         if joint:
-            needed.append(("gain", self.config.gain, " --validation.score joint counts what it gains."))
+            needed.append(("gain", self.config.gain, " (--validation.score joint counts what it gains)"))
         if joint or budget:
             by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
-            needed.append(("kept", self.config.kept, f" {by} what it loses."))
+            needed.append(("kept", self.config.kept, f" ({by} what it loses)"))
         for flag, name, reason in needed:
-            if name not in known:
-                raise InputError(
-                    f"--validation.{flag} {name!r} is no average of these benchmarks.{did_you_mean(name, known)}"
-                    f"{reason} Known: {', '.join(sorted(known))}."
-                )
+            require_score(f"--validation.{flag}", name, known, reason=reason)
 
     def _over(self, trade: TradeOff | None) -> bool:
         budget = self.stop.max_forgetting

@@ -102,9 +102,12 @@ def measure_networks(
     Returns:
         The exit status.
     """
+    from degla.evaluation.results import spare_results
     from degla.evaluation.run import ask_all
     from degla.model.load import load_encoder
 
+    if given.out is not None:
+        spare_results(given.out, models=given.models, benchmarks=given.benchmarks)
     questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
     require(questions)
     results = [

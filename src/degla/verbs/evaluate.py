@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.evaluation.processes import first_process
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
 from degla.verbs._terminal import show, tell
 
@@ -52,10 +53,16 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.models import check_precision
     from degla.evaluation.processes import joined_processes
     from degla.evaluation.regions import Regions
-    from degla.evaluation.results import save_result
+    from degla.evaluation.results import save_result, spare_results
     from degla.evaluation.terminal import render_result
 
     check_precision(given.models, given.precision)
+    several = len(given.models) > 1
+    numbers = range(1, 1 + len(given.models))
+    outs = [given.out.with_stem(f"{given.out.stem}-{number}") if several else given.out for number in numbers]
+    if first_process():  # The others write nothing.
+        for name, out in zip(given.models, outs, strict=True):
+            spare_results(out, models=[name], benchmarks=given.benchmarks)
     verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
     if given.compare_verdicts is not None and not verdicts:
         raise InputError(f"{given.compare_verdicts}: the file holds no verdict.")
@@ -68,8 +75,7 @@ def run(given: argparse.Namespace) -> int:
             result = asked.score_named(name, label=label, device=device(given.device))
             if not processes.first:
                 continue
-            several = len(given.models) > 1
-            out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
+            out = outs[number]
             save_result(result, out)
             if given.json:
                 sys.stdout.write(result.model_dump_json() + "\n")

@@ -96,7 +96,7 @@ class StatefulLoss(AnyLoss, section="objective"):
     value, memory = loss(memory, image=image, caption=caption, negative=negative, rule=rule, scale=scale)
     """
 
-    def __call__(self, memory: Tensor, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
+    def __call__(self, memory: Tensor | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
         """The loss of a batch under `memory`, before its weight, and the memory for the next step.
 
         Args:
@@ -104,8 +104,13 @@ class StatefulLoss(AnyLoss, section="objective"):
             tensors: by name, as in `LossTensors`.
 
         Raises:
-            InputError: a tensor that this loss reads is missing, or shapes do not fit together.
+            InputError: the memory or a tensor that this loss reads is missing, or shapes do not fit together.
         """
+        if not isinstance(memory, Tensor):
+            raise InputError(
+                f"{type(self).__name__}: missing memory, a tensor before the others: memory = loss.start(rules=5); "
+                "then value, memory = loss(memory, image=image, ...) at each step. An Objective keeps it by itself."
+            )
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, self.wanted(), processes)
         with outside_autocast(student.image):
