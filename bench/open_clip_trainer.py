@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from degla.cli import exit_status_of
+from degla.data.sources import read_captions
 from degla.model.heap import KEPT
 from degla.model.load import load_encoder
 from degla.speed.whole_steps import TakenSteps, clip_steps, open_clip_steps
@@ -30,10 +31,10 @@ from degla.speed.whole_steps import TakenSteps, clip_steps, open_clip_steps
 
 def batches(given: Namespace) -> Iterator[tuple[torch.Tensor, list[str]]]:
     """Pictures and captions of each step, the first included that is not counted."""
-    rows = json.loads(given.captions.read_text())["annotations"]
+    rows = list(read_captions(given.captions))
     generator = torch.Generator().manual_seed(0)
     for step in range(given.steps + 1):
-        texts = [rows[(step * given.batch_size + place) % len(rows)]["caption"] for place in range(given.batch_size)]
+        texts = [rows[(step * given.batch_size + place) % len(rows)].text for place in range(given.batch_size)]
         yield torch.randn(given.batch_size, 3, given.pixels, given.pixels, generator=generator), texts
 
 
@@ -47,7 +48,7 @@ def measured(given: Namespace) -> TakenSteps:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("captions", type=Path, help="COCO's captions_val2017.json")
+    parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--model", default="ViT-B-32-quickgelu", help="of open_clip, with random weights")
     parser.add_argument("--pixels", type=int, default=224, help="that the model takes (224)")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -59,6 +60,7 @@ def main() -> None:
     if given.side:
         print(json.dumps(asdict(measured(given))))
         return
+    next(read_captions(given.captions))  # What is wrong with the file is told once, not by each process.
     ratios: list[float] = []
     # Freed memory is kept by what loads a model of this package, which open_clip's trainer is measured without.
     environments = {"theirs": os.environ | {KEPT: "0"}, "ours": os.environ}

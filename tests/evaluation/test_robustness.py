@@ -173,7 +173,10 @@ def test_a_benchmark_without_classes_is_refused_before_a_model_is_looked_up(
     assert "has no zero-shot classification to attack" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("size", "message"), [("1/0", "no fraction"), ("8", "at most 1"), ("small", "no fraction")])
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [("1/0", "no fraction"), ("1e400", "no fraction"), ("8", "at most 1"), ("small", "no fraction")],
+)
 def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["attack", "world", "--benchmarks", "zeroshot", "--root", ".", "--epsilon", size])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.config.sections import StopConfig, ValidationConfig
+from degla.errors import InputError
 from degla.evaluation.choice import TradeOff, require_score, trade_off
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions

@@ -48,7 +48,7 @@ def _size(text: str) -> float:
     """A number or a fraction above 0 and at most 1."""
     try:
         size = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no number and no fraction such as 1/255") from None
     if not 0 < size <= 1:
         raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1; pixels are from 0 to 1")

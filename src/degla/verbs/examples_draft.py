@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import DeglaError
+from degla.files import require_writable
 from degla.pages.words import counted
 from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source
 from degla.verbs._terminal import show, status_of_signal
@@ -28,6 +29,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.review.draft import draft_examples
 
     model = model_source(given)
+    require_writable(given.out)
     embedded = given.llm == "embedded"
     settings = NegativesSettings(
         (given.rule,),
