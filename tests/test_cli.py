@@ -121,6 +121,7 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
          f"{os.devnull}/x.json: cannot be written: {os.devnull} is no folder. Choose another --out."),
         (["negatives", "report", "no.jsonl", "--captions", "no.jsonl", "--seed", "-1"], "--seed is -1"),
         (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out="], ".: cannot be written"),
+        (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, more than"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
     ],
 )  # fmt: skip

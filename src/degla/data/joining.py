@@ -109,8 +109,9 @@ class JoinReport(Record):
         largest = max(self.per_row)
         if negatives_per_caption > largest:
             raise InputError(
-                f"{negatives_per_caption} negatives a caption are wanted, but no caption has more than {largest} "
-                f"that can be used. Set negatives_per_caption to {largest} or less, or make more negatives."
+                f"{counted(negatives_per_caption, 'negative a caption is', 'negatives a caption are')} wanted, but no "
+                f"caption has more than {largest} that can be used. Set negatives_per_caption to {largest} or less, "
+                "or make more negatives."
             )
 
 

@@ -143,8 +143,8 @@ def _weight_files(folder: Path) -> list[Path]:
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise InputError(
-                f"{folder}: {len(missing)} of {len(files)} files of weights are missing, first {missing[0]}; the "
-                "download did not end. Fetch the folder again."
+                f"{folder}: {len(missing)} of {counted(len(files), 'file of weights is', 'files of weights are')} "
+                f"missing, first {missing[0]}; the download did not end. Fetch the folder again."
             )
         return files
     pickled = next((name for name in _PICKLED if (folder / name).is_file()), None)

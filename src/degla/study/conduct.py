@@ -229,7 +229,7 @@ def _models(
         value = end.value[0] if end is not None and end.value else None
         if value is None or not value.paths:
             error = end.error if end is not None and end.error else "; ".join(value.notes) if value else "not run"
-            failures.append((job.title, error))
+            failures.append((job.title, error.rstrip(".")))
             continue
         replicate = run.replicate.title if run.replicate is not None else ""
         start.files[None, replicate] = files[job.base, job.asked.root]

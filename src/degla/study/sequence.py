@@ -101,7 +101,7 @@ def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[Chain
         assert job.seed is not None
         results = end.value if end is not None and end.value is not None else ()
         if len(results) < len(job.jobs) or not results[-1].paths:
-            failures.append((job.title, end.error if end is not None and end.error else "not finished"))
+            failures.append((job.title, end.error.rstrip(".") if end is not None and end.error else "not finished"))
             continue
         seconds = sum(result.cost.seconds for result in results if result.cost is not None)
         done[job.label][job.seed] = [start, *(each.measures[0].path for each in job.jobs)], seconds

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from degla.errors import DeglaError, InputError
+from degla.pages.words import counted
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -77,11 +79,18 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """The arguments, with the names of those that the words give, not defaults, as `typed`."""
+    """The arguments, with the names of those that the words give, not defaults, as `typed`.
+
+    Raises:
+        InputError: a number is larger than Python's own iterators count.
+    """
     given = parser.parse_args(words)
     # argparse sets a default only where nothing stands.
     bare = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(given))))
     given.typed = frozenset(name for name, value in vars(bare).items() if value is not None)
+    for name, value in vars(given).items():
+        if isinstance(value, int) and abs(value) > sys.maxsize:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, more than any number here can be.")
     return given
 
 
@@ -196,8 +205,8 @@ def command_line(given: argparse.Namespace, *, verb: str) -> str:
     return shlex.join([*words, *(word for text in given.set for word in ("--set", text))])
 
 
-def refuse_failures(failures: Sequence[tuple[str, str]], *, runs: str) -> None:
-    """End with an error where something failed; `failures`: titles and causes."""
+def refuse_failures(failures: Sequence[tuple[str, str]], *, run: str) -> None:
+    """End with an error where something failed; `failures`: titles and causes; `run`: what one of them is."""
     if failures:
         told = "; ".join(f"{title}: {error}" for title, error in failures)
-        raise DeglaError(f"{len(failures)} {runs} failed: {told}. The same command tries them again.")
+        raise DeglaError(f"{counted(len(failures), run)} failed: {told}. The same command tries them again.")

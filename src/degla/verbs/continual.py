@@ -37,5 +37,5 @@ def run(given: argparse.Namespace) -> int:
     else:
         show(render_terminal(found))
         tell(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it")
-    refuse_failures(found.failures, runs="sequences")
+    refuse_failures(found.failures, run="sequence")
     return 0

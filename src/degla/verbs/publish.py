@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from degla.pages.words import counted
 from degla.verbs._terminal import tell
 from degla.verbs.export import FORMS, WHAT, describe_card, megabytes
 
@@ -30,7 +31,10 @@ def run(given: argparse.Namespace) -> int:
         sys.stdout.write(f"{megabytes(size):>14}  {name}\n")
     if given.dry_run:
         sys.stdout.write(f"\n{upload.card}")
-        tell(f"nothing was uploaded; without --dry-run these {len(upload.files)} files go to {given.to}")
+        tell(
+            f"nothing was uploaded; without --dry-run {counted(len(upload.files), 'file goes', 'files go')} to "
+            f"{given.to}"
+        )
     else:
         sys.stdout.write(f"{upload.address}\n")
     return 0

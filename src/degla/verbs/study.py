@@ -54,5 +54,5 @@ def run(given: argparse.Namespace) -> int:
         sys.stdout.write(dump_study(study.record))
     else:
         tell(f"written: {given.out / 'study.html'}, study.md and study.json beside it")
-    refuse_failures(study.record.failures, runs="runs")
+    refuse_failures(study.record.failures, run="run")
     return 0

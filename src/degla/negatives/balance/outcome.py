@@ -176,7 +176,7 @@ class Balance:
         if all(state.before is None for state in self.rules.values()):
             return (
                 f"too few negatives to balance: no rule has {FEWEST} captions in each half of the images "
-                f"({self.captions} captions). Balance a larger file, or train on this one as it is."
+                f"({counted(self.captions, 'caption')}). Balance a larger file, or train on this one as it is."
             )
         measured = {rule: state.after or state.before for rule, state in self.rules.items()}
         told = ", ".join(f"{rule} {100 * known.most:.0f} %" for rule, known in measured.items() if known)
