@@ -23,6 +23,7 @@ from PIL import Image
 from degla.cli import exit_status_of
 from degla.data.decoding import IMAGE_SUFFIXES
 from degla.evaluation.data_sets import data_set
+from degla.pages.words import counted
 from degla.speed.machine import processor_name
 
 CLASSES, PICTURES, SIDE = 100, 50, 500
@@ -59,7 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     found = sorted(path for path in given.pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(found) < CLASSES * PICTURES:
-        raise SystemExit(f"{given.pictures}: holds {len(found)} pictures; {CLASSES * PICTURES} are needed.")
+        raise SystemExit(f"{given.pictures}: holds {counted(len(found), 'picture')}; {CLASSES * PICTURES} are needed.")
     print(f"{processor_name()}, {os.cpu_count()} cores; {given.model}")
     with tempfile.TemporaryDirectory() as folder:
         size = lay_out(found, Path(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,19 @@ def test_the_lock_meets_every_bound() -> None:
     for requirement in map(Requirement, wanted):
         version = locked[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} and {version} in {name}"
+
+
+def test_a_script_ends_in_one_line_where_its_data_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripts = [path for folder in ("tools", "bench") for path in (ROOT / folder).glob("*.py")]
+    reading = [
+        path for path in scripts if re.search(r"^from degla", text := path.read_text(), re.M) and "_main_" in text
+    ]
+    other = {"build_lexicon.py"}  # Says so itself.
+    assert len(reading) > 25
+    assert {path.name for path in reading if "exit_status_of(main)" not in path.read_text()} == other
+    monkeypatch.setattr("sys.argv", ["photo_questions", str(tmp_path), str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "tools" / "photo_questions.py"), run_name="__main__")
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith(f"degla: {tmp_path}/flickr8k/captions_dev.json")

@@ -18,9 +18,11 @@ from torch import Tensor
 import degla
 from degla.cli import exit_status_of
 from degla.data.sources import read_captions
+from degla.errors import InputError
 from degla.losses.core.pairwise import true_pair
 from degla.model.checkpoint import save_encoder
 from degla.model.load import load_encoder
+from degla.pages.words import counted
 
 
 def fit(
@@ -66,7 +68,8 @@ def main() -> None:
     encoder = load_encoder(given.model)
     rows = list(islice(read_captions(given.captions), given.pairs))
     if len(rows) < given.batch_size:
-        raise SystemExit(f"{given.captions}: {len(rows)} pairs are no batch of {given.batch_size}; see --batch-size.")
+        held = counted(len(rows), "pair is", "pairs are")
+        raise InputError(f"{given.captions}: {held} no batch of {given.batch_size}; see --batch-size.")
     captions = degla.encode_captions(encoder, [row.text for row in rows])
     images = degla.encode_images(encoder, [given.images / row.image for row in rows])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of a picture lie together.
