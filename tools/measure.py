@@ -689,11 +689,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     now = {"commit": commit_here()} | measure_tree(ROOT, run=given.run)
     before = None
-    if given.against and Path(given.against).is_file():
-        before = json.loads(Path(given.against).read_text(encoding="utf-8"))
-    elif given.against:
-        before = measure_commit(given.against, run=given.run)
-    sys.stdout.write(render(now, before))
+    try:
+        if given.against and Path(given.against).is_file():
+            before = json.loads(Path(given.against).read_text(encoding="utf-8"))
+        elif given.against:
+            before = measure_commit(given.against, run=given.run)
+        text = render(now, before)
+    except (ValueError, KeyError, TypeError, AttributeError, subprocess.CalledProcessError):
+        parser.error(f"--against {given.against}: neither a commit of this repository nor a file of --json")
+    sys.stdout.write(text)
     if given.json:
         given.json.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -180,7 +180,8 @@ def with_children_gone(group: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="bugs whose name or file holds this text")
-    parser.add_argument("--room", default="", help="one list alone")
+    rooms = sorted({mutant.room for mutant in read_mutants()})
+    parser.add_argument("--room", default="", choices=["", *rooms], metavar="ROOM", help="one list alone")
     parser.add_argument("--jobs", type=int, default=2, help="bugs at a time")
     parser.add_argument("--check", action="store_true", help="only look whether every bug still fits the source")
     parser.add_argument("--no-baseline", action="store_true", help="skip the run of all tests without a bug")
