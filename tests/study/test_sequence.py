@@ -226,7 +226,7 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     path, out = _write(tmp_path, drawn, arms=arms, also=["recognition"]), tmp_path / "out"
     assert main(["continual", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
     said = capsys.readouterr()
-    assert "1 sequences failed: fails, seed 0:" in said.err
+    assert "1 sequence failed: fails, seed 0:" in said.err
     data = json.loads(said.out)
     assert data == json.loads((out / "continual.json").read_text())
     (arm,) = data["arms"]

@@ -158,8 +158,9 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
     kind = "no" if trainer.teacher is None else "a frozen" if config.teacher.kind == "frozen" else "an averaged"
     scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
     values = {"steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored}
+    epochs = "1 epoch" if steps == per_epoch else f"{steps / per_epoch:.3g} epochs"
     text = (
-        f"{counted(steps, 'step')} of {counted(config.train.batch_size, 'pair')}, {steps / per_epoch:.3g} epochs of "
+        f"{counted(steps, 'step')} of {counted(config.train.batch_size, 'pair')}, {epochs} of "
         f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
