@@ -77,7 +77,7 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
     [
         (
             [["a"], [["1.jpg", {}, [1, 0], [1]]]],
-            r"GQA\.json image 0: 2 labels and 1 marks of hard images for 1 phrases",
+            r"GQA\.json image 0: 2 labels and 1 mark of hard images for 1 phrase",
         ),
         ([["a"], [["1.jpg", {}, [2], [1]]]], r"GQA\.json image 0: field 'label\.0'"),
         ([["a"], [["1.jpg", [1]]]], r"GQA\.json image 0: field 'file'"),

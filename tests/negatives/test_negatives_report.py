@@ -177,7 +177,7 @@ def test_the_page_counts_what_a_language_model_answered(files: tuple[Path, Path]
     assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--out", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
     assert '<th scope="row">swap_<wbr>nouns</th><td>1</td><td>0</td></tr>' in page  # refused, answered
-    assert "2 requests (write 2), sent 4 times; 1 answers repaired; retry: 429 2." in page
+    assert "2 requests (write 2), sent 4 times; 1 answer repaired; retry: 429 2." in page
 
 
 def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -394,7 +394,7 @@ def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
         read_features(tmp_path / "some.npz")
     good = {name: value.numpy() for name, value in vars(_data()).items() if name != "name"}
     for changed, says in (
-        ({"features": np.zeros(20)}, "features must be a table of numbers, and have 1 axes"),
+        ({"features": np.zeros(20)}, "features must be a table of numbers, and have 1 axis"),
         ({"train": np.array(3)}, r"train: must be one row of numbers, and has the shape \(\)"),
         ({"features": np.full((20, 4), "x")}, "some.npz: features and semantics must be numbers"),
         ({"train": good["train"] + 0.5}, r"train: entry \[0\] is \d+.5; whole numbers are needed"),

@@ -75,7 +75,7 @@ def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
         if not len(read.label) == len(read.hard) == len(whole.phrases):
             raise InputError(
                 f"{where}: {counted(len(read.label), 'label')} and {counted(len(read.hard), 'mark')} of hard images "
-                f"for {len(whole.phrases)} phrases. Fetch it again."
+                f"for {counted(len(whole.phrases), 'phrase')}. Fetch it again."
             )
         images.append(read)
     return whole.phrases, images

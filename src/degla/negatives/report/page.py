@@ -47,7 +47,7 @@ def render_page(files: Sequence[Examination]) -> str:
     """The whole page as text."""
     environment = open_templates("degla.negatives.report")
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
-    environment.filters.update(breakable=breakable, whole_flags=_whole_flags)
+    environment.filters.update(breakable=breakable, whole_flags=_whole_flags, counted=counted)
     rules = all_rules(files)
     body = environment.get_template(_TEMPLATE).render(
         files=files,
