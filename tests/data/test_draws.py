@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
+from degla.data.dataset import RandomCrop
 from degla.data.draws import Draw, Offer, open_draw
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
@@ -21,7 +23,7 @@ from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord
 from degla.shelf import DRAWS, RECIPES
-from degla.training.pairs import open_pairs
+from degla.training.pairs import image_transform, open_pairs
 from tests.training.configs import tiny_config
 
 RULES = ("swap", "swap", "swap", "noun", "noun", "relation")
@@ -111,3 +113,36 @@ def test_degla_published_reads_the_first_negatives_of_each_row(
     assert all(epoch == epochs[0] for epoch in epochs)
     by_chance = dataclasses.replace(config, data=dataclasses.replace(config.data, draw="random"))
     assert len({str(epoch) for epoch in drawn(by_chance, epochs=6)}) > 1
+
+
+def test_order_crops_and_draws_are_those_of_the_seed(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    encoder = load_encoder(str(tiny_model))
+
+    def found(seed: int) -> dict[str, Any]:
+        config = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path, seed=seed)
+        pull = dataclasses.replace(config.objective["text_pull"], weight=1.0)
+        config = dataclasses.replace(config, objective=config.objective | {"text_pull": pull})
+        pairs = open_pairs(config, encoder=encoder, processes=Processes())
+        assert pairs.neighbours is not None
+        rows = [pairs.dataset[0, index] for index in range(len(pairs.dataset))]
+        return {
+            "order": [rows.tolist() for rows in pairs.plan.global_batches(0)],
+            "crops": [row.image.sum().item() for row in rows],
+            "negatives": [row.negative.tolist() for row in rows],
+            "positives": [torch.as_tensor(row.extra["positive"]).tolist() for row in rows],
+            "neighbours": [pairs.neighbours.draw(0, index) for index in range(len(rows))],
+        }
+
+    one, again, other = (found(seed) for seed in (3, 3, 4))
+    assert one == again
+    assert [name for name in one if one[name] == other[name]] == []
+
+
+def test_crops_are_as_the_flags_say(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    data = dataclasses.replace(config.data, smallest_crop=0.3, scaled_decoding=False)
+    dataset = open_pairs(dataclasses.replace(config, data=data), encoder=encoder, processes=Processes()).dataset
+    assert dataset.transform == RandomCrop(image_transform(encoder), scale=(0.3, 1.0), scaled=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tensor, Gradients, Trainer]:
-    """Loss of the first batch, over all processes, and the gradient of every parameter."""
+    """Loss of the first batch over all processes, and the gradient of every parameter, those trained along too."""
     accelerator = open_accelerator(config)
     processes = Processes.current()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
@@ -38,7 +39,8 @@ def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tens
         encoder.double()
         batch = replace(batch, image=batch.image.double())
     loss, _ = trainer.backward(batch)
-    named = trainer.encoder.named_parameters()
+    along = (module.named_parameters(prefix=name) for name, module in trainer.along.items())
+    named = chain(trainer.encoder.named_parameters(), *along)
     gradients = {name: value.grad.clone() for name, value in named if value.grad is not None}
     return processes.total(loss) / processes.count, gradients, trainer
 

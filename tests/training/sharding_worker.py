@@ -35,13 +35,22 @@ def first_gradients(config: TrainConfig) -> dict[str, Any]:
     student, teacher = (_watch(model) for model in (trainer.encoder, trainer.teacher.encoder))
     batch = next(iter(pairs.batches(0, start=0, device=accelerator.device)))
     loss, _ = trainer.backward(batch)
-    named = [(name, value.grad) for name, value in trainer.encoder.named_parameters() if value.grad is not None]
+    gradients, clipped = _gradients(trainer.encoder), {}
+    if trainer.sharding is not None:
+        trainer.sharding.clip_gradients(float(torch.stack([grad.norm() for grad in gradients.values()]).norm()) / 4)
+        clipped = _gradients(trainer.encoder)
     return {
         "loss": processes.total(loss) / processes.count,
-        "gradients": {name: grad.full_tensor() if isinstance(grad, DTensor) else grad for name, grad in named},
+        "gradients": gradients,
+        "clipped": clipped,
         "student": student,
         "teacher": teacher,
     }
+
+
+def _gradients(model: Encoder) -> dict[str, torch.Tensor]:
+    named = [(name, value.grad) for name, value in model.named_parameters() if value.grad is not None]
+    return {name: grad.full_tensor() if isinstance(grad, DTensor) else grad.clone() for name, grad in named}
 
 
 def _watch(model: Encoder) -> dict[str, list[int]]:

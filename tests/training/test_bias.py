@@ -85,6 +85,15 @@ def test_a_sigmoid_run_resumes_bit_equal(siglip: Path, tiny_pairs: Pairs, tmp_pa
     assert done == resumed
 
 
+def test_a_scale_below_the_bound_may_rise_to_it(siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=siglip, pairs=tiny_pairs, out=tmp_path)
+    _, _, trainer = first_step(replace(config, optim=replace(config.optim, max_scale=50.0)))
+    assert trainer.encoder.scale < 20
+    trainer.encoder.clip.logit_scale.data.fill_(9.0)
+    trainer.update(torch.zeros(()))
+    assert trainer.encoder.scale.item() == pytest.approx(50.0)
+
+
 def test_a_scale_above_the_bound_stays(tiny_pairs: Pairs, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", init_logit_bias=-12, init_logit_scale=4.76)
     config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +66,17 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
         for name in ("state.json", "open_clip_model.safetensors"):
             (tmp_path / f"step-{step}" / name).touch()
     assert [path.name for path in checkpoints(tmp_path)] == ["step-9", "step-10", "step-100"]
+
+
+def test_a_checkpoint_is_written_when_the_last_is_older_than_asked(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 40 seconds pass from one look at the clock to the next: at the start, behind each step and each checkpoint.
+    clock = itertools.count(0.0, 40.0)
+    monkeypatch.setattr("degla.training.runstate.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=5)
+    train(replace(config, checkpoint=replace(config.checkpoint, every_minutes=1.0)))
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2", "step-4", "step-5"]
 
 
 def test_a_resume_of_a_finished_run_leaves_its_checkpoints_alone(copied: TrainConfig) -> None:

@@ -91,6 +91,11 @@ def _made(teacher: Teacher, *, by: Any = "attention", threshold: float = 0.5) ->
     made = maker(batch, list(batch.parts(6)), teacher, target, number=0)
     cut = maker(batch, list(batch.parts(4)), teacher, target, number=0)
     assert torch.equal(made.extra["evidence_image"], cut.extra["evidence_image"]), "parts of a batch change nothing"
+    names = ("image", "caption", "negative", "valid", "rule", "group", "ids")
+    half = replace(batch, **{name: getattr(batch, name)[3:] for name in names})
+    second = replace(maker, processes=Processes(count=2, rank=1))
+    own = second(half, list(half.parts(3)), teacher, Target(caption=target.require("caption")[3:]), number=0)
+    assert torch.equal(made.extra["evidence_image"][3:], own.extra["evidence_image"]), "nor do processes"
     return batch, made
 
 

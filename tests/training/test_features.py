@@ -17,7 +17,7 @@ from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.training.features import embed_patches
 from degla.training.loop import train
-from tests.tiny import CAPTIONS
+from tests.tiny import CAPTIONS, write_model
 from tests.training.configs import tiny_config, whole_and_resumed
 
 Pairs = dict[str, Path]
@@ -103,3 +103,7 @@ def test_a_file_of_patches_is_made_once_and_of_each_picture(
     assert torch.equal(encoder.encode_images(torch.stack([made(names[0])])), found.image[:1])
     embed_patches(names[:2], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
     assert len(list((tmp_path / "cache").rglob("*.patches.npy"))) == 2, "other pictures, another file"
+    other = load_encoder(str(write_model(tmp_path / "other", seed=9)))
+    rows = embed_patches(names, folder=tiny_pairs["images"], encoder=other, processes=Processes())
+    with torch.no_grad():
+        torch.testing.assert_close(other.encode_images(rows(names[0])[None]), other.encode_images(pixels[:1]))

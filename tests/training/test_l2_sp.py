@@ -97,9 +97,11 @@ def test_a_heavy_penalty_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, 
 
 def test_a_resumed_run_is_held_by_the_same_start(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=6)
-    config = replace(config, l2_sp=L2SPConfig(weight=1.0, importance="equal"))
-    rows = [(run.folder.parent / "metrics.jsonl").read_text().splitlines() for run in whole_and_resumed(config, at=3)]
-    values = [[json.loads(line)["l2_sp"] for line in lines] for lines in rows]
+    config = replace(config, l2_sp=L2SPConfig(weight=3.0, importance="equal"))
+    files = [(run.folder.parent / "metrics.jsonl").read_text().splitlines() for run in whole_and_resumed(config, at=3)]
+    rows = [[json.loads(line) for line in lines] for lines in files]
+    values = [[row["l2_sp"] for row in found] for found in rows]
+    assert all(row["loss"] == pytest.approx(row["contrastive"] + 3 * row["l2_sp"], rel=1e-6) for row in rows[0])
     assert values[0] == values[1] and values[0][0] == 0 and values[0][-1] > values[0][1] > 0
 
 

@@ -17,14 +17,17 @@ from degla.config.sections import LoopConfig, ValidationConfig
 from degla.data.loader import make_loader
 from degla.errors import DeglaError, InputError
 from degla.losses.contrastive import Contrastive
+from degla.losses.core import Processes
 from degla.losses.core.objective import losses_by_name
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.shelf import RECIPES
 from degla.training import step as step_module
-from degla.training.loop import train
+from degla.training.build import choose_precision
+from degla.training.loop import StopRequest, train
 from tests.tiny import write_model
 from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 WEIGHTS = "open_clip_model.safetensors"
@@ -114,6 +117,17 @@ def test_scale_is_clamped_before_the_teacher_follows(tiny_model: Path, tiny_pair
     assert teacher["logit_scale"].exp().item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(("logarithm", "scale"), [(-1.0, 1.0), (9.0, 50.0)])
+def test_the_scale_is_held_between_one_and_its_limit(
+    logarithm: float, scale: float, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    _, _, trainer = first_step(replace(config, optim=replace(config.optim, max_scale=50.0)))
+    trainer.encoder.clip.logit_scale.data.fill_(logarithm)
+    trainer.update(torch.zeros(()))
+    assert trainer.encoder.scale.item() == pytest.approx(scale)
+
+
 def test_trimming_changes_nothing(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     values = []
     for trim in (True, False):
@@ -143,6 +157,22 @@ def test_half_precision_needs_a_gpu(
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", precision="fp16")
     with pytest.raises(InputError, match=r"^--train\.precision fp16 needs a GPU"):
         train(config)
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "chosen"),
+    [("cpu", "", "no"), ("cpu", "avx512_bf16", "bf16"), ("cpu", "amx_tile", "bf16"), ("cuda", "", "fp16"),
+     ("cuda", "gpu", "bf16"), ("mps", "amx_tile", "no")],
+)  # fmt: skip
+def test_auto_takes_half_precision_where_the_device_computes_it(
+    device: str, native: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name == native)
+    emulated = {"including_emulation": False}
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: native == "gpu" or how != emulated)
+    assert choose_precision("auto", device=torch.device(device)) == chosen
+    assert choose_precision("fp32", device=torch.device(device)) == "no"
 
 
 @pytest.mark.parametrize(("strategy", "told"), [("fsdp", True), ("ddp", False)])
@@ -219,6 +249,23 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
     assert len(poisoned) == (3 if every_steps == 1 else 4)
     assert states[-1] == states[2] != states[1]
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
+
+
+def test_several_processes_stop_where_one_was_asked_to() -> None:
+    class Pair(Processes):
+        def total(self, tensor: torch.Tensor) -> torch.Tensor:
+            asked.append(float(tensor))
+            return tensor + other
+
+    asked: list[float] = []
+    stop, both, other = StopRequest(), Pair(count=2), 0.0
+    assert not stop.agreed(both, 10) and not stop.agreed(both)
+    other = 1.0
+    assert not stop.agreed(both, 13), "they do not wait for each other at every step"
+    assert stop.agreed(both, 20) and stop.agreed(both) and not stop.agreed(Processes())
+    stop.name, other = "SIGTERM", 0.0
+    assert stop.agreed(both, 30) and stop.agreed(Processes(), 13)
+    assert asked == [0.0, 0.0, 0.0, 0.0, 1.0]
 
 
 def test_old_checkpoints_go_and_the_best_stays(

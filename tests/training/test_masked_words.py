@@ -27,6 +27,7 @@ from degla.training.loop import train
 from degla.training.pairs import open_pairs
 from tests.tiny import CAPTIONS, CONFIG, write_model
 from tests.training.configs import tiny_config, whole_and_resumed
+from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 EYE = torch.eye(4, dtype=torch.float64)
@@ -165,6 +166,23 @@ def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path:
     # The first step is AdamW's: what it moves is the sign of the gradient, where that is no rounding.
     moved = [(_along(run.folder)["mask_token"] - first["mask_token"]).sign() for run in (alone, parts)]
     assert (moved[0] != moved[1]).float().mean() < 0.1
+
+
+def test_the_norm_that_is_clipped_is_of_the_predictor_too(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tiny_model, tiny_pairs, tmp_path)
+    _, gradients, trainer = first_step(replace(config, optim=replace(config.optim, clip_norm=0.01)))
+    assert torch.stack([gradient.norm() for gradient in gradients.values()]).norm() > 1
+    found: list[float] = []
+
+    def step() -> None:
+        values = [value for group in trainer.optimizer.param_groups for value in group["params"]]
+        found.append(float(torch.stack([value.grad.norm() for value in values if value.grad is not None]).norm()))
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    trainer.update(torch.zeros(()))
+    assert found == [pytest.approx(0.01, rel=1e-3)]
 
 
 def test_only_the_mask_token_is_made_where_nothing_is_predicted(

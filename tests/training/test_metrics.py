@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,9 @@ from tests.training.configs import tiny_config
 Pairs = dict[str, Path]
 
 
-def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
+def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("degla.training.metrics.time", SimpleNamespace(perf_counter=lambda: now[0]))
     told: list[tuple[int, dict[str, float]]] = []
 
     def tracker(values: dict[str, float], *, step: int) -> None:
@@ -26,18 +29,22 @@ def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
     options = {"steps": 7, "every_steps": 3, "pairs_per_step": 4, "active": True, "tracker": tracker}
     with Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
         for step in range(1, 8):
+            now[0] += 0.5 if step <= 3 else 2.0
             metrics.record(step, epoch=0, values={"loss": step / 10})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.6), (7, 0.7)]
-    assert all(row["pairs_per_second"] > 0 and row["epoch"] == 0 for row in rows)
+    # Of the steps since the line before: three of half a second, three of two seconds, and one.
+    assert [(row["pairs_per_second"], row["epoch"]) for row in rows] == [(8.0, 0), (2.0, 0), (2.0, 0)]
     assert [step for step, _ in told] == [3, 6, 7]
 
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 8, "lo')  # The process died here.
     with Metrics(tmp_path, start=3, **options) as metrics:  # type: ignore[arg-type]
+        now[0] += 3.0
         metrics.record(6, epoch=0, values={"loss": 0.5})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.5)]
+    assert rows[1]["pairs_per_second"] == 4.0, "steps of the process before do not count"
 
 
 def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@ while it is evaluated."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from degla.evaluation.embed import Embedder
+from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.records import ItemImage
+from degla.training.loop import train
 from tests.tiny import CONFIG, write_model
 from tests.training.configs import tiny_config, whole_and_resumed
+from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 
@@ -33,7 +38,28 @@ def test_an_evaluation_in_between_drops_none(model: Path, tiny_pairs: Pairs) -> 
     assert encoder.training and encoder.clip.visual.patch_dropout.training
 
 
+def test_parts_of_a_batch_drop_the_same_patches_when_they_are_embedded_again(
+    model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of one draw would go through the other's patches."""
+    seen: list[torch.Tensor] = []
+    embed = Encoder.embed
+
+    def watched(self: Encoder, *given: Any, **named: Any) -> Any:
+        found = embed(self, *given, **named)
+        seen.append(found.image.detach())
+        return found
+
+    monkeypatch.setattr(Encoder, "embed", watched)
+    first_step(tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path, chunk_size=2))
+    torch.testing.assert_close(torch.cat(seen[2:]), torch.cat(seen[:2]))
+
+
 def test_a_resumed_run_drops_the_same_patches(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = tiny_config("negclip", model=model, pairs=tiny_pairs, out=tmp_path / "whole")
     expected, found = (load_file(run.folder / "open_clip_model.safetensors") for run in whole_and_resumed(whole))
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    # And so does a run of the same seed.
+    torch.rand(1)
+    again = load_file(train(replace(whole, out=tmp_path / "again")).folder / "open_clip_model.safetensors")
+    assert [name for name in expected if not torch.equal(expected[name], again[name])] == []

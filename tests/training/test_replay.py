@@ -121,6 +121,11 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
     assert all(row["l2_sp"] > 0 for row in rows[0][1:]) and rows[0][0]["l2_sp"] == 0
     memory = torch.load(runs[0].folder / "optimizer.pt", weights_only=True)["memory"]
     assert "replay.hardest_hinge" in memory
+    other = tmp_path / "other.jsonl"
+    other.write_text(tiny_pairs["captions"].read_text().replace("a ", "the ", 1))
+    changed = replace(parts.replay, data=replace(parts.replay.data, captions=other))
+    with pytest.raises(InputError, match=r"trained on other data .*/other\.jsonl.*; changed: replay captions, "):
+        train(replace(parts, replay=changed), resume=True)
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_gradients_are_those_of_whole_copies(name: str, steps: dict[str, dict[st
         assert expected.norm() > 0, key
         gap = (slices["gradients"][key] - expected).norm() / expected.norm()
         assert gap < 1e-4, (key, gap.item())
+        torch.testing.assert_close(slices["clipped"][key], slices["gradients"][key] / 4, rtol=1e-4, atol=0)
 
 
 @needs_slices

@@ -15,7 +15,8 @@ from degla.errors import InputError
 from degla.model.adapters import AdapterConfig, add_adapters, merged_state
 from degla.model.load import load_encoder
 from degla.training.loop import train
-from tests.tiny import CAPTIONS, timm_tower, write_model
+from degla.training.optim import choose_trainable
+from tests.tiny import CAPTIONS, CONFIG, timm_tower, write_model
 from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
@@ -40,6 +41,20 @@ def test_first_blocks_stay(tower: str, count: int, tiny_model: Path, tiny_pairs:
     assert moved == names - frozen and len(frozen) > 12
     with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is {9 * count}; .* has 2 such blocks"):
         train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9 * count})))
+
+
+def test_all_blocks_may_be_frozen_or_be_the_last_ones(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    trained = {}
+    for count in (2, -2):
+        encoder = load_encoder(str(tiny_model))
+        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, freeze_image_blocks=count)
+        choose_trainable(encoder, config)
+        named = encoder.clip.visual.named_parameters()
+        trained[count] = {name for name, value in named if value.requires_grad}
+    behind = {"ln_post.weight", "ln_post.bias", "proj"}
+    assert trained[2] == behind and trained[-2] == behind | {
+        name for name, _ in encoder.clip.visual.named_parameters() if name.startswith("transformer.")
+    }
 
 
 @pytest.mark.usefixtures("attention_form")
@@ -84,6 +99,17 @@ def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: P
     for name in ("open_clip_model", "teacher", "adapters", "teacher_adapters"):
         left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
+
+
+def test_adapters_stand_in_trained_blocks_alone(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"layers": 11})
+    loop = {"freeze_image_blocks": 10, "train_text_tower": False}
+    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path, **loop)
+    encoder = load_encoder(str(model))
+    choose_trainable(encoder, replace(config, adapter=AdapterConfig(rank=2)))
+    trained = {name for name, value in encoder.clip.named_parameters() if value.requires_grad} - {"logit_scale"}
+    assert len(trained) == 2 * 4 and all(name.startswith("visual.transformer.resblocks.10.") for name in trained)
+    assert sum("lora_" in name for name, _ in encoder.clip.named_parameters()) == len(trained)
 
 
 def test_adapters_are_those_of_the_seed(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) ->
         # floor(0.4 * 16) = 6 are left out.
         assert kept.shape == (6, 10) and (kept.diff(dim=1) > 0).all()
         assert torch.equal(kept, _kept(views, parts, teacher))
+        second = replace(views, processes=Processes(count=2, rank=1))
+        assert torch.equal(kept[3:], _kept(second, [_part(slice(0, 3), images[3:])], teacher))
         assert not torch.equal(kept, _kept(views, whole, teacher, number=1))
         assert not torch.equal(kept, _kept(replace(views, seed=2), whole, teacher))
     random = Views(ViewsConfig(left_out=0.4, by="random"), PATCHES, Processes(), seed=1)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.encoder import Encoder
 from degla.model.evidence import patch_evidence
@@ -52,15 +51,10 @@ class Teacher(nn.Module):
     Args:
         student: the encoder to copy; it is not changed.
         config: the averaging rule.
-
-    Raises:
-        InputError: a decay outside 0 to 1.
     """
 
     def __init__(self, student: Encoder, config: TeacherConfig) -> None:
         super().__init__()
-        if not 0.0 <= config.decay <= 1.0:
-            raise InputError(f"teacher.decay is {config.decay}; the share of the old teacher lies between 0 and 1.")
         self.config = config
         # What is not trained never differs from the student's, and is the same memory.
         shared = {id(value): value for value in student.parameters() if not value.requires_grad}

@@ -215,9 +215,7 @@ class RunState:
         share = self.config.train.average
         if self.start is None or share is None:
             return student
-        averaged = average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
-        averaged.precision = student.precision
-        return averaged
+        return average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
 
     def _memories(self) -> dict[str, dict[str, Tensor]]:
         """What the losses of each stream remember from step to step, by what their names begin with."""
@@ -235,8 +233,9 @@ class RunState:
     def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
         changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
         if changed:
-            data = self.config.data
-            files = [path for path in (data.captions, data.negatives, data.classes) if path is not None]
+            given = [stream.data for stream in self.config.streams]
+            paths = [(data.captions, data.negatives, data.classes) for data in given]
+            files = [path for found in paths for path in found if path is not None]
             raise InputError(
                 f"{folder}: the run was trained on other data than there is now in {' and '.join(map(str, files))}; "
                 f"changed: {', '.join(changed)}. Put the old files back, or start a new run from this checkpoint with "
