@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -76,7 +75,7 @@ def take_step(step: StagedStep, *, device: torch.device, update: bool = True) ->
 
     def stage(name: str, work: Callable[[], Result]) -> Result:
         spent: list[float] = []
-        with timed(device, spent, clock=time.perf_counter):
+        with timed(device, spent):
             result = work()
         seconds[name] = spent[0]
         return result

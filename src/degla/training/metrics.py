@@ -53,6 +53,7 @@ class Metrics:
         self.path = self.folder / "metrics.jsonl"
         self._since = (self.start, time.perf_counter())
         self._shown, self._note = self.start, ""
+        self._newest: dict[str, Tensor | float] = {}
         self._held = ExitStack()
         shown = TaskProgress(self.active and self.progress)
         self._progress = shown.task("training", self.steps, done=self.start, note=lambda: self._note)
@@ -82,13 +83,21 @@ class Metrics:
         return step % self.every_steps == 0 or step == self.steps
 
     def record(self, step: int, *, epoch: int, values: dict[str, Tensor | float]) -> None:
-        """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last."""
-        if not self.active or not self.due(step):
+        """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last.
+
+        It has the newest value of each name since the line before: where two streams take turns, every tenth step is
+        always of the same one.
+        """
+        if not self.active:
             return
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        self._newest |= values
+        if not self.due(step):
+            return
+        tensors = {name: value for name, value in self._newest.items() if isinstance(value, Tensor)}
         # One look for all: each would wait for a GPU.
         read = iter(torch.stack(list(tensors.values())).tolist() if tensors else [])
-        plain = {name: next(read) if name in tensors else float(value) for name, value in values.items()}
+        plain = {name: next(read) if name in tensors else float(value) for name, value in self._newest.items()}
+        self._newest = {}
         before, then = self._since
         now = time.perf_counter()
         rate = (step - before) * self.pairs_per_step / max(now - then, 1e-9)
