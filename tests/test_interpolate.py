@@ -208,11 +208,14 @@ def test_models_that_cannot_stand_for_one_another_are_refused(tmp_path: Path, mo
         check_alike(base, load_encoder(str(write_model(tmp_path / "small", embed_dim=8))))
     with pytest.raises(InputError, match="preprocessing differs in 'mean'"):
         check_alike(base, changed(load_encoder(models[1]), preprocess_config__mean=[0.1, 0.2, 0.3]))
+    with pytest.raises(InputError, match="preprocessing differs in 'interpolation', bicubic and bilinear"):
+        check_alike(base, changed(load_encoder(models[1]), preprocess_config__interpolation="bilinear"))
     other = load_encoder(models[1])
     other.tokenize = lambda texts: base.tokenize([text.upper() + "s" for text in texts])
     with pytest.raises(InputError, match="tokenizers"):
         check_alike(base, other)
-    check_alike(base, load_encoder(models[1]))
+    mean = tuple(base.description.preprocess_config["mean"])
+    check_alike(base, changed(load_encoder(models[1]), preprocess_config__mean=mean, preprocess_config__size=32))
 
 
 def test_a_folder_of_the_users_own_is_left_alone(models: tuple[str, str], world: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
             full = full or "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)
             if not full:
                 raise
-        newest = latest_checkpoint(folder.parent) if folder.parent.is_dir() else None
+        newest = latest_checkpoint(folder.parent)
         kept = f" The last complete checkpoint is {newest}." if newest else ""
         cause = "the disk is full" if full else str(error)
         raise DeglaError(
