@@ -91,10 +91,8 @@ class Teacher(nn.Module):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches"]]:
         """Embeddings of images before they are brought to length one, and the significance of each patch, by one pass.
 
-        Raises:
-            InputError: the image tower is not read at its class token.
+        The image tower must be read at its class token.
         """
-        self.encoder.refuse_without_class_token("--views.by")
         found: list[Tensor] = []
 
         def see(row: Tensor, values: Tensor) -> Tensor:
@@ -113,11 +111,7 @@ class Teacher(nn.Module):
         Args:
             images: transformed.
             captions: the teacher's embeddings of their captions, of length one.
-
-        Raises:
-            InputError: the image tower is not read at its class token.
         """
-        self.encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
         return patch_evidence(self.encoder.see_class_token, images, captions)
 
     @torch.no_grad()
