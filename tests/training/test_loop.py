@@ -172,7 +172,9 @@ def test_auto_takes_half_precision_where_the_device_computes_it(
     emulated = {"including_emulation": False}
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: native == "gpu" or how != emulated)
     assert choose_precision("auto", device=torch.device(device)) == chosen
-    assert choose_precision("fp32", device=torch.device(device)) == "no"
+    for asked, given in (("fp32", "no"), ("bf16", "bf16"), ("fp16", "fp16")):
+        if (asked, device) != ("fp16", "cpu"):
+            assert choose_precision(asked, device=torch.device(device)) == given
 
 
 @pytest.mark.parametrize(("strategy", "told"), [("fsdp", True), ("ddp", False)])

@@ -85,6 +85,7 @@ def _best(config: TrainConfig) -> str:
     link = config.out / "best"
     assert link.is_symlink() and link.resolve() == (config.out / name).resolve() and not link.readlink().is_absolute()
     assert load_encoder(str(link)).fingerprint == load_encoder(str(config.out / name)).fingerprint
+    assert not (config.out / "best.copy").is_symlink(), "a link made room for the next one"
     return str(name)
 
 

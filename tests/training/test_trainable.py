@@ -195,3 +195,22 @@ def test_adapters_of_a_tower_that_attends_both_ways(tiny_pairs: Pairs, tmp_path:
     config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     outcome = train(replace(config, adapter=AdapterConfig(rank=2)))
     assert any(name.startswith("text.transformer") for name in _moved(model, outcome.folder))
+
+
+def test_adapters_of_a_tower_whose_class_token_sees_no_padding(tmp_path: Path) -> None:
+    """As CoCa's texts: each row has a mask of its own."""
+    text = CONFIG["text_cfg"] | {"embed_cls": True}
+    model = write_model(tmp_path / "model", custom_text=True, text_cfg=text)
+    encoder, plain = load_encoder(str(model)), load_encoder(str(model))
+    add_adapters(encoder.clip, AdapterConfig(rank=2), blocks=[f"text.transformer.resblocks.{n}" for n in (0, 1)])
+    generator = torch.Generator().manual_seed(0)
+    for name, value in encoder.clip.named_parameters():
+        if "lora_" in name:
+            value.data = 0.3 * torch.randn(value.shape, generator=generator)
+    tokens = encoder.tokenize(CAPTIONS)
+    with torch.no_grad():
+        base = plain.encode_captions(tokens)
+        plain.clip.load_state_dict(merged_state(encoder.clip), strict=True)
+        changed = encoder.encode_captions(tokens)
+        torch.testing.assert_close(plain.encode_captions(tokens), changed, rtol=0, atol=1e-5)
+    assert (changed - base).abs().max() > 0.1

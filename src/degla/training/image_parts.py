@@ -136,13 +136,13 @@ class Evidence:
     def _part(
         self, images: Tensor, teacher: Teacher, captions: Tensor, *, noise: Tensor
     ) -> tuple[Float[Tensor, "rows 3 height width"], Bool[Tensor, " rows"], Float[Tensor, "rows dim"]]:
-        """The parts of some images, which are none or all of them, and the teacher's embeddings of the parts."""
+        """The parts of some images, which of them hold a patch, and the teacher's embeddings of the parts."""
         evidence = torch.unflatten(teacher.evidence(images, captions), 1, self.grid)
         kept = unit_range(evidence) > self.config.threshold
         if self.config.by == "random":
             drawn = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1))
             kept = torch.unflatten(drawn, 1, self.grid)
-        there = kept.any(dim=(1, 2)) & ~kept.all(dim=(1, 2))
+        there = kept.any(dim=(1, 2))  # Never all: the patch with least evidence is at 0.
         parts = kept_part(images, kept)
         rows, _ = teacher.encode(parts, None)
         assert rows is not None
