@@ -14,12 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.locks import lock
-from degla.model.integrity import FOR_TRAINING, drop_training_state, is_whole, read_state
+from degla.model.integrity import FOR_TRAINING, digest_of_weights, drop_training_state, is_whole, read_state
 from degla.model.load import load_encoder
 from degla.model.runs import CARD_NAME, checkpoints, point_to_best, settle
 from degla.training.loop import train
@@ -68,6 +69,15 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints(tmp_path)] == ["step-9", "step-10", "step-100"]
 
 
+def test_weights_are_known_by_names_forms_and_values_and_not_by_their_order() -> None:
+    one, two = torch.arange(6.0).view(2, 3), torch.ones(2)
+    known = digest_of_weights({"one": one, "two": two})
+    assert known == digest_of_weights({"two": two, "one": one.clone()})
+    others = ({"two": one, "one": two}, {"one": one.view(3, 2), "two": two}, {"one": one, "two": two.int()},
+              {"one": one, "two": two + 1e-7}, {"one": one})  # fmt: skip
+    assert len({known, *map(digest_of_weights, others)}) == 6
+
+
 def test_a_checkpoint_is_written_when_the_last_is_older_than_asked(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +93,8 @@ def test_a_resume_of_a_finished_run_leaves_its_checkpoints_alone(copied: TrainCo
     run = _out(copied)
     before = {path: path.stat() for path in run.glob("step-*/*")}
     names = _names(run)
-    assert train(copied, resume=True).finished
+    again = train(copied, resume=True)
+    assert again.finished and again.folder == run / "step-4"
     after = {path: path.stat() for path in run.glob("step-*/*")}
     assert {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in before.items()} == {
         path: (stat.st_ino, stat.st_mtime_ns) for path, stat in after.items()

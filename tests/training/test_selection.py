@@ -111,11 +111,13 @@ def test_gain_minus_price_times_loss() -> None:
     assert trade_off(start, scores, gain="a", kept="b", price=0).joint == pytest.approx(-0.2)
 
 
-@pytest.mark.parametrize(("price", "told"), [(1, False), (10, True)])
+@pytest.mark.parametrize(
+    ("price", "scores", "told"), [(1, (64.0, 89.5), False), (10, (64.0, 89.5), True), (1, BASE, True)]
+)
 def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
-    price: float, told: bool, config: TrainConfig, measured: Measured, caplog: Told
+    price: float, scores: tuple[float, float], told: bool, config: TrainConfig, measured: Measured, caplog: Told
 ) -> None:
-    measured.will_be(BASE, (64.0, 89.5))
+    measured.will_be(BASE, scores)
     train(replace(config, validation=replace(config.validation, price=price), train=replace(config.train, steps=2)))
     assert (
         any("best: by joint it is no better than the model before training" in line for line in caplog.messages) == told
@@ -194,6 +196,17 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert (rest.step, rest.best) == (8, config.out / "step-6") and rest.ended is None, "step 8 was the last anyway"
     assert _best(larger) == "step-6" and [row["step"] for row in _rows(config.out)] == [0, 2, 4, 6, 8]
     assert _fingerprint(config.out) == _fingerprint(config.out / "step-6"), "over the budget at the last step"
+
+
+def test_a_larger_budget_behind_the_last_step_lets_the_run_stand_for_its_end(
+    config: TrainConfig, measured: Measured
+) -> None:
+    config = replace(config, stop=StopConfig(max_forgetting=1.0), train=replace(config.train, steps=6))
+    assert train(config).step == 6 and config.out is not None
+    assert _fingerprint(config.out) == _fingerprint(config.out / "step-4") != _fingerprint(config.out / "step-6")
+    again = train(replace(config, stop=StopConfig(max_forgetting=5.0)), resume=True)
+    assert again.finished and again.ended is None and again.best == config.out / "step-6"
+    assert _fingerprint(config.out) == _fingerprint(config.out / "step-6")
 
 
 def test_a_run_that_never_was_within_the_budget_has_no_best(

@@ -13,7 +13,6 @@ from degla.config.run import TrainConfig
 from degla.config.sections import L2SPConfig, OptimConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
-from degla.losses.core.forms import BIAS, fit_to_model
 from degla.model.adapters import add_adapters, add_text_map
 from degla.model.block import is_of_adapter
 from degla.model.encoder import Encoder
@@ -89,7 +88,8 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
         InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
             adapters; or moving statistics of BatchNorm do not go together with another flag.
     """
-    loop, scale = config.train, _scale_names(encoder, config)
+    # A bias that no loss reads has a gradient of 0, and stays.
+    loop, scale = config.train, {"logit_scale", "logit_bias"} if config.train.train_scale else set()
     frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
     frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
     trained = {"image": loop.train_image_tower, "text": loop.train_text_tower}
@@ -107,16 +107,6 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
     _settle_statistics(encoder, config)
-
-
-def _scale_names(encoder: Encoder, config: TrainConfig) -> set[str]:
-    """The scale, and the bias where a loss reads it; nothing where they are not trained."""
-    if not config.train.train_scale:
-        return set()
-    biased = encoder.bias is not None
-    fitted = [fit_to_model(stream.objective, biased=biased, model=encoder.name) for stream in config.streams]
-    read = any(BIAS in loss.reads for losses in fitted for loss in losses.values())
-    return {"logit_scale", *(["logit_bias"] if read else [])}
 
 
 def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
