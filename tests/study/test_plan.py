@@ -58,8 +58,9 @@ def test_a_list_for_all_arms_spans_their_grids(tmp_path: Path) -> None:
     assert {run.config.train.batch_size for run in runs} == {8}
 
 
-def test_an_arm_goes_before_the_plan_and_an_override_before_both(tmp_path: Path) -> None:
-    arms = [{"recipe": "degla", "train.steps": [5, 6]}, {"recipe": "clip", "optim.lr": 1e-5}]
+@pytest.mark.parametrize("own", [{"optim.lr": 1e-5}, {"fields": {"optim.lr": 1e-5}}])
+def test_an_arm_goes_before_the_plan_and_an_override_before_both(tmp_path: Path, own: dict[str, Any]) -> None:
+    arms = [{"recipe": "degla", "train.steps": [5, 6]}, {"recipe": "clip", **own}]
     fields = {"arms": arms, "set": {"optim.lr": "3e-4", "objective.text_grounded.weight": 1}}
     degla, _, clip = expand(_plan(tmp_path, **fields), where="plan")
     assert (degla.config.optim.lr, clip.config.optim.lr) == (3e-4, 1e-5)
@@ -111,6 +112,33 @@ def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp
     assert expand(_plan(tmp_path, arms=[two | {"recipe": "clip"}]), where="plan")  # It reads none.
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"arms": [{"recipe": "clip"}, {"recipe": "clip", "label": "clip?"}]}, r"'clip, seed 0' and 'clip\?, seed 0'"),
+        ({"arms": [{"recipe": "clip", "label": "base!"}]}, "'base' and 'base!, seed 0'"),
+        (
+            {"arms": [{"recipe": "clip", "average": [0.5]}, {"recipe": "degla", "label": "clip averaged 0.5"}]},
+            "'clip, seed 0' and 'clip averaged 0.5, seed 0'",
+        ),
+        (
+            {
+                "arms": [{"recipe": "clip"}, {"recipe": "degla"}],
+                "replicates": [
+                    {"name": "w 1", "questions_seed": 1, "arms": ["clip"]},
+                    {"name": "w-1", "questions_seed": 2, "arms": ["degla"]},
+                ],
+            },
+            r"'base \[w 1\]' and 'base \[w-1\]'",
+        ),
+    ],
+)
+def test_what_would_be_measured_into_one_file_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    """A model was compared with itself, or with another arm's."""
+    with pytest.raises(InputError, match=f"plan: {told}.* would share a file; name one of them otherwise"):
+        expand(_plan(tmp_path, **fields), where="plan")
+
+
 def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"world": {}, "arm": [{"recipe": "degla"}]}))
     with pytest.raises(InputError, match=r"field 'arm': Extra inputs are not permitted\. Did you mean 'arms'\?"):
@@ -133,6 +161,7 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": "five"}, "'seeds': give one seed or more"),
         ({"average": [0, 1]}, "above 0 and at most 1"),
+        ({"average": [0.5, 0.50000001]}, "each once"),  # Both would be called "averaged 0.5".
         ({"price": 1e100}, "'price': Input should be less than or equal to 1000000"),
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),

@@ -188,6 +188,12 @@ def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
     assert all(job.asked.allow_missing for chain in jobs for job in chain.jobs)
 
 
+def test_arms_that_would_share_folders_are_refused(tmp_path: Path, drawn: Path) -> None:
+    path = _write(tmp_path, drawn, arms=[{"recipe": "gift", "label": label} for label in ("a b", "a-b")])
+    with pytest.raises(InputError, match="plan: 'a b' and 'a-b' would share a file"):
+        _jobs(path, tmp_path / "out")
+
+
 def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done(tmp_path: Path, drawn: Path) -> None:
     path, out = _write(tmp_path, drawn), tmp_path / "out"
     job = _jobs(path, out)[1]

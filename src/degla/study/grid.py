@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -14,6 +14,7 @@ from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
 from degla.study.plan import Plan, Replicate
 from degla.study.plan_file import Arm
+from degla.study.standings import BASE
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
         where: names its file in messages.
 
     Raises:
-        InputError: a value of the wrong type, or two runs with one name.
+        InputError: a value of the wrong type, or files of one name.
     """
     runs = []
     for replicate in (None, *plan.replicates):
@@ -95,12 +96,26 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
         ]
         unchanged = replicate is not None and plan.sources_of(replicate) == ("negatives",)
         runs += [run for run in made if run.makes_negatives or not unchanged]
-    names: dict[str, str] = {}
+    named = [(file_name(BASE, None, replicate), titled(BASE, replicate)) for replicate in (None, *plan.replicates)]
     for run in runs:
-        if run.name in names:
-            raise InputError(f"{where}: {names[run.name]!r} and {run.title!r} would share a folder; change a label.")
-        names[run.name] = run.title
+        models = dict.fromkeys((run.label, *map(run.model_label, run.shares)))
+        named += [(file_name(model, run.seed, run.replicate), run.title) for model in models]
+    refuse_shared(named, where=where)
     return runs
+
+
+def refuse_shared(named: Iterable[tuple[str, str]], *, where: str) -> None:
+    """Refuse things whose files would have one name: the later would be taken for, or overwrite, the earlier.
+
+    Args:
+        named: the file's name, as `file_name` gives it, and the thing's title.
+        where: names the plan's file in the message.
+    """
+    titles: dict[str, str] = {}
+    for name, title in named:
+        if name in titles:
+            raise InputError(f"{where}: {titles[name]!r} and {title!r} would share a file; name one of them otherwise.")
+        titles[name] = title
 
 
 def starting_config(arm: Arm, *, base: str) -> TrainConfig:

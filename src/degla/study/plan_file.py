@@ -50,7 +50,8 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shares(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if not shares or len(set(shares)) != len(shares) or not all(0 < share <= 1 for share in shares):
+    names = {f"{share:g}" for share in shares}  # As a model's name has them.
+    if not shares or len(names) != len(shares) or not all(0 < share <= 1 for share in shares):
         raise ValueError("shares of the tuned weights are above 0 and at most 1, each once; 1 is the tuned model")
     return tuple(sorted(shares, reverse=True))
 
@@ -220,5 +221,6 @@ def _override(values: dict[str, Any], text: str, *, kind: type[ArmsPlan], lists:
     _check_field(name, where=f"--set {text}")
     values["set"] = {**(values.get("set") or {}), name: value}
     for table in (table for each in lists for table in values.get(each) or []):
-        if isinstance(table, dict):
-            table.pop(name, None)
+        for fields_of in (table, table.get("fields")) if isinstance(table, dict) else ():
+            if isinstance(fields_of, dict):
+                fields_of.pop(name, None)

@@ -26,7 +26,7 @@ from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
 from degla.study.conduct import check_end, open_log, run_chains
 from degla.study.gather import named_items
-from degla.study.grid import file_name, starting_config
+from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import (
     AskedNow,
@@ -147,8 +147,9 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
         where: names the plan's file in messages.
 
     Raises:
-        InputError: a value of the wrong type, or a file of the plan cannot be read.
+        InputError: a value of the wrong type, files of one name, or a file of the plan cannot be read.
     """
+    refuse_shared([(file_name(arm.name, None), arm.name) for arm in plan.arms], where=where)
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
     asked = _task_questions(plan, out / "data")
     known: dict[Path, str] = {}
