@@ -21,6 +21,7 @@ from degla.evaluation.results import load_result
 from degla.locks import lock
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.study import tuning
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import Job
@@ -160,7 +161,9 @@ def test_images_that_runs_are_trained_on_are_named(
     assert not any(test.significant for test in study.tests)
 
 
-def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, drawn: Path) -> None:
+def test_what_is_done_stays_done_and_what_changed_is_made_again(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = _job(tmp_path, drawn, train_steps=2)
     first = tune(job)
     assert first.trained and first.measured == 2 and first.cost is not None and first.cost.teacher
@@ -195,7 +198,17 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
     fifth = tune(other)
     assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
     other = replace(other, inputs=other.inputs | {"negatives": "other"})
-    assert tune(other).trained
+
+    def ends(folder: Path) -> None:
+        drop(folder)
+        raise KeyboardInterrupt
+
+    drop = tuning._drop_state
+    monkeypatch.setattr(tuning, "_drop_state", ends)
+    with pytest.raises(KeyboardInterrupt):
+        tune(other)
+    last = tune(other)
+    assert not last.trained and last.measured == 2, "a checkpoint without its state is a finished run's"
 
 
 def test_other_weights_of_the_base_make_runs_again(

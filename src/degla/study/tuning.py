@@ -75,8 +75,9 @@ def tune(job: Job) -> JobResult:
             return JobResult((), notes=(*notes, stopped))
         record = _Record(wanted, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
-            _drop_state(folder)
+            # In this order: one that ended between the two could not go on from a checkpoint without its state.
             record.write(folder)
+            _drop_state(folder)
     from degla.model.runs import chosen_checkpoint
 
     chosen = chosen_checkpoint(folder)
