@@ -227,6 +227,30 @@ def test_rows_that_are_not_finite_are_never_written(folder: Path) -> None:
         assert again.get(KEY + "d") is not None
 
 
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_rows_that_cannot_be_written_are_looked_at_once(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each further row all before it were looked through again: hours for a large benchmark."""
+    (tmp_path / "file").write_text("")
+    plain, looked = np.isfinite, list[int]()
+    monkeypatch.setattr(np, "isfinite", lambda row: looked.append(1) or plain(row))
+    with DiskCache(tmp_path / "file" / "cache") as cache:
+        for number in range(1100):
+            cache[f"a1:image:{number}"] = np.full(2, value, dtype=np.float32)
+        assert all(cache.get(f"a1:image:{number}") is not None for number in (0, 600, 1099))
+    assert len(looked) <= 1100
+
+
+def test_the_versions_of_what_computes_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {identity_of(spreading())}
+    libraries = ("torch", "torchvision", "pillow", "open_clip_torch", "transformers", "onnxruntime")
+    for library in libraries:
+        monkeypatch.setattr("degla.evaluation.cache.installed_version", lambda name, other=library: str(name == other))
+        found.add(identity_of(spreading()))
+    assert len(found) == 1 + len(libraries)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):

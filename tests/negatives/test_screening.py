@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.checks import ACCEPTED, Verdict, refused
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.screening import PictureScreen, PlausibilityScreen, Screened, TruthScreen, screen
+from tests.evaluation.fake_encoders import FakeEncoder, spread_row
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
 from tests.tiny import write_model
 
@@ -194,6 +195,17 @@ def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
     expected = [refused("still_true") if lead <= middle else ACCEPTED for lead in leads]
     assert {verdict.accepted for verdict in expected} == {True, False}
     assert PictureScreen(encoder, pictures, middle)(rows) == [*expected, None], "the third has no image"
+
+
+def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None:
+    """NaN is below no margin: every negative would pass."""
+    row = spread_row(b"x", 8)
+    broken = FakeEncoder(lambda image: row, lambda tokens: row * float("nan"))
+    with CaptionIndex(RECORDS) as index:
+        found = index.find("0")
+    assert found is not None
+    with pytest.raises(DeglaError, match=r"fake: its cosine of 0\.png is not finite"):
+        PictureScreen(broken, pictures)([Screened(ROWS[0], found)])
 
 
 @pytest.fixture

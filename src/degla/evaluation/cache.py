@@ -42,6 +42,7 @@ _ROWS_A_WRITE = 512
 _SECONDS_A_WRITE = 5.0
 _SECONDS_TO_WAIT = 60.0
 _NUMBERS = np.dtype("<f4")
+_LIBRARIES = ("torch", "torchvision", "pillow", "open_clip_torch", "transformers", "onnxruntime")
 
 
 def identity_of(
@@ -68,7 +69,7 @@ def identity_of(
         "device": device,
         "reading": f"{image_reading} {decoding.VERSION}",
         "preprocessing": preprocessing_digest(encoder.transform),
-        "libraries": {name: installed_version(name) for name in ("torch", "torchvision", "pillow")},
+        "libraries": {name: installed_version(name) for name in _LIBRARIES},
         "attention": "flash" if device == "cpu" else "",
         "linear": NAME if device == "cpu" and has_kernel() else "",
     }
@@ -167,7 +168,8 @@ class DiskCache:
             self._unwritten[key] = row
             return
         file = self._file(key)
-        file.waiting[key] = np.array(row, dtype=np.float32)
+        kept = np.array(row, dtype=np.float32)
+        (file.waiting if np.isfinite(kept).all() else file.never_written)[key] = kept
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
 
@@ -199,6 +201,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.waiting: dict[str, EmbeddingRows] = {}
+        self.never_written: dict[str, EmbeddingRows] = {}
         self.last_write = time.monotonic()
         self._connection: sqlite3.Connection | None = None
         self._given_up = False
@@ -206,25 +209,26 @@ class _File:
 
     def get(self, key: str) -> EmbeddingRows | None:
         there = self._connection is not None or self.path.exists()
-        if key in self.waiting or self._given_up or not there:
-            return self.waiting.get(key)
+        kept = self.waiting.get(key, self.never_written.get(key))
+        if kept is not None or self._given_up or not there:
+            return kept
         row = self._tried(lambda rows: rows.execute("SELECT row, checksum FROM rows WHERE key = ?", (key,)).fetchone())
         return None if row is None else self._checked(key, *row)
 
     def write(self) -> int:
         """Put the waiting rows on the disk in one transaction; returns how many."""
         self.last_write = time.monotonic()
-        finite = {key: row.astype(_NUMBERS).tobytes() for key, row in self.waiting.items() if np.isfinite(row).all()}
-        if not finite or self._given_up:
+        if not self.waiting or self._given_up:
             return 0
 
         def put(connection: sqlite3.Connection) -> int:
+            data_of = {key: row.astype(_NUMBERS).tobytes() for key, row in self.waiting.items()}
             connection.execute("BEGIN IMMEDIATE")
-            rows = [(key, data, _checksum(key, data)) for key, data in finite.items()]
+            rows = [(key, data, _checksum(key, data)) for key, data in data_of.items()]
             connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", rows)
             connection.execute("COMMIT")
-            self.waiting = {key: row for key, row in self.waiting.items() if key not in finite}
-            return len(finite)
+            self.waiting = {}
+            return len(rows)
 
         return self._tried(put) or 0
 
