@@ -18,11 +18,13 @@ import pytest
 
 from degla.errors import InputError
 from degla.evaluation.comparison import Comparison, compare
+from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.page import _frontiers
 from degla.evaluation.plots import BARS, families, family_bars
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.shelf import BENCHMARKS
+from degla.statistics.seeds import seed_difference, seed_spread
 from tests.evaluation.made_up import LEVELS, draw_result, write_results
 
 BASELINE = "clip (no training)"
@@ -183,7 +185,7 @@ def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path
     assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
 
 
-def test_intervals_of_several_seeds_cover_their_questions_too(comparison: Comparison) -> None:
+def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path], comparison: Comparison) -> None:
     (row,) = [row for row in comparison.headline if row.title == "swap"]
     cell = row.cells["degla"]
     assert cell.interval is not None and cell.interval.method == "t over 3 seeds and questions"
@@ -191,6 +193,19 @@ def test_intervals_of_several_seeds_cover_their_questions_too(comparison: Compar
     assert cell.interval.high - cell.mean > 1.96 * over_seeds
     assert cell.gain is not None and cell.gain.interval is not None
     assert cell.gain.interval.method == "t over 3 seeds and questions", "the baseline is one fixed model"
+    # Those of the verdicts averaged over seeds, and of their lead over the baseline's.
+    degla, base = (
+        [found for path in results if (found := load_result(path, items=True)).model.label == label]
+        for label in ("degla", BASELINE)
+    )
+    own, start = (averaged_scores(each, where="")["world"][row.name, row.metric] for each in (degla, base))
+    expected = seed_spread(list(cell.values.values()), questions_of(own)).interval
+    assert expected is not None and cell.interval.high == pytest.approx(expected.high)
+    lead = questions_of_lead([(1.0, own, start)])
+    (fixed,) = row.cells[BASELINE].values.values()
+    expected = seed_difference(dict(enumerate(cell.values.values())), {None: fixed}, lead).interval
+    assert expected is not None and cell.gain.interval.low == pytest.approx(expected.low)
+    assert cell.gain.interval.high == pytest.approx(expected.high)
 
 
 def test_single_results_are_compared_over_items(report_of: Callable[[str], Reported], tmp_path: Path) -> None:

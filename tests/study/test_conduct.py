@@ -16,17 +16,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from degla.cli import main
+from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
+from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import load_result
 from degla.locks import lock
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import tuning
-from degla.study.conduct import _jobs, conduct
+from degla.study.conduct import _jobs, _models, conduct
 from degla.study.grid import expand
-from degla.study.jobs import Job
-from degla.study.materials import AskedNow, _neighbours, prepare
+from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
+from degla.study.materials import AskedNow, _neighbours, digest_of_base, prepare
 from degla.study.plan import Plan, WorldData, read_plan
+from degla.study.standings import BASE
 from degla.study.tuning import tune
 from degla.study.workers import Ended
 from degla.training.metrics import Metrics
@@ -90,6 +93,7 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     averages = [next(score.value for score in result.benchmarks[0].averages if score.name == "composition.id")
                 for result in stored]  # fmt: skip
     assert [run["scores"]["composition"] for run in clip["runs"]] == averages
+    assert [(result.model.label, result.training_seed) for result in stored] == [("clip", 0), ("clip", 1)]
     assert len({result.model.fingerprint for result in stored}) == 2, "two seeds gave one model"
 
     page = (out / "study.html").read_text()
@@ -170,6 +174,11 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     second = tune(job)
     assert not second.trained and second.measured == 0 and second.paths == first.paths and second.cost == first.cost
 
+    # What is found out about the training data later is put into the results that are there.
+    leakage = Leakage(captions=("c.jsonl",), images=1)
+    assert tune(replace(job, leakage=leakage)).measured == 0
+    assert all(load_result(path).leakage == leakage for path in first.paths)
+
     # A result that is gone or torn is measured again, from the model that was kept.
     fingerprint = load_result(job.measures[0].path).model.fingerprint
     job.measures[0].path.unlink()
@@ -236,8 +245,58 @@ def test_other_weights_of_the_base_make_runs_again(
     assert "made again: inputs.base was" in tuned.notes[0]
 
     # Weights that are gone, and a record of a version that did not tell them apart, are no reason to do all again.
-    shutil.rmtree(base)
+    shutil.move(base, tmp_path / "other")
     assert [(done.trained, done.measured) for done in map(tune, jobs())] == [(False, 0)] * 2
+    # Another base is, also where nothing is known of its weights.
+    assert tune(replace(jobs()[0], base=str(tmp_path / "other"), inputs={})).measured == 1
+
+
+def test_weights_in_a_file_are_told_apart_too(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    digests = set()
+    for content in ("one", "other"):
+        file.write_text(content)
+        digests.add(digest_of_base(f"ViT-B-32:{file}", {})["base"])
+    assert len(digests) == 2 and digest_of_base("ViT-B-32:openai", {}) == {}
+
+
+def test_what_a_training_took_is_read_from_its_metrics(tmp_path: Path) -> None:
+    rates = {10: 5.0, 15: None, 20: 10.0, 30: 8.0}  # After step 15, a validation.
+    lines = [json.dumps({"step": step} | ({"pairs_per_second": rate} if rate else {})) for step, rate in rates.items()]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    recipe = recipe_config("degla")
+    config = replace(recipe, out=tmp_path, train=replace(recipe.train, batch_size=8))
+    seconds = 10 * 8 / 5 + 10 * 8 / 10 + 10 * 8 / 8
+    assert tuning._cost(config) == Cost(seconds, 8.0, teacher=True, negatives=recipe.data.negatives_per_caption)
+
+
+def test_results_come_to_the_models_that_they_are_of(tmp_path: Path) -> None:
+    """Of three arms one fails; one has runs of a replicate alone, and no row to stand in."""
+    arms = [{"recipe": "degla", "average": [1, 0.5]}, {"recipe": "clip"}, {"recipe": "negclip"}]
+    plan = read_plan(_write(tmp_path, arms=arms, replicates=[{"name": "w", "questions_seed": 1}], average=[1]))
+    runs = expand(plan, where="plan")
+
+    def job(label: str, replicate: str, shares: tuple[float, ...], seed: int | None) -> Job:
+        asked = StudyQuestions(("world",), tmp_path / f"questions {replicate}", "digest")
+        measures = tuple(Measure(label, share, Path(f"{label} {replicate} {share}")) for share in shares)
+        config = None if seed is None else replace(TrainConfig(), train=replace(TrainConfig().train, seed=seed))
+        return Job(label, "base", config, {}, measures, asked)
+
+    bases = [job(BASE, replicate, (1.0,), None) for replicate in ("", "w")]
+    jobs = [job(run.arm, run.replicate.title if run.replicate else "", run.shares, run.seed) for run in runs]
+    cost = Cost(1.0, 2.0, teacher=True, negatives=3)
+    done = [Ended((JobResult((Path("x"),), cost=replace(cost, seconds=n)),)) for n in range(len(runs))]
+    ends: list[Ended[ChainResult] | None] = [done[0], Ended(error="broke"), Ended((JobResult((), notes=("stopped",)),))]
+    models, failures = _models(runs, bases, jobs, [*ends, done[3], Ended(error="broke, too"), done[5]])
+    assert failures == [("clip, seed 0", "broke"), ("negclip, seed 0", "stopped"), ("clip, seed 0", "broke, too")]
+    assert [(model.label, model.share) for model in models] == [
+        (BASE, 1.0),
+        ("degla", 1.0),
+        ("degla averaged 0.5", 0.5),
+    ]
+    assert models[0].files == {(None, ""): Path("base  1.0"), (None, "w"): Path("base w 1.0")}
+    assert models[2].files == {(0, ""): Path("degla  0.5"), (0, "w"): Path("degla w 0.5")}
+    assert [model.costs for model in models[1:]] == [[replace(cost, seconds=0)]] * 2, "of the plan's own runs"
 
 
 def test_similar_images_are_looked_for_again_by_other_weights(
@@ -440,6 +499,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     )
     assert {**negatives.inputs, "negatives": ""} == {**first.inputs, "negatives": ""}
     assert other.asked.digest != first.asked.digest and other.inputs["images"] != first.inputs["images"]
+    assert other.inputs["negatives"] not in ("", first.inputs["negatives"]), "made of its own captions"
     assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
 
     fewer = [{**row, "arms": ["clip"]} for row in replicates]

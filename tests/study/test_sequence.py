@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore
+from degla.evaluation.results import save_result
 from degla.pages.plot import PHONE, standing_alone
-from degla.study.jobs import Chain
+from degla.shelf import BENCHMARKS
+from degla.study.jobs import Chain, Cost, Job, JobResult, Measure, StudyQuestions
 from degla.study.retention import (
     SUMMARIES,
     Retention,
@@ -33,10 +35,12 @@ from degla.study.retention import (
     transfer,
     zero_shot,
 )
-from degla.study.sequence import sequence_jobs
+from degla.study.sequence import _found, sequence_jobs
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
+from degla.study.workers import Ended
 from degla.world.recognition import draw_recognition
+from tests.evaluation.made_up import draw_result
 from tests.tiny import write_small_world
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
@@ -186,6 +190,53 @@ def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(values | {"arms": [{"recipe": "clip"}]}))
     jobs = _jobs(path, tmp_path / "out")
     assert all(job.asked.allow_missing for chain in jobs for job in chain.jobs)
+
+
+def test_a_tasks_fields_go_before_an_arms_and_those_before_the_plans(tmp_path: Path, drawn: Path) -> None:
+    path = _write(tmp_path, drawn, seeds=[3, 5], arms=[{"recipe": "gift", "optim.lr": 2e-3}])
+    values = yaml.safe_load(path.read_text())
+    values["tasks"][1]["optim.lr"] = 5e-4
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    chains = _jobs(path, tmp_path / "out")[1:]
+    configs = [[job.config for job in chain.jobs if job.config is not None] for chain in chains]
+    assert [chain.seed for chain in chains] == [3, 5]
+    assert [[config.train.seed for config in some] for some in configs] == [[3, 3], [5, 5]]
+    assert [[config.optim.lr for config in some] for some in configs] == [[2e-3, 5e-4]] * 2
+    assert {config.train.batch_size for some in configs for config in some} == {8}
+    assert len({config.out for some in configs for config in some}) == 4
+    assert len({job.measures[0].path for chain in chains for job in chain.jobs}) == 4
+
+
+def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
+    """Of a second arm, one seed fails and one was stopped after its first task."""
+    zeroshot = BENCHMARKS.load("zeroshot").BENCHMARK
+    cut = replace(zeroshot, parts=tuple(part for part in zeroshot.parts if part.name in ("dtd", "pets")))
+    tasks, arms = [{"name": name} for name in ("dtd", "pets")], [{"recipe": "gift"}, {"recipe": "clip"}]
+    plan = SequencePlan.model_validate(
+        {"benchmarks": {"names": ["zeroshot"], "root": "."}, "tasks": tasks, "arms": arms, "seeds": 2}
+    )
+    asked = StudyQuestions(("zeroshot",), tmp_path, "digest")
+    matrices: dict[int | None, list[tuple[float, ...]]] = {}
+
+    def job(label: str, seed: int | None, level: float) -> Job:
+        path = tmp_path / f"{label} {seed}.json"
+        result = draw_result(label, (0, 0, 0, level), seed, benchmark=cut, n=20)
+        save_result(result, path)
+        own = {part.name: part.scores[0].value for part in result.benchmarks[0].parts}
+        matrices.setdefault(seed, []).append((own["dtd"], own["pets"]))
+        return Job(label, "base", None, {}, (Measure(label, 1.0, path),), asked)
+
+    chains = [Chain("base", None, (job("base", None, 0.2),))]
+    chains += [Chain("gift", seed, (job("one", seed, 0.5), job("two", seed, 0.8))) for seed in (0, 1)]
+    chains += [Chain("clip", seed, chains[1].jobs) for seed in (0, 1)]
+    cost = Cost(10.0, 1.0, teacher=False, negatives=0)
+    one, two = (JobResult((Path("x"),), cost=replace(cost, seconds=seconds)) for seconds in (10.0, 20.0))
+    ends = [Ended((one,)), Ended((one, one)), Ended((one, two)), Ended(error="broke"), Ended((one,))]
+    found = _found(plan, chains, ends)
+    (arm,) = found.arms
+    assert (arm.arm, arm.seeds, arm.seconds) == ("gift", (0, 1), 25.0)
+    assert arm.matrices == tuple((*matrices[None], *matrices[seed]) for seed in (0, 1))
+    assert found.failures == (("clip, seed 0", "broke"), ("clip, seed 1", "not finished"))
 
 
 def test_arms_that_would_share_folders_are_refused(tmp_path: Path, drawn: Path) -> None:

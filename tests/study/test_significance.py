@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
-from degla.evaluation.item_difference import questions_of_lead
+from degla.evaluation.item_difference import averaged_scores, questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standing_alone
@@ -26,11 +26,11 @@ from degla.statistics.seeds import doubt_of
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
 from degla.study.page import page_of, picture_of, write_all
-from degla.study.plan import Plan
+from degla.study.plan import Plan, read_plan
 from degla.study.plot import _undominated, frontier, has_many
 from degla.study.record import load_study
 from degla.study.standings import BASE, StudyRow, tabulate
-from degla.study.study import Study, at_edges
+from degla.study.study import Study, at_edges, write_chosen
 from tests.evaluation.made_up import draw_result
 
 _ITEMS = 80
@@ -107,10 +107,10 @@ def _study(
     names = {label: (arms or {}).get(label, label) for label in labels}
     recipes = [{"recipe": "clip", "label": name} for name in dict.fromkeys(names.values())]
     made = Plan.model_validate({"world": {}, "arms": recipes, "seeds": list(seeds), **plan})
-    cost = Cost(seconds=10, pairs_per_second=100, teacher=True, negatives=5)
+    costs = [Cost(seconds=n, pairs_per_second=10 * n, teacher=True, negatives=5) for n in (8, 9, 10, 11, 12)]
     models = [Model(BASE, BASE, (), 1.0, {(None, ""): results[BASE][None]})]
     models += [
-        Model(label, names[label], (), 1.0, {(seed, ""): results[label][seed] for seed in seeds}, [cost] * 5)
+        Model(label, names[label], (), 1.0, {(seed, ""): results[label][seed] for seed in seeds}, costs)
         for label in labels
     ]
     return Study(gather(made, models, where="plan.yaml", command="degla study plan.yaml"))
@@ -168,6 +168,8 @@ def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | N
     assert "over questions alone; it leaves out training seed, base model, scenes and negatives' seed." in text
     row = study.table.of("good")
     assert row.joint.deviation is None and row.joint.half_width is not None and row.joint.half_width > 0
+    lost = study.record.models[2].questions["lost"]
+    assert 0 < lost.low < study.table.of("worse").lost.mean < lost.high
     assert f"{100 * row.scores['composition'].mean:.1f} ± " in text
 
 
@@ -212,6 +214,10 @@ def test_the_joint_score_has_the_plans_price(results: dict[str, dict[int | None,
     means = [np.mean([run.parts[part] for run in study.record.models[2].runs]) for part in parts]
     assert len(parts) == 3 and row.scores["family:swap id"].mean == pytest.approx(np.mean(means))
     assert study.table.counts["swap id"] == 3 * _ITEMS
+    scores = averaged_scores([load_result(path, items=True) for path in results["forgets"].values()], where="")["world"]
+    drawn = np.mean([scores[part, "accuracy"].draws for part in parts], axis=0)
+    assert study.record.models[2].questions["family:swap id"].error == pytest.approx(np.std(drawn, ddof=1))
+    assert study.record.models[2].cost == Cost(seconds=10, pairs_per_second=100, teacher=True, negatives=5)
 
 
 def test_models_with_other_seeds_are_tested_over_those_in_common(
@@ -356,6 +362,49 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
     good = study.table.of("good")
     assert good.gained.mean > 0.1 and good.gained.half_width is not None and 0 < good.gained.half_width < 0.1
     assert all(name.partition(":")[0] in ("world", "retrieval") for name in study.record.models[1].runs[0].parts)
+
+
+def test_published_rows_have_what_was_measured_here_below(tmp_path: Path) -> None:
+    sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    found: dict[str, dict[int | None, Path]] = {}
+    for label, levels in ((BASE, (0.6, 0.5, 0, 0)), ("good", (0.7, 0.6, 0, 0))):
+        for seed in [None] if label == BASE else range(2):
+            found.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            save_result(draw_result(label, levels, seed, benchmark=sugarcrepe, n=20), found[label][seed])
+    study = _study(found, seeds=range(2), kept="swap_att", printed={"good": "DeGLA"})
+    text = page_of(study).markdown()
+    published, here = (
+        [cell.split(";") for cell in line.split(" | ")[1:]]
+        for line in text.splitlines()
+        if line.startswith(("| DeGLA |", "| here: good |"))
+    )
+    parts = [load_result(path).benchmarks[0].parts for path in found["good"].values()]
+    for column, own in enumerate(zip(*parts, strict=True)):
+        mean = 50 * sum(part.scores[0].value for part in own)
+        assert float(here[column][0]) == pytest.approx(mean, abs=0.051)
+        difference = float(here[column][1].replace("\N{MINUS SIGN}", "-"))
+        assert difference == pytest.approx(mean - float(published[column][0]), abs=0.051)
+
+
+def test_chosen_settings_are_a_plan_that_reads_the_same_files(study: Study, tmp_path: Path) -> None:
+    given = {"data.captions": str(tmp_path / "c.jsonl"), "data.images": str(tmp_path / "images")}
+    negatives = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    arms = [{"recipe": "clip", "label": "good", "data.negatives": negatives}, {"recipe": "clip", "label": "worse"}]
+    benchmarks = {"names": ["zeroshot"], "root": str(tmp_path / "data")}
+    fields = {"set": given | {"train.steps": [5, 6]}, "benchmarks": benchmarks, "average": [0.5, 1], "seeds": [3, 7]}
+    plan = Plan.model_validate({"arms": arms, **fields})
+    base, good, worse = (study.table.of(label) for label in (BASE, "good", "worse"))
+    good = replace(good, setting=(("train.steps", 6), ("data.negatives", negatives[1])), share=0.5)
+    worse = replace(worse, setting=(("train.steps", 5),), best=True)
+    (tmp_path / "out").mkdir()
+    write_chosen(plan, replace(study.table, standings=(base, good, worse)), tmp_path / "out" / "chosen.yaml")
+    chosen = read_plan(tmp_path / "out" / "chosen.yaml")
+    assert chosen.benchmarks is not None and chosen.benchmarks.root.resolve() == tmp_path / "data"
+    assert {name: str(Path(str(value)).resolve()) for name, value in chosen.set.items()} == given
+    first, second = chosen.arms
+    assert Path(str(first.fields["data.negatives"])).resolve() == tmp_path / "b.jsonl"
+    assert (first.fields["train.steps"], first.average, second.fields) == (6, (0.5,), {"train.steps": 5})
+    assert chosen.seeds == (3, 7, 0, 1, 2), "five at least, those that it was chosen by among them"
 
 
 def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:

@@ -70,7 +70,6 @@ def identity_of(
         "reading": f"{image_reading} {decoding.VERSION}",
         "preprocessing": preprocessing_digest(encoder.transform),
         "libraries": {name: installed_version(name) for name in _LIBRARIES},
-        "attention": "flash" if device == "cpu" else "",
         "linear": NAME if device == "cpu" and has_kernel() else "",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

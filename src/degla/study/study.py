@@ -172,7 +172,7 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
             continue
         row = best[arm.name]
         fields = {**arm.fields, **dict(row.setting)}
-        own = arm.model_dump(mode="json", exclude={"fields", "average"}, exclude_none=True, exclude_defaults=True)
+        own = arm.model_dump(mode="json", exclude={"fields", "average"}, exclude_defaults=True)
         arms.append({**own, **_from(folder, fields), "average": [row.share]})
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
