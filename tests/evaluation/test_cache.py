@@ -367,6 +367,20 @@ def test_models_that_differ_in_the_text_tower_share_rows_of_images(tiny_model: P
     assert image_identity_of(one) != image_identity_of(other)
 
 
+def test_texts_are_not_shared_where_images_are(small_root: Path, folder: Path) -> None:
+    def model(name: str) -> FakeEncoder:
+        text_row = lambda tokens: spread_row(f"{name}{tokens}".encode(), 24)  # noqa: E731
+        encoder = FakeEncoder(spreading().image_row, text_row, fingerprint=64 * name)
+        encoder.image_fingerprint = 64 * "c"  # type: ignore[attr-defined]
+        return encoder
+
+    run(model("a"), small_root, folder)
+    other = model("b")
+    found = run(other, small_root, folder)
+    assert seen(other) == (0, 18)
+    assert found.items == evaluate(model("b"), benchmarks=["small"], root=small_root, progress=False).items
+
+
 def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Path) -> None:
     first, second = spreading(), spreading()
     results = []

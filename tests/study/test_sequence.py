@@ -39,6 +39,7 @@ from degla.study.sequence import _found, sequence_jobs
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.study.workers import Ended
+from degla.world.domains import DOMAINS
 from degla.world.recognition import draw_recognition
 from tests.evaluation.made_up import draw_result
 from tests.tiny import write_small_world
@@ -205,6 +206,40 @@ def test_a_tasks_fields_go_before_an_arms_and_those_before_the_plans(tmp_path: P
     assert {config.train.batch_size for some in configs for config in some} == {8}
     assert len({config.out for some in configs for config in some}) == 4
     assert len({job.measures[0].path for chain in chains for job in chain.jobs}) == 4
+
+
+def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    def draw(folder: Path, **given: Any) -> Path:
+        drawn.append(given)
+        return folder
+
+    monkeypatch.setattr("degla.study.sequence.draw_benchmark", draw)  # All of it takes seconds.
+    monkeypatch.setattr("degla.study.sequence.AskedNow.digests", lambda *_: None)
+    tasks = [{"name": f"{style}-digits", "domain": "digit", "style": style} for style in ("plain", "turned")]
+    world = {"images_per_class": 2, "test_images_per_class": 1, "items_per_part": 5, "split": "validation",
+             "replay_domains": ["count"], "replay_images_per_class": 1}  # fmt: skip
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"world": world, "tasks": tasks, "arms": [{"recipe": "gift"}], "base": "none"}))
+    chain = _jobs(path, tmp_path / "out")[1]
+    assert drawn == [{"split": "validation", "items_per_part": 5, "images_per_class": 1, "retrieval_images": 5}]
+    asked = chain.jobs[0].asked
+    assert asked.benchmarks == ("world", "zeroshot")
+    seen: list[set[bytes]] = []
+    for job, task in zip(chain.jobs, tasks, strict=True):
+        assert job.config is not None and job.config.data.classes is not None
+        assert len(job.config.data.classes.read_text().splitlines()) == 10
+        folders = (job.config.data.images, asked.root / "zeroshot" / task["name"], job.config.replay.data.images)
+        seen += [{file.read_bytes() for file in folder.rglob("*.png")} for folder in folders if folder is not None]
+        digits = draw_recognition(
+            tmp_path / task["name"], domains=["digit"], style=task["style"], split="validation", images_per_class=1
+        )
+        assert seen[-2] == {file.read_bytes() for file in digits.images.rglob("*.png")}
+    assert [len(pictures) for pictures in seen[:3]] == [20, 10, len(DOMAINS["count"].classes)]
+    assert all(not one & other for place, one in enumerate(seen) for other in seen[:place]), "one picture is in two"
 
 
 def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:

@@ -386,23 +386,23 @@ def test_published_rows_have_what_was_measured_here_below(tmp_path: Path) -> Non
         assert difference == pytest.approx(mean - float(published[column][0]), abs=0.051)
 
 
-def test_chosen_settings_are_a_plan_that_reads_the_same_files(study: Study, tmp_path: Path) -> None:
-    given = {"data.captions": str(tmp_path / "c.jsonl"), "data.images": str(tmp_path / "images")}
-    negatives = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
-    arms = [{"recipe": "clip", "label": "good", "data.negatives": negatives}, {"recipe": "clip", "label": "worse"}]
-    benchmarks = {"names": ["zeroshot"], "root": str(tmp_path / "data")}
-    fields = {"set": given | {"train.steps": [5, 6]}, "benchmarks": benchmarks, "average": [0.5, 1], "seeds": [3, 7]}
-    plan = Plan.model_validate({"arms": arms, **fields})
+def test_chosen_settings_are_a_plan_that_reads_the_same_files(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"data.captions": "c.jsonl", "data.images": "images"}
+    arms = [{"recipe": "clip", "label": "good", "data.negatives": ["a", "b"]}, {"recipe": "clip", "label": "worse"}]
+    fields = {"set": given | {"train.steps": [5, 6]}, "average": [0.5, 1], "seeds": [3, 7]}
+    plan = Plan.model_validate({"arms": arms, "benchmarks": {"names": ["zeroshot"], "root": "data"}, **fields})
     base, good, worse = (study.table.of(label) for label in (BASE, "good", "worse"))
-    good = replace(good, setting=(("train.steps", 6), ("data.negatives", negatives[1])), share=0.5)
+    good = replace(good, setting=(("train.steps", 6), ("data.negatives", "b")), share=0.5)
     worse = replace(worse, setting=(("train.steps", 5),), best=True)
-    (tmp_path / "out").mkdir()
-    write_chosen(plan, replace(study.table, standings=(base, good, worse)), tmp_path / "out" / "chosen.yaml")
-    chosen = read_plan(tmp_path / "out" / "chosen.yaml")
-    assert chosen.benchmarks is not None and chosen.benchmarks.root.resolve() == tmp_path / "data"
-    assert {name: str(Path(str(value)).resolve()) for name, value in chosen.set.items()} == given
+    write_chosen(plan, replace(study.table, standings=(base, good, worse)), Path("out/chosen.yaml"))
+    chosen = read_plan(Path("out/chosen.yaml"))
     first, second = chosen.arms
-    assert Path(str(first.fields["data.negatives"])).resolve() == tmp_path / "b.jsonl"
+    assert chosen.benchmarks is not None and chosen.set.keys() == given.keys()
+    paths = [chosen.benchmarks.root, *chosen.set.values(), first.fields["data.negatives"]]
+    assert [Path(str(path)).resolve() for path in paths] == [tmp_path / n for n in ("data", "c.jsonl", "images", "b")]
     assert (first.fields["train.steps"], first.average, second.fields) == (6, (0.5,), {"train.steps": 5})
     assert chosen.seeds == (3, 7, 0, 1, 2), "five at least, those that it was chosen by among them"
 
