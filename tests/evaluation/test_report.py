@@ -208,6 +208,17 @@ def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path
     assert cell.gain.interval.high == pytest.approx(expected.high)
 
 
+def test_seeds_that_one_method_has_alone_do_not_count_in_a_difference(results: list[Path], tmp_path: Path) -> None:
+    world = BENCHMARKS.load("world").BENCHMARK
+    more = [tmp_path / f"{seed}.json" for seed in (3, 4)]
+    for seed, path in enumerate(more, start=3):
+        save_result(draw_result("degla", (0.9,) * 4, seed, benchmark=world, n=30), path)
+    two = [path for path in results if load_result(path).model.label in ("degla", "negclip")]
+    plain, longer = (compare(paths, baseline="negclip") for paths in (two, [*two, *more]))
+    for one, other in zip(plain.headline, longer.headline, strict=True):
+        assert one.cells["degla"].gain == other.cells["degla"].gain
+
+
 def test_single_results_are_compared_over_items(report_of: Callable[[str], Reported], tmp_path: Path) -> None:
     paths = report_of("world").paths
     gain = compare(paths, baseline="base").headline[0].cells[ODD].gain

@@ -483,18 +483,22 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     assert lost.error == pytest.approx(2 * alone.error)
 
 
-def test_images_of_two_benchmarks_are_not_one_another() -> None:
-    """Composition of one and recognition of another: twenty images of each are forty."""
+@pytest.mark.parametrize(("folder", "images", "times"), [("of its own", 80, 2**0.5), ("of both", 40, 2.0)])
+def test_images_of_two_benchmarks_are_one_where_their_files_are(folder: str, images: int, times: float) -> None:
+    """Composition of one and recognition of another: others are not drawn together, and count for themselves."""
 
-    def drawn(name: str, part: str, verdict: str, *, right: bool) -> ItemScore:
+    def drawn(name: str, part: str, verdict: str, *, right: int) -> ItemScore:
+        place = name if folder == "of its own" else folder
         rows = [
-            ItemVerdict(id=f"{name}/{part}/{number}", benchmark=name, part=part, image=f"{name}/{number}.jpg",
-                        ok={verdict: float(right)}, ties={verdict: 0}, margin=None)
-            for number in range(20)
+            ItemVerdict(id=f"{name}/{part}/{number}", benchmark=name, part=part, image=f"{place}/{number}.jpg",
+                        ok={verdict: float(number < right)}, ties={verdict: 0}, margin=None)
+            for number in range(40)
         ]  # fmt: skip
         return drawn_values(BENCHMARKS.load(name).BENCHMARK, rows)[part, "accuracy"]
 
     asked = (("sugarcrepe", "swap_att", "text_ok"), ("cc_neg", "test", "text_ok"))
-    leads = [(1.0, drawn(*each, right=True), drawn(*each, right=False)) for each in asked]
-    found = questions_of_lead(leads)
-    assert found is not None and (found.images, found.uneven) == (40, 40)
+    one, other = ((1.0, drawn(*each, right=25), drawn(*each, right=0)) for each in asked)
+    alone, both = questions_of_lead([one]), questions_of_lead([one, other])
+    assert alone is not None and both is not None
+    assert (both.images, both.uneven) == (images, images * 25 // 40)
+    assert both.error == pytest.approx(times * alone.error, rel=0.1)

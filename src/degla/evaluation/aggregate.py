@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class ItemScore:
         draws: `[draws]`.
         weights: `[n]` their weights, 1 in all.
         worth: `[n]` what each is worth.
-        clusters: `[n]` numbers of their images; of `drawn_values` no two benchmarks have one in common.
+        clusters: `[n]` numbers of their images; of `drawn_values` an image has one number in all benchmarks.
     """
 
     draws: FloatArray
@@ -106,15 +106,24 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     """Every score with its items and its value in each bootstrap draw, by (name of part or average, metric).
 
     Two models' verdicts on the same items in the same order are drawn alike, with one seed: the difference of their
-    values is a paired bootstrap.
+    values is a paired bootstrap. So is a sum of scores of two benchmarks that ask about the same images in the same
+    order; draws of others are independent.
     """
     drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
-    # Each benchmark numbers its images from 0: in a sum of scores of two they would be taken for one another.
-    first = zlib.crc32(benchmark.name.encode()) << 31
+    # Each benchmark numbers its images from 0 and draws those numbers alike, whatever the images are.
+    names = dict.fromkeys(verdict.image for verdict in verdicts)
+    images = np.array([_number_of(name) for name in names])
+    order = np.random.default_rng(_number_of("\n".join(names))).permutation(DRAWS)
     return {
-        (row.score.name, row.score.metric): replace(row.items, clusters=row.items.clusters + first)
+        (row.score.name, row.score.metric): replace(
+            row.items, draws=row.items.draws[order], clusters=images[row.items.clusters]
+        )
         for row in [*drawn, *_averages(benchmark, drawn)]
     }
+
+
+def _number_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
 
 
 def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int) -> list[_Drawn]:

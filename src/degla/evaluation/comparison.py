@@ -156,7 +156,9 @@ def _difference(
     scores: Sequence[tuple[str, ScoreName]], pair: Sequence[Method], values: tuple[BySeed, BySeed]
 ) -> Difference:
     """The first method's score, or sum of scores, minus the second's; `values` are of each, by training seed."""
-    paths = [[method.paths[seed] for seed in own] for method, own in zip(pair, values, strict=True)]
+    common = values[0].keys() & values[1].keys()
+    asked = [common if len(common) > 1 else own for own in values]  # As `seed_difference` takes them.
+    paths = [[path for seed, path in each.paths.items() if seed in own] for each, own in zip(pair, asked, strict=True)]
     questions = lead_over(scores, *paths)
     results = [result for method in pair for result in method.results.values()]
     leaked, missing = spoiled(results, {benchmark for benchmark, _ in scores})
