@@ -21,6 +21,7 @@ from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import load_result
 from degla.locks import lock
+from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import tuning
@@ -399,7 +400,7 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
 ) -> None:
     curve = iter([0.9, 0.9, 0.5])
     monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": 0.5, "recognition": next(curve)})
-    job = _job(tmp_path, drawn, train_steps=4)
+    job = _job(tmp_path, drawn, train_steps=4, average=[0.25, 1])
     assert job.config is not None and job.config.out is not None
     watched = ValidationConfig(benchmarks=("world",), root=job.asked.root, every_steps=1)
     job = replace(job, config=replace(job.config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
@@ -407,7 +408,10 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
     run = job.config.out if job.config is not None else None
     assert run is not None and sorted(path.name for path in run.glob("step-*")) == ["step-1", "step-2"]
     assert done.trained and f"its best checkpoint is measured, {run / 'step-1'}" in done.notes[-1]
-    assert load_result(job.measures[0].path).model.fingerprint == load_encoder(str(run / "step-1")).fingerprint
+    tuned = load_encoder(str(run / "step-1"))
+    models = [tuned, average_weights(load_encoder(job.base), tuned, share=0.25)]
+    measured = [load_result(measure.path).model.fingerprint for measure in job.measures]
+    assert measured == [model.fingerprint for model in models]
     assert not list(run.rglob("optimizer.pt")) and not list(run.rglob("teacher.safetensors"))
     again = tune(job)
     assert not again.trained and again.measured == 0 and again.paths == done.paths
