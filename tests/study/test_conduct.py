@@ -354,6 +354,9 @@ def test_images_and_classes_that_came_are_asked_about(
         folder = root / "zeroshot" / "noise" / f"class {number}"
         folder.mkdir(parents=True)
         shutil.copy(tiny_pairs["images"] / f"00{number}.png", folder / "a.png")
+    # More prompts than a rehearsal asks; all of them are asked here.
+    prompts = {"templates": [f"{number} {{}}" for number in range(150)]}
+    (root / "zeroshot" / "noise" / "classes.json").write_text(json.dumps(prompts))
     data = {"data.captions": str(tiny_pairs["captions"]), "data.images": str(tiny_pairs["images"])}
     fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
               "set": {**_TINY["set"], **data, "data.negatives": str(tiny_pairs["negatives"])}}  # fmt: skip

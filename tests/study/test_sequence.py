@@ -294,6 +294,9 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
     moved = [name for name in start if not (start[name] == end[name]).all()]
     assert moved and all((start[name] - end[name]).abs().max() < 0.01 for name in moved)
 
+    made_from = json.loads((runs[1] / "record.json").read_text())["made_from"]["inputs"]
+    assert made_from.keys() >= {"captions", "images", "classes", "start", "base"}
+
     again = tune_all(job)
     assert not any(done.trained or done.measured for done in again)
     # Another second task leaves the first alone; another first one, and both are made again.
