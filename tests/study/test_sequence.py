@@ -219,7 +219,10 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
 
     monkeypatch.setattr("degla.study.sequence.draw_benchmark", draw)  # All of it takes seconds.
     monkeypatch.setattr("degla.study.sequence.AskedNow.digests", lambda *_: None)
-    tasks = [{"name": f"{style}-digits", "domain": "digit", "style": style} for style in ("plain", "turned")]
+    tasks = [
+        {"name": f"{style}-digits", "domain": "digit", "style": style, "optim.lr": lr}
+        for style, lr in (("plain", 1e-3), ("turned", 2e-3))
+    ]
     world = {"images_per_class": 2, "test_images_per_class": 1, "items_per_part": 5, "split": "validation",
              "replay_domains": ["count"], "replay_images_per_class": 1}  # fmt: skip
     path = tmp_path / "plan.yaml"
@@ -231,11 +234,12 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
     seen: list[set[bytes]] = []
     for job, task in zip(chain.jobs, tasks, strict=True):
         assert job.config is not None and job.config.data.classes is not None
+        assert job.config.optim.lr == task["optim.lr"]
         assert len(job.config.data.classes.read_text().splitlines()) == 10
-        folders = (job.config.data.images, asked.root / "zeroshot" / task["name"], job.config.replay.data.images)
+        folders = (job.config.data.images, asked.root / "zeroshot" / str(task["name"]), job.config.replay.data.images)
         seen += [{file.read_bytes() for file in folder.rglob("*.png")} for folder in folders if folder is not None]
         digits = draw_recognition(
-            tmp_path / task["name"], domains=["digit"], style=task["style"], split="validation", images_per_class=1
+            tmp_path / job.label, domains=["digit"], style=str(task["style"]), split="validation", images_per_class=1
         )
         assert seen[-2] == {file.read_bytes() for file in digits.images.rglob("*.png")}
     assert [len(pictures) for pictures in seen[:3]] == [20, 10, len(DOMAINS["count"].classes)]
