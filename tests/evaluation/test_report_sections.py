@@ -247,6 +247,16 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
 
 
+def test_a_column_of_each_benchmark_is_filled_by_its_own_average(tmp_path: Path) -> None:
+    made = [_made(name, "base") for name in ("winoground", "sugarcrepe")]
+    joined = {"benchmarks": tuple(entry for each in made for entry in each.benchmarks), "items": ()}
+    path = _save(tmp_path, made[0].model_copy(update=joined))
+    found = {(row.benchmark, row.title): row.name for row in compare([path]).headline}
+    wanted = {(name, column): source for name in ("winoground", "sugarcrepe")
+              for column, source in BENCHMARKS.load(name).BENCHMARK.headline.items()}  # fmt: skip
+    assert found == wanted and len({found[name, "composition"] for name in ("winoground", "sugarcrepe")}) == 2
+
+
 def test_recognition_is_weighed_before_retrieval_of_whatever_benchmark(tmp_path: Path) -> None:
     """NegBench has retrieval beside its composition; what is recognised is asked by another benchmark."""
     row = compare([_save(tmp_path, _made("winoground", "base"))]).headline[0]
@@ -284,9 +294,10 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
     attack = tmp_path / "attack.json"
     attack.write_text('{"models": [{"schema_version": 1}]}')
     assert result_files([tmp_path]) == [path] and result_files([attack]) == [attack]
-    (tmp_path / "torn.json").write_text("{")
-    with pytest.raises(InputError, match=r"torn\.json"):
-        result_files([tmp_path])
+    for text in ("{", '{"of": "another program"}'):
+        (tmp_path / "torn.json").write_text(text)
+        with pytest.raises(InputError, match=r"torn\.json"):
+            result_files([tmp_path])
 
 
 def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> None:
