@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,7 +218,9 @@ def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photo
         model = load_encoder(name)
         images = degla.encode_images(model, [photos / hit.path for hit in hits[place]])
         cosines = (images @ degla.encode_captions(model, ["two small dogs"]).T)[:, 0].tolist()
-        assert cosines == pytest.approx([hit.cosine for hit in hits[place]], abs=1e-5)
+        found = [hit.cosine for hit in hits[place]]
+        assert cosines == pytest.approx(found, abs=1e-5)
+        assert found == sorted(found, reverse=True), "the best stand first"
         assert [hit.ranks[place] for hit in hits[place]] == list(range(1, 13))
     assert {hit.path: hit.ranks for hit in hits[0]} == {hit.path: hit.ranks for hit in hits[1]}
     with pytest.raises(InputError, match="the text is empty"):
@@ -231,6 +234,8 @@ def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Pa
     with pytest.raises(InputError, match="no such folder"):
         PictureFolder.read(tmp_path / "gone")
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / ".thumbnails").mkdir()
+    shutil.copy(photos / "000.png", tmp_path / ".thumbnails")
     with pytest.raises(InputError, match=r"holds no picture that can be read\. text\.png is in no format"):
         PictureFolder.read(tmp_path)
 
