@@ -140,6 +140,13 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
     assert "the folder that its training was started in" in caplog.text
 
 
+def test_images_of_captions_that_name_none_are_those_of_the_pattern(small_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('[{"image_id": 3, "original": "a", "enhanced": ["b"]}]')
+    data = DataConfig(captions=tmp_path / "c.json", images=small_root, image_pattern="{image_id}.png")
+    (found,) = trained_by(to_plain(TrainConfig(data=data)))
+    assert found.files == {small_root / "3.png"}
+
+
 def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_path: Path) -> None:
     row = {"id": "1", "image": "0.png", "text": "a", "image_id": "0"}
     (tmp_path / "c.jsonl").write_text(json.dumps(row | {"distractor_image": "1.png", "distractor_text": "b"}))

@@ -146,15 +146,15 @@ def test_the_plan_that_ships_and_its_overrides() -> None:
     assert len(plan.tasks) == 3 and {arm.recipe for arm in plan.arms} == {"gift"}
 
 
-@pytest.mark.parametrize("images", [80, 10])
-def test_what_other_questions_would_do_to_a_summary(images: int) -> None:
-    """The spread of the summary over draws; of few images, at least as much as the tasks' cells have."""
+@pytest.mark.parametrize(("images", "right"), [(80, 40), (10, 5), (80, 5)])
+def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> None:
+    """The spread of the summary over draws; where a task has few images that differ, at least as much as the cells."""
     random = np.random.default_rng(0)
-    tasks, worth = ("one", "two"), np.arange(images) % 2.0
+    tasks, worths = ("one", "two"), (np.arange(images) % 2.0, (np.arange(images) < right).astype(float))
     stages = [
         {
             name: ItemScore(random.random(50), np.full(images, 1 / images), worth, np.arange(images) + place * images)
-            for place, name in enumerate(tasks)
+            for place, (name, worth) in enumerate(zip(tasks, worths, strict=True))
         }
         for _ in range(3)
     ]
@@ -165,7 +165,7 @@ def test_what_other_questions_would_do_to_a_summary(images: int) -> None:
         "Last": (one[2] + two[2]) / 2, "forgetting": one[1] - one[2],
     }  # fmt: skip
     cells = [max(found[f"{row}:{task}"].error for row in range(3)) for task in range(2)]
-    least = 0.0 if images == 80 else math.hypot(*cells) / 2
+    least = 0.0 if right == 40 else math.hypot(*cells) / 2
     for name, values in errors.items():
         assert found[name].error == pytest.approx(max(least, np.std(values, ddof=1))), name
         assert found[name].images == 2 * images
