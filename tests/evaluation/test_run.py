@@ -139,6 +139,11 @@ def test_missing_images_are_an_error_or_are_said(small_root: Path, caplog: pytes
         "find": (5, 1),
     }
     assert set(values(result).values()) == {1.0}
+    # A column whose average lacks a part, and so is none, is left out.
+    assert list(benchmark.headline) == ["composition", "recognition"]
+    for name in list(COLOURS)[1:]:
+        (small_root / name).unlink(missing_ok=True)
+    assert run(spreading(), small_root, allow_missing=True).benchmarks[0].headline == {"recognition": "recognise"}
     for name in COLOURS:
         (small_root / name).unlink(missing_ok=True)
     with pytest.raises(InputError, match="none of its 6 images"):

@@ -24,7 +24,7 @@ from degla.locks import lock
 from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
-from degla.study import tuning
+from degla.study import materials, tuning
 from degla.study.conduct import _jobs, _models, conduct
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
@@ -446,6 +446,25 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     (tmp_path / "other.jsonl").write_text((tmp_path / "other.jsonl").read_text() + "\n")
     changed = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
     assert changed[0].inputs == given[0].inputs and changed[1].inputs != given[1].inputs
+
+
+def test_the_world_is_drawn_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    def draw(folder: Path, **given: Any) -> Any:
+        drawn.append(given)
+        return folder
+
+    monkeypatch.setattr(materials, "draw_pairs", draw)
+    monkeypatch.setattr(materials, "draw_benchmark", draw)
+    scenes = {"scenes": 7, "captions_per_image": 2, "partners": True, "scenes_seed": 4}
+    asked = {"split": "validation", "items_per_part": 8, "images_per_class": 9, "retrieval_images": 10}
+    plan = Plan.model_validate({"world": scenes | asked | {"questions_seed": 5}, "arms": [{"recipe": "clip"}]})
+    other = plan.model_copy(update={"world": WorldData(**scenes, **asked | {"split": "test"})})
+    folders = [make(each, tmp_path) for make in (materials._pairs, materials._questions) for each in (plan, other)]
+    assert drawn[0] == drawn[1] == {"count": 7, "captions_per_image": 2, "partners": True, "seed": 4}
+    assert drawn[2:] == [asked | {"seed": 5}, asked | {"split": "test", "seed": 0}]
+    assert folders[0] == folders[1] and folders[2] != folders[3]
 
 
 def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, drawn: Path) -> None:
