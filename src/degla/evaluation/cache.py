@@ -147,7 +147,7 @@ class DiskCache:
 
     def __init__(self, folder: Path, *, images_only: bool = False) -> None:
         self.folder = folder
-        self._unwritten: dict[str, EmbeddingRows] | None = {} if images_only else None
+        self._images_only = images_only
         self.read = 0
         """Rows that were found on the disk."""
         self.written = 0
@@ -156,19 +156,14 @@ class DiskCache:
 
     def get(self, key: str, /) -> EmbeddingRows | None:
         """The row of a key; None where it is not kept."""
-        if self._unwritten is not None and not _of_image(key):
-            return self._unwritten.get(key)
         row = self._file(key).get(key)
         self.read += row is not None
         return row
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
-        if self._unwritten is not None and not _of_image(key):
-            self._unwritten[key] = row
-            return
-        file = self._file(key)
-        kept = np.array(row, dtype=np.float32)
-        (file.waiting if np.isfinite(kept).all() else file.never_written)[key] = kept
+        file, kept = self._file(key), np.array(row, dtype=np.float32)
+        lasts = np.isfinite(kept).all() and (_of_image(key) or not self._images_only)
+        (file.waiting if lasts else file.never_written)[key] = kept
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
 
