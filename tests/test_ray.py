@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.output import Journal
+from degla.negatives.run.output import Journal, journal_path, parts_folder
 from degla.negatives.run.questions import Prompts
-from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order, parts_folder, take_in
+from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.stopping import Interruption
@@ -76,7 +76,7 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     assert len(machines) >= 3, "two workers, and one in the place of one of them"
     assert not any(any(each.iterdir()) for each in machines)
     assert out.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
-    assert not list(parts_folder(out).glob("*.jsonl"))
+    assert not list(parts_folder(journal_path(out)).glob("*.jsonl"))
     lines = (tmp_path / "ray.jsonl.replies.jsonl").read_text().splitlines()
     kept = Counter((row["caption_id"], row["rule"], row["draw"]) for row in map(json.loads, lines))
     assert set(kept.values()) == {1}
@@ -122,15 +122,16 @@ def test_batches_come_back_in_their_order_however_they_end(workers: int) -> None
 
 def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -> None:
     """What a worker does, in this process: no Ray is needed for it."""
-    out, folder = tmp_path / "negatives.jsonl", parts_folder(tmp_path / "negatives.jsonl")
-    questions = Prompts("scripted", ("write", "choose"), True, 3, count=0)
+    out, forms = tmp_path / "negatives.jsonl", ("write", "choose")
+    folder = parts_folder(journal_path(out))
+    questions = Prompts("scripted", forms, True, 3, count=0)
     maker = Maker(RULES, 3, 2, questions)
     (batch,) = CaptionStream(records(TEXTS)).batches()
 
     def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
         return Worker().work(Means(maker, open_model, PartFolder(folder)), batch, [])
 
-    failed = work(lambda: ScriptedModel(varied, forms=("write", "choose"), fail_after=10))
+    failed = work(lambda: ScriptedModel(varied, forms=forms, fail_after=10))
     assert failed.error is not None
     assert "cannot be reached" in str(failed.error)
 
@@ -138,17 +139,28 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
         raise InputError("no such model")
 
     assert isinstance((not_opened := work(not_there)).error, InputError) and not not_opened.rows
-    model = ScriptedModel(varied, forms=("write", "choose"))
+    model = ScriptedModel(varied, forms=forms)
     made = work(lambda: model)
     assert made.error is None
     assert len(made.replies) == 10 + len(model.asked)  # the ten came from the file
-    run(out, ScriptedModel(varied, forms=("write", "choose")), rules=RULES)
+    with pytest.raises(InputError, match=r"replies.000000000000.jsonl: exists, but .* cannot be continued"):
+        run(out, ScriptedModel(varied, forms=forms), rules=RULES)
+    (part,) = folder.iterdir()
+    part.rename(tmp_path / "part")
+    with pytest.raises(DeglaError, match="cannot be reached"):
+        run(out, ScriptedModel(varied, forms=forms, fail_after=3), rules=RULES)
+    (tmp_path / "part").rename(part)
+    with journal_path(out).open("a") as stream:
+        stream.write('{"caption_id":"c0","ru')  # torn by a full disk
+    # The local engine, too, goes on with what workers were answered.
+    asked_again = ScriptedModel(varied, forms=forms)
+    run(out, asked_again, rules=RULES)
+    assert not asked_again.asked
     assert made.rows == rows_of(out)
-    with Journal(tmp_path / "other.jsonl", Summary(RULES, 1)) as journal:
-        take_in(folder, journal)
+    assert not list(folder.glob("*.jsonl"))
+    with Journal(journal_path(out), Summary(RULES, 1)) as journal:
         journal.index()
         assert all(journal.find(reply.key) == (form, reply) for form, reply in made.replies)
-    assert not list(folder.glob("*.jsonl"))
 
 
 def test_a_model_that_is_open_already_cannot_go_to_workers(tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def generate(
         expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, described=described)
         output = held.enter_context(continue_output(out, expected, stream, rules, summary))
         journal = held.enter_context(Journal(journal_path(out), summary)) if opened else None
+        if journal is not None:
+            journal.index()
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         stop = held.enter_context(Interruption())
         batches = stream.batches(output.captions_done, output.done)
@@ -144,13 +146,12 @@ def generate(
             from degla.negatives.run.ray_engine import run_on_ray
 
             assert not isinstance(model, LanguageModel)
-            rows = run_on_ray(batches, maker, out=out, open_model=model, workers=workers, journal=journal)
+            rows = run_on_ray(batches, maker, open_model=model, workers=workers, journal=journal)
         else:
             pool = _open_processes(held, workers) if len(stream) - output.captions_done > BATCH else None
             if opened is None or journal is None:
                 rows = spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers)
             else:
-                journal.index()
                 tagged = spread(tag, batches, pool=pool, workers=workers)
                 rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
         advance = held.enter_context(

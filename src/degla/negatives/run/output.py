@@ -104,11 +104,19 @@ class Journal:
         self.file.__exit__(*error)
 
     def index(self) -> None:
-        """Cut off a torn last line, count all replies, and note where those are that a run may find again.
+        """Cut off a torn last line, add what workers left, count all, and note where those are that a run may find again.
 
         Raises:
             InputError: a line is no reply (line named).
+            DeglaError: the disk is full.
         """
+        if parts := list_parts(self.file.path):
+            for _ in _read_all(self.file):
+                pass  # Nothing may be appended to a torn line.
+        for part in parts:
+            with LineFile(part) as file:
+                self.append(read_replies(file))
+            part.unlink()
         self._places.executemany("INSERT INTO replies VALUES (?, ?, ?, ?)", self._read_places())
         self._places.execute("CREATE INDEX by_key ON replies (caption_id, rule, draw)")
         self._indexed = self._places.execute("SELECT 1 FROM replies").fetchone() is not None
@@ -248,7 +256,7 @@ def continue_output(
     beside = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for path in (out, journal_path(out)):
+        for path in (out, journal := journal_path(out), *list_parts(journal)):
             if path.exists() and path.stat().st_size and not beside.exists():
                 raise InputError(
                     f"{path}: exists, but {beside.name} does not, so that it cannot be continued. "
@@ -276,6 +284,16 @@ def manifest_path(out: Path) -> Path:
 def journal_path(out: Path) -> Path:
     """Where the replies of the language model lie that a file of negatives was made with."""
     return out.with_name(out.name + ".replies.jsonl")
+
+
+def parts_folder(journal: Path) -> Path:
+    """Where replies of batches lie that workers elsewhere have not finished, beside the journal that takes them in."""
+    return journal.with_suffix("")
+
+
+def list_parts(journal: Path) -> list[Path]:
+    """The files in that folder, in order."""
+    return sorted(parts_folder(journal).glob("*.jsonl"))
 
 
 def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from degla.errors import DeglaError
 from degla.files import LineFile
 from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.output import PASSING, Journal, JournalEntry, read_replies, write_line
+from degla.negatives.run.output import PASSING, Journal, JournalEntry, parts_folder, read_replies, write_line
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
 from degla.ray import RETRIES, open_ray
@@ -85,11 +85,6 @@ class FarFolder:
             raise error.cause from None
 
 
-def parts_folder(out: Path) -> Path:
-    """Where replies of batches that are not finished are written down."""
-    return out.with_name(out.name + ".replies")
-
-
 def part_file(folder: Path, start: int) -> Path:
     """The file of a batch in the folder."""
     return folder / f"{start:012}.jsonl"
@@ -99,7 +94,6 @@ def run_on_ray(
     batches: Iterator[CaptionBatch],
     maker: Maker,
     *,
-    out: Path,
     open_model: Callable[[], LanguageModel] | None,
     workers: int,
     journal: Journal | None,
@@ -109,7 +103,6 @@ def run_on_ray(
     Args:
         batches: the captions.
         maker: makes the rows.
-        out: the file of negatives.
         open_model: opens a model, called once in every worker; None for the grammar alone.
         workers: processes of the cluster that work for this run, one processor each.
         journal: where replies are kept; None without a model.
@@ -118,12 +111,8 @@ def run_on_ray(
         degla.errors.InputError: Ray is not installed.
         DeglaError: a model says that going on is senseless, or Ray gives up.
     """
-    parts = parts_folder(out)
     with open_ray(workers) as ray:
-        if journal is not None:
-            take_in(parts, journal)
-            journal.index()
-        keeps = None if journal is None else FarFolder(parts)
+        keeps = None if journal is None else FarFolder(parts_folder(journal.file.path))
         actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         actors = [actor.remote() for _ in range(workers)]
         # Kept by this process and given with each batch: what a constructor is given is gone when Ray starts it again.
@@ -136,7 +125,7 @@ def run_on_ray(
                     raise result.error
                 if journal is not None:
                     journal.keep(result.replies)
-                    part_file(parts, result.start).unlink(missing_ok=True)
+                    part_file(parts_folder(journal.file.path), result.start).unlink(missing_ok=True)
                 yield result.rows, result.captions
         except ray.exceptions.RayError as error:
             raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
@@ -230,11 +219,3 @@ class Worker:
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)
         return BatchResult(batch.start, [row for rows, _ in finished for row in rows], len(batch.tasks), replies)
-
-
-def take_in(folder: Path, journal: Journal) -> None:
-    """Move what unfinished batches of an earlier run were answered into the journal."""
-    for path in sorted(folder.glob("*.jsonl")):
-        with LineFile(path) as file:
-            journal.append(read_replies(file))
-        path.unlink()
