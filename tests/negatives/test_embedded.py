@@ -195,6 +195,16 @@ def test_two_at_once_unpack_it_once(gguf_file: Path, tmp_path: Path, monkeypatch
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "vocab.txt", "t.model", "config.json"])
+def test_a_folder_with_another_file_is_another_model(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text("{}")
+    first = find_weights(str(tmp_path))
+    assert find_weights(str(tmp_path)) == first
+    (tmp_path / name).write_text("[]")
+    assert find_weights(str(tmp_path)).digest != first.digest
+
+
 def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.gguf"
     torn.write_bytes(gguf_file.read_bytes()[:-2000])

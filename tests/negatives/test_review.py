@@ -158,6 +158,17 @@ def test_a_decision_that_reached_only_the_log_reaches_the_file_later(review: Rev
         assert len(texts(elsewhere, "swap_nouns")) == 2, "a new file gets all that is accepted"
 
 
+def test_a_text_that_two_drafts_of_a_caption_became_stays_while_one_counts(tmp_path: Path) -> None:
+    alike = [DRAFTS[0].model_copy(update={"negative": f"A {word} sees a horse."}) for word in ("boat", "tree")]
+    with Review(alike, log=tmp_path / "log", out=tmp_path / "out") as review:
+        review.act("accept", "A train sees a horse.")
+        review.act("accept", "A train sees a horse.")
+        review.act("undo")
+        assert texts(review, "swap_nouns") == [(DRAFTS[0].caption, "A train sees a horse.")]
+        review.act("undo")
+        assert not texts(review, "swap_nouns")
+
+
 def test_decisions_on_drafts_that_are_gone_are_passed_over(review: Review) -> None:
     for _ in range(3):
         review.decide(review.state.accept())

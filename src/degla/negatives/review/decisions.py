@@ -306,20 +306,26 @@ class Review:
 
     def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
         """Take the text that no longer counts out of the rule's file and put in the one that does."""
-        draft = self.state.find(key)
-        if draft is not None:
-            self._write(draft, taken_out=_accepted_text(before), put_in=_accepted_text(after))
+        draft, taken_out = self.state.find(key), _accepted_text(before)
+        if draft is None:
+            return
+        if any(text == taken_out and _asked(other) == _asked(draft) for other, text in self.state.accepted):
+            taken_out = None  # It counts still: by this draft, or by another one of the caption.
+        self._write(draft, taken_out=taken_out, put_in=_accepted_text(after))
 
     def _write(self, draft: Draft, *, taken_out: str | None, put_in: str | None) -> None:
         """Change one entry of a rule's file; the others stay, also those that were changed by hand meanwhile."""
-        file, caption = self.file(draft.rule), " ".join(draft.caption.split())
+        file, (_, caption) = self.file(draft.rule), _asked(draft)
         before = read_examples(file, rule=draft.rule) if file.exists() else ()
-        out = (caption, taken_out if taken_out != put_in else None)
-        entries = [entry for entry in before if (entry.caption, entry.negative) != out]
+        entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, taken_out)]
         if put_in is not None and not any((entry.caption, entry.negative) == (caption, put_in) for entry in entries):
             entries.append(ExampleEntry(caption=caption, negative=put_in))
         if entries != list(before):
             write_examples(file, entries, rule=draft.rule)
+
+
+def _asked(draft: Draft) -> tuple[str, str]:
+    return draft.rule, " ".join(draft.caption.split())
 
 
 def _accepted_text(decision: Decision | None) -> str | None:

@@ -104,7 +104,7 @@ class Journal:
         self.file.__exit__(*error)
 
     def index(self) -> None:
-        """Cut off a torn last line, add what workers left, count all, and note where those are that a run may find again.
+        """Cut off a torn last line, add what workers left, count all, and note where replies are to be found again.
 
         Raises:
             InputError: a line is no reply (line named).
