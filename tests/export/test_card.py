@@ -134,7 +134,7 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
         "model": "hf-hub:me/base", "objective": {"contrastive": {"weight": 1.0}, "own_hinge": {"weight": 0.0}},
         "train": {"batch_size": 32, "seed": 7}, "optim": {"lr": 2e-5},
         "data": {"captions": "/y/c.jsonl", "images": "/y/pictures", "negatives": "/y/n.jsonl",
-                 "negatives_per_caption": 5},
+                 "positives_file": "/y/p.jsonl", "decoder": "/y/t5", "negatives_per_caption": 5},
     }  # fmt: skip
     more = {
         "objective": {"contrastive": {"weight": 1.0}, "self_distillation": {"weight": 0.5}}, "adapter": {"rank": 16},
@@ -151,6 +151,7 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
     own = [
         "base_model: me/base", "| recipe | – |", "| started from | hf-hub:me/base |", "| seed | 7 |",
         "| largest learning rate | 2e-05 |", "* negatives: `n.jsonl`", "* negatives a caption and step: 5",
+        "* positives_file: `p.jsonl`", "* decoder: `t5`",
     ]  # fmt: skip
     lines = told(plain, {"step": 50}, None)
     assert {*own, "| losses and their weights | contrastive 1 |", "| steps | 50 of 50, of 32 pairs: 1,600 pairs seen |",

@@ -56,8 +56,9 @@ def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
     """Files of a run's data without their folders, and how many rows they had where the checkpoint records it."""
     data, counts = config.get("data") or {}, state.get("counts") or {}
     yield from ("## Data", "")
-    for field in ("captions", "images", "negatives", "neighbours", "classes"):
-        if data.get(field):
+    for name in path_fields():
+        section, _, field = name.rpartition(".")
+        if section == "data" and data.get(field):
             count = f": {int(counts[field]):,}" if field in counts else ""
             yield f"* {field}: `{Path(str(data[field])).name}`{count}"
     replayed = ((config.get("replay") or {}).get("data") or {}).get("captions")
