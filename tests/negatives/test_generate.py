@@ -14,6 +14,7 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, check_caption, refused
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import phrases
+from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.questions import draw_rng
@@ -97,7 +98,8 @@ def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
 
 
 def test_seed_decides(tmp_path: Path) -> None:
-    first = run(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").touch()  # An empty file, as mktemp makes it, is nobody's.
+    first = run(tmp_path / "new" / "folder" / "a.jsonl")
     assert first == run(tmp_path / "b.jsonl")
     assert first != run(tmp_path / "c.jsonl", seed=4)
     assert draw_rng(1, "c", "r").random() == draw_rng(1, "c", "r").random() != draw_rng(1, "r", "c").random()
@@ -170,14 +172,32 @@ def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -
     out = tmp_path / "negatives.jsonl"
     run(out)
     lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
-    out.write_text("".join([lines[-1], *lines[:-1]]), encoding="utf-8")
-    with pytest.raises(InputError, match="line 1: caption_id and rule"):
-        run(out)
+    found = list(map(json.loads, lines))
+    other_rule = next(place for place, row in enumerate(found) if row["rule"] != PAPER[0])
+    other_caption = next(place for place, row in enumerate(found) if row["caption_id"] != "c0")
+    for moved, number in (
+        ([lines[-1], *lines[:-1]], 1), (lines[other_rule:], 1), (lines[other_caption:], 1),
+        ([*lines, lines[0]], len(lines) + 1),
+    ):  # fmt: skip
+        out.write_text("".join(moved), encoding="utf-8")
+        with pytest.raises(InputError, match=f"line {number}: caption_id and rule"):
+            run(out)
     beside = tmp_path / "negatives.jsonl.manifest.json"
-    assert json.loads(beside.read_text(encoding="utf-8"))["seed"] == 3
+    described = json.loads(beside.read_text(encoding="utf-8"))
+    assert described["seed"] == 3 and described["started"].startswith("20")
     beside.unlink()
-    with pytest.raises(InputError, match="manifest"):
+    out.write_text("notes of mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"negatives\.jsonl: exists, but .*manifest\.json does not"):
         run(out)
+    assert out.read_text(encoding="utf-8") == "notes of mine"
+
+
+def test_a_verdict_is_that_of_its_caption_and_rule() -> None:
+    """The same text comes up for several captions and rules, and verdicts are remembered."""
+    maker, text = Maker(PAPER, 0), "a cat chasing a dog"
+    cases = (("swap_nouns", "a dog chasing a cat"), ("swap_nouns", text), ("replace_nouns", "a dog chasing a cat"))
+    verdicts = [maker.judge(name, load_rule(name), phrases.parse_one(caption), text).reason for name, caption in cases]
+    assert verdicts[:2] == ["", "same_text"] and verdicts[2] not in ("", "same_text")
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

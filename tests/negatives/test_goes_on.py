@@ -122,8 +122,12 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
         run(out, ScriptedModel(varied, name="other"))
     with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
         run(out, ScriptedModel(varied), form="choose")
+    settings, by_grammar = NegativesSettings(RULES, 3, per_rule=2, examples=0), tmp_path / "grammar.jsonl"
     with pytest.raises(InputError, match="source: 'scripted' there, None now"):
-        generate(records(TEXTS), NegativesSettings(RULES, 3, per_rule=2), out=out)
+        generate(records(TEXTS), settings, out=out)
+    generate(records(TEXTS[:1]), settings, out=by_grammar, progress=False)
+    with pytest.raises(InputError, match="source: None there, 'scripted' now"):
+        run(by_grammar, ScriptedModel(varied), TEXTS[:1])
     (tmp_path / "negatives.jsonl.manifest.json").unlink()
     out.unlink()
     with pytest.raises(InputError, match=r"replies\.jsonl: exists"):

@@ -56,11 +56,19 @@ def test_duplicates_are_decided_by_the_order_of_rules_not_of_replies(tmp_path: P
         found = {row.rule: row for row in rows_of(out) if row.caption_id == "c1"}
         assert found["reshuffle_order"].accepted
         assert (found["swap_nouns"].accepted, found["swap_nouns"].reason) == (False, "duplicate")
+    whole = out.read_bytes()  # The last pair is made again, and knows what the rules before it made.
+    run(out, model, ["A dog", "a dog chasing a cat"], rules=("reshuffle_order", "swap_nouns"), per_rule=1)
+    assert out.read_bytes() == whole
 
 
 def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    model = ScriptedModel(lambda request: request.caption if request.form == "write" else request.choices[-1])
+
+    def script(request: Request) -> str | Reply:
+        written = request.form == "write"
+        return request.caption if written else Reply(request.key, "answered", text=request.choices[-1], score=-1.5)
+
+    model = ScriptedModel(script)
     summary = run(out, model, ["A red ball under a blue table."], rules=("replace_nouns",), per_rule=1)
     first, second = rows_of(out)
     assert (first.form, first.reason, first.draw, first.text) == (
@@ -70,6 +78,7 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
         "A red ball under a blue table.",
     )
     assert (second.form, second.accepted, second.draw, second.source) == ("choose", True, 1, "scripted")
+    assert (first.score, second.score) == (None, -1.5)
     assert [request.form for request in model.asked] == ["write", "choose"]
     assert second.text == model.asked[1].choices[-1]
     assert len(set(model.asked[1].choices)) == len(model.asked[1].choices) <= 12
