@@ -129,29 +129,64 @@ def _copied_at(place: int, folder: Path, copies: Path, act: Callable[[Path], Non
     return count > place
 
 
-def test_a_kill_at_any_place_leaves_the_old_or_the_new_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["old", None])
+def test_a_kill_at_any_place_leaves_the_old_or_the_new_folder(tmp_path: Path, before: str | None) -> None:
     def is_whole(folder: Path) -> bool:
         return (folder / "done").exists()
 
     seen = set()
     for place in range(60):
         folder, copies = tmp_path / str(place) / "chosen", tmp_path / f"{place} killed"
-        _replace(folder, "old")
+        folder.parent.mkdir()
+        if before:
+            _replace(folder, before)
         if not _copied_at(place, folder, copies, lambda folder: _replace(folder, "new")):
             break
         recover_folder(copies / "chosen", is_whole=is_whole)
-        assert _names(copies) == ["chosen"], place
-        seen.add((copies / "chosen" / "inner" / "weights").read_text())
-    assert place > 10 and seen == {"old", "new"}
+        left = copies / "chosen" / "inner" / "weights"
+        seen.add(left.read_text() if left.exists() else None)
+        assert _names(copies) == ["chosen"] * left.exists(), place
+    assert place > 8 and seen == {before, "new"}
 
 
-def test_an_error_while_a_folder_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_an_error_while_a_folder_is_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _replace(tmp_path / "chosen", "old")
     with pytest.raises(KeyError), whole_folder(tmp_path / "chosen") as new:
         (new / "inner").mkdir()
         raise KeyError
     assert (tmp_path / "chosen" / "inner" / "weights").read_text() == "old"
     assert _names(tmp_path) == ["chosen"]
+    rename = Path.rename
+
+    def fail_at_the_last_step(path: Path, target: Path) -> Path:
+        if path.name == "chosen.partial":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", fail_at_the_last_step)
+        _replace(tmp_path / "chosen", "new")
+    assert (tmp_path / "chosen" / "inner" / "weights").read_text() == "old"
+    assert _names(tmp_path) == ["chosen"]
+
+
+def test_an_old_folder_comes_back_where_the_new_one_is_not_whole(tmp_path: Path) -> None:
+    _replace(tmp_path / "chosen.old", "old")
+    (tmp_path / "chosen.partial").mkdir()
+    assert recover_folder(tmp_path / "chosen", is_whole=lambda folder: False) == tmp_path / "chosen.old"
+    assert (tmp_path / "chosen" / "inner" / "weights").read_text() == "old" and _names(tmp_path) == ["chosen"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_a_folder_is_as_private_as_the_user_has_it(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with whole_folder(tmp_path / "chosen") as new:
+            (new / "weights").touch(0o600)  # as safetensors makes its files
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "chosen" / "weights").stat().st_mode) == mode
 
 
 def test_a_kill_while_a_folder_is_removed_leaves_it_whole_or_under_another_name(tmp_path: Path) -> None:
