@@ -157,12 +157,9 @@ def generate(
         advance = held.enter_context(
             # A model is asked rule by rule within a batch, so that the first captions end together, and late.
             TaskProgress(progress).task(
-                "true texts" if summary.true else "negatives",
-                len(stream),
-                done=output.captions_done,
-                warm_up=BATCH if model else 0,
-                note=summary.describe,
-            )
+                "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
+                warm_up=BATCH if model else 0, note=summary.describe,
+            )  # fmt: skip
         )
         _write_all(rows, output, summary, advance, stop)
     summary.seconds = time.monotonic() - started
