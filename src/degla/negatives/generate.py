@@ -154,13 +154,12 @@ def generate(
             else:
                 tagged = spread(tag, batches, pool=pool, workers=workers)
                 rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
-        advance = held.enter_context(
-            # A model is asked rule by rule within a batch, so that the first captions end together, and late.
-            TaskProgress(progress).task(
-                "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
-                warm_up=BATCH if model else 0, note=summary.describe,
-            )  # fmt: skip
-        )
+        # A model is asked rule by rule within a batch, so that the first captions end together, and late.
+        shown = TaskProgress(progress).task(
+            "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
+            warm_up=BATCH if model else 0, note=summary.describe,
+        )  # fmt: skip
+        advance = held.enter_context(shown)
         _write_all(rows, output, summary, advance, stop)
     summary.seconds = time.monotonic() - started
     return summary
