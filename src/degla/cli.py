@@ -15,7 +15,7 @@ from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
-from degla.verbs._arguments import parse, require_least
+from degla.verbs._arguments import parse_words, require_least
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
@@ -79,7 +79,7 @@ def _run(words: list[str]) -> int:
         if hasattr(module, "run_words"):
             return int(module.run_words(rest))
         with parsed_once():
-            given = parse(parser(name), rest)
+            given = parse_words(parser(name), rest)
         if hasattr(given, "seed"):
             require_least(given, "seed", least=0)
         return int(module.run(given) or 0)

@@ -78,7 +78,7 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
 
 
-def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """The arguments, with the names of those that the words give, not defaults, as `typed`.
 
     Raises:
@@ -110,7 +110,7 @@ _OF: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("examples", "examples_folder", "form", "example_sets"), _ASKED),
 }
 """Flags, and the language models that they are meant for."""
-COLUMNS: Final = ("format", "id_column", "image_column", "text_column", "image_id_column")
+CAPTION_FLAGS: Final = ("format", "id_column", "image_column", "text_column", "image_id_column")
 """What `describe_columns` adds."""
 
 

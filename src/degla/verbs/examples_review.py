@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from degla.verbs._arguments import COLUMNS, describe_columns, given_captions, refuse_given
+from degla.verbs._arguments import CAPTION_FLAGS, describe_columns, given_captions, refuse_given
 
 if TYPE_CHECKING:
     from degla.negatives.review.draft import Draft
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace) -> int:
         refuse_given(given, "images", "port", why="is for a page: give --page too.")
     if given.captions is None:
         why = "is for negatives of captions: give --captions too."
-        refuse_given(given, "count", "refused", "seed", *COLUMNS, why=why)
+        refuse_given(given, "count", "refused", "seed", *CAPTION_FLAGS, why=why)
     drafts = _drafts(given)
     log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
     with Review(drafts, log=log, out=given.out) as review:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from degla.files import spare_inputs
-from degla.verbs._arguments import COLUMNS, describe_columns, given_captions, refuse_given
+from degla.verbs._arguments import CAPTION_FLAGS, describe_columns, given_captions, refuse_given
 from degla.verbs._terminal import answer, tell
 
 
@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
 
     spare_inputs(given.out, given.file, given.captions)
     if given.captions is None:
-        refuse_given(given, *COLUMNS, why="is about captions: give --captions too.")
+        refuse_given(given, *CAPTION_FLAGS, why="is about captions: give --captions too.")
     with nullcontext() if given.captions is None else CaptionIndex(given_captions(given)) as captions:
         summary = pack(read_negatives(given.file), given.out, source=given.file, refused=given.all, captions=captions)
     answer(given, summary.plain, lambda: tell(f"written: {given.out}: {summary.sentence()}"))
