@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.config.fields import from_plain, read_config, to_plain
-from degla.config.run import ReplayConfig, TrainConfig
+from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.losses.core.objective import Objective, losses_by_name
@@ -162,6 +162,7 @@ def test_errors_name_the_flags_of_the_replay(tiny_model: Path, tiny_pairs: Pairs
         (replaying(images=tmp_path / "none"), r"no such folder of images \(--replay\.data\.images\)"),
         (replaying(negatives_per_caption=2), r"give --replay\.data\.negatives FILE"),
         (replace(config, replay=ReplayConfig(data=config.replay.data)), "would be read for nothing"),
+        (replace(config, replay=ReplayConfig(data=ReplayDataConfig(negatives=Path("x")))), "would be read for nothing"),
     ]:
         with pytest.raises(InputError, match=message):
             train(wrong)

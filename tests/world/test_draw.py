@@ -150,5 +150,5 @@ def test_more_different_scenes_than_there_are_end_in_one_line(tmp_path: Path, mo
     one = sample_scene_of("test", stream("one"), vocabulary=draw.IN_DOMAIN)
     monkeypatch.setattr(draw, "sample_scene_of", lambda *_, **__: one)
     monkeypatch.setattr(draw, "_FRUITLESS", 20)
-    with pytest.raises(InputError, match="retrieval_images is 2, but the test split has about 1 different scenes"):
+    with pytest.raises(InputError, match="retrieval_images is 2, but the test split has about 1 different scene"):
         draw_benchmark(tmp_path / "b", split="test", items_per_part=1, images_per_class=1, retrieval_images=2)

@@ -171,7 +171,7 @@ class TrainConfig(Checked, section=""):
             self._check_embedded_once()
         if self.out is None:
             raise InputError("no place for the run: give --out FOLDER.")
-        if not self.replay.active and (self.replay.data.captions is not None or self.replay.data.images is not None):
+        if not self.replay.active and any(isinstance(value, Path) for value in vars(self.replay.data).values()):
             raise InputError(
                 "--replay.data is given, but no loss of --replay.objective has a weight: pairs would be read for "
                 "nothing. Give a loss a weight, or leave the data out."

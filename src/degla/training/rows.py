@@ -119,6 +119,7 @@ def _joined(
     if not told or Processes.current().rank:
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process tells it for all.
     report.tell()
+    _tell_unread(data, reads)
     if not data.rules:
         _warn_of_told(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
     return PairTable(folder / TABLE_NAME, about=about), key
@@ -143,6 +144,19 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
     if data.positives == "same_image" or data.positives_file is not None:
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))
+
+
+def _tell_unread(data: DataConfig, reads: frozenset[str]) -> None:
+    """Say which files are given and not read: the arms of a study may share them, a single run hardly means it."""
+    unread = {
+        "negatives": (not data.negatives_per_caption, f"{data.flag('negatives_per_caption')} is 0"),
+        "neighbours": (not data.neighbours_per_pair, f"{data.flag('neighbours_per_pair')} is 0"),
+        "classes": ("classes" not in reads, "no loss of it reads classes"),
+        "decoder": ("reconstruction" not in reads, "no loss of it reads what a decoder writes"),
+    }
+    for name, (idle, reason) in unread.items():
+        if idle and getattr(data, name) is not None:
+            _log.info("%s %s is not read by this run: %s.", data.flag(name), getattr(data, name), reason)
 
 
 def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
