@@ -254,6 +254,7 @@ def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path:
         (["fake"], "degla system fake needs one of: run, evaluate."),
         (["fake", "run", "--seeds", "0"], "--seeds is 0; it must be 1 or more."),
         (["fake", "run", "--first-seed", "-1"], "--first-seed is -1"),
+        (["fake", "run", "--seeds", "9" * 20], "the last of them must be below"),
         (["fake", "run", "--step", "4"], "unknown flag --step. Did you mean 'steps'?"),
         (["fake", "run", "--steps", "0"], "--steps is 0; it must be 1 or more, a whole number."),
         (["fake", "run", "--methods", "bettr"], "unknown method 'bettr'. Did you mean 'better'?"),

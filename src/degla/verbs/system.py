@@ -98,6 +98,8 @@ def read_command(words: list[str]) -> SystemCommand:
     count = given.seeds if given.seeds is not None else 1 if given.quick else 3
     if not 0 <= given.first_seed < 2**31:
         raise InputError(f"--first-seed is {given.first_seed}; give 0 or more, below {2**31}.")
+    if given.first_seed + count > 2**31:
+        raise InputError(f"--seeds is {count}; the last of them must be below {2**31}.")
 
     from degla.systems.conduct import cases_of
     from degla.systems.record import load_record, read_settings, seeds_of
