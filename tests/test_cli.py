@@ -110,6 +110,7 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
         (["train", "--resume"], "--resume needs the run's folder"),
         (["train", "degla"], "no captions: give --data.captions FILE"),
         (["train", "degla", "--train.batch-size", "0"], "--train.batch-size is 0; it must be 1 or more"),
+        (["train", "degla", "--data.workers", "9" * 20], f"--data.workers is {'9' * 20}, more than any number here"),
         (["demo", "--seeds", "0"], "--seeds is 0"),
         (["evaluate", "world", "--benchmarks", "sugarcrap", "--root", os.devnull, "--out", "x.json"],
          "Did you mean 'sugarcrepe'"),

@@ -77,6 +77,8 @@ class Checked:
             if not allows(hint, value):
                 said = repr(value) if isinstance(value, str) else str(value)
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
+            if isinstance(value, int) and abs(value) >= 2**64:
+                raise RangeError(self.flag(name).removeprefix("--"), f"is {value}, more than any number here can be.")
 
 
 def allows(hint: Any, value: Any) -> bool:
