@@ -418,6 +418,18 @@ def test_a_recipe_that_reads_no_positives_refuses_the_file() -> None:
         read_rows(data)
 
 
+def test_texts_of_a_file_of_positives_stand_behind_those_of_the_column(tmp_path: Path) -> None:
+    own = {"A dog.": ("A hound.",), "A cat.": ("A puss.",), "A cow.": ()}
+    write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id=str(n), image="1.jpg", image_id="1", text=text, positives=texts)
+                                       for n, (text, texts) in enumerate(own.items())])  # fmt: skip
+    said = {"rule": "passive", "kind": "positive", "text": "An animal.", "source": "rules", "accepted": True}
+    write_jsonl(tmp_path / "p.jsonl", [NegativeRecord.model_validate({"caption_id": n, **said}) for n in ("0", "2")])
+    data = DataConfig(captions=tmp_path / "c.jsonl", negatives_per_caption=0)
+    for file, further in ((None, ()), (tmp_path / "p.jsonl", ("An animal.",))):
+        rows = read_rows(replace(data, positives_file=file), reads=frozenset({"positive"}))
+        assert [row.caption.positives for row in rows] == [("A hound.", *further), ("A puss.",), further]
+
+
 def test_negatives_that_are_told_by_their_length_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,10 +104,9 @@ def _joined(
             false = negatives_of_rules(false, data.rules, flag=data.flag("rules"))
         if distractors:
             false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
-        optional = columns.optional if positives is None else (*columns.optional, "positives")
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
         with TaskProgress(True).task("rows", steps) as advance:
-            report = join_and_report(given, false, folder=folder, optional=optional, advance=advance)
+            report = join_and_report(given, false, folder=folder, optional=columns.optional, advance=advance)
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
                 raise InputError(f"{path}: was changed while it was read. Start again when it is complete.")
@@ -141,7 +140,7 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
     columns = [each.column for each in inputs_of(reads).values() if each.column]
     if data.distractor_negative and data.negatives_per_caption:
         columns += ["distractor_image", "distractor_text"]
-    if data.positives == "same_image" or data.positives_file is not None:
+    if data.positives == "same_image":
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))
 
