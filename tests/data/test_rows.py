@@ -333,6 +333,12 @@ def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
     assert not list((tmp_path / "prepared").glob("*.partial"))
 
 
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused(tiny_pairs: Files) -> None:
+    """It would be a smaller one without a word."""
+    with pytest.raises(InputError, match=r"--train\.batch-size 256 does not divide among 3 processes"):
+        read_pairs(config_of(tiny_pairs).pairs, seed=0, processes=Processes(count=3))
+
+
 def test_the_command_prepares_what_training_then_finds(
     tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

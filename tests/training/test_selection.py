@@ -202,6 +202,7 @@ def test_a_larger_budget_behind_the_last_step_lets_the_run_stand_for_its_end(
     config: TrainConfig, measured: Measured
 ) -> None:
     config = replace(config, stop=StopConfig(max_forgetting=1.0), train=replace(config.train, steps=6))
+    config = replace(config, checkpoint=replace(config.checkpoint, keep=0))
     assert train(config).step == 6 and config.out is not None
     assert _fingerprint(config.out) == _fingerprint(config.out / "step-4") != _fingerprint(config.out / "step-6")
     again = train(replace(config, stop=StopConfig(max_forgetting=5.0)), resume=True)
