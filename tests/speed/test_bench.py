@@ -18,7 +18,7 @@ from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed import apart
-from degla.speed.compare import summarize
+from degla.speed.compare import compare, summarize
 from degla.speed.measure import Measured
 from degla.speed.stages import STAGES, BaselineStep, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
@@ -79,6 +79,28 @@ def test_ratios_are_of_what_was_measured() -> None:
     assert plain["seconds"] == pytest.approx(0.9) and plain["pairs_per_second"] == pytest.approx(32 / 0.9)
     assert plain["memory_share"] == pytest.approx(0.4)
     assert plain["operations_per_second"] == pytest.approx(1000) and plain["share_of_peak"] == pytest.approx(1.0)
+
+
+def test_the_baseline_is_timed_in_fp32_and_compared_in_the_precision_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[tuple[str, str, int, bool]] = []
+
+    def run_side(_: Workload, *, side: str, precision: str, steps: int, gradients: Path | None = None) -> Measured:
+        taken.append((side, precision, steps, gradients is not None))
+        loss = 1.1 if side == "present" else 1.0 if precision == "bf16" else 9.0
+        return Measured(
+            loss=loss, seconds={name: [1.0] for name in STAGES}, memory=1, operations=1, peak=1.0, device=""
+        )
+
+    monkeypatch.setattr("degla.speed.compare.run_side", run_side)
+    monkeypatch.setattr("degla.speed.compare._gradient_gap", lambda *_: (0.0, "none"))
+    found = compare(Workload(), precision="bf16", steps=3, rounds=2, tell=lambda _: None)
+    assert taken == [
+        ("baseline", "fp32", 3, False), ("present", "bf16", 3, True), ("baseline", "fp32", 3, False),
+        ("present", "bf16", 3, False), ("baseline", "bf16", 0, True),
+    ]  # fmt: skip
+    assert found["loss_gap"] == pytest.approx(0.1) and found["baseline_precision"] == "fp32"
 
 
 def forked(command: list[str], *, env: Mapping[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
