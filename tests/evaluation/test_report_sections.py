@@ -13,6 +13,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.evaluation import results
+from degla.evaluation.caveats import caveats_of
 from degla.evaluation.changes import Direction, Gallery, largest_changes
 from degla.evaluation.comparison import compare, floor_values, weighed_rows
 from degla.evaluation.in_print import tables_in_print
@@ -245,6 +246,14 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     assert half is not None and list(half.methods) == ["tuned"]
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
+
+
+def test_what_a_blind_model_answers_is_named_where_it_is_above_chance() -> None:
+    sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    made = draw_result("blind", (0.9, 0.5, 0, 0), None, benchmark=sugarcrepe, n=100)
+    floor = made.model_copy(update={"model": made.model.model_copy(update={"name": "blind"})})
+    (told,) = caveats_of([], floors=[("blind", floor)])
+    assert "replace_rel 91 % (chance 50 %) and 2 more parts." in told and "swap" not in told
 
 
 def test_a_column_of_each_benchmark_is_filled_by_its_own_average(tmp_path: Path) -> None:

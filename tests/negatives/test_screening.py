@@ -107,6 +107,8 @@ class Oracle:
         assert request.caption in asked and request.choices == ("yes", "no")
         if "cats" in asked:
             return [Reply(request.key, "refused")]
+        if "cups" in asked:
+            return [Reply(request.key, "answered", text="perhaps")]
         return [Reply(request.key, "answered", text="yes" if "cow" in asked else "no")]
 
     def close(self) -> None:
@@ -118,11 +120,11 @@ def test_language_model_that_calls_a_negative_true() -> None:
     with CaptionIndex(RECORDS) as index:
         rows = [
             Screened(row, found)
-            for row in (ROWS[0], ROWS[2], ROWS[4], ROWS[4])
+            for row in (ROWS[0], ROWS[2], ROWS[4], ROWS[4], negative(0, "A man in a red shirt is holding two cups."))
             if (found := index.find(row.caption_id))
         ]
     verdicts = TruthScreen(oracle)(rows)
-    assert verdicts == [refused("still_true"), None, ACCEPTED, ACCEPTED]
+    assert verdicts == [refused("still_true"), None, ACCEPTED, ACCEPTED, None]
     assert oracle.most == 2 and not oracle.under_way
 
 
