@@ -117,11 +117,13 @@ def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    run(out, ScriptedModel(varied))
+    run(out, ScriptedModel(varied), words="captions")
     with pytest.raises(InputError, match="source: 'scripted' there, 'other' now"):
-        run(out, ScriptedModel(varied, name="other"))
+        run(out, ScriptedModel(varied, name="other"), words="captions")
     with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
-        run(out, ScriptedModel(varied), form="choose")
+        run(out, ScriptedModel(varied), form="choose", words="captions")
+    with pytest.raises(InputError, match="words: 'captions' there, None now"):
+        run(out, ScriptedModel(varied))
     settings, by_grammar = NegativesSettings(RULES, 3, per_rule=2, examples=0), tmp_path / "grammar.jsonl"
     with pytest.raises(InputError, match="source: 'scripted' there, None now"):
         generate(records(TEXTS), settings, out=out)
@@ -153,10 +155,12 @@ def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monk
     write = Output.write
 
     def interrupted(self: Output, rows: Sequence[NegativeRecord]) -> None:
+        if out.stat().st_size == 0:
+            os.kill(os.getpid(), signal.SIGINT)
         write(self, rows)
-        os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(Output, "write", interrupted)
         assert main(words) == 130
+    assert 0 < len(out.read_text().splitlines()) < 300
     assert main(words) == 0 and len(out.read_text().splitlines()) >= 300
