@@ -23,7 +23,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def test_a_file_is_new_or_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "page.html"
+    path = tmp_path / "new" / "deep" / "page.html"
     write_text(path, "first")
     path.chmod(0o600)
     with pytest.raises(KeyError), whole_file(path) as stream:

@@ -80,6 +80,15 @@ def test_negatives_of_one_caption_differ_and_none_is_a_caption_of_its_image(tmp_
     assert {row.reason for row in refusals} == {"duplicate_caption"}
 
 
+def test_what_is_refused_is_followed_by_further_candidates_until_there_are_enough(tmp_path: Path) -> None:
+    text, rules = "a red ball under a wooden table", ("replace_nouns",)
+    made = [row.text for row in run(tmp_path / "alone.jsonl", [text], rules=rules, per_rule=5)]
+    captions = [text, *filter(None, made[:3])]  # of one image
+    rows = [row for row in run(tmp_path / "negatives.jsonl", captions, rules=rules) if row.caption_id == "c0"]
+    assert [(row.text, row.draw) for row in rows] == list(zip(made, range(4), strict=False))
+    assert [row.reason for row in rows] == ["duplicate_caption"] * 3 + [""]
+
+
 def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
     summary = generate(records(TEXTS), NegativesSettings(PAPER, 3), out=out, progress=False)
@@ -208,6 +217,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         generate([*records(TEXTS[:1]), *records(TEXTS[:1])], NegativesSettings(PAPER, 0), out=out, progress=False)
     with pytest.raises(InputError, match="per_rule"):
         run(out, per_rule=0)
+    with pytest.raises(InputError, match="each once"):
+        run(out, rules=("swap_nouns", "swap_nouns"))
     assert not out.exists()
     with pytest.raises(ValueError, match="no_such_reason"):
         refused("no_such_reason")

@@ -117,9 +117,14 @@ def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    run(out, ScriptedModel(varied), words="captions")
+    run(out, ScriptedModel(varied), words="captions", examples=1)
+    manifest = json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())
+    assert manifest.keys() == {
+        "captions", "captions_sha256", "rules", "seed", "per_rule", "degla", "lexicon", "tagger", "source", "model",
+        "form", "prompts_sha256", "examples", "example_sets", "examples_sha256", "words", "started",
+    }  # fmt: skip
     with pytest.raises(InputError, match="source: 'scripted' there, 'other' now"):
-        run(out, ScriptedModel(varied, name="other"), words="captions")
+        run(out, ScriptedModel(varied, name="other"), words="captions", examples=1)
     with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
         run(out, ScriptedModel(varied), form="choose", words="captions")
     with pytest.raises(InputError, match="words: 'captions' there, None now"):
@@ -152,15 +157,15 @@ def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monk
     table, out = tmp_path / "captions.csv", tmp_path / "negatives.jsonl"
     table.write_text("image,text\n" + "".join(f"{n}.jpg,a black dog chases {n} white cats\n" for n in range(300)))
     words = ["negatives", str(table), "--out", str(out), "--rules", "swap_nouns", "--workers", "1"]
-    write = Output.write
+    write, interrupts = Output.write, iter([True, False, True])
 
     def interrupted(self: Output, rows: Sequence[NegativeRecord]) -> None:
-        if out.stat().st_size == 0:
+        if next(interrupts):
             os.kill(os.getpid(), signal.SIGINT)
         write(self, rows)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Output, "write", interrupted)
-        assert main(words) == 130
+    monkeypatch.setattr(Output, "write", interrupted)
+    assert main(words) == 130
     assert 0 < len(out.read_text().splitlines()) < 300
-    assert main(words) == 0 and len(out.read_text().splitlines()) >= 300
+    assert main(words) == 0, "a signal at the last row stops nothing"
+    assert len(out.read_text().splitlines()) >= 300

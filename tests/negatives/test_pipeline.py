@@ -26,7 +26,9 @@ def test_order_and_timing_of_replies_change_nothing(tmp_path: Path, forms: tuple
     files = []
     for number, (capacity, shuffle) in enumerate([(1, None), (64, None), (3, 1), (64, 2), (7, 3)]):
         out = tmp_path / f"{number}.jsonl"
-        run(out, ScriptedModel(varied, forms=forms, capacity=capacity, shuffle=shuffle))  # type: ignore[arg-type]
+        model = ScriptedModel(varied, forms=forms, capacity=capacity, shuffle=shuffle)  # type: ignore[arg-type]
+        run(out, model)
+        assert {request.form for request in model.asked} <= set(forms)
         files.append(out.read_bytes())
     assert len(set(files)) == 1
     rows = [NegativeRecord.model_validate_json(line) for line in files[0].splitlines()]
@@ -128,12 +130,19 @@ def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:
 def test_every_failure_is_a_row_with_its_reason(tmp_path: Path, outcome: str) -> None:
     out = tmp_path / "negatives.jsonl"
     model = ScriptedModel(lambda request: Reply(request.key, outcome), forms=("write", "choose"))  # type: ignore[arg-type]
-    summary = run(out, model, TEXTS[:2], rules=("replace_nouns",), per_rule=1)
+    summary = run(out, model, TEXTS[:2], rules=("replace_nouns",), per_rule=2)
     rows = rows_of(out)
     assert {row.reason for row in rows} == {f"model_{outcome}"} <= set(REASONS)
     assert summary.replies.by_outcome()[outcome] == len(model.asked) == len(rows)
-    last = 1 if outcome in ("too_long", "rejected") else 2  # no choice is asked for where asking is senseless
+    last = 1 if outcome in ("too_long", "rejected") else 3  # nothing more is asked where asking is senseless
     assert len(rows) == 2 * last
+
+
+def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda request: "...", forms=("write",))
+    run(tmp_path / "out.jsonl", model, TEXTS[:1], rules=("replace_nouns",), per_rule=1)
+    (row,) = rows_of(tmp_path / "out.jsonl")
+    assert (row.text, row.reason, row.form, row.source) == (None, "model_empty", "write", "scripted")
 
 
 class Watched(ScriptedModel):

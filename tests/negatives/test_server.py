@@ -87,6 +87,7 @@ def test_request(connect: Callable[..., ServerModel]) -> None:
         counts={"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60},
     )
     assert answers["c2"].text in CHOICES and not answers["c2"].repaired
+    assert answers["c2"].counts == answers["c1"].counts
     written, chosen = sorted(server.asked(), key=lambda received: "response_format" in received.body)
     assert written.headers["authorization"] == f"Bearer {SECRET}"
     assert written.key == key_digest(RequestKey("c1", "swap_nouns", 0))

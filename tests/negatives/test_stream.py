@@ -61,12 +61,16 @@ def test_other_captions_of_the_image_are_known_by_their_words() -> None:
         caption(1, text="Two cats", image="two"),
         caption(2, text="an apple", image="one"),
         caption(3, text="a dog AND a cat", image="one"),  # says what the first says: not its sibling
+        caption(4, text="A cow", image="three"),
+        caption(5, text="a bird", image="three"),
     ]
     (batch,) = CaptionStream(records).batches()
     siblings = [task.siblings for task in batch.tasks]
     assert siblings[0] == {hash_content(words.content("an apple"))}
     assert siblings[1] == set()
     assert siblings[2] == {hash_content(words.content("A dog and a cat"))}
+    assert siblings[4:] == [{hash_content(words.content(text))} for text in ("a bird", "A cow")]
+    assert batch.tasks[0].sibling_texts == ("an apple", "a dog AND a cat") and batch.tasks[1].sibling_texts == ()
 
 
 def test_an_iterator_is_read_into_memory_and_still_read_twice() -> None:

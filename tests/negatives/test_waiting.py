@@ -92,6 +92,18 @@ def test_silence_later_ends_the_run_after_minutes(run: Run) -> None:
     assert 300 < took < 420
 
 
+def test_a_request_that_is_always_put_off_is_given_up(run: Run) -> None:
+    async def work(ask: Ask) -> None:
+        answers = await ask(*map(write, range(4)))
+        assert [answer.outcome for answer in answers] == ["unreachable", *["answered"] * 3]
+        assert answers[0].attempts == 5 and answers[0].counts == {"retry: 429": 4}
+
+    def respond(received: Received) -> Response:
+        return failure(429, "slow down") if "number 0 " in received.last else say(received)
+
+    run([PretendServer(respond)], work, retries=1)
+
+
 def test_a_pause_without_requests_is_no_silence(run: Run) -> None:
     server = PretendServer(lambda received: failure(503, "loading") if 1 <= received.number <= 4 else say(received))
 

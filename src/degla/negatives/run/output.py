@@ -94,7 +94,6 @@ class Journal:
         self._summary = summary
         self._places = open_temporary_database()
         self._places.execute("CREATE TABLE replies (caption_id TEXT, rule TEXT, draw INTEGER, place INTEGER)")
-        self._indexed = False
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +118,6 @@ class Journal:
             part.unlink()
         self._places.executemany("INSERT INTO replies VALUES (?, ?, ?, ?)", self._read_places())
         self._places.execute("CREATE INDEX by_key ON replies (caption_id, rule, draw)")
-        self._indexed = self._places.execute("SELECT 1 FROM replies").fetchone() is not None
 
     def _read_places(self) -> Iterator[tuple[str, str, int, int]]:
         for place, (form, reply) in _read_all(self.file):
@@ -129,7 +127,7 @@ class Journal:
 
     def find(self, key: RequestKey) -> JournalEntry | None:
         """The form and the reply of an earlier run, or None where the request is still to be made."""
-        entries = self._find("rule = ? AND draw = ?", key.caption_id, key.rule, key.draw) if self._indexed else []
+        entries = self._find("rule = ? AND draw = ?", key.caption_id, key.rule, key.draw)
         return entries[0] if entries else None
 
     def find_all(self, caption_id: str) -> list[JournalEntry]:
