@@ -33,14 +33,15 @@ def _embedded(root: Path, precision: EvaluationPrecision) -> EmbeddedItems:
         )
 
 
-@pytest.mark.parametrize(("precision", "largest"), [("bf16", 2e-2), ("fp16", 3e-3)])
+@pytest.mark.parametrize(("precision", "least", "largest"), [("bf16", 1e-3, 2e-2), ("fp16", 1e-5, 1e-3)])
 def test_rows_in_half_precision_are_near_those_in_float32(
-    small_root: Path, precision: EvaluationPrecision, largest: float
+    small_root: Path, precision: EvaluationPrecision, least: float, largest: float
 ) -> None:
+    """Those of bfloat16, which has three bits less, not as near as those of float16."""
     whole, half = _embedded(small_root, "fp32"), _embedded(small_root, precision)
     for plain, other in ((whole.images, half.images), (whole.texts, half.texts)):
         gap = float(np.abs(plain - other).max())
-        assert 1e-5 < gap < largest
+        assert least < gap < largest
         assert other.dtype == np.float32
         assert np.allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
     assert tiny_encoder().precision == "fp32"
