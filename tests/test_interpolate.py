@@ -204,6 +204,8 @@ def test_models_that_cannot_stand_for_one_another_are_refused(tmp_path: Path, mo
     gelu = load_encoder(str(write_model(tmp_path / "gelu", quick_gelu=False)))
     with pytest.raises(InputError, match="one computes quick_gelu, the other gelu"):
         check_alike(base, gelu)
+    save_encoder(gelu, tmp_path / "saved")
+    assert load_encoder(str(tmp_path / "saved")).activation == "gelu"
     with pytest.raises(InputError, match="different architectures"):
         check_alike(base, load_encoder(str(write_model(tmp_path / "small", embed_dim=8))))
     with pytest.raises(InputError, match="preprocessing differs in 'mean'"):
