@@ -123,6 +123,8 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
         "captions", "captions_sha256", "rules", "seed", "per_rule", "degla", "lexicon", "tagger", "source", "model",
         "form", "prompts_sha256", "examples", "example_sets", "examples_sha256", "words", "started",
     }  # fmt: skip
+    prompts = manifest["prompts_sha256"]
+    assert prompts.keys() == set(RULES) and len(set(prompts.values())) == len(RULES)
     with pytest.raises(InputError, match="source: 'scripted' there, 'other' now"):
         run(out, ScriptedModel(varied, name="other"), words="captions", examples=1)
     with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):

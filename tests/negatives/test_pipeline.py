@@ -11,6 +11,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.negatives.checks import REASONS
+from degla.negatives.examples import ExampleEntry, write_examples
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.stream import BATCH
@@ -230,6 +231,19 @@ def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path
     assert len(set(turns(fixed).values())) == 2
     with pytest.raises(InputError, match="example_sets: 2 there, 0 now"):
         run(tmp_path / "c.jsonl", fixed, texts, **settings)
+
+
+def test_examples_of_ones_own_are_what_the_model_sees(tmp_path: Path) -> None:
+    own = [ExampleEntry(caption=f"A man sees {n} dogs.", negative=f"{n} dogs see a man.") for n in range(2)]
+    write_examples(tmp_path / "own" / "swap_nouns.yaml", own, rule="swap_nouns")
+    settings = {"rules": ("swap_nouns",), "examples_folder": tmp_path / "own"}
+    model = ScriptedModel(varied)
+    run(tmp_path / "own.jsonl", model, TEXTS[:2], **settings, examples=2)
+    assert {message.content for message in model.asked[0].chat[1:-1]} == {
+        text for entry in own for text in (entry.caption, entry.negative)
+    }
+    with pytest.raises(InputError, match="rule swap_nouns has 2 examples, fewer than the 3 of a request"):
+        run(tmp_path / "more.jsonl", model, TEXTS[:2], **settings, examples=3)
 
 
 def test_a_form_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
