@@ -200,4 +200,6 @@ def test_what_ends_processes_of_torchrun_is_said_once(where: str, status: int) -
     said = {"before": "unknown command", "words": "arguments are required"}.get(where, "cache/rows: No space left")
     assert sum(one.stderr.count(said) for one in both) == 1
     assert not any("Traceback" in one.stderr for one in both)
-    assert where == "words" or "".join(one.stderr for one in both).count("\n") == 1
+    # PyTorch 2.8 tells of connections.
+    lines = [line for one in both for line in one.stderr.splitlines() if not line.startswith("[Gloo]")]
+    assert where == "words" or len(lines) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import socket
 import sys
@@ -170,7 +171,10 @@ def test_a_proxy_is_asked_in_place_of_the_hub(monkeypatch: pytest.MonkeyPatch, o
 def test_data_come_before_the_model(
     tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for place in ("degla.model.load", "degla.training.loop", "degla.interpolate", "degla.doctor.examine"):
+    places = ("degla.model.load", "degla.training.loop", "degla.interpolate", "degla.doctor.examine")
+    for place in places:  # All before the first is changed, whose function the others import.
+        importlib.import_module(place)
+    for place in places:
         monkeypatch.setattr(f"{place}.load_encoder", lambda *_, **__: pytest.fail("a model was looked up"))
     gone, images = str(tmp_path / "gone.jsonl"), str(tiny_pairs["images"])
     data = ["--data.captions", gone, "--data.images", images, "--data.negatives", str(tiny_pairs["negatives"])]

@@ -116,8 +116,11 @@ def test_towers_of_transformers_attend_to_no_padding(kind: str, pooler: str) -> 
         rows.square().sum().backward()
         sides.append([rows, *(value.grad for value in clip.parameters() if value.grad is not None)])
     assert len(sides[0]) == len(sides[1]) > 10
+    # The softmax of T5 is in float32 before version 5, whatever the weights are.
+    rounds = kind == "mt5" and int(transformers.__version__.partition(".")[0]) < 5
+    near = {"rtol": 1e-4, "atol": 1e-6} if rounds else {"rtol": 1e-9, "atol": 1e-12}
     for whole, cut in zip(*sides, strict=True):
-        torch.testing.assert_close(cut, whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(cut, whole, **near)
 
 
 @pytest.mark.usefixtures("attention_form")

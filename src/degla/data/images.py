@@ -160,7 +160,7 @@ class ImageReport(Record):
 
     def summary(self) -> str:
         """Count, and the first few messages, one a line."""
-        lines = [f"{len(self.bad)} of {counted(self.checked, 'image')} cannot be used."]
+        lines = [f"{len(self.bad):,} of {counted(self.checked, 'image')} cannot be used."]
         lines += [bad.message for bad in self.bad[:_SHOWN]]
         if len(self.bad) > _SHOWN:
             lines.append(f"... and {len(self.bad) - _SHOWN} more.")

@@ -83,7 +83,7 @@ def missing_images(entry: BenchmarkResult) -> Iterator[str]:
         scored = sum(part.scores[0].n for part in entry.parts)
         left_out = sum(part.missing for part in entry.parts)
         yield (
-            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {left_out} of "
+            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {left_out:,} of "
             f"{counted(left_out + scored, 'item is', 'items are')} not in the score. It must not be compared with "
             "published numbers."
         )
@@ -107,7 +107,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
         yield (
-            f"{title}, {label}: {ties} of {counted(n, 'item')} tie exactly (tie rule: {rules}). A model that ignores "
+            f"{title}, {label}: {ties:,} of {counted(n, 'item')} tie exactly (tie rule: {rules}). A model that ignores "
             "word order, or half-precision embeddings, can cause that."
         )
     degenerate = max(sum(part.degenerate for part in entry.parts) for _, entry in entries)

@@ -73,7 +73,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     paths, absent = images_under(root, kept)
     if absent and not allow_missing:
         raise InputError(
-            f"{benchmark.title}: {len(absent)} of {counted(len(paths), 'image is', 'images are')} not under "
+            f"{benchmark.title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under "
             f"{root}, for example "
             f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there"
             f" or score what is there with --allow-missing.\nThe files must lie so:\n{benchmark.layout}"
@@ -162,7 +162,7 @@ def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int
     """One phrase for each part that has another number of items than the published one."""
     return [
         f"part {part.name!r} under {root} has {counted(counts.get(part.name, 0), 'item')}, the published one has "
-        f"{part.n}"
+        f"{part.n:,}"
         for part in benchmark.parts
         if part.n is not None and counts.get(part.name, 0) != part.n and not (part.optional and part.name not in counts)
     ]

@@ -43,5 +43,5 @@ def run(given: argparse.Namespace) -> int:
     found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
     write_jsonl(given.out, found)
     count = sum(1 for caption in found if caption.distractor_image)
-    tell(f"{count} of {counted(len(found), 'caption')} with a second image: {given.out}")
+    tell(f"{count:,} of {counted(len(found), 'caption')} with a second image: {given.out}")
     return 0

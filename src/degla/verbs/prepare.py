@@ -79,7 +79,7 @@ def _presence(given: argparse.Namespace) -> str:
         write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
         write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
     return (
-        f"{named} of {counted(len(captions), 'caption names', 'captions name')} something absent, {len(asked)} of "
+        f"{named:,} of {counted(len(captions), 'caption names', 'captions name')} something absent, {len(asked):,} of "
         f"{counted(len(contents), 'image has', 'images have')} a question"
     )
 
@@ -111,7 +111,7 @@ def _contexts(given: argparse.Namespace) -> str:
     if not longer:
         raise InputError(f"{given.captions}: no caption names a thing and something besides; give other captions.")
     write_jsonl(given.out, made)
-    return f"{longer} of {counted(len(captions), 'caption has', 'captions have')} a longer one"
+    return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer one"
 
 
 def _composites(given: argparse.Namespace) -> str:
@@ -136,4 +136,4 @@ def _composites(given: argparse.Namespace) -> str:
         write_jsonl(folder / "captions.jsonl", rows)
         write_jsonl(folder / "negatives.jsonl", negatives)
     images = len({caption.image_id for caption in captions})
-    return f"{counted(len(rows), 'composite')} of {counted(images, 'image')}, {len(negatives)} with a negative"
+    return f"{counted(len(rows), 'composite')} of {counted(images, 'image')}, {len(negatives):,} with a negative"

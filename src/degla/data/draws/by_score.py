@@ -28,7 +28,7 @@ def check(rows: PairTable) -> None:
         row = next(row for row in rows if None in row.scores)
         place, total = row.scores.index(None), int(rows.lengths("negatives").sum())
         raise InputError(
-            f"--data.draw by_score: {sum(bare)} of {counted(total, 'negative carries', 'negatives carry')} no score, "
+            f"--data.draw by_score: {sum(bare):,} of {counted(total, 'negative carries', 'negatives carry')} no score, "
             f"for example {row.negatives[place]!r} of caption {row.caption.id!r} (rule {row.rules[place]}). A "
             "language model that makes negatives writes their scores; take another draw, or only --data.rules whose "
             "negatives have one."

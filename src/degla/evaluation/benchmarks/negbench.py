@@ -132,7 +132,7 @@ def _retrieval(name: str, file: Path) -> Retrieval:
     if images == _IMAGES and len(pairs) != _CAPTIONS:
         raise InputError(
             f"{file}: {counted(len(pairs), 'caption')} of {counted(images, 'image')}, the published file has "
-            f"{_CAPTIONS}. Get it again from {BENCHMARK.source}."
+            f"{_CAPTIONS:,}. Get it again from {BENCHMARK.source}."
         )
     return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False)
 
