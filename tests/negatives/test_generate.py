@@ -103,7 +103,15 @@ def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
     with console.capture() as capture:
         console.print(summary.render())
     assert "not_english 2" in capture.get()
-    assert "swap_adjectives" in capture.get()
+    covered = len({row.caption_id for row in rows if row.accepted and row.rule == "swap_nouns"})
+    (line,) = [line for line in capture.get().splitlines() if "swap_nouns" in line]
+    assert f" {covered / len(TEXTS):.1%} " in line
+    plain = summary.plain()
+    assert plain.keys() == {
+        "captions", "accepted", "refused", "skipped", "skipped_ids", "share_covered", "negatives_a_caption", "replies",
+        "requests", "repaired", "counts", "seconds", "stopped",
+    }  # fmt: skip
+    assert plain["skipped"] == summary.skipped and plain["share_covered"] == summary.share_covered
 
 
 def test_seed_decides(tmp_path: Path) -> None:
