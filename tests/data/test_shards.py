@@ -107,7 +107,9 @@ def test_pictures_in_parquet_files(tmp_path: Path) -> None:
 
 
 def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
-    kinds = (pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()), pyarrow.binary_view(), pyarrow.large_binary())
+    old = int(pyarrow.__version__.partition(".")[0]) < 21  # Writes no views.
+    view = pyarrow.binary() if old else pyarrow.binary_view()
+    kinds = (pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()), view, pyarrow.large_binary())
     pictures = [pyarrow.array([b"x", PICTURE], pyarrow.binary()).cast(kind) for kind in kinds]
     for number, column in enumerate(("image", "a/b", "a#b/c")):
         path = tmp_path / f"{number}.parquet"

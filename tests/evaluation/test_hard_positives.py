@@ -143,5 +143,5 @@ def test_files_that_are_not_aligned_are_refused(tmp_path: Path) -> None:
 def test_published_counts(tmp_path: Path) -> None:
     assert isinstance(BENCHMARK, Benchmark) and sum(part.n or 0 for part in BENCHMARK.parts) == 56191
     write_hard_positives(tmp_path)
-    with pytest.raises(InputError, match=r"'replace_att' under .* has 4 items, the published one has 10575"):
+    with pytest.raises(InputError, match=r"'replace_att' under .* has 4 items, the published one has 10,575"):
         score(tiny_encoder(), "hard_positives", tmp_path, allow_missing=False)

@@ -108,7 +108,7 @@ def test_the_official_files(data_root: Path, tmp_path: Path) -> None:
     assert found["sugarcrepe"].images == (1560 if official else 7)
     for row in found.values() if official else [found["sugarcrepe"], found["valse"]]:
         assert row.state == "incomplete" and 0 < row.missing_images <= row.images
-        assert f"{row.missing_images} of {row.images} images are missing" in row.notes[-1]
+        assert f"{row.missing_images:,} of {row.images:,} images are missing" in row.notes[-1]
     shutil.copytree(data_root / "sugarcrepe", tmp_path / "sugarcrepe")
     (tmp_path / "sugarcrepe" / "swap_att.json").unlink()
     (row,) = take_inventory(tmp_path, names=["sugarcrepe"])

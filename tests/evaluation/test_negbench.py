@@ -154,7 +154,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -
 
 def test_other_counts_are_refused(tmp_path: Path) -> None:
     write_negbench(tmp_path)
-    with pytest.raises(InputError, match=r"'mcq/coco' under .* has 4 items, the published one has 5914"):
+    with pytest.raises(InputError, match=r"'mcq/coco' under .* has 4 items, the published one has 5,914"):
         score(tiny_encoder(), "negbench", tmp_path, allow_missing=False)
     write_table(tmp_path, COCO, CHOICE, [["1.jpg", 0, *"abcd", "hybrid"]] * 5914)
     with pytest.raises(InputError, match=r"rephrased\.csv: has {'hybrid': 5914} answers of each template, .*2032"):
@@ -163,7 +163,7 @@ def test_other_counts_are_refused(tmp_path: Path) -> None:
     rows: list[list[object]] = [["[]", "[]", f"{number:012d}.jpg", number, "['a', 'b']"] for number in range(5000)]
     write_table(tmp_path, PLAIN, CAPTIONS, rows)
     with pytest.raises(
-        InputError, match=r"retrieval\.csv: 10000 captions of 5000 images, the published file has 25014"
+        InputError, match=r"retrieval\.csv: 10,000 captions of 5,000 images, the published file has 25,014"
     ):
         list(BENCHMARK.items(tmp_path))
 

@@ -185,7 +185,7 @@ def test_published_counts(tmp_path: Path) -> None:
     assert sums(eqben.BENCHMARK) == 251048 and sums(crepe.BENCHMARK) == 42406 and sums(cc_neg.BENCHMARK) == 40000
     for name, part in (("spec", "i2t/absolute_size"), ("eqben", "eqbenag"), ("crepe", "atom"), ("cc_neg", "test")):
         WRITERS[name](tmp_path)
-        with pytest.raises(InputError, match=rf"'{part}' under .* has \d items, the published one has \d+"):
+        with pytest.raises(InputError, match=rf"'{part}' under .* has \d items?, the published one has [\d,]+"):
             score(constant(), name, tmp_path, allow_missing=False)
 
 

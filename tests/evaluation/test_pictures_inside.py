@@ -218,7 +218,7 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
     assert (row.missing_images, row.missing_examples) == (1, (path,))
     left = score(constant(), "bivlc", tmp_path).benchmarks[0]
     assert sum(part.missing for part in left.parts) == 1
-    with pytest.raises(InputError, match=r"'replace_obj' under .* has 2 items, the published one has 1200"):
+    with pytest.raises(InputError, match=r"'replace_obj' under .* has 2 items, the published one has 1,200"):
         score(constant(), "bivlc", tmp_path, allow_missing=False)
 
 

@@ -194,7 +194,7 @@ def test_another_five_thousand_images_are_refused(tmp_path: Path) -> None:
     rows = [{"image": f"val2014/{number}.jpg", "caption": ["a"] * (5 + (number < 14))} for number in range(5000)]
     file = tmp_path / "karpathy" / COCO.blip
     file.write_text(json.dumps(rows))
-    with pytest.raises(InputError, match="coco has 25014 captions of 5000 test images, Karpathy's split has 25010"):
+    with pytest.raises(InputError, match="coco has 25,014 captions of 5,000 test images, Karpathy's split has 25,010"):
         list(BENCHMARK.items(tmp_path))
     for row in rows[10:14]:
         row["caption"].pop()

@@ -28,7 +28,7 @@ from degla.data.decoding import (
     shown,
 )
 from degla.data.formats.datasets import PREFIX, read_image_bytes
-from degla.data.table import PairTable, RowIndex
+from degla.data.table import PairTable, RowIndex, encoded
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.progress import TaskProgress
@@ -190,7 +190,7 @@ def check_images(
     """
     paths = arrow.chunked_array(list(rows.chunks(column)))
     wanted = np.flatnonzero(paths.is_valid().to_numpy())[::every]
-    codes = paths.take(arrow.array(wanted)).dictionary_encode().combine_chunks()
+    codes = encoded(paths.take(arrow.array(wanted)))
     images, number_of = codes.dictionary, codes.indices.to_numpy()
     firsts = wanted[np.unique(number_of, return_index=True)[1]]
     look = partial(_fault, folder=folder, decoded=depth == "decode")

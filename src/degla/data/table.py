@@ -171,8 +171,15 @@ class PairTable(ColumnFile, Sequence[PairRow]):
 
 def numbered(values: Any) -> RowIndex:
     """A number for each value, equal exactly where two values are, in the order of their first appearance."""
-    column = arrow.chunked_array(values if isinstance(values, list) else [values]).dictionary_encode().combine_chunks()
+    column = encoded(arrow.chunked_array(values if isinstance(values, list) else [values]))
     return np.asarray(column.indices.to_numpy(), dtype=np.int64)
+
+
+def encoded(column: Any) -> Any:
+    """The dictionary of a column's different values and the number of each row's, as one array."""
+    if len(column):
+        return column.dictionary_encode().combine_chunks()
+    return arrow.array([], column.type).dictionary_encode()  # Before version 25 a column of no chunks cannot be joined.
 
 
 def caption_schema(optional: Iterable[str]) -> Any:

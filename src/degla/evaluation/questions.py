@@ -274,7 +274,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
     wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:
         there = counted(len(paths), "image is", "images are")
-        wrong.append(f"{len(absent)} of {there} missing, for example {', '.join(examples)}.")
+        wrong.append(f"{len(absent):,} of {there} missing, for example {', '.join(examples)}.")
     left_out = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
     notes = [f"Not there, and not needed for the rest: {', '.join(left_out)}."] if left_out else []
     return BenchmarkFound(

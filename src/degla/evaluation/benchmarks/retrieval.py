@@ -43,7 +43,7 @@ def items(root: Path) -> Entries:
         if len(rows) == split.images and captions != split.captions:
             raise InputError(
                 f"{root / 'karpathy'}: {part} has {counted(captions, 'caption')} of "
-                f"{counted(len(rows), 'test image')}, Karpathy's split has {split.captions}. Another selection of "
+                f"{counted(len(rows), 'test image')}, Karpathy's split has {split.captions:,}. Another selection of "
                 f"images or of captions gives other numbers: take the file from {BENCHMARK.source}, or put captions "
                 "of your own in retrieval/NAME.jsonl."
             )
