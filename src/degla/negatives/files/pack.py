@@ -45,14 +45,14 @@ class PackSummary:
     Attributes:
         rows: rows written.
         left_out: rows that were not, by (rule, reason): refused ones, unless all were asked for.
-        strangers: rows whose caption is not in the captions file; not written.
+        without_caption: rows whose caption is not in the captions file; not written.
         size: of the file, bytes.
         seconds: wall time.
     """
 
     rows: int = 0
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
-    strangers: int = 0
+    without_caption: int = 0
     size: int = 0
     seconds: float = 0.0
 
@@ -68,10 +68,9 @@ class PackSummary:
             text += (
                 f"; {counted(self.left_out.total(), 'refused row is', 'refused rows are')} not in it (--all keeps them)"
             )
-        if self.strangers:
-            text += (
-                f"; {counted(self.strangers, 'row is', 'rows are')} of no caption of the captions file, and not in it"
-            )
+        if self.without_caption:
+            left_out = counted(self.without_caption, "row is", "rows are")
+            text += f"; {left_out} of no caption of the captions file, and not in it"
         return text + "."
 
 
@@ -121,7 +120,7 @@ def pack(
         if not summary.rows:
             raise InputError(
                 f"{source}: nothing to pack: {counted(summary.left_out.total(), 'row was', 'rows were')} refused by "
-                f"the checks (--all packs them), {summary.strangers:,} belong to no caption of the captions file."
+                f"the checks (--all packs them), {summary.without_caption:,} belong to no caption of the captions file."
             )
         summary.size = stream.tell()
     summary.seconds = time.monotonic() - started
@@ -159,7 +158,7 @@ def _keep(
         if captions is not None:
             caption = captions.find(record.caption_id)
             if caption is None:
-                summary.strangers += 1
+                summary.without_caption += 1
                 continue
             row |= {"caption": caption.text, "image": caption.image, "image_id": caption.image_id}
         yield row

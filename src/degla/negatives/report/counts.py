@@ -175,8 +175,8 @@ class FileCounts:
     Attributes:
         captions: captions of the captions file.
         rows: records, those of unknown captions included.
-        strangers: records whose caption is not in the captions file; counted nowhere else.
-        stranger_ids: the first few of their caption ids.
+        without_caption: records whose caption is not in the captions file; counted nowhere else.
+        missing_ids: the first few of their caption ids.
         rules: by name, in the order of their first record.
         rules_a_caption: captions, by the number of different rules that they have an accepted negative of.
         negatives_a_caption: captions, by the number of accepted negatives.
@@ -184,8 +184,8 @@ class FileCounts:
 
     captions: int
     rows: int = 0
-    strangers: int = 0
-    stranger_ids: list[str] = field(default_factory=list)
+    without_caption: int = 0
+    missing_ids: list[str] = field(default_factory=list)
     rules: dict[str, RuleCounts] = field(default_factory=dict)
     rules_a_caption: Counter[int] = field(default_factory=Counter)
     negatives_a_caption: Counter[int] = field(default_factory=Counter)
@@ -218,9 +218,9 @@ def count_records(
         counts.rows += 1
         caption = captions.find(record.caption_id)
         if caption is None:
-            counts.strangers += 1
-            if len(counts.stranger_ids) < 3:
-                counts.stranger_ids.append(record.caption_id)
+            counts.without_caption += 1
+            if len(counts.missing_ids) < 3:
+                counts.missing_ids.append(record.caption_id)
             continue
         rule = counts.rules.get(record.rule)
         if rule is None:
@@ -234,10 +234,10 @@ def count_records(
         if record.accepted:
             covered[caption.number] |= bits[record.rule]
             negatives[caption.number] += np.uint32(1)
-    if counts.rows == counts.strangers:
+    if counts.rows == counts.without_caption:
         raise InputError(
             f"{where}: no negative belongs to any caption; in the negatives the caption ids begin with "
-            f"{', '.join(map(repr, counts.stranger_ids)) or 'nothing'}. Give the captions that they were made from, "
+            f"{', '.join(map(repr, counts.missing_ids)) or 'nothing'}. Give the captions that they were made from, "
             "with the same columns."
         )
     rules_each: NDArray[np.int64] = np.zeros(len(captions), dtype=np.int64)

@@ -84,7 +84,7 @@ class Examination:
             "file": self.name,
             "captions": counts.captions,
             "rows": counts.rows,
-            "rows_of_unknown_captions": counts.strangers,
+            "rows_of_unknown_captions": counts.without_caption,
             "accepted": counts.accepted,
             "captions_covered": self.covered.plain(),
             "rules_a_caption": _ordered(counts.rules_a_caption),

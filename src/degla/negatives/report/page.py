@@ -79,10 +79,10 @@ def notes(files: Sequence[Examination]) -> list[str]:
     found = []
     for file in files:
         counts = file.counts
-        if counts.strangers:
+        if counts.without_caption:
             found.append(
-                f"{file.label}: {counts.strangers:,} of {counted(counts.rows, 'row')} cannot be counted: of no "
-                f"caption of the captions file, for example {counts.stranger_ids[0]!r}."
+                f"{file.label}: {counts.without_caption:,} of {counted(counts.rows, 'row')} cannot be counted: of no "
+                f"caption of the captions file, for example {counts.missing_ids[0]!r}."
             )
         stated = (file.manifest or {}).get("captions")
         if isinstance(stated, int) and stated != counts.captions:

@@ -51,11 +51,11 @@ def render_tables(files: Sequence[Examination]) -> Group:
     if any(file.outcomes for file in files):
         parts.append(_answers(files))
     for file in files:
-        if file.counts.strangers:
+        if file.counts.without_caption:
             parts.append(
                 Text(
-                    f"{file.label}: {counted(file.counts.strangers, 'row')} cannot be counted: of no caption of "
-                    f"the captions file ({', '.join(file.counts.stranger_ids)}, ...)."
+                    f"{file.label}: {counted(file.counts.without_caption, 'row')} cannot be counted: of no caption of "
+                    f"the captions file ({', '.join(file.counts.missing_ids)}, ...)."
                 )
             )
     return Group(*parts)
