@@ -79,9 +79,10 @@ def test_turns_keep_the_upright_axis_and_every_shape() -> None:
 
 @pytest.mark.parametrize(("share", "count"), [(0.6, 6), (0.3, 3), (0.0, 0), (0.99, 9), (1.0, 10)])
 def test_a_mask_has_exactly_its_share(share: float, count: int) -> None:
-    mask = largest(torch.rand(50, 10), share)
+    keys = torch.rand(50, 10)
+    mask = largest(keys, share)
     assert mask.sum(dim=1).eq(count).all()
-    kept, left = places_of(mask, share)
+    kept, left = places_of(keys, share)
     for row in range(50):
         assert sorted([*kept[row].tolist(), *left[row].tolist()]) == list(range(10))
         assert mask[row][left[row]].all() and not mask[row][kept[row]].any()

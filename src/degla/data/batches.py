@@ -55,7 +55,7 @@ class Batch:
         group: int64, equal exactly where two rows show the same image, across all devices.
         ids: `CaptionRecord.id` of each row.
         trees: the texts of `parts` in the form of the text tower, where it takes trees.
-        caption_trees: the captions alone, where a teacher reads no negatives.
+        caption_trees: the captions alone, where there are other texts and a teacher reads no negatives.
         extra: the optional inputs that some loss reads, by their names in `degla.inputs.LossTensors`: pictures as
             `image`, texts as `caption` (one a row) or `negative` (several a row), values as losses read them.
     """
@@ -74,8 +74,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def captions_alone(self) -> bool:
+        """Whether no other texts go with the captions, so that their trees are those of all texts."""
+        return not self.negative.shape[1] and not self._extra("text")
+
     def parts(self, size: int) -> Iterator[BatchPart]:
         """Consecutive rows, `size` at a time, which must be what the trees were made for."""
+        caption_trees = self.trees if self.captions_alone else self.caption_trees
         for number, start in enumerate(range(0, len(self), size)):
             rows = slice(start, min(start + size, len(self)))
             images = [self.image[rows], *(value[rows] for value in self._extra("image").values())]
@@ -83,7 +89,7 @@ class Batch:
                 rows=rows,
                 image=images[0] if len(images) == 1 else torch.cat(images),
                 texts=self.trees[number] if self.trees else torch.cat(list(self._texts(rows).values())),
-                captions=self.caption_trees[number] if self.caption_trees else self.caption[rows],
+                captions=caption_trees[number] if caption_trees else self.caption[rows],
             )
 
     def _extra(self, kind: str) -> dict[str, Tensor]:
@@ -227,11 +233,8 @@ class Collate:
     def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
         parts = list(batch.parts(self.part_size or len(batch)))
         trees = tuple(grow(cast(Tensor, part.texts)) for part in parts)
-        captions: tuple[PrefixTree, ...] = ()
-        if self.caption_trees:  # Those of all texts, where there are no others.
-            alone = all(len(part.texts) == len(part.captions) for part in parts)
-            captions = trees if alone else tuple(grow(cast(Tensor, part.captions)) for part in parts)
-        return replace(batch, trees=trees, caption_trees=captions)
+        captions = parts if self.caption_trees and not batch.captions_alone else []
+        return replace(batch, trees=trees, caption_trees=tuple(grow(cast(Tensor, part.captions)) for part in captions))
 
 
 def _most(pairs: Sequence[Pair], part: str) -> int:

@@ -75,10 +75,10 @@ def largest(keys: TokenScores, share: float) -> Bool[Tensor, "batch tokens"]:
     return chosen.scatter_(1, keys.topk(_count(keys, share), dim=1).indices, True)
 
 
-def places_of(mask: Bool[Tensor, "batch tokens"], share: float) -> tuple[Tensor, Tensor]:
-    """Places that are False and places that are True in the mask of the `largest` of a share, each in order."""
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    kept = mask.shape[1] - _count(mask, share)  # Not counted in the mask: the processor would wait for a GPU.
+def places_of(keys: TokenScores, share: float) -> tuple[Tensor, Tensor]:
+    """Places of the smaller keys and of the `largest` of a share, each in order."""
+    order = largest(keys, share).to(torch.uint8).argsort(dim=1, stable=True)
+    kept = keys.shape[1] - _count(keys, share)  # Not counted in the mask: the processor would wait for a GPU.
     return order[:, :kept], order[:, kept:]
 
 

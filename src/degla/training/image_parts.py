@@ -17,7 +17,7 @@ from degla.data.randomness import stream
 from degla.losses.core import Processes, Target
 from degla.model.evidence import EvidenceConfig, kept_part, unit_range
 from degla.model.teacher import Teacher
-from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, largest, places_of, sampling_keys
+from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, places_of, sampling_keys
 
 _BY: Final[dict[str, MaskedTokens]] = {
     "attention": "high", "random": "random", "low_attention": "low"
@@ -80,7 +80,7 @@ class Views:
                 rows, scores = teacher.look(part.image)
                 raw.append(rows)
             keys = sampling_keys(scores, noise, temperature=self.config.temperature, by=_BY[self.config.by])
-            found.append(replace(part, kept=places_of(largest(keys, self.config.left_out), self.config.left_out)[0]))
+            found.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))
         return found, raw
 
     def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:

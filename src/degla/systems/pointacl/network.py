@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, scaled_dot_product_attention
 
-from degla.model.token_mask import MaskedTokens, gumbel, largest, places_of, sampling_keys, significance, taken
+from degla.model.token_mask import MaskedTokens, gumbel, places_of, sampling_keys, significance, taken
 from degla.systems.pointacl.clouds import CloudPoints, patches_of
 from degla.systems.pointacl.settings import HEADS, PointaclSettings
 
@@ -170,7 +170,7 @@ def pretraining_loss(
     noise = gumbel(centres[:, :, 0])
     scores = noise if whole is None or whole.scores is None else whole.scores
     keys = sampling_keys(scores, noise, temperature=settings.sampling_temperature, by=by)
-    kept, left = places_of(largest(keys, settings.mask), settings.mask)
+    kept, left = places_of(keys, settings.mask)
     seen = network.encode(taken(tokens, kept), taken(places, kept))
     true = points.gather(1, left[:, :, None, None].expand(-1, -1, *points.shape[2:]))
     loss = chamfer(network.rebuild(seen, places, kept, left), true)
