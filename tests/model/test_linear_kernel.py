@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,9 +139,20 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
     if not has_kernel():
         assert not is_faster()
         return
-    state = torch.random.get_rng_state()
-    for own, expected in ((2.0, True), (1.1, False)):
-        clock = iter([own, 1.0] * 7)
-        monkeypatch.setattr(linear_kernel, "_seconds", lambda work, clock=clock: work() is None or next(clock))
-        assert is_faster.__wrapped__() is expected
+    state, before, threads = torch.random.get_rng_state(), torch.get_num_threads(), set[int]()
+    torch.set_num_threads(2)
+
+    def told(work: Callable[[], object], clock: Iterator[float]) -> float:
+        work()
+        threads.add(torch.get_num_threads())
+        return next(clock)
+
+    try:
+        for own, expected in ((2.0, True), (1.1, False)):
+            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=iter([own, 1.0] * 7)))
+            assert is_faster.__wrapped__() is expected
+        assert threads == {1}, "threads that wait for each other on a busy machine count as slow kernels"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert torch.equal(state, torch.random.get_rng_state()), "measuring draws from the run's random numbers"

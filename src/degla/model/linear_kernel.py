@@ -147,11 +147,18 @@ def is_faster() -> bool:
         return False
     generator = torch.Generator().manual_seed(0)
     rows, weight, bias = (torch.randn(shape, generator=generator) for shape in ((512, 512), (1024, 512), (1024,)))
-    with torch.no_grad():
-        # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
-        sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
-        # In turns, and the best of several, because other work may run on the machine.
-        own, other = (min(times) for times in zip(*([_seconds(side) for side in sides] for _ in range(7)), strict=True))
+    threads = torch.get_num_threads()
+    # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as its work.
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
+            sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
+            # In turns, and the best of several, because other work may run on the machine.
+            turns = [[_seconds(side) for side in sides] for _ in range(7)]
+    finally:
+        torch.set_num_threads(threads)
+    own, other = (min(times) for times in zip(*turns, strict=True))
     return bool(own > _CLEARLY_FASTER * other)
 
 
