@@ -133,16 +133,9 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
-        ExitStack() as streams,
+        _batches(pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
         metrics.write(0, before)
-
-        def endless(each: Pairs, start: int) -> Iterator[Batch]:
-            found = each.endless(start=start, device=accelerator.device, steps=steps - first)
-            return streams.enter_context(closing(found))
-
-        batches = endless(pairs, position.epoch * len(pairs.plan) + position.batch)
-        replayed: Iterator[Batch | None] = endless(replays[0], first) if replays else repeat(None)
         while position.step < steps and not validation.ended and not stop.agreed(processes):
             for batch in islice(batches, len(pairs.plan) - position.batch):
                 again = next(replayed)
@@ -179,6 +172,21 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
     )  # fmt: skip
+
+
+@contextmanager
+def _batches(
+    pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
+) -> Iterator[tuple[Iterator[Batch], Iterator[Batch | None]]]:
+    """The batches behind a position, and those that are replayed beside each; None where nothing is replayed."""
+    with ExitStack() as streams:
+
+        def endless(each: Pairs, start: int) -> Iterator[Batch]:
+            found = each.endless(start=start, device=device, steps=steps - position.step)
+            return streams.enter_context(closing(found))
+
+        batches = endless(pairs, position.epoch * len(pairs.plan) + position.batch)
+        yield batches, endless(replays[0], position.step) if replays else repeat(None)
 
 
 def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
