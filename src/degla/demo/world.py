@@ -85,7 +85,7 @@ FULL = Size(
     base="full",
 )  # fmt: skip
 QUICK = Size(
-    scenes=960, steps=30, items_per_part=100, images_per_class=5, retrieval_images=100,
+    scenes=768, steps=24, items_per_part=100, images_per_class=5, retrieval_images=100,
     base="quick",
 )  # fmt: skip
 
