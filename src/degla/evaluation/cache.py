@@ -59,7 +59,7 @@ def identity_of(
         fingerprint: the encoder's own, where the caller has it already (it reads all weights).
         image_reading: see `data.decoding.decode`.
     """
-    from degla.model.linear_kernel import NAME, has_kernel
+    from degla.model.linear_kernel import NAME, is_faster
 
     device = getattr(encoder.device, "type", None) or str(encoder.device).partition(":")[0]
     parts = {
@@ -70,7 +70,7 @@ def identity_of(
         "reading": f"{image_reading} {decoding.VERSION}",
         "preprocessing": preprocessing_digest(encoder.transform),
         "libraries": {name: installed_version(name) for name in _LIBRARIES},
-        "linear": NAME if device == "cpu" and has_kernel() else "",
+        "linear": NAME if device == "cpu" and is_faster() else "",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

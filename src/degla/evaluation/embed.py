@@ -96,10 +96,10 @@ class Embedder:
         """
         import torch
 
-        from degla.model.linear_kernel import LinearKernel, has_kernel
+        from degla.model.linear_kernel import LinearKernel, is_faster
 
         on_processor = torch.device(self.encoder.device).type == "cpu"
-        kernel = LinearKernel() if on_processor and has_kernel() else contextlib.nullcontext()
+        kernel = LinearKernel() if on_processor and is_faster() else contextlib.nullcontext()
         with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder):
             image_row, image_rows = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
