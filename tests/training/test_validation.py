@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
@@ -92,3 +95,29 @@ def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pai
         train(replace(config, validation=wrong))
     with pytest.raises(InputError, match=r"needs --validation\.root"):
         train(replace(config, out=tmp_path / "b", validation=ValidationConfig(benchmarks=("world",))))
+
+
+def test_questions_about_trained_images_are_told(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    trained, held_out = next(tiny_pairs["images"].glob("*.*")), tmp_path / "own" / "images" / "other.png"
+    held_out.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(held_out)
+    shutil.copy(trained, held_out.with_name("same.png"))
+
+    def told(*images: str) -> list[str]:
+        rows = [{"image": image, "caption": "a cat on a mat", "negative": "a mat on a cat"} for image in images]
+        (tmp_path / "own" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        wanted = ValidationConfig(benchmarks=("own",), root=tmp_path, every_steps=1)
+        processes = EvaluationProcesses()
+        caplog.clear()
+        Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes).read(
+            trained=to_plain(config)
+        )
+        return caplog.messages
+
+    assert told("other.png") == []
+    (warning,) = told("other.png", "same.png")
+    assert "validation: 1 of 2 benchmark images are in the training data (1 by content)" in warning
+    assert "the choice of the best checkpoint" in warning

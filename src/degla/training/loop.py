@@ -103,7 +103,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         config.validation, config.stop, run=run, label=config.recipe, seed=seed,
         processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
     )  # fmt: skip
-    validation.read()
+    validation.read(trained=to_plain(config))
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)

@@ -60,17 +60,32 @@ class Validation:
         self._without_better = 0
         self._start: dict[str, float] = {}
 
-    def read(self) -> None:
-        """Read and check what the benchmarks ask, before a model is looked up.
+    def read(self, *, trained: Mapping[str, Any]) -> None:
+        """Read and check what the benchmarks ask, before a model is looked up; warn where they show trained images.
+
+        Args:
+            trained: the run's configuration as plain values.
 
         Raises:
-            InputError: the benchmarks' files are wrong.
+            InputError: the benchmarks' files, or the captions, are wrong.
         """
         if self.config.benchmarks:
+            from degla.evaluation.caveats import trained_on
+            from degla.evaluation.overlap import find_leakage, joined_images, trained_by
             from degla.evaluation.run import ask_all
+            from degla.evaluation.verdicts import images_of
 
-            assert self.config.root is not None
-            self._questions = ask_all(self.config.benchmarks, self.config.root, processes=self.processes)
+            root = self.config.root
+            assert root is not None
+            self._questions = ask_all(self.config.benchmarks, root, processes=self.processes)
+            shown = ((each.benchmark.name, [image.path for image in images_of(each.entries)])
+                     for each in self._questions)  # fmt: skip
+            leakage = self.processes.from_first(
+                lambda: find_leakage(joined_images(trained_by(trained)), shown, root=root)
+            )
+            titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
+            for sentence in trained_on("validation", leakage, titles) if self.processes.first else ():
+                log.warning("%s Its scores, and the choice of the best checkpoint, measure memory too.", sentence)
 
     def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
         """Measure the model before training, or recall what an interrupted run has measured.
