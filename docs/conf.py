@@ -152,6 +152,21 @@ def _keep_columns(app, what, name, thing, options, lines):
     lines[:] = text.split("\n")
 
 
+def whole_numbers(text):
+    """The same text with spaces that no line breaks at, between a number and its unit or interval, and inside of it."""
+    return re.sub(r"(?<=[\d%]) (?=[±%]|\[[+−-]?\d)|(?<=±) |(?<=\d,) (?=[+−-]?[\d.]+\])", "\N{NO-BREAK SPACE}", text)
+
+
+def _keep_numbers_whole(app, tree):
+    """A number in a cell stands on one line with its interval; a table that is too wide for the page is scrolled."""
+    from docutils import nodes
+
+    for cell in tree.findall(nodes.entry):
+        for text in list(cell.findall(nodes.Text)):
+            if not isinstance(text.parent, nodes.literal):  # Code is copied as it stands.
+                text.parent.replace(text, nodes.Text(whole_numbers(text)))
+
+
 def _list_versions(app, problem):
     """Each version is built into a folder of its own; the page beside the folders leads to them."""
     if problem is None and app.builder.name == "html":
@@ -169,4 +184,5 @@ def _list_versions(app, problem):
 def setup(app):
     app.connect("source-read", _navigate)
     app.connect("autodoc-process-docstring", _keep_columns)
+    app.connect("doctree-read", _keep_numbers_whole)
     app.connect("build-finished", _list_versions)

@@ -219,3 +219,13 @@ def test_pages_of_python_name_modules_that_exist() -> None:
     assert modules
     for name in modules:
         assert importlib.util.find_spec(name), name
+
+
+def test_numbers_in_cells_are_kept_whole() -> None:
+    conf = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
+    assert conf is not None and conf.loader is not None
+    module = importlib.util.module_from_spec(conf)
+    conf.loader.exec_module(module)
+    for text in ("+7.3\u00a0±\u00a01.6", "62\u00a0%\u00a0[56,\u00a068]", "−0.4\u00a0[−9.0,\u00a0+8.3]"):
+        assert module.whole_numbers(text.replace("\u00a0", " ")) == text
+    assert module.whole_numbers("of 5, 10 or 3 [a, b] in 2 s") == "of 5, 10 or 3 [a, b] in 2 s"
