@@ -316,7 +316,7 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
     images = [pair.image_id for pair in pairs]
     shorter = clustered(_lead([-pair.longer for pair in pairs]), images)
     likelier = clustered(_lead([pair.likelier for pair in pairs]), images)
-    by_length, by_likelihood = (max(told.share, 1 - told.share) for told in (shorter, likelier))
+    by_length, by_likelihood = (_telling(told) for told in (shorter, likelier))
     said = []
     if by_length > MOST:
         side = "shorter" if shorter.share > MOST else "longer"
@@ -329,7 +329,9 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
         said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)}.")
     alike = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
     if not said and blind is None:
-        said.append(f"Neither length nor likelihood tells more than {_percent(MOST)}; words were not tested.")
+        said.append(
+            f"Neither length nor likelihood tells more than {_percent(MOST)} for certain; words were not tested."
+        )
     elif not said:
         said.append(f"Nothing tells more than {_percent(MOST)}.")
     elif by_length > _FORM:
@@ -340,6 +342,11 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
             "degla negatives balance" + (f"; or train on them{alike}." if alike else ".")
         )
     return Giveaways(shorter, likelier, tuple(said))
+
+
+def _telling(told: Proportion) -> float:
+    """How many of the pairs one side of a comparison gets right; a half where so few pairs may be chance."""
+    return max(told.share, 1 - told.share) if told.low > 0.5 or told.high < 0.5 else 0.5
 
 
 def _lead(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
