@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from degla.cli import main
 from degla.config.fields import to_plain
@@ -20,6 +21,7 @@ from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, trai
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
+from degla.evaluation.terminal import render_result
 from degla.model.checkpoint import save_encoder
 from degla.model.integrity import write_state
 from degla.model.load import load_encoder
@@ -170,6 +172,10 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     assert warning == (
         "Small, fake: 3 of 6 benchmark images are in the training data (3 by content), for example 0.png."
     )
+    console = Console(width=200)
+    with console.capture() as said:
+        console.print(render_result(result))
+    assert warning in said.get()
     data = report([tmp_path / "tuned.json"], out=tmp_path / "report.html")
     assert data["methods"][0]["training_data"] == ["second.jsonl, first.jsonl: 3 images, among them 3 of 6 of small"]
     assert "3 of 6 benchmark images are in the training data" in (tmp_path / "report.html").read_text()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group
+from rich.text import Text
 
-from degla.evaluation.caveats import told_notes
-from degla.evaluation.results import AttackResult, ExplainedResult, name_epsilon
+from degla.evaluation.caveats import told_notes, trained_on
+from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import counted, percent
 from degla.results import BenchmarkResult, Result, Score
@@ -26,8 +27,11 @@ def named_scores(result: Result) -> dict[str, float]:
     return scores
 
 
-def render_result(result: Result) -> Group:
-    """A table a benchmark: every part and named average in points, with its 95 % interval, items, ties and floors."""
+def render_result(result: TracedResult) -> Group:
+    """A table a benchmark: every part and named average in points, with its 95 % interval, items, ties and floors.
+
+    Below them, a line a benchmark that shows images which the model was trained on.
+    """
     tables = []
     for benchmark in result.benchmarks:
         floors = list(dict.fromkeys(floor for score in _all(benchmark) for floor in score.floors))
@@ -49,7 +53,8 @@ def render_result(result: Result) -> Group:
             notes.append("Images are read as by the released codes: not turned by EXIF, transparency dropped.")
         table = Table(["part", "score", "95 %", "items", "ties", "chance", *floors], rows)
         tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
-    return Group(*tables)
+    titles = {benchmark.name: benchmark.title for benchmark in result.benchmarks}
+    return Group(*tables, *map(Text, trained_on(result.model.label, result.leakage, titles)))
 
 
 def _all(benchmark: BenchmarkResult) -> list[Score]:
