@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
+from torch import Tensor
 
 from degla.cli import main, spoken
-from degla.config.fields import documented, known_fields
+from degla.config.fields import documented, explain_field, field_of, known_fields
+from degla.config.run import TrainConfig
 from degla.config.sections import OptimConfig
+from degla.losses import Loss
 from degla.losses.core.objective import loss_class
 from degla.shelf import BENCHMARKS, RECIPES, RULES, SHELVES, VERBS
 from degla.verbs.explain import KINDS, explain
@@ -62,6 +67,23 @@ def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
     assert documented(loss_class("contrastive"))["negative_scope"].split(":")[0] in explain([flag])
     assert explain([flag]) == explain([flag.replace("-", "_")])
     assert explain(["teacher"]).count("\n--teacher.") == 2
+
+
+@dataclass(frozen=True)
+class Mine(Loss):
+    """A loss of someone's own, whose setting has no text."""
+
+    weight: float = 1.0
+    margin: float = 0.2
+
+    def value(self, *given: object) -> Tensor:
+        return torch.zeros(())
+
+
+def test_a_field_without_a_text_is_told_too() -> None:
+    config = replace(TrainConfig(), objective={"mine": Mine()})
+    assert field_of("objective.mine.margin", config) == (0.2, "")
+    assert "Here: 0.2." in explain_field("objective.mine.margin", config)
 
 
 def test_every_field_is_told() -> None:

@@ -23,6 +23,7 @@ from degla.losses import (
     CrossModalRank,
     Embeddings,
     ImageGrounded,
+    Loss,
     Objective,
     RawDistillation,
     SelfDistillation,
@@ -82,6 +83,16 @@ def test_every_loss_is_one_import_away(name: str) -> None:
     found = loss_class(name)
     assert getattr(degla.losses, found.__name__) is found and found.__name__ in dir(degla.losses)
     assert found.__name__ in degla.losses.__all__
+
+
+def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = dataclasses.make_dataclass("Bare", [("weight", float), ("margin", float, 0.2)], bases=(Loss,), frozen=True)
+    plain = type("Plain", (Loss,), {"margin": 0.2})
+    for found, told in ((bare, r"bare\.py: Bare must be .* default for each .*; without one: weight\.$"),
+                        (plain, "Plain must be a frozen dataclass with a field `weight`")):  # fmt: skip
+        monkeypatch.setattr(type(LOSSES), "member", lambda self, name, attribute, found=found: found)
+        with pytest.raises(InputError, match=told):
+            loss_class.__wrapped__("bare")
 
 
 def test_what_type_checkers_are_told_is_exported() -> None:

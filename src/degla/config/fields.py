@@ -146,7 +146,7 @@ def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
     owner, last = _owner(name, config)
     kind: Any = type(owner)
     text = str(inspect.getdoc(kind)) if last == "weight" and ".objective." in f".{name}" else ""
-    return getattr(owner, last), text.partition("\n\n")[0] or documented(kind)[last]
+    return getattr(owner, last), text.partition("\n\n")[0] or documented(kind).get(last, "")
 
 
 def explain_field(name: str, config: TrainConfig | None = None) -> str:
@@ -154,7 +154,7 @@ def explain_field(name: str, config: TrainConfig | None = None) -> str:
     owner, last = _owner(name, config or TrainConfig())
     value, kind = getattr(owner, last), cast(Any, type(owner))
     shown = "none" if value in (None, ()) else value
-    text = textwrap.fill(documented(kind)[last], 100, break_on_hyphens=False)
+    text = textwrap.fill(documented(kind).get(last, "No text stands below it."), 100, break_on_hyphens=False)
     ends = f"Default: {shown}; a recipe may have another." if config is None else f"Here: {shown}."
     lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}"
     return f"--{name.replace('_', '-')}\n{textwrap.indent(lines, '  ')}\n"

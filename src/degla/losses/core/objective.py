@@ -132,8 +132,20 @@ LossesByName = dict[str, Any]
 
 @cache
 def loss_class(name: str) -> type[Any]:
-    """The dataclass of the loss called `name`: the file's name in CamelCase."""
+    """The dataclass of the loss called `name`: the file's name in CamelCase.
+
+    Raises:
+        InputError: there is none; or it has no field `weight`, or a field without a default.
+    """
     found: type[Any] = LOSSES.member(name, class_name(name))
+    fields = dataclasses.fields(found) if "__dataclass_fields__" in vars(found) else ()
+    bare = [each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING]
+    if bare or "weight" not in (each.name for each in fields):
+        lacking = f"; without one: {', '.join(bare)}" if bare else ""
+        raise InputError(
+            f"{LOSSES.folder / name}.py: {found.__name__} must be a frozen dataclass with a field `weight` and a "
+            f"default for each field, since every recipe has every loss{lacking}."
+        )
     return found
 
 
