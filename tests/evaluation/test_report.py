@@ -185,12 +185,17 @@ def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path
     assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
 
 
-def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path], comparison: Comparison) -> None:
+def test_intervals_of_several_seeds_cover_their_questions_too(
+    results: list[Path], comparison: Comparison, tmp_path: Path
+) -> None:
     (row,) = [row for row in comparison.headline if row.title == "swap"]
     cell = row.cells["degla"]
     assert cell.interval is not None and cell.interval.method == "t over 3 seeds and questions"
     over_seeds = (cell.deviation or 0) / 3**0.5
     assert cell.interval.high - cell.mean > 1.96 * over_seeds
+    report(results, out=tmp_path / "report.html", baseline=BASELINE)
+    told = f"{100 * cell.mean:.1f} ± {100 * (cell.interval.high - cell.mean):.1f}"
+    assert told in (tmp_path / "report.md").read_text(), "± is what it is on the page of a study"
     assert cell.gain is not None and cell.gain.interval is not None
     assert cell.gain.interval.method == "t over 3 seeds and questions", "the baseline is one fixed model"
     # Those of the verdicts averaged over seeds, and of their lead over the baseline's.

@@ -19,7 +19,7 @@ from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
 
 _GLANCE = (
-    "Mean ± standard deviation over training seeds. Below it{against} for one seed alone the 95 % interval over "
+    "Mean over training seeds ± half of its 95 % interval. Below it{against} for one seed alone the 95 % interval over "
     "items. **Bold**: above every other method, each difference with an interval above 0 and nothing against it. "
     "Intervals of several seeds cover seeds and questions, those of one seed questions alone; none covers the choice "
     "of training data."
@@ -325,8 +325,10 @@ def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str
 
 
 def _spread(cell: Cell) -> str:
-    """Standard deviation over seeds, " ± 0.8"; empty for one seed."""
-    return "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
+    """Half of the 95 % interval of the mean over seeds, " ± 0.8", as on the pages of studies; empty for one seed."""
+    if cell.deviation is None or cell.interval is None:
+        return ""
+    return f" ± {percent((cell.interval.high - cell.interval.low) / 2)}"
 
 
 def _gain(cell: Cell) -> str:
