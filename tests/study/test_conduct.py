@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import materials, tuning
-from degla.study.conduct import _jobs, _models, conduct
+from degla.study.conduct import Watch, _jobs, _models, conduct
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
 from degla.study.materials import AskedNow, _neighbours, digest_of_base, prepare
@@ -548,3 +549,13 @@ def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--list", "--set", "seeds=[7]"]) == 0
     assert capsys.readouterr().out == "clip lr 1e-4, seed 7\nclip lr 2e-4, seed 7\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:
+    asked = StudyQuestions(("world",), tmp_path, "digest")
+    trained = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
+    chains = [Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), asked).alone
+              for label, config in ((BASE, None), ("clip", trained))]  # fmt: skip
+    watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
+    assert [watch._describe(number, []) for number in range(2)] == [BASE, "clip, seed 0: 0 of 20"]
+    assert watch._describe(1, [{"step": 5, "loss": 0.25}]) == "clip, seed 0: 5 of 20, loss 0.250"

@@ -11,7 +11,7 @@ joining.py     captions + accepted negatives -> the table of rows, with bounded 
 table.py       the table of rows: Arrow columns that all processes map (torch-free)
 prepared.py    what was made from files once, found by what they hold (torch-free)
 extras.py      optional columns of the rows, for the losses that read them
-units.py       parts of captions: units as texts of an epoch, words behind the mask token
+units.py       parts of captions: units as texts of an epoch, words replaced by the mask token
 neighbours.py  similar images: hard images of a batch, second images of captions (torch-free)
 decoding.py    bytes of an image file -> RGB picture, decoded completely or refused: the one reader (torch-free)
 images.py      a caption's image, wherever it lies -> RGB picture; a look at all of them before training (torch-free)

@@ -182,7 +182,7 @@ class Collate:
         part_size: rows a tree; all of the batch by default.
         caption_trees: make trees of the captions alone, too.
         classes: token numbers of the texts of all classes, which go along with every batch.
-        tokens: mark the tokens behind the start token, up to the end token as `grow` finds it.
+        tokens: mark the tokens after the start token, up to the end token as `grow` finds it.
     """
 
     trim: bool = False

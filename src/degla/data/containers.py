@@ -108,7 +108,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
                 yield TarMember(member.name, member.offset_data, member.size, content)
-            # Behind a damaged or missing header the library ends as if all had been read.
+            # After a damaged or missing header the library ends as if all had been read.
             stream.seek(archive.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise InputError(f"{tar}: is damaged or cut off at byte {archive.offset}. {_REMEDY}")
@@ -151,12 +151,12 @@ def _refuse_link(tar: Path, name: str, start: int) -> None:
 def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMember]]:
     """The members of an archive that matter, by record and by what they are in it.
 
-    By WebDataset's rule members belong to one record that are equal up to the first dot behind their folder; those
+    By WebDataset's rule members belong to one record that are equal up to the first dot after their folder; those
     whose names begin with a dot are passed over.
 
     Args:
         tar: the archive.
-        kinds: what a member is by all that stands behind that dot; its content is read. Pictures are known by the last
+        kinds: what a member is by all that stands after that dot; its content is read. Pictures are known by the last
             part of their name, and are of the kind `PICTURE`.
 
     Raises:

@@ -193,7 +193,7 @@ class PairDataset(Dataset[Pair]):
         own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
         missing = self.negatives_per_caption - len(texts)
         negative = torch.cat([own, caption.expand(missing, -1)])
-        # A long text is cut at the context length; one that differs only behind the cut is no negative. This
+        # A long text is cut at the context length; one that differs only after the cut is no negative. This
         # also marks the repeated captions that stand for missing negatives.
         valid = (negative != caption).any(dim=-1)
         rule = torch.tensor(rules + [-1] * missing, dtype=torch.int64)

@@ -106,7 +106,7 @@ class RowExtras:
         return {"target": self.target(chance.choice(self.at("target", index)))}
 
     def masked_of(self, index: int, caption: Tensor, tokenize: Tokenize) -> dict[str, Tensor | int]:
-        """The row's caption with its masked words behind the mask token, where a loss reads it."""
+        """The row's caption with its masked words replaced by the mask token, where a loss reads it."""
         if "masked" not in self.wanted.reads:
             return {}
         masked = mask_words(caption, self.at("masked_words", index), tokenize)

@@ -47,7 +47,7 @@ def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams
 
 @dataclass(frozen=True, eq=False)
 class EpochSampler(Sampler[list[RowKey]]):
-    """The batches of a plan from one step of an epoch on; with the neighbours of their rows behind them.
+    """The batches of a plan from one step of an epoch on; with the neighbours of their rows after them.
 
     Attributes:
         plan: the order.

@@ -38,7 +38,7 @@ class PairRow:
 def with_positives(
     captions: Iterable[CaptionRecord], positives: Iterable[NegativeRecord], *, flag: str
 ) -> Iterator[CaptionRecord]:
-    """The captions with the accepted texts of a file of positives behind their own.
+    """The captions with the accepted texts of a file of positives after their own.
 
     Args:
         captions: in any order.

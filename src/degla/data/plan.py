@@ -119,7 +119,7 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
     Args:
         order: a permutation of all rows.
         groups: the group of each row.
-        ends: where each batch ends in `order`; rows behind the last end are in no batch.
+        ends: where each batch ends in `order`; rows after the last end are in no batch.
     """
     held = _Held(order, groups, ends)
     meeting = held.batches_with_meetings()

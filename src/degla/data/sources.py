@@ -131,7 +131,7 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
 
 
 def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> Iterator[Placed]:
-    """The captions of rows behind their places, of which the first settles the columns.
+    """The captions of rows, each given after its place, of which the first settles the columns.
 
     Raises:
         InputError: a row is no object, or see `captions_of_row`.

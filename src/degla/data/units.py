@@ -1,4 +1,4 @@
-"""Parts of a caption: units, the things and relations it names, as texts of an epoch; words behind the mask token."""
+"""Parts of a caption: its units, things and relations, as texts of an epoch; words replaced by the mask token."""
 
 from __future__ import annotations
 

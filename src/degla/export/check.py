@@ -62,7 +62,7 @@ class Probe:
 
 
 def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> None:
-    """Refuse numbers of texts that are not the model's; what no tower reads, behind the end token, may differ.
+    """Refuse numbers of texts that are not the model's; what no tower reads, after the end token, may differ.
 
     Raises:
         DeglaError: names the text.

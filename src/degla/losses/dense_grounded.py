@@ -20,7 +20,7 @@ class DenseGrounded(Loss):
     Formula:  mean_i - sum_c y_c (1 - q_c)^g log q_c,  q = softmax_c(S_i(t_i), S_i(n_i1), ..., S_i(n_iK))
               S_i(x) = log sum_l e^{s cos(z_l, x_l)},  z_l = sum_p a_lp u_p,  a_lp = r_lp / sum_p r_lp
               r_lp = (d_lp - min_p d_lp) / (max_p d_lp - min_p d_lp),  d_lp = <x_l, u_p> (no gradient)
-              u: patches of image i, x_l: tokens behind the start token of the caption t or of a valid negative n,
+              u: patches of image i, x_l: tokens after the start token of the caption t or of a valid negative n,
               s: `scale`, y: b / (1 + K_i) everywhere, and 1 - b more for the caption, b: `smoothing`, g: `focus`
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
     Scope:    local - an image meets only its caption and that caption's negatives; no gather

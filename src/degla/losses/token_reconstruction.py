@@ -15,7 +15,7 @@ class TokenReconstruction(Loss):
     """Keep in each caption's state what a frozen language decoder needs to write another caption of its image.
 
     Formula:  mean of -log p(y_l | y_<l, W e_i) over the tokens y_l of all texts, or over texts of the mean of each
-              e: the state of caption i at its end token, behind the last norm, before the projection; W: trained along
+              e: the state of caption i at its end token, after the last norm, before the projection; W: trained along
     Shapes:   reconstruction and its mask, see Embeddings; returns a scalar
     Scope:    local - a caption meets only a text of its own image; no gather
     Source:   READ-CLIP, arXiv 2510.16540 (JiH00nKw0n/READ-CLIP b2f096c)

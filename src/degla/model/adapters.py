@@ -141,7 +141,7 @@ def merged_state(clip: nn.Module) -> dict[str, Tensor]:
 
 
 class _Mapped(nn.Module):
-    """A projection with the map A behind it: P A^T of one by x @ P, P: [width, D]; A W and A b of a linear layer."""
+    """A projection with the map A after it: P A^T of one by x @ P, P: [width, D]; A W and A b of a linear layer."""
 
     def __init__(self, matrix: nn.Parameter, *, of_layer: bool) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Mapped(nn.Module):
 
 
 def add_text_map(clip: nn.Module, *, name: str) -> None:
-    """Put a matrix A behind the projection of the text tower: texts become A t, and A is the identity at first.
+    """Put a matrix A after the projection of the text tower: texts become A t, and A is the identity at first.
 
     The model computes with the product of projection and A, so that a checkpoint of it (`adapters.merged_state`) is a
     plain open_clip model of the same embeddings. A has a gradient, whatever the projection has.

@@ -44,7 +44,7 @@ class ClipTokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_cl
         return numbers
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None, **options: Any) -> Tensor:
-        """Token numbers int64 [texts, context], each with start and end, zeros behind them."""
+        """Token numbers int64 [texts, context], each with start and end, zeros after them."""
         if options:
             return cast(Tensor, super().__call__(texts, context_length, **options))
         texts = [texts] if isinstance(texts, str) else texts

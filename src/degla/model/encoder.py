@@ -69,7 +69,7 @@ class TowerOutputs(NamedTuple):
         patch: outputs for the patches of each image [images, patches, D], not of unit length.
         token: outputs for the tokens of each text [texts, length, D], not of unit length.
         raw_image: embeddings of the images before they are brought to length one [images, D].
-        state: state of each text's end token behind the last norm, before the projection [texts, W].
+        state: state of each text's end token after the last norm, before the projection [texts, W].
     """
 
     image: Tensor | None

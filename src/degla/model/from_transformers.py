@@ -122,7 +122,7 @@ def _is_own(tokenizer: Any) -> bool:
     texts = list(probe.TEXTS)
     rows = tokenizer(texts, padding="max_length", truncation=True, max_length=own.context_length, return_tensors="pt")
     numbers, end = own(texts), own.eot_token_id
-    # Rows are filled up with different numbers, which no causal tower reads behind the end token.
+    # Rows are filled up with different numbers, which no causal tower reads after the end token.
     behind = (numbers == end).cumsum(1) - (numbers == end).int() > 0
     return bool((rows["input_ids"] == numbers)[~behind].all())
 
@@ -211,7 +211,7 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     text, vision = config.text_config, config.vision_config
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
-    # Zeros behind the end token are never read by CLIP and are what trimming looks for.
+    # Zeros after the end token are never read by CLIP and are what trimming looks for.
     padding = 0 if kind == "clip" else int(_or(tokenizer.pad_token_id, text.pad_token_id, 1))
 
     def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:

@@ -92,7 +92,7 @@ def encode_class_token(
         clip: the model.
         images: transformed.
         kept: the patches that are read, by their numbers; all by default. The others are left out before the first
-            block, behind their places were added.
+            block, after their places were added.
         look: sees the class token's attention in the last block, and may change it.
     """
     visual: Any = clip.visual

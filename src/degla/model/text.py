@@ -39,9 +39,9 @@ def why_padded(clip: nn.Module) -> str | None:
     """Why texts must be padded; None where they may be cut to the longest of the batch without changing an embedding.
 
     None for open_clip's own causal towers that are pooled at the end token: there, no token looks to its right and
-    what stands behind the end token is never read. None for towers of `transformers`: open_clip tells them which
+    what stands after the end token is never read. None for towers of `transformers`: open_clip tells them which
     tokens are padding, and they neither attend to it nor pool it. A reason for towers that attend to padding (SigLIP)
-    or append a class token behind it (CoCa).
+    or append a class token after it (CoCa).
     """
     if masks_padding(clip):
         return None
@@ -108,7 +108,7 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
 
 
 def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
-    """The projection into the joint space, of any rows of states behind the final normalisation."""
+    """The projection into the joint space, of any rows of states after the final normalisation."""
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
@@ -178,7 +178,7 @@ def encode_tree(clip: nn.Module, tree: PrefixTree, mask: MaskToken = None) -> Fl
 def encode_tree_states(
     clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
 ) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts width"]]:
-    """As `encode_tree`, and what it projects: the state of each text's end token behind the last norm."""
+    """As `encode_tree`, and what it projects: the state of each text's end token after the last norm."""
     tower = text_tower(clip)
     states = tower.ln_final(_tree_ends(clip, tree, mask))
     return project_texts(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
@@ -214,7 +214,7 @@ def encode_tokens(
 
     Returns:
         The embedding of each text (the end token's output) and the outputs of its tokens; projected, not normalised.
-        What stands behind the end token is some other token's output.
+        What stands after the end token is some other token's output.
     """
     tower = text_tower(clip)
     attend = attend_along(tree, heads=heads_of(tower.transformer))

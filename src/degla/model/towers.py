@@ -1,4 +1,4 @@
-"""The towers of a model, of any making: where a parameter stands (before the blocks, in one of them, or behind), and
+"""The towers of a model, of any making: where a parameter stands (before the blocks, in one of them, or after), and
 what training does with them (only what is trained drops out and moves statistics; activations are kept or not)."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Depth:
     Attributes:
         count: of blocks, 1 or more.
         of: the block of each parameter of the tower, by its name in the model, from 0; -1 is before the first block,
-            `count` behind the last.
+            `count` after the last.
     """
 
     count: int
@@ -58,7 +58,7 @@ def tower_module(clip: nn.Module, tower: Tower) -> nn.Module:
 def tower_depth(clip: nn.Module, tower: Tower) -> Depth | None:
     """Blocks by depth of open_clip's transformers and ResNets, towers of timm, and text towers of transformers.
 
-    What counts as a block of a timm tower, and what goes along with it (a downsampling with the block behind it, a
+    What counts as a block of a timm tower, and what goes along with it (a downsampling with the block after it, a
     final norm with the last block), is timm's own grouping of layers.
 
     Returns:

@@ -56,7 +56,7 @@ class TextDecoder(nn.Module):
     def forward(
         self, states: Float[Tensor, "batch width"], target: Int[Tensor, "batch length"]
     ) -> tuple[Float[Tensor, "batch length"], Bool[Tensor, "batch length"]]:
-        """-log of each token's probability behind the tokens before it, and which tokens there are.
+        """-log of each token's probability given the tokens before it, and which tokens there are.
 
         Args:
             states: of the captions.
@@ -95,7 +95,7 @@ class DecoderTokens:
         return cls(_open(folder, "AutoTokenizer"))
 
     def __call__(self, text: str) -> Int[Tensor, " length"]:
-        """Numbers of the tokens, end token and padding behind them."""
+        """Numbers of the tokens, end token and padding after them."""
         given = self.tokenizer(text, padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt")
         numbers: Tensor = given["input_ids"][0].long()
         return numbers
@@ -205,7 +205,7 @@ class WordPredictor(nn.Module):
 
 
 class _CrossBlock(nn.Module):
-    """Attention from queries to keys and a perceptron, each behind a norm and beside what it changes."""
+    """Attention from queries to keys and a perceptron, each after a norm and beside what it changes."""
 
     def __init__(self, dim: int, *, heads: int, layers: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ SAFE = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 PICKLED = "open_clip_pytorch_model.bin"
 _READ_FIRST = (*SAFE, PICKLED, "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
                "pytorch_model.pth", "model.pth")  # fmt: skip
-"""Names of weights in a folder, in the order in which open_clip takes them; others come behind."""
+"""Names of weights in a folder, in the order in which open_clip takes them; others come last."""
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _QUOTED = re.compile(r'"([^"]+)"')
 _HEADS = ("classifier.", "head.", "fc.")

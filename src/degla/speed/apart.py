@@ -20,7 +20,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 Found = TypeVar("Found", bound=BaseModel)
 
 _ERROR = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failed))(?:: (.*))?")
-"""The line of a traceback that names the error: what stands behind it may be advice of a compiler."""
+"""The line of a traceback that names the error: what stands after it may be advice of a compiler."""
 
 
 def run_apart(

@@ -161,7 +161,7 @@ class PresentStep:
 class BaselineStep:
     """A `StagedStep` as the released code takes it.
 
-    Texts are padded to the context length, negatives lie flat behind the captions, every contrast builds the whole
+    Texts are padded to the context length, negatives lie flat after the captions, every contrast builds the whole
     B x B (1 + K) matrix and a dense mask, AdamW visits one parameter after the other, and so does the teacher's
     average, which makes a new tensor for each. The losses are those of the recipe `degla`, as means, so that both sides
     can be held against each other.

@@ -292,7 +292,10 @@ class Watch:
     def _describe(self, number: int, rows: Sequence[dict[str, Any]]) -> str:
         chain = self._chains[number]
         loss = f", loss {rows[-1]['loss']:.3f}" if rows and "loss" in rows[-1] else ""
-        return f"{chain.title}: {sum(row['step'] for row in rows)} of {_steps_of(chain)}{loss}"
+        steps = _steps_of(chain)
+        if not rows and not steps:
+            return chain.title  # A base is measured and takes no steps.
+        return f"{chain.title}: {sum(row['step'] for row in rows)}{f' of {steps}' if steps else ''}{loss}"
 
     def _count(self, number: int, steps: int) -> None:
         self._advance(steps - self._steps[number])

@@ -55,7 +55,7 @@ class PictureRows:
 
 @dataclass(frozen=True)
 class PatchRows:
-    """Embeddings of pictures, of any length, and behind each the outputs of its patches [1 + P, D]."""
+    """Embeddings of pictures, of any length, and after each the outputs of its patches [1 + P, D]."""
 
     row_of: dict[str, int]
     file: Path

@@ -104,7 +104,7 @@ class Trainer:
         if self.replay is not None and replayed is not None and (not alternate or number % 2):
             loss, own = self.backward(replayed, self.replay, number=number)
             values |= {f"replay.{name}": value for name, value in own.items()}
-        if self.l2_sp is not None:  # Behind the replay: it may weigh parameters by the gradient that they have now.
+        if self.l2_sp is not None:  # After the replay: it may weigh parameters by the gradient that they have now.
             values["l2_sp"] = self.l2_sp.pull()
             loss = loss + self.l2_sp.config.weight * values["l2_sp"]
         if alternate and number % 2:
@@ -128,7 +128,7 @@ class Trainer:
             if stream.evidence is not None and self.teacher is not None:
                 batch = stream.evidence(batch, parts, self.teacher, target, number=number)
                 parts = list(batch.parts(stream.held(batch)))
-        if stream.attack is not None:  # Behind the target: the teacher sees the images as they are.
+        if stream.attack is not None:  # After the target: the teacher sees the images as they are.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator

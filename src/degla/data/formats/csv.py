@@ -88,7 +88,7 @@ def _kind(delimiter: str) -> str:
 
 
 def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every row that is not blank, by the header's names, behind its place: ("captions.csv line 3", {...}).
+    """Every row that is not blank, by the header's names, after its place: ("captions.csv line 3", {...}).
 
     Raises:
         InputError: names the file and the line.
