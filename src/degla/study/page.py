@@ -25,7 +25,8 @@ from degla.study.study import Study, spread_over
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points against the base `{base}`; scores in percent. "
-    "Bold: the best joint score. Frontier: no model of the study gains more without losing more."
+    "Bold: the best joint score, whether or not a test tells it from the others. Frontier: no model of the study "
+    "gains more without losing more."
 )
 _FRONTIER = (
     "Every model of the study, mean over seeds; large: the best of its arm, with bars of its 95 % interval, cut at the "
