@@ -12,6 +12,7 @@ import torch
 from degla.data.batches import Collate
 from degla.errors import InputError
 from degla.losses.core import Processes
+from degla.model.encoder import TowerOutputs
 from degla.model.load import load_encoder
 from degla.training.embed import to_embeddings
 from degla.training.loop import train
@@ -37,7 +38,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
     (part,) = batch.parts(len(batch))
     with torch.no_grad():
         *rows, scale, _ = encoder(part.image, part.texts, dense=True)
-    found = to_embeddings([tuple(rows)], scale=scale, batch=batch)
+    found = to_embeddings([TowerOutputs(*rows)], scale=scale, batch=batch)
     assert found.extra["caption_token"].shape[:2] == batch.caption.shape and found.extra["patch"].shape == (4, 4, 16)
     assert found.extra["negative_token"].shape[:3] == batch.negative.shape
     assert not found.valid.all() and found.valid.any()

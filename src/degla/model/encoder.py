@@ -307,9 +307,8 @@ class Encoder(nn.Module):
     def forward(
         self, images: Pictures | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
     ) -> tuple[Tensor | None, ...]:
-        """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
-        given = 6 if asked.get("state") else 5 if asked.get("raw") else 4 if asked.get("dense") else 2
-        return (*self.embed(images, texts, **asked)[:given], self.scale, self.bias)
+        """All fields of what `embed` gives, scale and bias: the call that data-parallel training wraps."""
+        return (*self.embed(images, texts, **asked), self.scale, self.bias)
 
     def read_masked_as(self, token: Float[Tensor, " width"]) -> None:
         """Put `token` where a text has the number `degla.prefixes.MASKED`; it is no part of the model and its state."""

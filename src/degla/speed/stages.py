@@ -17,7 +17,7 @@ from torch.nn import functional
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.losses.core import Target
-from degla.model.encoder import Encoder
+from degla.model.encoder import Encoder, TowerOutputs
 from degla.speed.machine import timed
 from degla.training.embed import to_embeddings
 from degla.training.optim import parameter_groups
@@ -136,7 +136,7 @@ class PresentStep:
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
         """The recipe's objective."""
-        student = to_embeddings([(image, text)], scale=self.trainer.encoder.scale, batch=self.batch)
+        student = to_embeddings([TowerOutputs(image, text)], scale=self.trainer.encoder.scale, batch=self.batch)
         rows = len(image)
         negative = torch.unflatten(teacher_text[rows:], 0, (rows, self.batch.negative.shape[1]))
         target = Target(image=teacher_image, caption=teacher_text[:rows], negative=negative)

@@ -53,14 +53,14 @@ def embed_student(
         return embeddings, lambda loss: cache.backward(loss, student)
     (part,) = parts
     *rows, scale, bias = _embed(student, part, objective)
-    embeddings = to_embeddings([rows], scale=scale, batch=batch, bias=bias)
+    embeddings = to_embeddings([TowerOutputs(*rows)], scale=scale, batch=batch, bias=bias)
     # Processes wait for gradients of scale and bias, also where no loss reads them.
     unread = embeddings.scale + embeddings.extra.get("bias", 0.0)
     return embeddings, lambda loss: accelerator.backward(loss + 0.0 * unread)
 
 
 def to_embeddings(
-    rows: Sequence[Sequence[Tensor | None]],
+    rows: Sequence[TowerOutputs],
     *,
     scale: Float[Tensor, ""],
     batch: Batch,
@@ -69,8 +69,7 @@ def to_embeddings(
     """Put the parts of a batch together, each text beside its row.
 
     Args:
-        rows: what the towers say of each part, in the order of `TowerOutputs`; texts that no loss reads may be None,
-            and are zeros then.
+        rows: what the towers say of each part; texts that no loss reads may be None, and are zeros then.
         scale: 1 over the temperature.
         batch: whose parts these are.
         bias: of a model of the sigmoid loss.
@@ -78,17 +77,17 @@ def to_embeddings(
     found: dict[str, list[Tensor]] = {}
     start = 0
     for outputs in rows:
-        image, text, patch, token, raw_image, state = TowerOutputs(*outputs)
+        image, text = outputs.image, outputs.text
         assert image is not None
         part = _without_texts(image, batch) if text is None else batch.split(image, text, start=start)
         count = len(part["image"])
         start += count
-        if patch is not None and token is not None:
-            part |= _dense(patch, token, rows=slice(start - count, start), batch=batch)
-        if raw_image is not None:
-            part["raw_image"] = raw_image[:count]
-        if state is not None:
-            part["text_state"] = state[:count]
+        if outputs.patch is not None and outputs.token is not None:
+            part |= _dense(outputs.patch, outputs.token, rows=slice(start - count, start), batch=batch)
+        if outputs.raw_image is not None:
+            part["raw_image"] = outputs.raw_image[:count]
+        if outputs.state is not None:
+            part["text_state"] = outputs.state[:count]
         for name, value in part.items():
             found.setdefault(name, []).append(value)
     joined = {name: _join(values).float() for name, values in found.items()}
@@ -206,7 +205,7 @@ class GradientCache:
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
                 *values, scale, bias = _embed(student, part, self.objective)
-                pairs = zip(TowerOutputs(*values), rows, strict=True)
+                pairs = zip(values, rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
                 # Scale and bias are one for all parts; their gradients go along with the last.
