@@ -241,8 +241,10 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     text = (tmp_path / "report.md").read_text()
     assert "italics); where there is none, for one seed alone the 95 % interval over items." in text
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
-    # One that was asked for composition alone has no joint score.
-    half = compare([*paths, _save(tmp_path, _made("winoground", "half"))], baseline="base").joint
+    # One that was asked for composition alone has no joint score, nor one of which no seed was asked for both.
+    halves = [_save(tmp_path, _made("winoground", "half"))]
+    halves += [_save(tmp_path, _made(name, "apart", seed)) for seed, name in enumerate(("winoground", "retrieval"))]
+    half = compare([*paths, *halves], baseline="base").joint
     assert half is not None and list(half.methods) == ["tuned"]
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]

@@ -132,22 +132,22 @@ def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseli
         None where a row cannot be compared, or no method has both.
     """
     rows = (gained, kept)
-    has_both = gained.cells.keys() & kept.cells.keys()
-    if not all(row.comparable for row in rows) or baseline not in has_both:
-        return None
     scores = [(row.benchmark, (row.name, row.metric)) for row in rows]
 
     def values(label: str) -> BySeed:
-        cells = [row.cells[label].values for row in rows]
+        cells = [row.cells[label].values for row in rows if label in row.cells]
         names = {seed: _seed_name(seed) for seed in methods[label].results}
-        return {
-            seed: sum(own[name] for own in cells) for seed, name in names.items() if all(name in own for own in cells)
-        }
+        known = {seed: [own[name] for own in cells if name in own] for seed, name in names.items()}
+        return {seed: sum(own) for seed, own in known.items() if len(own) == len(rows)}
 
+    # One seed may have been asked for the one score alone, and another seed for the other.
+    sums = {label: both for label in methods if (both := values(label))}
+    if not all(row.comparable for row in rows) or baseline not in sums:
+        return None
     found = {
-        label: _difference(scores, (methods[label], methods[baseline]), (values(label), values(baseline)))
-        for label in methods
-        if label in has_both and label != baseline
+        label: _difference(scores, (methods[label], methods[baseline]), (own, sums[baseline]))
+        for label, own in sums.items()
+        if label != baseline
     }
     return JointScore(gained, kept, found) if found else None
 
