@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
 from degla.evaluation.caveats import told_notes
-from degla.evaluation.neutral import find_floors
+from degla.evaluation.neutral import find_floors, without
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
@@ -88,6 +89,20 @@ def test_length_and_words_are_seen_order_is_not() -> None:
     assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "told"}
     added = floors.benchmark.averages[2:]
     assert added == (Average("macro.neutral", of=("swap",)), Average("told", of=("add", "word")))
+
+
+def test_an_average_of_averages_is_left_without_what_is_told() -> None:
+    """As ARO's mean over four has the means of its orders."""
+    parts = ("add/a", "add/b", "swap")
+    averages = (Average("add", of=("add/*",)), Average("both", of=("add", "swap")))
+    whole = replace(benchmark(parts), averages=averages, headline={"composition": "both"})
+    one = without(whole, ["add/a"], parts)
+    assert one.averages[2:] == (
+        Average("add.neutral", of=("add/b",)), Average("both.neutral", of=("add.neutral", "swap")),
+    )  # fmt: skip
+    assert one.headline == {"composition": "both.neutral", TOLD: "add/a"}
+    all_of_them = without(whole, parts[:2], parts)
+    assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("told", of=parts[:2]))
 
 
 def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:

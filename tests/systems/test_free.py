@@ -359,8 +359,8 @@ def _write_xlsa17(folder: Path, **changed: object) -> None:
     savemat(folder / "res101.mat", {"features": features.T, "labels": np.array([[1, 1, 2, 2, 3, 3]]).T})
     splits = {
         "att": np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.7]]).T, "trainval_loc": np.array([[1, 3, 4]]).T,
-        "train_loc": np.array([[1]]).T, "val_loc": np.array([[3, 4]]).T, "test_seen_loc": np.array([[2]]).T,
-        "test_unseen_loc": np.array([[5, 6]]).T, **changed,
+        "val_loc": np.array([[3, 4]]).T, "test_seen_loc": np.array([[2]]).T, "test_unseen_loc": np.array([[5, 6]]).T,
+        **changed,
     }  # fmt: skip
     savemat(folder / "att_splits.mat", {name: value for name, value in splits.items() if value is not None})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -30,10 +31,9 @@ class Network(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in zip((3, *_WIDTHS), (*_WIDTHS, 0), strict=True):
-            if after:
-                step = 1 if before == 3 else 2
-                layers += [nn.Conv2d(before, after, 3, step, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        for before, after in pairwise((3, *_WIDTHS)):
+            step = 1 if before == 3 else 2
+            layers += [nn.Conv2d(before, after, 3, step, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         width = _WIDTHS[-1]
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))

@@ -18,7 +18,7 @@ from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 _RESNET: Final = "res101.mat"
 _SPLITS: Final = "att_splits.mat"
-_PLACES: Final = ("trainval_loc", "train_loc", "val_loc", "test_seen_loc", "test_unseen_loc")
+_PLACES: Final = ("trainval_loc", "val_loc", "test_seen_loc", "test_unseen_loc")
 _ARRAYS: Final = ("features", "label", "semantics", "train", "test_seen", "test_unseen")
 _HELD_OUT: Final = 5
 """Every fifth row of a seen class is its test in a validation problem that no file gives."""
