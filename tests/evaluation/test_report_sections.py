@@ -21,6 +21,7 @@ from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.pictures import LARGEST, thumbnail
 from degla.evaluation.report import report, result_files
 from degla.evaluation.results import load_result, save_result
+from degla.pages.words import UNKNOWN
 from degla.records import ItemImage, PairItem, write_jsonl
 from degla.results import Result
 from degla.shelf import BENCHMARKS
@@ -246,6 +247,10 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     halves += [_save(tmp_path, _made(name, "apart", seed)) for seed, name in enumerate(("winoground", "retrieval"))]
     half = compare([*paths, *halves], baseline="base").joint
     assert half is not None and list(half.methods) == ["tuned"]
+    report([*paths, *halves], out=tmp_path / "half.html", baseline="base", published=False)
+    glance = (tmp_path / "half.md").read_text().split("| joint |")[1]
+    joints = dict(re.findall(r"^\| (\w+) \|.* \| ([^|]*) \|$", glance.split("\n\n")[0], re.MULTILINE))
+    assert (joints["base"], joints["half"], joints["apart"]) == ("0", UNKNOWN, UNKNOWN) and joints["tuned"][0] in "+−0"
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
 

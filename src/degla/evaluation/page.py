@@ -114,7 +114,7 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     lines = [
         TableRow([
             _method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows),
-            *([] if joint is None else [_joint(joint, method.label)]),
+            *([] if joint is None else [_joint(comparison, joint, method.label)]),
         ])
         for method in comparison.methods
     ]  # fmt: skip
@@ -164,11 +164,11 @@ def _cell(row: Row, label: str) -> TableCell:
     )
 
 
-def _joint(joint: JointScore, label: str) -> TableCell:
-    """Points against the baseline, with their interval below."""
+def _joint(comparison: Comparison, joint: JointScore, label: str) -> TableCell:
+    """Points against the baseline, with their interval below; not known of a method that lacks one of the scores."""
     found = joint.methods.get(label)
     if found is None:
-        return TableCell("0")
+        return TableCell("0" if label == comparison.baseline else UNKNOWN)
     ends = found.interval
     return TableCell(
         points(found.value),
