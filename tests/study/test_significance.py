@@ -21,7 +21,7 @@ from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standing_alone
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
-from degla.statistics.proportions import drawn_means
+from degla.statistics.proportions import drawn_means, paired_score_interval
 from degla.statistics.seeds import doubt_of
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
@@ -472,7 +472,7 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
         draws = drawn_means(values, clusters)
         return ItemScore(draws, np.full(n, 1 / n), values, clusters)
 
-    few, others = score([1.0] * 8 + [0.0] * 2), score([0.0] * 10)
+    few, others = score([1.0] * 8 + [0.0] * 2), score([1.0] * 3 + [0.0] * 7)
     many = score([1.0] * 500)
     alone = questions_of_lead([(1.0, few, others)])
     assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
@@ -480,6 +480,8 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     # What is lost counts with the other sign, and a price of 2 is twice as much.
     lost = questions_of_lead([(-2.0, few, others)])
     assert alone is not None and alone.interval is not None and lost is not None and lost.interval is not None
+    # Of the ten, five are answered differently.
+    assert (alone.uneven, alone.interval) == (5, paired_score_interval(5, 0, 10))
     assert (lost.interval.low, lost.interval.high) == pytest.approx((-2 * alone.interval.high, -2 * alone.interval.low))
     assert lost.error == pytest.approx(2 * alone.error)
 
