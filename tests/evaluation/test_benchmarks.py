@@ -127,6 +127,7 @@ def write_folders(root: Path, description: object) -> Path:
 
 def test_class_folders_are_read(tmp_path: Path) -> None:
     write_folders(tmp_path, {"classes": {"red_ball": "ball", "blue_cube": "cube"}, "templates": ["a {}.", "one {}"]})
+    (tmp_path / "zeroshot" / ".DS_Store").write_bytes(b"no folder of a data set")
     (entry,) = BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path)
     assert entry.classes == ("cube", "ball")
     assert entry.labels == (0, 0, 0, 1, 1)

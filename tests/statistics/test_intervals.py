@@ -104,7 +104,7 @@ def test_no_interval_is_a_point() -> None:
     assert found is not None and found.low < -0.1 and found.high > 0.1 and "widened" in found.method
     single = _parts(np.ones(3), ["a", "a", "a"])
     assert share_interval(*single) is None and lead_interval(*_parts(np.ones(3), ["a"] * 3, paired=True)) is None
-    assert share_interval(*_parts(np.ones(1), ["a"])) is None
+    assert share_interval(*_parts(np.ones(1), ["a"])) is over_questions(*single) is None
 
 
 @pytest.mark.parametrize("few", [0.0, 1.0], ids=["wrong", "right"])

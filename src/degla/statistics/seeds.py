@@ -54,7 +54,7 @@ def over_questions(draws: FloatArray, parts: Contributions, *, paired: bool = Fa
         paired: whether it is a difference.
     """
     interval = (lead_interval if paired else share_interval)(draws, parts)
-    if interval is None or parts.images < 2:
+    if interval is None:
         return None
     error = float(np.nanstd(draws, ddof=1))
     if parts.uneven < FEW:
