@@ -102,9 +102,6 @@ _FALSIFY: Final[dict[str, Callable[[Claim, Vocabulary, Random], tuple[Claim, Cla
     "add_attribute": _add_attribute,
 }
 
-CLAIM_FAMILIES: Final = tuple(_FALSIFY)
-"""Families whose negative is a claim about another scene."""
-
 FAMILIES: Final = (*_FALSIFY, "order")
 """What a negative breaks; `order` shuffles the words of the whole caption."""
 
@@ -129,7 +126,7 @@ def falsify(claim: Claim, family: str, *, vocabulary: Vocabulary, rng: Random) -
 
     Args:
         claim: everything that can be said about the scene, from either side.
-        family: one of `CLAIM_FAMILIES`.
+        family: one of `FAMILIES`, but `order`, whose negative is no claim.
         vocabulary: where replacing words come from.
         rng: chooses side and replacement.
     """
