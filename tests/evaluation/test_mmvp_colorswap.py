@@ -88,8 +88,12 @@ def test_mmvp_equals_its_script_item_by_item(tmp_path: Path) -> None:
         expected[f"mmvp_vlm/{part}/{number}"] = said == [True, False]
     assert {name: right for name, right in found.items() if "/raw/" not in name} == expected
     assert len(found) == 2 * len(expected) == 18
-    averages = {average.name: average.value for average in result.benchmarks[0].averages}
-    assert averages["image"] == pytest.approx(sum(expected.values()) / 9)
+    averages = {average.name: average for average in result.benchmarks[0].averages}
+    assert averages["image"].value == pytest.approx(sum(expected.values()) / 9)
+    for name, average in averages.items():
+        prefix, _, metric = name.rpartition(".")
+        own = [item.ok[f"{metric}_ok"] for item in result.items if item.part.startswith("raw/") == bool(prefix)]
+        assert (average.n, average.value) == (9, pytest.approx(sum(own) / 9)), name
 
 
 def test_colorswap_equals_its_protocol_item_by_item(tmp_path: Path) -> None:

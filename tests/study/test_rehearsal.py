@@ -256,10 +256,9 @@ def test_printed_names_arms_and_rows_that_exist() -> None:
             Plan(**fields, printed=printed)  # type: ignore[arg-type]
 
 
-def test_a_column_that_is_called_as_a_part_has_the_mark_of_all_that_it_averages() -> None:
-    """MMVP-VLM has a pattern "text" and an average "text"; the published column is the average."""
+def test_a_column_has_the_mark_of_all_that_it_averages() -> None:
     parts = tuple(
-        RehearsedPart(benchmark="mmvp_vlm", part=part.name, kind="items" if part.name == "text" else "pictures")
+        RehearsedPart(benchmark="mmvp_vlm", part=part.name, kind="items" if part.name == "writing" else "pictures")
         for part in BENCHMARKS.load("mmvp_vlm").BENCHMARK.parts
     )
     record = RehearsalRecord(base="photo", steps=1, batch_size=1, pairs="", negatives="", parts=parts)

@@ -32,7 +32,7 @@ _PATTERNS = {
     "Spatial": "spatial",
     "Color": "color",
     "Structural Character": "structure",
-    "Text": "text",
+    "Text": "writing",
     "Camera Perspective": "perspective",
 }
 _PREFIX = "a photo of "
