@@ -103,6 +103,11 @@ def test_an_average_of_averages_is_left_without_what_is_told() -> None:
     assert one.headline == {"composition": "both.neutral", TOLD: "add/a"}
     all_of_them = without(whole, parts[:2], parts)
     assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("told", of=parts[:2]))
+    # A column may be a part, which is told whole.
+    columns = {"composition": "add", "swap": "swap", "order": "add/b"}
+    assert without(replace(whole, headline=columns), ["swap"], parts).headline == {
+        "composition": "add", TOLD: "swap", "order": "add/b",
+    }  # fmt: skip
 
 
 def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:

@@ -262,6 +262,10 @@ def test_pairing_by_seed_takes_the_shared_part_of_chance_out() -> None:
     assert not seed_difference(first, second, doubt="fewer than 25 images").significant
     wider = seed_difference(first, second, QuestionVariance(0.05, 100, 60, None))
     assert wider.interval is not None and "questions" in wider.interval.method and not wider.significant
+    # Two seeds in common are a pair, whatever others either has: 12.706 is t for one degree of freedom.
+    two = seed_difference({0: 0.70, 1: 0.80}, {1: 0.75, 0: 0.66, 5: 0.10})
+    assert two.interval is not None and two.interval.method == "paired t over 2 seeds"
+    assert (two.value, two.interval.high) == (pytest.approx(0.045), pytest.approx(0.045 + 12.706 * 0.005, abs=1e-5))
     apart = seed_difference(first, {7: 0.85, 8: 0.75, 9: 0.66})
     assert not apart.significant
     assert seed_difference({0: 0.7}, {0: 0.6}).interval is None
