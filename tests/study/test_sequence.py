@@ -303,6 +303,11 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
 
     again = tune_all(job)
     assert not any(done.trained or done.measured for done in again)
+    # Neither does the folder count, nor what replayed pairs are called.
+    out = out.rename(tmp_path / "moved")
+    (tmp_path / "other name").symlink_to(drawn / "again")
+    path.write_text(path.read_text().replace(str(drawn / "again"), str(tmp_path / "other name")))
+    assert not any(done.trained or done.measured for done in tune_all(_jobs(path, out)[1]))
     # Another second task leaves the first alone; another first one, and both are made again.
     values = yaml.safe_load(path.read_text())
     values["tasks"][1]["optim.lr"] = 5e-4

@@ -110,10 +110,12 @@ def _identity(job: Job) -> dict[str, Any]:
     plain = to_plain(job.config)
     for name in ("out", "checkpoint", "tracking"):
         plain.pop(name)
-    for name in ("workers", *job.inputs):
-        plain["data"].pop(name, None)
-    # Losses that are switched off change nothing, whatever their settings.
-    for owner in (plain, plain["replay"]):
+    if "start" in job.inputs:
+        plain.pop("model")  # A checkpoint of the run before, in whose folder it may lie anywhere.
+    for prefix, owner in (("", plain), ("replay ", plain["replay"])):
+        for name in ("workers", *(name.removeprefix(prefix) for name in job.inputs if name.startswith(prefix))):
+            owner["data"].pop(name, None)
+        # Losses that are switched off change nothing, whatever their settings.
         owner["objective"] = {name: loss for name, loss in owner["objective"].items() if loss["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
