@@ -96,6 +96,11 @@ def test_no_interval_is_a_point() -> None:
     found = share_interval(draws, parts)
     assert found is not None and found.high == 1 and found.low == pytest.approx(wilson(12, 12).low)
     assert clustered(np.ones(24), [str(number // 2) for number in range(24)]).low == pytest.approx(wilson(12, 12).low)
+    # Won and lost: Tango's interval for those whom one model answers and the other does not.
+    lead = np.repeat([1.0, -1.0, 0.0], [8, 3, 29])
+    assert lead_interval(*_parts(lead, [str(number) for number in range(40)], paired=True)) == (
+        paired_score_interval(8, 3, 40)
+    )
     # One image of thirty answered by halves in another way: a bootstrap alone would end at 0.
     lead = np.zeros(60)
     lead[7] = 0.2
@@ -216,6 +221,8 @@ def test_t_interval_known_values_and_coverage() -> None:
     assert spread.mean == pytest.approx(0.72)
     assert spread.deviation == pytest.approx(0.02)
     assert spread.half_width == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-5)
+    assert spread.interval is not None and spread.half_width is not None
+    assert [0.72 - spread.interval.low, spread.interval.high - 0.72] == pytest.approx([spread.half_width] * 2)
     single = seed_spread([0.7])
     assert (single.deviation, single.half_width, single.interval) == (None, None, None)
     draws = np.random.default_rng(1).normal(0, 1, (2000, 3))
@@ -295,6 +302,7 @@ def test_pairing_by_item_sees_what_unpaired_intervals_hide() -> None:
     same = over_questions(*_parts(np.zeros(80), [str(i // 2) for i in range(80)], paired=True), paired=True)
     # Where no image is answered differently, the bootstrap's error is 0 and the interval's is not.
     assert same is not None and same.interval is not None and same.variance[1] == 39
+    assert -same.interval.low == pytest.approx(same.interval.high)
     assert 0 < same.error == pytest.approx((same.interval.high - same.interval.low) / (2 * 1.959964))
     a, b = (proportion_interval(int(values.sum()), 400) for values in (first, second))
     assert a.low < b.high
