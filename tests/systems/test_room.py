@@ -154,8 +154,9 @@ def test_a_file_of_data_that_has_changed_is_not_taken_for_what_was_measured(tmp_
     first = _run(tmp_path / "out", settings=settings, seeds=1)
     assert _run(tmp_path / "out", settings=settings, seeds=1) == first and len(TRAINED) == 2
     file.write_bytes(b"two")
-    with pytest.raises(InputError, match=r"mine\.npz was other data then; choose another --out"):
-        _run(tmp_path / "out", settings=settings, seeds=1)
+    for out, models in ((tmp_path / "out", None), (tmp_path / "evaluation", tmp_path / "out")):
+        with pytest.raises(InputError, match=r"out.system\.json: .*mine\.npz was other data then; choose an"):
+            _run(out, settings=settings, seeds=1, models=models)
 
 
 def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(

@@ -70,16 +70,20 @@ def run_system(
         models: folder of an earlier run, whose models are measured; nothing is trained then.
 
     Raises:
-        InputError: bad data; another process holds the folder; or `models` lacks a model.
+        InputError: bad data, or other data than then; another process holds the folder; or `models` lacks a model.
         DeglaError: a score or a weight is not finite.
     """
     with lock(out):
         record = _begin(name, settings, out=out, command=command)
         done = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*done, *cases))
-        record = _with_digests(record, [name for name in settings.data if name not in system.made], out=out)
+        files = [name for name in settings.data if name not in system.made]
+        record = _with_digests(record, files, out=out)
         source = out if models is None else models
-        trained = {row.case: row.seconds for row in load_record(source, system=name).cases} if models else {}
+        trained: dict[Case, float] = {}
+        if models is not None:
+            earlier = _with_digests(load_record(models, system=name), files, out=models)
+            trained = {row.case: row.seconds for row in earlier.cases}
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
                 if case not in done or not _model_file(source, case).is_file():
@@ -172,7 +176,8 @@ def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> Sy
     found = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
-            raise InputError(f"{out / FILE}: {name} was other data then; choose another --out, or delete the folder.")
+            raise InputError(f"{out / FILE}: {name} was other data then; choose another --out for a new run, or bring "
+                             "back what it was.")  # fmt: skip
     return record.model_copy(update={"digests": record.digests | found})
 
 
