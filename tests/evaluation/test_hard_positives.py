@@ -13,7 +13,9 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.benchmarks.hard_positives import BENCHMARK
 from degla.evaluation.comparison import compare
+from degla.evaluation.neutral import score_names
 from degla.evaluation.results import save_result
+from degla.evaluation.terminal import named_scores
 from degla.evaluation.verdicts import brittle, chance_of
 from degla.results import Result
 from tests.evaluation.fake_encoders import constant, knowing
@@ -121,6 +123,10 @@ def test_less_brittle_is_not_shown_as_a_loss(tmp_path: Path) -> None:
     assert len(lower) == 4 and all(row.lower for row in lower)
     assert all(cell.gain is None and not cell.best for row in lower for cell in row.cells.values())
     assert all(row.cells["oracle"].gain is not None for row in rows if row not in lower)
+    # Nor does it go by a name by which a choice or a study would have more of it.
+    names = named_scores(results["tiny"]).keys()
+    assert names == set(score_names(BENCHMARK, [part.name for part in BENCHMARK.parts]))
+    assert not any("brittleness" in name for name in names)
 
 
 def test_files_that_are_not_aligned_are_refused(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def require_score(place: str, name: str, known: Collection[str], *, reason: str 
     """
     if name not in known:
         raise InputError(
-            f"{place} {name!r}{reason}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
-            f"Known: {', '.join(score for score in known if ':' not in score)}. Name one of these, or add a benchmark "
-            "that has it (recognition: zeroshot, or world)."
+            f"{place} {name!r}{reason}: the benchmarks have no such part or named average, of which more is better."
+            f"{did_you_mean(name, known)} Known: {', '.join(score for score in known if ':' not in score)}. Name one "
+            "of these, or add a benchmark that has it (recognition: zeroshot, or world)."
         )
 
 

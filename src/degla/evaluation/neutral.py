@@ -189,8 +189,10 @@ def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
 
 
 def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
-    """Names of the columns, parts and averages that a result of these parts has."""
-    averages = present_averages(benchmark, parts)
+    """Names of the columns, parts and averages that a result of these parts has, as `terminal.named_scores`."""
+    falling = {metric.name for part in benchmark.parts for metric in part.metrics if metric.lower}
+    less = {average.name for average in benchmark.averages if average.metric in falling}
+    averages = [name for name in present_averages(benchmark, parts) if name not in less]
     columns = [
         column
         for column, source in benchmark.headline.items()

@@ -17,11 +17,12 @@ from degla.results import BenchmarkResult, Result, Score
 def named_scores(result: Result) -> dict[str, float]:
     """Scores by name, 0 to 1: the headline's columns ("composition", "recognition", ...), then parts and averages.
 
-    A name that two benchmarks share belongs to the first of them.
+    A name that two benchmarks share belongs to the first of them. Scores of which less is better have none: what has a
+    name is to be gained or kept.
     """
     scores: dict[str, float] = {}
     for benchmark in result.benchmarks:
-        own = {score.name: score.value for score in _all(benchmark)}
+        own = {score.name: score.value for score in _all(benchmark) if not score.lower}
         columns = {column: own[name] for column, name in benchmark.headline.items() if name in own}
         scores = columns | own | scores
     return scores
