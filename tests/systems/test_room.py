@@ -127,7 +127,11 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     plain, other = page.split(f"## {data[1]}")
     assert "Not run: `better`." in plain and "gives no score on this data: `base`, `better`." in other
     assert "* base: Nothing is learnt.\n* better: Steps are added." in other
-    assert page.count("gives no score") == 1 and "| better |" not in page
+    assert page.count("gives no score") == 1 and "| better |" not in page and "fewer seeds" not in page
+    more = cases_of(SYSTEM, SYSTEM.settings, seeds=[1], methods=["base"])
+    longer = run_system(odd, SYSTEM.settings, more, name="fake", out=tmp_path, command="")
+    plain, other = page_of(odd, longer).markdown().split(f"## {data[1]}")
+    assert "fewer seeds" not in plain and "Over fewer seeds: `better` (1 seed)." in other
     seconds = {"plain": 30.0, data[1]: 90.0}
     cases = tuple(row.model_copy(update={"seconds": seconds[row.data]}) for row in record.cases)
     assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": cases})).markdown()

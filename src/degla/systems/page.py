@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -98,7 +99,7 @@ def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
 
 
 def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str]:
-    """Which methods the table of a data set has no row of."""
+    """Which methods the table of a data set has no row of, or one over fewer seeds than the page says."""
     cases = [row for row in record.cases if row.data == data]
     run, scored = {row.method for row in cases}, {row.method for row in cases if row.values}
     for told, methods in (
@@ -107,6 +108,10 @@ def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str
     ):
         if methods:
             yield f"{told}: {', '.join(f'`{method}`' for method in system.methods if method in methods)}."
+    seeds, own = len(seeds_of(record.cases)), Counter(row.method for row in cases)
+    fewer = [f"`{each}` ({counted(own[each], 'seed')})" for each in system.methods if 0 < own[each] < seeds]
+    if fewer:
+        yield f"Over fewer seeds: {', '.join(fewer)}."
 
 
 def _other_settings(system: AnySystem, record: SystemRecord) -> list[str]:
