@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from degla.api import encode_captions
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model, scores_of
@@ -90,6 +92,32 @@ def test_towers_of_any_kind_are_explained(root: Path, tmp_path: Path, tiny_model
         assert again.benchmarks == result.benchmarks, "the same squares are drawn again"
     with pytest.raises(InputError, match=r"--by attention: .* no plain vision transformer"):
         explain_model(encoder, ExplainSettings(by="attention"), questions, root=root, progress=False)
+
+
+def test_a_caption_and_its_false_ones_are_the_texts_of_their_picture(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {f"{name}.png": (f"a {name} cat", f"a {name} dog") for name in ("red", "green", "blue", "black", "white")}
+    rows = []
+    for number, (image, (caption, negative)) in enumerate(said.items()):
+        Image.new("RGB", (8, 8)).save(tmp_path / image)
+        rows.append({"image": image, "caption": caption, "negative": negative, "part": ("cats", "few")[number % 2]})
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    encoder, asked = load_encoder(f"local-dir:{tiny_model}"), list[AskedPictures]()
+
+    def ask(explainer: Explainer, each: AskedPictures) -> torch.Tensor:
+        asked.append(each)
+        return torch.full((len(each.images), 3), 0.5)
+
+    monkeypatch.setattr(Explainer, "ask", ask)
+    found = explain_model(encoder, ExplainSettings(images=2), ask_all(["own"], tmp_path), root=tmp_path, progress=False)
+    assert [(part.part, part.scores[0].n) for part in found.benchmarks[0].parts] == [("cats", 2), ("few", 2)]
+    for each, names in zip(asked, (("red", "blue", "white"), ("green", "black")), strict=True):
+        assert len({image.path for image in each.images} & {f"{name}.png" for name in names}) == 2
+        for number, image in enumerate(each.images):
+            texts, there = each.rows_of([number])
+            assert there.all() and torch.allclose(texts[0], encode_captions(encoder, said[image.path]), atol=1e-5)
 
 
 def test_the_command_compares_models(
