@@ -29,7 +29,7 @@ from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _models, conduct
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
-from degla.study.materials import AskedNow, _neighbours, digest_of_base, prepare
+from degla.study.materials import AskedNow, _neighbours, digest_of, digest_of_base, prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.standings import BASE
 from degla.study.tuning import tune
@@ -260,6 +260,15 @@ def test_weights_in_a_file_are_told_apart_too(tmp_path: Path) -> None:
         file.write_text(content)
         digests.add(digest_of_base(f"ViT-B-32:{file}", {})["base"])
     assert len(digests) == 2 and digest_of_base("ViT-B-32:openai", {}) == {}
+
+
+def test_files_of_a_pattern_are_told_apart_too(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tar").write_bytes(name.encode())
+    before = digest_of(tmp_path / "*.tar", {})
+    assert digest_of(tmp_path / "*.tar", {}) == before
+    (tmp_path / "b.tar").write_bytes(b"other")
+    assert digest_of(tmp_path / "*.tar", {}) != before
 
 
 def test_what_a_training_took_is_read_from_its_metrics(tmp_path: Path) -> None:
