@@ -142,6 +142,10 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> 
     _run(tmp_path, seeds=2)
     assert len(TRAINED) == 8
     assert load_record(tmp_path, system="fake").cases[:4] == first.cases
+    # Of other versions of packages both are told, once.
+    save_record(first.model_copy(update={"versions": first.versions | {"torch": "2.0"}}), tmp_path)
+    for _ in range(2):
+        assert _run(tmp_path, seeds=1).versions == first.versions | {"torch": f"2.0, then {first.versions['torch']}"}
     with pytest.raises(InputError, match="was made with other settings; choose another --out"):
         _run(tmp_path, settings=_Settings(steps=5))
     save_record(first.model_copy(update={"degla": "0.0.1"}), tmp_path)

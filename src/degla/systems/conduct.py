@@ -122,7 +122,11 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
         other = "with other settings"
     if other:
         raise InputError(f"{out / FILE}: was made {other}; choose another --out, or delete the folder.")
-    return new.model_copy(update={"cases": old.cases, "digests": old.digests})
+    # What was made before stays by the versions of then.
+    for each, now in versions.items():
+        was = old.versions.get(each, now)
+        versions[each] = was if was.split(", then ")[-1] == now else f"{was}, then {now}"
+    return new.model_copy(update={"cases": old.cases, "digests": old.digests, "versions": versions})
 
 
 def _do(
