@@ -108,6 +108,18 @@ def test_classes_of_one_name_are_groups_of_their_own() -> None:
     assert [row.verdict.ties["top1"] for row in rows] == [1, 1]
 
 
+def test_each_image_and_each_text_may_be_asked_by_itself() -> None:
+    """Two images with three texts, of which the last is of the second image and is like the first."""
+    names = [f"{side}_ok.{at}" for side, count in (("text", 2), ("image", 3)) for at in range(1, count + 1)]
+    metrics = tuple(Metric(verdict=each) for each in names)
+    wanted = replace(BENCHMARK, parts=(BenchmarkPart("*", "own", metrics=metrics),))
+    item = pair_question(("own", "some", 0), ["a", "b"], ["p", "q", "r"], ((1, 0, 0), (0, 1, 1)))
+    table = embedded({"a": [1, 0], "b": [0, 1]}, {"p": [5, 1], "q": [1, 5], "r": [3, 1]})
+    (row,) = judge(wanted, [item], table)
+    assert [row.verdict.ok[name] for name in names] == [1.0, 1.0, 1.0, 1.0, 0.0]
+    assert [row.chance[name] for name in names] == pytest.approx([1 / 3, 1 / 3, 0.5, 0.5, 0.5])
+
+
 def test_texts_that_are_asked_alone_go_with_the_image_that_they_are_about() -> None:
     texts, gold = ("p", "q", "n"), ((1, 1, 0),)
     items = [

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations, product
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,9 +163,9 @@ def _compare_images(
         if len(gold[0]) == 1:  # one text: only which picture is asked
             ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
         # Not in the order of a set, which is another one in each process: equal results are equal files.
-        for side, at in product(("text", "image"), range(len(gold))):
-            if (name := f"{side}_ok.{at + 1}") in wanted:
-                alone[name] = (_ALL, [at]) if side == "text" else (_ALL, _ALL, [at])
+        places: dict[str, tuple[Any, ...]] = {f"text_ok.{at + 1}": (_ALL, [at]) for at in range(len(gold))}
+        places |= {f"image_ok.{at + 1}": (_ALL, _ALL, [at]) for at in range(len(gold[0]))}
+        alone = {name: cells for name, cells in places.items() if name in wanted}
     elif sum(gold[0]) > 1:
         true, false = ([at for at, is_true in enumerate(gold[0]) if is_true == kind] for kind in (1, 0))
         alone = {f"text_ok.{number}": (_ALL, _ALL, [at, *false]) for number, at in enumerate(true, start=1)}
