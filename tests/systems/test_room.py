@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from degla.cli import main
 from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
+from degla.pages.page import Figure
 from degla.ranges import AtLeastOne
 from degla.shelf import SYSTEMS, Shelf
 from degla.systems.conduct import cases_of, load_weights, run_system
@@ -132,6 +134,10 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     longer = run_system(odd, SYSTEM.settings, more, name="fake", out=tmp_path, command="")
     plain, other = page_of(odd, longer).markdown().split(f"## {data[1]}")
     assert "fewer seeds" not in plain and "Over fewer seeds: `better` (1 seed)." in other
+    # What was expected is a difference of two methods that were run.
+    alone = cases_of(SYSTEM, SYSTEM.quick, seeds=[0], methods=["better"])
+    record = run_system(SYSTEM, SYSTEM.quick, alone, name="fake", out=tmp_path / "alone", command="")
+    assert "What was expected" not in page_of(SYSTEM, record).markdown()
     seconds = {"plain": 30.0, data[1]: 90.0}
     cases = tuple(row.model_copy(update={"seconds": seconds[row.data]}) for row in record.cases)
     assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": cases})).markdown()
@@ -247,11 +253,18 @@ def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeyp
 
 def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path: Path) -> None:
     drawn = []
-    system = replace(SYSTEM, made=("one", "other"), draw=lambda settings, *given: drawn.append(given))
+
+    def draw(settings: _Settings, *given: Any) -> Figure:
+        drawn.append(given)
+        return Figure(lambda width: "<svg></svg>", f"Drawn of {given[2]}.")
+
+    system = replace(SYSTEM, made=("one", "other"), draw=draw)
     settings = _Settings(data=("one", "other"))
     cases = cases_of(system, settings, seeds=(4, 5), methods=())
     run_system(system, settings, cases, name="fake", out=tmp_path, command="degla")
     assert [(data, name) for data, _, name in drawn] == [(("one", 4), "one"), (("other", 4), "other")]
+    text = (tmp_path / "system.html").read_text()
+    assert all(f"Drawn of {name}." in text for name in settings.data)
     for (name, seed), models, _ in drawn:
         kept = {method: load_weights(tmp_path, Case(name, method, seed)) for method in system.methods}
         assert models == kept
