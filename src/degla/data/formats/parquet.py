@@ -83,8 +83,6 @@ def _values(column: Any) -> list[Any]:
     """A column as Python values. Texts go through numpy, which is several times faster than `to_pylist`."""
     from pyarrow import types
 
-    if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     if types.is_string(column.type) or types.is_large_string(column.type):
         values: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
     else:
