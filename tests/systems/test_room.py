@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,13 @@ import torch
 from degla.cli import main
 from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
-from degla.pages.page import Figure
+from degla.pages.page import Figure, Page
+from degla.pages.words import UNKNOWN
 from degla.ranges import AtLeastOne
 from degla.shelf import SYSTEMS, Shelf
 from degla.systems.conduct import cases_of, load_weights, run_system
 from degla.systems.page import page_of
-from degla.systems.record import load_record, read_settings, save_record
+from degla.systems.record import CaseRecord, SystemRecord, load_record, read_settings, save_record
 from degla.systems.system import Case, Expectation, ScoreColumn, System, SystemSettings, Weights
 from degla.verbs import system as verb
 
@@ -141,6 +143,25 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     seconds = {"plain": 30.0, data[1]: 90.0}
     cases = tuple(row.model_copy(update={"seconds": seconds[row.data]}) for row in record.cases)
     assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": cases})).markdown()
+
+
+def test_only_a_difference_that_is_sure_is_coloured() -> None:
+    """Of one column; of the other there is no number."""
+
+    def page(*better: float) -> Page:
+        scores = {"base": (0.5, 0.6, 0.7), "better": better}
+        cases = [
+            CaseRecord(data="plain", method=method, seed=seed, values={"score": value}, seconds=1.0)
+            for method, values in scores.items()
+            for seed, value in enumerate(values)
+        ]
+        record = SystemRecord(system="fake", command="", settings=to_plain(SYSTEM.settings), cases=tuple(cases))
+        return page_of(replace(SYSTEM, expected=()), record)
+
+    assert 'class="up"' in page(0.6, 0.71, 0.79).html() and 'class="down"' in page(0.4, 0.49, 0.61).html()
+    unsure = page(0.7, 0.5, 0.75)
+    assert 'class="up"' not in unsure.html() and 'class="down"' not in unsure.html()
+    assert re.search(rf"^\| better \| [^|]+ \| {UNKNOWN} \|", unsure.markdown(), re.MULTILINE)
 
 
 def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
