@@ -141,6 +141,10 @@ def test_differences_that_are_there_and_one_that_is_not(
     forgets = by_name["good", "forgets", "joint"]
     assert by_name["good", "forgets", "composition"].difference.value < 0
     assert forgets.significant and forgets.difference.value > 0.1
+    told = page_of(study).html().split("Paired tests")[1]
+    for tone, sign in (("up", 1), ("down", -1)):  # These alone have a colour.
+        sure = sum(test.significant and sign * test.difference.value > 0 for test in tests)
+        assert told.count(f'class="{tone}"') == sure > 0
 
     few = _study(results, against="same").tests
     pairs = [(test.first, test.second) for test in few if test.score == "composition"]
