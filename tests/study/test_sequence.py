@@ -108,7 +108,12 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     picture = standing_alone(draw_sequence(Sequences(plan, (arm,), ())))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
-    page = page_of(Sequences(plan, (arm,), ()), command="").html()
+    made = page_of(Sequences(plan, (arm,), ()), command="")
+    text = re.sub(r" ± [\d.]+", "", made.markdown())
+    assert "| one | 2 | 20.0 | 20.0 | 53.8 | 67.5 | 10.0 | 60.0 | – |" in text
+    assert "| (base) | 10.0 | 20.0 | 90.0 |\n| digit | **60.0** | 20.0 | 70.0 |\n" in text
+    assert "| count | 50.0 | **85.0** | 60.0 |" in text
+    page = made.html()
     assert page.count("<table") == page.count('<table class="stacked">') == 2, "both fit a phone"
     # On a phone the key of many arms goes on below, where it would else be cut off at the right.
     arms = tuple(replace(arm, arm=f"an arm with a long name, {number}") for number in range(4))
