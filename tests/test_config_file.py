@@ -105,6 +105,7 @@ def test_the_file_of_a_run_keeps_its_paths(tmp_path: Path) -> None:
         ("recipe: degla\nobjective: {contrastve: {weight: 1}}\n", "Did you mean 'objective.contrastive.weight'?"),
         ("recipe: degla\noptim: 3\n", "no value belongs to 'optim'. Fields of optim: optim.beta1, "),
         ("recipe: degla\noptim: {lr: fast}\n", "field 'optim.lr': --optim.lr is 'fast'; it must be above 0"),
+        ("recipe: degla\ntrain.average: true\n", "field 'train.average': --train.average is True; it must be above 0"),
         ("recipe: degla\noptim: {lr: -1}\n", "field 'optim.lr': --optim.lr is -1.0; it must be above 0"),
         ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': --train.steps is [1, 2]; it must be 1 or more"),
         ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' stands there twice."),

@@ -180,6 +180,12 @@ def _spoiled(folder: Path, how: str) -> None:
         file.unlink()
     elif how == "integers":
         save_file(state | {"visual.proj": state["visual.proj"].to(torch.int8)}, file)
+    elif how == "integers by another name":
+        _spoiled(folder, "integers")
+        file.rename(folder / "model.safetensors")
+    elif how == "another activation":
+        save_file(state, folder / "open_clip_pytorch_model.safetensors", metadata={"quick_gelu": "false"})
+        file.unlink()
     elif how == "image tower":
         save_file({name: value for name, value in state.items() if name.startswith("visual")}, file)
     elif how == "classifier":
@@ -195,6 +201,8 @@ def _spoiled(folder: Path, how: str) -> None:
     [
         ("no weights", r": holds no weights \(open_clip_model\.safetensors\)"),
         ("integers", r"open_clip_model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
+        ("integers by another name", r"/model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
+        ("another activation", r"pytorch_model\.safetensors: these weights were made with GELU, and .* or set quick_gelu"),
         ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both are needed\."),
         ("classifier", r": they hold classifier\.weight\. That is a classifier for other classes"),
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),

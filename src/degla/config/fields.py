@@ -199,6 +199,8 @@ def _converted(value: Any, hint: Any) -> Any:
     """A value of a file as its field has it; what is none is left as it is, and refused by the field's type."""
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
+    if isinstance(value, bool) and hint is not bool:
+        return value  # pydantic would take it for 1 or 0.
     with contextlib.suppress(ValidationError):
         return _adapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
     return value

@@ -20,7 +20,7 @@ from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
-from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
+from degla.model.runs import chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import is_transformers_folder, transformers_snapshot
 from degla.model.transformers_map import three_channels
@@ -106,13 +106,13 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
             wanted.pop("text_cfg.hf_tokenizer_name", None)
     except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
-    require_weights(folder)
-    _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
+    weights = require_weights(folder)
+    _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
     why = why_unreachable() if wanted and downloads_allowed() else "without --allow-download it fetches nothing"
     with contextlib.nullcontext() if why is None else offline():
         try:
-            return _from_open_clip(source, name=name, model_config=model_config, files=files)
+            return _from_open_clip(source, name=name, model_config=model_config, files=files, weights=weights)
         except InputError:
             if not wanted or why is None:
                 raise
@@ -211,7 +211,7 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
         raise InputError(
             f"{path}: these weights were made with {made}, and the configuration asks for {computes}; every number "
             f"would be wrong. Use the architecture {'with' if recorded else 'without'} the ending '-quickgelu'"
-            f"{', or set quick_gelu in ' + CONFIG_NAME if path.name == WEIGHTS_NAME else ''}."
+            f"{', or set quick_gelu in ' + CONFIG_NAME if beside.is_file() else ''}."
         )
 
 
@@ -259,6 +259,7 @@ def _from_open_clip(
     pretrained: str | None = None,
     model_config: dict[str, Any] | None = None,
     files: tuple[Path, ...] = (),
+    weights: Path | None = None,
 ) -> Encoder:
     import open_clip
 
@@ -272,7 +273,7 @@ def _from_open_clip(
             clip, _, transform = open_clip.create_model_and_transforms(
                 source, pretrained=pretrained, require_pretrained=folder
             )
-        require_floats(Path(pretrained or Path(source.removeprefix("local-dir:")) / WEIGHTS_NAME), clip)
+        require_floats(weights or Path(pretrained or ""), clip)
         config = model_config or dict(open_clip.get_model_config(source))
         tokenize = open_tokenizer(source, config, files)
     except InputError:

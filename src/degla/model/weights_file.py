@@ -28,8 +28,8 @@ _QUOTED = re.compile(r'"([^"]+)"')
 _HEADS = ("classifier.", "head.", "fc.")
 
 
-def require_weights(folder: Path) -> None:
-    """Refuse a folder of open_clip without weights, of which open_clip makes a random model, or with a pickle of them.
+def require_weights(folder: Path) -> Path:
+    """The file of weights that open_clip reads of a folder; without one open_clip makes a random model.
 
     Raises:
         InputError: there is no file of weights, or the one that open_clip would read is a pickle.
@@ -47,6 +47,7 @@ def require_weights(folder: Path) -> None:
             f"{chosen}: weights in a pickle, which can run code when it is read, are not taken. Where you trust the "
             f"file, convert it: {conversion(chosen)}"
         )
+    return chosen
 
 
 def conversion(pickled: Path) -> str:
