@@ -185,6 +185,25 @@ def test_how_long_a_step_waits_for_data(
     assert found.values["data_pairs_per_second"] == pytest.approx(8 / data)
 
 
+def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def step(batch: int, *, number: int, replayed: int) -> dict[str, float]:
+        clock[0] += 3.0 if number % 2 else 1.0
+        return {"loss": 0.0}
+
+    trainer: Any = SimpleNamespace(
+        encoder=SimpleNamespace(device=torch.device("cpu")), step=step,
+        config=SimpleNamespace(train=SimpleNamespace(batch_size=8), replay=SimpleNamespace(alternate=True),
+                               replayed=SimpleNamespace(batch_size=6)),
+    )  # fmt: skip
+    monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    pairs: Any = _SlowPairs(clock, 0.001)
+    found = examine_speed(trainer, pairs, pairs, workers=0, seconds=2.0)
+    assert found.values["step_pairs_per_second"] == pytest.approx(8 / 2), "one step of each kind"
+    assert "(batches of 8, in turns with 6 replayed pairs)" in found.text
+
+
 def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.doctor.step.main_memory", lambda: 4096)
     assert available_memory(torch.device("cpu")) == 4096

@@ -253,6 +253,27 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
 
 
+def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = step_module.embed_student
+
+    def poison(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
+        embeddings, send_back = original(student, encoder, batch, *given, **options)
+
+        def spoil(loss: torch.Tensor) -> None:
+            send_back(loss)
+            encoder.clip.visual.proj.grad[0, 0] = math.inf
+
+        return embeddings, spoil
+
+    monkeypatch.setattr(step_module, "embed_student", poison)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    with pytest.raises(DeglaError, match=r"step-1: not written: visual\.proj holds values that are not finite"):
+        train(config)
+    assert not checkpoints(tmp_path / "run")
+
+
 def test_several_processes_stop_where_one_was_asked_to() -> None:
     class Pair(Processes):
         def total(self, tensor: torch.Tensor) -> torch.Tensor:

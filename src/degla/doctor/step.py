@@ -103,7 +103,8 @@ def examine_speed(
     batches = f"batches of {size}"
     if replay is not None and trainer.config.replayed is not None:
         values["replay_batch_size"] = trainer.config.replayed.batch_size
-        batches += f", each with {counted(trainer.config.replayed.batch_size, 'replayed pair')}"
+        with_them = "in turns with" if trainer.config.replay.alternate else "each with"
+        batches += f", {with_them} {counted(trainer.config.replayed.batch_size, 'replayed pair')}"
     text = (
         f"one process decodes {data:.0f} pairs/s, a step takes {size / step:.1f} pairs/s ({batches}) and with "
         f"--data.workers {workers} waits {share:.1%} of the time for its data"
@@ -140,13 +141,17 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
     # What workers have prepared ahead must be used up before the wait says how fast they are.
     ahead = 2 * max(pairs.workers, replay.workers if replay is not None else 0)
+    kinds = 2 if replay is not None and trainer.config.replay.alternate else 1
     started, waiting, count = time.perf_counter(), 0.0, 0
-    while (spent := time.perf_counter() - started) < seconds or count < 1 or (count <= ahead and spent < 3 * seconds):
+    while (
+        (spent := time.perf_counter() - started) < seconds or count < 1 or count % kinds
+        or (count <= ahead and spent < 3 * seconds)
+    ):  # fmt: skip
         asked = time.perf_counter()
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - asked
         # Reading the loss waits for the device, so that the step's time is its own.
-        float(trainer.step(batch, number=1, replayed=second)["loss"])
+        float(trainer.step(batch, number=1 + count % kinds, replayed=second)["loss"])
         count += 1
     whole = time.perf_counter() - started
     return (whole - waiting) / count, waiting / count

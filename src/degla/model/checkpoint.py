@@ -98,7 +98,11 @@ def save_checkpoint(
         config: the run's configuration as plain values.
         kept: the model for use where it is another than the student; the folder is that model to all who load it, and
             the student's own weights lie beside it.
+
+    Raises:
+        DeglaError: a weight of the student is not finite, or see `written_whole`; nothing is written.
     """
+    _refuse_nonfinite(encoder, folder)
     with written_whole(folder) as partial:
         save_encoder(kept or encoder, partial)
         if kept is not None and not has_adapters(encoder.clip):
@@ -113,6 +117,19 @@ def save_checkpoint(
         torch.save({"optimizer": optimizer, **tensors}, partial / OPTIMIZER_NAME)
         write_json(partial / "config.json", config)
         write_state(partial, state)
+
+
+def _refuse_nonfinite(encoder: Encoder, folder: Path) -> None:
+    """Steps look at the loss alone, which may be finite where a gradient was not."""
+    named = dict(encoder.clip.named_parameters())
+    finite = torch.stack([value.isfinite().all() for value in named.values()]).tolist()
+    if wrong := [name for name, right in zip(named, finite, strict=True) if not right]:
+        newest = latest_checkpoint(folder.parent)
+        kept = f" The last checkpoint is {newest}." if newest else ""
+        raise DeglaError(
+            f"{folder}: not written: {wrong[0]} holds values that are not finite, as a gradient was not.{kept} A lower "
+            "--optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+        )
 
 
 def load_checkpoint(
