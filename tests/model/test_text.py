@@ -152,23 +152,25 @@ def test_trees_are_exact(tmp_path: Path, changes: dict[str, object]) -> None:
         torch.testing.assert_close(gradients[1][name], expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
-def test_a_tree_gives_its_texts_back(multiple: int) -> None:
+@pytest.mark.parametrize(("multiple", "end", "length"), [(1, None, 11), (8, None, 16), (1, 1, 11)])
+def test_a_tree_gives_its_texts_back(multiple: int, end: int | None, length: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.zeros(40, 12, dtype=torch.long)
-    for row in tokens:
-        length = int(torch.randint(1, 11, (), generator=generator))
-        row[:length] = torch.randint(1, 4, (length,), generator=generator)
-        row[length] = 9
-    tree = GrowTree(multiple=multiple)(tokens)
-    assert tree.path.shape[1] % multiple == 0 or tree.path.shape[1] == 12
-    for number, row in enumerate(tokens):
+    tokens = torch.zeros(40, 20, dtype=torch.long)
+    lengths = torch.randint(1, 11, (40,), generator=generator).tolist()
+    for row, words in zip(tokens, lengths, strict=True):
+        row[:words] = torch.randint(2, 5, (words,), generator=generator)
+        row[words] = end or 9
+    tree = GrowTree(end_token=end, multiple=multiple)(tokens)
+    assert tree.path.shape[1] == length
+    for number, (row, words) in enumerate(zip(tokens, lengths, strict=True)):
         which = tree.text[number]
         path = tree.path[which, : tree.end[which] + 1]
-        assert torch.equal(tree.token[path], row[: int(row.argmax()) + 1])
+        assert torch.equal(tree.token[path], row[: words + 1])
         assert torch.equal(tree.position[path], torch.arange(len(path)))
     assert torch.equal(tree.path.flatten()[tree.source], torch.arange(len(tree.token)))
-    beginnings = {tuple(row[: n + 1].tolist()) for row in tokens for n in range(int(row.argmax()) + 1)}
+    beginnings = {
+        tuple(row[: n + 1].tolist()) for row, words in zip(tokens, lengths, strict=True) for n in range(words + 1)
+    }
     assert len(tree.token) == len(beginnings)
 
 
