@@ -8,6 +8,8 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +161,20 @@ def test_the_device_counts(small_root: Path) -> None:
     assert identity_of(one) != identity_of(other)
     one.device = "cuda:0"
     assert identity_of(one) == identity_of(other)
+
+
+def test_what_a_configuration_says_and_no_weight_shows_counts() -> None:
+    text = {"heads": 2, "hf_tokenizer_name": "here", "tokenizer_kwargs": {"clean": "lower"}}
+    found = []
+    for changes in ({}, {"hf_tokenizer_name": "there"}, {"heads": 4}, {"pool_type": "eos"}):
+        encoder: Any = spreading()
+        encoder.description = SimpleNamespace(model_config={"vision_cfg": {"width": 8}, "text_cfg": text | changes})
+        encoder.image_fingerprint = "i" * 64
+        found.append((identity_of(encoder), image_identity_of(encoder)))
+    whole, images = zip(*found, strict=True)
+    assert whole[0] == whole[1] and len(set(whole)) == 3 and len(set(images)) == 1
+    encoder.description.model_config["vision_cfg"] = {"width": 8, "head_width": 4}
+    assert image_identity_of(encoder) != images[0]
 
 
 def test_how_images_are_read_counts(monkeypatch: pytest.MonkeyPatch) -> None:

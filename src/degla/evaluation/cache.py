@@ -46,11 +46,15 @@ _LIBRARIES = ("torch", "torchvision", "pillow", "open_clip_torch", "transformers
 
 
 def identity_of(
-    encoder: EmbeddingModel, fingerprint: str | None = None, *, image_reading: ImageReading = "upright"
+    encoder: EmbeddingModel,
+    fingerprint: str | None = None,
+    *,
+    image_reading: ImageReading = "upright",
+    texts: bool = True,
 ) -> str:
     """sha256 of all that an embedding depends on besides its input.
 
-    That is the weights, the activation, the precision, the kind of device, the reading of images, the preprocessing,
+    That is the weights, the configuration, the precision, the kind of device, the reading of images, the preprocessing,
     and the versions of the libraries that decode, transform and multiply: another version may round otherwise, and a
     score that changes with the age of a cache would be no result.
 
@@ -58,6 +62,7 @@ def identity_of(
         encoder: the model.
         fingerprint: the encoder's own, where the caller has it already (it reads all weights).
         image_reading: see `data.decoding.decode`.
+        texts: False leaves out what the configuration says of the text tower.
     """
     from degla.model.linear_kernel import NAME, is_faster
 
@@ -65,6 +70,7 @@ def identity_of(
     parts = {
         "fingerprint": encoder.fingerprint if fingerprint is None else fingerprint,
         "activation": encoder.activation,
+        "network": _network_of(encoder, texts=texts),
         "precision": encoder.precision,
         "device": device,
         "reading": f"{image_reading} {decoding.VERSION}",
@@ -77,7 +83,18 @@ def identity_of(
 
 def image_identity_of(encoder: EmbeddingModel, *, image_reading: ImageReading = "upright") -> str:
     """The same for embeddings of images alone: models that differ in the text tower only share them."""
-    return identity_of(encoder, getattr(encoder, "image_fingerprint", None), image_reading=image_reading)
+    own = getattr(encoder, "image_fingerprint", None)
+    return identity_of(encoder, own, image_reading=image_reading, texts=own is None)
+
+
+def _network_of(encoder: EmbeddingModel, *, texts: bool) -> dict[str, Any]:
+    """What a model's configuration says of its network: heads, norms and where a text is read show in no weight.
+
+    Tokenizers are left out, since texts are known by their tokens.
+    """
+    config = dict(getattr(getattr(encoder, "description", None), "model_config", {}))
+    text = config.pop("text_cfg", {})
+    return config | {"text_cfg": {name: text[name] for name in text if texts and "tokenizer" not in name}}
 
 
 def preprocessing_digest(transform: Any) -> str:
