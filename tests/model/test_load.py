@@ -202,7 +202,7 @@ def _spoiled(folder: Path, how: str) -> None:
         ("no weights", r": holds no weights \(open_clip_model\.safetensors\)"),
         ("integers", r"open_clip_model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
         ("integers by another name", r"/model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
-        ("another activation", r"pytorch_model\.safetensors: these weights were made with GELU, and .* or set quick_gelu"),
+        ("another activation", r"/open_clip_pytorch_model\.safetensors: .* made with GELU, .* or set quick_gelu"),
         ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both are needed\."),
         ("classifier", r": they hold classifier\.weight\. That is a classifier for other classes"),
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
