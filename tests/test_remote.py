@@ -17,7 +17,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow
@@ -36,6 +36,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
+from degla.model import address
 from degla.model.address import Mirror, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.training.loop import train
@@ -144,6 +145,9 @@ def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory
             remote.size_of("memory://a")
         assert "memory://a" in str(caught.value) and "\n" not in str(caught.value)
         assert len(calls) == (remote.TRIES if isinstance(error, ConnectionResetError) else 1)
+    monkeypatch.setattr(remote, "_SECONDS", -1.0)  # The last error's library took a long time by itself.
+    with pytest.raises(DeglaError, match=r"reset, 1 times in a row"):
+        remote.size_of("memory://a")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(InputError, match=r"fsspec, which reads addresses, is not installed.*degla\[remote\]"):
         remote.size_of("memory://a")
@@ -264,14 +268,23 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     assert memory.cat("/runs/best/validation.jsonl").count(b"\n") == 5
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, "12345"), (1, "45"), (3, "345")])
+@pytest.mark.parametrize(("keep", "left"), [(0, "123459"), (1, "459"), (3, "3459")])
 def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     keep: int, left: str, memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that goes on on another machine has the others at its address alone."""
+    """A run that goes on on another machine has the others at its address alone; killed at any moment, what has a state
+    is complete."""
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
-    out = Path("memory://runs/kept")
-    for step, name in product((1, 2, 3, 4, 5), ("state.json", "open_clip_model.safetensors")):
+    out, done = Path("memory://runs/kept"), dict[str, list[str]]()
+    for name in ("put", "remove"):
+
+        def note(*given: Any, name: str = name, does: Any = getattr(address, name)) -> None:
+            done.setdefault(f"{name} {given[-1].split('/')[-2]}", []).append(given[-1].split("/")[-1])
+            does(*given)
+
+        monkeypatch.setattr(address, name, note)
+    memory.pipe("/runs/kept/step-9/state.json", b"of one that was not copied to its end")
+    for step, name in product((1, 2, 3, 4, 5), ("state.json", "open_clip_model.safetensors", "teacher.safetensors")):
         if step < 5:
             memory.pipe(f"/runs/kept/step-{step}/{name}", b"{}")
         if step > 3:
@@ -281,6 +294,10 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
         pass
     files = remote.list_files("memory://runs/kept")
     assert {file.removeprefix("memory://runs/kept/step-")[0] for file in files} == set(left)
+    assert done.pop("put step-5") == ["open_clip_model.safetensors", "teacher.safetensors", "state.json"]
+    assert {place for place in done if done[place][0] == "state.json"} == {
+        f"remove step-{step}" for step in "123" if step not in left
+    }
 
 
 def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
