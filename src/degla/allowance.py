@@ -18,7 +18,7 @@ def usable_cores(system: Path = Path("/")) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = _limits(system, 2, ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     # Microseconds of all processors together, and of the period that they are for; -1 is no limit.
-    return min([cores, *(math.ceil(quota / period) for quota, period in limits if quota > 0 and period > 0)])
+    return min([cores, *(math.ceil(quota / period) for quota, period in limits if quota > 0)])
 
 
 def main_memory(system: Path = Path("/")) -> int:

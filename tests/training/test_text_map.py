@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from degla.errors import InputError
 from degla.losses.image_grounded import ImageGrounded
-from degla.model.adapters import AdapterConfig, add_text_map, merged_state
+from degla.model.adapters import AdapterConfig, adapter_state, add_text_map, load_adapter_state, merged_state
 from degla.model.checkpoint import average_weights
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -38,6 +38,20 @@ def moved(encoder: Encoder, matrix: torch.Tensor) -> Encoder:
     mapped = copy.deepcopy(encoder)
     matrix_of(mapped).data = matrix
     return mapped
+
+
+def test_what_is_trained_beside_the_weights_of_a_sigmoid_model_comes_back(tmp_path: Path) -> None:
+    folder = str(write_model(tmp_path / "model", init_logit_bias=-10))
+    trained, again = load_encoder(folder), load_encoder(folder)
+    with pytest.raises(RuntimeError, match="the adapters differ"):
+        load_adapter_state(again.clip, {"text_map": torch.eye(16)})
+    for encoder in (trained, again):
+        add_text_map(encoder.clip, name="tiny")
+    with torch.no_grad():
+        for value in (matrix_of(trained), trained.clip.logit_scale, trained.clip.logit_bias):
+            value += 0.5
+    load_adapter_state(again.clip, adapter_state(trained.clip))
+    assert again.fingerprint == trained.fingerprint != load_encoder(folder).fingerprint
 
 
 @pytest.mark.parametrize("changes", [{}, LINEAR], ids=["matrix", "layer with bias"])
