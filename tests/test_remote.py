@@ -276,13 +276,14 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     is complete."""
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     out, done = Path("memory://runs/kept"), dict[str, list[str]]()
-    for name in ("put", "remove"):
+    for does in (remote.put, remote.remove):
 
-        def note(*given: Any, name: str = name, does: Any = getattr(address, name)) -> None:
-            done.setdefault(f"{name} {given[-1].split('/')[-2]}", []).append(given[-1].split("/")[-1])
+        def note(*given: Any, does: Any = does) -> None:
+            *_, folder, file = given[-1].split("/")
+            done.setdefault(f"{does.__name__} {folder}", []).append(file)
             does(*given)
 
-        monkeypatch.setattr(address, name, note)
+        monkeypatch.setattr(address, does.__name__, note)
     memory.pipe("/runs/kept/step-9/state.json", b"of one that was not copied to its end")
     for step, name in product((1, 2, 3, 4, 5), ("state.json", "open_clip_model.safetensors", "teacher.safetensors")):
         if step < 5:

@@ -15,7 +15,7 @@ import torch
 
 from degla.cli import main
 from degla.doctor import Finding
-from degla.doctor.examine import _device
+from degla.doctor.examine import _checkpoints, _device, _files, _held, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.training.step import Trainer
@@ -62,8 +62,10 @@ def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
     assert all(values.keys() >= {"replay.logit_distillation", "replay.soft_alignment", "l2_sp"} for values in told)
     assert float(told[-1]["l2_sp"]) > 0, "the penalty holds the weights of before the first step"
 
-    # Twenty replayed pairs are held at a time, four of the first stream.
+    # Twenty replayed pairs are held at a time, four of the first stream; or the other way round.
     assert found["memory"].values["pairs_held"] == 20
+    turned = replace(config, train=replace(config.train, batch_size=20), replay=replace(config.replay, batch_size=4))
+    assert _findings(turned)["memory"].values["pairs_held"] == 20
     few = replace(config, replay=replace(config.replay, batch_size=99))
     text = _findings(few)["replay"].text
     assert "24 pairs do not fill one batch of 99" in text and "a smaller --replay.batch-size" in text
@@ -122,6 +124,22 @@ def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, 
     count = int(found[0]["model"].values["parameters"])
     assert fixed == [4 * 4 * count, 4 * 5 * count, 4 * 5 * count]
     assert disk == [4 * 3 * count, 4 * 4 * count, 4 * 3 * count]
+
+
+def test_what_is_counted_without_a_step(tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("gift", model=tmp_path, pairs=tiny_pairs, out=tmp_path / "run", batch_size=24)
+    config = replace(config, replay=replace(config.replay, batch_size=20))
+    measured = {"batch_size": 16, "replay_batch_size": 16, "step_pairs_per_second": 8.0, "waiting_share": 0.2}
+    seconds = _time(config, Finding("speed", "ok", "", measured), steps=10).values["seconds"]
+    assert seconds == pytest.approx(10 * (16 / 8 / 0.8) * (24 + 20) / 32)
+    # Without benchmarks nothing is scored, and no checkpoint is written for it.
+    often = replace(config, validation=replace(config.validation, every_steps=1))
+    assert _checkpoints(often, 10, 6) == _checkpoints(config, 10, 6) == 2
+    monkeypatch.setattr("degla.doctor.examine.started_processes", lambda: 2)
+    assert _held(config, 24) == 12 and _held(replace(config, train=replace(config.train, chunk_size=5)), 24) == 5
+    few = replace(config, data=replace(config.data, negatives_per_caption=3))
+    found = _files(few.pairs, about="files")
+    assert found.state == "warning" and "16 have fewer than 3 negatives: their places are empty" in found.text
 
 
 def test_a_disk_that_checkpoints_do_not_fit_on(

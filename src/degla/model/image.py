@@ -30,7 +30,7 @@ def why_all_patches(clip: nn.Module) -> str | None:
     """Why the last block is computed for all patches; None where the embedding is read at its class token alone.
 
     None for open_clip's own vision transformers of plain blocks with `pool_type` "tok"; a reason for those that average
-    or attend over patches, return tokens, and for ResNets and towers of `timm`.
+    or attend over patches, and for ResNets and towers of `timm`.
     """
     from open_clip.transformer import VisionTransformer
 
@@ -39,8 +39,6 @@ def why_all_patches(clip: nn.Module) -> str | None:
         return f"is a {type(visual).__name__}, not open_clip's own vision transformer"
     if visual.attn_pool is not None or visual.pool_type != "tok":
         return f"is read {'by attention' if visual.attn_pool is not None else repr(visual.pool_type)} over its patches"
-    if visual.output_tokens:
-        return "returns its patches too"
     return why_unknown(visual.transformer)
 
 
