@@ -122,6 +122,8 @@ def test_preprocessing_is_the_folders_own(clip: Path) -> None:
     [
         ({"do_center_crop": False}, "resizes to"),
         ({"size": {"shortest_edge": 40}}, "resizes to"),
+        ({"crop_size": {"height": 24, "width": 24}}, "and cuts"),
+        ({"size": {"height": 32, "width": 32}, "crop_size": {"height": 24, "width": 24}}, "and cuts"),
         ({"resample": 1}, "resample"),
         ({"do_normalize": False}, "do_normalize"),
         ({"rescale_factor": 1.0}, "scales by 1"),
@@ -143,11 +145,24 @@ def test_openai_vocabulary_is_open_clips_own(tmp_path: Path) -> None:
     assert "hf_tokenizer_name" not in encoder.description.model_config["text_cfg"]
 
 
-def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(tmp_path: Path) -> None:
-    write_clip(tmp_path / "model", text={"hidden_act": "gelu"})
-    with pytest.raises(NoExactFormError, match=r"towers compute gelu and quick_gelu.*`degla evaluate` can still"):
-        load_encoder(str(tmp_path / "model"))
-    assert type(load_model(str(tmp_path / "model"))).__name__ == "TransformersEncoder"
+@pytest.mark.parametrize(
+    ("kind", "told"), [("clip", "towers compute gelu and quick_gelu"), ("siglip", "open_clip has no SigLIP with quick")]
+)
+def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(kind: str, told: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    siglip = kind == "siglip"
+    made = write_siglip(folder, activation="quick_gelu") if siglip else write_clip(folder, text={"hidden_act": "gelu"})
+    with pytest.raises(NoExactFormError, match=rf"{told}.*`degla evaluate` can still"):
+        load_encoder(str(folder))
+    model: Any = load_model(str(folder))
+    assert type(model).__name__ == "TransformersEncoder"
+    texts = [*TEXTS, "a long row of dogs " * 20]
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(
+        texts, padding="max_length", truncation=True, max_length=model.context_length, return_tensors="pt"
+    )
+    with torch.no_grad():
+        theirs = pooled(made.get_text_features(input_ids=tokens.input_ids))
+        assert probe.gap(model.encode_captions(model.tokenize(texts)), theirs) < 1e-6
 
 
 def test_a_wrong_map_is_noticed(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
