@@ -145,6 +145,37 @@ def test_a_dead_server_rests_and_is_tried_again(run: Run) -> None:
     run([good, bad], work)
 
 
+@pytest.mark.parametrize("told", ["retry-after", "x-ratelimit-reset-requests"])
+@pytest.mark.parametrize(("last", "message"), [(503, "No server has answered"), (429, "server1:80 asks to wait")])
+def test_a_server_that_asks_for_hours_leaves_the_work_to_others(run: Run, told: str, last: int, message: str) -> None:
+    down = False
+
+    def limited(received: Received) -> Response:
+        if told == "retry-after":
+            return Response(429, {"error": "all is spent"}, {told: "7200"})
+        return Response(body=say(received).body, headers={told: "2h", "x-ratelimit-remaining-requests": "0"})
+
+    def other(received: Received) -> Response:
+        headers = {"retry-after": "7200"} if last == 429 else {}
+        return Response(last, {"error": "not now"}, headers) if down else say(received)
+
+    async def work(ask: Ask) -> None:
+        nonlocal down
+        assert {answer.outcome for answer in await ask(*map(write, range(100)))} == {"answered"}
+        assert len(spent.received) <= 32  # what was under way when it said so
+        before = len(spent.received)
+        await asyncio.sleep(7200)
+        await ask(*map(write, range(100, 200)))
+        assert len(spent.received) > before  # it was asked again
+        down = True
+        with pytest.raises(DeglaError, match=message):
+            while True:
+                await ask(*map(write, range(200, 208)))
+
+    spent = PretendServer(limited)
+    run([spent, PretendServer(other)], work)
+
+
 def test_everything_at_once(run: Run) -> None:
     requests = [write(number) for number in range(200)]
     found: list[list[Reply]] = []

@@ -155,7 +155,11 @@ class Asker:
         else:
             return _reply(pending, completion, endpoint, mode)
         if fault.nature == "fatal":
-            raise await self._end(fault, endpoint)
+            if fault.wait is None or self._open_soon() in ([], [endpoint]):
+                raise await self._end(fault, endpoint)
+            endpoint.hold(fault.wait, why=str(fault))  # the others go on
+            pending.counts[f"retry: {fault.kind}"] += 1
+            return 0.0
         if dialect.learn(fault, body, mode=mode):
             pending.counts["put otherwise"] += 1
             return 0.0
@@ -175,14 +179,20 @@ class Asker:
             return random.uniform(0.0, self.backoff / 4)
         return back_off(pending.failed + pending.limited - 1, base=self.backoff)
 
+    def _open_soon(self) -> list[Endpoint]:
+        """The servers that do not ask to wait longer than a run waits."""
+        latest = time.monotonic() + LONGEST_WAIT
+        return [endpoint for endpoint in self.endpoints if endpoint.opens_at <= latest]
+
     def _check_alive(self) -> None:
         """Raises `DeglaError` where nothing has answered for long: at once, so to speak, if nothing ever did."""
-        if any(endpoint.failed_in_row < REST_AFTER for endpoint in self.endpoints):
+        endpoints = self._open_soon()
+        if any(endpoint.failed_in_row < REST_AFTER for endpoint in endpoints):
             return
-        silent = time.monotonic() - max(endpoint.failing_since for endpoint in self.endpoints)
-        faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in self.endpoints]
+        silent = time.monotonic() - max(endpoint.failing_since for endpoint in endpoints)
+        faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in endpoints]
         unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind == "connection"]
-        answered = any(endpoint.answers for endpoint in self.endpoints)
+        answered = any(endpoint.answers for endpoint in endpoints)
         if not answered and len(unreached) == len(faults) and silent > 20 * self.backoff:
             raise DeglaError(
                 f"No server can be reached: {'; '.join(unreached)}. Check that it runs, that --base-url names its host "

@@ -69,7 +69,7 @@ class Endpoint:
         self._resting = False
         parts = urlsplit(url)
         self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
-        self._used_up: Fault | None = None  # why it cannot be asked any more
+        self._used_up: Fault | None = None  # why the next request cannot be sent
         self._response = http_library().Response
 
     def has_room(self, now: float) -> bool:
@@ -89,7 +89,8 @@ class Endpoint:
             Fault: there is no answer.
         """
         if self._used_up is not None:
-            raise self._used_up
+            fault, self._used_up = self._used_up, None
+            raise fault
         try:
             response = await self._post(body, name)
             completion = self._read(response)
@@ -101,7 +102,7 @@ class Endpoint:
         self.limit = min(float(self._most), self.limit + self._growth)
         if wait := hold_for(response.headers, tokens=completion.usage.total if completion.usage else 0):
             why = "its rate limit is used up (headers x-ratelimit-*)"
-            if wait > LONGEST_WAIT:  # This answer counts; the next request ends the run.
+            if wait > LONGEST_WAIT:  # This answer counts; the next request is told.
                 self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
             else:
                 self.hold(wait, why=why)

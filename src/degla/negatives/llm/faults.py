@@ -40,7 +40,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NO_CHOICES: Final = "no choices"
 """Kind of an answer without any text: by some servers of a prompt that their filter stops, by others in passing."""
 LONGEST_WAIT: Final = 300.0
-"""Seconds that a server may ask to wait; one that asks for more (a day's allowance is spent) ends the run."""
+"""Seconds that a server may ask to wait; where all ask for more (a day's allowance is spent) the run ends."""
 
 
 @dataclass(eq=False)
