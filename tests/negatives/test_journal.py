@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.output import Journal
+from degla.negatives.run.output import Journal, JournalEntry, parts_folder
+from degla.negatives.run.ray_engine import part_file
 from degla.negatives.run.summary import Summary
 from tests.negatives.scripted_runs import run, varied
 
@@ -75,6 +77,37 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
         assert journal.find(key(2)) is None
         journal.keep([("write", Reply(key(2), "answered", text="x"))])
     assert path.read_bytes() == whole
+
+
+def test_what_a_worker_left_is_taken_in_once_wherever_the_run_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, undisturbed = tmp_path / "replies.jsonl", tmp_path / "undisturbed.jsonl"
+    made: list[JournalEntry] = [("write", Reply(key(number), "unreachable", attempts=2)) for number in range(5)]
+    parts = [part_file(parts_folder(path), start) for start in (0, 256)]
+    parts[0].parent.mkdir()
+    for file, replies in ((undisturbed, made), (path, made[:1]), (parts[0], made[1:3]), (parts[1], made[3:])):
+        with Journal(file, new_summary()) as journal:
+            journal.keep(replies)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        for name in ("unlink", "rename"):
+            with (
+                monkeypatch.context() as patch,
+                pytest.raises(KeyboardInterrupt),
+                Journal(path, new_summary()) as journal,
+            ):
+                patch.setattr(Path, name, killed)
+                journal.index()
+    summary = new_summary()
+    with Journal(path, summary) as journal:
+        journal.index()
+        journal.keep([], left_in=parts[0])  # of a batch that asked nothing
+    assert (summary.replies.requests, summary.replies.attempts) == (5, 10)
+    assert path.read_bytes() == undisturbed.read_bytes() and not any(parts[0].parent.iterdir())
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:

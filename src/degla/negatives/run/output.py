@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -109,13 +110,17 @@ class Journal:
             InputError: a line is no reply (line named).
             DeglaError: the disk is full.
         """
-        if parts := list_parts(self.file.path):
+        parts = list_parts(self.file.path)
+        for part in parts:
+            if part.suffix != ".jsonl":  # a run was killed while this was taken in
+                self.file.stream.truncate(int(part.suffix[1:]))
+        if parts:
             for _ in _read_all(self.file):
                 pass  # Nothing may be appended to a torn line.
         for part in parts:
             with LineFile(part) as file:
-                self.append(read_replies(file))
-            part.unlink()
+                replies = read_replies(file)
+            self.append(replies, left_in=part)
         self._places.executemany("INSERT INTO replies VALUES (?, ?, ?, ?)", self._read_places())
         self._places.execute("CREATE INDEX by_key ON replies (caption_id, rule, draw)")
 
@@ -144,15 +149,25 @@ class Journal:
             entries.append(read_line(self.file.stream.readline(), str(self.file.path)))
         return entries
 
-    def keep(self, replies: Sequence[JournalEntry]) -> None:
+    def keep(self, replies: Sequence[JournalEntry], *, left_in: Path | None = None) -> None:
         """Append replies and count them; see `append`."""
-        self.append(replies)
+        self.append(replies, left_in=left_in)
         for form, reply in replies:
             self._summary.replies.add(form, reply)
 
-    def append(self, replies: Sequence[JournalEntry]) -> None:
-        """Append replies and hand them to the operating system at once; raises as `LineFile.append`."""
+    def append(self, replies: Sequence[JournalEntry], *, left_in: Path | None = None) -> None:
+        """Append replies and hand them to the operating system at once; raises as `LineFile.append`.
+
+        Args:
+            replies: in order.
+            left_in: a worker's file that holds them, which goes; meanwhile its name ends in the place where the journal
+                ended, to which `index` goes back after a kill, so that no reply comes twice.
+        """
+        if left_in is not None and left_in.exists():
+            left_in = left_in.rename(f"{left_in}.{self.file.stream.seek(0, SEEK_END)}")
         self.file.append(write_line(form, reply) for form, reply in replies)
+        if left_in is not None:
+            left_in.unlink(missing_ok=True)
 
 
 def read_replies(file: LineFile) -> list[JournalEntry]:
@@ -291,7 +306,7 @@ def parts_folder(journal: Path) -> Path:
 
 def list_parts(journal: Path) -> list[Path]:
     """The files in that folder, in order."""
-    return sorted(parts_folder(journal).glob("*.jsonl"))
+    return sorted(parts_folder(journal).glob("*.jsonl*"))
 
 
 def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:

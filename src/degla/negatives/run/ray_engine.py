@@ -124,8 +124,8 @@ def run_on_ray(
                 if result.error is not None:
                     raise result.error
                 if journal is not None:
-                    journal.keep(result.replies)
-                    part_file(parts_folder(journal.file.path), result.start).unlink(missing_ok=True)
+                    part = part_file(parts_folder(journal.file.path), result.start)
+                    journal.keep(result.replies, left_in=part)
                 yield result.rows, result.captions
         except ray.exceptions.RayError as error:
             raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
