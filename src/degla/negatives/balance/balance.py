@@ -114,7 +114,7 @@ class Balancer:
                 if kept:
                     yield from kept
                 else:
-                    row = listed[0][0]
+                    row = next((row for row, _ in listed if row.accepted), listed[0][0])
                     reason = ((state.reason if state else "") or "unbalanced") if had else row.reason
                     yield row.model_copy(update={"accepted": False, "reason": reason})
             covered = [covered[0] + covers[0], covered[1] + covers[1]]
