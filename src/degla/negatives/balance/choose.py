@@ -32,6 +32,8 @@ _CUE: Final = 3.0
 """How much more one sign of length or likelihood counts than one word: every pair has them."""
 _RARE: Final = 20.0
 """A sign in so many pairs counts half as much as it would: what is rare cannot be learnt, nor balanced."""
+_PASSES: Final = 6
+"""Passes over a block at most."""
 _SETTLED: Final = 0.005
 """Share of groups that change their choice in a pass after which no further pass is made."""
 
@@ -132,13 +134,12 @@ class Chooser:
     _sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(SIGNS))
     _weight: NDArray[np.float64] | None = None
 
-    def choose(self, groups: Groups, chosen: NDArray[np.int64] | None = None, *, passes: int = 6) -> NDArray[np.int64]:
+    def choose(self, groups: Groups, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """The candidates of each group, [groups, per_group], -1 for none.
 
         Args:
             groups: a block.
             chosen: what an earlier call chose for this block, to go on from; with it the sum holds these already.
-            passes: over the block, at most.
         """
         weight = self._weights(groups)
         weighted = weight[groups.place] * groups.value
@@ -146,7 +147,7 @@ class Chooser:
         picks = np.full((len(groups), self.per_group), -1) if chosen is None else chosen.copy()
         order = np.arange(len(groups))
         draw = np.random.default_rng(Random(f"{self.seed} {len(groups)}").getrandbits(64))
-        for _ in range(passes):
+        for _ in range(_PASSES):
             draw.shuffle(order)
             changed = sum(self._choose_one(groups, int(group), picks[group], weighted, norms) for group in order)
             if changed < _SETTLED * len(groups):

@@ -111,21 +111,18 @@ def bag_of_words(text: str) -> Counter[str]:
     return found
 
 
-def blind_leads(
-    pairs: Sequence[CaptionNegative], *, features: Features = features, seed: int = 0
-) -> NDArray[np.float64] | None:
+def blind_leads(pairs: Sequence[CaptionNegative], *, features: Features) -> NDArray[np.float64] | None:
     """By how much the classifier prefers each caption to its negative, `[pairs]`, learned from other images alone.
 
     Args:
         pairs: of one rule or part.
         features: what the classifier sees of a text.
-        seed: of the folds.
 
     Returns:
         Above 0 where the caption is chosen, 0 where both texts have the same counts; None where there are fewer than
         40 pairs or fewer than 10 images.
     """
-    folds = _folds(pairs, seed)
+    folds = _folds(pairs, 0)
     return None if folds is None else _cross_validated(_differences(pairs, features)[0], folds)
 
 

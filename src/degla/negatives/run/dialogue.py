@@ -180,8 +180,7 @@ class _Turn:
 
     def _take_grammar(self) -> None:
         """The grammar's candidates until there are enough negatives; most are never needed, so few are made first."""
-        most = max(MOST_CANDIDATES, self.maker.per_rule)
-        for number in dict.fromkeys((self.maker.per_rule, most)):
+        for number in dict.fromkeys((self.maker.per_rule, MOST_CANDIDATES)):
             texts = self._grammar(number)
             for text in texts[self.draw :]:
                 if self._open:
@@ -202,7 +201,7 @@ class _Turn:
         texts = self.pair.rule.read(self.caption, reply.text, _UNUSED)
         if not texts:
             self._note(reply, "write", reason="model_empty")
-        for text in texts[:1]:
+        for text in texts:
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
@@ -234,9 +233,7 @@ class _Turn:
     ) -> Generator[Request, Reply, Reply | None]:
         """One request; None where it failed, which is a row."""
         chat = self._chat()
-        if chat is None:
-            self.ended = True
-            return None
+        assert chat is not None  # as the turn began
         key = RequestKey(self.pair.task.id, self.pair.name, self.draw)
         reply = yield Request(key, form, chat, self.caption.text, choices, slots)
         self.draw += 1
@@ -267,7 +264,7 @@ class _Turn:
 
     def _filled(self, rule: ReplacingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
         """The caption with proposed words in place: the likeliest of every slot first."""
-        for rank in zip_longest(*reply.words[: len(slots)]):
+        for rank in zip_longest(*reply.words):
             for slot, word in zip(slots, rank, strict=False):
                 text = rule.fill(self.caption, slot, word) if word else None
                 if text is not None:
