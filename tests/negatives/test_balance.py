@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 
@@ -19,7 +21,8 @@ from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
 from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, measure_told
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
-from degla.negatives.report.examine import TextPair, explain
+from degla.negatives.report.counts import Draws
+from degla.negatives.report.examine import TextPair, examine_file, explain
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown")
@@ -138,6 +141,53 @@ def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monk
     assert report.rules["colours"].reward == REWARDS[5] and len(asked) == 3 and min(asked) >= 40
 
 
+def test_a_reward_that_chooses_too_little_to_be_tested_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "REWARDS", (2.0, 0.0))
+    monkeypatch.setattr(balance, "told_quickly", lambda *halves: 1.0)
+    captions = made_captions(300)
+    rows = [row for row in made_rows(captions) if row.rule == "colours"]
+    with CaptionIndex(captions) as index:
+        report = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index)).report
+    assert report.rules["colours"].reward == 2.0 and report.rules["colours"].after is not None
+
+
+def test_several_a_caption_are_kept_and_counted(tmp_path: Path) -> None:
+    captions = made_captions(60)
+    rows = made_rows(captions)
+    with CaptionIndex(captions) as index:
+        balancer = Balancer(lambda: rows, index, BalanceSettings(per_rule=2, told_rule=1), ngram_likelihoods(index))
+        balancer.write(tmp_path / "balanced.jsonl")
+    kept = [row for row in read_jsonl(NegativeRecord, tmp_path / "balanced.jsonl") if row.accepted]
+    each = Counter((row.caption_id, row.rule) for row in kept)
+    assert set(each.values()) == {1, 2} and len({(row.caption_id, row.text) for row in kept}) == len(kept)
+    state = balancer.report.rules["colours"]
+    assert state.kept == sum(rule == "colours" for _, rule in each) and balancer.report.negatives == (120, len(kept))
+
+
+def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_path: Path) -> None:
+    """Every caption has its own word, which only its own half knows."""
+    names = ["".join(letters) for letters in islice(product("bdgkmpt", repeat=3), 120)]
+    captions = [
+        CaptionRecord(id=name, image=f"{name}.jpg", text=f"a {name} on a street", image_id=name) for name in names
+    ]
+    rows = [
+        NegativeRecord(
+            caption_id=name,
+            rule="r",
+            kind="object",
+            text=f"a {name[::-1]}ff on a street",
+            source="rules",
+            accepted=True,
+        )
+        for name in names
+    ]
+    with CaptionIndex(captions) as index:
+        report = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index)).report
+        found = examine_file(tmp_path / "n.jsonl", rows, index, label="", draws=Draws(tested=120))
+    before = report.rules["r"].before
+    assert before is not None and before.likelihood == 0.5 and found.giveaways["r"].likelier.share == 0.5
+
+
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:
     pair = CandidatePair("a red dog", "a very blue dog", -2.0, -3.5)
     back = CandidatePair(pair.negative, pair.caption, pair.negative_likely, pair.caption_likely)
@@ -155,6 +205,35 @@ def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
     assert len(value) == 50 and abs(sum(value)) <= 1 and picks[-1] == -1
     assert (Chooser("a", reward=0.0).choose(groups) == -1).all()
     assert (Chooser("a", reward=1.0).choose(groups) == picks).all()
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.5])
+def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
+    """The squared length of the sum of signs, less the reward for each choice, by the slow formula."""
+    rng = Random(3)
+    made = [
+        [{rng.randrange(12): rng.choice((-2.0, -1.0, 1.0, 3.0)) for _ in range(4)} for _ in range(rng.randint(1, 4))]
+        for _ in range(60)
+    ]
+    share = Counter[int]()
+    for group in made:
+        for candidate in group:
+            share.update(dict.fromkeys(candidate, 1 / len(group)))  # type: ignore[arg-type]
+
+    def value(chosen: Sequence[dict[int, float]]) -> float:
+        total = Counter[int]()
+        for candidate in chosen:
+            total.update(candidate)  # type: ignore[arg-type]
+        return sum(times**2 / (share[place] + 20) for place, times in total.items()) - reward * len(chosen)
+
+    groups = Groups.of(made)
+    flat = [candidate for group in made for candidate in group]
+    (picks,) = Chooser("c", reward=reward).choose(groups).T
+    assert (picks >= 0).sum() > 0
+    for number in range(len(made)):
+        others = [flat[pick] for at, pick in enumerate(picks) if pick >= 0 and at != number]
+        own = value(others + [flat[pick] for pick in picks[number : number + 1] if pick >= 0])
+        assert own <= min(value([*others, *more]) for more in ([], *([each] for each in made[number]))) + 1e-6
 
 
 def test_several_a_group_are_different_candidates() -> None:
@@ -233,7 +312,8 @@ def test_the_command_writes_source_settings_and_digest(
     said = json.loads((tmp_path / "one.jsonl.manifest.json").read_text())["balanced"]
     assert said["file"] == "all.jsonl" and len(said["sha256"]) == 64 and said["seed"] == 0
     assert said["likelihood"] == "n-grams" and set(said["kept"]) == {"colours", "adds"}
-    assert "colours" in capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert {"colours", "adds"} < set(lines) and lines["together"][0] == "100.0"
     assert "choosing among candidates, rules: 1 of 2" in caplog.text
     assert "testing what is chosen, rules: 2 of 2" in caplog.text
 

@@ -41,6 +41,9 @@ from degla.negatives.llm import ReplyStatus
         ("a nude statue in a park", "a nude statue in a desert", ""),
         ("two sheep in a field", "three sheep in a field", ""),
         ("a glass on a table", "two glass tables", ""),
+        ("a dog on a sofa", "a scissors on a sofa", "agreement"),
+        ("a dog on a sofa", "two scissors on a sofa", ""),
+        ("two dog on a sofa", "two dog on a bed", ""),  # what is wrong in the caption is not held against it
         ("a man riding a horse", "a horse riding a man", ""),
         ("a dog under a bed", "a dog on a bed", ""),
     ],

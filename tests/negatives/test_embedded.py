@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey,
 from degla.negatives.llm import weights as weights_module
 from degla.negatives.llm.embedded import EmbeddedModel
 from degla.negatives.llm.weights import PACKAGE, ModelWeights, best_precision, find_weights, load
+from tests.negatives.test_likelihood import plain
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder, write_gguf
 
 pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
@@ -82,15 +84,38 @@ def test_choice_is_drawn_by_likelihood(folder: Path, model: EmbeddedModel) -> No
     ranked = sorted(model.rank(request()), key=lambda one: -one.likelihood)
     assert {one.text for one in ranked} == set(CHOICES)
     sure = EmbeddedModel(str(folder), precision="float32", temperature=0)
+    cold = EmbeddedModel(str(folder), precision="float32", temperature=1e-4)
     wild = EmbeddedModel(str(folder), precision="float32", temperature=100)
     drawn = set()
     for number in range(40):
-        sure.start(request(number))
-        wild.start(request(number))
-        (reply,) = sure.finished()
-        assert (reply.outcome, reply.text, reply.score) == ("answered", ranked[0].text, ranked[0].likelihood)
+        for one in (sure, cold, wild):
+            one.start(request(number))
+        for one in (sure, cold):
+            (reply,) = one.finished()
+            assert (reply.outcome, reply.text, reply.score) == ("answered", ranked[0].text, ranked[0].likelihood)
         drawn |= {reply.text for reply in wild.finished()}
     assert drawn == set(CHOICES)
+    other = EmbeddedModel(str(folder), precision="float32", temperature=100, seed=1)
+    texts = []
+    for one, draw in ((wild, 0), (wild, 1), (other, 0)):
+        for number in range(16):
+            one.start(request(key=RequestKey(str(number), "replace_nouns", draw)))
+        texts.append([reply.text for reply in one.finished()])
+    assert texts[0] != texts[1] and texts[0] != texts[2]
+
+
+def test_a_choice_is_ranked_behind_the_chat_and_its_drop_with_nothing_before(model: EmbeddedModel) -> None:
+    encode, start = model.likelihood.encode, model.likelihood.start
+    parts = (
+        "Replace one noun.",
+        "\n\nCaption: A dog runs on the grass.\nRewritten: A cat runs on the grass.",
+        f"\n\nCaption: {CAPTIONS[0]}\nRewritten:",
+    )
+    before = (start, *(token for part in parts for token in encode(part)))
+    drops = model.likelihood.drops(CAPTIONS[0], CHOICES)
+    for text, one, drop in zip(CHOICES, model.rank(request()), drops, strict=True):
+        assert one.text == text and one.drop == pytest.approx(drop, abs=1e-4)
+        assert one.likelihood == pytest.approx(fmean(plain(model.likelihood, before, encode(" " + text))), abs=1e-4)
 
 
 def test_nothing_plausible(model: EmbeddedModel) -> None:

@@ -22,6 +22,7 @@ from degla.negatives.run.stream import CaptionBatch
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
 from tests.launch import FORKS
+from tests.negatives.scripted_runs import many
 
 PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 TEXTS = [
@@ -112,6 +113,15 @@ def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
         "requests", "repaired", "counts", "seconds", "stopped",
     }  # fmt: skip
     assert plain["skipped"] == summary.skipped and plain["share_covered"] == summary.share_covered
+
+
+def test_words_come_in_as_often_as_captions_say_them(tmp_path: Path) -> None:
+    texts = [text for text in many(70) if "dog" in text or "cat" in text] * 4
+    for source, least, most in (("captions", 0.7, 1), ("lexicon", 0, 0.3)):
+        rows = run(tmp_path / f"{source}.jsonl", texts, rules=("replace_nouns",), words=source)
+        pairs = [(row.text, texts[int(row.caption_id[1:])]) for row in rows if row.text and row.accepted]
+        changed = [new for new, old in pairs if new.split()[2] != old.split()[2]]
+        assert least <= sum("dog" in text or "cat" in text for text in changed) / len(changed) <= most
 
 
 def test_seed_decides(tmp_path: Path) -> None:

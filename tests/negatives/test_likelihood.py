@@ -144,7 +144,7 @@ def test_pieces_are_completed_and_endless_ones_dropped(likelihood: Likelihood) -
         likelihood,
         {
             " A man": {" hor": 0.4, " cat": 0.3, " mo": 0.2, " do": 0.1},
-            " A man hor": {"t": 0.9, " s": 0.1},  # a piece
+            " A man hor": {"t": 0.7, " s": 0.3},  # a piece
             " A man cat": {" s": 0.8, "t": 0.2},  # a whole word
             " A man mo": {"t": 1.0},  # goes on and does not end
             " A man mot": {"o": 1.0},
@@ -155,8 +155,38 @@ def test_pieces_are_completed_and_endless_ones_dropped(likelihood: Likelihood) -
     end = tree.add(likelihood.encode(" A man"))[-1]
     vocabulary = WordTokens(likelihood)
     (words,) = propose(model, vocabulary, tree, [end], ["Do"])  # type: ignore[arg-type]
-    assert words[:2] == ("hort", "cat")
+    assert words[:2] == ("cat", "hort"), "0.3, and 0.4 times 0.7"
     assert not {"hor", "mo", "mot", "moto", "do"} & set(words)
+
+
+def test_places_of_one_caption_share_its_words(likelihood: Likelihood) -> None:
+    model = TableModel(
+        likelihood,
+        {
+            " A man": {" cat": 0.6, " do": 0.4},
+            " A man do": {" s": 1.0},
+            " A man cat": {" mo": 1.0},
+            " A man cat mo": {" s": 1.0},
+        },
+    )
+    tree = Tree(likelihood.begin([(likelihood.start,)]))
+    end = tree.add(likelihood.encode(" A man"))[-1]
+    ends = [end, tree.add(likelihood.encode(" cat"), after=end)[-1]]
+    first, second = propose(model, WordTokens(likelihood), tree, ends, ["cat", "sits"])  # type: ignore[arg-type]
+    assert first[0] == "do" and "cat" not in first and second[0] == "mo"
+
+
+def test_where_a_text_begins_and_how_long_it_may_be(folder: Path) -> None:
+    model, tokenizer = load(find_weights(str(folder)), precision="float32")
+    start = tokenizer.bos_token_id
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(start + 7)
+    model.config.sliding_window = 40
+    likelihood = Likelihood(model, tokenizer)
+    assert (likelihood.start, likelihood.context) == (start, 40)
+    words = likelihood.encode(" dog" * 40)
+    assert len(likelihood.begin([words[:40]]).tokens) == 40
+    with pytest.raises(TooLongError):
+        likelihood.begin([words[:41]])
 
 
 @pytest.mark.parametrize("wrong", ["nowhere/at/all", "./nowhere.gguf"])

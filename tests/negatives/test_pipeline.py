@@ -110,7 +110,7 @@ def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:
 
     def script(request: Request) -> str:
         if request.form == "fill":
-            return "zorblax ball elephant"
+            return "zorblax ball elephant camel zebra cow goat pig bear"
         seen.append(request.choices)
         return request.choices[0]
 
@@ -118,7 +118,8 @@ def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:
     run(out, ScriptedModel(script, forms=("choose", "fill")), [text], rules=("replace_nouns",), per_rule=1)
     assert any("elephant" in choice for choice in seen[0][:8])
     assert not any("zorblax" in choice for choice in seen[0])
-    assert len(seen[0]) > 3
+    proposed = ("ball", "elephant", "camel", "zebra", "cow", "goat", "pig", "bear")
+    assert [any(word in choice for word in proposed) for choice in seen[0]] == [True] * 8 + [False] * 4
     (row,) = rows_of(out)
     assert row.accepted
     assert row.text == seen[0][0]
@@ -137,6 +138,14 @@ def test_every_failure_is_a_row_with_its_reason(tmp_path: Path, outcome: str) ->
     assert summary.replies.by_outcome()[outcome] == len(model.asked) == len(rows)
     last = 1 if outcome in ("too_long", "rejected") else 3  # nothing more is asked where asking is senseless
     assert len(rows) == 2 * last
+
+
+def test_true_texts_are_made_by_the_grammar_alone(tmp_path: Path) -> None:
+    model = ScriptedModel(varied)
+    run(tmp_path / "asked.jsonl", model, rules=("exchange_conjuncts",))
+    run(tmp_path / "alone.jsonl", None, rules=("exchange_conjuncts",))  # type: ignore[arg-type]
+    made = rows_of(tmp_path / "asked.jsonl")
+    assert made == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in made) and not model.asked
 
 
 def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
@@ -226,9 +235,13 @@ def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path
     assert turns(first) == turns(again)
     assert all(len(shown) == 10 for shown in turns(first).values())
     assert len(set(turns(first).values())) == len(turns(first))
-    fixed = ScriptedModel(varied)
+    fixed, other = ScriptedModel(varied), ScriptedModel(varied)
     run(tmp_path / "c.jsonl", fixed, texts, **settings, example_sets=2)
     assert len(set(turns(fixed).values())) == 2
+    for sets, drawn in ((0, turns(first)), (2, turns(fixed))):
+        run(tmp_path / f"other-{sets}.jsonl", other, texts, **settings, example_sets=sets, seed=4)
+        assert not set(turns(other).values()) & set(drawn.values()), "the seed decides"
+        other.asked.clear()
     with pytest.raises(InputError, match="example_sets: 2 there, 0 now"):
         run(tmp_path / "c.jsonl", fixed, texts, **settings)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
@@ -27,11 +30,16 @@ def test_captions_are_counted_by_their_number_of_negatives() -> None:
     summary.add([row("a", "one")])
     summary.add([row("a", "two"), row("a", "two"), row("b", "one", reason="synonym")])
     summary.add([row("b", "two"), row("c", "one", reason="not_english"), row("c", "two", reason="not_english")])
+    summary.add([row("d", "one", reason="over_context")] * 2)  # of a text that was made, so d is not skipped
     assert summary.coverage == {3: 1, 1: 1}
     assert (summary.share_covered, summary.mean) == (0.5, 1.0)
-    assert summary.share_accepted == 4 / 7
+    assert summary.share_accepted == 4 / 9
     assert summary.covered == {"one": 1, "two": 2}
     assert (summary.skipped, summary.skipped_ids) == ({"not_english": 1}, {"not_english": ["c"]})
+    console = Console(width=100, file=io.StringIO())
+    console.print(summary.render())
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"\btwo\W+3\W+50.0%\W+not_english 1\b", shown) and "4 captions, 50.0% with at least one" in shown
 
 
 def test_lines_tell_rate_time_left_accepted_and_failures(
