@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.negatives.balance import balance
 from degla.negatives.balance.balance import REWARDS, Balancer
 from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
-from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, measure_told
+from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, Told, measure_told
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.counts import Draws
@@ -87,6 +87,8 @@ def test_what_the_words_told_is_told_no_longer(balanced: tuple[Balancer, list[Ne
     assert colours.before is not None and colours.before.most > 0.7
     assert colours.after is not None and colours.after.most <= 0.6 and colours.stays
     assert colours.kept > 0.3 * colours.captions == 0.3 * 400
+    assert report.after == colours.after, "of the rules that stay"
+    assert report.before is not None and report.before.n == 800
 
 
 def test_a_rule_whose_form_betrays_it_is_left_out(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
@@ -175,26 +177,36 @@ def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_pat
             caption_id=name,
             rule="r",
             kind="object",
-            text=f"a {name[::-1]}ff on a street",
+            text=text,
             source="rules",
             accepted=True,
         )
         for name in names
+        for text in (f"a {name[::-1]}ff on a street", "a street")
     ]
     with CaptionIndex(captions) as index:
         report = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index)).report
-        found = examine_file(tmp_path / "n.jsonl", rows, index, label="", draws=Draws(tested=120))
-    before = report.rules["r"].before
+        found = examine_file(tmp_path / "n.jsonl", rows[::2], index, label="", draws=Draws(tested=120))
+    before = report.rules["r"].before  # of first candidates
     assert before is not None and before.likelihood == 0.5 and found.giveaways["r"].likelier.share == 0.5
 
 
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:
-    pair = CandidatePair("a red dog", "a very blue dog", -2.0, -3.5)
+    pair = CandidatePair("a red dog", "a very blue dog", -1.0, -1.4)
     back = CandidatePair(pair.negative, pair.caption, pair.negative_likely, pair.caption_likely)
     assert signs(back) == {place: -value for place, value in signs(pair).items()}
     assert signs(CandidatePair("a dog", "A dog", -1.0, -1.0)) == {}
     words = [1.0] * 3 + [-1.0] * 5  # red, a red, red dog; very, blue, a very, very blue, blue dog
-    cues = [-3.0, -3 / 3, -3.0, -3 * 6 / 10, 3.0, 3.0, 3.0, 3.0]  # words, letters; nats a word and in all (1.5, 9.5)
+    cues = [
+        -3.0,
+        -3 / 3,
+        -3.0,
+        -3 * 6 / 10,
+        3.0,
+        3 * 0.4,
+        3.0,
+        3 * 3 / 5,
+    ]  # words, letters; nats a word, and in all with the ends
     assert sorted(signs(pair).values()) == pytest.approx(sorted(words + cues))
 
 
@@ -207,7 +219,7 @@ def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
     assert (Chooser("a", reward=1.0).choose(groups) == picks).all()
 
 
-@pytest.mark.parametrize("reward", [0.1, 0.5])
+@pytest.mark.parametrize("reward", [0.1, 0.2, 0.3])
 def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
     """The squared length of the sum of signs, less the reward for each choice, by the slow formula."""
     rng = Random(3)
@@ -273,12 +285,17 @@ def test_the_n_grams_by_a_slow_loop() -> None:
 
 def test_told_finds_one_planted_sign_in_its_place() -> None:
     rng = Random(1)
-    pairs = [
-        CandidatePair(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}", -rng.random(), -9.0) for _ in range(160)
-    ]
+    pairs = [CandidatePair(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}", -8.999, -9.0) for _ in range(160)]
     told = measure_told((pairs[:80], pairs[80:]))
     assert told is not None and told.likelihood == 1.0 and told.all > 0.9 and told.words < 0.7
     assert measure_told((pairs[:39], pairs[39:])) is None
+
+
+def test_a_direction_is_learned_from_the_other_half() -> None:
+    shorter, longer = (CandidatePair(*texts, -1.0, -1.0) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
+    told = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
+    assert told is not None and (told.n, told.length, told.likelihood) == (100, 0.4, 0.5)
+    assert Told(1, words=0.5, length=0.5, likelihood=0.5, all=0.9).most == 0.9
 
 
 def test_the_explanation_says_whether_balance_can_help() -> None:

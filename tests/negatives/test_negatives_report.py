@@ -16,7 +16,7 @@ import pytest
 
 from degla.cli import main
 from degla.negatives.differences import mark_tokens, measure_difference
-from degla.negatives.report.blind import CaptionNegative, solve_blind
+from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.examine import TextPair, explain
 from degla.negatives.report.page import _whole_flags
@@ -322,6 +322,43 @@ def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
     assert found.accuracy.share < 0.75
     # Twenty pairs of one image are worth about one.
     assert found.accuracy.high - found.accuracy.low > 0.15
+
+
+def test_the_blind_test_is_that_of_a_slow_logistic_regression() -> None:
+    random = Random(2)
+    pairs, rows = [], []
+    for number in range(60):
+        one, other, new = random.sample(NOUNS, 3)
+        article, more = random.choice(("a", "a", "two")), random.choice(("", "", f" x{number}y"))
+        pairs.append(CaptionNegative(f"a {one} near a {other}", f"a {new} near {article} {other}{more}", str(number)))
+        texts = [bag_of_words(text) for text in (pairs[-1].caption, pairs[-1].negative)]
+        rows.append({name: texts[0][name] - texts[1][name] for name in texts[0] | texts[1]})
+    names = [name for name in {name for row in rows for name in row} if sum(bool(row.get(name)) for row in rows) > 1]
+    matrix = np.array([[row.get(name, 0) for name in names] for row in rows], dtype=float)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    order = sorted(map(str, range(60)))
+    Random(0).shuffle(order)
+    folds = np.array([order.index(pair.image_id) % 5 for pair in pairs])
+
+    def fit(known: np.ndarray, penalty: float) -> np.ndarray:
+        """By Newton's method."""
+        rows, weights = matrix[known], np.zeros(len(names))
+        for _ in range(30):
+            wrong = 1 / (1 + np.exp(rows @ weights))
+            slope = penalty * weights - rows.T @ wrong / len(rows)
+            curve = penalty * np.eye(len(names)) + (rows.T * (wrong * (1 - wrong))) @ rows / len(rows)
+            weights = weights - np.linalg.solve(curve, slope)
+        return weights
+
+    leads = blind_leads(pairs, features=bag_of_words)
+    assert leads is not None
+    for fold in range(5):
+        asked, held = folds == fold, folds == (fold + 1) % 5
+        told = {
+            penalty: (matrix[held] @ fit(~asked & ~held, penalty) > 0).mean() for penalty in (1e-1, 1e-2, 1e-3, 1e-4)
+        }
+        expected = matrix[asked] @ fit(~asked, max(told, key=told.__getitem__))
+        assert leads[asked] == pytest.approx(expected, rel=0.02, abs=0.02)
 
 
 def test_blind_test_says_nothing_of_few_pairs_and_is_repeatable() -> None:
