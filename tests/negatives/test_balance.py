@@ -249,10 +249,12 @@ def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
 
 
 def test_several_a_group_are_different_candidates() -> None:
-    groups = Groups.of([[{at: 1.0}, {at: -1.0}, {at + 90: 1.0}] for at in range(20)])
-    picks = Chooser("b", per_group=2, reward=9.0).choose(groups)
+    groups = Groups.of([[{at: 1.0}, {at: -1.0}, {at + 90: 1.0}] for at in range(20)] + [[{200: 1.0}]])
+    *several, alone = Chooser("b", per_group=2, reward=9.0).choose(groups)
+    picks = np.array(several)
+    assert sorted(alone) == [-1, 60]
     assert (picks >= 0).all() and (picks[:, 0] != picks[:, 1]).all()
-    assert ((picks >= groups.first[:-1, None]) & (picks < groups.first[1:, None])).all()
+    assert ((picks >= groups.first[:-2, None]) & (picks < groups.first[1:-1, None])).all()
 
 
 def test_the_n_grams_are_probabilities_and_know_their_captions() -> None:

@@ -37,6 +37,8 @@ def test_what_is_absent_is_usual_beside_a_thing_and_named_by_no_caption_of_the_i
     # A man and a woman may each be the person; what is denied is named, and is not there.
     assert contents["f"].absent == () and contents["e"].absent == ("umbrella",)
     assert "dog" not in contents["g"].things and "dog" not in contents["g"].absent
+    denied = CaptionRecord(id="x", image="x.jpg", text="a dog not on the sofa", image_id="x")
+    assert survey([denied], seed=0)["x"].things == {"dog": "a dog"}
     assert survey(CAPTIONS, seed=0) == contents
     assert any(set(survey(CAPTIONS, seed=seed)["a"].absent[:1]) != {contents["a"].absent[0]} for seed in range(1, 5))
 

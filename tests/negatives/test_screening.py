@@ -208,6 +208,10 @@ def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None
     assert found is not None
     with pytest.raises(DeglaError, match=r"fake: its cosine of 0\.png is not finite"):
         PictureScreen(broken, pictures)([Screened(ROWS[0], found)])
+    alike = FakeEncoder(lambda image: row, lambda tokens: row)
+    assert PictureScreen(alike, pictures)([Screened(ROWS[0], found)]) == [refused("still_true")], (
+        "as true as its caption"
+    )
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ class Asker:
         else:
             return _reply(pending, completion, endpoint, mode)
         if fault.nature == "fatal":
-            if fault.wait is None or self._open_soon() in ([], [endpoint]):
+            if fault.wait is None or self._open_soon() == [endpoint]:
                 raise await self._end(fault, endpoint)
             endpoint.hold(fault.wait, why=str(fault))  # the others go on
             pending.counts[f"retry: {fault.kind}"] += 1
