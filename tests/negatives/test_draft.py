@@ -116,6 +116,10 @@ def test_negatives_become_drafts(tmp_path: Path) -> None:
     found = list(negatives_as_drafts(rows, CAPTIONS, where=file))
     assert len(found) == 12 and all(one.accepted and one.rule == "swap_nouns" and one.image for one in found)
     assert list(negatives_as_drafts(rows, CAPTIONS, where=file, rules=["swap_adjectives"])) == []
+    said = found[0].model_copy(update={"accepted": False, "reason": "not_rule"})
+    told = [rows[0].model_copy(update={"accepted": False, "reason": "not_rule"}), *rows[1:]]
+    for accepted_only, first in ((True, found[1]), (False, said)):
+        assert next(negatives_as_drafts(told, CAPTIONS, where=file, accepted_only=accepted_only)) == first
     with pytest.raises(InputError, match=r"record 1: caption_id 'dog-cat' is not among the captions"):
         list(negatives_as_drafts(rows, CAPTIONS[1:], where=file))
     some = draw_drafts(found, count=5, seed=0)

@@ -79,8 +79,9 @@ def test_the_digest_follows_the_texts_alone(tmp_path: Path) -> None:
         tmp_path / "negation.yaml", [*ENTRIES[:2], ENTRIES[2].model_copy(update={"note": "x"})], rule="negation"
     )
     assert examples_digest(["negation"], folder=tmp_path) == own
-    write_examples(tmp_path / "negation.yaml", ENTRIES[::-1], rule="negation")
-    assert examples_digest(["negation"], folder=tmp_path) != own
+    for changed in (ENTRIES[::-1], [*ENTRIES[:2], ENTRIES[2].model_copy(update={"caption": "three cats"})]):
+        write_examples(tmp_path / "negation.yaml", changed, rule="negation")
+        assert examples_digest(["negation"], folder=tmp_path) != own
 
 
 def test_draws_are_different_random_and_repeatable() -> None:
