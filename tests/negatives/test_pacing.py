@@ -76,6 +76,19 @@ def test_durations(text: str, seconds: float) -> None:
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9s"}, 9.0),
         ({"x-ratelimit-remaining-tokens": "150", "x-ratelimit-reset-tokens": "2m"}, 120.0),
         ({"x-ratelimit-remaining-tokens": "900", "x-ratelimit-reset-tokens": "2m"}, 0.0),
+        ({"x-ratelimit-remaining-tokens": "200", "x-ratelimit-reset-tokens": "2m"}, 0.0),
+        (
+            {
+                f"x-ratelimit-{what}": value
+                for what, value in (
+                    ("remaining-requests", "0"),
+                    ("reset-requests", "3m"),
+                    ("remaining-tokens", "0"),
+                    ("reset-tokens", "2m"),
+                )
+            },
+            180.0,
+        ),
         ({"x-ratelimit-remaining-tokens": "many", "x-ratelimit-reset-tokens": "2m"}, 0.0),
     ],
 )

@@ -8,6 +8,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import ChatMessage, Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.llm.asker import key_digest
+from degla.negatives.llm.dialect import Dialect, Mode, RequestSettings
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, Server, completion, failure, say, schema_of, serving
 
@@ -261,6 +263,8 @@ def test_outcomes_of_writing(connect: Callable[..., ServerModel], body: dict[str
         ("4", None),
         ("2 cats on a mat", None),
         ("A mat on a dog. A dog on a cat.", None),
+        ("1. A mat on a dog. 3. A dog on a cat.", None),
+        ("A dog on a cattle", None),
         ("A whale", None),
     ],
 )
@@ -268,7 +272,7 @@ def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: s
     with serving(lambda received: Response(body=completion(said))) as server:
         answer = reply(connect(server, structured=False), "choose")
     assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
-    assert not answer.repaired
+    assert not answer.repaired and "schema: ignored" not in answer.counts
 
 
 def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
@@ -284,6 +288,18 @@ def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogC
     assert sum(answer.counts.get("schema: ignored", 0) for answer in answers.values()) == 3
     assert ["response_format" in body for body in bodies] == [True] * 3 + [False] * 7
     assert len(caplog.messages) == 1 and "ignores it" in caplog.text and SECRET not in caplog.text
+
+
+def test_a_schema_that_half_of_the_answers_keep_is_asked_for() -> None:
+    dialect = Dialect("host", RequestSettings("m", seed=3))
+    assert dialect.body(replace(ask(1), key=RequestKey("c1", "swap_nouns", 2)), "plain")["seed"] == 5
+    asked: tuple[tuple[bool, Mode, int], ...] = ((True, "json_schema", 5), (False, "json_object", 9))
+    for kept, mode, times in (*asked, (False, "json_schema", 5)):
+        for _ in range(times):
+            dialect.note(kept, mode=mode)
+        assert dialect.mode == "json_schema"
+    dialect.note(False, mode="json_schema")
+    assert dialect.mode == "plain"
 
 
 def test_schema_refused(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
@@ -306,10 +322,11 @@ def test_schema_fails_without_saying_so(connect: Callable[..., ServerModel], sta
         return failure(status, "oops") if "response_format" in received.body else say(received)
 
     with serving(respond) as server:
-        answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(12)))
+        model = connect(server, concurrency=1)
+        answers = [replies(model, ask(number, "choose"))[f"c{number}"] for number in range(6)]
         kinds = ["response_format" in received.body for received in server.asked()]
-    assert {answer.outcome for answer in answers.values()} == {"answered"}
-    assert True in kinds and kinds[-4:] == [False] * 4
+    assert {answer.outcome for answer in answers} == {"answered"}
+    assert kinds == [True, False] * 3 + [False] * 3
 
 
 def test_stray_errors_do_not_end_the_schema(connect: Callable[..., ServerModel]) -> None:

@@ -45,6 +45,19 @@ def test_retry_after_holds_the_server(run: Run, header: tuple[str, str]) -> None
     assert all(120 <= moment < 120.2 for moment in server.times[1:]) and len(server.times) == 4
 
 
+def test_a_shorter_wait_does_not_end_a_longer_one(run: Run) -> None:
+    def respond(received: Received) -> Response:
+        told = {0: "120", 1: "1"}.get(received.number)
+        return Response(429, {"error": "slow down"}, {"retry-after": told}, received.number) if told else say(received)
+
+    async def work(ask: Ask) -> None:
+        await ask(write(0), write(1))
+
+    server = PretendServer(respond)
+    run([server], work, concurrency=2)
+    assert len(server.times) == 4 and min(server.times[2:]) >= 120
+
+
 def test_rate_limit_headers(run: Run) -> None:
     def respond(received: Received) -> Response:
         told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "45s"}
