@@ -38,6 +38,25 @@ def test_units_are_what_a_caption_names() -> None:
     (car,) = made("A parked car next to a very old, dirty truck is blue")
     assert car.masked_words == ("parked", "next", "to", "old", "dirty", "blue")
     assert made("Two men riding horses on a beach.")[0] == horses
+    plain = horses.model_copy(update={"units": (), "concepts": (), "masked_words": ()})
+    assert list(with_units([plain], seed=0)) == [horses] != list(with_units([plain], seed=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "said"),
+    [
+        ("a man and a woman sit on a bench", "a man", "a woman"),
+        ("the man sits behind two women", "the man", "the woman"),
+        ("a black car next to a white car", "a black car", "a white car"),
+        ("A dog chases a cat and a cat chases a dog", "a dog chases a cat", "a cat chases a dog"),
+    ],
+)
+def test_no_foil_is_what_the_caption_says_elsewhere(text: str, unit: str, said: str) -> None:
+    records = [CaptionRecord(id=str(number), image="a.jpg", text=text, image_id="a") for number in range(40)]
+    foils = [
+        foil for each in with_units(records, seed=0) for own in each.units if own.text == unit for foil in own.foils
+    ]
+    assert foils and said not in foils
 
 
 @pytest.mark.parametrize(

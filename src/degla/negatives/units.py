@@ -60,8 +60,9 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
         texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
         by_text = dict(zip(texts, parse(texts), strict=True))
         for (record, caption), (things, relations) in zip(batch, phrases, strict=True):
+            said = [f" {_bare(text)} " for text in (record.text, *relations, *things)]
             units = [
-                CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, kind=kind, seed=seed))
+                CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, said, kind=kind, seed=seed))
                 for kind, some in (("relation", relations), ("thing", things))
                 for text in some
                 if by_text[text].content != caption.content
@@ -175,14 +176,18 @@ def _text(caption: Caption, start: int, end: int) -> str:
     return text if plain else lower_first(text)
 
 
-def _foils(unit: Caption, record: CaptionRecord, *, kind: str, seed: int) -> tuple[str, ...]:
-    """What the rules make of a unit, and none of it is what the caption says."""
+def _bare(text: str) -> str:
+    """A text without articles, its words in the singular: what "a woman", "the woman" and "two women" share."""
+    return " ".join(words.singular(word) for word in words.content(text) if word not in words.ARTICLES)
+
+
+def _foils(unit: Caption, record: CaptionRecord, said: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
+    """What the rules make of a unit, and none of it is what the caption says: no woman for "a man and a woman"."""
     foils: list[str] = []
     for name in RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
         foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
-    said = {unit.text.casefold(), record.text.casefold()}
-    return tuple(foil for foil in dict.fromkeys(foils) if foil.casefold() not in said)
+    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {_bare(foil)} " in text for text in said))
 
 
 def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
