@@ -241,6 +241,7 @@ def test_wrong_use_is_refused(
         ("a cat on a mat", "a mat on a cat", 2, ()),
         ("a cat on a mat", "two mats on a dog", 3, ("two", "mats", "dog")),
         ("", "a cat", 2, ("a", "cat")),
+        ("red cat sits", "big red cat fat sits", 2, ("big", "fat")),
     ],
 )
 def test_differences(first: str, second: str, distance: int, put_in: tuple[str, ...]) -> None:

@@ -209,6 +209,7 @@ def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
         ("A dog runs", "A spotted dog runs", [], ["spotted"]),
         ("There is a boat.", "there is no boat", ["a"], ["no"]),
         ("a b", "c d", ["a b"], ["c d"]),
+        ("dog runs on grass", "a dog runs on", ["grass"], ["a"]),
         ("same", "same", [], []),
     ],
 )

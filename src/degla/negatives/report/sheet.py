@@ -402,10 +402,7 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
         return None
     origins: dict[str, list[tuple[str, str]]] = {}
     for _, row in read_sheet(key, [name for name in KEY_COLUMNS if name != "rule"]):
-        own = origins.setdefault(row["id"], [])
-        origin = (row["file"], row.get("rule", ""))
-        if origin not in own:
-            own.append(origin)
+        origins.setdefault(row["id"], []).append((row["file"], row.get("rule", "")))
     return origins
 
 
