@@ -195,6 +195,12 @@ def test_what_a_server_says_cannot_steer_the_terminal() -> None:
     assert fault_of_status(400, said, {}, now=0.0, secrets=()).message.isprintable()
 
 
+def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
+    said = json.dumps({"error": {"message": "The request exceeds the limit of 9000 tokens a minute."}})
+    natures = [fault_of_status(status, said, {}, now=0.0, secrets=()).nature for status in (400, 429, 503)]
+    assert natures == ["request", "passing", "passing"]
+
+
 @pytest.mark.parametrize("body", [b"[", DEEP, DIGITS, b'{"data": 3}', b'{"data": [{"id": 1}, 4]}', BOMB])
 def test_a_list_of_models_that_is_none(body: bytes, connect: Connect) -> None:
     def respond(received: Received) -> Response:

@@ -100,6 +100,7 @@ def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[
     assert nouns["different_words_put_in"] == 2
     assert nouns["entropy_bits"] == pytest.approx(math.log2(3) - 2 / 3)
     assert nouns["edit_distances"] == {"1": 3}
+    assert nouns["caption_lengths"] == nouns["negative_lengths"] == {"3": 1, "5": 1, "8": 1}
     assert {(each["source"], each["form"]): each["accepted"] for each in nouns["sources"]} == {
         ("rules", ""): 2,
         ("rules", "write"): 1,
@@ -147,7 +148,7 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert "<b>near</b>" not in page and "<i>two</i>" not in page
     assert "a [red] <mark>tree</mark>" in page and "<mark>lamp</mark>" in page
     assert "&lt;b&gt;near&lt;/b&gt;" in page
-    assert "refused: synonym" in page
+    assert "refused: synonym" in page and "refused: no_candidate" not in page
     assert page.count('<table class="stacked">') == 2 and '<td data-head="captions covered">' in page, "fit a phone"
     assert page.count("<figure") == page.count('<figure class="card"><div role="img" aria-label="') >= 4
     # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.

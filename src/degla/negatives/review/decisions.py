@@ -146,8 +146,6 @@ class ReviewState:
                 del self._made[decision.key]
             self.position = self._places[decision.key]
         else:
-            if decision.key not in self._places:
-                raise InputError(f"no draft has the key {decision.key!r}.")
             self.history.append(decision)
             self._made.setdefault(decision.key, []).append(decision)
             self.position = self._next_open(self._places[decision.key])
@@ -307,8 +305,7 @@ class Review:
     def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
         """Take the text that no longer counts out of the rule's file and put in the one that does."""
         draft, taken_out = self.state.find(key), _accepted_text(before)
-        if draft is None:
-            return
+        assert draft is not None  # as its decision was applied
         if any(text == taken_out and _asked(other) == _asked(draft) for other, text in self.state.accepted):
             taken_out = None  # It counts still: by this draft, or by another one of the caption.
         self._write(draft, taken_out=taken_out, put_in=_accepted_text(after))
