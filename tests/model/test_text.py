@@ -193,10 +193,11 @@ def test_forward_gives_images_texts_and_scale(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model)).eval()
     tokens = encoder.tokenize(CAPTIONS)
     with torch.no_grad():
-        images, texts, scale, bias = encoder(torch.randn(3, 3, 32, 32), tokens)
+        images, texts, *others, scale, bias = encoder(torch.randn(3, 3, 32, 32), tokens)
         for number in range(len(CAPTIONS)):
             torch.testing.assert_close(texts[number], encoder.encode_captions(tokens[number : number + 1])[0])
     assert bias is None and images.shape == (3, 16) and texts.shape == (6, 16)
+    assert others == [None] * 4, "what was not asked for"
     torch.testing.assert_close(scale, encoder.clip.logit_scale.exp())
     for unit in (images, texts):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))
