@@ -93,11 +93,11 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     missing = {part: number - there_counts.get(part, 0) for part, number in kept_counts.items()}
     if absent:
         logger.warning(
-            "%s: %d of %s missing; %d of %s scored. This is not the published benchmark.",
+            "%s: %s of %s missing; %s of %s scored. This is not the published benchmark.",
             benchmark.title,
-            len(absent),
+            f"{len(absent):,}",
             counted(len(paths), "image is", "images are"),
-            sum(there_counts.values()),
+            f"{sum(there_counts.values()):,}",
             counted(sum(kept_counts.values()), "item is", "items are"),
         )
     filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}

@@ -129,9 +129,9 @@ def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
     told = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
     if told:
         _log.warning(
-            "%s: %d of %s of %s, which are longer than their captions: a model can learn to refuse them "
+            "%s: %s of %s of %s, which are longer than their captions: a model can learn to refuse them "
             "without looking. %s with other rules leaves them out.",
-            flag, sum(report.per_rule[rule] for rule in told),
+            flag, f"{sum(report.per_rule[rule] for rule in told):,}",
             counted(report.negatives, "negative is", "negatives are"), ", ".join(told), remedy,
         )  # fmt: skip
 
