@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from degla.negatives.replies import read_reply
@@ -86,6 +86,8 @@ def test_captions_stay_as_they_are(caption: str) -> None:
 
 
 @given(st.text(max_size=200))
+@example("A\t_")
+@example("`A`\u2003*")
 def test_any_text_is_read(reply: str) -> None:
     found = read_reply(reply)
     assert found == found.strip() and "\n" not in found

@@ -25,6 +25,8 @@ _OPENING: Final = re.compile(
 _BULLET: Final = re.compile(r"^(?:[-*•#>]+|\(?\d{1,2}[.)])\s+")
 _ARROW: Final = re.compile(r"\s(?:->|=>|→)\s")
 _QUOTED: Final = re.compile(r"^[\"“]([^\"“”]+)[\"”]")
+_AROUND: Final = re.compile(r"\A[\s*_]+|[\s*_]+\Z")
+_AROUND_QUOTED: Final = re.compile(r"\A[\s*_`]+|[\s*_`]+\Z")
 _QUOTES: Final = "\"'“”‘’"
 _DOUBLE: Final = re.compile(r"[\"“”]")
 
@@ -86,11 +88,11 @@ def _has_words(text: str) -> bool:
 def _first_line(text: str) -> str:
     """The first line with words, bare of what models put around a text; "" where there is none."""
     for line in text.splitlines():
-        bare = _BULLET.sub("", line.strip()).strip("*_ ")
-        bare = _LABEL.sub("", _OPENING.sub("", bare).strip("*_ ")).strip("*_ ")
+        bare = _AROUND.sub("", _BULLET.sub("", line.strip()))
+        bare = _AROUND.sub("", _LABEL.sub("", _AROUND.sub("", _OPENING.sub("", bare))))
         bare = _ARROW.split(bare)[-1]
         quoted = _QUOTED.match(bare)
-        bare = _unquote(quoted.group(1) if quoted else bare.strip("`*_ ")).strip("`*_ ")
+        bare = _AROUND_QUOTED.sub("", _unquote(quoted.group(1) if quoted else _AROUND_QUOTED.sub("", bare)))
         if _has_words(bare):
             return bare
     return ""
