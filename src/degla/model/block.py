@@ -246,7 +246,7 @@ def plain_is_faster(query: Tensor, key: Tensor) -> bool:
     """Whether queries and keys [..., length, width] are better attended by products and a softmax in turn."""
     if query.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling():  # Lengths are symbols then, and the plain kernel's parts join the graph.
+    if torch.compiler.is_compiling():  # The parts join the graph, of which the compiler may make flash attention again.
         return True
     # A training's passes without gradients (teacher, first pass of a gradient cache) must round as the others do.
     return query.dtype.itemsize < 4 and key.shape[-2] < _LONG and not torch.is_inference_mode_enabled()
