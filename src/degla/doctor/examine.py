@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from degla.allowance import usable_cores
-from degla.config.fields import to_plain
 from degla.config.run import StreamConfig, TrainConfig
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
@@ -71,7 +70,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
             label=config.recipe,
             seed=config.train.seed,
             processes=EvaluationProcesses(),
-        ).read(trained=to_plain(config))
+        ).read(trained=config)
     except InputError as error:
         yield Finding("configuration", "error", str(error), {})
         return

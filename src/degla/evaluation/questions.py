@@ -52,6 +52,11 @@ class BenchmarkQuestions:
     missing: Mapping[str, int]
     filtered: Mapping[str, int]
 
+    @property
+    def shown(self) -> tuple[str, list[str]]:
+        """Name of the benchmark, and paths of the images that are scored: what `find_leakage` looks for."""
+        return self.benchmark.name, [image.path for image in images_of(self.entries)]
+
 
 def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQuestions:
     """Read a benchmark's files and leave out what cannot be asked.

@@ -218,8 +218,7 @@ class Evaluation:
         return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
-        paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in self.asked)
-        return find_leakage(training, paths, root=self.root)
+        return find_leakage(training, (asked.shown for asked in self.asked), root=self.root)
 
     def _score(
         self, asked: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None

@@ -23,7 +23,6 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest
-from degla.evaluation.verdicts import images_of
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
@@ -322,6 +321,6 @@ def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[s
         questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
         # Without leave to miss any, a result has them all, whatever was deleted since.
         digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
-        images.append((name, [image.path for image in images_of(questions.entries)]))
+        images.append(questions.shown)
         scores += score_names(questions.benchmark, questions.counts)
     return digests, images, scores

@@ -103,7 +103,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         config.validation, config.stop, run=run, label=config.recipe, seed=seed,
         processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
     )  # fmt: skip
-    validation.read(trained=to_plain(config))
+    validation.read(trained=config)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
@@ -178,7 +178,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
 def _batches(
     pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
 ) -> Iterator[tuple[Iterator[Batch], Iterator[Batch | None]]]:
-    """The batches behind a position, and those that are replayed beside each; None where nothing is replayed."""
+    """The batches after a position, and those that are replayed beside each; None where nothing is replayed."""
     with ExitStack() as streams:
 
         def endless(each: Pairs, start: int) -> Iterator[Batch]:

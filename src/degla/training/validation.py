@@ -9,6 +9,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from degla.config.fields import to_plain
+from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.choice import TradeOff, require_score, trade_off
@@ -60,11 +62,11 @@ class Validation:
         self._without_better = 0
         self._start: dict[str, float] = {}
 
-    def read(self, *, trained: Mapping[str, Any]) -> None:
+    def read(self, *, trained: TrainConfig) -> None:
         """Read and check what the benchmarks ask, before a model is looked up; warn where they show trained images.
 
         Args:
-            trained: the run's configuration as plain values.
+            trained: the run's configuration.
 
         Raises:
             InputError: the benchmarks' files, or the captions, are wrong.
@@ -73,15 +75,13 @@ class Validation:
             from degla.evaluation.caveats import trained_on
             from degla.evaluation.overlap import find_leakage, joined_images, trained_by
             from degla.evaluation.run import ask_all
-            from degla.evaluation.verdicts import images_of
 
             root = self.config.root
             assert root is not None
             self._questions = ask_all(self.config.benchmarks, root, processes=self.processes)
-            shown = ((each.benchmark.name, [image.path for image in images_of(each.entries)])
-                     for each in self._questions)  # fmt: skip
+            shown = [each.shown for each in self._questions]
             leakage = self.processes.from_first(
-                lambda: find_leakage(joined_images(trained_by(trained)), shown, root=root)
+                lambda: find_leakage(joined_images(trained_by(to_plain(trained))), shown, root=root)
             )
             titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
             for sentence in trained_on("validation", leakage, titles) if self.processes.first else ():
