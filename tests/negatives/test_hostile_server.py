@@ -20,7 +20,7 @@ from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings, re
 from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel
-from tests.negatives.flaky_server import Received, Response, completion, say, serving
+from tests.negatives.flaky_server import Received, Response, completion, failure, say, serving
 from tests.negatives.test_server import ask, connect, replies, reply, script, stops
 
 __all__ = ["connect"]  # a fixture
@@ -148,6 +148,20 @@ def test_a_limit_that_never_opens_again_ends_the_run_after_the_answer(value: str
         with pytest.raises(DeglaError, match=r"asks to wait .* x-ratelimit-.*resumes where this run stopped") as caught:
             model.finished()
     assert len(server.asked()) == 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, connect: Connect) -> None:
+    """Whoever waits for replies hears of it later; until then each request would be paid for."""
+
+    def respond(received: Received) -> Response:
+        return failure(401, "no") if "number 0 " in received.last else Response(body=say(received).body, delay=60.0)
+
+    with serving(respond) as server:
+        model = connect(server, concurrency=concurrency)
+        message = stops(model, *[ask(number) for number in range(40)])
+        model.close()  # whatever had been taken by then has been sent
+    assert "refuses the key" in message and len(server.asked()) <= concurrency
 
 
 @pytest.mark.parametrize("value", ["-5", "nan", "soon", "", "9" * 30 + "x", "Mon, 99 Foo 99999 99:99:99 GMT", "-inf"])

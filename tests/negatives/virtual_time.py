@@ -129,13 +129,13 @@ def run_in_jumping_time(
         made.append(Endpoint(url, client, dialect, most=concurrency, timeout=timeout, key="none"))
     awaited: dict[RequestKey, asyncio.Future[Reply]] = {}
 
-    def hear(result: Reply | BaseException) -> None:
-        for key in [result.key] if isinstance(result, Reply) else list(awaited):
-            future = awaited.pop(key)
-            if isinstance(result, Reply):
-                future.set_result(result)
-            else:
-                future.set_exception(result)
+    def hear(reply: Reply) -> None:
+        awaited.pop(reply.key).set_result(reply)
+
+    def fail(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(group := task.exception(), ExceptionGroup):
+            for future in awaited.values():
+                future.set_exception(group.exceptions[0])
 
     asking = Asker(made, hear, concurrency, retries, backoff, None)
 
@@ -148,6 +148,7 @@ def run_in_jumping_time(
     async def whole() -> float:
         started = loop.time()
         task = loop.create_task(asking.run())
+        task.add_done_callback(fail)
         try:
             await work(ask)
             return loop.time() - started

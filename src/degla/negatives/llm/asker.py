@@ -67,7 +67,7 @@ class Asker:
 
     Attributes:
         endpoints: the servers.
-        hear: called with every reply; or with the error for which no request can succeed.
+        hear: called with every reply.
         concurrency: requests under way at once over all servers, at most.
         retries: of one request, after errors that may pass.
         backoff: seconds, base of the pauses.
@@ -75,33 +75,32 @@ class Asker:
     """
 
     endpoints: Sequence[Endpoint]
-    hear: Callable[[Reply | BaseException], None]
+    hear: Callable[[Reply], None]
     concurrency: int
     retries: int
     backoff: float
     variable: str | None
     _waiting: asyncio.Queue[PendingRequest] = field(default_factory=asyncio.Queue)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add(self, request: Request) -> None:
         """Take a request."""
         self._waiting.put_nowait(PendingRequest(request))
 
     async def run(self) -> None:
-        """Ask whatever is taken, until it is cancelled; then what is under way is dropped."""
+        """Ask whatever is taken, until it is cancelled or an error ends it; then what is under way is dropped.
+
+        Raises:
+            ExceptionGroup: of the `DeglaError` for which no request can succeed.
+        """
         try:
-            while True:
-                pending = await self._waiting.get()
-                endpoint = await self._free()
-                endpoint.busy += 1
-                task = asyncio.create_task(self._ask(pending, endpoint))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            async with asyncio.TaskGroup() as attempts:
+                while True:
+                    pending = await self._waiting.get()
+                    endpoint = await self._free()
+                    endpoint.busy += 1
+                    attempts.create_task(self._ask(pending, endpoint))
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
             for endpoint in self.endpoints:
                 await endpoint.close()
 
@@ -120,21 +119,15 @@ class Asker:
 
     async def _ask(self, pending: PendingRequest, endpoint: Endpoint) -> None:
         """One attempt; its reply is heard, or the request waits for the next attempt."""
-        try:
-            try:
-                outcome = await self._attempt(pending, endpoint)
-            finally:
-                endpoint.busy -= 1
-                self._changed.set()
-            if isinstance(outcome, Reply):
-                self.hear(outcome)
-            else:
-                await asyncio.sleep(outcome)
-                self._waiting.put_nowait(pending)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self.hear(error)
+        # An error leaves the server busy: nothing more is sent, and paid for, until the group has stopped.
+        outcome = await self._attempt(pending, endpoint)
+        endpoint.busy -= 1
+        self._changed.set()
+        if isinstance(outcome, Reply):
+            self.hear(outcome)
+        else:
+            await asyncio.sleep(outcome)
+            self._waiting.put_nowait(pending)
 
     async def _attempt(self, pending: PendingRequest, endpoint: Endpoint) -> Reply | float:
         """The reply, or the seconds to wait before the next attempt.

@@ -92,7 +92,9 @@ class ServerModel:
             self._loop.run_until_complete(self._asking)
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # Whoever waits for a reply must hear of it.
+        except BaseExceptionGroup as group:  # Whoever waits for a reply must hear of it.
+            self._results.put(group.exceptions[0])
+        except BaseException as error:
             self._results.put(error)
 
     @property
