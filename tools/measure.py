@@ -488,6 +488,7 @@ def trace_training(folder: Path) -> Figures:
         return batch
 
     def watch_backward(*_: Any, **__: Any) -> None:
+        tracer.phase = None  # what closes the run is on no pair's way
         raise _Enough
 
     sys.addaudithook(hear_open)
@@ -499,7 +500,6 @@ def trace_training(folder: Path) -> Figures:
     words = TRAIN.format(**pairs, model=model, out=folder / "run")
     with contextlib.suppress(_Enough), tracer.tracing():
         _run_command(words)
-    tracer.phase = None
     if missing := [part for part in parts if not tracer.functions[part]]:
         raise SystemExit(f"degla {words}: nothing ran in {', '.join(missing)}")
     return {
