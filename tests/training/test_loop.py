@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 from degla.config.sections import LoopConfig, ValidationConfig
@@ -23,7 +24,7 @@ from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.shelf import RECIPES
 from degla.training import step as step_module
-from degla.training.build import choose_precision
+from degla.training.build import choose_precision, open_accelerator
 from degla.training.loop import StopRequest, train
 from tests.tiny import write_model
 from tests.training.configs import tiny_config
@@ -162,7 +163,7 @@ def test_half_precision_needs_a_gpu(
 @pytest.mark.parametrize(
     ("device", "native", "chosen"),
     [("cpu", "", "no"), ("cpu", "avx512_bf16", "bf16"), ("cpu", "amx_tile", "bf16"), ("cuda", "", "fp16"),
-     ("cuda", "gpu", "bf16"), ("mps", "amx_tile", "no")],
+     ("cuda", "gpu", "bf16")],
 )  # fmt: skip
 def test_auto_takes_half_precision_where_the_device_computes_it(
     device: str, native: str, chosen: str, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +176,20 @@ def test_auto_takes_half_precision_where_the_device_computes_it(
     for asked, given in (("fp32", "no"), ("bf16", "bf16"), ("fp16", "fp16")):
         if (asked, device) != ("fp16", "cpu"):
             assert choose_precision(asked, device=torch.device(device)) == given
+
+
+def test_an_apple_trains_on_its_processor_as_evaluation_does(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asked in ("is_available", "is_built"):
+        monkeypatch.setattr(torch.backends.mps, asked, lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert PartialState().device.type == "mps"  # left to itself
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    assert open_accelerator(config).device == torch.device("cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize(("strategy", "told"), [("fsdp", True), ("ddp", False)])

@@ -14,7 +14,6 @@ from accelerate.state import AcceleratorState
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
-from degla.evaluation.processes import started_processes
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
@@ -41,8 +40,9 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         InputError: a precision that the device has not; an unknown tracker, or one that is not installed.
         DeglaError: the processes were started in a way that accelerate does not see.
     """
-    # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
-    on_cpu = not torch.cuda.is_available() and started_processes() > 1
+    # Left to itself, accelerate takes Apple's and Intel's GPUs, on which nothing here was run and which evaluation does
+    # not take; and several processes without a GPU for as many runs of one process.
+    on_cpu = not torch.cuda.is_available()
     device = Accelerator(cpu=on_cpu).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
@@ -84,10 +84,8 @@ def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16
         return "bf16" if asked == "bf16" else "fp16"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if native else "no"
-    return "no"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "no"
 
 
 def build_trainer(
