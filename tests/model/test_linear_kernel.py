@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from degla.model import linear_kernel
-from degla.model.linear_kernel import apply_layer, count_operations, has_kernel, is_faster, linear
+from degla.model.linear_kernel import apply_layer, count_operations, has_kernel, linear, measured
 from degla.model.load import load_encoder
 from tests.tiny import CAPTIONS
 
@@ -137,7 +137,7 @@ def test_operations_are_counted(kernel: list[tuple[int, ...]]) -> None:
 
 def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_kernel():
-        assert not is_faster()
+        assert not measured()
         return
     state, before, threads = torch.random.get_rng_state(), torch.get_num_threads(), set[int]()
     torch.set_num_threads(2)
@@ -150,7 +150,7 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
     try:
         for own, expected in ((1.6, True), (1.4, False)):  # a busy machine makes 1.34 of 1, and 1.6 of 2.2
             monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=iter([own, 1.0] * 7)))
-            assert is_faster.__wrapped__() is expected
+            assert measured.__wrapped__() is expected
         assert threads == {1}, "threads that wait for each other on a busy machine count as slow kernels"
         assert torch.get_num_threads() == 2
     finally:

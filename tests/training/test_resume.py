@@ -17,6 +17,7 @@ from degla.config.fields import differences, from_plain, to_plain
 from degla.config.sections import L2SPConfig
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
+from degla.model import linear_kernel
 from degla.model.adapters import AdapterConfig
 from degla.model.runs import checkpoints
 from degla.training.loop import train
@@ -25,6 +26,7 @@ from tests.tiny import write_model
 from tests.training.configs import cut_off, interrupted, tiny_config
 
 Pairs = dict[str, Path]
+WEIGHTS = "open_clip_model.safetensors"
 
 
 def _assert_equal_checkpoints(one: Path, other: Path) -> None:
@@ -67,6 +69,24 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
                for name in ("whole", "parts")]  # fmt: skip
     assert [row["step"] for row in metrics[1]] == list(range(1, 9))
     assert [row["loss"] for row in metrics[0]] == [row["loss"] for row in metrics[1]]
+
+
+@pytest.mark.skipif(not linear_kernel.has_kernel(), reason="this build of PyTorch has no such kernel")
+@pytest.mark.parametrize("began", [True, False])
+def test_a_resumed_run_computes_by_the_kernel_that_it_began_with(
+    began: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine between those where both are as fast and those where one is measures now this, now that."""
+    monkeypatch.setattr(linear_kernel, "_LARGE", 0)
+    monkeypatch.setattr(linear_kernel, "_settled", None)
+    monkeypatch.setattr(linear_kernel, "measured", lambda: began)
+    whole = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=4)
+    train(whole)
+    parts = interrupted(whole, tmp_path / "parts")
+    monkeypatch.setattr(linear_kernel, "measured", lambda: not began)
+    train(parts, resume=True)
+    one, other = (load_file(tmp_path / name / "step-4" / WEIGHTS) for name in ("whole", "parts"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def test_sigterm_saves_and_exits_clean(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

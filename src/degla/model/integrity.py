@@ -50,6 +50,7 @@ class CheckpointState(BaseModel):
         data: digests of the rows that it is trained on.
         start: fingerprint of the model that the kept one is an average with.
         base: fingerprint of the model before training, where a resumed run reads it.
+        linear_layers: what computed them, of `linear_kernel`; None in checkpoints that do not say it.
         resumable: False where what only a resumed run reads was deleted, because the run had finished.
         sha256: of every other file by its name, and of this one's other fields as ``state.json``.
     """
@@ -65,6 +66,7 @@ class CheckpointState(BaseModel):
     data: dict[str, str]
     start: str | None = None
     base: str | None = None
+    linear_layers: str | None = None
     resumable: bool = True
     sha256: dict[str, str]
 

@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-NAME = "oneDNN"
-"""What the identity of embeddings says where these kernels made them."""
+NAME, OWN = "oneDNN", "PyTorch's own"
+"""What computes linear layers, in checkpoints and figures; the identity of embeddings names the first alone."""
 
 _CLEARLY_FASTER = 1.5
 """As far from 1, where both libraries are as fast, as from 2.2, so that noise never changes what a resumed run computes
@@ -141,8 +141,27 @@ def has_kernel() -> bool:
     )
 
 
-@cache
+_settled: bool | None = None
+
+
 def is_faster() -> bool:
+    """Whether linear layers are computed by the kernel here: as `settle` said, else as it was measured."""
+    return measured() if _settled is None else _settled
+
+
+def settle(faster: bool) -> None:
+    """Compute linear layers in this process by the kernel, or not, whatever a measurement says."""
+    global _settled
+    _settled = faster
+
+
+def used_on(device: torch.device) -> str:
+    """What computes linear layers of float32 there: `NAME`, or `OWN`."""
+    return NAME if device.type == "cpu" and is_faster() else OWN
+
+
+@cache
+def measured() -> bool:
     """Whether the kernel is there, right, and clearly faster here than PyTorch's own; measured once, in about 50 ms."""
     if not has_kernel():
         return False

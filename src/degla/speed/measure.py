@@ -241,7 +241,7 @@ def _machine(settings: PartSettings, device: torch.device) -> dict[str, float | 
         "open_clip": installed_version("open_clip_torch"),
         "degla": installed_version("degla"),
         "float32_products": torch.get_float32_matmul_precision(),
-        "linear_layers": linear_kernel.NAME if device.type == "cpu" and linear_kernel.is_faster() else "PyTorch's own",
+        "linear_layers": linear_kernel.used_on(device),
         "lacks": [str(lack) for lack in fast_paths.lacks(encoder)],
         "parameters": sum(value.numel() for value in encoder.parameters()),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,

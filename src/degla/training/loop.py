@@ -24,7 +24,9 @@ from degla.evaluation import processes as evaluation
 from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
+from degla.model import linear_kernel
 from degla.model.address import Mirror, bring_here, folder_of_run
+from degla.model.integrity import read_state
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
 from degla.model.trained_along import decoder_digest
@@ -104,13 +106,14 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
     )  # fmt: skip
     validation.read(trained=config)
+    newest = latest_checkpoint(run) if resume else None
+    _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
         for stream, source in zip(config.streams, sources, strict=True)
     ]
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
-    newest = latest_checkpoint(run) if resume else None
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
     base = encoder.fingerprint if config.reads_base else None  # Before anything is put into the model.
@@ -172,6 +175,22 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
     )  # fmt: skip
+
+
+def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, processes: Processes) -> None:
+    """The processor computes them as the run did so far, or as all of its processes measured: both round differently.
+
+    Args:
+        newest: the checkpoint that the run goes on from; None for a new run.
+        accelerator: says where the run is trained.
+        processes: that train it together.
+    """
+    if accelerator.device.type != "cpu":
+        return
+    recorded = None if newest is None else read_state(newest).linear_layers
+    by_kernel = linear_kernel.measured() if recorded is None else recorded == linear_kernel.NAME
+    agreed = processes.total(torch.tensor(float(by_kernel and linear_kernel.has_kernel())))
+    linear_kernel.settle(bool(agreed == processes.count))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.export.card import try_checkpoint_card
+from degla.model import linear_kernel
 from degla.model.address import Mirror
 from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
@@ -142,6 +143,7 @@ class RunState:
                         "counts": self.counts,
                         "start": self._start,
                         "base": self._base,
+                        "linear_layers": linear_kernel.used_on(self.trainer.accelerator.device),
                         "versions": _versions(),
                     },
                     config=to_plain(self.config),
