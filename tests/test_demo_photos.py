@@ -10,6 +10,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.demo import photos
+from degla.evaluation.pictures import has_picture
 from degla.evaluation.results import load_result
 from degla.records import CaptionRecord
 from tests.launch import FORKS
@@ -88,6 +89,16 @@ def test_more_pictures_than_are_taken(pictures: Path, tmp_path: Path) -> None:
     names = {row.image for row in kept}
     assert 20 <= len(names) <= 22
     assert kept == photos.usable(tmp_path / "captions.jsonl", pictures, largest=22)
+
+
+def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted((pictures / "album").glob("[0-9]*.png"))]
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": cells, "text": ["a dog"] * len(cells)}, features=features)
+    table.save_to_disk(str(tmp_path / "saved"))
+    kept = photos.usable(tmp_path / "saved", pictures, largest=100)
+    assert len(kept) == 24 and all(has_picture(tmp_path, row.image) for row in kept)
 
 
 def test_no_picture_is_on_both_sides() -> None:

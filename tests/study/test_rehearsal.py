@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
@@ -26,6 +28,7 @@ from degla.study.plan import Plan, read_plan
 from degla.study.printed import _kind
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
+from degla.study.rehearsal.made import draw_picture
 from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
 from tests.official import write_own
@@ -220,6 +223,15 @@ def test_columns_of_other_names_are_read_and_laid_under_the_usual_ones(tmp_path:
     laid = read_captions(Path(str(arm.fields["data.captions"])))
     assert [(row.id, row.text) for row in laid] == [(row["id"], row["text"]) for row in rows]
     assert not names.keys() & arm.fields.keys()
+
+
+def test_pictures_inside_a_parquet_file_are_the_plans_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": [draw_picture("a")], "text": ["a dog"]}), file)
+    plan = _plan(tmp_path, {"recipe": "clip"})
+    plan = plan.model_copy(update={"set": {"data.captions": str(file), "data.images": None}})
+    rehearsed, record = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+    assert record.pairs == f"1 pair of {file}" and rehearsed.arms[0].fields["data.images"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def picture_state(place: str) -> tuple[int, int] | None:
 
 
 def is_there(place: str) -> bool:
-    """Whether there is such a file, or the shard that holds it; rows of datasets are taken to be there."""
-    return place.startswith(PREFIX) or is_file(parsed_place(place)[0])
+    """Whether there is such a file, or the file that holds it; rows of datasets are taken to be there."""
+    return place.startswith(PREFIX) or is_file((parsed_cell(place) or parsed_place(place))[0])
 
 
 def read_bytes(place: str, subject: Subject) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from degla.config.run import TrainConfig, recipe_config
-from degla.data.images import check_images, usable_rows
+from degla.data.images import check_images, locate, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions, read_negatives
 from degla.data.table import table_of
@@ -146,7 +146,7 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
 
 def _below_link(image: str, root: Path) -> str:
     """The image's path as seen from the demo's folder; one that does not lie in the images' folder stays."""
-    path = (root / image).absolute()
+    path = Path(locate(image, root))
     return f"{_LINK}/{path.relative_to(root)}" if path.is_relative_to(root) and ".." not in path.parts else str(path)
 
 

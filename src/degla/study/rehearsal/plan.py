@@ -74,10 +74,10 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
 
     @cache  # Arms that share their pairs are laid them once.
     def lay(data: DataConfig) -> LaidPairs:
-        assert data.captions is not None and data.images is not None
+        assert data.captions is not None
         place = folder / (f"pairs-{len(laid)}" if laid else "pairs")
-        laid.append(lay_pairs(data.captions, data.images, format=data.format, columns=data.columns, at_hand=at_hand,
-                              folder=place))  # fmt: skip
+        laid.append(lay_pairs(data.captions, data.image_folder, format=data.format, columns=data.columns,
+                              at_hand=at_hand, folder=place))  # fmt: skip
         return laid[-1]
 
     arms = []
