@@ -166,6 +166,7 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
+        ({"arms": [{"recipe": "clip", "data.images": "i"}]}, "'world' draws the pairs"),
         ({"against": "clip"}, "no arm"),
         ({"replicates": [{"negatives_seed": 0}]}, "changes nothing"),
         ({"replicates": [{"negatives_seed": 1}, {"negatives_seed": 1}]}, "two replicates are called 'negatives 1'"),
