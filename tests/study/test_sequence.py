@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore
-from degla.evaluation.results import save_result
+from degla.evaluation.overlap import Leakage, Overlap
+from degla.evaluation.results import TracedResult, save_result
 from degla.pages.plot import PHONE, standing_alone
 from degla.shelf import BENCHMARKS
 from degla.study.jobs import Chain, Cost, Job, JobResult, Measure, StudyQuestions
@@ -189,7 +191,7 @@ def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:
 def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
     data = {"data.captions": "a.csv", "data.images": "images", "data.classes": "a.txt"}
     for name in ("a.csv", "a.txt"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("image,text\nx.jpg,a dog\n")
     tasks = [{"name": name, **data} for name in ("dtd", "pets")]
     values = {"benchmarks": {"names": ["zeroshot"], "root": ".", "allow_missing": True}, "tasks": tasks}
     path = tmp_path / "plan.yaml"
@@ -265,7 +267,9 @@ def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     def job(label: str, seed: int | None, level: float) -> Job:
         path = tmp_path / f"{label} {seed}.json"
         result = draw_result(label, (0, 0, 0, level), seed, benchmark=cut, n=20)
-        save_result(result, path)
+        known = Overlap(benchmark="zeroshot", images=20, by_id=0, by_content=label == "two", examples=("a.jpg",))
+        leakage = Leakage(captions=(), images=1, overlaps=(known,))
+        save_result(TracedResult(**dict(result), leakage=leakage), path)
         own = {part.name: part.scores[0].value for part in result.benchmarks[0].parts}
         matrices.setdefault(seed, []).append((own["dtd"], own["pets"]))
         return Job(label, "base", None, {}, (Measure(label, 1.0, path),), asked)
@@ -281,6 +285,9 @@ def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     assert (arm.arm, arm.seeds, arm.seconds) == ("gift", (0, 1), 25.0)
     assert arm.matrices == tuple((*matrices[None], *matrices[seed]) for seed in (0, 1))
     assert found.failures == (("clip, seed 0", "broke"), ("clip, seed 1", "not finished"))
+    (caveat,) = found.caveats
+    assert "gift: 1 of 20 benchmark images are in the training data" in caveat
+    assert caveat in page_of(found, command="").warnings
 
 
 def test_arms_that_would_share_folders_are_refused(tmp_path: Path, drawn: Path) -> None:
@@ -325,6 +332,16 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
     changed = tune_all(_jobs(path, out)[1])
     assert [done.trained for done in changed] == [True, True]
     assert "inputs.start was" in changed[1].notes[0] or "start" in changed[1].notes[0]
+
+
+def test_benchmark_images_that_a_task_trains_on_are_told_of_all_tasks_after_it(tmp_path: Path, drawn: Path) -> None:
+    path = _write(tmp_path, drawn, benchmarks={"names": ["zeroshot"], "root": str(tmp_path)})
+    shutil.copytree(drawn / "benchmarks" / "zeroshot", tmp_path / "zeroshot")
+    trained = next((drawn / "digit").rglob("*.png"))
+    shutil.copy(trained, tmp_path / "zeroshot" / "digit" / trained.parent.name / "9.png")
+    chains = _jobs(path, tmp_path / "out")
+    shared = [job.leakage and job.leakage.overlaps[0].shared for chain in chains for job in chain.jobs]
+    assert shared == [None, 1, 1]
 
 
 def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:

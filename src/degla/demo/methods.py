@@ -116,7 +116,7 @@ def runs_of(
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         config = replace(configure(method, seed), out=out / "runs" / f"{method}-{seed}")
-        leakage = now.leakage(config, base=base.base, asked=base.asked)
+        leakage = now.leakage((config,), base=base.base, asked=base.asked)
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
 

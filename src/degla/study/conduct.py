@@ -166,7 +166,7 @@ def _jobs(
                 label=title, base=base, config=None,
                 inputs={name: digest for name, digest in data.inputs.items() if name == "base"},
                 measures=(Measure(title, 1.0, file),), asked=asked, items=now.digests(asked),
-                leakage=now.leakage(None, base=base, asked=asked), rehearsed=rehearsed,
+                leakage=now.leakage((), base=base, asked=asked), rehearsed=rehearsed,
             )  # fmt: skip
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
@@ -174,7 +174,7 @@ def _jobs(
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        leakage = now.leakage(data.config, base=base, asked=asked)
+        leakage = now.leakage((data.config,), base=base, asked=asked)
         start = replace(bases[base, asked], label=label, leakage=leakage)
         jobs.append(replace(start, config=data.config, inputs=data.inputs, measures=measures))
     return list(bases.values()), jobs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -284,31 +284,31 @@ class AskedNow:
             return  # As above.
         require_declared(((f"{where}: {place}", name) for place, name in wanted), names)
 
-    def leakage(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
-        """Leakage of a run, the data of its base among it.
+    def leakage(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
+        """Leakage of trainings one after another, the data of their base among it.
 
         Args:
-            config: with its data; None: the base alone.
-            base: the model that it begins from.
+            configs: with their data; none: the base alone.
+            base: the model that they begin from.
             asked: what it is measured on.
 
         Returns:
             None where nothing is known of the training data, or the questions cannot be read, which measuring says.
         """
-        streams = () if config is None else (config.data, config.replay.data)
+        streams = (data for config in configs for data in (config.data, config.replay.data))
         key = (tuple((data.captions, data.images, _read_as(data)) for data in streams), base, asked)
         if key not in self._found:
-            self._found[key] = self._look(config, base=base, asked=asked)
+            self._found[key] = self._look(configs, base=base, asked=asked)
         return self._found[key]
 
-    def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
-        known = training_images(base)
-        if config is not None:
-            known = joined_images([*trained_by(to_plain(config)), *([known] if known else [])])
-        if known is None:
+    def _look(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
+        known = [images for config in configs for images in trained_by(to_plain(config))]
+        if (before := training_images(base)) is not None:
+            known.append(before)
+        if not known:
             return None
         try:
-            return find_leakage(known, self._read(asked)[1], root=asked.root)
+            return find_leakage(joined_images(known), self._read(asked)[1], root=asked.root)
         except InputError as error:
             log.warning("whether benchmark images are trained on is not known: %s", error)
             return None

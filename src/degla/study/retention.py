@@ -131,6 +131,8 @@ class Sequences:
     arms: tuple[Retention, ...]
     failures: tuple[tuple[str, str], ...]
     """Title of each arm and seed that came to nothing, and why."""
+    caveats: tuple[str, ...] = ()
+    """Which benchmark images were trained on, in sentences."""
 
 
 def cell_name(row: int, of: int | str) -> str:
@@ -186,7 +188,7 @@ def page_of(found: Sequences, *, command: str) -> Page:
     plan, arms = found.plan, found.arms
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead += [Code(command, "sh")] if command else []
-    warnings = [f"{title} failed: {error}" for title, error in found.failures]
+    warnings = [*found.caveats, *(f"{title} failed: {error}" for title, error in found.failures)]
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
     picture = Figure(partial(draw_sequence, found), _PICTURE, file="continual.svg")
@@ -218,6 +220,7 @@ def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
             for arm in found.arms
         ],
         "failures": [{"sequence": title, "error": error} for title, error in found.failures],
+        "caveats": list(found.caveats),
     }
 
 

@@ -6,7 +6,7 @@ A plan becomes one job for each arm and seed, with a training run and a measurem
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from degla.config.fields import change
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError
+from degla.evaluation.caveats import trained_on
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
@@ -119,7 +120,14 @@ def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[Chain
     if not arms:
         told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
         raise DeglaError(f"no sequence finished: {told}.")
-    return Sequences(plan, tuple(arms), tuple(failures))
+    ends_of = [(BASE, start), *((arm.arm, files[-1]) for arm in arms for files, _ in done[arm.arm].values())]
+    caveats = dict.fromkeys(sentence for label, path in ends_of for sentence in _leaks(label, path))
+    return Sequences(plan, tuple(arms), tuple(failures), tuple(caveats))
+
+
+def _leaks(label: str, path: Path) -> Iterator[str]:
+    result = load_result(path)
+    return trained_on(label, result.leakage, {entry.name: entry.title for entry in result.benchmarks})
 
 
 def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, QuestionVariance]:
@@ -153,14 +161,17 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
     asked = _task_questions(plan, out / "data")
     known: dict[Path, str] = {}
+    now = AskedNow()
     base = Job(
         label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, known),
-        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), asked=asked, items=AskedNow().digests(asked),
+        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), asked=asked, items=now.digests(asked),
+        leakage=now.leakage((), base=plan.base, asked=asked),
     )  # fmt: skip
     found = [Chain(BASE, None, (base,))]
     for seed in plan.seeds:
         for arm in plan.arms:
-            jobs = []
+            jobs: list[Job] = []
+            learnt: list[TrainConfig] = []
             for number, task in enumerate(plan.tasks):
                 name = f"{file_name(arm.name, seed)}/{number + 1}-{task.name}"
                 config = _config(plan, arm, data[number], seed=seed, where=f"{where}: arm {arm.name!r}, {task.name!r}")
@@ -168,7 +179,11 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
                 config = replace(config, out=out / "runs" / name)
                 label = f"{arm.name} after {task.name}"
                 measure = Measure(label, 1.0, out / "results" / f"{name}.json")
-                jobs.append(replace(base, label=label, config=config, inputs=inputs, measures=(measure,)))
+                learnt.append(config)
+                leakage = now.leakage(learnt, base=plan.base, asked=asked)
+                jobs.append(
+                    replace(base, label=label, config=config, inputs=inputs, measures=(measure,), leakage=leakage)
+                )
             found.append(Chain(arm.name, seed, tuple(jobs)))
     return found
 
