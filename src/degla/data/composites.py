@@ -149,7 +149,7 @@ def _said(texts: Sequence[str]) -> str:
 
 
 def exchange_words(
-    first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]], chance: Random, *, texts: Sequence[str] = ()
+    first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]], chance: Random, *, texts: Sequence[str]
 ) -> list[str] | None:
     """Two captions with one word of each in the other's place, wherever the caption says it.
 
@@ -160,8 +160,7 @@ def exchange_words(
         first: words of the one caption with their parts of speech (universal tags).
         second: of the other.
         chance: draws part of speech and words.
-        texts: both as they are written, so that no space before a comma tells what was changed; the words with spaces
-            by default.
+        texts: both as they are written, so that no space before a comma tells what was changed.
 
     Returns:
         Both texts; None where no exchange changes what is said.
@@ -176,7 +175,6 @@ def exchange_words(
         mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
         pairs += _shuffled(mine, theirs, chance)
     every = [list(dict.fromkeys(word for word, sort in side if sort != "PUNCT")) for side in (first, second)]
-    texts = texts or [" ".join(word for word, _ in side) for side in (first, second)]
     told = [sorted(said_words(text)) for text in texts]
     for one, other in pairs or _shuffled(every[0], every[1], chance):
         changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]

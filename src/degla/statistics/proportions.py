@@ -331,14 +331,13 @@ def _unit(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0, draws: int = 2_000) -> Proportion:
+def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) -> Proportion:
     """A share of items that are not independent, with a bootstrap over whole clusters.
 
     Args:
         worth: [N] 1 where an item has the property, 0 where not, 1/2 for a tie.
         clusters: N names, for example of images.
-        seed: of the draws.
-        draws: bootstrap draws.
+        seed: of the bootstrap.
     """
     if not len(worth):
         return Proportion(0, 0, math.nan, math.nan)
@@ -347,7 +346,7 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0, dr
     parts = contributions(values, np.full(n, 1 / n), numbers)
     if parts.images < 2:
         return Proportion(float(values.sum()), n, 0.0, 1.0)
-    drawn = drawn_means(values, numbers, seed=seed, draws=draws)
+    drawn = drawn_means(values, numbers, seed=seed, draws=2_000)
     found = _widened(drawn, "", parts, lambda size: _wilson(float(values.mean()), size))
     assert found is not None
     return Proportion(float(values.sum()), n, found.low, found.high)
