@@ -17,10 +17,13 @@ from PIL import Image
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.batches import Batch
-from degla.data.extras import read_classes
+from degla.data.extras import ExtraData, RowExtras, read_classes, write_extras
 from degla.data.images import read_image
+from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
+from degla.data.pairs import PairRow
 from degla.data.randomness import stream
 from degla.data.sources import Columns, read_captions
+from degla.data.table import ColumnFile, table_of
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
@@ -387,6 +390,38 @@ def test_wrong_settings_are_refused() -> None:
         replace(TrainConfig(), data=DataConfig(class_template="a photo")).check()
     with pytest.raises(InputError, match=r"--data\.neighbours-per-pair"):
         replace(TrainConfig(), data=DataConfig(neighbours_per_pair=-1)).check()
+
+
+def test_what_is_drawn_for_a_row_is_of_the_seed_the_epoch_and_the_row(tmp_path: Path) -> None:
+    words = ("dog", "cat", "cup", "hat", "car", "bed")
+    units = tuple(CaptionUnit(text=f"a {word}", foils=("a fox", "a cow"), kind="thing") for word in words)
+    rows = table_of([
+        PairRow(CaptionRecord(id=str(row), image="i", text=f"text {row}", image_id="i", positives=words, units=units),
+                (), ())
+        for row in range(6)
+    ])  # fmt: skip
+    wanted = ExtraData(reads=frozenset({"positive", "unit", "reconstruction"}), positives=2)
+    write_extras(tmp_path / "extras", rows, wanted)
+    near = [NeighbourRecord(caption_id=str(row), neighbours=tuple("012345")) for row in range(6)]
+    write_neighbours(tmp_path / "near", rows, near, where="near")
+
+    def drawn(seed: int, epoch: int) -> dict[str, list[str]]:
+        extras = RowExtras(
+            ColumnFile(tmp_path / "extras"), wanted, seed=seed, target=lambda text: torch.tensor(int(text[-1]))
+        )
+        near = Neighbours(ColumnFile(tmp_path / "near"), per_row=2, seed=seed)
+        return {
+            "positive": [str(extras.text_of("positive", epoch=epoch, index=row)) for row in range(6)],
+            "unit": [str(extras.text_of("unit", epoch=epoch, index=row)) for row in range(6)],
+            "target": [str(extras.target_of(epoch=epoch, index=row)) for row in range(6)],
+            "neighbours": [str(near.draw(epoch, row)) for row in range(6)],
+        }
+
+    found = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert drawn(0, 1) == found[1]
+    for kind in found[0]:
+        assert len({tuple(each[kind]) for each in found}) == 4, f"{kind}: not of seed and epoch"
+        assert all(len(set(each[kind])) > 1 for each in found), f"{kind}: not of the row"
 
 
 def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
