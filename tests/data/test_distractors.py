@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.records import CaptionRecord, read_jsonl
+from degla.data.neighbours import with_partners
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.training.loop import train
 from tests.training.configs import tiny_config
 
@@ -56,6 +57,17 @@ def test_what_other_commands_added_stays(tiny_pairs: dict[str, Path], tmp_path: 
     assert all((record.positives, record.masked_words) == (("another text",), ("red",)) for record in made)
     assert {record.distractor_image is None for record in made} == {True, False}
     assert "old.png" not in {record.distractor_image for record in made}
+
+
+def test_the_text_of_a_second_image_is_the_first_that_the_checks_accepted() -> None:
+    caption = CaptionRecord(id="0", image="a.png", text="a dog", image_id="a")
+    rows = (("refused", "swap", False), ("other", "else", True), ("first", "swap", True), ("second", "swap", True))
+    negatives = [
+        NegativeRecord(caption_id="0", rule=rule, kind="k", text=text, source="s", accepted=accepted)
+        for text, rule, accepted in rows
+    ]
+    (found,) = with_partners([caption], negatives, lambda caption: "b.png", rule="swap")
+    assert (found.distractor_image, found.distractor_text) == ("b.png", "first")
 
 
 def test_nothing_to_give_is_said(

@@ -422,6 +422,18 @@ def test_what_is_drawn_for_a_row_is_of_the_seed_the_epoch_and_the_row(tmp_path: 
     for kind in found[0]:
         assert len({tuple(each[kind]) for each in found}) == 4, f"{kind}: not of seed and epoch"
         assert all(len(set(each[kind])) > 1 for each in found), f"{kind}: not of the row"
+    every = Neighbours(ColumnFile(tmp_path / "near"), per_row=6, seed=0)
+    assert all(sorted(every.draw(epoch, 0)) == [*range(6)] for epoch in range(3)), "one comes twice beside enough"
+
+
+def test_a_phrase_counts_once_and_a_label_is_a_name_before_it_is_a_number(tmp_path: Path) -> None:
+    several = CaptionRecord(id="0", image="i", text="so", image_id="i", label="1", concepts=("dog", "cat", "dog"))
+    none = CaptionRecord(id="1", image="i", text="no phrase", image_id="i", label="2")
+    wanted = ExtraData(reads=frozenset({"concept", "classes"}), classes=("1", "0", "x"))
+    write_extras(tmp_path / "extras", table_of([PairRow(caption, (), ()) for caption in (several, none)]), wanted)
+    extras = RowExtras(ColumnFile(tmp_path / "extras"), wanted, seed=0)
+    assert [extras.at("concept", row) for row in (0, 1)] == [["dog", "cat"], ["no phrase"]]
+    assert [extras.at("label", row) for row in (0, 1)] == [0, 2]
 
 
 def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
