@@ -26,10 +26,10 @@ def test_what_is_kept_and_gradient_times_pixels_by_hand() -> None:
     part = kept_part(images, mask)
     assert part[0, 0].tolist() == [[0, 0, 3, 4], [0, 0, 7, 8], [0, 0, 0, 0], [0, 0, 0, 0]]
     weights = torch.zeros(3, 4, 4)
-    weights[0, 0, 0], weights[1, 0, 1], weights[2, 3, 3] = 2.0, -1.0, 0.5
+    weights[0, 0, 0], weights[2, 0, 0], weights[1, 0, 1], weights[2, 3, 3] = 2.0, -0.5, -1.0, 0.5
     found = pixel_evidence(images, lambda leaf: (leaf * weights).sum(dim=(1, 2, 3)), grid=(2, 2))
-    # Above on the left 2 * 1, and -1 * 2, which is cut to 0; below on the right 0.5 * 16: means of four pixels.
-    assert found.tolist() == [[[0.5, 0.0], [0.0, 2.0]]]
+    # Above on the left 2 * 1 - 0.5 * 1, and -1 * 2, which is cut to 0; below on the right 0.5 * 16: means of 4 pixels.
+    assert found.tolist() == [[[0.375, 0.0], [0.0, 2.0]]]
 
 
 class _Sums:

@@ -59,22 +59,24 @@ def test_a_class_of_one_view_is_refused() -> None:
 
 
 def test_grad_cam_by_hand() -> None:
-    states = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]], [[0.0, 3.0], [1.0, 0.0]]]])
-    weights = torch.tensor([1.0, -0.5])
-    # The score is the weighted mean of each channel: every gradient is weight / 4.
-    evidence = grad_cam(states, lambda leaf: leaf.mean(dim=(2, 3)) @ weights)
-    torch.testing.assert_close(evidence, torch.tensor([[[0.25, 0.0], [0.0, 0.5]]]))
-    torch.testing.assert_close(unit_range(evidence), torch.tensor([[[0.5, 0.0], [0.0, 1.0]]]))
+    states = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]], [[1.0, 3.0], [1.0, 0.0]]]])
+    # The mean gradients of the channels are 1/4 and -1/8.
+    gradient = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, -0.5], [0.0, 0.0]]])
+    evidence = grad_cam(states, lambda leaf: (leaf * gradient).sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(evidence, torch.tensor([[[0.125, 0.0], [0.0, 0.5]]]))
+    torch.testing.assert_close(unit_range(evidence), torch.tensor([[[0.25, 0.0], [0.0, 1.0]]]))
     assert unit_range(torch.full((1, 2, 2), 3.0)).eq(0).all()
     assert above(torch.tensor([[[0.5, 0.51]]]), 0.5).tolist() == [[[0.0, 1.0]]]
-    assert enlarge(evidence, (4, 4)).shape == (1, 4, 4)
+    assert unit_range(torch.tensor([[[1.0, 3.0, 2.0]]])).tolist() == [[[0.0, 1.0, 0.5]]]
+    # Places are the centres of their squares.
+    assert enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
 
 
 def test_the_top_share_has_exactly_its_places() -> None:
     evidence = torch.arange(40.0).view(1, 5, 8)
     kept = top_share(evidence, 0.15)
     assert int(kept.sum()) == 6 and kept[0, 4].tolist() == [0, 0] + [1] * 6
-    assert int(top_share(torch.zeros(2, 3, 3), 0.15).sum()) == 2
+    assert int(top_share(torch.zeros(2, 3, 4), 0.15).sum()) == 2
 
 
 def test_drop_increase_and_calibration_by_hand() -> None:
