@@ -193,6 +193,9 @@ def _refused() -> Iterator[OddImage]:
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(50_000_000)))
     yield OddImage("bomb-of-text.png", png(4, 4, rows=bytes(52), extra=text), refusal="")
     thin = np.zeros((1, 60_000), dtype=np.uint8)
-    yield OddImage("thin.png", encoded(Image.fromarray(thin), "PNG"), refusal="60000 x 1 pixels")
+    content = encoded(Image.fromarray(thin), "PNG")
+    yield OddImage("thin.png", content, refusal="60000 x 1 pixels")
+    icon = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 24, len(content), 22)  # Which says 16 x 16.
+    yield OddImage("thin.ico", icon + content, refusal="60000 x 1 pixels")
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n"
     yield OddImage("program.eps", script, refusal="PostScript")
