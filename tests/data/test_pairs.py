@@ -102,7 +102,7 @@ def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.Lo
     negatives = [negative(str(number), f"{text} no more") for number, text in enumerate(texts)]
     captions = [caption(str(number), text) for number, text in enumerate(texts)]
     moved = [caption(str(number), text) for number, text in enumerate(texts[1:])]
-    join(captions, negatives)
+    join(captions, [*negatives, negative("0", "nobody knows what happened here")])
     join(moved, [record.model_copy(update={"rule": "partner"}) for record in negatives])
     join([caption("0", "three men"), caption("1", "ein Hund")], negatives)
     assert "WARNING" not in caplog.text
