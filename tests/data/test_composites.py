@@ -133,3 +133,6 @@ def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
     assert len(made) == 4 and all("3" in each.caption.id.split("+") for each in made)
     assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in made)
     assert {len(each.caption.positives) for each in made} == {1}, "a partner without a further sentence"
+    records[3] = records[3].model_copy(update={"positives": ("men sit",)})
+    made = list(composites(records, folder=tmp_path, size=8, seed=0))
+    assert all(["men sit." in text for text in each.caption.positives] == [False, True, True] for each in made)
