@@ -40,7 +40,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    # Not beside studies: their tables have more use for the width than their few headings.
+    "secondary_sidebar_items": {"*": ["page-toc"], "decisions/*": ["page-toc"]},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
@@ -157,14 +158,21 @@ def whole_numbers(text):
     return re.sub(r"(?<=[\d%]) (?=[±%]|\[[+−-]?\d)|(?<=±) |(?<=\d,) (?=[+−-]?[\d.]+\])", "\N{NO-BREAK SPACE}", text)
 
 
+def interval_below(text):
+    """The same text of `whole_numbers`, where an interval may stand on the line below its number."""
+    return re.sub(r"(?<=[\d%])\N{NO-BREAK SPACE}(?=[±\[])", " ", text)
+
+
 def _keep_numbers_whole(app, tree):
-    """A number in a cell stands on one line with its interval; a table that is too wide for the page is scrolled."""
+    """A number in a cell stands on one line with its interval; of many columns the interval may stand below it."""
     from docutils import nodes
 
-    for cell in tree.findall(nodes.entry):
-        for text in list(cell.findall(nodes.Text)):
-            if not isinstance(text.parent, nodes.literal):  # Code is copied as it stands.
-                text.parent.replace(text, nodes.Text(whole_numbers(text)))
+    for table in tree.findall(nodes.tgroup):
+        fit = interval_below if table["cols"] > 6 else str
+        for cell in table.findall(nodes.entry):
+            for text in list(cell.findall(nodes.Text)):
+                if not isinstance(text.parent, nodes.literal):  # Code is copied as it stands.
+                    text.parent.replace(text, nodes.Text(fit(whole_numbers(text))))
 
 
 def _list_versions(app, problem):

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -222,10 +223,22 @@ def test_pages_of_python_name_modules_that_exist() -> None:
 
 
 def test_numbers_in_cells_are_kept_whole() -> None:
-    conf = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
-    assert conf is not None and conf.loader is not None
-    module = importlib.util.module_from_spec(conf)
-    conf.loader.exec_module(module)
+    module = _conf()
     for text in ("+7.3\u00a0±\u00a01.6", "62\u00a0%\u00a0[56,\u00a068]", "−0.4\u00a0[−9.0,\u00a0+8.3]"):
         assert module.whole_numbers(text.replace("\u00a0", " ")) == text
     assert module.whole_numbers("of 5, 10 or 3 [a, b] in 2 s") == "of 5, 10 or 3 [a, b] in 2 s"
+
+
+def test_of_many_columns_an_interval_may_stand_below_its_number() -> None:
+    """Tables of a dozen scores were wider than a screen of 1,280 pixels."""
+    below = _conf().interval_below
+    assert below("+7.3\u00a0±\u00a01.6") == "+7.3 ±\u00a01.6"
+    assert below("62\u00a0%\u00a0[56,\u00a068]") == "62\u00a0% [56,\u00a068]"
+
+
+def _conf() -> ModuleType:
+    found = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
