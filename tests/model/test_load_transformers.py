@@ -14,6 +14,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.cache import identity_of, image_identity_of
 from degla.evaluation.models import load_model
 from degla.evaluation.results import load_result
 from degla.model.from_transformers import load_transformers_folder
@@ -121,6 +122,25 @@ def test_the_command_scores_such_a_folder(tmp_path: Path) -> None:
     assert result.model.name == str(tmp_path / "model")
     assert result.model.activation == "quick_gelu"
     assert result.benchmarks[0].parts[0].scores[0].n == 2
+
+
+def test_the_cache_knows_such_a_model_by_weights_and_settings(tmp_path: Path) -> None:
+    def identities(name: str, *, seed: int = 0, **changes: dict[str, Any]) -> tuple[str, str]:
+        write_folder(tmp_path / name, "siglip", seed=seed)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        for tower, change in changes.items():
+            config[tower] |= change
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        encoder = load_transformers_folder(tmp_path / name)
+        return identity_of(encoder), image_identity_of(encoder)
+
+    first = identities("first")
+    assert identities("moved") == first
+    text = identities("text", text_config={"num_attention_heads": 4})
+    assert text[0] != first[0] and text[1] == first[1]
+    for number, tower in enumerate(({"num_attention_heads": 4}, {"layer_norm_eps": 1e-5})):
+        assert not {*identities(f"image {number}", vision_config=tower)} & {*first}
+    assert not {*identities("weights", seed=1)} & {*first}
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -89,6 +89,9 @@ class Encoder(nn.Module):
         tokenize: texts to padded token numbers [texts, context].
         transform: the model's own evaluation transform, a PIL image to [3, height, width].
     """
+
+    _image_weights: ClassVar[tuple[str, ...]] = ("visual.",)
+    """What the names of the image tower's weights begin with."""
 
     def __init__(
         self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: EvaluationTransform
@@ -181,7 +184,7 @@ class Encoder(nn.Module):
     def image_fingerprint(self) -> str:
         """The same of the image tower alone, on which embeddings of images depend."""
         return digest_of_weights(
-            {name: value for name, value in self.clip.state_dict().items() if name.startswith("visual.")}
+            {name: value for name, value in self.clip.state_dict().items() if name.startswith(self._image_weights)}
         )
 
     def train(self, mode: bool = True) -> Encoder:

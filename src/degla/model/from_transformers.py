@@ -182,6 +182,8 @@ class TransformersClip(nn.Module):
 class TransformersEncoder(Encoder):
     """An encoder for evaluation; it cannot be saved in open_clip's form, and so not be trained or averaged."""
 
+    _image_weights = ("model.vision_model.", "model.visual_projection.")
+
     def __init__(self, clip: TransformersClip, *, activation: str, padding: int, **parts: Any) -> None:
         super().__init__(clip, **parts)
         self._activation = activation
@@ -228,7 +230,11 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
         padding=padding,
         description=Description(
             name=str(folder),
-            model_config={"text_cfg": {"context_length": context}, "quick_gelu": "quick_gelu" in activations},
+            model_config={
+                "text_cfg": _settings(text) | {"context_length": context},
+                "vision_cfg": _settings(vision),
+                "quick_gelu": "quick_gelu" in activations,
+            },
             preprocess_config=processor.to_dict(),
         ),
         tokenize=tokenize,
@@ -237,6 +243,11 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     encoder.to(device).float().eval()
     fast_paths.tell(encoder)
     return encoder
+
+
+def _settings(tower: Any) -> dict[str, Any]:
+    """What config.json says of a tower, without where it lies: the cache of embeddings knows a network by it."""
+    return {name: value for name, value in tower.to_dict().items() if name != "_name_or_path"}
 
 
 def _or(*values: int | None) -> int:
