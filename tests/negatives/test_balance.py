@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, product
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance import balance
 from degla.negatives.balance.balance import REWARDS, Balancer
 from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
-from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, Told, measure_told
+from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance, Told, measure_told, render
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.counts import Draws
@@ -335,6 +337,28 @@ def test_the_command_writes_source_settings_and_digest(
     assert {"colours", "adds"} < set(lines) and lines["together"][0] == "100.0"
     assert "choosing among candidates, rules: 1 of 2" in caplog.text
     assert "testing what is chosen, rules: 2 of 2" in caplog.text
+
+
+def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None:
+    captions = made_captions(120)
+    rows = [row for row in made_rows(captions) if row.rule == "colours"]
+    unread = {row.text for row in rows if row.accepted and row.draw == 0}
+
+    def chosen(score: Callable[[str], float]) -> tuple[str, Balance]:
+        with CaptionIndex(captions) as index:
+            likelihoods = [lambda texts: [score(text) for text in texts]] * 2
+            balancer = Balancer(lambda: rows, index, BalanceSettings(told_rule=1), likelihoods)
+            balancer.write(tmp_path / "balanced.jsonl")
+            return (tmp_path / "balanced.jsonl").read_text(), balancer.report
+
+    without, all_read = chosen(lambda _: -4.0)
+    for some in (unread, {caption.text for caption in captions}):
+        found, report = chosen(lambda text, some=some: math.nan if text in some else -4.0)  # type: ignore[misc]
+        assert report.unread > 100 and not all_read.unread
+        assert found == without
+        console = Console(record=True, width=80, file=io.StringIO())
+        console.print(render(report))
+        assert f"{report.unread} candidates: no likelihood counts" in console.export_text()
 
 
 @pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])

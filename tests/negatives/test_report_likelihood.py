@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from degla.cli import main
-from degla.negatives.files.caption_index import IndexedCaption
+from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.report.counts import Drawn
 from degla.negatives.report.examine import Judge
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from degla.verbs.negatives_balance import _likelihoods
 from tests.negatives.tiny_language_model import CAPTIONS, CONTEXT, write_folder
 
 pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
@@ -56,6 +58,13 @@ def test_share_of_likelier_captions(judge: Judge) -> None:
 
     found = judge([drawn(place, *pair) for place, pair in enumerate(pairs)])
     assert (found.count, found.n) == (4.0, 6)
+
+
+def test_balance_compares_no_text_that_the_model_cannot_read_to_its_end(folder: Path) -> None:
+    with CaptionIndex([]) as captions:
+        (score, _), _ = _likelihoods(str(folder), captions)
+    short, long = score(["A man", "horse " * CONTEXT])
+    assert short < 0 and math.isnan(long)
 
 
 def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

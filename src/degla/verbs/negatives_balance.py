@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,6 @@ def _likelihoods(model: str | None, captions: CaptionIndex) -> tuple[Sequence[Li
     judge = Judge(model)
 
     def score(texts: Sequence[str]) -> list[float]:
-        return [0.0 if score is None else score for score in judge.score(texts)]
+        return [math.nan if score is None else score for score in judge.score(texts)]
 
     return (score, score), judge.name

@@ -6,6 +6,7 @@ balanced for itself, so that what a classifier learns on one half can be asked a
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -152,11 +153,11 @@ class Balancer:
                     texts.append(row.text)
                 self._chosen.append(0)
             if texts:
-                likely = self._likelihoods[half]([caption.text, *texts])
-                pairs = [
-                    CandidatePair(caption.text, text, likely[0], own)
-                    for text, own in zip(texts, likely[1:], strict=True)
-                ]
+                likely, *others = self._likelihoods[half]([caption.text, *texts])
+                # What cannot be compared speaks for neither text.
+                known = [(likely, own) if math.isfinite(likely - own) else (0.0, 0.0) for own in others]
+                pairs = [CandidatePair(caption.text, text, *both) for text, both in zip(texts, known, strict=True)]
+                self.report.unread += sum(not math.isfinite(likely - own) for own in others)
                 yield _Group(rule, half, places, pairs)
 
     def _settle(self, block: list[_Group]) -> None:

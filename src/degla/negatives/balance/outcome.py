@@ -158,6 +158,8 @@ class Balance:
         before: how far first candidates of all rules together are told.
         after: how far what is kept is told.
         rules: each rule.
+        unread: candidates balanced without their likelihood, since the model cannot read them, or their caption, to
+            the end.
     """
 
     captions: int
@@ -166,6 +168,7 @@ class Balance:
     before: Told | None = None
     after: Told | None = None
     rules: dict[str, RuleBalance] = field(default_factory=dict)
+    unread: int = 0
 
     def complaint(self, settings: BalanceSettings) -> str:
         """Why a file of this would hold no negative at all, in a sentence or two; "" where it holds some."""
@@ -222,6 +225,11 @@ def render(report: Balance) -> Group:
         "captions %: with a candidate, and with one that stays. Classifiers learn on one half of the images and are "
         "asked about the other; chance is 50.\n"
     )
+    if report.unread:
+        said += (
+            f"{counted(report.unread, 'candidate')}: no likelihood counts, since the language model cannot read one of "
+            "the two texts to its end.\n"
+        )
     return Group(table, Text(said))
 
 

@@ -270,7 +270,7 @@ def _show(name: str) -> str:
 
 
 Likelihoods = Callable[[Sequence[str]], Sequence[float]]
-"""Texts to their mean log-likelihoods a word or token, nats."""
+"""Texts to their mean log-likelihoods a word or token, nats; NaN for one that the model cannot read to its end."""
 
 _PRIOR: Final = (1.0, 4.0, 4.0)
 """Observations that the order below counts for: of even words, of words, of pairs."""
