@@ -13,12 +13,14 @@ from PIL import Image
 
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
-from degla.config.sections import StopConfig, ValidationConfig
+from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import evaluate
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.training.loop import TrainResult, train
+from degla.training.rows import read_pairs
 from degla.training.validation import Validation
 from degla.world.draw import draw_benchmark
 from tests.training.configs import tiny_config
@@ -98,7 +100,11 @@ def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pai
 
 
 def test_questions_about_trained_images_are_told(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_model: Path,
+    tiny_pairs: Pairs,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     trained, held_out = next(tiny_pairs["images"].glob("*.*")), tmp_path / "own" / "images" / "other.png"
@@ -106,18 +112,32 @@ def test_questions_about_trained_images_are_told(
     Image.new("RGB", (8, 8)).save(held_out)
     shutil.copy(trained, held_out.with_name("same.png"))
 
-    def told(*images: str) -> list[str]:
+    # The captions need not be read again; what a run began from is known by its own.
+    tables = [read_pairs(config.pairs, seed=0, processes=Processes.current()).rows]
+    run = tmp_path / "earlier"
+    run.mkdir()
+    (run / "captions.jsonl").write_text('{"id": "1", "image": "earlier.png", "text": "a cat", "image_id": "1"}')
+    earlier = DataConfig(captions=run / "captions.jsonl", images=held_out.parent)
+    (run / "config.json").write_text(json.dumps(to_plain(replace(config, data=earlier))))
+    Image.new("RGB", (8, 9)).save(held_out.with_name("earlier.png"))
+
+    def told(*images: str, model: str = config.model) -> list[str]:
         rows = [{"image": image, "caption": "a cat on a mat", "negative": "a mat on a cat"} for image in images]
         (tmp_path / "own" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
         wanted = ValidationConfig(benchmarks=("own",), root=tmp_path, every_steps=1)
         processes = EvaluationProcesses()
         caplog.clear()
         Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes).read(
-            trained=to_plain(config)
+            trained=replace(config, model=model), rows=tables
         )
         return caplog.messages
 
-    assert told("other.png") == []
+    monkeypatch.setattr(
+        "degla.evaluation.overlap._named", lambda captions, _: {run / "captions.jsonl": ["earlier.png"]}[captions]
+    )
+    assert told("other.png", "earlier.png") == []
+    (warning,) = told("other.png", "earlier.png", model=str(run))
+    assert "1 of 2 benchmark images are in the training data" in warning and "earlier.png" in warning
     (warning,) = told("other.png", "same.png")
     assert "validation: 1 of 2 benchmark images are in the training data (1 by content)" in warning
     assert "the choice of the best checkpoint" in warning

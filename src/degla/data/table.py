@@ -138,6 +138,12 @@ class PairTable(ColumnFile, Sequence[PairRow]):
         negatives, scores = (tuple(self.at(name, index)) for name in ("negatives", "scores"))
         return PairRow(CaptionRecord(**fields), negatives, rules, scores)
 
+    def images(self) -> set[str]:
+        """Names of all images that rows show, second images among them."""
+        columns = [name for name in ("image", "distractor_image") if name in self._columns]
+        found = (chunk.unique().to_pylist() for name in columns for chunk in self.chunks(name))
+        return set(chain.from_iterable(found)) - {None}
+
     def groups(self) -> RowIndex:
         """A number for each row, equal exactly where two rows are about the same image (`image_id`)."""
         groups = self.numbers("groups")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -104,8 +104,9 @@ def training_images(name: str) -> TrainingImages | None:
     return joined_images(found) if found else None
 
 
-def joined_images(parts: Sequence[TrainingImages]) -> TrainingImages:
-    """Those of several trainings."""
+def joined_images(given: Iterable[TrainingImages | None]) -> TrainingImages:
+    """Those of several trainings; None: of one that nothing is known of."""
+    parts = [part for part in given if part is not None]
     captions = tuple(path for part in parts for path in part.captions)
     return TrainingImages(
         captions,
@@ -161,29 +162,37 @@ def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
     return [trained_images(data) for data in (config["data"], *([replayed] if replayed.get("captions") else []))]
 
 
-def trained_images(data: Mapping[str, Any]) -> TrainingImages:
+def trained_images(data: Mapping[str, Any], names: Iterable[str] | None = None) -> TrainingImages:
     """The images that the section `data` of a configuration, as plain values, names.
+
+    Args:
+        data: the section.
+        names: the images' names, where they are known; those of the captions by default.
 
     Raises:
         InputError: the captions cannot be read.
     """
     from degla.data.pack import ORIGINALS_NAME
     from degla.data.places import base_of
+
+    captions = Path(data["captions"])
+    folder = Path(data["images"]) if data.get("images") else base_of(captions)
+    originals = captions.parent / ORIGINALS_NAME
+    return TrainingImages(
+        (captions,),
+        frozenset(folder / name for name in (_named(captions, data) if names is None else names)),
+        frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
+    )
+
+
+def _named(captions: Path, data: Mapping[str, Any]) -> Iterator[str]:
     from degla.data.sources import Columns, read_captions
 
     settings = {name: f"{name}_column" for name in ("id", "image", "text", "image_id")}
     settings["image_pattern"] = "image_pattern"
     names = {name: data[setting] for name, setting in settings.items() if setting in data}
-    captions = Path(data["captions"])
-    folder = Path(data["images"]) if data.get("images") else base_of(captions)
     records = read_captions(captions, format=data.get("format", "auto"), columns=Columns(**names, optional=_SECOND))
-    names_of = (name for record in records for name in (record.image, record.distractor_image) if name)
-    originals = captions.parent / ORIGINALS_NAME
-    return TrainingImages(
-        (captions,),
-        frozenset(folder / name for name in names_of),
-        frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
-    )
+    return (name for record in records for name in (record.image, record.distractor_image) if name)
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:

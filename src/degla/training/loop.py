@@ -105,7 +105,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         config.validation, config.stop, run=run, label=config.recipe, seed=seed,
         processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
     )  # fmt: skip
-    validation.read(trained=config)
+    validation.read(trained=config, rows=[source.rows for source in sources])
     newest = latest_checkpoint(run) if resume else None
     _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
@@ -21,6 +21,10 @@ from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
 from degla.pages.words import counted
 from degla.training.metrics import lines_up_to
+
+if TYPE_CHECKING:
+    from degla.data.table import PairTable
+    from degla.evaluation.overlap import Leakage
 
 log = logging.getLogger("degla.train")
 
@@ -62,27 +66,32 @@ class Validation:
         self._without_better = 0
         self._start: dict[str, float] = {}
 
-    def read(self, *, trained: TrainConfig) -> None:
+    def read(self, *, trained: TrainConfig, rows: Sequence[PairTable]) -> None:
         """Read and check what the benchmarks ask, before a model is looked up; warn where they show trained images.
 
         Args:
-            trained: the run's configuration.
+            trained: the run's configuration; what a run that it begins from was trained on counts too.
+            rows: of each stream of its pairs.
 
         Raises:
-            InputError: the benchmarks' files, or the captions, are wrong.
+            InputError: the benchmarks' files are wrong.
         """
         if self.config.benchmarks:
             from degla.evaluation.caveats import trained_on
-            from degla.evaluation.overlap import find_leakage, joined_images, trained_by
+            from degla.evaluation.overlap import find_leakage, joined_images, trained_images, training_images
             from degla.evaluation.run import ask_all
 
             root = self.config.root
             assert root is not None
             self._questions = ask_all(self.config.benchmarks, root, processes=self.processes)
             shown = [each.shown for each in self._questions]
-            leakage = self.processes.from_first(
-                lambda: find_leakage(joined_images(trained_by(to_plain(trained))), shown, root=root)
-            )
+
+            def look() -> Leakage:
+                streams = zip(trained.streams, rows, strict=True)
+                own = [trained_images(to_plain(stream.data), table.images()) for stream, table in streams]
+                return find_leakage(joined_images([*own, training_images(trained.model)]), shown, root=root)
+
+            leakage = self.processes.from_first(look)
             titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
             for sentence in trained_on("validation", leakage, titles) if self.processes.first else ():
                 log.warning("%s Its scores, and the choice of the best checkpoint, measure memory too.", sentence)
