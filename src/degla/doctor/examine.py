@@ -70,7 +70,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
             label=config.recipe,
             seed=config.train.seed,
             processes=EvaluationProcesses(),
-        ).read(trained=config)
+        ).read(trained=config, rows=[each.dataset.rows for each in (pairs, replay) if each is not None])
     except InputError as error:
         yield Finding("configuration", "error", str(error), {})
         return
