@@ -146,6 +146,9 @@ def test_a_sampler_goes_from_one_epoch_into_the_next() -> None:
     assert len(sampler) == 6
     assert list(EpochSampler(plan, 4, 3, steps=1)) == epochs[1][:1]
     assert list(EpochSampler(plan, 4, 1)) == epochs[0][1:]
+    for first in (0, 1):
+        second = EpochSampler(plan, 4, 1, steps=6, every=2, first=first)
+        assert list(second) == list(sampler)[first::2] and len(second) == 3
 
 
 def test_neighbours_are_of_the_epoch_of_their_rows() -> None:

@@ -164,10 +164,11 @@ class _SlowPairs:
     seconds: float
     workers: int = 0
 
-    def endless(self, *, start: int, device: torch.device) -> Iterator[int]:
+    def endless(self, *, start: int, device: torch.device, turn: int | None = None) -> Iterator[int | None]:
         for number in count(start):
-            self.clock[0] += self.seconds / max(self.workers, 1)
-            yield number
+            mine = turn in (None, number % 2)
+            self.clock[0] += mine * self.seconds / max(self.workers, 1)
+            yield number if mine else None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,8 @@ def test_how_long_a_step_waits_for_data(
 def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
-    def step(batch: int, *, number: int, replayed: int) -> dict[str, float]:
+    def step(batch: int | None, *, number: int, replayed: int | None) -> dict[str, float]:
+        assert (batch is None, replayed is None) == (bool(number % 2), not number % 2)
         clock[0] += 3.0 if number % 2 else 1.0
         return {"loss": 0.0}
 
@@ -219,6 +221,7 @@ def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch:
     pairs: Any = _SlowPairs(clock, 0.001)
     found = examine_speed(trainer, pairs, pairs, workers=0, seconds=2.0)
     assert found.values["step_pairs_per_second"] == pytest.approx(8 / 2), "one step of each kind"
+    assert found.values["waiting_share"] == pytest.approx(0.001 / 2.001), "each with one batch"
     assert "(batches of 8, in turns with 6 replayed pairs)" in found.text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from degla.cli import main
 from degla.config.fields import from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
+from degla.data.dataset import PairDataset
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.losses.core.objective import Objective, losses_by_name
@@ -98,6 +100,26 @@ def test_the_batch_of_a_step_is_a_function_of_its_number(tiny_model: Path, tiny_
     for start in (3, 4, 6):
         later = pairs.endless(start=start, device=encoder.device)
         assert [next(later).ids for _ in range(10 - start)] == ids[start:]
+
+
+def test_streams_that_take_turns_read_their_own_batches_alone(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _gift(tiny_model, tiny_pairs, tmp_path)
+    encoder = load_encoder(config.model)
+    pairs = open_pairs(config, encoder=encoder, processes=Processes(), stream=config.replayed)
+
+    def ids(start: int, steps: int, turn: int | None = None) -> list[Any]:
+        found = islice(pairs.endless(start=start, device=encoder.device, steps=steps, turn=turn), steps)
+        return [None if batch is None else batch.ids for batch in found]
+
+    whole, read, row = ids(0, 9), list[Any](), PairDataset.__getitem__
+    monkeypatch.setattr(PairDataset, "__getitem__", lambda self, key: read.append(key) or row(self, key))
+    for start, turn in product((0, 3, 4), (0, 1)):
+        read.clear()
+        found = ids(start, 9 - start, turn)
+        assert found == [each if number % 2 == turn else None for number, each in enumerate(whole)][start:]
+        assert len(read) == 6 * sum(each is not None for each in found)
 
 
 def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class EpochSampler(Sampler[list[RowKey]]):
         start: its step of the epoch.
         neighbours: of each row; None where batches have none.
         steps: how many batches, over as many epochs as they take; None: to the end of the epoch.
+        every: 2 gives every second of those batches alone, from the one at place `first` on.
+        first: see `every`.
     """
 
     plan: BatchPlan
@@ -62,15 +64,21 @@ class EpochSampler(Sampler[list[RowKey]]):
     start: int = 0
     neighbours: Neighbours | None = None
     steps: int | None = None
+    every: int = 1
+    first: int = 0
 
     def __iter__(self) -> Iterator[list[RowKey]]:
         starts = chain([self.start], repeat(0))
         epochs = (self.plan.batches(epoch, start=start) for epoch, start in zip(count(self.epoch), starts))
-        for keys in islice(chain.from_iterable(epochs), len(self)):
+        for keys in islice(chain.from_iterable(epochs), self.first, self._ahead, self.every):
             near = [] if self.neighbours is None else [(key[0], self.neighbours.draw(*key)) for key in keys]
             yield keys + [(epoch, row) for epoch, rows in near for row in rows]
 
     def __len__(self) -> int:
+        return len(range(self.first, self._ahead, self.every))
+
+    @property
+    def _ahead(self) -> int:
         return len(self.plan) - self.start if self.steps is None else self.steps
 
 

@@ -136,12 +136,14 @@ def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> f
 def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, seconds: float) -> tuple[float, float]:
     """Seconds of a step once its batches are there, and seconds that it waited for them; means."""
     device = trainer.encoder.device
-    batches = pairs.endless(start=0, device=device)
-    again: Iterator[Batch | None] = repeat(None) if replay is None else replay.endless(start=0, device=device)
+    alternate = replay is not None and trainer.config.replay.alternate
+    turns, kinds = ((0, 1), 2) if alternate else ((None, None), 1)
+    batches = pairs.endless(start=0, device=device, turn=turns[0])
+    again: Iterator[Batch | None]
+    again = repeat(None) if replay is None else replay.endless(start=0, device=device, turn=turns[1])
     float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
     # What workers have prepared ahead must be used up before the wait says how fast they are.
-    ahead = 2 * max(pairs.workers, replay.workers if replay is not None else 0)
-    kinds = 2 if replay is not None and trainer.config.replay.alternate else 1
+    ahead = kinds * 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
     while (
         (spent := time.perf_counter() - started) < seconds or count < 1 or count % kinds

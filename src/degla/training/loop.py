@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
-        _batches(pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
+        _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
         metrics.write(0, before)
         while position.step < steps and not validation.ended and not stop.agreed(processes):
@@ -144,7 +144,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
                 again = next(replayed)
                 values = trainer.step(batch, number=position.step, replayed=again)
                 position = position.after_batch()
-                ids = batch.ids + (() if again is None else again.ids)
+                ids = tuple(chain.from_iterable(each.ids for each in (batch, again) if each is not None))
                 watch.note(position.step, loss=torch.as_tensor(values["loss"]), ids=ids)
                 ends, passed = position.step == steps, position.batch == len(pairs.plan)
                 scored = validation.due(position.step, end=ends or passed)
@@ -195,17 +195,18 @@ def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, process
 
 @contextmanager
 def _batches(
-    pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
-) -> Iterator[tuple[Iterator[Batch], Iterator[Batch | None]]]:
-    """The batches after a position, and those that are replayed beside each; None where nothing is replayed."""
+    config: TrainConfig, pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
+) -> Iterator[tuple[Iterator[Batch | None], Iterator[Batch | None]]]:
+    """The batches after a position, and those that are replayed beside each; None where a step has none of them."""
     with ExitStack() as streams:
 
-        def endless(each: Pairs, start: int) -> Iterator[Batch]:
-            found = each.endless(start=start, device=device, steps=steps - position.step)
+        def endless(each: Pairs, turn: int) -> Iterator[Batch | None]:
+            turns = turn if replays and config.replay.alternate else None
+            left = steps - position.step
+            found = each.endless(start=position.step, device=device, steps=left, turn=turns)
             return streams.enter_context(closing(found))
 
-        batches = endless(pairs, position.epoch * len(pairs.plan) + position.batch)
-        yield batches, endless(replays[0], position.step) if replays else repeat(None)
+        yield endless(pairs, 0), endless(replays[0], 1) if replays else repeat(None)
 
 
 def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:

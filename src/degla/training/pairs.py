@@ -47,16 +47,27 @@ class Pairs:
         """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
         yield from self._load(EpochSampler(self.plan, epoch, start, self.neighbours), device)
 
-    def endless(self, *, start: int, device: torch.device, steps: int = sys.maxsize) -> Generator[Batch, None, None]:
+    def endless(
+        self, *, start: int, device: torch.device, steps: int = sys.maxsize, turn: int | None = None
+    ) -> Generator[Batch | None, None, None]:
         """The batch of every step from number `start` on, pass after pass: a function of the seed and the number.
 
         Args:
             start: number of the first step of all.
             device: of the batches.
             steps: how many are needed, so that workers prepare no others.
+            turn: where two streams take turns, this one's: steps of even (0) or odd (1) numbers. The others have None,
+                and their batches are not prepared.
         """
         epoch, position = divmod(start, len(self.plan))
-        yield from self._load(EpochSampler(self.plan, epoch, position, self.neighbours, steps), device)
+        if turn is None:
+            yield from self._load(EpochSampler(self.plan, epoch, position, self.neighbours, steps), device)
+            return
+        waits = (start + turn) % 2
+        yield from [None] * waits
+        sampler = EpochSampler(self.plan, epoch, position, self.neighbours, steps, every=2, first=waits)
+        for batch in self._load(sampler, device):
+            yield from (batch, None)
 
     def _load(self, sampler: EpochSampler, device: torch.device) -> Iterator[Batch]:
         on_gpu = device.type == "cuda"

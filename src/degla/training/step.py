@@ -81,8 +81,14 @@ class Trainer:
         given = {"decoder": self.decoder, "predictor": self.predictor}
         return {name: module for name, module in given.items() if module is not None}
 
-    def step(self, batch: Batch, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
-        """Take step `number` (from 0) on a batch of each stream; returns what to log, averaged over processes."""
+    def step(self, batch: Batch | None, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
+        """Take step `number` (from 0) on a batch of each stream; returns what to log, averaged over processes.
+
+        Args:
+            batch: None where it is the other stream's turn.
+            number: of the step.
+            replayed: likewise; None, too, where nothing is replayed.
+        """
         rate = learning_rate(number, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("times", 1.0)
@@ -97,17 +103,18 @@ class Trainer:
             model["bias"] = self.encoder.bias.detach().clone()
         return logged | model
 
-    def gradients(self, batch: Batch, replayed: Batch | None, *, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(
+        self, batch: Batch | None, replayed: Batch | None, *, number: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Leave the gradients of all losses in the parameters; returns their sum and the value of each."""
         loss, values = torch.zeros((), device=self.encoder.device), dict[str, Tensor]()
-        alternate = self.replay is not None and self.config.replay.alternate
-        if self.replay is not None and replayed is not None and (not alternate or number % 2):
+        if self.replay is not None and replayed is not None:
             loss, own = self.backward(replayed, self.replay, number=number)
             values |= {f"replay.{name}": value for name, value in own.items()}
         if self.l2_sp is not None:  # After the replay: it may weigh parameters by the gradient that they have now.
             values["l2_sp"] = self.l2_sp.pull()
             loss = loss + self.l2_sp.config.weight * values["l2_sp"]
-        if alternate and number % 2:
+        if batch is None:
             return loss, values
         main, own = self.backward(batch, self.pairs, number=number)
         return main + loss, own | values
