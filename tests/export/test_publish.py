@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.errors import InputError
@@ -132,6 +134,25 @@ def _of_open_clip(server: FakeHub, all_tokens_model: Path, folder: Path) -> Path
 def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, all_tokens_model: Path, tmp_path: Path) -> None:
     _of_open_clip(server, all_tokens_model, tmp_path / "model")
     assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(all_tokens_model)).fingerprint
+
+
+def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(
+    server: FakeHub, all_tokens_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    file = _of_open_clip(server, all_tokens_model, tmp_path / "model") / "open_clip_model.safetensors"
+    state = load_file(file)
+    server.models["org/other"] = tmp_path / "model"
+    for name, weights, metadata, told in (
+        ("tiny", state | {"visual.proj": state["visual.proj"].to(torch.int8)}, {}, r"visual\.proj is of the type I8"),
+        ("other", state, {"quick_gelu": "false"}, "made with GELU, and the configuration asks for QuickGELU"),
+    ):
+        save_file(weights, file, metadata)
+        for address in (server.address, "http://127.0.0.1:9"):  # As it is fetched, and without a network.
+            monkeypatch.setattr(constants, "ENDPOINT", address)
+            with pytest.raises(InputError, match=told):
+                load_encoder(f"hf-hub:org/{name}")
 
 
 def test_weights_that_are_not_there_are_no_random_ones(

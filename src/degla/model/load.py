@@ -22,7 +22,7 @@ from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
-from degla.model.transformers_files import is_transformers_folder, transformers_snapshot
+from degla.model.transformers_files import PREFIX, fetched_weights, is_transformers_folder, transformers_snapshot
 from degla.model.transformers_map import three_channels
 from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object
@@ -238,17 +238,27 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
     if folder is not None:
         return load_from_transformers(folder, name=name)
     if why is None:
-        return _from_open_clip(source, pretrained=pretrained, name=name)
+        return _with_fetched_weights(source, _from_open_clip(source, pretrained=pretrained, name=name))
     with offline():
         try:
             if tag and not tag.get("hf_hub") and not (_FETCHED / Path(tag.get("url", "")).name).is_file():
                 raise InputError(f"{_FETCHED} does not hold its weights")
-            return _from_open_clip(source, pretrained=pretrained, name=name)
+            encoder = _from_open_clip(source, pretrained=pretrained, name=name)
         except InputError:
             raise InputError(
                 f"{name}: must be fetched from the Hugging Face hub, which cannot be reached ({why}), and is not on "
                 "this machine. Connect it, or name a model that is here: a folder, ARCHITECTURE:FILE, world or photo."
             ) from None
+    return _with_fetched_weights(source, encoder)
+
+
+def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
+    """The model; where it came from the hub under its name, its file of weights is looked at as that of a folder is."""
+    weights = fetched_weights(source) if source.startswith(PREFIX) else None
+    if weights is not None:
+        _check_recorded_activation(weights, quick_gelu=encoder.description.quick_gelu)
+        require_floats(weights, encoder.clip)
+    return encoder
 
 
 @only_errors()  # open_clip announces each step at the root logger and warns about the activation.

@@ -264,6 +264,14 @@ def _fetched_for_open_clip(repository: str) -> bool:
     raise _no_safe_weights(repository)
 
 
+def fetched_weights(name: str) -> Path | None:
+    """The file of weights that open_clip reads of a model of the hub, where it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(name.removeprefix(PREFIX), file) for file in SAFE)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
 def _no_safe_weights(repository: str) -> InputError:
     return InputError(
         f"{PREFIX}{repository}: holds {CONFIG_NAME} and no weights in {SAFE[0]}. Weights in a pickle ({PICKLED}), "
