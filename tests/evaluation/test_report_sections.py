@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -21,10 +22,12 @@ from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.pictures import LARGEST, thumbnail
 from degla.evaluation.report import report, result_files
 from degla.evaluation.results import load_result, save_result
+from degla.evaluation.run import evaluate
 from degla.pages.words import UNKNOWN
 from degla.records import ItemImage, PairItem, write_jsonl
 from degla.results import Result
 from degla.shelf import BENCHMARKS
+from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
 from tests.evaluation.made_up import draw_result, published_scores
 
 
@@ -197,14 +200,41 @@ def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     report(paths, out=tmp_path / "bare.html", baseline="base")
     bare = (tmp_path / "bare.html").read_text()
     assert "What changed most" in bare and "order-blind ceiling 0.0" in bare
-    assert "<img" not in bare
+    assert "<img" not in bare and "degla report --root FOLDER" in bare
     # The root lacks the recognition files: what was read before is not lost, and the page is written.
     report(paths, out=tmp_path / "full.html", baseline="base", root=root)
     full = (tmp_path / "full.html").read_text()
-    assert full.count("<img") == 1
+    assert full.count("<img") == 1 and "--root FOLDER" not in full
     assert all(len(address) <= LARGEST for address in re.findall(r"base64,([^\"]+)", full))
     assert "a cat on a &lt;hat&gt;" in full
     assert "a hat on a cat" in (tmp_path / "full.md").read_text()
+
+
+def test_texts_of_another_version_are_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "own/images").mkdir(parents=True)
+    rows = [{"image": f"{at}.png", "caption": f"a {at} cat", "negative": f"no {at} cat"} for at in range(4)]
+    write = (tmp_path / "own/rows.jsonl").write_text
+    write("".join(json.dumps(row) + "\n" for row in rows))
+    for at in range(3):  # One image is not there.
+        Image.new("RGB", (8, 8), (80 * at, 0, 0)).save(tmp_path / f"own/images/{at}.png")
+    paths = []
+    for label in ("base", "tuned"):
+        text_row = lambda tokens, label=label: spread_row(f"{label}{tokens}".encode(), 24)  # noqa: E731
+        model = FakeEncoder(spreading().image_row, text_row, name=label)
+        paths.append(
+            _save(tmp_path, evaluate(model, benchmarks=["own"], root=tmp_path, allow_missing=True, progress=False))
+        )
+
+    def texts() -> set[tuple[str, ...]]:
+        changes = largest_changes(compare(paths, baseline="base"), root=tmp_path)["tuned"]
+        assert len(changes) == 3 and all(change.picture for change in changes)
+        return {change.true for change in changes}
+
+    caplog.clear()
+    assert texts() == {(f"a {at} cat",) for at in range(3)} and not caplog.records
+    write("".join(json.dumps(row) + "\n" for row in rows).replace("a 1 cat", "a 1 dog"))
+    assert texts() == {()}
+    assert f"no texts of own: the files under {tmp_path} are others than were asked about" in caplog.text
 
 
 def test_missing_or_damaged_verdicts(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from degla.errors import InputError
+from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.pictures import SIDE, thumbnail
+from degla.evaluation.questions import digests_of
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, minus
@@ -50,6 +52,7 @@ class ItemChange:
     Attributes:
         image: path of its (first) image, relative to the benchmark's root; its own id where it has none.
         images: number of its images; 0 where that is not known.
+        asked: digest of all questions of its benchmark, as the results have it.
         change: of the margin.
         true, false: texts that are true of the first image, and that are not; none where they are not known.
         picture: `data:` address of a thumbnail; "" where the file was not found.
@@ -66,6 +69,7 @@ class ItemChange:
     false: tuple[str, ...] = ()
     images: int = 0
     picture: str = ""
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
         alike = _alike(base, method)
         after = _tallies(method)
         changes = (
-            _change(before[name], tally)
+            replace(_change(before[name], tally), asked=alike[tally.row.benchmark])
             for name, tally in after.items()
             if name in before and tally.row.benchmark in alike
         )
@@ -204,13 +208,13 @@ def _tallies(method: Method) -> dict[str, _Tally]:
     return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
 
 
-def _alike(first: Method, second: Method) -> set[str]:
-    """Benchmarks of which all results of both methods answer the same questions."""
+def _alike(first: Method, second: Method) -> dict[str, str]:
+    """Benchmarks of which all results of both methods answer the same questions, and the digest of these."""
     digests: dict[str, set[str]] = {}
     for result in (*first.results.values(), *second.results.values()):
         for entry in result.benchmarks:
             digests.setdefault(entry.name, set()).add(entry.items_sha256)
-    return {name for name, values in digests.items() if len(values) == 1}
+    return {name: next(iter(values)) for name, values in digests.items() if len(values) == 1}
 
 
 def _change(before: _Tally, after: _Tally) -> ItemChange:
@@ -239,28 +243,32 @@ def illustrated(
         root: folder that holds the benchmarks' files.
         side: pixels of a picture's longer side, at most.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[tuple[str, str], set[str]] = {}
     for change in (change for changes in found.values() for change in changes):
-        wanted.setdefault(change.benchmark, set()).add(change.id)
-    items = {item.id: item for name, ids in wanted.items() for item in _items(name, ids, root)}
+        wanted.setdefault((change.benchmark, change.asked), set()).add(change.id)
+    items = {(asked, item.id): item for (name, asked), ids in wanted.items() for item in _items(name, asked, ids, root)}
     return {
-        label: tuple(_illustrate(change, items.get(change.id), root, side) for change in changes)
+        label: tuple(_illustrate(change, items.get((change.asked, change.id)), root, side) for change in changes)
         for label, changes in found.items()
     }
 
 
-def _items(name: str, ids: set[str], root: Path) -> Iterable[PairItem]:
+def _items(name: str, asked: str, ids: set[str], root: Path) -> Iterable[PairItem]:
     if name not in BENCHMARKS.names() or not root.is_dir():
         return []
-    found: list[PairItem] = []
+    read: list[Entry] = []
     try:
-        for entry in BENCHMARKS.load(name).BENCHMARK.items(root):
-            if isinstance(entry, PairItem) and entry.id in ids:
-                found.append(entry)
+        read.extend(BENCHMARKS.load(name).BENCHMARK.items(root))
+        if asked not in digests_of(read, root):
+            logger.warning(
+                "The report shows no texts of %s: the files under %s are others than were asked about. Evaluate again.",
+                name, root,
+            )  # fmt: skip
+            return []
     except InputError as error:
         # What was read before the fault is shown; the scores of the report need none of it.
         logger.warning("The report cannot show all texts of %s: %s", name, error)
-    return found
+    return [entry for entry in read if isinstance(entry, PairItem) and entry.id in ids]
 
 
 def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int) -> ItemChange:

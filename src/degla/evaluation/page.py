@@ -34,6 +34,7 @@ _CHANGED = (
     "similarity (cosine) of the true text minus that of the best false one; below zero the answer is wrong. Methods "
     "differ in the spread of their similarities, so compare signs before sizes."
 )
+_BARE = "degla report --root FOLDER, the folder of the benchmarks' data, shows their pictures and texts."
 
 
 def page_of(
@@ -241,7 +242,9 @@ def _changed(
             )
             for number, (label, changes) in enumerate(changed.items())
         ]
-        yield Section("What changed most", [_CHANGED.format(baseline=comparison.baseline), *folds])
+        said = [_CHANGED.format(baseline=comparison.baseline)]
+        said += [] if any(change.picture for changes in changed.values() for change in changes) else [_BARE]
+        yield Section("What changed most", [*said, *folds])
 
 
 def _every_part(

@@ -83,7 +83,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there"
             f" or score what is there with --allow-missing.\nThe files must lie so:\n{benchmark.layout}"
         )
-    there = [left for entry in kept if (left := _without(entry, absent)) is not None]
+    there = _without_absent(kept, absent)
     if not there:
         lacks = (
             f"none of its {counted(len(paths), 'image')} is"
@@ -171,6 +171,17 @@ def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int
         for part in benchmark.parts
         if part.n is not None and counts.get(part.name, 0) != part.n and not (part.optional and part.name not in counts)
     ]
+
+
+def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
+    """The `questions_digest` of results on these entries: of all, and of those whose images are here."""
+    kept = kept_of(entries)
+    yield questions_digest(kept)
+    yield questions_digest(_without_absent(kept, images_under(root, kept)[1]))
+
+
+def _without_absent(kept: Iterable[Entry], absent: set[str]) -> list[Entry]:
+    return [left for entry in kept if (left := _without(entry, absent)) is not None]
 
 
 def _without(entry: Entry, absent: set[str]) -> Entry | None:
