@@ -169,6 +169,17 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
     assert "| teacher | None, decay None |" in told(plain, {}, "teacher")
 
 
+def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:
+    text = card(CardFacts("x", "open_clip", "photo"))
+    assert _front(text)["license"] == "apache-2.0"
+    assert "## Licence\n\napache-2.0: `photo`, which ships with degla.\n" in text
+    assert _front(card(CardFacts("x", "open_clip", "photo", licence="mit")))["license"] == "mit"
+    # What is trained from it has that of whoever trained it.
+    (tmp_path / "config.json").write_text('{"recipe": "degla", "model": "world"}')
+    text = card(CardFacts("x", "checkpoint", "step-2", checkpoint=tmp_path))
+    assert "license" not in _front(text) and "Not stated. The weights come from `world` (mit, ships with degla)" in text
+
+
 def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"recipe": "degla", "model": "/home/me/models/base", "odd": 1}')
     text = card(CardFacts(title="x", form="checkpoint", origin="x", checkpoint=tmp_path))

@@ -17,6 +17,7 @@ from degla.evaluation.comparison import Comparison, compare
 from degla.export.recipe_card import bare_name, data_lines, reproduce_lines, training_lines
 from degla.files import write_text
 from degla.model.integrity import STATE_NAME
+from degla.model.load import SHIPPED
 from degla.model.runs import CARD_NAME
 from degla.pages.table import markdown_line
 from degla.pages.words import UNKNOWN, interval, percent, points
@@ -116,8 +117,8 @@ def _front(facts: CardFacts, config: dict[str, Any] | None) -> list[str]:
             dict.fromkeys(["clip", "degla", *([config["recipe"]] if config and config.get("recipe") else [])])
         ),
     }
-    if facts.licence:
-        fields["license"] = facts.licence
+    if licence := facts.licence or _shipped(facts, config):
+        fields["license"] = licence
     if base.startswith("hf-hub:"):
         fields["base_model"] = base.removeprefix("hf-hub:")
     return ["---", *yaml.safe_dump(fields, sort_keys=False).splitlines(), "---"]
@@ -213,10 +214,21 @@ def _licence(facts: CardFacts, config: dict[str, Any] | None) -> Iterator[str]:
     yield from ("## Licence", "")
     if facts.licence:
         yield f"{facts.licence}, as whoever wrote the card has stated."
+    elif shipped := _shipped(facts, config):
+        yield f"{shipped}: `{facts.origin}`, which ships with degla."
     else:
-        base = bare_name(str((config or {}).get("model") or facts.origin))
-        yield f"Not stated. The weights come from `{base}`, whose terms may bind, as may those of the training data."
+        base = str((config or {}).get("model") or facts.origin)
+        ships = f" ({SHIPPED[base]}, ships with degla)" if base in SHIPPED else ""
+        yield (
+            f"Not stated. The weights come from `{bare_name(base)}`{ships}, whose terms may bind, as may those of the "
+            "training data."
+        )
     yield ""
+
+
+def _shipped(facts: CardFacts, config: dict[str, Any] | None) -> str | None:
+    """The licence of a shipped model that was not trained further."""
+    return SHIPPED.get(facts.origin) if config is None else None
 
 
 _DEGLA = """With degla:

@@ -305,8 +305,8 @@ def _from_open_clip(
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
 
 
-SHIPPED: Final = ("world", "photo")
-"""`world` sees the embedded world's drawings, `photo` sees photographs; each has its card in its folder."""
+SHIPPED: Final = {"world": "mit", "photo": "apache-2.0"}
+"""`world` sees the embedded world's drawings, `photo` sees photographs: the licence of each, as the hub names it."""
 
 
 def shipped_folder(name: str) -> Path:
