@@ -10,6 +10,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.own import BENCHMARK
 from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
@@ -73,6 +74,15 @@ def test_the_digest_of_captions_of_any_form_is_told(tmp_path: Path) -> None:
     (tmp_path / "own" / "captions.jsonl").unlink()
     (tmp_path / "own" / "captions.tsv").write_text("id\timage\ttext\n1\te.png\ttrue e\n")
     assert "own/captions.tsv" in score(tiny_encoder(), "own", tmp_path).benchmarks[0].annotation_sha256
+
+
+def test_one_picture_has_one_name_however_it_is_written(tmp_path: Path) -> None:
+    row = {"caption": "a cat", "negative": "a dog"}
+    write(tmp_path, "mine.jsonl", *({**row, "image": name} for name in ("x/a.png", "./x/a.png", "x//a.png", "b.png")))
+    assert [item.images[0].path for item in read(tmp_path)] == ["x/a.png"] * 3 + ["b.png"]
+    pairs = [("x/a.png", "a cat"), ("./x/a.png", "an old cat")]
+    found = Retrieval.of_pairs("retrieval", "mine", pairs, merged=False)
+    assert (len(found.images), found.owners) == (1, ((0,), (0,)))
 
 
 def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:

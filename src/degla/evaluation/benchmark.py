@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, TypedDict
 
 from pydantic import Field, model_validator
@@ -98,7 +98,7 @@ class Retrieval(Record):
         texts: dict[object, tuple[str, list[int]]] = {}
         for place, (image, text) in enumerate(pairs):
             owners = texts.setdefault(text if merged else place, (text, []))[1]
-            owners.append(numbers.setdefault(image, len(numbers)))
+            owners.append(numbers.setdefault(_one_name(image), len(numbers)))
         return cls(
             benchmark=benchmark,
             part=part,
@@ -127,11 +127,16 @@ def pair_question(
         id=f"{benchmark}/{part}/{key}",
         benchmark=benchmark,
         part=part,
-        images=tuple(ItemImage(path=image) if isinstance(image, str) else image for image in images),
+        images=tuple(ItemImage(path=_one_name(image)) if isinstance(image, str) else image for image in images),
         texts=tuple(texts),
         gold=gold,
         **fields,
     )
+
+
+def _one_name(path: str) -> str:
+    """The path without "./" and "//": questions about one picture are drawn together, by its name."""
+    return PurePosixPath(path).as_posix()
 
 
 def image_question(
