@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from degla.cli import main
-from degla.data.sources import read_captions
+from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.in_print import published_tables
@@ -234,6 +234,15 @@ def test_pictures_inside_a_parquet_file_are_the_plans_own(tmp_path: Path) -> Non
     assert record.pairs == f"1 pair of {file}" and rehearsed.arms[0].fields["data.images"] == str(tmp_path)
 
 
+def test_pairs_that_are_not_the_plans_own_get_what_a_recipe_reads_of_captions(tmp_path: Path) -> None:
+    plan = _plan(tmp_path, {"recipe": "c2lip"}, base="ViT-B-16-SigLIP:webli")
+    (arm,) = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].arms
+    laid = Path(str(arm.fields["data.captions"]))
+    rows = list(read_captions(laid, columns=Columns(optional=("concepts",))))
+    assert len(rows) == 64 and all(row.concepts for row in rows)
+    assert {row.image for row in rows} == {file.name for file in Path(str(arm.fields["data.images"])).iterdir()}
+
+
 @pytest.mark.parametrize(
     ("base", "recipe", "biased"),
     [("nobody/knows", "clip", False), ("nobody/knows", "c2lip", True), ("ViT-B-16-SigLIP:webli", "clip", True)],
@@ -245,8 +254,9 @@ def test_a_model_of_the_sigmoid_loss_has_a_stand_in_with_a_bias(
     plan = _plan(tmp_path, {"recipe": recipe}, base=base)
     stand_in = load_encoder(rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].base)
     assert (stand_in.bias is not None) == biased
-    if biased:  # A folder of a model of that kind is told by what it holds.
+    if biased:  # A folder of a model of that kind is told by its configuration: its weights are not read.
         shutil.copytree(stand_in.name, tmp_path / "base")
+        (tmp_path / "base" / "open_clip_model.safetensors").write_bytes(b"")
         plan = _plan(tmp_path, {"recipe": "clip"}, base=str(tmp_path / "base"))
         assert load_encoder(rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].base).bias is not None
 

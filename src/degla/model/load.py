@@ -22,8 +22,14 @@ from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
-from degla.model.transformers_files import PREFIX, fetched_weights, is_transformers_folder, transformers_snapshot
-from degla.model.transformers_map import three_channels
+from degla.model.transformers_files import (
+    PREFIX,
+    fetched_weights,
+    is_transformers_folder,
+    model_type,
+    transformers_snapshot,
+)
+from degla.model.transformers_map import LAYOUTS, three_channels
 from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object
 from degla.progress import only_errors
@@ -93,6 +99,18 @@ def _checkpoint_folder(folder: Path) -> Path:
             "nor a folder of transformers (config.json with 'model_type')."
         )
     return chosen
+
+
+def folder_has_bias(folder: Path) -> bool:
+    """Whether a folder holds a model of the sigmoid loss, as its configuration says: no weights are read.
+
+    Raises:
+        InputError: it holds no model.
+    """
+    chosen = _checkpoint_folder(folder)
+    if is_transformers_folder(chosen):
+        return LAYOUTS.get(model_type(chosen)) == "siglip"
+    return "init_logit_bias" in read_json_object(chosen / CONFIG_NAME).get("model_cfg", {})
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:

@@ -302,12 +302,12 @@ class AskedNow:
         return self._found[key]
 
     def _look(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
-        trained = (images for config in configs for images in trained_by(to_plain(config)))
-        known = joined_images([*trained, training_images(base)])
-        if known is None:
+        trained = [images for config in configs for images in trained_by(to_plain(config))]
+        known = [images for images in (*trained, training_images(base)) if images is not None]
+        if not known:
             return None
         try:
-            return find_leakage(known, self._read(asked)[1], root=asked.root)
+            return find_leakage(joined_images(known), self._read(asked)[1], root=asked.root)
         except InputError as error:
             log.warning("whether benchmark images are trained on is not known: %s", error)
             return None

@@ -20,6 +20,7 @@ from degla.data import images
 from degla.data.sources import DEFAULT_COLUMNS, Columns, read_captions
 from degla.errors import InputError
 from degla.files import write_json
+from degla.inputs import inputs_of
 from degla.pages.words import counted
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.study.grid import Run, expand
@@ -44,6 +45,8 @@ _READ_AS: Final = (
 """How captions are read; the laid ones have the usual names."""
 _JOINED: Final = ("data.negatives", "data.positives_file")
 """Files that are joined by the ids of a plan's own captions."""
+_UNITS: Final = ("units", "concepts", "masked_words")
+"""Columns that `degla prepare units` adds to captions."""
 _FOLDER: Final = "rehearsal"
 _PAIRS: Final = 64
 _CAPTIONS: Final = 2
@@ -71,13 +74,16 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     root.mkdir(parents=True)
     at_hand = plan.benchmarks.root
     laid: list[LaidPairs] = []
+    runs = expand(plan, where=where)
+    read = {each.column for run in runs for stream in run.config.streams for each in inputs_of(stream.reads).values()}
+    units = not read.isdisjoint(_UNITS)
 
     @cache  # Arms that share their pairs are laid them once.
     def lay(data: DataConfig) -> LaidPairs:
         assert data.captions is not None
         place = folder / (f"pairs-{len(laid)}" if laid else "pairs")
         laid.append(lay_pairs(data.captions, data.image_folder, format=data.format, columns=data.columns,
-                              at_hand=at_hand, folder=place))  # fmt: skip
+                              at_hand=at_hand, folder=place, units=units))  # fmt: skip
         return laid[-1]
 
     arms = []
@@ -90,7 +96,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     parts = lay_questions(plan.benchmarks.names, at_hand=at_hand, root=root)
     changes = {
         "title": f"Rehearsal: {plan.title}",
-        "base": _small_model(plan.base, expand(plan, where=where), folder),
+        "base": _small_model(plan.base, runs, folder),
         "benchmarks": plan.benchmarks.model_copy(update={"root": root}),
         "set": {name: arms[0].fields[name] for name in _PAIRS_AT},
         "arms": tuple(arms),
@@ -112,10 +118,10 @@ def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
 
     from degla.losses.core.forms import BIAS
     from degla.model.checkpoint import save_encoder
-    from degla.model.load import load_encoder
+    from degla.model.load import folder_has_bias, load_encoder
 
     if Path(base).is_dir():
-        biased = load_encoder(base).bias is not None
+        biased = folder_has_bias(Path(base))
     else:
         biased = "init_logit_bias" in (open_clip.get_model_config(base.partition(":")[0]) or {})
     losses = (loss for run in runs for stream in run.config.streams for loss in stream.objective.values())
@@ -158,14 +164,16 @@ class LaidPairs:
 
 
 def lay_pairs(
-    captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS
-) -> LaidPairs:
+    captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS,
+    units: bool = False,
+) -> LaidPairs:  # fmt: skip
     """Choose a few pairs and write their captions.
 
     Args:
         captions, pictures, format, columns: as the plan has them; the files may be missing.
         at_hand: root of the benchmarks, where captions of COCO may lie.
         folder: to write to.
+        units: whether a recipe reads what `degla prepare units` adds: pairs that are not the plan's own get it here.
 
     Raises:
         InputError: a file that is there is wrong.
@@ -178,11 +186,12 @@ def lay_pairs(
             return LaidPairs(
                 folder / "captions.jsonl", pictures, f"{counted(len(rows), 'pair')} of {captions}", own=True
             )
+    write = _write_units if units else _write_coco
     for file in sorted((at_hand / "coco" / "annotations").glob("captions_*.json")):
         place = at_hand / "coco" / file.stem.removeprefix("captions_")
         rows = _with_pictures(read_captions(file), place) if place.is_dir() else []
         if rows:
-            return LaidPairs(_write_coco(folder, rows), place, f"{counted(len(rows), 'pair')} of {file}")
+            return LaidPairs(write(folder, rows), place, f"{counted(len(rows), 'pair')} of {file}")
     names = [f"9{number:011d}" for number in range(_PAIRS // _CAPTIONS)]
     for name in names:
         put_bytes(folder / "train2014" / f"COCO_train2014_{name}.jpg", draw_picture(f"pairs {name}"))
@@ -192,12 +201,19 @@ def lay_pairs(
         for name in names
         for number in range(_CAPTIONS)
     ]  # fmt: skip
-    return LaidPairs(_write_coco(folder, rows), folder / "train2014", f"{len(rows)} drawn pairs")
+    return LaidPairs(write(folder, rows), folder / "train2014", f"{len(rows)} drawn pairs")
 
 
 def _with_pictures(captions: Iterable[CaptionRecord], folder: Path) -> list[CaptionRecord]:
     there = (row for row in captions if images.is_there(images.locate(row.image, folder)))
     return list(islice(there, _PAIRS))
+
+
+def _write_units(folder: Path, rows: list[CaptionRecord]) -> Path:
+    from degla.negatives.units import with_units
+
+    write_jsonl(folder / "captions.jsonl", with_units(rows, seed=0))
+    return folder / "captions.jsonl"
 
 
 def _write_coco(folder: Path, rows: list[CaptionRecord]) -> Path:
