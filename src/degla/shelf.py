@@ -67,8 +67,9 @@ class Shelf:
         """A member's docstrings, the module's and that of what has its name, read without importing it."""
         module = ast.parse(self.source(name))
         called = (name, class_name(name))
-        owners = [node for node in module.body
-                  if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in called]  # fmt: skip
+        owners = [
+            node for node in module.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in called
+        ]
         return [text for text in map(ast.get_docstring, [module, *owners]) if text]
 
     def summary(self, name: str) -> str:

@@ -84,8 +84,10 @@ def look_html(result: Look, names: Sequence[str]) -> Markup:
 
 def _margin(captions: Sequence[Candidate], cosines: Sequence[float]) -> float | None:
     """Best true less best false caption; None where no caption is known to be false."""
-    true, false = ([value for each, value in zip(captions, cosines, strict=True) if bool(each.rule) == wrong]
-                   for wrong in (False, True))  # fmt: skip
+    true, false = (
+        [value for each, value in zip(captions, cosines, strict=True) if bool(each.rule) == wrong]
+        for wrong in (False, True)
+    )
     return max(true) - max(false) if false else None
 
 

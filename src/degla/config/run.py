@@ -165,8 +165,9 @@ class TrainConfig(Checked, section=""):
         for stream in self.streams:
             stream.check()
         if self.replayed is not None and "evidence" in self.replayed.reads:
-            raise InputError("--replay.objective.evidence-contrast.weight: replayed images have no part with evidence; "
-                             "set it to 0.")  # fmt: skip
+            raise InputError(
+                "--replay.objective.evidence-contrast.weight: replayed images have no part with evidence; set it to 0."
+            )
         if self.train.embed_images_once:
             self._check_embedded_once()
         if self.out is None:

@@ -74,8 +74,9 @@ class RowExtras:
         """The inputs that are texts, one or several a row."""
         self._most_concepts = 0
         if file is not None and "concept" in file.names:
-            self._most_concepts = max(compute.max(compute.list_value_length(each)).as_py()
-                                      for each in file.chunks("concept"))  # fmt: skip
+            self._most_concepts = max(
+                compute.max(compute.list_value_length(each)).as_py() for each in file.chunks("concept")
+            )
 
     def at(self, name: str, index: int) -> Any:
         """The value of a column."""

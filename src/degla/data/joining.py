@@ -293,9 +293,9 @@ def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter
 _PARTS = 256
 """Parts that the negatives are laid into at most: files that are open at a time."""
 
-_PART = arrow.schema([
-    ("row", arrow.int64()), ("text", arrow.large_string()), ("rule", arrow.int64()), ("score", arrow.float64()),
-])  # fmt: skip
+_PART = arrow.schema(
+    [("row", arrow.int64()), ("text", arrow.large_string()), ("rule", arrow.int64()), ("score", arrow.float64())]
+)
 
 
 class PartFiles(ExitStack):

@@ -30,9 +30,9 @@ NUMBERS = arrow.large_list(arrow.int64())
 _UNITS = arrow.large_list(arrow.struct([("text", _TEXT), ("foils", TEXTS), ("kind", _TEXT)]))
 _SEVERAL: Final = {"positives": TEXTS, "units": _UNITS, "concepts": TEXTS, "masked_words": TEXTS}
 CAPTION_FIELDS: Final = ("id", "image", "text", "image_id")
-NEGATIVES = arrow.schema([
-    ("negatives", TEXTS), ("rules", NUMBERS), ("scores", arrow.large_list(arrow.float64())), ("groups", arrow.int64()),
-])  # fmt: skip
+NEGATIVES = arrow.schema(
+    [("negatives", TEXTS), ("rules", NUMBERS), ("scores", arrow.large_list(arrow.float64())), ("groups", arrow.int64())]
+)
 
 RowIndex = NDArray[np.int64]
 

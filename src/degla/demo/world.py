@@ -80,14 +80,8 @@ class Size:
 
 
 # One look at every pair, so that all methods are done in minutes on two processors.
-FULL = Size(
-    scenes=4096, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250,
-    base="full",
-)  # fmt: skip
-QUICK = Size(
-    scenes=768, steps=24, items_per_part=100, images_per_class=5, retrieval_images=100,
-    base="quick",
-)  # fmt: skip
+FULL = Size(scenes=4096, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250, base="full")
+QUICK = Size(scenes=768, steps=24, items_per_part=100, images_per_class=5, retrieval_images=100, base="quick")
 
 
 def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
@@ -181,7 +175,7 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
             "percent."
         ],
         tab="degla demo: the base model",
-    )  # fmt: skip
+    )
     write_text(out, page.html())
 
 
@@ -201,8 +195,10 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
 
 
 def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
-    true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
-        ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
+    true, false = (
+        Markup('<p><span class="{}">{}</span> {}</p>').format(*each)
+        for each in zip(("up", "down"), "✓✗", item.texts, strict=True)
+    )
     about = Markup('<p class="soft">{}, {}</p>').format(
         row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+z.3f}")
     )

@@ -146,9 +146,11 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     ahead = kinds * 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
     while (
-        (spent := time.perf_counter() - started) < seconds or count < 1 or count % kinds
+        (spent := time.perf_counter() - started) < seconds
+        or count < 1
+        or count % kinds
         or (count <= ahead and spent < 3 * seconds)
-    ):  # fmt: skip
+    ):
         asked = time.perf_counter()
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - asked

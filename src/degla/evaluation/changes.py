@@ -262,8 +262,9 @@ def _items(name: str, asked: str, ids: set[str], root: Path) -> Iterable[PairIte
         if asked not in digests_of(read, root):
             logger.warning(
                 "The report shows no texts of %s: the files under %s are others than were asked about. Evaluate again.",
-                name, root,
-            )  # fmt: skip
+                name,
+                root,
+            )
             return []
     except InputError as error:
         # What was read before the fault is shown; the scores of the report need none of it.

@@ -120,8 +120,9 @@ class Explainer:
         everything = range(len(asked.images))
         found = torch.empty(len(everything), 3)
         with at_rest(self.encoder):
-            for batch, pixels in open_images(self.encoder, asked.images, everything, root=self.root,
-                                             progress=self.progress, name=asked.part):  # fmt: skip
+            for batch, pixels in open_images(
+                self.encoder, asked.images, everything, root=self.root, progress=self.progress, name=asked.part
+            ):
                 found[batch] = self.explain(pixels, *asked.rows_of(batch), numbers=batch).cpu()
         return found
 
@@ -205,8 +206,9 @@ def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> Expla
     )
     benchmark = asked.benchmark
     if not parts:
-        raise InputError(f"{benchmark.title}: asks nothing of one picture with several texts, so that there is no "
-                         "answer to explain.")  # fmt: skip
+        raise InputError(
+            f"{benchmark.title}: asks nothing of one picture with several texts, so that there is no answer to explain."
+        )
     return ExplainedBenchmark(
         name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(asked.entries), parts=parts
     )

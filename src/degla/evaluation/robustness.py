@@ -103,8 +103,9 @@ class Attacker:
         classes = torch.from_numpy(class_embeddings(entry, texts)).to(self.encoder.device)
         everything = list(range(len(entry.images)))
         rows = np.empty((len(everything), classes.shape[1]), dtype=np.float32)
-        batches = partial(open_images, self.encoder, entry.images, root=self.root, progress=self.progress,
-                          size=self.images_per_batch)  # fmt: skip
+        batches = partial(
+            open_images, self.encoder, entry.images, root=self.root, progress=self.progress, size=self.images_per_batch
+        )
 
         def verdicts() -> list[Judged]:
             table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row)

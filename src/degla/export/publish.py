@@ -79,8 +79,10 @@ def _folder(
     folder = Path(name)
     if (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
         if what or results or licence or form:
-            raise InputError(f"{folder}: is exported in its form and has its card; give --form, --what, --results and "
-                             "--license to degla export.")  # fmt: skip
+            raise InputError(
+                f"{folder}: is exported in its form and has its card; give --form, --what, --results and "
+                "--license to degla export."
+            )
         strange = [path for path in folder.rglob("*") if path.name.startswith(".") or path.is_symlink()]
         if strange:
             raise InputError(

@@ -60,8 +60,10 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
         InputError: PyTorch cannot write a tower as ONNX, or the tokenizer has no form outside of open_clip.
     """
     made = Probe.of(encoder)
-    parts = (("encode_image", made.pixels, IMAGE, "pixel_values", "image_embeds"),
-             ("encode_text", made.tokens, TEXT, "input_ids", "text_embeds"))  # fmt: skip
+    parts = (
+        ("encode_image", made.pixels, IMAGE, "pixel_values", "image_embeds"),
+        ("encode_text", made.tokens, TEXT, "input_ids", "text_embeds"),
+    )
     for function, example, file, source, target in parts:
         try:
             with torch.no_grad(), _plain_attention():

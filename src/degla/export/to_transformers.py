@@ -51,8 +51,9 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
         state = to_transformers(encoder.clip.state_dict(), plan, shapes)
         made.load_state_dict(state, strict=True)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"{encoder.name}: has weights that transformers' {names[model_type]} has not: {error}. "
-                         f"{_REMEDY}") from None  # fmt: skip
+        raise InputError(
+            f"{encoder.name}: has weights that transformers' {names[model_type]} has not: {error}. {_REMEDY}"
+        ) from None
     with quiet_transformers():
         made.save_pretrained(folder)
     write_processor(encoder, folder)
@@ -73,15 +74,19 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     settings = encoder.description.preprocess_config
     mode, (height, width) = settings.get("resize_mode", "shortest"), image_size(encoder)
     if mode == "longest" or (mode == "shortest" and height != width):
-        raise InputError(f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which no processor "
-                         "of transformers does. Export it to open_clip.")  # fmt: skip
+        raise InputError(
+            f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which no processor "
+            "of transformers does. Export it to open_clip."
+        )
     side: dict[str, Any] = {"height": height, "width": width}
     kind: Any = transformers.SiglipImageProcessor if mode == "squash" else transformers.CLIPImageProcessor
     sizes = {"size": side} if mode == "squash" else {"size": {"shortest_edge": height}, "crop_size": side}
     processor: Any = kind(
-        **sizes, image_mean=settings["mean"], image_std=settings["std"],
+        **sizes,
+        image_mean=settings["mean"],
+        image_std=settings["std"],
         resample=2 if settings.get("interpolation") == "bilinear" else 3,
-    )  # fmt: skip
+    )
     processor.save_pretrained(folder)
 
 
@@ -147,9 +152,11 @@ def _clip_config(encoder: Encoder) -> dict[str, Any]:
     start = int(getattr(encoder.tokenize, "sot_token_id", 1))
     text |= {"bos_token_id": start, "pad_token_id": text["eos_token_id"] if model_type == "clip" else 1}
     vision = {
-        **_blocks(visual.transformer.resblocks), "image_size": image_size(encoder)[0],
-        "patch_size": int(visual.patch_size[0]), "projection_dim": dimension,
-    }  # fmt: skip
+        **_blocks(visual.transformer.resblocks),
+        "image_size": image_size(encoder)[0],
+        "patch_size": int(visual.patch_size[0]),
+        "projection_dim": dimension,
+    }
     if len({*visual.patch_size}) > 1 or len({*image_size(encoder)}) > 1:
         raise InputError(f"{encoder.name}: its pictures or patches are not square, as transformers needs. {_REMEDY}")
     return {"model_type": model_type, "text_config": text, "vision_config": vision, "projection_dim": dimension}
@@ -189,9 +196,10 @@ def _siglip_config(encoder: Encoder) -> dict[str, Any]:
 def _text_config(encoder: Encoder) -> dict[str, Any]:
     tower = text_tower(encoder.clip)
     return {
-        **_blocks(tower.transformer.resblocks), "vocab_size": int(tower.token_embedding.num_embeddings),
+        **_blocks(tower.transformer.resblocks),
+        "vocab_size": int(tower.token_embedding.num_embeddings),
         "max_position_embeddings": int(tower.positional_embedding.shape[0]),
-    }  # fmt: skip
+    }
 
 
 def _blocks(blocks: Any) -> dict[str, Any]:

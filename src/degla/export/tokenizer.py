@@ -57,8 +57,10 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
         return
     inner = getattr(tokenize, "tokenizer", None)
     if inner is None or getattr(tokenize, "tokenizer_mode", None):
-        raise InputError(f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, has no form that other programs "
-                         "read. Export to open_clip.")  # fmt: skip
+        raise InputError(
+            f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, has no form that other programs "
+            "read. Export to open_clip."
+        )
     inner.save_pretrained(folder)
     clean = "canonicalize" if type(tokenize).__name__ == "SigLipTokenizer" else options.get("clean", "whitespace")
     if clean in _CLEANING:
@@ -98,8 +100,10 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
 def _prepend(folder: Path, steps: list[dict[str, Any]]) -> None:
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise InputError(f"{folder}: the tokenizer has no tokenizer.json, in which its cleaning of texts would stand. "
-                         "Export to open_clip.")  # fmt: skip
+        raise InputError(
+            f"{folder}: the tokenizer has no tokenizer.json, in which its cleaning of texts would stand. "
+            "Export to open_clip."
+        )
     content = json.loads(file.read_text(encoding="utf-8"))
     own = content.get("normalizer")
     content["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *([own] if own else [])]}

@@ -31,7 +31,7 @@ from degla.model.integrity import (
     checked,
     read_state,
     write_state,
-)  # fmt: skip
+)
 from degla.model.runs import WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import CONFIG_NAME, save_tokenizer

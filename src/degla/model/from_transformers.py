@@ -86,9 +86,7 @@ def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
         log.info("%s: weights stored as %s; computed, and saved after training, as float32.", name, stored_type(folder))
     open_clip.model.set_model_preprocess_cfg(clip, preprocess)
     transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocess), is_train=False)
-    description = Description(
-        name=name, model_config=model_config, preprocess_config=preprocess, tokenizer_files=files
-    )  # fmt: skip
+    description = Description(name=name, model_config=model_config, preprocess_config=preprocess, tokenizer_files=files)
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
 
 

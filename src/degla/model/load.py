@@ -317,9 +317,7 @@ def _from_open_clip(
     # As open_clip settled it: the size is the network's own, whatever a configuration says beside it.
     settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
     settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}
-    description = Description(
-        name=name, model_config=config, preprocess_config=settings, tokenizer_files=files
-    )  # fmt: skip
+    description = Description(name=name, model_config=config, preprocess_config=settings, tokenizer_files=files)
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
 
 

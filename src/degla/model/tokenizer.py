@@ -183,9 +183,7 @@ def transformers_form(tokenizer: Any, *, context: int) -> dict[str, Any]:
     pad = "<PAD>"  # Texts are made lower-case.
     merges = [list(pair) for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
     single = [{"id": text, "type_id": 0} for text in (start, end)]
-    special = {
-        token: {"id": token, "ids": [tokenizer.encoder[token]], "tokens": [token]} for token in (start, end)
-    }  # fmt: skip
+    special = {token: {"id": token, "ids": [tokenizer.encoder[token]], "tokens": [token]} for token in (start, end)}
     before, after = ({"SpecialToken": part} for part in single)
     content = {
         "version": "1.0",

@@ -18,8 +18,10 @@ from degla.errors import InputError
 LAYOUTS: dict[str, Kind] = {"clip": "clip", "metaclip_2": "clip", "siglip": "siglip"}
 """`model_type` of config.json to the layout of the weights. SigLIP 2 of fixed resolution is "siglip" too."""
 ACTIVATIONS: dict[str, dict[str, Any]] = {
-    "quick_gelu": {}, "gelu": {}, "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}}
-}  # fmt: skip
+    "quick_gelu": {},
+    "gelu": {},
+    "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}},
+}
 """Name of an activation in transformers to what a tower of open_clip says of it."""
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}
 _CLIP_EPS, _SIGLIP_EPS = 1e-5, 1e-6
@@ -257,9 +259,11 @@ def pieces(kind: Kind, *, text_layers: int, image_layers: int, text: str = "") -
             _one("text_projection.weight", f"{text}text_projection", turned=True),
         ]
     return [
-        *found, *_siglip_image(image_layers), *_ends("text_model.head", f"{text}text_projection"),
+        *found,
+        *_siglip_image(image_layers),
+        *_ends("text_model.head", f"{text}text_projection"),
         _one("logit_bias", "logit_bias"),
-    ]  # fmt: skip
+    ]
 
 
 def _clip_image(layers: int) -> list[Piece]:

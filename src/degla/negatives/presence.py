@@ -147,9 +147,10 @@ def questions(
         shows, both = "This image features", " and ".join(there)
         true = (f"{shows} {both}.", f"This image does not feature {absent}.", f"{shows} {there[0]}, but not {absent}.")
         false = (
-            f"{shows} {there[0]} and {absent}.", f"This image does not feature {there[-1]}.",
+            f"{shows} {there[0]} and {absent}.",
+            f"This image does not feature {there[-1]}.",
             f"{shows} {absent}, but not {there[0]}.",
-        )  # fmt: skip
+        )
         yield (
             caption.model_copy(update={"text": chance.choice(true), "positives": ()}),
             [

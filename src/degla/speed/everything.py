@@ -209,9 +209,10 @@ def _side(bench: Bench, side: Side, precision: str, *, compile: bool = False) ->
         kernels = [f"{name} {count / whole:.0%}" for name, count in found.kernels.items()]
         share = found.operations * rate / workload.batch_size / found.peak
         return PartMeasured(
-            per_second=rate, memory=found.memory,
+            per_second=rate,
+            memory=found.memory,
             facts={"loss": found.loss, "operations": found.operations, "share_of_peak": share, "kernels": kernels},
-        )  # fmt: skip
+        )
 
     return measure
 

@@ -39,11 +39,13 @@ def plain_transform(size: int, *, mean: tuple[float, ...], std: tuple[float, ...
     """What training scripts do with a picture: a random crop of nine tenths of it or more, resized and normalised."""
     from torchvision import transforms
 
-    return transforms.Compose([  # type: ignore[no-any-return]
-        transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
-        transforms.ToTensor(),
-        transforms.Normalize(mean, std),
-    ])  # fmt: skip
+    return transforms.Compose(
+        [  # type: ignore[no-any-return]
+            transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
 
 
 def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
@@ -60,9 +62,11 @@ def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, s
 def read_plainly_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
     """The same pairs decoded whole, with padded tokens."""
     loader = DataLoader(
-        _PlainPairs(workload, encoder), batch_size=workload.batch_size, num_workers=workers,
+        _PlainPairs(workload, encoder),
+        batch_size=workload.batch_size,
+        num_workers=workers,
         pin_memory=encoder.device.type == "cuda",
-    )  # fmt: skip
+    )
     return _batches_a_second(iter(loader), workers=workers, seconds=seconds) * workload.batch_size
 
 

@@ -147,8 +147,10 @@ def clip_steps(
     for number, (images, texts) in enumerate(batches):
         tokens = encoder.tokenize(texts).long()
         none, nothing = tokens[:0], torch.zeros(0, dtype=torch.long)
-        pairs = [Pair(image, row, none, nothing.bool(), nothing, place, str(place))
-                 for place, (image, row) in enumerate(zip(images, tokens, strict=True))]  # fmt: skip
+        pairs = [
+            Pair(image, row, none, nothing.bool(), nothing, place, str(place))
+            for place, (image, row) in enumerate(zip(images, tokens, strict=True))
+        ]
         with timed(device, found.seconds, clock=clock):
             losses.append(trainer.step(collate(pairs).to(device), number=number)["loss"])
     found.losses.extend(map(float, losses))

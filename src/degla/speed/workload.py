@@ -64,9 +64,11 @@ class Workload(Record):
     def data(self) -> DataConfig:
         """Where the rows come from, as for training."""
         return DataConfig(
-            captions=self.captions, negatives=self.negatives_file, images=self.images,
+            captions=self.captions,
+            negatives=self.negatives_file,
+            images=self.images,
             negatives_per_caption=self.negatives,
-        )  # fmt: skip
+        )
 
     def config(self, precision: str) -> TrainConfig:
         """The recipe `degla` at this size."""

@@ -160,8 +160,9 @@ def _negatives(
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
             partial(read_captions, data.captions, format=data.format, columns=data.columns),
-            NegativesSettings(rules, seed), out=path,
-        )  # fmt: skip
+            NegativesSettings(rules, seed),
+            out=path,
+        )
         if summary.stopped:
             raise DeglaError(
                 f"stopped by {summary.stopped} while negatives were made; run the same command again to resume."

@@ -212,13 +212,17 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
         return task.fields
     drawn = draw_recognition(
         folder / f"{task.name}-{task.domain}-{task.style}-{world.images_per_class}",
-        domains=(task.domain,), style=task.style, images_per_class=world.images_per_class,
-    )  # fmt: skip
+        domains=(task.domain,),
+        style=task.style,
+        images_per_class=world.images_per_class,
+    )
     count = world.replay_images_per_class
     again = draw_recognition(
         folder / f"replay-{number + 1}-{'-'.join(world.replay_domains)}-{count}",
-        domains=world.replay_domains, images_per_class=count, seed=number + 1,
-    )  # fmt: skip
+        domains=world.replay_domains,
+        images_per_class=count,
+        seed=number + 1,
+    )
     own = {
         "data.captions": drawn.captions, "data.images": drawn.images, "data.classes": drawn.classes,
         "data.class_template": CLASS_TEMPLATE,
@@ -234,9 +238,11 @@ def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
     world = plan.world
     root = draw_benchmark(
         folder / f"benchmark-{world.split}-{world.items_per_part}-{world.test_images_per_class}",
-        split=world.split, items_per_part=world.items_per_part, images_per_class=world.test_images_per_class,
+        split=world.split,
+        items_per_part=world.items_per_part,
+        images_per_class=world.test_images_per_class,
         retrieval_images=world.items_per_part,
-    )  # fmt: skip
+    )
     for task in plan.tasks:
         assert task.domain is not None
         draw_recognition(

@@ -171,8 +171,10 @@ def _check_folders(data: Iterable[str]) -> None:
     for each in data:
         name = _folder_name(each)
         if (other := taken.setdefault(name, each)) != each:
-            raise InputError(f"--data {other} and {each}: both would keep their models in models/{name}. "
-                             "Give each an --out of its own.")  # fmt: skip
+            raise InputError(
+                f"--data {other} and {each}: both would keep their models in models/{name}. "
+                "Give each an --out of its own."
+            )
 
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
@@ -180,8 +182,10 @@ def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> Sy
     found = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
-            raise InputError(f"{out / FILE}: {name} was other data then; choose another --out for a new run, or bring "
-                             "back what it was.")  # fmt: skip
+            raise InputError(
+                f"{out / FILE}: {name} was other data then; choose another --out for a new run, or bring "
+                "back what it was."
+            )
     return record.model_copy(update={"digests": record.digests | found})
 
 

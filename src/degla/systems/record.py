@@ -81,8 +81,9 @@ def load_record(folder: Path, *, system: str) -> SystemRecord:
         InputError: there is none, it cannot be read, or it is of another system.
     """
     path = folder / FILE
-    record = validate(SystemRecord, read_json(path, remedy=f"Make it: degla system {system} run --out {folder}."),
-                      where=str(path))  # fmt: skip
+    record = validate(
+        SystemRecord, read_json(path, remedy=f"Make it: degla system {system} run --out {folder}."), where=str(path)
+    )
     if record.system != system:
         raise InputError(f"{path}: is of the system {record.system!r}, not {system!r}; choose another folder.")
     return record

@@ -130,9 +130,10 @@ def build_trainer(
     if config.train.strategy == "fsdp" and processes.count > 1:
         sharding = Sharding(encoder, teacher, config=config, processes=processes)
     optimizer = build_optimizer(
-        encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]), config.optim,
+        encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]),
+        config.optim,
         predictor=None if predictor is None else (predictor, config.predictor),
-    )  # fmt: skip
+    )
     # Only what is not for evaluation alone is wrapped in DDP.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     attack = None
@@ -195,8 +196,9 @@ def _trained_along(config: TrainConfig, part: str, *, loss: str) -> bool:
         return False
     odd = {
         f"--replay.objective.{loss}.weight": len(reading) > 1 or part not in config.pairs.reads,
-        "--attack.epsilon": config.attack.epsilon > 0, "--train.strategy fsdp": config.train.strategy == "fsdp",
-    }  # fmt: skip
+        "--attack.epsilon": config.attack.epsilon > 0,
+        "--train.strategy fsdp": config.train.strategy == "fsdp",
+    }
     wrong = next((name for name, there in odd.items() if there), None)
     if wrong is not None:
         raise InputError(f"--objective.{loss}.weight does not go together with {wrong}; leave one out.")

@@ -85,8 +85,10 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
             encoder, root=folder, cache=cache, identity=image_identity_of(encoder), processes=group,
             progress=TaskProgress(group.first),
         ).embed(images, [])  # fmt: skip
-    _log.info("%s embedded once, whole and by the model's own transform: no random crops.",
-              counted(len(images), "picture is", "pictures are"))  # fmt: skip
+    _log.info(
+        "%s embedded once, whole and by the model's own transform: no random crops.",
+        counted(len(images), "picture is", "pictures are"),
+    )
     row_of = {image.path: row for image, row in embedded.image_row.items()}
     return PictureRows(row_of, group.from_first(lambda: embedded.images))
 
@@ -113,8 +115,10 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
         return file
 
     file = group.from_first(made)
-    _log.info("%s and their patches are embedded once, whole and by the model's own transform: no random crops.",
-              counted(len(pictures), "picture"))  # fmt: skip
+    _log.info(
+        "%s and their patches are embedded once, whole and by the model's own transform: no random crops.",
+        counted(len(pictures), "picture"),
+    )
     return PatchRows({path: row for row, path in enumerate(pictures)}, file)
 
 

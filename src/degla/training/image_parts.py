@@ -19,9 +19,7 @@ from degla.model.evidence import EvidenceConfig, kept_part, unit_range
 from degla.model.teacher import Teacher
 from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, places_of, sampling_keys
 
-_BY: Final[dict[str, MaskedTokens]] = {
-    "attention": "high", "random": "random", "low_attention": "low"
-}  # fmt: skip
+_BY: Final[dict[str, MaskedTokens]] = {"attention": "high", "random": "random", "low_attention": "low"}
 
 
 def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number: int) -> Iterator[int]:

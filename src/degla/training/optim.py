@@ -50,8 +50,9 @@ def build_optimizer(
     groups = parameter_groups(module, weight_decay=config.weight_decay)
     if predictor is not None:
         along, own = predictor
-        groups.append({"params": list(along.parameters()), "weight_decay": own.weight_decay,
-                       "times": own.lr / config.lr})  # fmt: skip
+        groups.append(
+            {"params": list(along.parameters()), "weight_decay": own.weight_decay, "times": own.lr / config.lr}
+        )
     return torch.optim.AdamW(
         groups,
         lr=config.lr,

@@ -85,11 +85,12 @@ def _joined(
             read_negatives(path)
     sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
     key = {
-        "columns": dataclasses.asdict(columns), "format": [data.format, name_that_counts(file)],
+        "columns": dataclasses.asdict(columns),
+        "format": [data.format, name_that_counts(file)],
         "captions": sources[file].sha256,
         "negatives": [negatives.suffix.lower(), sources[negatives].sha256, data.rules] if negatives else distractors,
         "positives": [positives.suffix.lower(), sources[positives].sha256] if positives else None,
-    }  # fmt: skip
+    }
 
     def captions() -> Iterable[CaptionRecord]:
         return read_captions(file, format=data.format, columns=columns)

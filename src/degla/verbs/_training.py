@@ -36,9 +36,10 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     named = words[0] if words and not words[0].startswith("-") else None
     if resume and (len(words) < 2 or file):
         raise InputError(
-            "a resumed run has its own configuration: leave --config out." if file
+            "a resumed run has its own configuration: leave --config out."
+            if file
             else f"--resume needs the run's folder: degla {verb} --resume RUN"
-        )  # fmt: skip
+        )
     if not (resume or named or file):
         raise InputError(
             f"a recipe comes first: degla {verb} RECIPE ..., or degla {verb} {CONFIG} FILE ... "
@@ -226,23 +227,25 @@ def _usual(config: TrainConfig, *, program: str) -> str:
         sections[section] = sections.get(section, 0) + ("." in name)
     counts = ", ".join(f"{name.replace('_', '-')} ({count})" for name, count in sorted(sections.items()) if count)
     summary = RECIPES.summary(config.recipe) if config.recipe in RECIPES.names() else ""
-    return "\n".join([
-        f"usage: {program} --data.captions FILE --data.images FOLDER --out FOLDER [FLAGS]",
-        *(["", *textwrap.wrap(summary, _WIDTH)] if summary else []),
-        "",
-        "What most runs set, with the values of this one:",
-        *_rows([*_USUAL, *_own(config)], config),
-        "",
-        "Its losses:",
-        *_rows(weights, config),
-        *textwrap.wrap(f"Weight 0, each a flag like these: {other}.", _WIDTH, break_on_hyphens=False),
-        *textwrap.wrap(f"Sections, with their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
-        "",
-        f"{program} --help optim.lr     one flag: meaning, range, value",
-        f"{program} --help optim        all flags of a section",
-        f"{program} --help {ALL}          all flags",
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"usage: {program} --data.captions FILE --data.images FOLDER --out FOLDER [FLAGS]",
+            *(["", *textwrap.wrap(summary, _WIDTH)] if summary else []),
+            "",
+            "What most runs set, with the values of this one:",
+            *_rows([*_USUAL, *_own(config)], config),
+            "",
+            "Its losses:",
+            *_rows(weights, config),
+            *textwrap.wrap(f"Weight 0, each a flag like these: {other}.", _WIDTH, break_on_hyphens=False),
+            *textwrap.wrap(f"Sections, with their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
+            "",
+            f"{program} --help optim.lr     one flag: meaning, range, value",
+            f"{program} --help optim        all flags of a section",
+            f"{program} --help {ALL}          all flags",
+            "",
+        ]
+    )
 
 
 def _own(config: TrainConfig) -> list[str]:

@@ -104,8 +104,10 @@ def _everything(given: argparse.Namespace, device: str) -> int:
     bench = Bench(
         _workload(given, device, batch_size=8 if given.quick else 256 if on_gpu else 32),
         given.precision or ("bf16" if on_gpu else "fp32"),
-        steps=given.steps or few, rounds=given.rounds or few, seconds=1.0 if given.quick else 5.0,
-    )  # fmt: skip
+        steps=given.steps or few,
+        rounds=given.rounds or few,
+        seconds=1.0 if given.quick else 5.0,
+    )
     machine, rows = machine_of(bench), []
     for row in measure_everything(bench, tell=tell):
         rows.append(row)

@@ -16,8 +16,9 @@ from degla.verbs._terminal import show, status_of_signal
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--rule", required=True, help="rule of the shelf (see degla ls rules)")
     verb.add_argument("--captions", type=Path, required=True, help="captions in any form that degla negatives reads")
-    verb.add_argument("--out", type=Path, required=True,
-                      help="JSONL file of drafts; the same command run again resumes it")  # fmt: skip
+    verb.add_argument(
+        "--out", type=Path, required=True, help="JSONL file of drafts; the same command run again resumes it"
+    )
     verb.add_argument("--count", type=int, default=60, metavar="N", help="captions to make drafts from (60)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the choice of captions and examples (0)")
     describe_columns(verb)

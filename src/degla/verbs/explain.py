@@ -8,18 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.shelf import (
-    BENCHMARKS,
-    DRAWS,
-    LOSSES,
-    POSITIVES,
-    RECIPES,
-    RULES,
-    SYSTEMS,
-    Shelf,
-    class_name,
-    did_you_mean,
-)  # fmt: skip
+from degla.shelf import BENCHMARKS, DRAWS, LOSSES, POSITIVES, RECIPES, RULES, SYSTEMS, Shelf, class_name, did_you_mean
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -33,10 +22,12 @@ KINDS: dict[str, Shelf] = {
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.usage = "degla explain [KIND] NAME | degla explain FIELD"
     verb.add_argument(
-        "words", nargs="+", metavar="NAME",
+        "words",
+        nargs="+",
+        metavar="NAME",
         help=f"a name of degla ls, where several kinds have it behind one of: {', '.join(KINDS)}; or a field of the "
         "training configuration, or several by their beginning: optim.lr, optim, objective.contrastive",
-    )  # fmt: skip
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -93,10 +84,7 @@ def _member(kind: str, name: str) -> str:
         texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in the form of every benchmark.
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
-        users = [
-            recipe for recipe in RECIPES.names()
-            if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))
-        ]  # fmt: skip
+        users = [recipe for recipe in RECIPES.names() if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))]
         told = f"{', '.join(users)}, and those made from them" if users else "none"
         settings = f"Settings: degla explain objective.{name}"
         paragraphs.append(f"Recipes:  {told}; degla explain RECIPE says when to use it.\n{settings}")

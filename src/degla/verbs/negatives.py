@@ -18,14 +18,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file; an existing one is continued")
     verb.add_argument(
-        "--rules", nargs="+", metavar="RULE",
+        "--rules",
+        nargs="+",
+        metavar="RULE",
         help="rules of the shelf, see degla ls rules, or all (those that balance can keep: "
         f"{' '.join(BALANCED_RULES)})",
-    )  # fmt: skip
+    )
     verb.add_argument(
-        "--positives", action="store_true",
+        "--positives",
+        action="store_true",
         help="make true texts that look changed, by the rules of degla ls positives, instead of negatives",
-    )  # fmt: skip
+    )
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
     verb.add_argument(
         "--words",

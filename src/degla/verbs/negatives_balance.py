@@ -40,9 +40,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="share above which a rule is left out, as is one with too few to test; 1 keeps every rule (0.65)",
     )
     describe_likelihood(
-        verb, "--likelihood", "likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of "
+        verb,
+        "--likelihood",
+        "likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of "
         "the captions without it, a hundred times as fast",
-    )  # fmt: skip
+    )
     verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")

@@ -20,9 +20,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "--price", type=float, metavar="X", help="joint score: points gained that a point lost costs (the plan's, 1)"
     )
     verb.add_argument(
-        "--rehearse", action="store_true",
+        "--rehearse",
+        action="store_true",
         help="try the plan: small model, few steps, what is at hand of its data, made files for the rest",
-    )  # fmt: skip
+    )
     verb.add_argument("--list", action="store_true", help="print the runs and stop")
 
 

@@ -28,7 +28,7 @@ GROUND: Final = 4
 _PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
 _GROUNDS: Final = frozenset(
     {"grass", "snow", "sand", "water", "beach", "ocean", "sidewalk", "road", "river", "ice", "shade", "dirt", "mud"}
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

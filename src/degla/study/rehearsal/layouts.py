@@ -70,8 +70,10 @@ def _cars(folder: Path, rows: LabelledFiles) -> None:
     for name, (_, _, content) in zip(names, rows, strict=True):
         put_bytes(base / "cars_test" / name, content)
     kinds = [(name, int(kind)) for name, (_, kind, _) in zip(names, rows, strict=True)]
-    _save_matlab(base / "cars_test_annos_withlabels.mat",
-                 {"annotations": np.array([kinds], dtype=[("fname", "O"), ("class", "O")])})  # fmt: skip
+    _save_matlab(
+        base / "cars_test_annos_withlabels.mat",
+        {"annotations": np.array([kinds], dtype=[("fname", "O"), ("class", "O")])},
+    )
 
 
 def _save_matlab(file: Path, arrays: Mapping[str, Any]) -> None:

@@ -111,6 +111,7 @@ def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights
 
 def draw(settings: ContextSettings, data: ContextCorpus, models: Mapping[str, Weights], name: str) -> Figure:
     """Shares of test answers by rank, of all methods."""
-    ranks = {method: ranks_of(_encoder(settings, data, weights), data, data.graph.test)
-             for method, weights in models.items()}  # fmt: skip
+    ranks = {
+        method: ranks_of(_encoder(settings, data, weights), data, data.graph.test) for method, weights in models.items()
+    }
     return draw_ranks(ranks, entities=len(data.graph.names), data=name)

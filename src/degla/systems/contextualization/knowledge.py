@@ -175,8 +175,10 @@ def _by_words(folder: Path) -> KnowledgeGraph:
             for word in (row[0], row[2]):
                 if word not in place:
                     raise InputError(f"{where}: entity {word!r} is not in entity2text.txt; add its name there.")
-    triples = {part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
-               for part, rows in told.items()}  # fmt: skip
+    triples = {
+        part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
+        for part, rows in told.items()
+    }
     names = [texts.get(each, each) for each in entities]
     return KnowledgeGraph(
         name=folder.name,
@@ -244,8 +246,10 @@ def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
         if not tab:
             raise InputError(f"{path} line {number}: must be two columns with a tab between; is {line!r}.")
         if counted and key in rows:
-            raise InputError(f"{path} line {number}: {key!r} stands there twice, so that triples name what follows "
-                             "by another number; take one out.")  # fmt: skip
+            raise InputError(
+                f"{path} line {number}: {key!r} stands there twice, so that triples name what follows "
+                "by another number; take one out."
+            )
         rows[key] = text
     return rows
 

@@ -87,8 +87,10 @@ class ContextCorpus:
     def rows_of(self, queries: Sequence[Query]) -> Int[Tensor, "queries length"]:
         """[CLS] name [SEP] relation [SEP], or "inverse" before the relation."""
         names, relations = self.graph.names, self.graph.relations
-        said = [(names[entity], f"inverse {relations[relation]}" if turned else relations[relation])
-                for entity, relation, turned in queries]  # fmt: skip
+        said = [
+            (names[entity], f"inverse {relations[relation]}" if turned else relations[relation])
+            for entity, relation, turned in queries
+        ]
         return self.words.rows(said, longest=LONGEST_ROW)
 
 
@@ -170,8 +172,10 @@ def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence
         rows = completion.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
         hidden, selected = corrupt(rows, words=len(completion.words.known))
         return encoder.word_loss(encoder(hidden)[selected], rows[selected])
-    said = [(graph.names[head], graph.relations[relation], graph.names[tail])
-            for head, relation, tail in (graph.train[number] for number in some)]  # fmt: skip
+    said = [
+        (graph.names[head], graph.relations[relation], graph.names[tail])
+        for head, relation, tail in (graph.train[number] for number in some)
+    ]
     rows, begins = writing_task(completion.words, said, contexts, longest=LONGEST_ROW)
     place = torch.arange(1, rows.shape[1])
     written = (place[None, :] >= begins[:, None]) & (rows[:, 1:] != PAD) & (rows[:, 1:] != BREAK)

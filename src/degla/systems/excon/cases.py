@@ -165,8 +165,10 @@ def measure(settings: ExconSettings, data: PictureSets, method: str, weights: We
     network = load_network(weights)
     known, last = len(network.classifier.bias), int(test.label.max())
     if last >= known:
-        raise InputError(f"--test-images {settings.test_images}: a picture is of class {last}, counted from 0, and the "
-                         f"model was trained for {known}; train it again with more --images.")  # fmt: skip
+        raise InputError(
+            f"--test-images {settings.test_images}: a picture is of class {last}, counted from 0, and the "
+            f"model was trained for {known}; train it again with more --images."
+        )
     places = torch.split(torch.arange(len(test.label)), _READ)
     found = [_measured(network, test.chosen(rows)) for rows in places]
     before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*found, strict=True))
@@ -187,13 +189,13 @@ def _measured(network: Network, part: LabelledPictures) -> list[Tensor]:
     kept = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
     noise = torch.randn_like(images) * _NOISE / network.std
     step = AttackConfig(epsilon=_EPSILON, steps=1, step_size=_EPSILON, random_start=False)
-    attacked = perturb(images, config=step, mean=network.mean, std=network.std,
-                       gradient=partial(_gradient, network, part.label))  # fmt: skip
+    attacked = perturb(
+        images, config=step, mean=network.mean, std=network.std, gradient=partial(_gradient, network, part.label)
+    )
     with looking(network):
         answers = [network.classify(network.body(each)) for each in (kept, images + noise, attacked)]
     before, after = (each.softmax(dim=1).gather(1, predicted[:, None])[:, 0] for each in (logits, answers[0]))
-    return [before, after, answers[1].softmax(dim=1), predicted == part.label,
-            answers[2].argmax(dim=1) == part.label]  # fmt: skip
+    return [before, after, answers[1].softmax(dim=1), predicted == part.label, answers[2].argmax(dim=1) == part.label]
 
 
 def _gradient(network: Network, label: Int[Tensor, " batch"], images: Pixels) -> Pixels:

@@ -94,8 +94,10 @@ def _pools(name: str) -> tuple[_Pool, _Pool]:
     if (folder / "train-images-idx3-ubyte.gz").is_file():
         return _fashion(folder, "train"), _fashion(folder, "t10k")
     if name == "fashion":
-        raise InputError("fashion: Debian's package dataset-fashion-mnist is not installed; install it, give the "
-                         "folder of its files in its place, or take --data world.")  # fmt: skip
+        raise InputError(
+            "fashion: Debian's package dataset-fashion-mnist is not installed; install it, give the "
+            "folder of its files in its place, or take --data world."
+        )
     for place in (folder, folder / "cifar-100-python"):
         if (place / "train").is_file():
             return _cifar(place / "train"), _cifar(place / "test")

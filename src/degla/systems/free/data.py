@@ -189,8 +189,10 @@ def read_features(path: Path) -> ZeroShotData:
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file; give a folder of xlsa17 or an .npz of features.")
     held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
-    rows = {name: torch.as_tensor(whole_numbers(held[name].ravel(), where=f"{path}: {name}") - 1)
-            for name in ("labels", *_PLACES)}  # fmt: skip
+    rows = {
+        name: torch.as_tensor(whole_numbers(held[name].ravel(), where=f"{path}: {name}") - 1)
+        for name in ("labels", *_PLACES)
+    }
     with reading(path, "features and att must be numbers", ValueError, TypeError):
         floats = {name: torch.as_tensor(held[name].T.astype(np.float32)) for name in ("features", "att")}
     return ZeroShotData(

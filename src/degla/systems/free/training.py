@@ -21,7 +21,7 @@ from degla.systems.free.networks import (
     harmonic_mean,
     margin_loss,
     variational_loss,
-)  # fmt: skip
+)
 from degla.systems.free.settings import FreeSettings
 from degla.systems.learning import take_step
 

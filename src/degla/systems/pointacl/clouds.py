@@ -166,8 +166,10 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         last = (train, held) if chooses else (test, tested)
         parts = [(train, unlabelled), (train, order[: counts[1]]), last]
     draws = (0, 1, 3 if chooses else 2)
-    found = [_read(pool, places, settings.points, np.random.default_rng([seed, 2, draw]))
-             for draw, (pool, places) in zip(draws, parts, strict=True)]  # fmt: skip
+    found = [
+        _read(pool, places, settings.points, np.random.default_rng([seed, 2, draw]))
+        for draw, (pool, places) in zip(draws, parts, strict=True)
+    ]
     for part in found[1:]:
         if len(set(part.label.tolist())) < 2:
             raise InputError(f"{data}: the clouds are of one class only; two or more are needed.")
@@ -232,9 +234,10 @@ def _modelnet(folder: Path, kinds: Sequence[str], part: str) -> _CloudPool:
     if not files:
         raise InputError(f"{folder}: holds no CLASS/{part}/*.off; fetch ModelNet40 again.")
     return _CloudPool(
-        [str(path) for path, _ in files], [number for _, number in files],
+        [str(path) for path, _ in files],
+        [number for _, number in files],
         lambda place, chance: _sampled(files[place][0], chance),
-    )  # fmt: skip
+    )
 
 
 def _sampled(file: Path, chance: np.random.Generator) -> NDArray[np.float64]:
@@ -281,8 +284,9 @@ def _scanobject(file: Path) -> _CloudPool:
         points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
     if len(points) != len(label):
         raise InputError(f"{file}: {counted(len(points), 'cloud')} and {counted(len(label), 'label')}; fetch it again.")
-    return _CloudPool([f"{file} cloud {place}" for place in range(len(label))], label.tolist(),
-                      lambda place, chance: points[place])  # fmt: skip
+    return _CloudPool(
+        [f"{file} cloud {place}" for place in range(len(label))], label.tolist(), lambda place, chance: points[place]
+    )
 
 
 def _shapenet(folder: Path, part: str) -> _CloudPool:

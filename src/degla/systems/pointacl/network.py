@@ -117,8 +117,9 @@ class PointNetwork(nn.Module):
 
 def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudPoints, Tensor]:
     """`patches_of` as the settings say."""
-    found = [patches_of(part, patches=settings.patches, size=settings.patch_points)
-             for part in torch.split(points, _READ)]  # fmt: skip
+    found = [
+        patches_of(part, patches=settings.patches, size=settings.patch_points) for part in torch.split(points, _READ)
+    ]
     return torch.cat([centres for centres, _ in found]), torch.cat([near for _, near in found])
 
 
@@ -130,8 +131,9 @@ def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: Clo
             centres, near = all_patches(settings, part)
             parts.append(network.encode(network.tokens(near), network.place(centres), scores=True))
     scores = [part.scores for part in parts if part.scores is not None]
-    return Encoded(torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]),
-                   torch.cat(scores))  # fmt: skip
+    return Encoded(
+        torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]), torch.cat(scores)
+    )
 
 
 def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:

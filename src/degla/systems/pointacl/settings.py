@@ -62,5 +62,7 @@ def check_settings(settings: PointaclSettings) -> None:
         raise InputError(f"--width is {settings.width}; it must be a multiple of {HEADS}, the number of heads.")
     left = int(settings.mask * settings.patches + 1e-9)
     if not 0 < left < settings.patches:
-        raise InputError(f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; one must stay, "
-                         "and one must not.")  # fmt: skip
+        raise InputError(
+            f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; one must stay, "
+            "and one must not."
+        )

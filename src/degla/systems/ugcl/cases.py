@@ -42,8 +42,9 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
     best = {"validation": -1.0}
     for decay in DECAYS:
         # The probe's factor is that of the squares themselves, not of their half.
-        weights = probe(scaled[graph.train], graph.label[graph.train], classes=graph.classes, decay=decay / 2,
-                        scaled=False)  # fmt: skip
+        weights = probe(
+            scaled[graph.train], graph.label[graph.train], classes=graph.classes, decay=decay / 2, scaled=False
+        )
         right = classify(weights, scaled) == graph.label
         parts = {"test": graph.test, "validation": graph.validation}
         found = {name: float(right[part].double().mean()) for name, part in parts.items()}
