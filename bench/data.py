@@ -68,8 +68,9 @@ def main() -> None:
 
         def scaled(image: str, caption_id: str, folder: Path = given.images) -> torch.Tensor:
             rng = Random(caption_id)
-            part = read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: crop.draw(size, rng),
-                             least=given.pixels)  # fmt: skip
+            part = read_part(
+                image, folder=folder, caption_id=caption_id, draw=lambda size: crop.draw(size, rng), least=given.pixels
+            )
             return crop.finish(part)
 
         def whole(image: str, caption_id: str, folder: Path) -> torch.Tensor:

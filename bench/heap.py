@@ -129,8 +129,9 @@ def row(model: str, kind: str, pairs: list[tuple[dict[str, float], dict[str, flo
     def ratios(field: str) -> list[float]:
         return [before[field] / after[field] for before, after in pairs]
 
-    given_back, system, kept = (1000 * value / pictures for value in
-                                (middle(0, "seconds"), middle(0, "system"), middle(1, "seconds")))  # fmt: skip
+    given_back, system, kept = (
+        1000 * value / pictures for value in (middle(0, "seconds"), middle(0, "system"), middle(1, "seconds"))
+    )
     faster, more = ratios("seconds"), statistics.median(1 / value for value in ratios("memory"))
     return (
         f"| {model} | {kind} | {given_back:.1f} ({system:.1f}) | {kept:.1f} | {statistics.median(faster):.2f} "

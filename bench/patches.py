@@ -44,10 +44,11 @@ def main() -> None:
         "as it is": (lambda: layer(images).flatten(2).transpose(1, 2), layer),
         # Turning the images is part of it: they come from the data as planes.
         "channels-last": (
-            lambda: turned(images.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2), turned,
+            lambda: turned(images.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2),
+            turned,
         ),
         "linear layer": (cut, layer),
-    }  # fmt: skip
+    }
     expected = ways["as it is"][0]().detach()
     grad = torch.randn_like(expected)
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -96,9 +96,10 @@ def test_results_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "results" / "model" / "revision" / "model_meta.json").write_text("{}")
     file = _result(tmp_path, "AROFlickrOrder", test=[row | {"main_score": 1}], dev=[row | {"hf_subset": "b"}, row])
     assert read_mteb_results(file) == [
-        MtebScore("AROFlickrOrder", "dev", "b", 0.25), MtebScore("AROFlickrOrder", "dev", "default", 0.25),
+        MtebScore("AROFlickrOrder", "dev", "b", 0.25),
+        MtebScore("AROFlickrOrder", "dev", "default", 0.25),
         MtebScore("AROFlickrOrder", "test", "default", 1.0),
-    ]  # fmt: skip
+    ]
     assert [each.task for each in read_mteb_results(tmp_path)] == ["AROFlickrOrder"] * 3 + ["Winoground"]
 
 

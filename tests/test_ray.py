@@ -223,7 +223,7 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
         watcher = Watcher()
         (lost, broken, fine), stopped = run_jobs(
             study_work, jobs, processes=workers.size, watcher=watcher, workers=workers
-        )  # fmt: skip
+        )
         assert stopped == "" and sorted(watcher.seen) == [0, 1, 2] and workers.size == 2
         assert lost is not None and lost.value == ("die once", str(tmp_path)) and (tmp_path / "died").exists()
         assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
@@ -233,5 +233,5 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
         assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under one name.")
         ends, stopped = run_jobs(
             study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
-        )  # fmt: skip
+        )
         assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()

@@ -87,8 +87,9 @@ def test_what_the_tables_do_not_hold() -> None:
     assert (degla.teacher.kind, degla.teacher.decay, degla.teacher.schedule) == ("average", 0.9996, "constant")
     gift = recipe("gift")
     assert {name: term.weight for name, term in gift.replay.objective.items() if term.weight} == {
-        "logit_distillation": 1, "soft_alignment": 0.25,
-    }  # fmt: skip
+        "logit_distillation": 1,
+        "soft_alignment": 0.25,
+    }
     assert (gift.teacher.kind, gift.l2_sp.weight) == ("frozen", 1)
     for name, epsilon, steps in (("tecoa", 1 / 255, 2), ("fare", 2 / 255, 10)):
         attack = recipe(name).attack

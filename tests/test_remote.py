@@ -66,8 +66,9 @@ def test_an_address_is_known_as_a_path_too() -> None:
     for text in ("/s3:/x", "dataset:/x#image/3", "c:/x", "x.tar@512+3", "s3:", "./http:/x"):
         assert remote.address_of(text) is None
     assert place({"data.captions": "gs://b/c.jsonl", "out": "run"}, Path("f")) == {
-        "data.captions": "gs://b/c.jsonl", "out": "f/run",
-    }  # fmt: skip
+        "data.captions": "gs://b/c.jsonl",
+        "out": "f/run",
+    }
     assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (
         "a record asked for it"
     )
@@ -432,9 +433,9 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     members = {f"{number:02d}{end}": content for number in range(30)
                for end, content in ((".png", PICTURE + bytes([number]) * 3000), (".txt", b"said"))}  # fmt: skip
     write_tar(tmp_path / "0.tar", members)
-    (tmp_path / "c.jsonl").write_text("".join(
-        f'{{"id": "{number}", "image": "x", "text": "{"word " * 20}"}}\n' for number in range(2000)
-    ))  # fmt: skip
+    (tmp_path / "c.jsonl").write_text(
+        "".join(f'{{"id": "{number}", "image": "x", "text": "{"word " * 20}"}}\n' for number in range(2000))
+    )
     with cutting_server(tmp_path, 0.2) as (address, counts):
         found = list(read_captions(Path(f"{address}/{{0..0}}.tar")))
         assert len(found) == 30

@@ -17,9 +17,7 @@ from safetensors.torch import save_file
 MERGES = 2000
 """The first of CLIP's 48,894 merges: embeddings of all its tokens would be 98 % of a tiny model's parameters."""
 
-ALL_TOKENS: dict[str, Any] = {
-    "context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2
-}  # fmt: skip
+ALL_TOKENS: dict[str, Any] = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 """For `text_cfg`, with open_clip's own tokenizer and no file of it."""
 
 CONFIG: dict[str, Any] = {

@@ -148,9 +148,9 @@ class Place:
             os._exit(status)
 
 
-def run_all(jobs: Iterable[tuple[Mutant | None, Sequence[str]]], places: Sequence[Place], logs: Path) -> Iterator[
-    tuple[Mutant | None, int, float, Path]
-]:  # fmt: skip
+def run_all(
+    jobs: Iterable[tuple[Mutant | None, Sequence[str]]], places: Sequence[Place], logs: Path
+) -> Iterator[tuple[Mutant | None, int, float, Path]]:
     """Run each in a free place; yields bug, exit status (below 0: the signal), seconds and log as they end."""
     waiting, free, running = iter(jobs), list(places), dict[int, tuple[Place, Mutant | None, float, Path]]()
     number = 0
@@ -221,9 +221,8 @@ def baseline(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> l
     tests = sorted({name for mutant in chosen for name in mutant.tests})
     # A file holds its own tests, but perhaps no longer those of a parameter.
     whole = [
-        name for name in tests
-        if "[" in name or name.partition("::")[0] == name or name.partition("::")[0] not in tests
-    ]  # fmt: skip
+        name for name in tests if "[" in name or name.partition("::")[0] == name or name.partition("::")[0] not in tests
+    ]
     shares = [whole[job :: len(places)] for job in range(len(places))]
     jobs = [(None, share) for share in shares if share]
     found = []

@@ -127,8 +127,9 @@ def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
     for number, text in enumerate(["a dog", "A dog.", "a dog", "two men"]):
         Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
         further = () if number == 3 else (f"it is {number}", f"number {number}")
-        records.append(CaptionRecord(id=f"{number}", image=f"{number}.png", text=text, image_id=f"{number}",
-                                     positives=further))  # fmt: skip
+        records.append(
+            CaptionRecord(id=f"{number}", image=f"{number}.png", text=text, image_id=f"{number}", positives=further)
+        )
     made = list(composites(records, folder=tmp_path, size=8, seed=0))
     assert len(made) == 4 and all("3" in each.caption.id.split("+") for each in made)
     assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in made)

@@ -165,7 +165,7 @@ def test_a_join_in_parts_is_the_plain_join(
         "captions": pyarrow.array([caption.text for caption in captions], text),
         "negatives": pyarrow.array([[each for each, _, _ in row] for row in expected], pyarrow.large_list(text)),
         "scores": pyarrow.array([[each for *_, each in row] for row in expected], pyarrow.large_list(number)),
-    }  # fmt: skip
+    }
     assert {name: found.digests[name] for name in columns} == {
         name: plain_digest(each) for name, each in columns.items()
     }

@@ -192,9 +192,10 @@ def test_how_long_a_step_waits_for_data(
         return {"loss": 0.0}
 
     trainer: Any = SimpleNamespace(
-        encoder=SimpleNamespace(device=torch.device(device)), step=step,
+        encoder=SimpleNamespace(device=torch.device(device)),
+        step=step,
         config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
-    )  # fmt: skip
+    )
     monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr("degla.doctor.step.usable_cores", lambda: cores)
     pairs: Any = _SlowPairs(clock, data)
@@ -263,8 +264,9 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
     assert found["time"].values["seconds"] == pytest.approx(18 * step)
     larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10)))
-    once = _findings(replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(
-        config.train, steps=5)))["disk"].values  # fmt: skip
+    once = _findings(
+        replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(config.train, steps=5))
+    )["disk"].values
     assert (once["checkpoints"], once["needed_bytes"]) == (1, once["checkpoint_bytes"])
     rate = float(larger["speed"].values["step_pairs_per_second"]) * (1 - float(larger["speed"].values["waiting_share"]))
     assert larger["time"].values["seconds"] == pytest.approx(10 * 24 / rate)

@@ -33,22 +33,24 @@ def read(root: Path) -> list[PairItem]:
 def write_all(root: Path) -> dict[str, list[str]]:
     """Every form at once; each image's path with what is true of it."""
     write(
-        root, "mine.jsonl",
+        root,
+        "mine.jsonl",
         {"image": "a.png", "caption": "true a", "negative": "fake a"},
         {"image": "b.png", "caption": "true b", "negatives": ["fake b", "sham b"], "part": "pairs", "id": 7},
-    )  # fmt: skip
+    )
     (root / "own" / "more.csv").write_text(
         'image,caption,negative,part,id\nc.png,"true c, here","fake c, here",,\nd.png,true d,fake d,pairs,x\n'
     )
     write(root, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
     common = {"caption_id": "1", "kind": "object", "source": "rules"}
     write(
-        root, "negatives.jsonl",
+        root,
+        "negatives.jsonl",
         {**common, "rule": "swap_nouns", "text": "fake e", "accepted": True},
         {**common, "rule": "swap_nouns", "text": "sham e", "accepted": True, "draw": 1},
         {**common, "rule": "negation", "text": "no e", "accepted": False, "reason": "same"},
         {**common, "rule": "negation", "text": None, "accepted": False, "reason": "none"},
-    )  # fmt: skip
+    )
     true = {"a": "true a", "b": "true b", "c": "true c, here", "d": "true d", "e": "true e"}
     return {f"{name}.png": [text] for name, text in true.items()}
 

@@ -191,8 +191,9 @@ def test_ceilings_are_the_share_of_pairs_of_other_words() -> None:
     for part in bivlc.BENCHMARK.parts:
         pairs = [
             [sorted(re.findall("[a-z0-9']+", row[name].lower())) for name in ("caption", "negative_caption")]
-            for row in rows if f"{row['type']}_{row['subtype']}" == part.name
-        ]  # fmt: skip
+            for row in rows
+            if f"{row['type']}_{row['subtype']}" == part.name
+        ]
         other = sum(first != second for first, second in pairs)
         assert len(pairs) == part.n and (part.ceiling or 1.0) == other / len(pairs)
 

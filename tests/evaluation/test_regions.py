@@ -26,9 +26,7 @@ TEXTS = ("a dog on a sofa", "a sofa on a dog", "Raining.")
 def test_crops_cover_the_picture_and_overlap() -> None:
     crops = Regions().crops(IMAGE, (80, 40))
     assert len(crops) == 1 + 4 + 9 and crops[0] == IMAGE
-    assert [crop.crop for crop in crops[1:5]] == [
-        (0, 0, 53, 27), (27, 0, 53, 27), (0, 13, 53, 27), (27, 13, 53, 27),
-    ]  # fmt: skip
+    assert [crop.crop for crop in crops[1:5]] == [(0, 0, 53, 27), (27, 0, 53, 27), (0, 13, 53, 27), (27, 13, 53, 27)]
     covered = np.zeros((40, 80), dtype=int)
     for x, y, wide, high in (crop.crop for crop in crops[5:] if crop.crop):
         assert (wide, high) == (40, 20)

@@ -98,8 +98,9 @@ def test_an_average_of_averages_is_left_without_what_is_told() -> None:
     whole = replace(benchmark(parts), averages=averages, headline={"composition": "both"})
     one = without(whole, ["add/a"], parts)
     assert one.averages[2:] == (
-        Average("add.neutral", of=("add/b",)), Average("both.neutral", of=("add.neutral", "swap")),
-    )  # fmt: skip
+        Average("add.neutral", of=("add/b",)),
+        Average("both.neutral", of=("add.neutral", "swap")),
+    )
     assert one.headline == {"composition": "both.neutral", TOLD: "add/a"}
     all_of_them = without(whole, parts[:2], parts)
     assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("told", of=parts[:2]))

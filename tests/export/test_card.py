@@ -139,10 +139,11 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
                  "positives_file": "/y/p.jsonl", "decoder": "/y/t5", "negatives_per_caption": 5},
     }  # fmt: skip
     more = {
-        "objective": {"contrastive": {"weight": 1.0}, "self_distillation": {"weight": 0.5}}, "adapter": {"rank": 16},
+        "objective": {"contrastive": {"weight": 1.0}, "self_distillation": {"weight": 0.5}},
+        "adapter": {"rank": 16},
         "replay": {"objective": {"contrastive": {"weight": 2.0}}, "data": {"captions": "/x/again.jsonl"}},
         "teacher": {"kind": "average", "decay": 0.99},
-    }  # fmt: skip
+    }
     state = {"step": 50, "steps": 100, "ended": "no better score", "counts": {"captions": 1200, "images": 600}}
 
     def told(config: dict[str, Any], state: dict[str, Any], what: str | None) -> list[str]:

@@ -221,8 +221,9 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
         "zeroshot/dtd/images/x.jpg": b"x", "zeroshot/test.txt": b"t",
     }  # fmt: skip
     assert not (tmp_path / "evil.jpg").exists() and {name: row["files"] for name, row in record.items()} == {
-        "pictures": 2, "textures": 2,
-    }  # fmt: skip
+        "pictures": 2,
+        "textures": 2,
+    }
     # Once more: nothing is asked for, and with what the form gives all is there.
     asked = len(server.asked)
     (data / "gated").mkdir()

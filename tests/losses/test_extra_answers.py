@@ -203,8 +203,9 @@ def test_a_unit_that_says_the_same_is_no_negative_where_masked() -> None:
     """Three rows, of which the third repeats image and units of the first: masked, both have the value of one."""
     axes = two_axes()
     twice = [0, 1, 0]
-    student = Embeddings.of({name: each if name in ("scale", "bias", "classes") else each[twice]
-                             for name, each in axes.tensors().items()})  # fmt: skip
+    student = Embeddings.of(
+        {name: each if name in ("scale", "bias", "classes") else each[twice] for name, each in axes.tensors().items()}
+    )
     assert value(UnitContrast(mask_same_text=True), changed(student, group=torch.arange(3))) < value(
         UnitContrast(), changed(student, group=torch.arange(3))
     )

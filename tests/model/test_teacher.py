@@ -82,8 +82,9 @@ def test_the_tokenizer_is_shared_and_no_weight_is(tiny_model: Path) -> None:
 
 def test_other_architectures_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     teacher = Teacher(load_encoder(str(tiny_model)), TeacherConfig())
-    deeper = write_model(tmp_path / "deeper", vision_cfg={"image_size": 32, "layers": 3, "width": 32, "head_width": 16,
-                                                          "patch_size": 16})  # fmt: skip
+    deeper = write_model(
+        tmp_path / "deeper", vision_cfg={"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 16}
+    )
     with pytest.raises(ValueError, match="differ in their parameters"):
         teacher.update(load_encoder(str(deeper)), decay=0.5)
     wider = write_model(tmp_path / "wider", embed_dim=8)

@@ -97,7 +97,7 @@ MADE = {
         ("A little girl squats on a tree stump in the woods.", []),  # "squats" is no noun
         ("A little girl with blond hair is smiling.", []),  # a girl that is not big with blond hair
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -78,7 +78,7 @@ ACCEPTED = [
     ("replace_nouns", "a man holding an umbrella", "a man holding a tennis racket"),
     ("replace_nouns", "a dog near a fire hydrant", "a dog near a mailbox"),
     ("replace_nouns", "a dog on a table", "a telescope on a table"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "caption", "negative"), ACCEPTED)
@@ -288,7 +288,7 @@ def test_slots_cut_the_caption_at_their_place(name: str) -> None:
         ("add_object", "A dog is on a bed", "", "owl", "A dog and an owl are on a bed"),
         ("add_object", "A dog is on a bed", "", "milk", None),
     ],
-)  # fmt: skip
+)
 def test_fill(name: str, caption: str, word: str, proposed: str, text: str | None) -> None:
     rule, tagged = load_rule(name), parse_one(caption)
     assert isinstance(rule, ReplacingRule)

@@ -23,8 +23,9 @@ def test_units_are_what_a_caption_names() -> None:
     horses, bag, rain = made("Two men riding horses on a beach.", "a red bag", "Raining.")
     said = {unit.text: unit for unit in horses.units}
     assert [unit.text for unit in horses.units if unit.kind == "relation"] == [
-        "two men riding horses", "horses on a beach",
-    ]  # fmt: skip
+        "two men riding horses",
+        "horses on a beach",
+    ]
     assert (
         horses.concepts
         == ("two men", "horses", "a beach")

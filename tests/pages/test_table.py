@@ -84,7 +84,7 @@ def test_a_page_and_its_markdown() -> None:
         ],
         lead=[Paragraph("About.", quiet=False)],
         warnings=["few <seeds>"],
-    )  # fmt: skip
+    )
     undrawn = Page("Title", [Figure(lambda _: pytest.fail("drawn for nothing"), "A caption.", file="a.svg")])
     assert "![Plot](a.svg)" in undrawn.markdown()
     pictures = Section("Pictures", [Figure(lambda _: "<svg></svg>"), Fold("More", [PageOnly("x")])])

@@ -180,7 +180,7 @@ def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> 
     nothing = [
         {name: replace(score, draws=np.append(score.draws, np.nan)) for name, score in stage.items()}
         for stage in stages
-    ]  # fmt: skip
+    ]
     assert retention_questions(nothing, tasks, ()) == found
 
 

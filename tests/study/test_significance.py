@@ -52,8 +52,7 @@ def _result(path: Path, label: str, *, seed: int | None, right: float, kept: flo
                         ties={verdict: 0}, image=f"{part.partition('/')[0]}{number}", margin=None)
             for number, value in enumerate(values)
         ]  # fmt: skip
-        score = Score(name=part, metric="accuracy", value=sum(values) / _ITEMS,
-                      n=_ITEMS, ties=0)  # fmt: skip
+        score = Score(name=part, metric="accuracy", value=sum(values) / _ITEMS, n=_ITEMS, ties=0)
         family = part.partition("/")[2].partition("_")[0] if part in composition else "recognition"
         parts.append(PartResult(name=part, family=family, tie="strict", scores=(score,)))
     means = {

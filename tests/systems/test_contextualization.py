@@ -491,8 +491,9 @@ def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
     asked: list[tuple[object, ...]] = []
 
     def writer(kind: str) -> Callable[..., ScriptedModel]:
-        return lambda *given: asked.append((kind, *given)) or ScriptedModel(lambda request: request.choices[-1],
-                                                                            forms=("choose",))  # fmt: skip
+        return lambda *given: (
+            asked.append((kind, *given)) or ScriptedModel(lambda request: request.choices[-1], forms=("choose",))
+        )
 
     monkeypatch.setattr("degla.negatives.llm.embedded.EmbeddedModel", writer("embedded"))
     monkeypatch.setattr("degla.negatives.llm.server.ServerModel", writer("server"))
@@ -515,9 +516,7 @@ def test_each_method_has_its_own_training_and_each_part_its_score(
         lambda data, settings, **options: asked.append(options) or TextEncoder(len(data.words.known), settings),
     )
     models = [SYSTEM.train(SMALL, completion, method) for method in SYSTEM.methods]
-    assert [tuple(each.values()) for each in asked] == [
-        (True, ""), (False, ""), (True, "reconstruct"), (True, "write")
-    ]  # fmt: skip
+    assert [tuple(each.values()) for each in asked] == [(True, ""), (False, ""), (True, "reconstruct"), (True, "write")]
     monkeypatch.setattr(
         "degla.systems.contextualization.cases.ranks_of",
         lambda encoder, data, triples: [1.0] if triples == data.graph.test else [4.0],

@@ -191,8 +191,9 @@ def test_made_features_compose() -> None:
     data = made_features(seed=1)
     assert data.features.shape == (1560, 64) and (len(data.seen), len(data.unseen)) == (20, 6)
     assert len({tuple(row) for row in data.semantics.tolist()}) == 26 and 0.15 < data.semantics.mean() < 0.35
-    assert all(torch.equal(value, getattr(made_features(seed=1), name))
-               for name, value in vars(data).items() if name != "name")  # fmt: skip
+    assert all(
+        torch.equal(value, getattr(made_features(seed=1), name)) for name, value in vars(data).items() if name != "name"
+    )
     assert not torch.equal(data.features, made_features(seed=2).features)
     assert score_rows(linear_map(data.scaled()), data)["unseen"] > 0.3, "what is said of classes tells unseen ones"
 

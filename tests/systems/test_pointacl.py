@@ -61,8 +61,9 @@ def test_the_masks_class_row_is_that_of_attention() -> None:
     first, last = network.encoder
     query, key, value = last.mixed(last.before(first(states + places) + places)).chunk(3, dim=2)
     heads = [slice(4 * head, 4 * head + 4) for head in range(4)]
-    attention = torch.stack([((query[:, 0, None, each] * key[..., each]).sum(dim=2) / 2).softmax(dim=1)[:, 1:]
-                             for each in heads], dim=1)  # fmt: skip
+    attention = torch.stack(
+        [((query[:, 0, None, each] * key[..., each]).sum(dim=2) / 2).softmax(dim=1)[:, 1:] for each in heads], dim=1
+    )
     values = torch.stack([value[:, 1:, each] for each in heads], dim=1)
     torch.testing.assert_close(seen.scores, significance(attention, values))
     torch.testing.assert_close(seen.features, torch.cat([seen.summary, seen.patches.max(dim=1).values], dim=1))

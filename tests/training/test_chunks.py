@@ -100,8 +100,9 @@ def test_processes_and_chunks_change_no_gradient(
     assert found.keys() == {str(size) for size in sizes}
     for step in found.values():
         torch.testing.assert_close(step["loss"], whole[0], rtol=1e-5, atol=0)
-        _compare(whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()},
-                 relative=1e-5)  # fmt: skip
+        _compare(
+            whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()}, relative=1e-5
+        )
 
 
 def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

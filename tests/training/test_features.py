@@ -76,8 +76,9 @@ def test_what_needs_pixels_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_p
 
     refused("negclip", "--train.no-train-image-tower")
     refused("fare", "attack.epsilon", train_image_tower=False)
-    fare = tiny_config("fare", model=tiny_model, pairs=tiny_pairs, out=tmp_path, embed_images_once=True,
-                       train_image_tower=False)  # fmt: skip
+    fare = tiny_config(
+        "fare", model=tiny_model, pairs=tiny_pairs, out=tmp_path, embed_images_once=True, train_image_tower=False
+    )
     with pytest.raises(InputError, match="embeddings of any length"):
         replace(fare, attack=replace(fare.attack, epsilon=0.0)).check()
 

@@ -159,9 +159,7 @@ def test_what_no_embedding_reads_is_not_trained(tiny_pairs: Pairs, tmp_path: Pat
     vision = CONFIG["vision_cfg"] | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
     text = CONFIG["text_cfg"] | {"embed_cls": True, "output_tokens": True}
     written = CONFIG["text_cfg"] | {"attn_pooler_heads": 2}
-    coca = write_model(
-        tmp_path / "coca", custom_text=True, vision_cfg=vision, text_cfg=text, multimodal_cfg=written
-    )  # fmt: skip
+    coca = write_model(tmp_path / "coca", custom_text=True, vision_cfg=vision, text_cfg=text, multimodal_cfg=written)
     encoder = load_encoder(str(coca))
     choose_trainable(encoder, _config(coca, tiny_pairs, tmp_path))
     trained = {name: value for name, value in encoder.clip.named_parameters() if value.requires_grad}

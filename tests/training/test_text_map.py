@@ -103,8 +103,9 @@ def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
     outcome, resumed = whole_and_resumed(config)
     base, tuned = load_file(tiny_model / "open_clip_model.safetensors"), load_encoder(str(outcome.folder))
     assert {name for name, value in tuned.clip.state_dict().items() if not torch.equal(value, base[name])} == {
-        "text_projection", "logit_scale",
-    }  # fmt: skip
+        "text_projection",
+        "logit_scale",
+    }
     assert 1 <= tuned.scale.item() < 1.1, "started at 1"
     held = load_file(outcome.folder / "adapters.safetensors")
     matrix = next(value for name, value in held.items() if name.endswith(".text_map"))
