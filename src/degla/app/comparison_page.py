@@ -201,10 +201,10 @@ def _lay_out_gallery(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -
         gradio.HTML(page.show_gallery("", "", ""), elem_id="gallery-shown")
         return
     with gradio.Row():
+        labels = list(gallery.labels)
         label = gradio.Dropdown(
-            list(gallery.labels), value=gallery.labels[0], label="Model", elem_id="gallery-model",
-            visible=len(gallery.labels) > 1,
-        )  # fmt: skip
+            labels, value=labels[0], label="Model", elem_id="gallery-model", visible=len(labels) > 1
+        )
         benchmark = gradio.Dropdown(
             [_ALL, *gallery.benchmarks.values()],
             value=_ALL,

@@ -46,22 +46,20 @@ def lacks(encoder: Encoder) -> list[Lack]:
     image, tree = why_all_patches(clip), why_no_tree(clip)
     found = []
     if tree is not None and not encoder.trims:
-        found.append(Lack(
-            "trimmed texts and shared beginnings", f"text tower {why_padded(clip) or tree}",
-            f"each text costs {context} tokens, however short it is",
-        ))  # fmt: skip
+        cost = f"each text costs {context} tokens, however short it is"
+        found.append(Lack("trimmed texts and shared beginnings", f"text tower {why_padded(clip) or tree}", cost))
     elif tree is not None:
         found.append(Lack(
             "shared beginnings of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
             "batch, which for captions with negatives is several times the work",
         ))  # fmt: skip
     if image is not None and not averages_a_map(clip):  # A map has no class token: there is nothing to save.
-        found.append(Lack("reading of the class token alone", f"image tower {image}", "its last block is computed for "
-                          "all patches"))  # fmt: skip
+        cost = "its last block is computed for all patches"
+        found.append(Lack("reading of the class token alone", f"image tower {image}", cost))
     slow = _of_towers(image, tree)
     if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
-        found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "),
-                          "they are up to twice as slow on this processor"))  # fmt: skip
+        cost = "they are up to twice as slow on this processor"
+        found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "), cost))
     return found
 
 

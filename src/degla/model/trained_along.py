@@ -215,8 +215,8 @@ class _CrossBlock(nn.Module):
         wider, narrower = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.mlp = nn.Sequential(wider, nn.GELU(), narrower)
         last = dim**-0.5 * (2 * layers) ** -0.5
-        for layer, std in ((self.query, dim**-0.5), (self.key_value, dim**-0.5), (self.out, last),
-                           (wider, (2 * dim) ** -0.5), (narrower, last)):  # fmt: skip
+        stds = (dim**-0.5, dim**-0.5, last, (2 * dim) ** -0.5, last)
+        for layer, std in zip((self.query, self.key_value, self.out, wider, narrower), stds, strict=True):
             nn.init.normal_(layer.weight, std=std)
         for layer in (self.query, self.key_value, self.out):
             nn.init.zeros_(layer.bias)

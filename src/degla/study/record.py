@@ -42,9 +42,8 @@ class QuestionsRecord(Record):
     def of(cls, found: QuestionVariance) -> QuestionsRecord:
         """As a record; scores over several images have an interval."""
         assert found.interval is not None
-        interval = found.interval
-        return cls(error=found.error, images=found.images, uneven=found.uneven, low=interval.low, high=interval.high,
-                   method=interval.method)  # fmt: skip
+        low, high, method = found.interval.low, found.interval.high, found.interval.method
+        return cls(error=found.error, images=found.images, uneven=found.uneven, low=low, high=high, method=method)
 
     @property
     def questions(self) -> QuestionVariance:

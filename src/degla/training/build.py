@@ -220,10 +220,10 @@ def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
     vocabulary, width = tower.token_embedding.weight.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)  # The same in every process.
+        dim, predicts = int(encoder.description.model_config["embed_dim"]), "prediction" in config.pairs.reads
         predictor = WordPredictor(
-            width=width, dim=int(encoder.description.model_config["embed_dim"]), vocabulary=vocabulary,
-            config=config.predictor, predicts="prediction" in config.pairs.reads,
-        )  # fmt: skip
+            width=width, dim=dim, vocabulary=vocabulary, config=config.predictor, predicts=predicts
+        )
     predictor.to(encoder.device)
     encoder.read_masked_as(predictor.mask_token)
     return predictor

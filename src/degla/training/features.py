@@ -81,10 +81,9 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
     group = EvaluationProcesses(processes.rank, processes.count)
     images = [ItemImage(path=path) for path in dict.fromkeys(paths)]
     with DiskCache(default_cache_folder()) as cache:
-        embedded = Embedder(
-            encoder, root=folder, cache=cache, identity=image_identity_of(encoder), processes=group,
-            progress=TaskProgress(group.first),
-        ).embed(images, [])  # fmt: skip
+        identity, progress = image_identity_of(encoder), TaskProgress(group.first)
+        embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=group, progress=progress)
+        embedded = embedder.embed(images, [])
     _log.info(
         "%s embedded once, whole and by the model's own transform: no random crops.",
         counted(len(images), "picture is", "pictures are"),

@@ -101,10 +101,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     processes, seed = Processes.current(), config.train.seed
     # Data come before the model: a wrong file is told before anything is fetched.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
-    validation = Validation(
-        config.validation, config.stop, run=run, label=config.recipe, seed=seed,
-        processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
-    )  # fmt: skip
+    group = evaluation.EvaluationProcesses(processes.rank, processes.count)
+    validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
     validation.read(trained=config, rows=[source.rows for source in sources])
     newest = latest_checkpoint(run) if resume else None
     _settle_linear_layers(newest, accelerator, processes)
@@ -117,16 +115,12 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
     base = encoder.fingerprint if config.reads_base else None  # Before anything is put into the model.
+    rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
-        config, accelerator, encoder, processes, steps=steps, rules=len(pairs.dataset.rules),
-        replay_rules=max([len(replay.dataset.rules) for replay in replays], default=1),
-    )  # fmt: skip
-    watch = FiniteWatch()
-    state = RunState(
-        run, config=config, trainer=trainer, watch=watch, start=start, base=base,
-        data=_digests(config, pairs, *replays),
-        counts=data_counts(pairs.dataset),
-    )  # fmt: skip
+        config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
+    )
+    watch, data, counts = FiniteWatch(), _digests(config, pairs, *replays), data_counts(pairs.dataset)
+    state = RunState(run, config=config, trainer=trainer, watch=watch, start=start, base=base, data=data, counts=counts)
     state.mirror = mirror
     position = state.load() if resume else Position()
     first = position.step
@@ -169,12 +163,11 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     finished = position.step == steps or ended is not None
     if accelerator.is_main_process:
         stopped = None if finished else stop.name or "a signal to another process"
-        _tell_end(told(config.out or run), run, position.step, steps=steps, ended=ended, stopped=stopped,
-                  validation=validation, stood=position.step == first)  # fmt: skip
-    return TrainResult(
-        folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
-        best=run / validation.best if validation.best else None,
-    )  # fmt: skip
+        out, step, stood = told(config.out or run), position.step, position.step == first
+        _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
+    last = {name: float(value) for name, value in values.items()}
+    best = run / validation.best if validation.best else None
+    return TrainResult(folder, position.step, finished, values=last, ended=ended, best=best)
 
 
 def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, processes: Processes) -> None:

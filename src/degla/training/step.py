@@ -163,11 +163,9 @@ class Trainer:
     def _predicted(self, student: Embeddings, batch: Batch, predictor: WordPredictor) -> Embeddings:
         """The same with what the predictor says of the masked words."""
         with self.accelerator.autocast():
-            losses, valid = predictor(
-                student.require("masked_token"), student.require("patch"), student.require("raw_image"),
-                caption=batch.caption, masked=batch.extra["masked"],
-                end=student.require("caption_token_valid").sum(dim=1),
-            )  # fmt: skip
+            token, patch, image = map(student.require, ("masked_token", "patch", "raw_image"))
+            end = student.require("caption_token_valid").sum(dim=1)
+            losses, valid = predictor(token, patch, image, caption=batch.caption, masked=batch.extra["masked"], end=end)
         return replace(student, extra={**student.extra, "prediction": losses, "prediction_valid": valid})
 
     def update(self, loss: Tensor) -> None:

@@ -10,10 +10,10 @@ from degla.verbs._scoring import describe_cache, device, open_cache_of
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL",
-                      help="as for degla evaluate; the others are compared with the first (photo)")  # fmt: skip
-    verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="RESULTS",
-                      help="JSON files of degla evaluate, or folders: the gallery of items that changed")  # fmt: skip
+    models = "as for degla evaluate; the others are compared with the first (photo)"
+    verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL", help=models)
+    results = "JSON files of degla evaluate, or folders: the gallery of items that changed"
+    verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="RESULTS", help=results)
     verb.add_argument("--baseline", help="label that the gallery counts changes from (that of the first result)")
     verb.add_argument("--root", type=Path, help="folder of the benchmarks' data: texts and pictures of the gallery")
     verb.add_argument("--folder", type=Path, metavar="PICTURES", help="folder of pictures to search in")

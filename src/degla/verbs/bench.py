@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model (ViT-B-32-quickgelu:random)")
-    verb.add_argument("--everything", action="store_true",
-                      help="loader, evaluation, gradient cache, recipe clip too, beside the usual ways")  # fmt: skip
+    everything = "loader, evaluation, gradient cache, recipe clip too, beside the usual ways"
+    verb.add_argument("--everything", action="store_true", help=everything)
     verb.add_argument("--quick", action="store_true", help="with --everything: 8 pairs, one step, one round")
     verb.add_argument("--out", type=Path, metavar="FILE.md", help="with --everything: the table, and FILE.json")
     verb.add_argument("--batch-size", type=int, metavar="B", help="pairs (32; with --everything on a GPU 256)")

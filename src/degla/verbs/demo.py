@@ -14,8 +14,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo"), help="folder for all that the demo makes (demo)")
     verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a look, not a measurement")
     verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each method, with seeds 0 to N-1 (1)")
-    verb.add_argument("--photos", type=Path, metavar="CAPTIONS",
-                      help="captions of your own photographs, in any format that degla train reads")  # fmt: skip
+    photos = "captions of your own photographs, in any format that degla train reads"
+    verb.add_argument("--photos", type=Path, metavar="CAPTIONS", help=photos)
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="folder of the photographs; with --photos")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 

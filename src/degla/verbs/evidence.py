@@ -13,9 +13,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     seed = "seed of drawn pictures, squares and intervals (0)"
     describe_networks(verb, benchmarks=asked, seed=seed, ties=False)
     verb.add_argument("--share", type=float, default=0.15, help="of a picture's squares, that stays (0.15)")
-    verb.add_argument("--by", choices=["attention", "gradient"],
-                      help="evidence by the class token's attention, or by the pixels' gradient (attention, where the "
-                      "tower has a class token)")  # fmt: skip
+    by = "evidence by the class token's attention or the pixels' gradient (attention, where the tower has such a token)"
+    verb.add_argument("--by", choices=["attention", "gradient"], help=by)
     verb.add_argument(
         "--images", type=int, metavar="N", help="ask about N pictures of each part, drawn by chance (all)"
     )

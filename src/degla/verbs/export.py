@@ -23,10 +23,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def describe_card(verb: argparse.ArgumentParser) -> None:
     """Arguments of every verb that writes a card."""
-    verb.add_argument(
-        "--results", nargs="+", type=Path, default=[], metavar="FILE",
-        help="results of degla evaluate for the card; gains and losses are counted from the first",
-    )  # fmt: skip
+    results = "results of degla evaluate for the card; gains and losses are counted from the first"
+    verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="FILE", help=results)
     verb.add_argument(
         "--license", metavar="NAME", help="licence of the weights for the card, as the hub names it: mit, ..."
     )

@@ -14,12 +14,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
     texts = verb.add_mutually_exclusive_group()
     texts.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
     texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one a line")
-    verb.add_argument("--false", nargs="+", default=[], metavar="TEXT",
-                      help="texts that are not true of the pictures, to rank beside those")  # fmt: skip
-    verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL",
-                      help="as for degla evaluate; the last one is compared with the first (photo)")  # fmt: skip
-    verb.add_argument("--negatives", action="store_true",
-                      help="also rank the false captions that the rules of grammar make of each text")  # fmt: skip
+    false = "texts that are not true of the pictures, to rank beside those"
+    verb.add_argument("--false", nargs="+", default=[], metavar="TEXT", help=false)
+    models = "as for degla evaluate; the last one is compared with the first (photo)"
+    verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL", help=models)
+    negatives = "also rank the false captions that the rules of grammar make of each text"
+    verb.add_argument("--negatives", action="store_true", help=negatives)
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 

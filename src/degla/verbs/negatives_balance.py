@@ -28,10 +28,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb, file="negatives, several a rule and caption (degla negatives --per-rule 6)")
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
-    verb.add_argument(
-        "--told", type=float, default=0.57, metavar="SHARE",
-        help="share of a rule's pairs that text-only classifiers may tell while its coverage is chosen (0.57)",
-    )  # fmt: skip
+    told = "share of a rule's pairs that text-only classifiers may tell while its coverage is chosen (0.57)"
+    verb.add_argument("--told", type=float, default=0.57, metavar="SHARE", help=told)
     verb.add_argument(
         "--told-rule",
         type=float,

@@ -36,10 +36,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--readers", type=int, default=1, metavar="N", help="people who read the same texts, a sheet each (1)"
     )
-    verb.add_argument(
-        "--read", nargs="+", type=Path, metavar="SHEET",
-        help="count the verdicts of filled sheets, and how far readers of the same texts agree",
-    )  # fmt: skip
+    read = "count the verdicts of filled sheets, and how far readers of the same texts agree"
+    verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help=read)
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 

@@ -18,10 +18,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--root", type=Path, help="folder of the benchmarks' data, for pictures of the items that changed most"
     )
-    verb.add_argument(
-        "--mteb", nargs="+", default=[], metavar="LABEL=PATH",
-        help="files or folders that mteb wrote of models, for a table of their own",
-    )  # fmt: skip
+    mteb = "files or folders that mteb wrote of models, for a table of their own"
+    verb.add_argument("--mteb", nargs="+", default=[], metavar="LABEL=PATH", help=mteb)
     verb.add_argument("--no-published", action="store_true", help="leave out numbers in print")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 

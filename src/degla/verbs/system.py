@@ -70,8 +70,8 @@ def run_words(words: list[str]) -> int:
     from degla.systems.page import render_terminal
     from degla.verbs._terminal import show, tell
 
-    record = run_system(command.system, command.settings, command.cases, name=given.name, out=out,
-                        command=shlex.join(["degla", "system", *words]), models=models)  # fmt: skip
+    line, asked = shlex.join(["degla", "system", *words]), (command.system, command.settings, command.cases)
+    record = run_system(*asked, name=given.name, out=out, command=line, models=models)
     if given.json:
         sys.stdout.write(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
     else:

@@ -146,7 +146,5 @@ def _records(
                 change = stream("style", style, split, domain.name, seed, name, number)
                 image = f"{slug}/{number:03d}.png"
                 save_picture(STYLES[style](drawing.picture, change), folder / image)
-                yield CaptionRecord(
-                    id=f"{slug}-{number:03d}", image=image, text=CLASS_TEMPLATE.format(name),
-                    image_id=f"{slug}-{number:03d}", label=name,
-                )  # fmt: skip
+                key, text = f"{slug}-{number:03d}", CLASS_TEMPLATE.format(name)
+                yield CaptionRecord(id=key, image=image, text=text, image_id=key, label=name)
