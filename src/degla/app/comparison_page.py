@@ -226,10 +226,10 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
         return
     pictures = page.search.pictures
     with gradio.Row(elem_id="search-ask"):
+        asked = f"What to look for in {counted(len(pictures.pictures), 'picture')} of {pictures.folder}"
         text = gradio.Textbox(
-            label=f"What to look for in {counted(len(pictures.pictures), 'picture')} of {pictures.folder}",
-            placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text",
-        )  # fmt: skip
+            label=asked, placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text"
+        )
         button = gradio.Button("Search", variant="primary", scale=0, min_width=120, elem_id="search-go")
     shown = gradio.HTML(elem_id="search-shown")
     gradio.HTML(str(bad_html(pictures.bad)), elem_id="search-bad", visible=bool(pictures.bad))

@@ -66,11 +66,8 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "wor
 
 def base_job(model: str, benchmarks: tuple[str, ...], *, root: Path, out: Path) -> Job:
     """The job that measures a demo's base; what it asks, the methods are asked too."""
-    return Job(
-        label=BASE, base=model, config=None, inputs={},
-        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),), asked=StudyQuestions(benchmarks, root, ""),
-        resume=False,
-    )  # fmt: skip
+    measures, asked = (Measure(BASE, 1.0, out / "results" / "base-0.json"),), StudyQuestions(benchmarks, root, "")
+    return Job(label=BASE, base=model, config=None, inputs={}, measures=measures, asked=asked, resume=False)
 
 
 def compare_methods(

@@ -92,10 +92,10 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
             config = methods.demo_config(recipe_config(method), steps=steps, seed=seed, model="photo", rate=RATE)
             wanted = min(config.data.negatives_per_caption, most)
             data = replace(config.data, captions=pairs, images=out, negatives=negatives, negatives_per_caption=wanted)
+            size = min(config.train.batch_size, largest_batch)
             loop = replace(
-                config.train, batch_size=min(config.train.batch_size, largest_batch), train_image_tower=False,
-                freeze_image_blocks=0, embed_images_once=True,
-            )  # fmt: skip
+                config.train, batch_size=size, train_image_tower=False, freeze_image_blocks=0, embed_images_once=True
+            )
             return replace(config, data=data, train=loop)
 
         return methods.compare_methods(

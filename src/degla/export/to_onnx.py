@@ -141,10 +141,8 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
         # onnxruntime advises at the root logger to prepare graphs, which changes nothing in these.
         with warnings.catch_warnings(), only_errors():
             warnings.simplefilter("ignore")
-            quantize_dynamic(
-                str(folder / file), str(small), weight_type=QuantType.QInt8, per_channel=True,
-                op_types_to_quantize=_QUANTISED,
-            )  # fmt: skip
+            source, kind = str(folder / file), QuantType.QInt8
+            quantize_dynamic(source, str(small), weight_type=kind, per_channel=True, op_types_to_quantize=_QUANTISED)
         small.replace(folder / file)
         for left in folder.glob(f"{file}.data"):
             left.unlink()

@@ -228,10 +228,8 @@ def _part(
     )  # fmt: skip
 
     def measure() -> PartMeasured:
-        return run_apart(
-            measure_part, settings, what=f"the measurement ({part})", device=bench.workload.device,
-            environment=environment,
-        )  # fmt: skip
+        what, device = f"the measurement ({part})", bench.workload.device
+        return run_apart(measure_part, settings, what=what, device=device, environment=environment)
 
     return measure
 

@@ -148,8 +148,8 @@ def _do(
     for column, value in values.items():
         if not math.isfinite(value):
             raise DeglaError(f"{case.method} on {case.data}, seed {case.seed}: {column} is {value}; lower the rate.")
-    log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed,
-             ", ".join(f"{column} {value:.4g}" for column, value in values.items()))  # fmt: skip
+    told = ", ".join(f"{column} {value:.4g}" for column, value in values.items())
+    log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed, told)
     return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=seconds)
 
 

@@ -151,9 +151,8 @@ def _tone(gap: Difference, column: ScoreColumn) -> Tone:
 
 
 def _expected_columns() -> list[Column]:
-    words = ("data", "score")
-    return [Column("first − second"), *(Column(word, align="left") for word in words),
-            *map(Column, ("difference", "bound", "holds", "seeds"))]  # fmt: skip
+    words = [Column(word, align="left") for word in ("data", "score")]
+    return [Column("first − second"), *words, *map(Column, ("difference", "bound", "holds", "seeds"))]
 
 
 def _expected(system: AnySystem, record: SystemRecord) -> list[TableRow]:

@@ -35,8 +35,8 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         for method, found in ranks.items():
             shares = [(place + 1) / len(found) for place in range(len(found))]
             axes.step(sorted(found), shares, where="post", color=marks[method].colour, label=method)
-        axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], ":", color=SOFT,
-                  label="chance")  # fmt: skip
+        ranked = range(1, entities + 1)
+        axes.plot(ranked, [each / entities for each in ranked], ":", color=SOFT, label="chance")
         axes.set_xscale("log")
         decades = [10**power for power in range(len(str(entities)))]
         axes.set_xticks(decades, [f"{each:,}" for each in decades])

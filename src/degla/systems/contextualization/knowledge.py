@@ -118,8 +118,8 @@ def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
     place = {sense[0]: number for number, sense in enumerate(senses)}
     told = [line[1:] for line in lines if line[0] == "triple"]
     relations = sorted({relation for _, relation, _ in told})
-    triples = [Triple(place[head], relations.index(relation), place[tail])
-               for head, relation, tail in told if head in place and tail in place]  # fmt: skip
+    known = [(head, relation, tail) for head, relation, tail in told if head in place and tail in place]
+    triples = [Triple(place[head], relations.index(relation), place[tail]) for head, relation, tail in known]
     parts = split(triples, seed=seed)
     columns: list[tuple[str, ...]] = [tuple(column) for column in zip(*senses, strict=True)]
     return KnowledgeGraph("wordnet", columns[0], columns[1], columns[2], tuple(relations), *parts)

@@ -120,8 +120,8 @@ def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
         _train_classifier(network, images, pictures.label, classify, size=settings.batch)
         for schedule in schedules:
             schedule.step()
-    _train_classifier(network, images, pictures.label, torch.optim.Adam(network.classifier.parameters(), 3e-3),
-                      size=settings.batch, epochs=30)  # fmt: skip
+    optimizer = torch.optim.Adam(network.classifier.parameters(), 3e-3)
+    _train_classifier(network, images, pictures.label, optimizer, size=settings.batch, epochs=30)
     return dict(network.state_dict())
 
 

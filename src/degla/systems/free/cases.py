@@ -107,6 +107,6 @@ def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights:
 
 def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
     """Real and made features of classes never trained on, by the baseline and by FREE."""
-    made = {method: with_weights(_new(settings, data, method), weights)
-            for method, weights in models.items() if method in ("f_vaegan", "free")}  # fmt: skip
+    shown = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
+    made = {method: with_weights(_new(settings, data, method), weights) for method, weights in shown.items()}
     return draw_features(made, data.scaled) if made else None

@@ -224,8 +224,8 @@ def _from_arrays(path: Path) -> ZeroShotData:
     held.setdefault("validation", np.zeros(0, dtype=np.int64))
     with reading(path, "features and semantics must be numbers", ValueError, TypeError):
         floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
-    whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}"))
-             for name in (*_ARRAYS, "validation") if name not in floats}  # fmt: skip
+    names = [name for name in (*_ARRAYS, "validation") if name not in floats]
+    whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}")) for name in names}
     return ZeroShotData(name=path.name, **floats, **whole)
 
 
