@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from types import FrameType
@@ -18,20 +17,21 @@ _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
 
-class Stopped(BaseException):
-    """Raised while the run waits for something else, so that a request to stop need not wait as well."""
-
-
 class Interruption:
     """Inside the ``with`` block SIGTERM and SIGINT only leave a note; a second SIGINT ends at once.
+
+    Nothing is raised by the first, at whatever line it comes: so nothing is lost that was just being handed over.
+
+    Args:
+        told: called with each signal, so that what waits for something else waits no longer.
 
     Attributes:
         name: the signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
         self.name: str | None = None
-        self._waiting = False
+        self._told = told
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -44,23 +44,11 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """A block that a signal leaves at once, with `Stopped`."""
-        self._waiting = True
-        try:
-            if self.name is not None:
-                raise Stopped
-            yield
-        finally:
-            self._waiting = False
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        if self._waiting:
-            raise Stopped
+        self._told()
 
 
 def end_with_parent() -> None:

@@ -115,6 +115,24 @@ def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
     assert out.read_bytes() == undisturbed.read_bytes()
 
 
+def test_a_signal_loses_no_reply_that_was_just_handed_over_and_nothing_more_is_asked(tmp_path: Path) -> None:
+    class Signalling(ScriptedModel):
+        def finished(self) -> list[Reply]:
+            replies = super().finished()
+            if len(self.asked) > 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.__dict__.setdefault("before", len(self.asked))
+            return replies
+
+    undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
+    run(undisturbed, ScriptedModel(varied))
+    first, second = Signalling(varied, capacity=3), ScriptedModel(varied)
+    assert run(out, first).stopped == "SIGTERM" and len(first.asked) == first.__dict__["before"]
+    run(out, second)
+    assert out.read_bytes() == undisturbed.read_bytes()
+    assert not {one.key for one in first.asked} & {one.key for one in second.asked}, "a reply was paid twice"
+
+
 def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
     run(out, ScriptedModel(varied), words="captions", examples=1)

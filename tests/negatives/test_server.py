@@ -470,6 +470,21 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
         ServerModel(**{"base_urls": ["http://localhost:1/v1"], "model": "m", **settings})
 
 
+def test_who_waits_no_longer_gets_what_has_come_and_nothing_more_is_sent(connect: Callable[..., ServerModel]) -> None:
+    def answer(received: Received) -> Response:
+        model.wait_no_longer()
+        return say(received)
+
+    with serving(answer) as server:
+        model = connect(server, concurrency=1)
+        for number in range(3):
+            model.start(ask(number))
+        while not (came := model.finished()):  # what waited already was told
+            pass
+        model.close()  # whatever had been taken by then has been sent
+    assert [reply.outcome for reply in came] == ["answered"] and len(server.asked()) == 1
+
+
 def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> None:
     never = 1e6
     arrived = threading.Event()

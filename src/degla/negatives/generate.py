@@ -31,7 +31,7 @@ from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.ray import Engine
 from degla.records import POSITIVE
-from degla.stopping import Interruption, Stopped, leave_signals
+from degla.stopping import Interruption, leave_signals
 
 LOG = logging.getLogger(__name__)
 
@@ -139,18 +139,18 @@ def generate(
         if journal is not None:
             journal.index()
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
-        stop = held.enter_context(Interruption())
+        stop = held.enter_context(Interruption(opened.wait_no_longer) if opened else Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows
         if engine == "ray":
             from degla.negatives.run.ray_engine import run_on_ray
 
             assert not isinstance(model, LanguageModel)
-            rows = run_on_ray(batches, maker, open_model=model, workers=workers, journal=journal)
+            rows = _until(stop, run_on_ray(batches, maker, open_model=model, workers=workers, journal=journal))
         else:
             pool = _open_processes(held, workers) if len(stream) - output.captions_done > BATCH else None
             if opened is None or journal is None:
-                rows = spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers)
+                rows = _until(stop, spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers))
             else:
                 tagged = spread(tag, batches, pool=pool, workers=workers)
                 rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
@@ -209,6 +209,13 @@ def _open_processes(held: ExitStack, workers: int) -> ProcessPoolExecutor | None
     return pool
 
 
+def _until(stop: Interruption, rows: FinishedRows) -> FinishedRows:
+    for each in rows:
+        yield each
+        if stop.name is not None:
+            return
+
+
 def _write_all(
     rows: FinishedRows, output: Output, summary: Summary, advance: Callable[[int], None], stop: Interruption
 ) -> None:
@@ -220,10 +227,6 @@ def _write_all(
                 summary.add(made)
                 written += captions
             advance(captions)
-            if stop.name is not None:
-                break
-    except Stopped:
-        pass
     except DeglaError:
         LOG.warning("%s; run the same command again to resume.", _how_far(written, summary))
         raise

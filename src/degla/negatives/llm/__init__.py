@@ -174,6 +174,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def wait_no_longer(self) -> None:
+        """From now on `finished` gives only what has come, and nothing more is begun; a signal calls it, anywhere."""
+        ...
+
     def close(self) -> None:
         """Drop what is under way and free what is held."""
         ...

@@ -95,6 +95,7 @@ class EmbeddedModel:
         """What answers are made from."""
         self._vocabulary = WordTokens(self.likelihood)
         self._waiting: deque[Request] = deque()
+        self._ended = False
 
     @property
     def name(self) -> str:
@@ -121,10 +122,15 @@ class EmbeddedModel:
         def beginning(request: Request) -> tuple[object, ...]:
             return request.key.rule, tuple(message.content for message in request.chat[:-1]), request.key
 
-        waiting = sorted(self._waiting, key=beginning)
-        now, later = waiting[:_REPLIES], waiting[_REPLIES:]
-        self._waiting = deque(later)
-        return [self._answer(request) for request in now]
+        self._waiting = deque(sorted(self._waiting, key=beginning))
+        replies: list[Reply] = []
+        while self._waiting and len(replies) < _REPLIES and not self._ended:
+            replies.append(self._answer(self._waiting.popleft()))
+        return replies
+
+    def wait_no_longer(self) -> None:
+        """See `LanguageModel`."""
+        self._ended = True
 
     def close(self) -> None:
         """Drop what waits and what is kept."""

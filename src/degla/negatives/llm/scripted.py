@@ -102,6 +102,9 @@ class ScriptedModel:
         self._given += len(ready)
         return [self._answer(request) for request in ready]
 
+    def wait_no_longer(self) -> None:
+        """Nothing: all that was taken has come."""
+
     def close(self) -> None:
         """Forget what is under way."""
         self._waiting.clear()

@@ -78,7 +78,8 @@ class ServerModel:
             connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout) for url in self.base_urls
         ]
         self._settings = settings
-        self._results: SimpleQueue[Reply | BaseException] = SimpleQueue()
+        self._results: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
+        self._waits = True
         self._under_way = 0
         self._failed: BaseException | None = None
         self._asker = Asker(endpoints, self._results.put, self.concurrency, self.retries, self.backoff, variable)
@@ -127,18 +128,24 @@ class ServerModel:
         replies: list[Reply] = []
         while self._failed is None and len(replies) < self._under_way:
             try:
-                result = self._results.get_nowait() if replies else self._results.get()
+                result = self._results.get(block=self._waits and not replies)
             except Empty:
                 break
             if isinstance(result, BaseException):
                 self._failed = result
-            else:
+            elif result is not None:
                 replies.append(result)
         self._under_way -= len(replies)
         # Replies that came before the failure are paid for: they are handed over first.
         if self._failed is not None and not replies:
             raise self._failed
         return replies
+
+    def wait_no_longer(self) -> None:
+        """See `LanguageModel`."""
+        self._asker.concurrency = 0  # What waits for a server is not sent, and not paid for.
+        self._waits = False
+        self._results.put(None)  # For a `finished` that waits already.
 
     def close(self) -> None:
         """Drop what is under way and close every connection."""

@@ -130,7 +130,8 @@ class Pipeline:
     def run(self, batches: Iterator[list[TaggedTask]]) -> FinishedRows:
         """Rows of captions that are finished, in order, and how many captions they are; none at times.
 
-        Ends early where a signal came. What is under way then is made again by a later run.
+        Ends early where a signal came, which the model must be told (`LanguageModel.wait_no_longer`): what has come by
+        then is kept, what is under way is made again by a later run.
 
         Raises:
             DeglaError: the model says that going on is senseless, or the disk is full.
@@ -139,24 +140,25 @@ class Pipeline:
         most_open = max(_MOST_OPEN, 4 * capacity // BATCH) * BATCH
         opened = 0
         more = True
-        while True:
-            while more and len(self._ready) < capacity and len(self._order) < most_open:
+        while self.stop.name is None:
+            while more and len(self._ready) < capacity and len(self._order) < most_open and self.stop.name is None:
                 batch = next(batches, None)
                 more = batch is not None
                 if batch is not None:
                     self._begin(batch, opened)
                     opened += 1
-            while self._ready and len(self._under_way) < capacity:
+            while self._ready and len(self._under_way) < capacity and self.stop.name is None:
                 _, _, _, request, work = heappop(self._ready)
                 self._under_way[request.key] = (request, work)
                 self.model.start(request)
             yield self._written()  # often none: a look at how far it is
             if self._under_way:
-                with self.stop.waiting():
-                    replies = self.model.finished()
-                self._hear(replies)
+                self._hear(self.model.finished())
             elif not more and not self._order:
                 return
+        if self._under_way:
+            self._hear(self.model.finished())
+        yield self._written()
 
     def _begin(self, batch: list[TaggedTask], number: int) -> None:
         for place, (task, caption, reason) in enumerate(batch):
