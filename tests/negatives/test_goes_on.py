@@ -14,6 +14,7 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
+from degla.files import LineFile
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
@@ -170,6 +171,15 @@ def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
         return varied(request)
 
     run(out, ScriptedModel(meddling), TEXTS, rules=RULES)
+
+
+def test_a_run_that_finds_another_one_begun_does_not_write_its_manifest(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    with LineFile(out) as file:
+        assert file.claim()
+        with pytest.raises(InputError, match="another run is writing it"):
+            run(out, ScriptedModel(varied))
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

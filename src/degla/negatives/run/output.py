@@ -275,15 +275,16 @@ def continue_output(
                     f"{path}: exists, but {beside.name} does not, so that it cannot be continued. "
                     "Move it away or choose another --out."
                 )
-        if beside.exists():
-            _compare(out, beside, settings)
-        else:
-            write_json(beside, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
     except OSError as error:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
     with LineFile(out) as file:
         if not file.claim():
             raise InputError(f"{out}: another run is writing it. Wait for it or choose another --out.")
+        # Behind the claim: of two runs that begin at once, one would write over the manifest of the other.
+        if beside.exists():
+            _compare(out, beside, settings)
+        else:
+            write_json(beside, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
         output = Output(file)
         _find_end(output, captions, rules, summary)
         yield output
