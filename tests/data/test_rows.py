@@ -27,6 +27,7 @@ from degla.data import images, joining, prepared, sources, table
 from degla.data.dataset import data_counts, data_digests
 from degla.data.pairs import said_words
 from degla.errors import DeglaError, InputError
+from degla.files import remove_folder
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord
@@ -269,6 +270,19 @@ def test_what_nobody_uses_is_deleted_when_something_new_is_made(
     assert not old.exists() and young.exists() and f"{old} was not used for 90 days" in caplog.text
     assert prepared.prepare({"name": "young"}, lambda _: {"made": False}) == (young, {"made": True})
     assert time.time() - (young / "about.json").stat().st_mtime < 3600
+
+
+def test_another_process_may_delete_what_nobody_uses_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    old, _ = prepared.prepare({"name": "old"}, lambda _: {})
+    os.utime(old / "about.json", (0, 0))
+
+    def late(folder: Path) -> None:
+        shutil.rmtree(folder)
+        remove_folder(folder)
+
+    monkeypatch.setattr(prepared, "remove_folder", late)
+    assert prepared.prepare({"name": "new"}, lambda _: {})[0].is_dir() and not old.exists()
 
 
 def test_bad_rows_are_named_and_leave_nothing(

@@ -177,6 +177,7 @@ def fetched(path: Path) -> Path:
 
 def _delete_unused(folder: Path) -> None:
     for about in folder.glob(f"*/{_ABOUT}"):
-        if time.time() - about.stat().st_mtime > _DAYS * 24 * 3600:
-            _log.info("%s was not used for %d days and is deleted.", about.parent, _DAYS)
-            remove_folder(about.parent)
+        with suppress(FileNotFoundError):  # Another process deletes it, too.
+            if time.time() - about.stat().st_mtime > _DAYS * 24 * 3600:
+                remove_folder(about.parent)
+                _log.info("%s was not used for %d days and is deleted.", about.parent, _DAYS)
