@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,8 @@ class Program:
 
     process: BaseProcess
     folder: Path
+    kept: object = None
+    """What it needs as long as it runs."""
 
     def wait(self, seconds: float = 300) -> int:
         """Its exit status, below 0 for a signal; it is killed where it takes longer."""
@@ -53,15 +54,15 @@ class Program:
         return (self.folder / "stderr").read_text()
 
 
-def start(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Program:
-    """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`."""
+def start(words: Sequence[str], *, environment: Mapping[str, str] | None = None, kept: object = None) -> Program:
+    """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`; `kept` lives as long as what is returned."""
     folder = Path(tempfile.mkdtemp(prefix="program-", dir=os.environ["DEGLA_CACHE"]))
     for name in ("stdout", "stderr"):
         (folder / name).touch()
     whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     process = FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=True)
     process.start()
-    return Program(process, folder)
+    return Program(process, folder, kept)
 
 
 def run(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Program:
@@ -72,13 +73,19 @@ def run(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -
 
 
 def start_together(words: Sequence[str], *, count: int) -> list[Program]:
-    """Start `python WORDS` in `count` processes of one group, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
-             "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
-    return [start(words, environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
+    """Start `python WORDS` in `count` processes of one group, as torchrun does.
+
+    They meet at a store that this process keeps: a port that is only chosen here may be another's when it is opened.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+             "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
+    return [
+        start(words, environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}, kept=store)
+        for rank in range(count)
+    ]
 
 
 def run_together(words: Sequence[str], *, count: int) -> str:
