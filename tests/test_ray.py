@@ -56,6 +56,8 @@ def open_fatal(folder: Path, command: int, large: bytes) -> ScriptedModel:
     if os.getpid() != command:
         own = folder / f"machine-{os.getpid()}"
         own.mkdir()
+        while len(list(folder.glob("machine-*"))) < 2:  # However late the other worker starts, it gets its share.
+            time.sleep(0.05)
         os.chdir(own)
     return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=40), capacity=4, shuffle=1)
 

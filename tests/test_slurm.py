@@ -17,6 +17,7 @@ while [[ $1 == --* ]]; do shift; done
 pids=()
 trap 'kill -TERM "${pids[@]}"' TERM
 for node in $(seq 0 $((SLURM_JOB_NUM_NODES - 1))); do SLURM_NODEID=$node "$@" & pids+=($!); done
+touch "$NOTES/started"
 ended=0
 for pid in "${pids[@]}"; do
     status=0; wait "$pid" || status=$?
@@ -32,7 +33,7 @@ echo "scontrol $*" >> "$NOTES/slurm"
 _TORCHRUN = """#!/usr/bin/env bash
 trap 'echo stopped > "$NOTES/stopped-$SLURM_NODEID"; kill $!; exit 1' TERM
 printf '%s\\0' "$@" > "$NOTES/node-$SLURM_NODEID"
-[ -z "$WAITS" ] || { sleep 30 & wait $!; }
+[ -z "$WAITS" ] || { sleep 1000 & wait $!; }
 exit "$ENDS"
 """
 
@@ -82,10 +83,10 @@ def test_when_its_time_is_up_the_job_stops_its_processes_and_is_queued_again(
     played: dict[str, str], tmp_path: Path
 ) -> None:
     job = _start(played | {"WAITS": "yes"}, "degla", "--out", "run")
-    while not all((tmp_path / f"node-{node}").exists() for node in (0, 1)):
+    while not all((tmp_path / name).exists() for name in ("node-0", "node-1", "started")):
         assert job.poll() is None
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(20) == 0
+    assert job.wait(300) == 0
     assert all((tmp_path / f"stopped-{node}").exists() for node in (0, 1))
     assert (tmp_path / "slurm").read_text().splitlines()[-1] == "scontrol requeue 41007"

@@ -54,7 +54,8 @@ class Received:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back: status, body, headers; `delay` seconds before it; `keep` of its bytes before the line drops.
+    """What goes back: status, body, headers; `delay` seconds before it, and not before `until` is true; `keep` of its
+    bytes before the line drops.
 
     With `endless` the body is followed by these bytes again and again, `pause` seconds apart, until the client leaves.
     """
@@ -63,6 +64,7 @@ class Response:
     body: dict[str, Any] | bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    until: Callable[[], bool] = lambda: True
     keep: int | None = None
     endless: bytes = b""
     pause: float = 0.0
@@ -208,6 +210,8 @@ class Server:
                     response = self._respond(received)
                     if response.delay:
                         await asyncio.sleep(response.delay)
+                    while not response.until():
+                        await asyncio.sleep(0.001)
                 finally:
                     self._at_once -= 1
                 if not await self._write(writer, response):
