@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.local_server import local_server
+from degla.files import write_text
 
 SERVER = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
 RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives")
@@ -70,14 +71,20 @@ def write_captions(path: Path, number: int) -> None:
 
 def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextManager[tuple[str, int]]:
     """The faulty server."""
-    words = (str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log))
+    words = (str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log), "--hold", str(_hold(log)))
     return local_server(*words, "--delay", "0.02", "--hang", "1.5")
+
+
+def _hold(log: Path) -> Path:
+    """The file that says how many arrivals are answered, while it is there."""
+    return log.with_suffix(".hold")
 
 
 def command(captions: Path, out: Path, url: str) -> list[str]:
     """The command as a user gives it, behind `python`."""
     words = ["-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES, "--llm", "openai"]
-    return [*words, "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5", "--concurrency", "16"]
+    return [*words, "--base-url", url, "--model", "m", "--timeout", "0.7", "--retries", "100", "--seed", "5",
+            "--concurrency", "16"]  # fmt: skip
 
 
 def start(given: list[str]) -> subprocess.Popen[bytes]:
@@ -155,14 +162,17 @@ def _kill_later(process: subprocess.Popen[bytes], rng: Random, *, log: Path, ask
         time.sleep(rng.uniform(0.0, 2.0))
     else:
         target = asked + rng.randint(1, most)
+        # The last of them gets no answer: however late the kill comes, the process is at work then.
+        write_text(_hold(log), str(target - 1))
         while process.poll() is None and len(read_log(log)) < target:
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.1))
-    if process.poll() is not None:
-        return False
-    process.kill()
-    process.communicate()
-    return True
+    at_work = process.poll() is None
+    if at_work:
+        process.kill()
+        process.communicate()
+    _hold(log).unlink(missing_ok=True)
+    return at_work
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.official import OFFICIAL, SHARED, SOURCES, write_own
 
@@ -24,6 +25,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     atexit.register(os._exit, 0)
 atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
+
+# A busy machine may let any example, and any draw of one, wait for seconds.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 gc.disable()  # Until all is imported, nothing is garbage.
 

@@ -205,7 +205,7 @@ PAIR = Pair(
 words = st.lists(st.sampled_from(["dog", "cat", "!", "red", "sofa"]), max_size=14).map(" ".join)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=4))
 def test_trimming_never_cuts_a_token_and_leaves_no_empty_column(texts) -> None:
     pairs = []

@@ -26,7 +26,7 @@ def collisions(plan: BatchPlan, epoch: int) -> int:
     return sum(len(rows) - len({plan.groups[row] for row in rows.tolist()}) for rows in batches)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(groups_and_size, st.integers(0, 3), duplicates)
 def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -> None:
     groups, size = drawn
@@ -40,7 +40,7 @@ def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -
     assert [len(batch) for batch in batches] == [size] * len(batches)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(groups_and_size, st.integers(0, 3))
 def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> None:
     groups, size = drawn
@@ -50,7 +50,7 @@ def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> 
     assert collisions(plan, epoch) == max(0, len(plan) * size - placeable)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 9), min_size=8, max_size=70), duplicates)
 def test_the_global_order_is_the_same_for_every_number_of_devices(groups, duplicates) -> None:
     def order(devices: int) -> list[list[tuple[int, int]]]:
@@ -66,7 +66,7 @@ def test_the_global_order_is_the_same_for_every_number_of_devices(groups, duplic
         assert order(devices) == alone
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(groups_and_size, st.data(), duplicates)
 def test_resuming_at_any_step_gives_the_tail(drawn, data, duplicates) -> None:
     groups, size = drawn

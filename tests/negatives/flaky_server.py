@@ -272,9 +272,17 @@ def main() -> None:
     parser.add_argument("--hang", type=float, default=5.0, help="seconds before the answer where it hangs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="one line for each request: the client's name of it")
+    parser.add_argument("--hold", type=Path, help="while it is there, this file says how many arrivals are answered")
     given = parser.parse_args()
     flaky = Flaky(given.seed, given.faults, given.nonsense, given.delay, given.hang)
-    server = Server(flaky, log=given.log, port=given.port)
+
+    def respond(received: Received) -> Response:
+        with contextlib.suppress(FileNotFoundError):
+            if given.hold and received.number >= int(given.hold.read_text()):
+                return Response(delay=1e6)
+        return flaky(received)
+
+    server = Server(respond, log=given.log, port=given.port)
     print(server.port, flush=True)
     threading.Event().wait()
 

@@ -129,7 +129,7 @@ class ReviewMachine(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-ReviewMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+ReviewMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20)
 test_any_sequence_of_keys = ReviewMachine.TestCase
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from degla.errors import InputError
@@ -106,7 +106,7 @@ def test_a_model_reply_is_one_candidate_and_is_judged_alike(name: str) -> None:
         assert rule.check(caption, negative).accepted
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(scenes())
 def test_world_captions_keep_every_promise(scene: tuple[str, list[tuple[str, str, str]]]) -> None:
     text, ((_, colour_a, shape_a), (_, colour_b, shape_b)) = scene
