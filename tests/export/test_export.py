@@ -296,11 +296,14 @@ from pathlib import Path
 from degla.cli import main
 model, small, user, group = *sys.argv[1:], os.getuid(), os.getgid()
 libc, new_users_and_mounts = ctypes.CDLL(None, use_errno=True), 0x10020000
-def no_disk():
-    sys.exit(f"no disk: {os.strerror(ctypes.get_errno())}")
+def no_disk(number=None):
+    sys.exit(f"no disk: {os.strerror(number or ctypes.get_errno())}")
 libc.unshare(new_users_and_mounts) and no_disk()
 for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-    Path("/proc/self", name).write_text(text)
+    try:
+        Path("/proc/self", name).write_text(text)
+    except OSError as error:
+        no_disk(error.errno)
 libc.mount(b"tmpfs", small.encode(), b"tmpfs", 0, b"size=256k") and no_disk()
 print("rc", main(["export", model, "--to", "open_clip", "--out", f"{small}/out"]), *os.listdir(small))
 """
