@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.local_server import local_server
+from degla.cli import exit_status_of
 from degla.files import write_text
 
 SERVER = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
@@ -197,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_status_of(main))
