@@ -26,8 +26,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
 
-# A busy machine may let any example, and any draw of one, wait for seconds. Drawn examples are the same in every run, so
-# that a change is not refused for one that has nothing to do with it; `--hypothesis-profile search` draws others.
+# A busy machine may let any example, and any draw of one, wait for seconds. Examples are the same in every run, so that
+# no change is refused for one that has nothing to do with it; `--hypothesis-profile search` draws others.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
