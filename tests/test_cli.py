@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
+from degla.config.fields import flags
+from degla.config.run import TrainConfig
 from degla.shelf import SHELVES
+from degla.verbs._training import _ELSEWHERE
 from tests.tiny import write_classes
 
 Pairs = dict[str, Path]
@@ -169,10 +172,16 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
         ("--optim.weight-decai", "Did you mean 'optim.weight-decay'?"),
         ("--train.bach_size=3", "Did you mean 'train.batch-size'?"),
         ("--objective.text-grunded.weight", "Did you mean 'objective.text-grounded.weight'?"),
-        ("--optim.learning-rate", "optim.lr"),
+        ("--optim.learning-rate", "Did you mean 'optim.lr'?"),
+        ("--learning_rate", "Did you mean 'optim.lr'?"),
+        ("--lr", "Did you mean 'optim.lr'?"),
+        ("--epochs", "Did you mean 'train.epochs'?"),
+        ("--wd", "Did you mean 'optim.weight-decay'?"),
+        ("--device", "unknown flag --device. All flags:"),
     ]:
         assert main(["train", "degla", flag, "1"]) == 2
         assert hint in capsys.readouterr().err
+    assert set(_ELSEWHERE.values()) <= set(flags(TrainConfig()))
     with pytest.raises(SystemExit) as stopped:
         main(["train", "degla", "--optim.lr", "fast"])
     assert stopped.value.code == 2

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from degla.errors import InputError
 from degla.evaluation.processes import parsed_once
@@ -154,6 +154,16 @@ def _help_of(words: list[str]) -> tuple[str | None, list[str]]:
     return None, words
 
 
+_ELSEWHERE: Final = {
+    "lr": "optim.lr", "learning-rate": "optim.lr", "wd": "optim.weight-decay", "warmup": "optim.warmup-steps",
+    "grad-clip-norm": "optim.clip-norm", "max-grad-norm": "optim.clip-norm", "num-train-epochs": "train.epochs",
+    "max-steps": "train.steps", "per-device-train-batch-size": "train.batch-size", "bf16": "train.precision",
+    "fp16": "train.precision", "train-data": "data.captions", "num-workers": "data.workers",
+    "pretrained": "model", "logs": "out", "output-dir": "out",
+}  # fmt: skip
+"""Flags of open_clip's trainer and of transformers' by what they are called here."""
+
+
 def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> None:
     """Refuse a flag that no field has, with the nearest that one has; `remedy` says where all are listed."""
     names = set(known)
@@ -166,7 +176,7 @@ def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> N
         if word.startswith("--") and name not in names:
             section = name.rpartition(".")[0]
             same = [flag for flag in names if section and flag.startswith(section + ".")]
-            hint = did_you_mean(name, names)
+            hint = did_you_mean(_ELSEWHERE.get(name.rpartition(".")[2], name), names)
             if same:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
             raise InputError(f"unknown flag --{name}.{hint} {remedy}")
