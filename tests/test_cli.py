@@ -167,6 +167,22 @@ def test_a_flag_that_nothing_reads_is_refused_even_with_its_default(command: str
     assert capsys.readouterr().err.startswith(f"degla: --{flag} ")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate world", "degla evaluate: the following arguments are required: --benchmarks, --root, --out. See "),
+        ("choose --what", "degla choose: unrecognized arguments: --what. See degla choose --help."),
+        ("system excon go", "degla system: argument action: invalid choice: 'go' "),
+        ("--what", "degla: unrecognized arguments: --what. See degla --help."),
+    ],
+)
+def test_wrong_words_are_one_line_too(words: str, message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith(message) and said.count("\n") == 1
+
+
 def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
     for flag, hint in [
         ("--optim.weight-decai", "Did you mean 'optim.weight-decay'?"),
@@ -182,9 +198,24 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
         assert main(["train", "degla", flag, "1"]) == 2
         assert hint in capsys.readouterr().err
     assert set(_ELSEWHERE.values()) <= set(flags(TrainConfig()))
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", "degla", "--optim.lr", "fast"])
-    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("degla --optim.lr fast", "--optim.lr is 'fast'; it must be above 0, a finite number."),
+        ("degla --train.steps 1.5 --train.seed 3", "--train.steps is '1.5'; it must be 1 or more, a whole number, or"),
+        ("degla --validation.benchmarks a b --train.precision=fp8", "--train.precision is 'fp8'; it must be "),
+        ("degla --stop.patience None --checkpoint.keep two", "--checkpoint.keep is 'two'; it must be "),
+        ("clic --replay.objective.contrastive.weight y", "--replay.objective.contrastive.weight is 'y'; it must be "),
+        ("degla --data.workers", "--data.workers is given without a value."),
+        ("degla more", "'more' is no flag: they begin with --."),
+    ],
+)
+def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Capture) -> None:
+    assert main(["train", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"degla: {message}") and said.count("\n") == 1
 
 
 @pytest.fixture

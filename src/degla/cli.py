@@ -15,7 +15,7 @@ from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
-from degla.verbs._arguments import parse_words, require_least
+from degla.verbs._arguments import Parser, parse_words, require_least
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
@@ -127,7 +127,7 @@ def spoken(name: str) -> str:
 def parser(name: str) -> argparse.ArgumentParser:
     """The parser of one verb that has `describe`, by its name on the shelf."""
     summary = VERBS.summary(name)
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"degla {spoken(name)}",
         description=summary[:1].upper() + summary[1:] + ".",
         epilog="\n".join(
@@ -164,7 +164,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 def _top() -> argparse.ArgumentParser:
     listed = {spoken(name): VERBS.summary(name) for name in VERBS.names()}
     width = max(len(name) for name in listed)
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="degla",
         usage="degla COMMAND ...",
         description=_ABOUT,

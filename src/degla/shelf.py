@@ -24,13 +24,13 @@ _PACKAGE = Path(__file__).parent
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to `name`, or an empty string.
 
-    Of names with dots the only one that ends like `name` comes first: `optim.lr` for `lr`.
+    Of names with dots up to two that end like `name` come first: `optim.lr` for `lr`.
     """
     names = sorted(known)
     near = [each for each in names if each.endswith(f".{name}")]
-    if len(near) != 1:
+    if not 1 <= len(near) <= 2:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def class_name(member: str) -> str:

@@ -166,14 +166,14 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
     Args:
         config: what to start from.
         changes: dotted name to value; "1e-4" in a file is a number.
-        where: names the file, and the arm of a plan, in messages.
+        where: names the file, and the arm of a plan, in messages; "" for flags, whose messages name them.
 
     Raises:
         InputError: an unknown field, or a value of the wrong type or out of its range.
     """
     for name, value in changes.items():
         check_field(name, where=where)
-        config = _replace(config, name.split("."), value, where=f"{where}: field {name!r}")
+        config = _replace(config, name.split("."), value, where=where and f"{where}: field {name!r}")
     return config
 
 
@@ -192,6 +192,8 @@ def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
     try:
         return dataclasses.replace(owner, **{name: chosen})
     except InputError as error:
+        if not where:
+            raise
         raise InputError(f"{where}: {error}") from None
 
 

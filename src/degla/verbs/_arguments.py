@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
@@ -76,6 +76,14 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
         value = getattr(given, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, where argparse prints all flags in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
 def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

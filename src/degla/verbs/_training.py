@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import re
 import sys
 import textwrap
@@ -91,10 +93,37 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
     own, replay = default.objective, default.replay
     less = replace(replay, objective=named(replay.objective, "replay.objective"))
     less_of_all = replace(default, objective=named(own, "objective"), replay=less)
-    with parsed_once():
-        given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
+    except SystemExit:
+        _refuse(words, default)
+        with parsed_once():
+            given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
     replay = replace(given.replay, objective=replay.objective | given.replay.objective)
     return replace(given, objective=own | given.objective, replay=replay)
+
+
+def _refuse(words: list[str], config: TrainConfig) -> None:
+    """Refuse flags in one line each as a file with such a value is refused; tyro has a box of ten."""
+    from degla.config.fields import change, flags
+
+    switches = flags(config)
+    values: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        flag = name.removeprefix("--").replace("_", "-")
+        if name.startswith("--") and flag in switches:
+            values[flag] = [value] if equals else []
+        elif values:
+            next(reversed(values.values())).append(word)
+        else:
+            raise InputError(f"{word!r} is no flag: they begin with --.")
+    for flag, said in values.items():
+        if not said and not switches[flag]:
+            raise InputError(f"--{flag} is given without a value.")
+        if said and said != ["None"]:
+            change(config, {flag.replace("-", "_"): " ".join(said)}, where="")
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:

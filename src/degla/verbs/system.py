@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.shelf import SYSTEMS
-from degla.verbs._arguments import require_least
+from degla.verbs._arguments import Parser, require_least
 from degla.verbs._training import require_known
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="degla system", allow_abbrev=False)
+    made = Parser(prog="degla system", allow_abbrev=False)
     describe(made)
     return made
 
