@@ -16,12 +16,13 @@ from types import ModuleType
 import pytest
 
 from degla.cli import _top, _verb, parser
+from degla.config.fields import flags
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core.objective import losses_by_name
 from degla.shelf import BENCHMARKS, RULES, SYSTEMS
 from degla.verbs._training import configure
-from degla.verbs.system import read_command, setting_flags
+from degla.verbs.system import read_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,7 +79,7 @@ def _flags(verb: str) -> frozenset[str]:
     own = frozenset(parser(verb)._option_string_actions)
     if verb == "system":
         systems = (SYSTEMS.load(name).SYSTEM for name in SYSTEMS.names())
-        own |= {f"--{flag}" for system in systems for flag in setting_flags(system.settings)}
+        own |= {f"--{flag}" for system in systems for flag in flags(system.settings)}
     return own
 
 

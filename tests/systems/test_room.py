@@ -299,6 +299,8 @@ def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path:
         (["fake", "run", "--first-seed", "-1"], "--first-seed is -1"),
         (["fake", "run", "--seeds", "9" * 20], "the last of them must be below"),
         (["fake", "run", "--step", "4"], "unknown flag --step. Did you mean 'steps'?"),
+        (["fake", "run", "--steps", "few"], "--steps is 'few'; it must be 1 or more, a whole number."),
+        (["fake", "run", "--steps"], "--steps is given without a value."),
         (["fake", "run", "--steps", "0"], "--steps is 0; it must be 1 or more, a whole number."),
         (["fake", "run", "--methods", "bettr"], "unknown method 'bettr'. Did you mean 'better'?"),
         (["fake", "run", "--models", "x"], "--models belongs to degla system NAME evaluate"),

@@ -173,18 +173,29 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
     """
     for name, value in changes.items():
         check_field(name, where=where)
-        config = _replace(config, name.split("."), value, where=where and f"{where}: field {name!r}")
+        config = with_field(config, name.split("."), value, where=where and f"{where}: field {name!r}")
     return config
 
 
-def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
+def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
+    """A dataclass of settings, or a dictionary of such, with one field changed.
+
+    Args:
+        owner: what holds it.
+        path: the parts of its name.
+        value: as a file has it.
+        where: begins the message; "" where that names the field well enough.
+
+    Raises:
+        InputError: the value is of the wrong type or out of its range.
+    """
     name, rest = path[0], path[1:]
     if isinstance(owner, dict):
-        inner = _replace(owner[name], rest, value, where=where)
+        inner = with_field(owner[name], rest, value, where=where)
         return owner if inner is owner[name] else {**owner, name: inner}
     before, kind = getattr(owner, name), cast(Any, type(owner))
     if rest:
-        inner = _replace(before, rest, value, where=where)
+        inner = with_field(before, rest, value, where=where)
         return owner if inner is before else dataclasses.replace(owner, **{name: inner})
     chosen = _converted(value, _plain_types(kind)[name])
     if type(chosen) is type(before) and chosen == before:

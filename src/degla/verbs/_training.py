@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.evaluation.processes import parsed_once
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from degla.config.run import TrainConfig
     from degla.losses.core.objective import LossesByName
 
+Settings = TypeVar("Settings")
 CONFIG = "--config"
 PRINT = "--print-config"
 
@@ -81,10 +82,6 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
 def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> TrainConfig:
     """A configuration changed by known flags; tyro, slow with many fields, sees only those losses that a flag names."""
-    import tyro
-
-    from degla.config.run import TrainConfig
-
     sections = {word.partition("=")[0].rpartition(".")[0].replace("-", "_") for word in words}
 
     def named(losses: LossesByName, section: str) -> LossesByName:
@@ -93,22 +90,37 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
     own, replay = default.objective, default.replay
     less = replace(replay, objective=named(replay.objective, "replay.objective"))
     less_of_all = replace(default, objective=named(own, "objective"), replay=less)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
-    except SystemExit:
-        _refuse(words, default)
-        with parsed_once():
-            given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
+    given = read_flags(words, less_of_all, program=program)
     replay = replace(given.replay, objective=replay.objective | given.replay.objective)
     return replace(given, objective=own | given.objective, replay=replay)
 
 
-def _refuse(words: list[str], config: TrainConfig) -> None:
-    """Refuse flags in one line each as a file with such a value is refused; tyro has a box of ten."""
-    from degla.config.fields import change, flags
+def read_flags(words: list[str], default: Settings, *, program: str) -> Settings:
+    """A dataclass of settings changed by flags of its fields.
 
-    switches = flags(config)
+    Raises:
+        InputError: a value is missing, or one that its field cannot have.
+        SystemExit: anything else is wrong, and printed.
+    """
+    import tyro
+
+    def read() -> Settings:
+        return tyro.cli(type(default), args=words, default=default, prog=program)
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return read()
+    except SystemExit:
+        _refuse(words, default)
+    with parsed_once():
+        return read()
+
+
+def _refuse(words: list[str], settings: Any) -> None:
+    """Refuse flags in one line, as a file with such a value is refused; tyro has a box of ten."""
+    from degla.config.fields import flags, with_field
+
+    switches = flags(settings)
     values: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -123,7 +135,7 @@ def _refuse(words: list[str], config: TrainConfig) -> None:
         if not said and not switches[flag]:
             raise InputError(f"--{flag} is given without a value.")
         if said and said != ["None"]:
-            change(config, {flag.replace("-", "_"): " ".join(said)}, where="")
+            with_field(settings, flag.replace("-", "_").split("."), " ".join(said), where="")
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:

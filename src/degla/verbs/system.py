@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from degla.errors import InputError
 from degla.shelf import SYSTEMS
 from degla.verbs._arguments import Parser, require_least
-from degla.verbs._training import require_known
+from degla.verbs._training import read_flags, require_known
 
 if TYPE_CHECKING:
     from degla.systems.system import AnySystem, Case
@@ -117,19 +117,11 @@ def read_command(words: list[str]) -> SystemCommand:
     return SystemCommand(given, system, settings, cases_of(system, settings, seeds=seeds, methods=methods))
 
 
-def setting_flags(settings: Any) -> dict[str, bool]:
-    """The flags of a system's settings, without their dashes, and which take no value."""
-    return {
-        field.name.replace("_", "-"): isinstance(getattr(settings, field.name), bool)
-        for field in dataclasses.fields(settings)
-    }
-
-
 def _settings(start: Any, words: list[str], *, name: str) -> Any:
-    import tyro
+    from degla.config.fields import flags
 
-    require_known(words, known=setting_flags(start), remedy=f"Flags: degla system {name} --help.")
-    return tyro.cli(type(start), args=words, default=start, prog=f"degla system {name}")
+    require_known(words, known=flags(start), remedy=f"Flags: degla system {name} --help.")
+    return read_flags(words, start, program=f"degla system {name}")
 
 
 def _help(words: list[str]) -> int:
