@@ -1,7 +1,9 @@
 """A small OpenAI-compatible server that misbehaves as it is told: for tests, in this process or as its own.
 
-What it *says* depends on the request alone, refusals and nonsense included; *whether it fails on the way* is drawn
-anew for every arrival. So whoever retries gets, in the end, what an undisturbed server would have said.
+What it *says* depends on the chat, the caption and the choices alone, refusals and nonsense included, not on the form
+in which an answer is asked for: after a failure that may lie in the schema a request is put in words. *Whether it fails
+on the way* is drawn anew for every arrival. So whoever retries gets, in the end, what an undisturbed server would have
+said.
 
 `python tests/negatives/flaky_server.py --faults 0.3 --seed 1 --log FILE` prints its port and serves until it is ended.
 """
@@ -44,12 +46,17 @@ class Received:
         return str(self.body["messages"][-1]["content"])
 
     @property
+    def caption(self) -> str:
+        """The last turn without what it says of choices and form."""
+        return self.last.partition("\n\n")[0]
+
+    @property
     def choices(self) -> list[str]:
         """The texts to choose among: those of the schema, else those of the numbered list; none for form "write"."""
         schema = schema_of(self.body)
         if schema is not None:
             return list(schema["properties"]["negative"].get("enum", []))
-        return re.findall(r"^\d+\. (.*)$", self.last, re.MULTILINE)
+        return list(dict.fromkeys(re.findall(r"^\d+\. (.*)$", self.last, re.MULTILINE)))
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,12 @@ def failure(status: int, message: str, **more: Any) -> Response:
 
 
 def say(received: Received) -> Response:
-    """An obedient answer, a function of the request alone: a choice, or the caption with its words rotated."""
-    digest = int.from_bytes(hashlib.sha256(received.last.encode()).digest()[:4], "big")
+    """An obedient answer: a choice by the caption, or the caption with its words rotated."""
+    digest = int.from_bytes(hashlib.sha256(received.caption.encode()).digest()[:4], "big")
     if choices := received.choices:
         text = choices[digest % len(choices)]
     else:
-        first, *rest = received.last.split()
+        first, *rest = received.caption.split()
         text = " ".join([*rest, first])
     if schema_of(received.body) is not None:
         text = json.dumps({"negative": text})
@@ -131,7 +138,7 @@ class Flaky:
         return Response(answer.status, answer.body, answer.headers, delay=self.delay * self._rng.uniform(0.5, 1.5))
 
     def _say(self, received: Received) -> Response:
-        text = json.dumps(received.body["messages"])
+        text = json.dumps([*received.body["messages"][:-1], received.caption, received.choices])
         digest = hashlib.sha256(text.encode()).digest()
         if digest[0] >= 256 * self.nonsense:
             return say(received)
