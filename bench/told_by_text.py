@@ -20,10 +20,9 @@ from random import Random
 
 from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
-from degla.negatives.balance.choose import CandidatePair
 from degla.negatives.balance.outcome import Told, measure_told, told_by_all
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.report.blind import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
+from degla.negatives.report.blind import CaptionNegative, Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 from degla.negatives.report.counts import Reservoir
 
 TOGETHER = "together"
@@ -32,7 +31,7 @@ MOST = 1_500
 MOST_TOGETHER = 3_000
 """Pairs of all rules together and half, drawn from those."""
 
-Drawn = dict[str, tuple[list[CandidatePair], list[CandidatePair]]]
+Drawn = dict[str, tuple[list[CaptionNegative], list[CaptionNegative]]]
 """Pairs of each rule in two halves of the images."""
 
 
@@ -49,8 +48,8 @@ def draw(rows: Iterable[tuple[str, str, str, str]], likelihoods: Sequence[Likeli
     }
 
 
-def _pairs(texts: Sequence[tuple[str, str]], likelihood: Likelihoods) -> list[CandidatePair]:
-    return [CandidatePair(caption, other, *likelihood([caption, other])) for caption, other in texts]
+def _pairs(texts: Sequence[tuple[str, str]], likelihood: Likelihoods) -> list[CaptionNegative]:
+    return [CaptionNegative(caption, other, "", *likelihood([caption, other])) for caption, other in texts]
 
 
 def rows_of(path: Path, captions: CaptionIndex) -> Iterator[tuple[str, str, str, str]]:
@@ -70,7 +69,7 @@ def sugarcrepe_rows(folder: Path) -> Iterator[tuple[str, str, str, str]]:
             yield path.stem, item["filename"], item["caption"], item["negative_caption"]
 
 
-def whole(drawn: Drawn) -> tuple[list[CandidatePair], list[CandidatePair]]:
+def whole(drawn: Drawn) -> tuple[list[CaptionNegative], list[CaptionNegative]]:
     """Pairs of all rules together, in two halves, as many of a rule as it has captions."""
     halves = ([pair for own in drawn.values() for pair in own[half]] for half in (0, 1))
     first, second = (Random(0).sample(pairs, min(len(pairs), MOST_TOGETHER)) for pairs in halves)

@@ -19,12 +19,12 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance import balance
 from degla.negatives.balance.balance import REWARDS, Balancer
-from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
+from degla.negatives.balance.choose import Chooser, Groups, signs
 from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance, Told, measure_told, render
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
+from degla.negatives.report.blind import CaptionNegative, NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.counts import Draws
-from degla.negatives.report.examine import TextPair, examine_file, explain
+from degla.negatives.report.examine import examine_file, explain
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown")
@@ -135,7 +135,7 @@ def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monk
     rows = [row for row in made_rows(captions) if row.rule == "colours"]
     asked = []
 
-    def told(learned: Sequence[CandidatePair], others: Sequence[CandidatePair]) -> float:
+    def told(learned: Sequence[CaptionNegative], others: Sequence[CaptionNegative]) -> float:
         asked.append(min(len(learned), len(others)))
         return (0.58, 0.57, 0.58)[len(asked) - 1]  # of eight rewards the fourth, the sixth and the fifth
 
@@ -194,10 +194,10 @@ def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_pat
 
 
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:
-    pair = CandidatePair("a red dog", "a very blue dog", -1.0, -1.4)
-    back = CandidatePair(pair.negative, pair.caption, pair.negative_likely, pair.caption_likely)
+    pair = CaptionNegative("a red dog", "a very blue dog", "", -1.0, -1.4)
+    back = CaptionNegative(pair.negative, pair.caption, "", pair.negative_likely, pair.caption_likely)
     assert signs(back) == {place: -value for place, value in signs(pair).items()}
-    assert signs(CandidatePair("a dog", "A dog", -1.0, -1.0)) == {}
+    assert signs(CaptionNegative("a dog", "A dog", "", -1.0, -1.0)) == {}
     words = [1.0] * 3 + [-1.0] * 5  # red, a red, red dog; very, blue, a very, very blue, blue dog
     cues = [
         -3.0,
@@ -289,25 +289,29 @@ def test_the_n_grams_by_a_slow_loop() -> None:
 
 def test_told_finds_one_planted_sign_in_its_place() -> None:
     rng = Random(1)
-    pairs = [CandidatePair(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}", -8.999, -9.0) for _ in range(160)]
+    texts = [(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}") for _ in range(160)]
+    pairs = [CaptionNegative(*each, "", -8.999, -9.0) for each in texts]
     told = measure_told((pairs[:80], pairs[80:]))
     assert told is not None and told.likelihood == 1.0 and told.all > 0.9 and told.words < 0.7
     assert measure_told((pairs[:39], pairs[39:])) is None
 
 
 def test_a_direction_is_learned_from_the_other_half() -> None:
-    shorter, longer = (CandidatePair(*texts, -1.0, -1.0) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
+    shorter, longer = (CaptionNegative(*texts) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
     told = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
     assert told is not None and (told.n, told.length, told.likelihood) == (100, 0.4, 0.5)
     assert Told(1, words=0.5, length=0.5, likelihood=0.5, all=0.9).most == 0.9
 
 
 def test_the_explanation_says_whether_balance_can_help() -> None:
-    longer = explain("negation", [TextPair(str(at), -3, 0.0) for at in range(50)], None)
+    longer = explain("negation", [CaptionNegative("a", "four", str(at)) for at in range(50)], None)
     assert "leave the rule out" in longer.sentences[-1] and "deny_other" in longer.sentences[-1]
-    unlikely = explain("swap_nouns", [TextPair(str(at), 0, 1.0) for at in range(50)], None)
+    unlikely = explain("swap_nouns", [CaptionNegative("a", "b", str(at), 1.0) for at in range(50)], None)
     assert "degla negatives balance" in unlikely.sentences[-1]
-    for few in ([TextPair("1", 0, 0.0)], [TextPair(str(at), 0, 1.0 if at else -1.0) for at in range(6)]):
+    for few in (
+        [CaptionNegative("a", "b")],
+        [CaptionNegative("a", "b", str(at), 1.0 if at else -1.0) for at in range(6)],
+    ):
         untested = explain("swap_nouns", few, None)  # 5 of 6 may be chance.
         assert untested.sentences == (
             "Neither length nor likelihood tells more than 65 % for certain; words were not tested.",
@@ -405,7 +409,7 @@ def test_a_file_of_which_nothing_could_stay_is_refused(
 
 
 def test_a_rule_with_too_few_is_left_out_by_that_name() -> None:
-    told = measure_told(([CandidatePair("a", "b c", 0.0, 0.0)] * 40,) * 2)
+    told = measure_told(([CaptionNegative("a", "b c")] * 40,) * 2)
     assert told is not None and told.length == 1.0
     assert RuleBalance(stays=False).reason == "too_few"
     assert RuleBalance(stays=False, before=told).reason == "told_by_text"

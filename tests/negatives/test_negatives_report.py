@@ -18,7 +18,7 @@ from degla.cli import main
 from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
-from degla.negatives.report.examine import TextPair, explain
+from degla.negatives.report.examine import explain
 from degla.negatives.report.page import _whole_flags
 from degla.negatives.report.sheet import key_path
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
@@ -117,7 +117,7 @@ def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[
 
 
 def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
-    pairs = [TextPair(str(image), longer=0, likelier=1.0) for image in range(8)]
+    pairs = [CaptionNegative("a", "b", str(image), caption_likely=1.0) for image in range(8)]
     advised = {rule: " ".join(explain(rule, pairs, None).sentences) for rule in ("change_number", "swap_nouns")}
     assert advised["change_number"].endswith("with degla negatives balance.")
     assert advised["swap_nouns"].endswith(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from degla.cli import main
-from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
-from degla.negatives.report.counts import Drawn
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.report.blind import CaptionNegative
 from degla.negatives.report.examine import Judge
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 from degla.verbs.negatives_balance import _likelihoods
@@ -51,12 +51,7 @@ def test_share_of_likelier_captions(judge: Judge) -> None:
     scores = {text: plain(judge, text) for text in CAPTIONS}
     ordered = sorted(CAPTIONS, key=scores.__getitem__)
     pairs = [(ordered[-1], ordered[0])] * 3 + [(ordered[0], ordered[-1])] + [(ordered[1], ordered[1])] * 2
-
-    def drawn(place: int, caption: str, negative: str) -> Drawn:
-        record = NegativeRecord(caption_id=str(place), rule="r", kind="k", text=negative, source="rules", accepted=True)
-        return Drawn(IndexedCaption(place, caption, "a.jpg", str(place)), record)
-
-    found = judge([drawn(place, *pair) for place, pair in enumerate(pairs)])
+    found = judge([CaptionNegative(*pair, str(place)) for place, pair in enumerate(pairs)])
     assert (found.count, found.n) == (4.0, 6)
 
 

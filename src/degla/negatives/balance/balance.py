@@ -16,10 +16,10 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from degla.errors import InputError
-from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
+from degla.negatives.balance.choose import Chooser, Groups, signs
 from degla.negatives.balance.outcome import Balance, BalanceSettings, Halves, RuleBalance, measure_told, told_quickly
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
-from degla.negatives.report.blind import FEWEST, Likelihoods, half_of
+from degla.negatives.report.blind import FEWEST, CaptionNegative, Likelihoods, half_of
 from degla.negatives.report.counts import Reservoir
 from degla.progress import TaskProgress
 from degla.records import NegativeRecord, write_jsonl
@@ -47,7 +47,7 @@ class _Group:
     rule: str
     half: int
     places: list[int]
-    pairs: list[CandidatePair]
+    pairs: list[CaptionNegative]
 
 
 @dataclass
@@ -55,8 +55,8 @@ class _Side:
     """One rule in one half of the images."""
 
     chooser: Chooser
-    before: Reservoir[CandidatePair]
-    after: Reservoir[CandidatePair]
+    before: Reservoir[CaptionNegative]
+    after: Reservoir[CaptionNegative]
 
 
 def _shown(task: str, rules: Sequence[Shown]) -> Iterator[Shown]:
@@ -156,7 +156,10 @@ class Balancer:
                 likely, *others = self._likelihoods[half]([caption.text, *texts])
                 # What cannot be compared speaks for neither text.
                 known = [(likely, own) if math.isfinite(likely - own) else (0.0, 0.0) for own in others]
-                pairs = [CandidatePair(caption.text, text, *both) for text, both in zip(texts, known, strict=True)]
+                pairs = [
+                    CaptionNegative(caption.text, text, caption.image_id, *both)
+                    for text, both in zip(texts, known, strict=True)
+                ]
                 self.report.unread += sum(not math.isfinite(likely - own) for own in others)
                 yield _Group(rule, half, places, pairs)
 
@@ -222,7 +225,7 @@ class Balancer:
         tried = []
         for groups, groups_picks in zip(halves, picks, strict=True):
             pairs = [pair for group in groups for pair in group.pairs]
-            sample = Reservoir[CandidatePair](_TRIED, seed=f"{self._settings.seed} tried")
+            sample = Reservoir[CaptionNegative](_TRIED, seed=f"{self._settings.seed} tried")
             for pick in groups_picks[groups_picks >= 0]:
                 sample.show(pairs[pick])
             tried.append(sample.kept)
@@ -242,7 +245,7 @@ class Balancer:
         """Drawn pairs of some rules, before and after, in two halves; of several rules, as many of each as came."""
         draw = Random(self._settings.seed)
 
-        def sample(kind: str, half: int) -> list[CandidatePair]:
+        def sample(kind: str, half: int) -> list[CaptionNegative]:
             pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).kept]
             return draw.sample(pairs, min(len(pairs), _TESTED))
 

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from degla.negatives.grammar import words
+from degla.negatives.report.blind import CaptionNegative
 
 SIGNS: Final = 2**18
 """Places for signs; names are hashed into them."""
@@ -38,26 +39,7 @@ _SETTLED: Final = 0.005
 """Share of groups that change their choice in a pass after which no further pass is made."""
 
 
-class CandidatePair(NamedTuple):
-    """A caption and one candidate for its negative, with the log-likelihoods of both."""
-
-    caption: str
-    negative: str
-    caption_likely: float
-    negative_likely: float
-
-    @property
-    def longer(self) -> int:
-        """By how many letters the caption is longer."""
-        return len(self.caption) - len(self.negative)
-
-    @property
-    def likelier(self) -> float:
-        """By how much the caption is likelier, nats a word."""
-        return self.caption_likely - self.negative_likely
-
-
-def signs(pair: CandidatePair) -> dict[int, float]:
+def signs(pair: CaptionNegative) -> dict[int, float]:
     """The signs of one pair that are not 0, by their places."""
     counts = Counter(_counts(pair.caption))
     counts.subtract(_counts(pair.negative))

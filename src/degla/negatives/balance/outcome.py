@@ -13,18 +13,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from degla.errors import InputError
-from degla.negatives.balance.choose import CandidatePair
-from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs
+from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs, worth
+from degla.negatives.report.terminal import new_table
 from degla.pages.words import counted
 
-Halves = tuple[Sequence[CandidatePair], Sequence[CandidatePair]]
+Halves = tuple[Sequence[CaptionNegative], Sequence[CaptionNegative]]
 """Pairs of two halves of the images, which share none."""
 
 
@@ -60,38 +57,29 @@ def measure_told(halves: Halves) -> Told | None:
     both = ((first, second), (second, first))
     return Told(
         sum(map(len, halves)),
-        fmean(blind_across(_texts(one), _texts(other)) for one, other in both),
+        fmean(blind_across(one, other) for one, other in both),
         fmean(_direction([pair.longer for pair in one], [pair.longer for pair in other]) for one, other in both),
         fmean(_direction([pair.likelier for pair in one], [pair.likelier for pair in other]) for one, other in both),
         fmean(told_by_all(one, other) for one, other in both),
     )
 
 
-def told_quickly(learned: Sequence[CandidatePair], asked: Sequence[CandidatePair]) -> float:
+def told_quickly(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
     """The share told by words and pairs of words alone: less sharp than with runs of letters, and much faster."""
-    return blind_across(_texts(learned), _texts(asked), features=words_and_pairs)
+    return blind_across(learned, asked, features=words_and_pairs)
 
 
-def told_by_all(learned: Sequence[CandidatePair], asked: Sequence[CandidatePair]) -> float:
+def told_by_all(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
     """The share of pairs that a classifier of words, length and likelihood tells."""
     cues = np.array([(pair.longer / 10, pair.likelier) for pair in (*learned, *asked)])
     cues = np.hstack([np.clip(cues, -1, 1), np.sign(cues)])
-    return blind_across(_texts(learned), _texts(asked), extra=cues.tolist())
+    return blind_across(learned, asked, extra=cues.tolist())
 
 
 def _direction(learned: Sequence[float], asked: Sequence[float]) -> float:
     """The share told by one number, whose better direction is learned; ties one half."""
-    way = 1 if _lead(learned).mean() >= 0.5 else -1
-    return float(_lead([way * value for value in asked]).mean())
-
-
-def _lead(values: Sequence[float]) -> NDArray[np.float64]:
-    leads: NDArray[np.float64] = (np.sign(np.array(values, dtype=np.float64)) + 1) / 2
-    return leads
-
-
-def _texts(pairs: Sequence[CandidatePair]) -> list[CaptionNegative]:
-    return [CaptionNegative(pair.caption, pair.negative, "") for pair in pairs]
+    way = 1 if worth(learned).mean() >= 0.5 else -1
+    return float(worth([way * value for value in asked]).mean())
 
 
 @dataclass(frozen=True)
@@ -204,14 +192,8 @@ def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: s
 
 def render(report: Balance) -> Group:
     """What balancing did, for a terminal of eighty columns: one line a rule, then all of them, then what it costs."""
-    table = Table(
-        title="Told from the texts alone, %, before and after", title_justify="left", box=box.SIMPLE_HEAD,
-        collapse_padding=True, pad_edge=False,
-    )  # fmt: skip
-    table.add_column("rule", overflow="fold")
-    for heading in ("captions %", "words", "length", "likelihood", "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    headings = ("captions %", "words", "length", "likelihood", "all")
+    table = new_table("Told from the texts alone, %, before and after", "rule", headings, last="")
     for rule, state in report.rules.items():
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
         fate = {"": "", "too_few": "too few"}.get(state.reason, "left out")

@@ -47,11 +47,26 @@ _WORDS: Final = "n words"
 
 @dataclass(frozen=True, slots=True)
 class CaptionNegative:
-    """A caption and a negative of it; pairs of one image stay together."""
+    """A caption and a negative of it, each with its log-likelihood (nats a word) where that is known.
+
+    Pairs of one image stay together.
+    """
 
     caption: str
     negative: str
-    image_id: str
+    image_id: str = ""
+    caption_likely: float = 0.0
+    negative_likely: float = 0.0
+
+    @property
+    def longer(self) -> int:
+        """By how many letters the caption is longer."""
+        return len(self.caption) - len(self.negative)
+
+    @property
+    def likelier(self) -> float:
+        """By how much the caption is likelier, nats a word."""
+        return self.caption_likely - self.negative_likely
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,7 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | N
     scores = _cross_validated(matrix, folds)
     weights = _fit_chosen(matrix, folds, left_out=None)
     return Blind(
-        clustered(_worth(scores), [pair.image_id for pair in pairs], seed=seed),
+        clustered(worth(scores), [pair.image_id for pair in pairs], seed=seed),
         caption_cues=_cues(names, weights),
         negative_cues=_cues(names, -weights),
     )
@@ -174,7 +189,7 @@ def blind_across(
         [number * (FOLDS - 1) // len(learned) for number in range(len(learned))] + [FOLDS - 1] * len(asked)
     )
     weights = _fit_chosen(matrix, folds, left_out=FOLDS - 1)
-    return float(_worth(matrix[folds == FOLDS - 1] @ weights).mean())
+    return float(worth(matrix[folds == FOLDS - 1] @ weights).mean())
 
 
 def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | None:
@@ -231,14 +246,15 @@ def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> ND
     weights: NDArray[np.float64] | None = None
     for penalty in _PENALTIES:
         weights = _fit(matrix[learned], penalty=penalty, start=weights)
-        accuracy[penalty] = float(_worth(matrix[held] @ weights).mean())
+        accuracy[penalty] = float(worth(matrix[held] @ weights).mean())
     return _fit(matrix[known], penalty=max(_PENALTIES, key=accuracy.__getitem__), start=None)
 
 
-def _worth(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the caption is preferred, one half where neither is."""
-    worth: NDArray[np.float64] = (scores > 0) + 0.5 * (scores == 0)
-    return worth
+def worth(leads: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the caption leads, one half where neither text does."""
+    values = np.asarray(leads, dtype=np.float64)
+    shares: NDArray[np.float64] = (values > 0) + 0.5 * (values == 0)
+    return shares
 
 
 def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> NDArray[np.float64]:

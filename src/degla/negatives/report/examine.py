@@ -18,7 +18,15 @@ import numpy as np
 
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.pack import read_manifest, read_outcomes
-from degla.negatives.report.blind import Blind, CaptionNegative, Likelihoods, half_of, ngram_likelihoods, solve_blind
+from degla.negatives.report.blind import (
+    Blind,
+    CaptionNegative,
+    Likelihoods,
+    half_of,
+    ngram_likelihoods,
+    solve_blind,
+    worth,
+)
 from degla.negatives.report.counts import Drawn, Draws, FileCounts, RuleCounts, count_records, mean
 from degla.negatives.run.summary import Outcomes
 from degla.records import NegativeRecord
@@ -152,22 +160,22 @@ class Judge:
 
         self._likelihood, self.name = open_likelihood(None if model == EMBEDDED else model)
 
-    def __call__(self, drawn: Sequence[Drawn]) -> Proportion:
+    def __call__(self, pairs: Sequence[CaptionNegative]) -> Proportion:
         """The share of pairs whose caption is likelier, ties one half; interval by a bootstrap over images.
 
         At most 500 pairs; those with a text that the model cannot read to its end are left out.
         """
-        worth: list[float] = []
+        leads: list[float] = []
         images: list[str] = []
-        asked = drawn[:MOST_PAIRS]
+        asked = pairs[:MOST_PAIRS]
         for start in range(0, len(asked), _AT_ONCE):
             part = asked[start : start + _AT_ONCE]
-            scores = self.score([text for pair in part for text in (pair.caption.text, pair.negative)])
+            scores = self.score([text for pair in part for text in (pair.caption, pair.negative)])
             for pair, caption, negative in zip(part, scores[::2], scores[1::2], strict=True):
                 if caption is not None and negative is not None:
-                    worth.append((caption > negative) + 0.5 * (caption == negative))
-                    images.append(pair.caption.image_id)
-        return clustered(np.array(worth), images)
+                    leads.append(caption - negative)
+                    images.append(pair.image_id)
+        return clustered(worth(leads), images)
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Mean log-likelihood a token (nats) of each text; None where it has none or does not fit the context."""
@@ -214,27 +222,25 @@ def examine_file(
         outcomes=read_outcomes(path),
     )
     together: list[CaptionNegative] = []
-    likelihoods = ngram_likelihoods(captions) if draws.tested else None
+    likelihoods = ngram_likelihoods(captions) if draws.tested else ()
     for name, rule in examination.counts.rules.items():
-        drawn = rule.to_test.kept
-        pairs = [CaptionNegative(each.caption.text, each.negative, each.caption.image_id) for each in drawn]
+        pairs = [_text_pair(each, likelihoods) for each in rule.to_test.kept]
         together += pairs
         if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
             examination.blind[name] = blind
-        if likelihoods is not None and drawn:
-            shown = [_text_pair(each, likelihoods) for each in drawn]
-            examination.giveaways[name] = explain(name, shown, examination.blind.get(name))
-        if judge is not None and drawn:
-            examination.likelier[name] = judge(drawn)
+        if pairs:
+            examination.giveaways[name] = explain(name, pairs, blind)
+        if pairs and judge is not None:
+            examination.likelier[name] = judge(pairs)
     if len(examination.counts.rules) > 1:
         examination.blind_all = solve_blind(together, seed=draws.seed)
     return examination
 
 
-def _text_pair(drawn: Drawn, likelihoods: Sequence[Likelihoods]) -> TextPair:
+def _text_pair(drawn: Drawn, likelihoods: Sequence[Likelihoods]) -> CaptionNegative:
     caption, image = drawn.caption.text, drawn.caption.image_id
     likely, other = likelihoods[half_of(image)]([caption, drawn.negative])
-    return TextPair(image, len(caption) - len(drawn.negative), likely - other)
+    return CaptionNegative(caption, drawn.negative, image, likely, other)
 
 
 def frequent(counts: Counter[str], *, more: int = 0, number: int = FREQUENT) -> list[tuple[str, float]]:
@@ -274,15 +280,6 @@ _MIRRORS: Final = {
 
 
 @dataclass(frozen=True)
-class TextPair:
-    """What the two texts of a pair show: letters and log-likelihood of the caption, less those of the negative."""
-
-    image_id: str
-    longer: int
-    likelier: float
-
-
-@dataclass(frozen=True)
 class Giveaways:
     """How far one rule's negatives are told by one thing each.
 
@@ -305,17 +302,17 @@ class Giveaways:
         }
 
 
-def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaways:
+def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) -> Giveaways:
     """Name what gives a rule's negatives away.
 
     Args:
         rule: its name.
-        pairs: what each pair shows, at least one.
+        pairs: of the rule, with their likelihoods; at least one.
         blind: how far the words give them away; None where there are too few.
     """
     images = [pair.image_id for pair in pairs]
-    shorter = clustered(_lead([-pair.longer for pair in pairs]), images)
-    likelier = clustered(_lead([pair.likelier for pair in pairs]), images)
+    shorter = clustered(worth([-pair.longer for pair in pairs]), images)
+    likelier = clustered(worth([pair.likelier for pair in pairs]), images)
     by_length, by_likelihood = (_telling(told) for told in (shorter, likelier))
     said = []
     if by_length > MOST:
@@ -347,10 +344,6 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
 def _telling(told: Proportion) -> float:
     """How many of the pairs one side of a comparison gets right; a half where so few pairs may be chance."""
     return max(told.share, 1 - told.share) if told.low > 0.5 or told.high < 0.5 else 0.5
-
-
-def _lead(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return (np.sign(np.array(values, dtype=np.float64)) + 1) / 2
 
 
 def _percent(share: float) -> str:

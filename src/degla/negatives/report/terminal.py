@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from degla.negatives.report.counts import RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.pages.words import counted
 from degla.statistics.proportions import Proportion, wilson
-
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
 
 _EXPLAINED: Final = (
     "accepted %: of rows with a text. captions %: with an accepted negative.\n"
@@ -40,9 +41,6 @@ _narrow: Final = partial(with_interval, digits=0, to="-")
 
 def render_tables(files: Sequence[Examination]) -> Group:
     """All tables."""
-    from rich.console import Group
-    from rich.text import Text
-
     parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files)]
     if any(file.giveaways for file in files):
         parts.append(_giveaways(files))
@@ -61,28 +59,24 @@ def render_tables(files: Sequence[Examination]) -> Group:
     return Group(*parts)
 
 
-def _table(title: str, first: str, numbers: Sequence[str], *, last: str = "") -> Table:
-    from rich import box
-    from rich.table import Table
-
+def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | None = None) -> Table:
+    """A table with numbers between two columns of text, of which the last may be missing."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column(first, overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    if last:
+    if last is not None:
         table.add_column(last, overflow="fold")
     return table
 
 
 def _add(table: Table, *cells: str) -> None:
     """A row of texts; what stands in square brackets in them is no markup."""
-    from rich.text import Text
-
     table.add_row(*(Text(cell) for cell in cells))
 
 
 def _files(files: Sequence[Examination]) -> Table:
-    table = _table("Hard negatives", "file", ["captions", "covered %", "negatives each", "rules each", "blind %"])
+    table = new_table("Hard negatives", "file", ["captions", "covered %", "negatives each", "rules each", "blind %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
         _add(
@@ -112,7 +106,7 @@ def _rules(files: Sequence[Examination]) -> Table:
             *([_narrow(file.likelier.get(rule.name))] if judged else []),
         ]
 
-    return _by_rule(_table("By rule", "rule", numbers), files, cells)
+    return _by_rule(new_table("By rule", "rule", numbers), files, cells)
 
 
 def _words(files: Sequence[Examination]) -> Table:
@@ -127,7 +121,7 @@ def _words(files: Sequence[Examination]) -> Table:
             ", ".join(f"{word} {100 * share:.1f}" for word, share in named),
         ]
 
-    table = _table("Words put in", "rule", headings, last="most frequent, % of the words put in")
+    table = new_table("Words put in", "rule", headings, last="most frequent, % of the words put in")
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.put_in))
 
 
@@ -135,7 +129,7 @@ def _giveaways(files: Sequence[Examination]) -> Table:
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         return [" ".join(file.giveaways[rule.name].sentences) if rule.name in file.giveaways else "-"]
 
-    table = _table("What gives them away, and what to do", "rule", [], last="explained")
+    table = new_table("What gives them away, and what to do", "rule", [], last="explained")
     return _by_rule(table, files, cells, where=lambda rule: rule.accepted > 0)
 
 
@@ -143,12 +137,12 @@ def _reasons(files: Sequence[Examination]) -> Table:
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
         return [", ".join(f"{reason} {times:,}" for reason, times in rule.reasons.most_common())]
 
-    table = _table("Refused, or nothing to propose", "rule", [], last="rows by reason")
+    table = new_table("Refused, or nothing to propose", "rule", [], last="rows by reason")
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.reasons))
 
 
 def _answers(files: Sequence[Examination]) -> Table:
-    table = _table("Answers of the language model", "file", ["requests", "sent", "repaired"], last="by outcome")
+    table = new_table("Answers of the language model", "file", ["requests", "sent", "repaired"], last="by outcome")
     for file in files:
         if file.outcomes is not None:
             listed = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
