@@ -99,7 +99,7 @@ def stream(path: Path) -> Iterator[CaptionRecord]:
 
 def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
     """For every text and rule the negative that the grammar likes best; the caption itself where it has none."""
-    from degla.negatives.run.questions import draw_rng
+    from degla.negatives.run.dialogue import draw_rng
 
     found = {}
     for caption in parse(texts):

@@ -23,9 +23,8 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.dialogue import Maker, Prompts
 from degla.negatives.run.output import Journal, journal_path, parts_folder
-from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary

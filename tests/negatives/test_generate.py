@@ -14,10 +14,9 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, check_caption, refused
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import phrases
-from degla.negatives.rule import load_rule
-from degla.negatives.run.dialogue import Maker
+from degla.negatives.rule import judge, load_rule
+from degla.negatives.run.dialogue import Maker, draw_rng
 from degla.negatives.run.pipeline import make_rows
-from degla.negatives.run.questions import draw_rng
 from degla.negatives.run.stream import CaptionBatch
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
@@ -221,9 +220,9 @@ def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -
 
 def test_a_verdict_is_that_of_its_caption_and_rule() -> None:
     """The same text comes up for several captions and rules, and verdicts are remembered."""
-    maker, text = Maker(PAPER, 0), "a cat chasing a dog"
+    text = "a cat chasing a dog"
     cases = (("swap_nouns", "a dog chasing a cat"), ("swap_nouns", text), ("replace_nouns", "a dog chasing a cat"))
-    verdicts = [maker.judge(name, load_rule(name), phrases.parse_one(caption), text).reason for name, caption in cases]
+    verdicts = [judge(load_rule(name), phrases.parse_one(caption), text).reason for name, caption in cases]
     assert verdicts[:2] == ["", "same_text"] and verdicts[2] not in ("", "same_text")
 
 

@@ -19,12 +19,12 @@ from typing import Literal
 
 from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
+from degla.negatives.examples import examples_digest
 from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
-from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.dialogue import FormChoice, Maker, Prompts, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.output import Journal, Output, continue_output, journal_path, manifest
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spread, tag
-from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.pages.words import counted
@@ -186,8 +186,6 @@ def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tup
         "example_sets": settings.example_sets,
     }
     if settings.examples:
-        from degla.negatives.examples import examples_digest
-
         described["examples_sha256"] = examples_digest(settings.rules, folder=folder)
     return questions, described
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice, zip_longest
 from random import Random
-from typing import Final, Protocol, TypeVar, cast, runtime_checkable
+from typing import Final, TypeVar, cast
 
 from degla.negatives.checks import ACCEPTED, Verdict, check_text, refused
 from degla.negatives.grammar import words
@@ -377,10 +377,17 @@ class TrueRule(NegativeRule):
         return any(load_rule(name).check(caption, text).accepted for name in self.against)
 
 
-@runtime_checkable
-class ReadsSiblings(Protocol):
-    """A rule that needs the other captions of the image."""
+class SiblingRule(TrueRule):
+    """A rule whose texts follow from a caption and the other captions of its image."""
 
+    @abstractmethod
     def from_siblings(self, caption: Caption, siblings: Sequence[Caption], rng: Random, most: int) -> list[str]:
         """Texts that follow from both, in random order, at most `most`."""
-        ...
+
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
+        """None: what is true is known from other captions alone, see `from_siblings`."""
+        yield from ()
+
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
+        """Nothing: a text is only as true as the caption that it comes from."""
+        return ""

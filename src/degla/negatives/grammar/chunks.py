@@ -228,6 +228,44 @@ class Chunk:
         ]
 
 
+def is_bare(chunk: Chunk) -> bool:
+    """Whether a countable noun stands in the singular without an article."""
+    head = chunk.holder_noun  # "piece of concrete"
+    return (
+        head.tag == "NN"
+        and chunk.first.tag not in ("DT", "CD", "PRP$", "PDT", "WP$")
+        and not lexicon().is_mass(head.lemma)
+        and head.lemma not in lexicon().words["plural_only"]
+        and not any(token.tag == "POS" for token in chunk.tokens)
+    )
+
+
+def shares_article(chunk: Chunk | None, following: Chunk | None) -> bool:
+    """Whether the next phrase lives on this one's article or adjective: "a fork and knife", "old cups and plates"."""
+    if chunk is None or following is None:
+        return False
+    gap, first = chunk.source[chunk.end : following.start], following.first
+    if not gap or gap[0].lower not in ("and", "or", ",") or any(one.tag != "VBG" for one in gap[1:]):
+        return False
+    if following.head != following.start and not (first.is_noun or first.tag == "VBG"):
+        return False
+    described = any(token.is_adjective or token.tag in ("VBN", "VBG") for token in chunk.modifiers)
+    counted = chunk.determiner is not None
+    return (counted and is_bare(following)) or (described and following.determiner is None)
+
+
+def makes_compound(chunk: Chunk | None, following: Chunk | None) -> bool:
+    """Whether a noun, a participle and a noun without article are one phrase: "a building lined street"."""
+    return (
+        chunk is not None
+        and following is not None
+        and following.start == chunk.end + 1
+        and chunk.after.tag in ("VBN", "VBD")
+        and is_bare(following)
+        and chunk.noun.tag == "NN"
+    )
+
+
 def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
     """The noun phrases of a tagged text, in order."""
     chunks: list[Chunk] = []

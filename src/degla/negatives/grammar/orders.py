@@ -1,5 +1,8 @@
 """Other orders of a caption's phrases: which can move, what speaks against it, whether it still reads as a sentence.
 
+What ties a phrase to the words around it, and which phrases must stay, is found once for a caption: "a taxi" stays in
+"traffic like a taxi", "baseball" behind "playing".
+
 Of two phrases in each other's place one must stay, or the picture would be the same: "two roses in a vase with water"
 says as much as "water in a vase with two roses". That follows from the caption's ties, without writing the exchange.
 """
@@ -12,15 +15,23 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, find_chunks
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, is_bare, makes_compound, shares_article, token_at
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import all_sorts, relations
 from degla.negatives.grammar.suitability import misfit, whole_things
-from degla.negatives.grammar.ties import PhraseTie, ties
 
+_LIKENESS: Final = frozenset({"like", "as", "than", "such", "including"})
+_FIXED_BY: Final = frozenset({*_LIKENESS, "out", "per", "during", "via", "until", "since"})
+_CROWDS: Final = frozenset({"couple", "crowd", "team", "herd", "flock", "trio", "family"})
+"""Measures that are something to see by themselves."""
+_SPLIT: Final = frozenset(
+    {("see", "through"), ("see", "thru"), ("drive", "through"), ("drive", "thru"), ("pull", "out"), ("pop", "up"),
+     ("fold", "up"), ("walk", "in"), ("on", "screen"), ("off", "road"), ("stand", "up"), ("close", "up")}
+)  # fmt: skip
+"""Compounds written apart that the tagger takes for a phrase and a preposition."""
 _HOLDING: Final = frozenset(
     {"hold", "tie", "attach", "connect", "touch", "fasten", "chain", "press", "join", "leash", "strap", "hook", "glue"}
 )
@@ -29,6 +40,84 @@ _WITHIN: Final = frozenset({"in", "at", "inside", "within"})
 _EQUAL: Final = ({"is"}, {"are"}, {"was"}, {"were"})
 """Words between two phrases for one thing, either of which may come first."""
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
+
+
+@dataclass(frozen=True)
+class PhraseTie:
+    """How a phrase hangs together with what comes before it.
+
+    Attributes:
+        link: the joining words before it, place words included ("to the left of").
+        acts: whether a verb before it says more than a posture.
+        stays: whether it cannot stand anywhere else, nor another phrase in its place.
+        bare: a countable noun without article or plural ("man on horse").
+        plain: a noun without article that needs none ("water", "dogs").
+    """
+
+    link: str
+    acts: bool
+    stays: bool
+    bare: bool
+    plain: bool
+
+
+@lru_cache(maxsize=64)
+def ties(caption: Caption) -> dict[int, PhraseTie]:
+    """Every phrase's tie, by the index where the phrase starts."""
+    tokens, chunks = caption.tokens, caption.chunks
+    tied: dict[int, PhraseTie] = {}
+    last, where, acts, likened = 0, "", False, False
+    for place, chunk in enumerate(chunks):
+        gap = tokens[last : chunk.start]
+        connector, said = connect(gap)
+        last, acts = chunk.end, (acts and bool(where)) or not set(said) <= POSTURES | relations().words["together"]
+        link = f"{where} {connector}".strip()
+        where = f"{link} {chunk.noun.lower}".strip() if chunk.role == "where" else ""
+        following = chunks[place + 1] if place + 1 < len(chunks) else None
+        behind = tokens[chunk.end : following.start] if following is not None else ()
+        pairs = ((chunk, following), (chunks[place - 1] if place else None, chunk))
+        likened = bool(_LIKENESS & {token.lower for token in gap}) or (likened and connector in JOINERS)
+        stays = (
+            likened
+            or bool(_FIXED_BY & set(connector.split()))
+            or _completes_adjective(gap)
+            or any(shares_article(*pair) or makes_compound(*pair) for pair in pairs)
+            or _stands_alone(chunk)
+            or any(token.lower in ("like", "such", "including") for token in behind[:1])
+        )
+        bare = is_bare(chunk)
+        plain = not bare and chunk.determiner is None
+        tied[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
+    return tied
+
+
+def _completes_adjective(gap: Sequence[Token]) -> bool:
+    """Whether the phrase completes an adjective, as in "busy with traffic" and "full of people"."""
+    return len(gap) > 1 and gap[-1].tag == "IN" and gap[-2].is_adjective and gap[-2].lower not in ("next", "close")
+
+
+def _stands_alone(chunk: Chunk) -> bool:
+    """Whether the noun is a game, a measure or nothing that is seen, or half of a compound that is written apart."""
+    known, head, first, before, after = lexicon(), chunk.noun, chunk.first, chunk.before, chunk.after
+    earlier = token_at(chunk.source, chunk.start - 2)
+    layered = first.tag == "DT" and token_at(chunk.source, chunk.start + 1).tag == "CD"  # "a two layer cake"
+    purpose = before.lower == "to" and first.tag == "NN"  # "kneeling to pet a dog"
+    opened = before.tag == "IN" and earlier.tag == "DT"
+    split = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
+    return (
+        (known.is_in_group(head.lemma, "game") and chunk.determiner is None)
+        or (head.lemma in known.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
+        or head.lemma in known.nouns["game"].above
+        or any(token.lower in ("other", "another") for token in chunk.modifiers)
+        or (not known.is_concrete(head.lemma) and head.lemma not in _CROWDS)
+        or not _SPLIT.isdisjoint(split)
+        or opened
+        or layered
+        or purpose
+        or after.tag == "POS"
+        or after.is_noun
+        or (head.lemma in ("mirror", "reflection") and any(token.lower.endswith("self") for token in chunk.source))
+    )
 
 
 def movable(caption: Caption) -> list[tuple[int, int]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from degla.negatives.grammar.chunks import Chunk, Token, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, is_bare, shares_article, token_at
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import is_bare, shares_article
 from degla.negatives.grammar.words import WordUsage
 from degla.negatives.rule import TrueRule
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, is_bare, token_at
 from degla.negatives.grammar.edits import insert
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import is_place
-from degla.negatives.grammar.ties import is_bare
 from degla.negatives.rule import TrueRule
 
 _VERBS: Final = frozenset(

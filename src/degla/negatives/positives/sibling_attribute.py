@@ -7,28 +7,24 @@ an adjective that excludes the new one. Captions of one image are found where th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 
-from degla.negatives.grammar.chunks import Chunk, Token
+from degla.negatives.grammar.chunks import Chunk
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.words import ARTICLES, WordUsage
-from degla.negatives.rule import TrueRule
+from degla.negatives.grammar.words import ARTICLES
+from degla.negatives.rule import SiblingRule
 
 
-class SiblingAttribute(TrueRule):
+class SiblingAttribute(SiblingRule):
     """Add a property that another caption tells.
 
     Source: none; the mirror of the rule add_attribute.
 
     Use when: negatives add words, so that a longer text does not mean false.
     """
-
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
-        """None: what is true is known from other captions alone, see `from_siblings`."""
-        yield from ()
 
     def from_siblings(self, caption: Caption, siblings: Sequence[Caption], rng: Random, most: int) -> list[str]:
         """The caption with one adjective of another caption of its image."""
@@ -50,10 +46,6 @@ class SiblingAttribute(TrueRule):
         texts = list(dict.fromkeys(texts))
         rng.shuffle(texts)
         return texts[:most]
-
-    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Nothing: a text is only as true as the caption that it comes from."""
-        return ""
 
 
 def _is_undisputed(word: str, others: set[str]) -> bool:

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token
+from degla.negatives.grammar.chunks import Chunk, Token, makes_compound
 from degla.negatives.grammar.edits import agree, insert, write
 from degla.negatives.grammar.exclusion import additions, is_absent, noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import makes_compound
 from degla.negatives.llm import Slot
 from degla.negatives.rule import Place, ReplacingRule
 

@@ -14,12 +14,11 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token
+from degla.negatives.grammar.chunks import Chunk, Token, shares_article
 from degla.negatives.grammar.edits import agree, inflect, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import shares_article
 from degla.negatives.rule import NegativeRule, take_turns
 
 _WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

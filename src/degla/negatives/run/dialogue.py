@@ -2,26 +2,33 @@
 
 Rules follow each other, and a rule begins when the one before it has its rows: so what is a duplicate, and what is
 asked next, depends on the replies alone and never on when they came.
+
+The paper (arXiv 2504.16801) draws five examples anew for every request. With fixed sets of examples, requests of one
+rule share a longer beginning, which a server's prefix cache serves; the caption's id picks the set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from random import Random
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple
 
+from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Content, Verdict, refused
+from degla.negatives.examples import draw_examples, load_examples
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.grammar.words import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import NegativeRule, ReadsSiblings, ReplacingRule, TrueRule, judge, load_rule
-from degla.negatives.run.questions import Prompts, draw_rng
-from degla.negatives.run.stream import CaptionTask, hash_content
+from degla.negatives.rule import Example, NegativeRule, ReplacingRule, SiblingRule, TrueRule, judge, load_rule
+from degla.negatives.run.stream import CaptionTask, hash_content, hash_text
+from degla.pages.words import counted
 from degla.records import NegativeRecord
 
 RowForm = Literal["grammar", "write", "choose", "fill"]
@@ -29,6 +36,105 @@ RowForm = Literal["grammar", "write", "choose", "fill"]
 
 RULES_SOURCE: Final = "rules"
 """`NegativeRecord.source` of what the grammar makes."""
+
+
+FormChoice = Literal["write", "choose", "both"]
+"""Whether a model may write freely, only choose among what the grammar finds (and propose words for it), or both."""
+
+_ALLOWED: Final[dict[FormChoice, frozenset[Form]]] = {
+    "write": frozenset({"write"}),
+    "choose": frozenset({"choose", "fill"}),
+    "both": frozenset({"write", "choose", "fill"}),
+}
+_KNOWN_CAPTIONS: Final = (
+    "A small brown dog sits on a wooden bench next to two red cats under a tall tree.",
+    "An old man in a black hat is riding a white horse.",
+)
+"""What every rule is asked about to find whether prompts have changed; written for this purpose."""
+
+
+def usable_forms(forms: Sequence[Form], choice: FormChoice, *, name: str) -> tuple[Form, ...]:
+    """The model's forms that may be used, its best first.
+
+    Raises:
+        InputError: there is none.
+    """
+    usable = tuple(form for form in forms if form in _ALLOWED[choice])
+    if "write" in usable or "choose" in usable:
+        return usable
+    raise InputError(f"{name} answers in the forms {', '.join(forms)}; none of them is meant by form {choice!r}.")
+
+
+def draw_rng(seed: int, caption_id: str, rule: str) -> Random:
+    """The random numbers of one caption and rule, from SHA-256: the same on every machine."""
+    text = f"{seed}\n{caption_id}\n{rule}"
+    return Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a language model is asked.
+
+    Attributes:
+        source: the model's name, for `NegativeRecord.source`.
+        forms: how it may be asked, best first.
+        writes: whether it can write freely, even where `forms` does not let it.
+        seed: decides, with caption, rule and draw, which examples a request holds.
+        count: examples a request; 0 for none.
+        sets: fixed draws of examples a rule, of which the caption's id picks one; 0 draws anew for every request.
+        examples: all examples of each rule.
+    """
+
+    source: str
+    forms: tuple[Form, ...]
+    writes: bool
+    seed: int
+    count: int = 5
+    sets: int = 0
+    examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+
+    def draw(self, rule: str, *, caption_id: str, draw: int) -> tuple[Example, ...]:
+        """The examples of one request."""
+        if not self.count:
+            return ()
+        rng = draw_rng(self.seed, caption_id, f"{rule}\n{draw}")
+        if self.sets:
+            number = hash_text(f"{self.seed}\n{caption_id}\n{rule}\n{draw}") % self.sets
+            rng = draw_rng(self.seed, f"set {number}", rule)
+        return draw_examples(self.examples[rule], count=self.count, rng=rng)
+
+
+def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) -> dict[str, tuple[Example, ...]]:
+    """The accepted examples of each rule.
+
+    Args:
+        rules: names of rules.
+        count: examples a request.
+        folder: where the user's own lie, instead of those of the package.
+
+    Raises:
+        InputError: a rule has fewer than `count`.
+    """
+    if not count:
+        return {}
+    loaded = {rule: load_examples(rule, folder=folder) for rule in rules}
+    for rule, examples in loaded.items():
+        if len(examples) < count:
+            raise InputError(
+                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} of a request."
+            )
+    return loaded
+
+
+def prompt_digests(rules: Sequence[str]) -> dict[str, str]:
+    """Of each rule, the sha256 of what it asks about known captions: changes when its instruction does."""
+    example = (Example("A cat on a mat.", "A dog on a mat."),)
+    digests = {}
+    for name in rules:
+        chats = [load_rule(name).ask(caption, example) for caption in parse(_KNOWN_CAPTIONS)]
+        plain = [[[message.role, message.content] for message in chat or ()] for chat in chats]
+        digests[name] = hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+    return digests
 
 
 class CaptionWithRule(NamedTuple):
@@ -72,8 +178,6 @@ _MOST_PROPOSED: Final = 8
 """Of them, texts with words that the model itself proposed."""
 _LAST: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
 """Outcomes after which no further request about this caption and rule makes sense."""
-_CACHED: Final = 16_384
-"""Verdicts that are remembered, for captions that come again word by word."""
 _UNUSED: Final = Random(0)
 """Where a reply is read nothing is drawn."""
 
@@ -95,7 +199,6 @@ class Maker:
     per_rule: int = 1
     questions: Prompts | None = None
     usage: WordUsage | None = None
-    _verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict, repr=False, compare=False)
 
     def talk(self, task: CaptionTask, caption: Caption | None, *, reason: str = "") -> Dialogue:
         """The dialogue about one caption.
@@ -107,10 +210,10 @@ class Maker:
         """
         taken: set[Content] = {words.content(text) for texts in task.done.values() for text in texts}
         rows: list[NegativeRecord] = []
-        for name, rule in _load(self.rules).items():
+        for name in self.rules:
             if name in task.done:
                 continue
-            pair = CaptionWithRule(task, name, rule)
+            pair = CaptionWithRule(task, name, load_rule(name))
             if caption is None:
                 rows.append(pair.row(None, reason=reason))
             else:
@@ -118,28 +221,6 @@ class Maker:
                 yield from turn.run()
                 rows += turn.rows or [pair.row(None, reason="no_candidate", draw=turn.draw)]
         return rows
-
-    def judge(self, name: str, rule: NegativeRule, caption: Caption, text: str) -> Verdict:
-        """The verdict on a text by itself, apart from what else the caption and its image have."""
-        key = (name, caption.text, text)
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            if len(self._verdicts) >= _CACHED:
-                self._verdicts.clear()
-            verdict = self._verdicts[key] = judge(rule, caption, text)
-        return verdict
-
-
-@cache
-def _load(rules: tuple[str, ...]) -> dict[str, NegativeRule]:
-    """Rules by name; looking on the shelf for each caption would take longer than the caption."""
-    return {name: load_rule(name) for name in rules}
-
-
-@cache
-def _reads_siblings(rule: type[NegativeRule]) -> bool:
-    """Asked for every caption and rule, and Python looks through a protocol's members each time."""
-    return issubclass(rule, ReadsSiblings)
 
 
 @dataclass
@@ -256,8 +337,8 @@ class _Turn:
         """The grammar's candidates, fewer of them a beginning of more."""
         rng = draw_rng(self.maker.seed, self.pair.task.id, self.pair.name)
         rule = self.pair.rule
-        if _reads_siblings(type(rule)):
-            return cast(ReadsSiblings, rule).from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
+        if isinstance(rule, SiblingRule):
+            return rule.from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
         if self.maker.usage is not None and isinstance(rule, ReplacingRule | TrueRule):
             return rule.propose(self.caption, rng, most, self.maker.usage)
         return rule.read(self.caption, None, rng, most=most)
@@ -282,7 +363,7 @@ class _Turn:
         return list(valid.values())
 
     def _judge(self, text: str) -> Verdict:
-        verdict = self.maker.judge(self.pair.name, self.pair.rule, self.caption, text)
+        verdict = judge(self.pair.rule, self.caption, text)
         if not verdict.accepted:
             return verdict
         content = words.content(text)
