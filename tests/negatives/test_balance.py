@@ -18,8 +18,7 @@ from rich.console import Console
 from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance import balance
-from degla.negatives.balance.balance import REWARDS, Balancer
-from degla.negatives.balance.choose import Chooser, Groups, signs
+from degla.negatives.balance.balance import REWARDS, Balancer, Chooser, Groups, signs
 from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance, Told, measure_told, render
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import CaptionNegative, NgramLikelihood, ngram_likelihoods
