@@ -11,8 +11,7 @@ import pytest
 from degla.app.review_page import ReviewPage, build
 from degla.app.serving import MOST_BYTES, LocalOnly
 from degla.errors import InputError
-from degla.negatives.review.decisions import LONGEST, Review, draft_key
-from degla.negatives.review.draft import Draft
+from degla.negatives.review import LONGEST, Draft, Review, draft_key
 
 DRAFT = Draft(
     rule="swap_nouns",

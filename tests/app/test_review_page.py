@@ -16,8 +16,7 @@ from PIL import Image
 
 from degla.app.review_page import PageAction, ReviewPage, build
 from degla.errors import InputError
-from degla.negatives.review.decisions import Review, draft_key
-from degla.negatives.review.draft import Draft
+from degla.negatives.review import Draft, Review, draft_key
 from degla.records import read_jsonl, write_jsonl
 from tests.app.visitor import Visitor, served_here
 from tests.launch import Program, start

@@ -17,7 +17,7 @@ from degla.negatives.files.pack import pack as pack_negatives
 from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.report.sheet import count_verdicts
-from degla.negatives.review.draft import Draft
+from degla.negatives.review import Draft
 from degla.negatives.run.output import read_replies, write_line
 from degla.records import read_jsonl, write_jsonl
 from degla.shelf import BENCHMARKS

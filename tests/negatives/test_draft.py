@@ -15,7 +15,7 @@ from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.review.draft import Draft, draft_examples, draw_captions, draw_drafts, negatives_as_drafts
+from degla.negatives.review import Draft, draft_examples, draw_captions, draw_drafts, negatives_as_drafts
 from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 

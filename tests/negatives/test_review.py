@@ -21,8 +21,7 @@ from degla.app.review_terminal import review_in_terminal
 from degla.errors import InputError
 from degla.negatives.differences import mark_words
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
-from degla.negatives.review.decisions import Decision, Review, draft_key, judge_text
-from degla.negatives.review.draft import Draft
+from degla.negatives.review import Decision, Draft, Review, draft_key, judge_text
 from degla.records import write_jsonl
 
 DRAFTS = [

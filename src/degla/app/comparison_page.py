@@ -28,7 +28,7 @@ from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.pictures import thumbnail
 from degla.look import look
-from degla.negatives.review.decisions import LONGEST
+from degla.negatives.review import LONGEST
 from degla.pages.words import counted
 from degla.records import ItemImage
 from degla.search import PictureSearch

@@ -18,8 +18,7 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.review.decisions import LONGEST, Action, Review, draft_key, judge_text
-from degla.negatives.review.draft import Draft
+from degla.negatives.review import LONGEST, Action, Draft, Review, draft_key, judge_text
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import mark_words
-from degla.negatives.review.decisions import Action, Review, judge_text
+from degla.negatives.review import Action, Review, judge_text
 
 _ACTIONS: dict[str, Action] = {"a": "accept", "r": "reject", "u": "undo"}
 _KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"

@@ -27,7 +27,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings
-    from degla.negatives.review.draft import draft_examples
+    from degla.negatives.review import draft_examples
 
     model = model_source(given)
     require_writable(given.out)

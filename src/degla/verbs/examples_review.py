@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from degla.verbs._arguments import CAPTION_FLAGS, describe_columns, given_captions, refuse_given
 
 if TYPE_CHECKING:
-    from degla.negatives.review.draft import Draft
+    from degla.negatives.review import Draft
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.negatives.review.decisions import Review
+    from degla.negatives.review import Review
 
     if not given.page:
         refuse_given(given, "images", "port", why="is for a page: give --page too.")
@@ -50,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _drafts(given: argparse.Namespace) -> list[Draft]:
     from degla.errors import InputError
-    from degla.negatives.review.draft import Draft, draw_drafts, negatives_as_drafts
+    from degla.negatives.review import Draft, draw_drafts, negatives_as_drafts
     from degla.records import read_jsonl
     from degla.shelf import RULES
 
