@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import torch
+
 from degla.errors import InputError
 from degla.negatives.checks import check_drop, largest_drop
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
@@ -82,8 +84,6 @@ class EmbeddedModel:
         precision: str | None = None,
         temperature: float = TEMPERATURE,
     ) -> None:
-        import torch
-
         if threads < 1:
             raise InputError(f"threads ({threads}) must be 1 or more.")
         torch.set_num_threads(threads)

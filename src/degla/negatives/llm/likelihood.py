@@ -13,13 +13,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
+from torch import Tensor
 
 from degla.errors import InputError
 from degla.negatives.llm.weights import find_weights, load
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ROUNDING: Final = 0.5
 """Nats by which a likely token may differ in bfloat16; 0.16 was seen, and what sees the wrong words differs by more."""
@@ -28,7 +28,7 @@ _KEPT_TOKENS: Final = 16_384
 """Tokens of beginnings that are kept: 23 kB each in SmolLM2-135M, so 0.4 GB at most."""
 
 TokenIds = tuple[int, ...]
-Layers = tuple[tuple["Tensor", "Tensor"], ...]
+Layers = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, `[1, heads, tokens, width]`."""
 
 
@@ -115,8 +115,6 @@ class Computed:
 
     def path(self, tree: Tree, nodes: Sequence[int]) -> list[float]:
         """Log-probabilities (nats) of nodes, each given what precedes it; the parents must have been asked for."""
-        import torch
-
         parents = torch.tensor([self.row[tree.parents[node]] for node in nodes])
         tokens = torch.tensor([tree.tokens[node] for node in nodes])
         values: list[float] = self.rows[parents, tokens].tolist()
@@ -200,8 +198,6 @@ class Likelihood:
         Raises:
             TooLongError: the tree's deepest path does not fit the context.
         """
-        import torch
-
         new = range(tree.computed, len(tree.tokens))
         wanted = sorted((set(tree.parents) if ask is None else set(ask)) & set(new))
         logits = self._pass(tree, new.start, torch.tensor(wanted) - new.start)
@@ -221,8 +217,6 @@ class Likelihood:
         return [first - other for other in others]
 
     def _extend(self, beginning: Beginning, part: TokenIds) -> Beginning:
-        import torch
-
         tree = Tree(beginning)
         tree.add(part)
         self._pass(tree, 0, torch.tensor([len(part) - 1]))
@@ -230,7 +224,6 @@ class Likelihood:
 
     def _pass(self, tree: Tree, start: int, wanted: Tensor) -> Tensor:
         """Logits `[wanted, vocabulary]`; `start` is the first node to compute, `wanted` is counted from it."""
-        import torch
         from transformers import DynamicCache
 
         if max(tree.depths) >= self.context:
@@ -254,8 +247,6 @@ class Likelihood:
 
     def _prove(self) -> None:
         """Compare a tree with the plain forward pass of its texts."""
-        import torch
-
         kind = self.model.config.model_type
         first, second = self.encode("A small dog runs."), self.encode("A small cat sits on a mat.")
         tree = Tree(self.begin([(self.start,), first]))
@@ -272,7 +263,7 @@ class Likelihood:
         except (TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED} ({error})") from error
         finally:
-            self._kept.clear()
+            self.forget()
 
 
 def open_likelihood(model: str | None = None) -> tuple[Likelihood, str]:
@@ -286,8 +277,6 @@ _NEED: Final = "it must be a causal transformer whose attention takes a mask, su
 
 def _mask(tree: Tree, start: int, dtype: Any) -> Tensor:
     """`[1, 1, new nodes, beginning + nodes]`: 0 where a node may look, else the smallest number."""
-    import torch
-
     count, before = len(tree.tokens), len(tree.beginning.tokens)
     sees = torch.zeros(count, before + count, dtype=torch.bool)
     for node, parent in enumerate(tree.parents):

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from degla.errors import InputError
 from degla.files import cache_folder, sha256_of, whole_folder
 from degla.parse import in_one_line, read_json_object
@@ -97,7 +99,6 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
     Raises:
         InputError: the folder holds no causal language model, or a damaged one.
     """
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -116,8 +117,6 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
 
 def best_precision() -> str:
     """ "bfloat16" where the processor computes in it (three times as fast as float32), else "float32"."""
-    import torch
-
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
 
 
@@ -245,7 +244,6 @@ def _name(file: Path) -> str:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Content, Verdict, refused
@@ -137,38 +137,6 @@ def prompt_digests(rules: Sequence[str]) -> dict[str, str]:
     return digests
 
 
-class CaptionWithRule(NamedTuple):
-    """A caption and a rule, with the rule's name."""
-
-    task: CaptionTask
-    name: str
-    rule: NegativeRule
-
-    def row(
-        self,
-        text: str | None,
-        *,
-        reason: str,
-        draw: int = 0,
-        source: str = RULES_SOURCE,
-        form: RowForm = "grammar",
-        score: float | None = None,
-    ) -> NegativeRecord:
-        """A row of the file."""
-        return NegativeRecord(
-            caption_id=self.task.id,
-            rule=self.name,
-            kind=self.rule.kind,
-            text=text,
-            source=source,
-            accepted=not reason,
-            reason=reason,
-            draw=draw,
-            form=form,
-            score=score,
-        )
-
-
 Dialogue = Generator[Request, Reply, list[NegativeRecord]]
 """Yields requests one after another, is sent the reply to each, returns the caption's rows."""
 
@@ -213,13 +181,12 @@ class Maker:
         for name in self.rules:
             if name in task.done:
                 continue
-            pair = CaptionWithRule(task, name, load_rule(name))
-            if caption is None:
-                rows.append(pair.row(None, reason=reason))
-            else:
-                turn = _Turn(self, pair, caption, taken)
-                yield from turn.run()
-                rows += turn.rows or [pair.row(None, reason="no_candidate", draw=turn.draw)]
+            turn = _Turn(self, task, name, load_rule(name), taken)
+            if caption is not None:
+                yield from turn.run(caption)
+            if not turn.rows:
+                turn.note("grammar", reason=reason or "no_candidate")
+            rows += turn.rows
         return rows
 
 
@@ -228,7 +195,12 @@ class _Turn:
     """The work on one caption and one rule.
 
     Attributes:
+        maker: whose settings count.
+        task: the caption.
+        name: of the rule.
+        rule: the rule.
         taken: contents of the caption's accepted negatives; those of this turn are added.
+        caption: the caption with its tags, since `run`.
         rows: what came of it.
         draw: requests made so far, hence the number of the next.
         accepted: rows that are negatives.
@@ -237,17 +209,20 @@ class _Turn:
     """
 
     maker: Maker
-    pair: CaptionWithRule
-    caption: Caption
+    task: CaptionTask
+    name: str
+    rule: NegativeRule
     taken: set[Content]
+    caption: Caption = field(init=False)
     rows: list[NegativeRecord] = field(default_factory=list)
     draw: int = 0
     accepted: int = 0
     ended: bool = False
     next_chat: tuple[int, Chat | None] | None = None
 
-    def run(self) -> Generator[Request, Reply, None]:
+    def run(self, caption: Caption) -> Generator[Request, Reply, None]:
         """Ask and judge until there are enough negatives or nothing is left to ask."""
+        self.caption = caption
         questions = self.maker.questions
         if questions is None or self._chat() is None:
             self._take_grammar()
@@ -279,20 +254,20 @@ class _Turn:
         reply = yield from self._ask("write")
         if reply is None:
             return
-        texts = self.pair.rule.read(self.caption, reply.text, _UNUSED)
+        texts = self.rule.read(self.caption, reply.text, _UNUSED)
         if not texts:
-            self._note(reply, "write", reason="model_empty")
+            self.note("write", reason="model_empty", reply=reply)
         for text in texts:
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
         proposed: list[str] = []
-        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.pair.rule, ReplacingRule):
-            slots = self.pair.rule.slots(self.caption)
+        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, ReplacingRule):
+            slots = self.rule.slots(self.caption)
             reply = (yield from self._ask("fill", slots=slots)) if slots else None
             if reply is not None:
-                proposed = self._valid(self._filled(self.pair.rule, slots, reply), most=_MOST_PROPOSED)
+                proposed = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
         if self.ended:
             return
         candidates = self._valid([*proposed, *self._grammar()], most=MOST_CHOICES)
@@ -304,7 +279,7 @@ class _Turn:
             if reply is None:
                 return
             if reply.text not in candidates:
-                self._note(reply, "choose", reason="model_malformed")
+                self.note("choose", reason="model_malformed", reply=reply)
                 return
             self._take(reply.text, form="choose", verdict=ACCEPTED, reply=reply)
             candidates = self._valid(candidates, most=MOST_CHOICES)
@@ -315,12 +290,12 @@ class _Turn:
         """One request; None where it failed, which is a row."""
         chat = self._chat()
         assert chat is not None  # as the turn began
-        key = RequestKey(self.pair.task.id, self.pair.name, self.draw)
+        key = RequestKey(self.task.id, self.name, self.draw)
         reply = yield Request(key, form, chat, self.caption.text, choices, slots)
         self.draw += 1
         if reply.outcome == "answered":
             return reply
-        self._note(reply, form, reason=f"model_{reply.outcome}")
+        self.note(form, reason=f"model_{reply.outcome}", reply=reply)
         self.ended = reply.outcome in _LAST
         return None
 
@@ -329,16 +304,16 @@ class _Turn:
         questions = self.maker.questions
         assert questions is not None
         if self.next_chat is None or self.next_chat[0] != self.draw:
-            examples = questions.draw(self.pair.name, caption_id=self.pair.task.id, draw=self.draw)
-            self.next_chat = (self.draw, self.pair.rule.ask(self.caption, examples))
+            examples = questions.draw(self.name, caption_id=self.task.id, draw=self.draw)
+            self.next_chat = (self.draw, self.rule.ask(self.caption, examples))
         return self.next_chat[1]
 
     def _grammar(self, most: int = MOST_CANDIDATES) -> list[str]:
         """The grammar's candidates, fewer of them a beginning of more."""
-        rng = draw_rng(self.maker.seed, self.pair.task.id, self.pair.name)
-        rule = self.pair.rule
+        rng = draw_rng(self.maker.seed, self.task.id, self.name)
+        rule = self.rule
         if isinstance(rule, SiblingRule):
-            return rule.from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
+            return rule.from_siblings(self.caption, parse(self.task.sibling_texts), rng, most)
         if self.maker.usage is not None and isinstance(rule, ReplacingRule | TrueRule):
             return rule.propose(self.caption, rng, most, self.maker.usage)
         return rule.read(self.caption, None, rng, most=most)
@@ -363,26 +338,34 @@ class _Turn:
         return list(valid.values())
 
     def _judge(self, text: str) -> Verdict:
-        verdict = judge(self.pair.rule, self.caption, text)
+        verdict = judge(self.rule, self.caption, text)
         if not verdict.accepted:
             return verdict
         content = words.content(text)
         if content in self.taken:
             return refused("duplicate")
-        siblings = self.pair.task.siblings
+        siblings = self.task.siblings
         return refused("duplicate_caption") if siblings and hash_content(content) in siblings else verdict
 
     def _take(self, text: str, *, form: RowForm, verdict: Verdict, reply: Reply | None = None) -> None:
-        if reply is None:
-            self.rows.append(self.pair.row(text, reason=verdict.reason, draw=self.draw, form=form))
-        else:
-            self._note(reply, form, reason=verdict.reason, text=text)
+        self.note(form, reason=verdict.reason, text=text, reply=reply)
         if verdict.accepted:
             self.taken.add(words.content(text))
             self.accepted += 1
 
-    def _note(self, reply: Reply, form: RowForm, *, reason: str, text: str | None = None) -> None:
-        """The row that a reply makes."""
-        source = self.maker.questions.source if self.maker.questions else RULES_SOURCE
-        row = self.pair.row(text, reason=reason, draw=reply.key.draw, source=source, form=form, score=reply.score)
+    def note(self, form: RowForm, *, reason: str, text: str | None = None, reply: Reply | None = None) -> None:
+        """Add a row: what a reply made, or without one the grammar."""
+        questions = self.maker.questions
+        row = NegativeRecord(
+            caption_id=self.task.id,
+            rule=self.name,
+            kind=self.rule.kind,
+            text=text,
+            source=questions.source if reply and questions else RULES_SOURCE,
+            accepted=not reason,
+            reason=reason,
+            draw=reply.key.draw if reply else self.draw,
+            form=form,
+            score=reply.score if reply else None,
+        )
         self.rows.append(row)

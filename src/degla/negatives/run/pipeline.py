@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeVar
 
@@ -53,20 +52,14 @@ class TaggedTask(NamedTuple):
 
 def tag(batch: CaptionBatch) -> list[TaggedTask]:
     """Check and tag the captions of a batch."""
-    reasons = [_refusal(task.text) for task in batch.tasks]
-    usable = [text for text in batch.lead if not _refusal(text)]
+    reasons = [check_caption(task.text).reason for task in batch.tasks]
+    usable = [text for text in batch.lead if check_caption(text).accepted]
     texts = [task.text for task, reason in zip(batch.tasks, reasons, strict=True) if not reason]
     tagged = iter(parse([*usable, *texts])[len(usable) :])
     return [
         TaggedTask(task, None if reason else next(tagged), reason)
         for task, reason in zip(batch.tasks, reasons, strict=True)
     ]
-
-
-@lru_cache(maxsize=16_384)
-def _refusal(text: str) -> str:
-    """Why no negatives can be made of a caption; "" where they can."""
-    return check_caption(text).reason
 
 
 def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
