@@ -24,6 +24,7 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import CaptionNegative, NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.counts import Draws
 from degla.negatives.report.examine import examine_file, explain
+from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown")
@@ -293,6 +294,16 @@ def test_told_finds_one_planted_sign_in_its_place() -> None:
     told = measure_told((pairs[:80], pairs[80:]))
     assert told is not None and told.likelihood == 1.0 and told.all > 0.9 and told.words < 0.7
     assert measure_told((pairs[:39], pairs[39:])) is None
+
+
+def test_a_name_in_square_brackets_is_shown_as_it_is() -> None:
+    report = Balance(3, rules={"[/b]": RuleBalance(captions=1), "[red]": RuleBalance(captions=1)})
+    named = {"not_english": ["a[/b]", "[red]"]}
+    summary = Summary(("swap_nouns",), 2, skipped=Counter(not_english=2), skipped_ids=named)
+    for told in (render(report), summary.render()):
+        shown = io.StringIO()
+        Console(file=shown, width=90).print(told)
+        assert {"[/b]", "[red]"} <= {each.strip("a,") for each in shown.getvalue().split()}
 
 
 def test_a_direction_is_learned_from_the_other_half() -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from degla.errors import InputError
 from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs, worth
-from degla.negatives.report.terminal import new_table
+from degla.negatives.report.terminal import add_row, new_table
 from degla.pages.words import counted
 
 Halves = tuple[Sequence[CaptionNegative], Sequence[CaptionNegative]]
@@ -197,9 +197,9 @@ def render(report: Balance) -> Group:
     for rule, state in report.rules.items():
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
         fate = {"": "", "too_few": "too few"}.get(state.reason, "left out")
-        table.add_row(rule, share, *_cells(state.before, state.after), fate)
+        add_row(table, rule, share, *_cells(state.before, state.after), fate)
     covered = " ".join(_percent(number, report.captions) for number in report.covered)
-    table.add_row("together", covered, *_cells(report.before, report.after), "")
+    add_row(table, "together", covered, *_cells(report.before, report.after), "")
     before, after = report.negatives
     said = (
         f"{counted(report.captions, 'caption')}: negatives, one a caption and rule, {before:,} before and "

@@ -70,7 +70,7 @@ def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | Non
     return table
 
 
-def _add(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str) -> None:
     """A row of texts; what stands in square brackets in them is no markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
@@ -79,7 +79,7 @@ def _files(files: Sequence[Examination]) -> Table:
     table = new_table("Hard negatives", "file", ["captions", "covered %", "negatives each", "rules each", "blind %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
-        _add(
+        add_row(
             table,
             file.label,
             f"{counts.captions:,}",
@@ -146,7 +146,7 @@ def _answers(files: Sequence[Examination]) -> Table:
     for file in files:
         if file.outcomes is not None:
             listed = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
-            _add(
+            add_row(
                 table,
                 file.label,
                 f"{file.outcomes.requests:,}",
@@ -168,7 +168,7 @@ def _by_rule(
     for name in all_rules(files):
         found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
         if len(files) > 1 and found:
-            _add(table, name)
+            add_row(table, name)
         for file, rule in found:
-            _add(table, f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))
+            add_row(table, f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))
     return table

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from degla.negatives.llm import Form, Reply
 from degla.pages.words import counted
@@ -198,7 +199,7 @@ class Summary:
             reasons = {reason: count for (name, reason), count in self.reasons.items() if name == rule}
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
             share = self.covered[rule] / self.captions if self.captions else 0.0
-            table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", listed or "-")
+            table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", Text(listed or "-"))
         lines = [
             f"{counted(self.captions, 'caption')}, {self.share_covered:.1%} with at least one {one}, {self.mean:.2f} "
             f"{one}s a caption, {self.seconds:.1f} s"
@@ -215,4 +216,4 @@ class Summary:
             ]
             listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
             lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
-        return Group(table, *lines)
+        return Group(table, *map(Text, lines))  # no id in square brackets is markup
