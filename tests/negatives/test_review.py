@@ -196,7 +196,7 @@ def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 1: not JSON"), Review(DRAFTS, log=tmp_path / "c", out=review.out):
         pass
     (tmp_path / "d").write_text(Decision(action="undo", key=draft_key(DRAFTS[0])).model_dump_json() + "\n")
-    with pytest.raises(InputError, match="only the last"), Review(DRAFTS, log=tmp_path / "d", out=review.out):
+    with pytest.raises(InputError, match="d line 1: only the last"), Review(DRAFTS, log=tmp_path / "d", out=review.out):
         pass
     with pytest.raises(InputError, match="says what the caption says"):
         review.state.accept("a dog, sees a GOAT")

@@ -431,7 +431,10 @@ class Review:
             row = parse_json(line, where=where, remedy="Remove the line; its decision is made again.", lines=False)
             decision = validate(Decision, row, where=where)
             if self.state.find(decision.key) is not None:
-                last = (decision.key, *self.state.apply(decision))
+                try:
+                    last = (decision.key, *self.state.apply(decision))
+                except InputError as error:
+                    raise InputError(f"{where}: {error} Remove the line.") from None
         stream.truncate(end)
         missing = [rule for rule in self.rules if not self.file(rule).exists()]
         for draft, negative in self.state.accepted:
