@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
 from degla.negatives.run.stream import hash_text
 from degla.statistics.proportions import Proportion, clustered
@@ -345,6 +345,12 @@ def ngram_likelihoods(captions: CaptionIndex) -> tuple[Likelihoods, Likelihoods]
         if learned[half] <= _LEARNED:
             models[1 - half].add(caption.text)
     return partial(_score, models[0]), partial(_score, models[1])
+
+
+def likely_pair(caption: IndexedCaption, negative: str, likelihoods: Sequence[Likelihoods]) -> CaptionNegative:
+    """A pair with its likelihoods, by what was learned from captions of the other half."""
+    likely, other = likelihoods[half_of(caption.image_id)]([caption.text, negative])
+    return CaptionNegative(caption.text, negative, caption.image_id, likely, other)
 
 
 def _score(model: NgramLikelihood, texts: Sequence[str]) -> list[float]:

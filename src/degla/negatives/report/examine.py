@@ -18,16 +18,8 @@ import numpy as np
 
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.pack import read_manifest, read_outcomes
-from degla.negatives.report.blind import (
-    Blind,
-    CaptionNegative,
-    Likelihoods,
-    half_of,
-    ngram_likelihoods,
-    solve_blind,
-    worth,
-)
-from degla.negatives.report.counts import Drawn, Draws, FileCounts, RuleCounts, count_records, mean
+from degla.negatives.report.blind import Blind, CaptionNegative, likely_pair, ngram_likelihoods, solve_blind, worth
+from degla.negatives.report.counts import Draws, FileCounts, RuleCounts, count_records, mean
 from degla.negatives.run.summary import Outcomes
 from degla.records import NegativeRecord
 from degla.statistics.proportions import Proportion, clustered, wilson
@@ -224,7 +216,7 @@ def examine_file(
     together: list[CaptionNegative] = []
     likelihoods = ngram_likelihoods(captions) if draws.tested else ()
     for name, rule in examination.counts.rules.items():
-        pairs = [_text_pair(each, likelihoods) for each in rule.to_test.kept]
+        pairs = [likely_pair(each.caption, each.negative, likelihoods) for each in rule.to_test.kept]
         together += pairs
         if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
             examination.blind[name] = blind
@@ -235,12 +227,6 @@ def examine_file(
     if len(examination.counts.rules) > 1:
         examination.blind_all = solve_blind(together, seed=draws.seed)
     return examination
-
-
-def _text_pair(drawn: Drawn, likelihoods: Sequence[Likelihoods]) -> CaptionNegative:
-    caption, image = drawn.caption.text, drawn.caption.image_id
-    likely, other = likelihoods[half_of(image)]([caption, drawn.negative])
-    return CaptionNegative(caption, drawn.negative, image, likely, other)
 
 
 def frequent(counts: Counter[str], *, more: int = 0, number: int = FREQUENT) -> list[tuple[str, float]]:
