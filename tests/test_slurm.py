@@ -79,6 +79,19 @@ def test_without_a_place_for_the_run_nothing_starts(played: dict[str, str], tmp_
     assert "give --out FOLDER" in refused.stderr.read() and not (tmp_path / "slurm").exists()
 
 
+@pytest.mark.parametrize("line", ["srun", "running="])
+def test_a_job_that_is_to_stop_while_it_starts_is_queued_again(
+    line: str, played: dict[str, str], tmp_path: Path
+) -> None:
+    # Before this line of the script.
+    (tmp_path / "early").write_text(
+        f"""trap 'case $0/$BASH_COMMAND in *train.sbatch/{line}*) kill -TERM $$;; esac' DEBUG"""
+    )
+    job = _start(played | {"WAITS": "yes", "BASH_ENV": str(tmp_path / "early")}, "degla", "--out", "run")
+    assert job.wait(300) == 0
+    assert (tmp_path / "slurm").read_text().splitlines()[-1] == "scontrol requeue 41007"
+
+
 def test_when_its_time_is_up_the_job_stops_its_processes_and_is_queued_again(
     played: dict[str, str], tmp_path: Path
 ) -> None:
