@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +77,10 @@ def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
     assert got == ["through"] and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_writers_of_one_file_take_turns(tmp_path: Path, locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not locks:
+        monkeypatch.setattr(files, "hold", lambda descriptor, **given: None)
     path = tmp_path / "best.json"
     texts = [str(number) * 50_000 for number in range(4)]
 
@@ -82,11 +89,8 @@ def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
             write_text(path, text)
             assert path.read_text() in texts
 
-    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    with ThreadPoolExecutor(len(texts)) as pool:
+        list(pool.map(write, texts))
     assert path.read_text() in texts and _names(tmp_path) == ["best.json"]
 
 
@@ -94,6 +98,18 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "page.html.partial").write_text("a long torn beginning of a page")
     write_text(tmp_path / "page.html", "page")
     assert (tmp_path / "page.html").read_text() == "page" and _names(tmp_path) == ["page.html"]
+
+
+def test_without_locks_what_a_killed_writer_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "hold", lambda descriptor, **given: None)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = f"page.html.{socket.gethostname()}-"
+    for name in (f"{here}{ended.pid}-0", f"{here}{os.getppid()}-0", f"page.html.elsewhere-{ended.pid}-0", f"{here}a-b"):
+        (tmp_path / f"{name}.partial").write_text("torn")
+    write_text(tmp_path / "page.html", "page")
+    left = [f"{here}{os.getppid()}-0.partial", f"{here}a-b.partial", f"page.html.elsewhere-{ended.pid}-0.partial"]
+    assert _names(tmp_path) == sorted(["page.html", *left])
 
 
 def _replace(folder: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """Files and folders that are written whole or not at all: written beside, synchronised, then renamed into place.
 
 A process that is killed at any instant leaves what was there before, or the new file or folder, complete. What it was
-writing then lies beside as ``NAME.partial`` and is overwritten by the next writer.
+writing then lies beside as ``NAME.partial`` and is overwritten by the next writer. Without locks it lies there as
+``NAME.HOST-PROCESS-NUMBER.partial``, and the next writer on that host removes it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -25,6 +29,7 @@ if sys.platform != "win32":
 
 PARTIAL, OLD, DELETED = ".partial", ".old", ".deleted"
 """Endings of the names: being written; a folder that is being replaced; a folder that is being deleted."""
+_WRITERS = count()
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def whole_file(
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     The folder is made. A symbolic link stays one; a device or a pipe is written to directly. Two writers of one path
-    take turns.
+    take turns; without locks the last to end stays.
 
     Args:
         path: what people read.
@@ -54,8 +59,8 @@ def whole_file(
             with target.open(mode, **text) as stream:  # type: ignore[call-overload]
                 yield stream
             return
-        partial = target.with_name(target.name + PARTIAL)
-        with open(claim(partial, lambda file: hold(file, wait=True) is not False), mode, **text) as stream:  # type: ignore[call-overload]
+        partial, descriptor = _claim_partial(target)
+        with os.fdopen(descriptor, mode, **text) as stream:  # type: ignore[call-overload]
             try:
                 yield stream
                 stream.flush()
@@ -73,6 +78,22 @@ def whole_file(
                 raise
     except OSError as error:
         raise cannot_write(path, error, remedy=remedy) from None
+
+
+def _claim_partial(target: Path) -> tuple[Path, int]:
+    """What is to become a file, opened for one writer alone: by a lock; by a name of its own where there are none."""
+    partial = target.with_name(target.name + PARTIAL)
+    descriptor = claim(partial, lambda file: bool(hold(file, wait=True)))
+    if descriptor < 0:
+        partial.unlink(missing_ok=True)
+        own = f"{target.name}.{socket.gethostname()}-"
+        for left in target.parent.glob(f"{escape(own)}*-*{PARTIAL}"):
+            process = left.name.removeprefix(own).partition("-")[0]
+            if process.isdecimal() and has_ended(int(process)):
+                left.unlink(missing_ok=True)
+        partial = target.with_name(f"{own}{os.getpid()}-{next(_WRITERS)}{PARTIAL}")
+        descriptor = claim(partial, lambda file: True)
+    return partial, descriptor
 
 
 def write_text(path: Path, text: str, *, remedy: str = "Choose another --out.") -> None:
@@ -202,6 +223,17 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     return True
 
 
+def has_ended(process: int) -> bool:
+    """Whether a process of this host is known to be gone."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
     """Open a file for this process alone and replace what is in it.
 
@@ -232,12 +264,18 @@ def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
 
 
 def cache_folder(name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where things that can be made again are kept: NAME in DEGLA_CACHE, else in `degla` in the user's cache folder."""
-    if environment.get("DEGLA_CACHE"):
-        return Path(environment["DEGLA_CACHE"]).expanduser() / name
+    """Where things that can be made again are kept: NAME in DEGLA_CACHE, else in `degla` in the user's cache folder.
+
+    Raises:
+        InputError: it is to be in a home folder that nobody knows.
+    """
     home = environment.get("XDG_CACHE_HOME", "")
     # The XDG rules say to pass over a relative path.
-    return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / name
+    usual = Path(home if Path(home).is_absolute() else "~/.cache", "degla")
+    try:
+        return Path(environment.get("DEGLA_CACHE") or usual).expanduser() / name
+    except RuntimeError:  # a container whose user has neither HOME nor an entry in /etc/passwd; "~nobody"
+        raise InputError("no home folder for the cache is known. Name a folder in DEGLA_CACHE.") from None
 
 
 def open_temporary_database() -> sqlite3.Connection:

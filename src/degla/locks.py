@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
-from degla.files import cannot_write, claim, hold
+from degla.files import cannot_write, claim, has_ended, hold
 
 NAME = ".lock"
 _PATIENCE = 10.0
@@ -135,13 +135,7 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     process = holder.get("process")
     if not isinstance(process, int) or process <= 0 or holder.get("host") != socket.gethostname():
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    return has_ended(process)
 
 
 def _described(holder: dict[str, Any], path: Path) -> str:

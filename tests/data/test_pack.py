@@ -165,7 +165,7 @@ def test_a_killed_pack_is_made_again_and_nothing_else_is_deleted(
     # What a kill leaves.
     (out / "pack.json").write_text(json.dumps({"complete": False}))
     (out / "pairs-000002.tar").rename(out / "pairs-000002.tar.partial")
-    (out / "captions.jsonl").unlink()
+    (out / "captions.jsonl").rename(out / "captions.jsonl.host-12-0.partial")
     (out / "mine.txt").write_text("of the user")
     assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err and (out / "pairs-000000.tar").is_file()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pwd
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from degla.errors import InputError
+from degla.model import load
 from degla.model.checkpoint import average_weights, save_encoder
 from degla.model.load import load_encoder
 from degla.training.pairs import image_transform
 from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model
+
+
+def test_an_unknown_home_folder_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    runpy.run_path(load.__file__)
 
 
 def test_saved_folder_is_what_open_clip_loads(all_tokens_model: Path, tmp_path: Path) -> None:

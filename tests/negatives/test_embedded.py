@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pwd
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -272,10 +273,17 @@ def test_no_thread_computes_nothing() -> None:
         EmbeddedModel(threads=0)
 
 
-def test_where_models_are_kept(tmp_path: Path) -> None:
+def test_where_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder("name", {"DEGLA_CACHE": str(tmp_path)}) == tmp_path / "name"
     assert cache_folder("name", {"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "name"
     assert cache_folder("name", {"XDG_CACHE_HOME": "relative"}) == cache_folder("name", {})
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a container that does not know its user
+    for homeless in ({}, {"DEGLA_CACHE": "~/x"}):
+        with pytest.raises(InputError, match=r"no home folder .* Name a folder in DEGLA_CACHE\."):
+            cache_folder("name", homeless)
+    with pytest.raises(InputError, match=r"~/model\.gguf: no such file or folder"):
+        find_weights("~/model.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.json
 ORIGINALS_NAME = "originals.jsonl"
 _INCOMPLETE = {"complete": False}
 """Contents of ``pack.json`` until all else is written."""
-_OURS = re.compile(r"(pairs-\d{6}\.tar|captions\.jsonl|negatives\.jsonl|originals\.jsonl|pack\.json)(\.partial)?")
+_OURS = re.compile(r"(pairs-\d{6}\.tar|(captions|negatives|originals)\.jsonl|pack\.json)(\.(.+\.)?partial)?")
 
 
 @dataclass(frozen=True)

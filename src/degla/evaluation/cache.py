@@ -131,8 +131,7 @@ class Cache(Protocol):
 
 def default_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where embeddings are kept: DEGLA_CACHE, else `degla/embeddings` in XDG_CACHE_HOME or `~/.cache`."""
-    named = environment.get("DEGLA_CACHE")
-    return Path(named).expanduser() if named else cache_folder("embeddings", environment)
+    return cache_folder("" if environment.get("DEGLA_CACHE") else "embeddings", environment)
 
 
 def open_cache(folder: Path) -> DiskCache:

