@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -156,3 +159,20 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
     finally:
         torch.set_num_threads(before)
     assert torch.equal(state, torch.random.get_rng_state()), "measuring draws from the run's random numbers"
+
+
+@needs_kernel
+def test_two_threads_that_measure_at_once_leave_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, given = threading.Barrier(2), list[int]()
+
+    def meet(work: Callable[[], object]) -> float:
+        with suppress(threading.BrokenBarrierError):  # They never do.
+            both.wait(0.2)
+        return 1.0
+
+    monkeypatch.setattr(linear_kernel, "_seconds", meet)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1] if given else 7)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: measured.__wrapped__(), range(2)))
+    assert given == [1, 7, 1, 7]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -142,6 +143,7 @@ def has_kernel() -> bool:
 
 
 _settled: bool | None = None
+_MEASURING = Lock()
 
 
 def is_faster() -> bool:
@@ -167,17 +169,18 @@ def measured() -> bool:
         return False
     generator = torch.Generator().manual_seed(0)
     rows, weight, bias = (torch.randn(shape, generator=generator) for shape in ((512, 512), (1024, 512), (1024,)))
-    threads = torch.get_num_threads()
-    # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as its work.
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
-            sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
-            # In turns, and the best of several, because other work may run on the machine.
-            turns = [[_seconds(side) for side in sides] for _ in range(7)]
-    finally:
-        torch.set_num_threads(threads)
+    with _MEASURING:  # Another thread at once would take the one thread set here for what was there before.
+        threads = torch.get_num_threads()
+        # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as its work.
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
+                sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
+                # In turns, and the best of several, because other work may run on the machine.
+                turns = [[_seconds(side) for side in sides] for _ in range(7)]
+        finally:
+            torch.set_num_threads(threads)
     own, other = (min(times) for times in zip(*turns, strict=True))
     return bool(own > _CLEARLY_FASTER * other)
 

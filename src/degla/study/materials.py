@@ -304,8 +304,8 @@ class AskedNow:
 
     def _look(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
         trained = [images for config in configs for images in trained_by(to_plain(config))]
-        known = [images for images in (*trained, training_images(base)) if images is not None]
-        if not known:
+        known = [*trained, training_images(base)]
+        if not any(known):
             return None
         try:
             return find_leakage(joined_images(known), self._read(asked)[1], root=asked.root)
