@@ -11,7 +11,9 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +106,43 @@ def test_a_whole_file_that_was_only_not_renamed_is_not_fetched_again(server: Fil
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == [("/a.bin", f"bytes={len(CONTENT)}-")]
 
 
+def test_more_than_the_server_has_is_no_whole_file(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT)
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT + b"more")
+    with pytest.raises(DeglaError, match=r"655,364 bytes are here, the server's file has 655360\. Delete the file"):
+        _get(url, tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+
+
+def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
+    """A session that looks at no lengths, as urllib3 before 2: the headers of each answer, and its bytes or status."""
+    left = iter(answers)
+
+    def get(url: str, **how: Any) -> Any:
+        headers, body = next(left)
+        status = body if isinstance(body, int) else 206 if "Content-Range" in headers else 200
+        pieces = [] if isinstance(body, int) else [body]
+        return nullcontext(SimpleNamespace(
+            status_code=status, ok=status < 300, reason="", headers=headers, iter_content=lambda size: pieces
+        ))  # fmt: skip
+
+    return SimpleNamespace(get=get)
+
+
+def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -> None:
+    waits: list[float] = []
+    rest = {"Content-Range": "bytes 3-7/8", "Content-Length": "5"}
+    busy = _played(({"Content-Length": "8"}, b"one"), ({"Retry-After": "7"}, 503), ({"Retry-After": "999"}, 503),
+                   (rest, b" more"))  # fmt: skip
+    fetch_file("http://x/a", tmp_path / "a", session=busy, wait=waits.append)
+    assert (tmp_path / "a").read_bytes() == b"one more" and waits == [0.5, 7.0, 300.0]
+    # Where no length is said, the published one counts.
+    fetch_file("http://x/b", tmp_path / "b", session=_played(({}, b"one")), size=3)
+    with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes came, it has 8\. It was deleted"):
+        fetch_file("http://x/c", tmp_path / "c", session=_played(({}, b"one")), size=8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT, cut=5 * CHUNK, cuts=2, ranges=False)
     came: list[int] = []
@@ -120,7 +159,7 @@ def test_no_byte_six_times_ends_with_what_is_kept(server: FileServer, tmp_path: 
 
     with open_session() as session, pytest.raises(DeglaError) as told:
         fetch_file(url, tmp_path / "a.bin", session=session, wait=busy)
-    assert "503" in str(told.value) and "262,144 bytes are kept" in str(told.value)
+    assert "503" in str(told.value) and "262,144 bytes are kept" in str(told.value) and len(server.asked) == 7
     assert (tmp_path / "a.bin.partial").read_bytes() == CONTENT[: 4 * CHUNK] and not (tmp_path / "a.bin").exists()
     file.statuses = ()
     _get(url, tmp_path / "a.bin", check=CHECK)
@@ -299,13 +338,18 @@ def test_too_little_space_is_said_before_a_byte_comes(
     usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(["fetch-data", "big", *words]) == 1
-    assert "10.0 GB are needed" in capsys.readouterr().out.replace("\n", " ") and server.asked == []
+    told = " ".join(capsys.readouterr().out.split())
+    assert "10.0 GB are needed for big.zip and what it holds, 9.0 GB are free" in told and server.asked == []
     # What came before need not come again.
     partial = tmp_path / "data" / "downloads" / "big.zip.partial"
     with partial.open("wb") as stream:
         stream.truncate(500_000_000)
     assert main(["fetch-data", "big", *words]) == 1
     assert "9.5 GB are needed" in capsys.readouterr().out.replace("\n", " ")
+    # What is not unpacked needs its own size alone.
+    server.add("/big.txt", b"text")
+    text = text.replace("/big.zip", "/big.txt") + "to = 'big.txt'\n"
+    assert main(["fetch-data", "big", *_sources(tmp_path, text)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -334,6 +378,9 @@ def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> 
     told = capsys.readouterr().err
     assert "own: has no source that could be fetched here. From: captions of your own" in told
     assert "own/NAME.jsonl" in told
+    (tmp_path / "file").touch()
+    assert main(["fetch-data", "sugarcrepe", "--root", str(tmp_path / "file")]) == 2
+    assert "file: cannot be written: Not a directory. Choose another --root." in capsys.readouterr().err
     assert main(["fetch-data", "sugarcrepe"]) == 2
     assert "--root DATA is needed" in capsys.readouterr().err
     assert main(["fetch-data"]) == 0
