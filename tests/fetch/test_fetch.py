@@ -131,7 +131,7 @@ def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
 
 def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -> None:
     waits: list[float] = []
-    rest = {"Content-Range": "bytes 3-7/8", "Content-Length": "5"}
+    rest = {"Content-Range": "bytes 3-7/*", "Content-Length": "5"}  # a whole whose size the server does not know
     busy = _played(({"Content-Length": "8"}, b"one"), ({"Retry-After": "7"}, 503), ({"Retry-After": "999"}, 503),
                    (rest, b" more"))  # fmt: skip
     fetch_file("http://x/a", tmp_path / "a", session=busy, wait=waits.append)
@@ -310,6 +310,11 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     assert [row["places"] for row in found] == [["toy/*"], ["coco/val/*.jpg"], ["zeroshot/dtd/"], ["gated/*.png"]]
     main(words)
     assert (data / "toy" / "two.json").is_file() and len(server.asked) == 2
+    # What was unpacked once, and is gone, is not there.
+    shutil.rmtree(data / "zeroshot" / "dtd")
+    capsys.readouterr()
+    main([*words, "--dry-run", "--json"])
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["there", "there", "missing", "ask"]
 
 
 def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
