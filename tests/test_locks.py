@@ -18,6 +18,7 @@ import pytest
 
 from degla import locks
 from degla.errors import InputError
+from degla.files import has_ended, whole_folder
 from degla.locks import Lock, lock, locked_if_free
 
 if sys.platform != "win32":
@@ -106,6 +107,19 @@ def test_without_flock_the_named_process_decides(tmp_path: Path, monkeypatch: py
     (tmp_path / ".lock").write_text(json.dumps({**holder, "host": "elsewhere"}))
     with pytest.raises(InputError, match=rf"on elsewhere since .*; if it has ended, delete {tmp_path}/\.lock"):
         lock(tmp_path)
+
+
+def test_on_windows_no_process_is_asked_and_no_folder_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*given: object) -> None:
+        raise AssertionError("there this would stop the process, or fail")
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", wrong)
+    monkeypatch.setattr(os, "fsync", wrong)
+    assert not has_ended(os.getpid())
+    with whole_folder(tmp_path / "step-1") as new:
+        (new / "weights").touch()
+    assert (tmp_path / "step-1" / "weights").is_file()
 
 
 def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:

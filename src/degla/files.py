@@ -225,6 +225,8 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 
 def has_ended(process: int) -> bool:
     """Whether a process of this host is known to be gone."""
+    if sys.platform == "win32":
+        return False  # There signal 0 is Ctrl-C.
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -361,6 +363,8 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # A folder cannot be opened there, nor can what was opened to read be synchronised.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

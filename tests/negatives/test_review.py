@@ -255,6 +255,18 @@ def test_the_end_of_the_input_is_no_loss(review: Review) -> None:
     assert "6 of 6 decided" in run_terminal(review, "")
 
 
+def test_a_terminal_without_single_keys_gives_lines(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "termios", None)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    review_in_terminal(review, keys=Terminal("a\ne\nA goat sees a fox.\n"), console=Console(file=io.StringIO()))
+    assert review.state.decided == 2
+
+
 def test_an_arrow_of_a_terminal_decides_nothing(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
     import tty
 

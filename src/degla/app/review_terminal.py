@@ -29,7 +29,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
     """
     keys = sys.stdin if keys is None else keys
     console = Console(highlight=False) if console is None else console
-    read = _read_key if keys.isatty() else _read_line
+    read = _read_key if _gives_keys(keys) else _read_line
     console.print(_KEYS, style="dim")
     shown = ""
     while not review.state.is_done:
@@ -96,6 +96,11 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(f"checks    {verdict.reason}: {REASONS.get(verdict.reason, 'refused')}", style="yellow")
 
 
+def _gives_keys(keys: TextIO) -> bool:
+    """Whether it is a terminal that gives single keys, which Windows has no `termios` for."""
+    return keys.isatty() and sys.platform != "win32"
+
+
 def _read_line(keys: TextIO) -> str | None:
     """The next line that is not blank; None at the end."""
     for line in iter(keys.readline, ""):
@@ -125,7 +130,7 @@ def _read_key(keys: TextIO) -> str | None:
 
 def _read_text(keys: TextIO, text: str) -> str:
     """A new text: on a terminal the old one is there to be changed; elsewhere the next line."""
-    if not keys.isatty():
+    if not _gives_keys(keys):
         return keys.readline().strip()
     import readline
 

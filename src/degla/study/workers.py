@@ -211,7 +211,7 @@ class LocalWorker:
             self.process.join()
             code = self.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            more = "; often the memory was full: try fewer --processes" if code == -signal.SIGKILL else ""
+            more = "; often the memory was full: try fewer --processes" if how == "SIGKILL" else ""
             return Ended(error=f"its process ended with {how}{more}", seconds=seconds)
         return Ended(value, error, details, seconds)
 
