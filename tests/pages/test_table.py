@@ -61,7 +61,7 @@ def test_terminal() -> None:
         console.print(_TABLE.terminal(title="Title"))
     said = capture.get()
     assert "Title" in said and "61.3±0.8" in said and "+1.2 [+0.4, +2.0]" in said, "brackets are no markup"
-    assert "n 1,000" not in said and "why" not in said
+    assert "few images" in said and "n 1,000" not in said and "why" not in said
 
 
 def test_a_row_that_does_not_fit_is_an_error() -> None:
