@@ -64,8 +64,20 @@ def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
 
     # Twenty replayed pairs are held at a time, four of the first stream; or the other way round.
     assert found["memory"].values["pairs_held"] == 20
-    turned = replace(config, train=replace(config.train, batch_size=20), replay=replace(config.replay, batch_size=4))
-    assert _findings(turned)["memory"].values["pairs_held"] == 20
+    second = replace(config.replay, batch_size=4, data=replace(config.replay.data, workers=1))
+    turned = replace(config, train=replace(config.train, batch_size=20), replay=second)
+    asked: list[tuple[int, int]] = []
+    values = found["speed"].values
+
+    def speed(trainer: Trainer, pairs: Any, replay: Any, *, workers: int, seconds: float) -> Finding:
+        asked.append((workers, replay.workers))
+        return Finding("speed", "ok", "", values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("degla.doctor.examine.examine_speed", speed)
+        turned = replace(turned, data=replace(turned.data, workers=2))
+        assert _findings(turned)["memory"].values["pairs_held"] == 20
+    assert asked == [(2, 1)], "each stream is measured with the workers that it will have"
     few = replace(config, replay=replace(config.replay, batch_size=99))
     text = _findings(few)["replay"].text
     assert "24 pairs do not fill one batch of 99" in text and "a smaller --replay.batch-size" in text
@@ -148,7 +160,7 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=36)
     config = replace(config, checkpoint=replace(config.checkpoint, keep=4))
     size = int(_findings(config)["disk"].values["checkpoint_bytes"])
-    for checkpoints, state in ((1.5, "error"), (3, "warning"), (50, "ok")):
+    for checkpoints, state in ((1.5, "error"), (2.5, "warning"), (50, "ok")):
         free = SimpleNamespace(free=int(checkpoints * size))
         monkeypatch.setattr("degla.doctor.examine.shutil.disk_usage", lambda place, free=free: free)
         found = _findings(config)["disk"]
