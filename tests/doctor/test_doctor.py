@@ -108,6 +108,9 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
     found = _findings(config)["memory"]
     assert found.state == "error" and "--train.chunk-size 5," in found.text
     assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "ok"
+    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: fixed)
+    found = _findings(config)["memory"]
+    assert found.state == "error" and "Train adapters (--adapter.rank 16) or freeze a tower." in found.text
 
 
 def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

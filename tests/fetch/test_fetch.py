@@ -22,6 +22,7 @@ from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.fetch.sources import read_sources
 from degla.fetch.transfer import fetch_file, open_session
+from degla.fetch.unpack import unpack_archive
 from degla.shelf import BENCHMARKS
 from tests.fetch.file_server import FileServer, file_server
 from tests.official import OFFICIAL, SHARED
@@ -132,10 +133,11 @@ def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
 def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -> None:
     waits: list[float] = []
     rest = {"Content-Range": "bytes 3-7/*", "Content-Length": "5"}  # a whole whose size the server does not know
-    busy = _played(({"Content-Length": "8"}, b"one"), ({"Retry-After": "7"}, 503), ({"Retry-After": "999"}, 503),
-                   (rest, b" more"))  # fmt: skip
+    other = {"Content-Range": "bytes 5-7/8"}
+    busy = _played(({"Content-Length": "8"}, b"one"), (other, b"ore"), ({"Retry-After": "7"}, 503),
+                   ({"Retry-After": "999"}, 503), (rest, b" more"))  # fmt: skip
     fetch_file("http://x/a", tmp_path / "a", session=busy, wait=waits.append)
-    assert (tmp_path / "a").read_bytes() == b"one more" and waits == [0.5, 7.0, 300.0]
+    assert (tmp_path / "a").read_bytes() == b"one more" and waits == [0.5, 1.0, 7.0, 300.0]
     # Where no length is said, the published one counts.
     fetch_file("http://x/b", tmp_path / "b", session=_played(({}, b"one")), size=3)
     with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes came, it has 8\. It was deleted"):
@@ -332,6 +334,13 @@ def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: C
     told = " ".join(capsys.readouterr().out.split())
     assert "val.zip: has no member that begins with val/" in told
     assert "outer.zip: has no member that begins with deep/textures.tar.gz" in told
+
+
+def test_a_place_that_cannot_be_unpacked_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(_zip({"val/a.jpg": b"a"}))
+    (tmp_path / "coco" / "a.jpg").mkdir(parents=True)
+    with pytest.raises(DeglaError, match=r"coco/a\.jpg: cannot be written: .* Choose another --root\."):
+        unpack_archive(tmp_path / "a.zip", tmp_path, moves={"val/": "coco/"})
 
 
 def test_too_little_space_is_said_before_a_byte_comes(
