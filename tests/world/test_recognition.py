@@ -91,10 +91,17 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         draw_recognition(tmp_path / "a", domains=("digits",))
     with pytest.raises(InputError, match=r"unknown style 'turnd'.*Did you mean 'turned'"):
         draw_recognition(tmp_path / "a", style="turnd")
+    for domains in ((), ("digit", "digit")):
+        with pytest.raises(InputError, match="name one domain or more, each once"):
+            draw_recognition(tmp_path / "a", domains=domains)
     assert not (tmp_path / "a").exists()
+    (tmp_path / "b" / class_slug(DOMAINS["count"].classes[0])).mkdir(parents=True)  # what a killed call leaves
     out = ["--out", str(tmp_path / "b")]
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "1"]) == 0
     assert "--data.captions" in capsys.readouterr().err
+    pictures = {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
+    assert draw_recognition(tmp_path / "b", domains=("count",), images_per_class=1).images == tmp_path / "b"
+    assert pictures == {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}, "drawn twice"
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "2"]) == 2
     assert main(["world", "draw", *out, "--style", "turned"]) == 2
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2
