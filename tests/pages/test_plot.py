@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 
 from degla.pages import plot as svg
@@ -57,6 +58,23 @@ def test_names_that_do_not_fit_stand_in_a_key_inside_the_figure(points: dict[str
     box, frame = key.get_window_extent(renderer), axes.get_window_extent(renderer)
     assert box.x0 >= frame.x1 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
     assert frame.width == pytest.approx(5 * figure.dpi * 0.775), "the axes keep their width"
+    assert figure.get_figheight() == 4
+
+
+def test_a_line_leads_to_a_name_that_stands_further_away() -> None:
+    points = {f"model {number}": (5 + number / 20, 5.0) for number in range(6)}
+    _, axes = _named(points)
+    assert len(axes.texts) == 6, "names that stand close have no line"
+    assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [points["model 4"], points["model 5"]]
+
+
+def test_what_a_name_covers() -> None:
+    box = (0.0, 0.0, 4.0, 2.0)
+    around = np.array([(-1, 1), (5, 1), (1, -1), (1, 3), (4, 1)], dtype=float)
+    assert svg._covered(around, box) == 0 and svg._covered(np.concatenate([around, [(1, 1), (3, 1)]]), box) == 2
+    beside = [(4, 0, 8, 2), (-4, 0, 0, 2), (0, 2, 4, 4), (0, -2, 4, 0)]
+    assert not any(svg._overlap(box, other) for other in beside)
+    assert all(svg._overlap(box, other) for other in [(3, 1, 8, 4), (-4, -1, 1, 1), (1, 0.5, 2, 1), (-1, -1, 5, 3)])
 
 
 def test_a_name_never_lies_on_the_point_of_another() -> None:
