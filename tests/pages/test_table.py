@@ -60,7 +60,7 @@ def test_terminal() -> None:
     with console.capture() as capture:
         console.print(_TABLE.terminal(title="Title"))
     said = capture.get()
-    note, doubt = next(_TABLE.terminal().columns[1].cells).spans  # type: ignore[union-attr, call-overload]
+    note, doubt = next(_TABLE.terminal().columns[1].cells).spans  # type: ignore[call-overload]
     assert (note.style, doubt.style) == ("green", "italic")
     assert "Title" in said and "61.3±0.8" in said and "+1.2 [+0.4, +2.0]" in said, "brackets are no markup"
     assert "model" in said and "score" in said and TableCell("", tags=("x", "y")).text == "x, y"
