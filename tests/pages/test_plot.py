@@ -91,6 +91,7 @@ def test_a_name_never_lies_on_the_point_of_another() -> None:
 def test_on_a_phone_the_key_stands_below_and_the_picture_gets_no_wider() -> None:
     """A wider one would be shown smaller there, and its letters could not be read."""
     points = {f"a model of many, number {number}": (5 + number / 50, 5.0) for number in range(16)}
+    points["a model of a name that is longer than a telephone is wide, and so is broken"] = (5.5, 5.0)
     figure, axes = _named(points, width=svg.PHONE)
     assert figure.get_figwidth() == svg.PHONE
     renderer = figure.canvas.get_renderer()

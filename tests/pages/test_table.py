@@ -60,8 +60,9 @@ def test_terminal() -> None:
     with console.capture() as capture:
         console.print(_TABLE.terminal(title="Title"))
     said = capture.get()
-    note, doubt = next(_TABLE.terminal().columns[1].cells).spans  # type: ignore[call-overload]
-    assert (note.style, doubt.style) == ("green", "italic")
+    score, floor, _ = _TABLE.terminal().columns[1].cells
+    assert [score.style, *(span.style for span in score.spans)] == ["bold", "green", "italic"]  # type: ignore[union-attr]
+    assert floor.style == "dim"  # type: ignore[union-attr]
     assert "Title" in said and "61.3±0.8" in said and "+1.2 [+0.4, +2.0]" in said, "brackets are no markup"
     assert "model" in said and "score" in said and TableCell("", tags=("x", "y")).text == "x, y"
     assert "few images" in said and "n 1,000" not in said and "why" not in said
@@ -97,6 +98,8 @@ def test_a_page_and_its_markdown() -> None:
     assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html
     assert "<details><summary>Plan</summary>" in html and "<dt>plan</dt><dd>plan.yaml</dd>" in html
     assert '<div role="img" aria-label="A caption."><div class="wide">' in html
+    assert "<figcaption>A caption.</figcaption>" in html and '<figure class="card"><div' in html
+    assert Facts([("a", "1"), ("b", "2")], title="Run").markdown() == "* Run: a: 1; b: 2"
     text = page.markdown()
     assert text.startswith("# Title & more\n\nAbout.\n\n> **Note.** few \\<seeds>\n\n## First\n\n| model")
     assert "a: 1" not in text and "![Plot](a.svg)\n\nA caption.\n\n* plan: plan.yaml\n" in text
