@@ -18,7 +18,7 @@ from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed import apart
-from degla.speed.compare import compare, summarize
+from degla.speed.compare import _gradient_gap, compare, summarize
 from degla.speed.measure import Measured
 from degla.speed.stages import STAGES, BaselineStep, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
@@ -27,6 +27,17 @@ from tests.launch import run
 
 Pairs = dict[str, Path]
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("last", "gap", "worst"), [(3.3, 0.25, "b"), (float("nan"), float("nan"), "c")])
+def test_the_worst_gradient_is_told_even_where_it_is_no_number(
+    tmp_path: Path, last: float, gap: float, worst: str
+) -> None:
+    sides = ({"a": [1.0], "b": [0.0, 4.0], "c": [3.0]}, {"a": [1.2], "b": [0.0, 3.0], "c": [last]})
+    files = tmp_path / "baseline.pt", tmp_path / "present.pt"
+    for file, gradients in zip(files, sides, strict=True):
+        torch.save({name: torch.tensor(values) for name, values in gradients.items()}, file)
+    assert _gradient_gap(*files) == (pytest.approx(gap, nan_ok=True), worst)
 
 
 def test_both_sides_take_the_same_step(tiny_model: Path, tiny_pairs: Pairs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,8 @@ def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
         name: float((right[name].double() - value.double()).norm() / value.double().norm().clamp(min=1e-300))
         for name, value in left.items()
     }
-    worst = max(gaps, key=lambda name: gaps[name])
+    # What is no number is larger than none, and `max` would pass over it.
+    worst = max(gaps, key=lambda name: math.inf if math.isnan(gaps[name]) else gaps[name])
     return gaps[worst], worst
 
 
