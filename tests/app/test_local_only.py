@@ -58,8 +58,10 @@ def test_the_page_itself_is_served(client: Any) -> None:
     for origin in ({}, {"origin": HERE}, {"sec-fetch-site": "same-origin"}):
         assert client.get("/", headers=origin).status_code == 200
         assert client.get("/config", headers=origin).status_code == 200
-    # A link in a mail or on another page may lead here.
-    assert client.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
+    # A link in a mail or on another page may lead here; a form there may send nothing.
+    led = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert client.get("/", headers=led).status_code == 200
+    assert client.post(RUN, headers=led, json={}).text == "Refused: asked by another page.\n"
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/picture/x", RUN, UPLOAD, "/gradio_api/queue/data", "/nowhere"])
