@@ -20,10 +20,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing that a test embeds may come from, or go to, the user's own cache.
 os.environ["DEGLA_CACHE"] = tempfile.mkdtemp(prefix="degla-tests-")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # What is registered first is done last: taking PyTorch and all else apart would take seconds.
-    atexit.register(os._exit, 0)
-atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A worker of xdist, whose status nobody reads, and no pytest that a test starts in one, whose status says all.
+    if hasattr(config, "workerinput"):
+        # What is registered first is done last: taking PyTorch and all else apart would take seconds.
+        atexit.register(os._exit, 0)
+    atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
 
 # A busy machine may let any example, and any draw of one, wait for seconds. Examples are the same in every run, so that

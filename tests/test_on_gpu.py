@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,3 +21,12 @@ def test_what_holds_on_a_gpu_holds_on_the_emulated_one() -> None:
         [sys.executable, "-m", "pytest", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_pytest_that_a_worker_of_xdist_starts_ends_by_its_own_status(tmp_path: Path) -> None:
+    (tmp_path / "test_wrong.py").write_text("def test_wrong():\n    raise AssertionError\n")
+    words = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull, str(tmp_path)]
+    environment = os.environ | {"PYTEST_XDIST_WORKER": "gw0"}
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=root, env=environment, capture_output=True)
+    assert done.returncode == 1, done.stdout.decode() + done.stderr.decode()

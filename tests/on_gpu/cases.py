@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from degla.config.run import TrainConfig
@@ -53,9 +54,12 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Counter[tuple[str, str]]]:
 
 
 def _on_processor(work: Callable[[], Any]) -> Any:
+    AcceleratorState._reset_state(reset_partial_state=True)  # It keeps the device of the first run.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        return work()
+        result = work()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return result
 
 
 def _config(recipe: str, *, model: Path, pairs: Pairs, out: Path, **loop: Any) -> TrainConfig:
