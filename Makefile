@@ -15,10 +15,13 @@ demo: $(VENV)/.installed
 	$(BIN)/degla demo
 	@echo "On your own photographs: $(BIN)/degla demo --photos CAPTIONS --images FOLDER --out demo-photos"
 
-# Beside mypy Python compiles what the tests import: else all their processes do at once.
+# mypy takes one of two processors for a minute or more. Beside it one process compiles what the tests import, and rewrites
+# their assertions, which else all of their processes do at once; then they begin.
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -c "import tests.preload" & $(MAKE) --no-print-directory check MYPY_NUM_WORKERS=1; status=$$?; wait; exit $$status
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	@$(MAKE) --no-print-directory check MYPY_NUM_WORKERS=1 & check=$$!; \
+	$(BIN)/python -m pytest -p tests.preload --collect-only >/dev/null; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder || exit; \
+	wait $$check || { echo "make check failed, as it says further up"; exit 1; }
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tools/mutate.py
