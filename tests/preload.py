@@ -1,6 +1,7 @@
 """What the programs of `tests.launch` have imported before they start; nothing here may start a thread."""
 
 import gc
+import os
 from contextlib import suppress
 
 import matplotlib
@@ -35,6 +36,7 @@ with suppress(ImportError):
 
 matplotlib.use("agg")
 torch.set_num_threads(1)
+os.fsync = lambda fd: None  # As in `tests/conftest.py`.
 for shelf in SHELVES.values():
     for name in shelf.names():
         shelf.load(name)

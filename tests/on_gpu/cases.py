@@ -66,14 +66,16 @@ def _config(recipe: str, *, model: Path, pairs: Pairs, out: Path, **loop: Any) -
     config = tiny_config(recipe, model=model, pairs=pairs, out=out, **loop)
     if "bias" in config.pairs.reads:
         config = replace(config, model=str(write_model(out.with_name("siglip"), init_logit_bias=-10)))
-    return replace(config, tracking=replace(config.tracking, every_steps=100))
+    # Adam's first steps go by the sign of gradients that are rounding alone, unless epsilon is far above them.
+    optim = replace(config.optim, eps=1e-3)
+    return replace(config, optim=optim, tracking=replace(config.tracking, every_steps=100))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.names())
 def test_every_recipe_trains_as_on_the_processor_and_its_steps_wait_for_nothing(
     recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
 ) -> None:
-    config = _config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=4)
+    config = _config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=3)
     found = train(config)
     for number, waited in enumerate(steps[1:], 2):
         assert sum(waited.values()) == WAITS.get(recipe, 0), f"step {number}: {waited}"
@@ -95,7 +97,7 @@ def test_ways_to_train_are_those_of_the_processor_and_wait_for_nothing(
     rank = options.get("rank", 0)
     loop = {name: value for name, value in options.items() if name != "rank"}
     loop |= {"train_image_tower": False} if "embed_images_once" in options else {}
-    config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=4, **loop)
+    config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=3, **loop)
     config = replace(config, adapter=AdapterConfig(rank=rank), optim=replace(config.optim, clip_norm=1.0))
     found = train(config)
     assert not sum(steps[1:], Counter())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,7 @@ class RunState:
         return states
 
 
+@cache
 def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
