@@ -24,6 +24,7 @@ os.fsync = lambda fd: None
 # Nothing that a test embeds may come from, or go to, the user's own cache.
 os.environ["DEGLA_CACHE"] = tempfile.mkdtemp(prefix="degla-tests-")
 
+
 def pytest_configure(config: pytest.Config) -> None:
     # A worker of xdist, whose status nobody reads, and no pytest that a test starts in one, whose status says all.
     if hasattr(config, "workerinput"):
