@@ -15,8 +15,8 @@ demo: $(VENV)/.installed
 	$(BIN)/degla demo
 	@echo "On your own photographs: $(BIN)/degla demo --photos CAPTIONS --images FOLDER --out demo-photos"
 
-# mypy takes one of two processors for a minute or more. Beside it one process compiles what the tests import, and rewrites
-# their assertions, which else all of their processes do at once; then they begin.
+# mypy takes one of two processors for a minute or more. Beside it one process compiles what the tests import, and
+# rewrites their assertions, which else all of their processes do at once; then they begin.
 test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory check MYPY_NUM_WORKERS=1 & check=$$!; \
 	$(BIN)/python -m pytest -p tests.preload --collect-only >/dev/null; \
