@@ -1,7 +1,7 @@
 """Published classification data sets: `NAME.toml` says all about one, a user's folder of it enters, labels leave.
 
-A `.toml` file holds class names and prompts with their source; `official` reads the layout in which a data set is
-published (and in which torchvision puts it), `reading` that, WebDataset archives or one folder a class.
+A `.toml` file holds class names and prompts with their source; `reading` reads the layout in which a data set is
+published (and in which torchvision puts it), WebDataset archives or one folder a class.
 """
 
 from __future__ import annotations
