@@ -17,8 +17,7 @@ from degla.evaluation.run import ask_all
 from degla.evaluation.verdicts import images_of
 from degla.shelf import BENCHMARKS
 from degla.study.record import RehearsedKind, RehearsedPart
-from degla.study.rehearsal.layouts import LAYOUTS, LabelledFiles
-from degla.study.rehearsal.made import MADE, draw_picture, part_of_file, put_bytes
+from degla.study.rehearsal.made import LAYOUTS, MADE, LabelledFiles, draw_picture, part_of_file, put_bytes
 
 _ZEROSHOT: Final = "zeroshot"
 _MOST: Final = 24
