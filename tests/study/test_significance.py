@@ -25,9 +25,8 @@ from degla.statistics.proportions import drawn_means, paired_score_interval
 from degla.statistics.seeds import doubt_of
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
-from degla.study.page import page_of, picture_of, write_all
+from degla.study.page import _undominated, frontier, has_many, page_of, picture_of, write_all
 from degla.study.plan import Plan, read_plan
-from degla.study.plot import _undominated, frontier, has_many
 from degla.study.record import load_study
 from degla.study.standings import BASE, StudyRow, tabulate
 from degla.study.study import Study, at_edges, write_chosen
