@@ -22,8 +22,7 @@ from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
 from degla.data.table import table_of
 from degla.errors import InputError
-from degla.evaluation.embed import Embedder
-from degla.evaluation.image_batches import open_images
+from degla.evaluation.embed import Embedder, open_images
 from degla.evaluation.pictures import has_picture, thumbnail
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage

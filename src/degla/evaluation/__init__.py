@@ -21,7 +21,7 @@ neutral         what is left without the parts that the texts alone tell; text_f
 overlap         which benchmark images the model was trained on
 run             all of the above: `Evaluation.score` gives a `results.TracedResult`
 results         results to disk and back; terminal shows them
-robustness      recognition under attack; explained is what explanations keep; image_batches is what both share
+robustness      recognition under attack; explained is what explanations keep
 golden          verdicts of someone else beside ours
 
 Reports

@@ -2,6 +2,8 @@
 
 Texts are told apart by their tokens, not by their letters: two texts that the tokenizer reads alike get the
 very same row, so that they tie exactly, as they must. Images are told apart by their files' bytes, not by their names.
+
+Measurements that need pixels and not kept embeddings open some of a benchmark's pictures, batch by batch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +25,7 @@ from degla.allowance import main_memory, usable_cores
 from degla.errors import DeglaError
 from degla.evaluation.cache import Cache
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
-from degla.evaluation.pictures import PictureFiles, decode_item
+from degla.evaluation.pictures import PictureFiles, decode_item, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.progress import TaskProgress
@@ -30,6 +33,8 @@ from degla.records import ImageReading, ItemImage
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from degla.model.encoder import Encoder
 
 Batches = Sequence[Sequence[int]]
 """Numbers of keys, some at a time."""
@@ -304,3 +309,41 @@ def _evaluating(encoder: Any) -> Iterator[None]:
     finally:
         if training:
             encoder.train()
+
+
+def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
+    """The numbers below `count`, sorted; at most `most` of them, drawn at random."""
+    return list(range(count)) if most is None or most >= count else sorted(Random(key).sample(range(count), most))
+
+
+def open_images(
+    encoder: Encoder,
+    images: Sequence[ItemImage],
+    numbers: Sequence[int],
+    *,
+    root: Path,
+    progress: TaskProgress,
+    name: str,
+    size: int = 0,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Images by their numbers, opened, transformed and on the model's device, some at a time.
+
+    Args:
+        encoder: whose transform it is.
+        images: of which some are opened.
+        numbers: which.
+        root: folder that their paths are relative to.
+        progress: where to show how far it is.
+        name: of the task.
+        size: how many at a time; 0: 32 on a processor, else 128.
+    """
+    import torch
+
+    size = size or (32 if encoder.device.type == "cpu" else 128)
+    with progress.task(name, len(numbers)) as advance:
+        for start in range(0, len(numbers), size):
+            batch = list(numbers[start : start + size])
+            content = [(images[number], read_picture(root, images[number].path)) for number in batch]
+            pixels = [encoder.transform(decode_item(read, root, image)) for image, read in content]
+            yield batch, torch.stack(pixels).to(encoder.device)
+            advance(len(batch))

@@ -23,10 +23,9 @@ from torch import Tensor
 from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
-from degla.evaluation.embed import Embedder
-from degla.evaluation.image_batches import about_sample, drawn_numbers, open_images
+from degla.evaluation.embed import Embedder, drawn_numbers, open_images
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
-from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult
+from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, about_sample
 from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder

@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +20,7 @@ from degla.parse import parse_json, read_json, read_json_object
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score
+from degla.version import __version__
 
 if TYPE_CHECKING:
     from degla.evaluation.models import EmbeddingModel
@@ -144,6 +146,19 @@ def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) 
         activation=encoder.activation,
         precision=encoder.precision,
     )
+
+
+def about_sample(encoder: EmbeddingModel, label: str | None, *, images: int | None, seed: int) -> dict[str, Any]:
+    """The fields of `SampledResult`; `label` is the model's name where there is none."""
+    import torch
+
+    return {
+        "model": provenance_of(encoder, label, encoder.fingerprint),
+        "images": images,
+        "seed": seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"degla": __version__, "torch": torch.__version__},
+    }
 
 
 def check_result_name(path: Path) -> None:

@@ -22,10 +22,9 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
-from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.image_batches import about_sample, drawn_numbers, open_images
+from degla.evaluation.embed import EmbeddedItems, Embedder, drawn_numbers, open_images
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
-from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon
+from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, about_sample, name_epsilon
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.evaluation.verdicts import Judged, class_embeddings, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
