@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -224,8 +224,9 @@ def parts_of(
     metrics: tuple[Metric, ...] = (Metric(),),
     tie: TieRule = "strict",
     optional: bool = False,
+    ceilings: Mapping[str, float] | None = None,
 ) -> tuple[BenchmarkPart, ...]:
-    """Parts that are alike but for their names and published numbers; see `BenchmarkPart`.
+    """Parts that are alike but for their names, published numbers and ceilings; see `BenchmarkPart`.
 
     Args:
         counts: name to number.
@@ -233,9 +234,12 @@ def parts_of(
         metrics: of all.
         tie: likewise.
         optional: likewise.
+        ceilings: name to ceiling, where it is known.
     """
+    known = ceilings or {}
     return tuple(
-        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional) for name, n in counts.items()
+        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional, known.get(name))
+        for name, n in counts.items()
     )
 
 
@@ -261,19 +265,7 @@ class Average:
         return [[one] if one in earlier else [name for name in names if fnmatchcase(name, one)] for one in self.of]
 
 
-class BenchmarkProse(TypedDict):
-    """What is printed about a benchmark; see `Benchmark`."""
-
-    name: str
-    title: str
-    paper: str
-    licence: str
-    source: str
-    layout: str
-    citation: str
-
-
-def described(name: str) -> BenchmarkProse:
+def described(name: str) -> dict[str, Any]:
     """What the docstring of a benchmark's file says in its sections, for `Benchmark(**described(name), ...)`.
 
     A section is its name, a colon and its text from the tenth column on, in further lines too. The file is read, so
@@ -281,15 +273,8 @@ def described(name: str) -> BenchmarkProse:
     """
     text = BENCHMARKS.docstrings(name)[0]
     found = {title.lower(): lines.split("\n          ") for title, lines in _SECTION.findall(text)}
-    return BenchmarkProse(
-        name=name,
-        title=" ".join(found["title"]),
-        paper=" ".join(found["paper"]),
-        licence=" ".join(found["licence"]),
-        source=" ".join(found["source"]),
-        layout="\n".join(found["layout"]),
-        citation=" ".join(found.get("citation", ())),
-    )
+    texts = {title: ("\n" if title == "layout" else " ").join(lines) for title, lines in found.items()}
+    return {"name": name, "citation": "", **texts}
 
 
 _SECTION = re.compile(r"^(Title|Paper|Licence|Source|Layout|Citation): +(.*(?:\n {10}.*)*)", re.MULTILINE)

@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 from degla.evaluation.annotations import Text, find_files, read_records
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
+from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, parts_of
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
 from degla.records import Record
 
@@ -66,16 +66,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("bivlc"),
-    parts=tuple(
-        BenchmarkPart(
-            name=name,
-            family=name.partition("_")[0],
-            n=n,
-            metrics=(*square_metrics(), *_DIRECTIONS),
-            ceiling=_ORDER_BLIND.get(name),
-        )
-        for name, n in _COUNTS.items()
-    ),
+    parts=parts_of(_COUNTS, metrics=(*square_metrics(), *_DIRECTIONS), ceilings=_ORDER_BLIND),
     averages=(
         *(Average(name=metric, of=tuple(_COUNTS), how="micro", metric=metric) for metric in SQUARE),
         *(Average(name=way.name, of=tuple(_COUNTS), how="micro", metric=way.name) for way in _DIRECTIONS),

@@ -108,9 +108,14 @@ def _rest(row: Any) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("image_file", "caption", "foil")}
 
 
-_COUNTING = ("counting-hard", "counting-small-quant", "counting-adversarial")
 _ACTIONS = ("action-replacement", "actant-swap")
 _COREFERENCE = ("coreference-standard", "coreference-hard")
+_PHENOMENA = {
+    "counting": ("counting-hard", "counting-small-quant", "counting-adversarial"),
+    "actions": _ACTIONS,
+    "coreference": _COREFERENCE,
+}
+"""Those of several pieces."""
 
 BENCHMARK = Benchmark(
     **described("valse"),
@@ -119,9 +124,7 @@ BENCHMARK = Benchmark(
         for name, (family, n) in _PIECES.items()
     ),
     averages=(
-        Average(name="counting", of=_COUNTING),
-        Average(name="actions", of=_ACTIONS),
-        Average(name="coreference", of=_COREFERENCE),
+        *(Average(name=name, of=of) for name, of in _PHENOMENA.items()),
         # The average of the tables of CE-CLIP and DeGLA: counting enters three times.
         Average(name="mean11", of=tuple(_PIECES)),
         # The plain mean of the nine columns that those tables print.
@@ -133,10 +136,7 @@ BENCHMARK = Benchmark(
             name="mean7", of=("existence", "plurals", "counting", "relations", "actions", "coreference", "foil-it")
         ),
         # The same seven with every item of a phenomenon counting the same; gives vl_compo's 67.6 of OpenAI ViT-B/32.
-        *(
-            Average(name=f"{name}.micro", of=of, how="micro")
-            for name, of in (("counting", _COUNTING), ("actions", _ACTIONS), ("coreference", _COREFERENCE))
-        ),
+        *(Average(name=f"{name}.micro", of=of, how="micro") for name, of in _PHENOMENA.items()),
         Average(
             name="mean7.micro",
             of=(

@@ -37,10 +37,13 @@ from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl
 _SWAPS = ("swap_noun", "swap_adjective", "swap_phrase")
 _REPLACED = ("replace_noun", "replace_adjective", "replace_relation")
 _KINDS = (*_REPLACED, *_SWAPS, "add_attribute")
+_AVERAGES = {"composition": _KINDS, "replace": _REPLACED, "swap": _SWAPS, "order": ("order",)}
+"""Of each domain of composition."""
+_DOMAINS = ("id", "ood")
 _RECOGNITION = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
 _RETRIEVAL = ("mixed", "scenes")
 
-ORDER_BLIND_CEILING = {f"{domain}/{kind}": 0.0 for domain in ("id", "ood") for kind in (*_SWAPS, "order")}
+ORDER_BLIND_CEILING = {f"{domain}/{kind}": 0.0 for domain in _DOMAINS for kind in (*_SWAPS, "order")}
 """Best strict score of a model that ignores word order, for the parts where it is exact: every item is a tie."""
 
 
@@ -109,7 +112,7 @@ BENCHMARK = Benchmark(
                 tie="strict",
                 ceiling=ORDER_BLIND_CEILING.get(name),
             )
-            for name in (f"{domain}/{kind}" for domain in ("id", "ood") for kind in (*_KINDS, "order"))
+            for name in (f"{domain}/{kind}" for domain in _DOMAINS for kind in (*_KINDS, "order"))
         ),
         *(BenchmarkPart(name=f"recognition/{name}", family="recognition", metrics=_TOP1) for name in _RECOGNITION),
         *(BenchmarkPart(name=f"retrieval/{name}", family="retrieval", metrics=_RECALL) for name in _RETRIEVAL),
@@ -117,14 +120,11 @@ BENCHMARK = Benchmark(
     items=items,
     annotations=("items.jsonl", "recognition/*/classes.json", "retrieval/*.jsonl"),
     averages=(
-        Average(name="composition.id", of=tuple(f"id/{kind}" for kind in _KINDS)),
-        Average(name="replace.id", of=tuple(f"id/{kind}" for kind in _REPLACED)),
-        Average(name="swap.id", of=tuple(f"id/{kind}" for kind in _SWAPS)),
-        Average(name="order.id", of=("id/order",)),
-        Average(name="composition.ood", of=tuple(f"ood/{kind}" for kind in _KINDS)),
-        Average(name="replace.ood", of=tuple(f"ood/{kind}" for kind in _REPLACED)),
-        Average(name="swap.ood", of=tuple(f"ood/{kind}" for kind in _SWAPS)),
-        Average(name="order.ood", of=("ood/order",)),
+        *(
+            Average(name=f"{name}.{domain}", of=tuple(f"{domain}/{kind}" for kind in kinds))
+            for domain in _DOMAINS
+            for name, kinds in _AVERAGES.items()
+        ),
         Average(name="recognition", of=tuple(f"recognition/{name}" for name in _RECOGNITION)),
     ),
     headline={

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric
-from degla.evaluation.data_sets import NAMES, data_set
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries
+from degla.evaluation.data_sets import METRICS, NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
 
 
@@ -46,14 +46,7 @@ BENCHMARK = Benchmark(
     ),
     parts=(
         *(about.part for about in _PUBLISHED),
-        BenchmarkPart(
-            name="*",
-            family="recognition",
-            metrics=(
-                Metric(name="top1", verdict="top1"),
-                Metric(name="mean_per_class", verdict="top1", group="class"),
-            ),
-        ),
+        BenchmarkPart(name="*", family="recognition", metrics=METRICS),
     ),
     averages=(
         # Of the eleven, each by the paper's metric; then of what is there, whatever it is.

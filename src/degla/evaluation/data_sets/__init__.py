@@ -17,6 +17,9 @@ from pydantic import Field
 from degla.evaluation.benchmark import BenchmarkPart, Metric
 from degla.records import Record, validate
 
+METRICS = (Metric(name="top1", verdict="top1"), Metric(name="mean_per_class", verdict="top1", group="class"))
+"""Of recognition; the first is a part's score."""
+
 
 class DataSet(Record):
     """What is published about one data set.
@@ -55,13 +58,11 @@ class DataSet(Record):
     @property
     def part(self) -> BenchmarkPart:
         """This data set as a part of the benchmark, the paper's metric first."""
-        top1 = Metric(name="top1", verdict="top1")
-        per_class = Metric(name="mean_per_class", verdict="top1", group="class")
         return BenchmarkPart(
             name=self.name,
             family="recognition",
             n=self.items,
-            metrics=(top1, per_class) if self.metric == "top1" else (per_class, top1),
+            metrics=METRICS if self.metric == "top1" else METRICS[::-1],
             tie=self.tie,
             optional=True,
         )
