@@ -19,6 +19,7 @@ from degla.statistics.proportions import (
     DRAWS,
     DrawnMeans,
     FloatArray,
+    clipped_share,
     cluster_draws,
     cluster_numbers,
     contributions,
@@ -202,7 +203,7 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
     score = Score(
         name=column.part,
         metric=column.metric.name,
-        value=_unit(grouped_mean(column.worth, column.groups)),
+        value=clipped_share(grouped_mean(column.worth, column.groups)),
         n=len(column.worth),
         ties=int(column.tied.sum()),
         chance=chance,
@@ -228,10 +229,10 @@ def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
             Score(
                 name=average.name,
                 metric=average.how,
-                value=_unit(float(weights @ values)),
+                value=clipped_share(float(weights @ values)),
                 n=int(sizes.sum()),
                 ties=sum(member.score.ties for member in members),
-                chance=_unit(float(weights @ np.array(known))) if len(known) == len(chances) else None,
+                chance=clipped_share(float(weights @ np.array(known))) if len(known) == len(chances) else None,
                 interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
                 lower=all(member.score.lower for member in members),
             ),
@@ -263,8 +264,3 @@ def _members(average: Average, drawn: Sequence[_Drawn], made: dict[str, _Drawn])
         known = made if pattern in made else first
         members |= {name: known[name] for name in names}
     return list(members.values())
-
-
-def _unit(value: float) -> float:
-    """Clip a mean of values from 0 to 1 whose rounding went over an end by a bit."""
-    return min(1.0, max(0.0, value))

@@ -284,7 +284,8 @@ def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
         return None
     if parts.plain:
         return proportion_interval(round(float(parts.totals.sum()) * parts.images), parts.images)
-    return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(_unit(float(parts.totals.sum())), n))
+    share = clipped_share(float(parts.totals.sum()))
+    return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(share, n))
 
 
 def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
@@ -327,7 +328,8 @@ def _widened(
     return Interval(low=min(low, first), high=max(high, last), method=f"{method}, widened by score")
 
 
-def _unit(value: float) -> float:
+def clipped_share(value: float) -> float:
+    """A mean of values from 0 to 1 whose rounding went over an end by a bit, cut there."""
     return min(1.0, max(0.0, value))
 
 
