@@ -40,6 +40,12 @@ def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[st
     return check
 
 
+def member(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[str], str]:
+    """A check for one of those names."""
+    check = members(noun, names)
+    return lambda name: check((name,))[0]
+
+
 _SEEDS: Final = "give one seed or more, each once, 0 or above; or their number, 1 or more"
 
 
@@ -116,7 +122,7 @@ class Arm(FieldTable):
         average: shares of the tuned weights in averages with the base that are measured; the plan's by default.
     """
 
-    recipe: Annotated[str, AfterValidator(lambda name: members("recipe", RECIPES.names)((name,))[0])]
+    recipe: Annotated[str, AfterValidator(member("recipe", RECIPES.names))]
     label: str = ""
     rules: Rules | None = None
     average: Shares | None = None

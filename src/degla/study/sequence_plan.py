@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from degla.records import Record
-from degla.shelf import did_you_mean
-from degla.study.plan_file import ArmsPlan, FieldTable, members, placed_tables, read_plan_file
+from degla.study.plan_file import ArmsPlan, FieldTable, member, members, placed_tables, read_plan_file
 from degla.world.domains import DOMAINS
 from degla.world.recognition import STYLES
 
@@ -52,15 +51,8 @@ class Task(FieldTable):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
     score: str = ""
-    domain: str | None = None
-    style: str = "plain"
-
-    @model_validator(mode="after")
-    def _drawable(self) -> Task:
-        for kind, name, known in (("domain", self.domain, DOMAINS), ("style", self.style, STYLES)):
-            if name is not None and name not in known:
-                raise ValueError(f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
-        return self
+    domain: Annotated[str, AfterValidator(member("domain", lambda: tuple(DOMAINS)))] | None = None
+    style: Annotated[str, AfterValidator(member("style", lambda: tuple(STYLES)))] = "plain"
 
     @property
     def measure(self) -> str:
