@@ -119,6 +119,11 @@ class BenchmarkResult(Record):
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def named(self) -> dict[str, Score]:
+        """Parts by their own first metric, and named averages, by name."""
+        return {score.name: score for score in (*(part.scores[0] for part in self.parts), *self.averages)}
+
 
 class ModelProvenance(Record):
     """Which model was scored: `fingerprint` is the sha256 of its weights, `label` the method's name in

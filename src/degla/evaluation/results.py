@@ -58,12 +58,17 @@ class AttackedScores(Record):
     averages: tuple[Score, ...] = ()
 
 
-class AttackedBenchmark(Record):
-    """One benchmark: `items_sha256` is of all images, labels and classes that were asked about."""
+class AskedRecord(Record):
+    """A benchmark that models were measured on: `items_sha256` is of all that was asked."""
 
     name: str
     title: str
     items_sha256: str
+
+
+class AttackedBenchmark(AskedRecord):
+    """One benchmark, of which all images, labels and classes were asked about."""
+
     attacked: tuple[AttackedScores, ...] = Field(min_length=1)
 
 
@@ -109,12 +114,9 @@ class ExplainedPart(Record):
     scores: tuple[Score, ...] = Field(min_length=1)
 
 
-class ExplainedBenchmark(Record):
-    """One benchmark: `items_sha256` is of all its questions."""
+class ExplainedBenchmark(AskedRecord):
+    """One benchmark, part by part."""
 
-    name: str
-    title: str
-    items_sha256: str
     parts: tuple[ExplainedPart, ...] = Field(min_length=1)
 
 

@@ -11,7 +11,7 @@ from degla.evaluation.caveats import told_notes, trained_on
 from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import counted, percent
-from degla.results import BenchmarkResult, Result, Score
+from degla.results import Result, Score
 
 
 def named_scores(result: Result) -> dict[str, float]:
@@ -22,7 +22,7 @@ def named_scores(result: Result) -> dict[str, float]:
     """
     scores: dict[str, float] = {}
     for benchmark in result.benchmarks:
-        own = {score.name: score.value for score in _all(benchmark) if not score.lower}
+        own = {name: score.value for name, score in benchmark.named.items() if not score.lower}
         columns = {column: own[name] for column, name in benchmark.headline.items() if name in own}
         scores = columns | own | scores
     return scores
@@ -35,7 +35,7 @@ def render_result(result: TracedResult) -> Group:
     """
     tables = []
     for benchmark in result.benchmarks:
-        floors = list(dict.fromkeys(floor for score in _all(benchmark) for floor in score.floors))
+        floors = list(dict.fromkeys(floor for score in benchmark.named.values() for floor in score.floors))
         rows: list[TableRow] = []
         for part in benchmark.parts:
             for score in part.scores:
@@ -56,10 +56,6 @@ def render_result(result: TracedResult) -> Group:
         tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
     titles = {benchmark.name: benchmark.title for benchmark in result.benchmarks}
     return Group(*tables, *map(Text, trained_on(result.model.label, result.leakage, titles)))
-
-
-def _all(benchmark: BenchmarkResult) -> list[Score]:
-    return [part.scores[0] for part in benchmark.parts] + list(benchmark.averages)
 
 
 def _row(score: Score, floors: Sequence[str], *, name: str) -> TableRow:

@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
 from degla.evaluation.caveats import missing_images, spoiled, told_notes, trained_on
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
-from degla.evaluation.results import TracedResult, load_result
+from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, PartResult, Result, Score
@@ -27,7 +27,6 @@ from degla.study.jobs import Cost
 from degla.study.plan import Plan
 from degla.study.printed import printed_scores
 from degla.study.record import (
-    AskedRecord,
     ModelRecord,
     QuestionsRecord,
     RehearsalRecord,
@@ -262,19 +261,13 @@ def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[I
 
 def benchmark_of(result: Result, name: str) -> BenchmarkResult:
     """The benchmark that a score is of, as `named_scores` has it: the first that knows it."""
-    return next(entry for entry in result.benchmarks if name in entry.headline or name in scores_of(entry))
-
-
-def scores_of(entry: BenchmarkResult) -> dict[str, Score]:
-    """Parts by their own first metric, and named averages, by name."""
-    return {score.name: score for score in [*(part.scores[0] for part in entry.parts), *entry.averages]}
+    return next(entry for entry in result.benchmarks if name in entry.headline or name in entry.named)
 
 
 def score_of(result: Result, name: str) -> Score:
     """The score of that name."""
     entry = benchmark_of(result, name)
-    rows = scores_of(entry)
-    return rows[name if name in rows else entry.headline[name]]
+    return entry.named[name if name in entry.named else entry.headline[name]]
 
 
 def named_items(

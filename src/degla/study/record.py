@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
+from degla.evaluation.results import AskedRecord
 from degla.parse import read_json
 from degla.records import Record, validate
 from degla.results import Interval
@@ -102,14 +103,6 @@ class TestRecord(Record):
     score: str
     questions: QuestionsRecord | None
     doubt: str = ""
-
-
-class AskedRecord(Record):
-    """A benchmark that all were measured on."""
-
-    name: str
-    title: str
-    items_sha256: str
 
 
 RehearsedKind = Literal["items", "pictures", "made"]
