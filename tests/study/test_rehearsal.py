@@ -25,12 +25,12 @@ from degla.records import PairItem
 from degla.shelf import BENCHMARKS
 from degla.study.materials import digest_questions
 from degla.study.plan import Plan, read_plan
-from degla.study.printed import _kind
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
 from degla.study.rehearsal.made import draw_picture
 from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
+from degla.study.study import _kind
 from tests.official import write_own
 from tests.tiny import write_pairs, write_small_world
 

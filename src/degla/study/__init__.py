@@ -13,9 +13,9 @@ workers         jobs spread over workers, processes of this machine or tasks of 
 record          study.json: every value of every run, and what other questions would do to it
 gather          results of the runs to that record
 standings       the record to one row a model: scores with intervals, joint score, cost; paired tests between arms
-study           what the pages show of a record: table, tests, sources of variance, warnings; the best settings
+study           what the pages show of a record: table, tests, sources of variance, warnings, published tables with the
+                study's own scores below; the best settings
 page            the page, the frontier's picture and all files of a study
-printed         published tables with the study's own scores below
 conduct         all of the above in order; progress of the runs, on a terminal or as lines
 rehearsal       the plan made small, before its model, data and hours are there
 

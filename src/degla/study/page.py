@@ -21,10 +21,9 @@ from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points
 from degla.statistics.seeds import Overall, Source, Spread
 from degla.study.plan import Plan
-from degla.study.printed import printed_section
 from degla.study.record import dump_study, load_study
 from degla.study.standings import BASE, PairedTest, StudyRow, StudyTable
-from degla.study.study import Study, spread_over
+from degla.study.study import Study, printed_section, spread_over
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points against the base `{base}`; scores in percent. "
