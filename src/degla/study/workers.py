@@ -18,7 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -205,7 +205,7 @@ class LocalWorker:
         try:
             if not self.connection.poll():
                 return None
-            value, error, details = self.connection.recv()
+            return replace(self.connection.recv(), seconds=seconds)
         except (EOFError, OSError):
             self.alive = False
             self.process.join()
@@ -213,21 +213,20 @@ class LocalWorker:
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             more = "; often the memory was full: try fewer --processes" if how == "SIGKILL" else ""
             return Ended(error=f"its process ended with {how}{more}", seconds=seconds)
-        return Ended(value, error, details, seconds)
 
 
-def try_job(work: Callable[[Given], Made], job: Given) -> tuple[Made | None, str, str]:
-    """Do a job in this process, with one thread: what it makes, or the error and its traceback as `Ended` has them."""
+def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
+    """Do a job in this process, with one thread; how long it takes is not measured here."""
     import torch
 
     torch.set_num_threads(1)
     logging.getLogger("degla").setLevel(logging.ERROR)
     try:
-        return work(job), "", ""
+        return Ended(work(job))
     except DeglaError as error:
-        return None, str(error), ""
+        return Ended(error=str(error))
     except Exception as error:
-        return None, f"{type(error).__name__}: {error}", traceback.format_exc()
+        return Ended(error=f"{type(error).__name__}: {error}", details=traceback.format_exc())
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
@@ -304,11 +303,10 @@ class ClusterWorker:
             return None
         seconds = time.monotonic() - self.started
         try:
-            value, error, details = self._ray.get(self.task)
+            return replace(self._ray.get(self.task), seconds=seconds)
         except self._ray.exceptions.RayError as lost:
             reason = str(lost).strip().splitlines()[0]
             return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
-        return Ended(value, error, details, seconds)
 
 
 @contextmanager
@@ -330,14 +328,13 @@ def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | N
         yield ClusterWorkers(ray, work, folder=folder, size=size, gpus=min(1, gpus))
 
 
-def _do_task(job: Any, work: Callable[[Any], Any], start: Path, folder: Path, command: str) -> tuple[Any, str, str]:
+def _do_task(job: Any, work: Callable[[Any], Any], start: Path, folder: Path, command: str) -> Ended[Any]:
     """One job, in a process of the cluster, in the folder that the command was started in."""
     for needed in (start, folder):
         if not needed.is_dir():
-            error = (
-                f"{socket.gethostname()} has no folder {needed}, which {command} has: --engine ray needs a disk that "
-                "all machines share under one name."
+            return Ended(
+                error=f"{socket.gethostname()} has no folder {needed}, which {command} has: --engine ray needs a disk "
+                "that all machines share under one name."
             )
-            return None, error, ""
     os.chdir(start)
     return try_job(work, job)
