@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Entry
@@ -23,7 +23,7 @@ from degla.evaluation.questions import digests_of
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, minus
-from degla.records import ItemImage, PairItem
+from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
 logger = logging.getLogger(__name__)
@@ -122,15 +122,14 @@ def _answered(answers: ItemAnswers) -> str:
     return f"right in {answers.right} of {counted(answers.seeds, 'seed')}"
 
 
-class _Row(BaseModel):
+class _Row(Record, extra="ignore"):
     """What is needed of an `ItemVerdict`: half a million of them are read for one report."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
     id: str
     benchmark: str
     part: str
     image: str
-    group: dict[str, str] = {}
+    group: dict[str, str] = Field(default_factory=dict)
     ok: dict[str, float]
     margin: float | None
 

@@ -104,8 +104,8 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
-    told = tuple(_told(ordered))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, told, joint)
+    told = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in told_notes(entry))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(told), joint)
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -168,10 +168,6 @@ def _difference(
 
 def _seed_name(seed: int | None) -> str:
     return "-" if seed is None else str(seed)
-
-
-def _told(methods: Sequence[Method]) -> list[str]:
-    return list(dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(methods) for note in told_notes(entry)))
 
 
 def _group(paths: Sequence[Path]) -> dict[str, Method]:
