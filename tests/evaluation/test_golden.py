@@ -136,6 +136,21 @@ def test_wrong_tables_are_named(tmp_path: Path, rows: list[list[object]], header
         compare_verdicts([verdict(item(0), 1)], [item(0)], read_verdicts(file), file=file)
 
 
+def test_rows_of_json_hold_texts_or_are_named(tmp_path: Path) -> None:
+    row = {"filename": None, "caption": "true", "negative_caption": "false", "type": "add", "subtype": "obj"}
+    asked = PairItem(
+        id="x", benchmark="sugarcrepe", part="add_obj", images=(ItemImage(path="1.jpg"),), texts=("true", "false"),
+        gold=((1, 0),),
+    )  # fmt: skip
+    file = tmp_path / "v.jsonl"
+    file.write_text(json.dumps({**row, "correct": 1}))
+    found = compare_verdicts([verdict(asked, 1)], [asked], read_verdicts(file), file=file)
+    assert found.items == 1 and not found.differing
+    file.write_text(json.dumps({**row, "correct": 1, "caption": 5}))
+    with pytest.raises(InputError, match=r"v\.jsonl line 1: has no caption"):
+        list(read_verdicts(file))
+
+
 def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capture) -> None:
     """The same weights with QuickGELU and with GELU; the first one's verdicts are the golden file."""
     root = write_own(tmp_path / "data")

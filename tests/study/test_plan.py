@@ -213,6 +213,24 @@ def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
         _plan(tmp_path, [override])
 
 
+@pytest.mark.parametrize("overrides", [[], ["train.steps=2"]])
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"arms": 5}, "field 'arms'"),
+        ({"set": 5}, "field 'set'"),
+        ({"set": ["train.steps"]}, "field 'set'"),
+        ({"arms": [{"recipe": "clip", "fields": 5}]}, r"field 'arms\.0\.fields'"),
+    ],
+)
+def test_tables_that_are_none_are_named(
+    tmp_path: Path, fields: dict[str, Any], told: str, overrides: list[str]
+) -> None:
+    """Whatever `--set` would change in them."""
+    with pytest.raises(InputError, match=told):
+        _plan(tmp_path, overrides, **fields)
+
+
 def test_files_that_are_no_plans(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("arms: [")
     (tmp_path / "list.yaml").write_text("- 1")

@@ -175,14 +175,15 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
             )
             continue
         ok = {_COLUMNS[name]: _worth(cell, where) for name, cell in row.items() if name in _COLUMNS}
-        lacking = [name for name in ("caption", "negative_caption", "type", "subtype") if not row.get(name)]
+        words = ("caption", "negative_caption", "type", "subtype")
+        lacking = [name for name in words if not isinstance(row.get(name), str) or not row[name]]
         if lacking or not ok:
             missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
             raise InputError(f"{where}: has no {missing}. Needed is {_Form.layout}.")
         pictures = 1 if "correct" in row else 2
         texts = (plain(row["caption"]), plain(row["negative_caption"]))
         yield GivenVerdict(
-            where, (str(pictures), f"{row['type']}_{row['subtype']}", *texts), row.get("filename", ""), ok
+            where, (str(pictures), f"{row['type']}_{row['subtype']}", *texts), row.get("filename") or "", ok
         )
 
 

@@ -105,7 +105,7 @@ class FieldTable(Record):
     @classmethod
     def _apart(cls, row: Any) -> Any:
         """Those that are not its own go under "fields"."""
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not isinstance(row.get("fields", {}), dict | None):
             return row
         own = {name: value for name, value in row.items() if name in cls.model_fields}
         others = {name: value for name, value in row.items() if name not in cls.model_fields}
@@ -225,8 +225,11 @@ def _override(values: dict[str, Any], text: str, *, kind: type[ArmsPlan], lists:
             raise InputError(f"--set {text}: the plan has no {first!r} to change.")
         return
     _check_field(name, where=f"--set {text}")
-    values["set"] = {**(values.get("set") or {}), name: value}
-    for table in (table for each in lists for table in values.get(each) or []):
+    # What is no table, or no list of tables, is refused where the plan is read.
+    given = values.get("set") or {}
+    if isinstance(given, dict):
+        values["set"] = {**given, name: value}
+    for table in (table for each in lists if isinstance(values.get(each), list) for table in values[each]):
         for fields_of in (table, table.get("fields")) if isinstance(table, dict) else ():
             if isinstance(fields_of, dict):
                 fields_of.pop(name, None)
