@@ -25,6 +25,7 @@ from degla.evaluation.terminal import render_result
 from degla.model.checkpoint import save_encoder
 from degla.model.integrity import write_state
 from degla.model.load import load_encoder
+from degla.records import CaptionRecord, write_jsonl
 from tests.evaluation.fake_encoders import spreading
 
 
@@ -139,6 +140,14 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
     (run.parent / "first.jsonl").unlink()
     assert training_images(str(run)) is None
     assert "whether benchmark images were trained on is not known" in caplog.text and "first.jsonl" in caplog.text
+
+
+def test_a_damaged_configuration_is_no_reason_to_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="1", image="a.jpg", text="a dog", image_id="1")])
+    config = {"data": {"captions": str(tmp_path / "c.jsonl")}, "replay": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert training_images(str(tmp_path)) is None
+    assert "whether benchmark images were trained on is not known" in caplog.text
     assert "the folder that its training was started in" in caplog.text
 
 

@@ -93,7 +93,7 @@ def training_images(name: str) -> TrainingImages | None:
     for config in _configs(name):
         try:
             found += trained_by(config)
-        except (InputError, KeyError, TypeError) as error:
+        except (InputError, KeyError, TypeError, AttributeError) as error:
             logger.warning(
                 "%s: whether benchmark images were trained on is not known: %s "
                 "(A run's relative paths count from the folder that its training was started in.)",
