@@ -73,8 +73,10 @@ def items(root: Path) -> Entries:
             yield choice_question(("whatsup", part, name), image, row.caption_options, right=0, group=groups)
     for part, (stem, _) in _TAKEN.items():
         file = root / "whatsup" / f"{stem}.json"
-        for number, (_, taken) in enumerate(read_records(_Taken, file, BENCHMARK)):
+        for number, (where, taken) in enumerate(read_records(_Taken, file, BENCHMARK)):
             picture, true, false = taken.root
+            if part.startswith("coco") and not str(picture).isdecimal():
+                raise InputError(f"{where}: {str(picture)[:40]!r} is no number of an image of COCO. Fetch it again.")
             path = f"coco/val2017/{int(picture):012d}.jpg" if part.startswith("coco") else f"vg/{picture}.jpg"
             group = {"preposition": _preposition(true)}
             yield choice_question(("whatsup", part, number), path, (true, false), right=0, group=group)
