@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def embedded(images: dict[str, list[float]], texts: dict[str, list[float]]) -> E
 
 def test_a_text_that_is_true_of_two_images_finds_either() -> None:
     pairs = [("a", "both"), ("b", "both"), ("c", "one")]
-    entry = Retrieval.of_pairs("own", "find", pairs, merged=True)
+    entry = Retrieval.of_pairs("own", "find", pairs, merged=True, where=Path("pairs"))
     table = embedded({"a": [1, 0, 0], "b": [0, 1, 0], "c": [0, 0, 1]}, {"both": [1, 3, 2], "one": [0, 9, 5]})
     found = {row.verdict.id.partition("/find/")[2]: row for row in judge(BENCHMARK, [entry], table)}
     assert list(found) == ["image/a", "image/b", "image/c", "text/0", "text/1"]

@@ -152,6 +152,12 @@ def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -
         list(BENCHMARK.items(tmp_path))
 
 
+def test_a_file_without_a_caption_is_named(tmp_path: Path) -> None:
+    write_table(tmp_path, "COCO_val_retrieval.csv", ["filepath", "captions"], [["1.jpg", "[]"]])
+    with pytest.raises(InputError, match=r"COCO_val_retrieval\.csv: holds no caption for retrieval/coco"):
+        list(BENCHMARK.items(tmp_path))
+
+
 def test_other_counts_are_refused(tmp_path: Path) -> None:
     write_negbench(tmp_path)
     with pytest.raises(InputError, match=r"'mcq/coco' under .* has 4 items, the published one has 5,914"):

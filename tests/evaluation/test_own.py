@@ -83,7 +83,7 @@ def test_one_picture_has_one_name_however_it_is_written(tmp_path: Path) -> None:
     write(tmp_path, "mine.jsonl", *({**row, "image": name} for name in ("x/a.png", "./x/a.png", "x//a.png", "b.png")))
     assert [item.images[0].path for item in read(tmp_path)] == ["x/a.png"] * 3 + ["b.png"]
     pairs = [("x/a.png", "a cat"), ("./x/a.png", "an old cat")]
-    found = Retrieval.of_pairs("retrieval", "mine", pairs, merged=False)
+    found = Retrieval.of_pairs("retrieval", "mine", pairs, merged=False, where=tmp_path)
     assert (len(found.images), found.owners) == (1, ((0,), (0,)))
 
 

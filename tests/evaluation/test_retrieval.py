@@ -177,6 +177,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(InputError, match=rf"dataset_coco\.json:? ?{message}"):
             list(BENCHMARK.items(tmp_path))
+    file.write_text('{"images": [{"filename": "a.jpg", "split": "val", "sentences": [{"raw": "x"}]}]}')
+    with pytest.raises(InputError, match="karpathy: holds no caption for coco"):
+        list(BENCHMARK.items(tmp_path))
     file.unlink()
     (tmp_path / "retrieval").mkdir()
     own = tmp_path / "retrieval" / "own.jsonl"

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from degla.errors import DeglaError
+from degla.errors import DeglaError, InputError
 from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
@@ -85,7 +85,9 @@ class Retrieval(Record):
         return self
 
     @classmethod
-    def of_pairs(cls, benchmark: str, part: str, pairs: Iterable[tuple[str, str]], *, merged: bool) -> Retrieval:
+    def of_pairs(
+        cls, benchmark: str, part: str, pairs: Iterable[tuple[str, str]], *, merged: bool, where: Path
+    ) -> Retrieval:
         """The question that pairs of an image's path and a text ask.
 
         Args:
@@ -93,12 +95,18 @@ class Retrieval(Record):
             part: name of the part.
             pairs: one a caption.
             merged: whether equal texts are one, which is true of all their images; else each is true of its own alone.
+            where: file or folder that they were read from.
+
+        Raises:
+            InputError: there is no pair.
         """
         numbers: dict[str, int] = {}
         texts: dict[object, tuple[str, list[int]]] = {}
         for place, (image, text) in enumerate(pairs):
             owners = texts.setdefault(text if merged else place, (text, []))[1]
             owners.append(numbers.setdefault(_one_name(image), len(numbers)))
+        if not texts:
+            raise InputError(f"{where}: holds no caption for {part}. Get it again, or leave it out.")
         return cls(
             benchmark=benchmark,
             part=part,

@@ -134,7 +134,7 @@ def _retrieval(name: str, file: Path) -> Retrieval:
             f"{file}: {counted(len(pairs), 'caption')} of {counted(images, 'image')}, the published file has "
             f"{_CAPTIONS:,}. Get it again from {BENCHMARK.source}."
         )
-    return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False)
+    return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False, where=file)
 
 
 BENCHMARK = Benchmark(

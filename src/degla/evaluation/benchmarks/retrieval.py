@@ -49,12 +49,12 @@ def items(root: Path) -> Entries:
             )
         pairs = [(image, text) for image, texts in rows for text in texts]
         # Every caption is a text of its own, also where two images have the same: it is true of its own image only.
-        yield Retrieval.of_pairs("retrieval", part, pairs, merged=False)
+        yield Retrieval.of_pairs("retrieval", part, pairs, merged=False, where=root / "karpathy")
     for file in files:
         pairs = [(record.image, record.text) for record in read_jsonl(CaptionRecord, file)]
         if not pairs:
             raise InputError(f"{file}: holds no caption; write one JSON record with id, image, text, image_id a line.")
-        yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False)
+        yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False, where=file)
 
 
 _METRICS = tuple(Metric(name=f"{way}@{k}", verdict=f"{way}@{k}") for k in _RECALL for way in _DIRECTIONS)

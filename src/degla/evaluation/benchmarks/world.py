@@ -61,8 +61,9 @@ def items(root: Path) -> Entries:
     for name in _RECOGNITION:
         yield _recognition(root, name)
     for name in _RETRIEVAL:
-        pairs = ((row.image, row.text) for row in read_jsonl(CaptionRecord, root / "retrieval" / f"{name}.jsonl"))
-        yield Retrieval.of_pairs("world", f"retrieval/{name}", pairs, merged=True)
+        file = root / "retrieval" / f"{name}.jsonl"
+        pairs = ((row.image, row.text) for row in read_jsonl(CaptionRecord, file))
+        yield Retrieval.of_pairs("world", f"retrieval/{name}", pairs, merged=True, where=file)
 
 
 def _recognition(root: Path, name: str) -> Classification:
