@@ -205,7 +205,8 @@ class LocalWorker:
         try:
             if not self.connection.poll():
                 return None
-            return replace(self.connection.recv(), seconds=seconds)
+            end: Ended[Any] = self.connection.recv()
+            return replace(end, seconds=seconds)
         except (EOFError, OSError):
             self.alive = False
             self.process.join()
@@ -303,7 +304,8 @@ class ClusterWorker:
             return None
         seconds = time.monotonic() - self.started
         try:
-            return replace(self._ray.get(self.task), seconds=seconds)
+            end: Ended[Any] = self._ray.get(self.task)
+            return replace(end, seconds=seconds)
         except self._ray.exceptions.RayError as lost:
             reason = str(lost).strip().splitlines()[0]
             return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
