@@ -199,6 +199,25 @@ def test_clustered_leads_hold_the_truth_in_small_samples() -> None:
     assert np.mean(wide) >= 0.95 and np.mean(narrow) < 0.5
 
 
+def test_a_mean_of_parts_is_as_uncertain_as_its_smallest_makes_it() -> None:
+    """Many images of the large parts differ, so that the bootstrap looked safe; it draws the small part's alike."""
+    generator = np.random.default_rng(7)
+    owner, numbers = np.repeat([0, 1], [500, 9]), np.arange(509)
+    truths, weights = np.array([0.6, 0.95]), np.array([1 / 1000, 1 / 18])[owner]
+    held, narrow = [], []
+    for seed in range(150):
+        values = (generator.random(509) < truths[owner]).astype(float)
+        means = DrawnMeans(values, numbers, owner)
+        draws = np.concatenate([means(counts) for counts in cluster_draws(509, seed=seed, draws=200)])
+        parts = contributions(values, weights, numbers)
+        found = share_interval(draws, parts)
+        assert found is not None and parts.uneven >= 20
+        held.append(found.low <= truths.mean() <= found.high)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        narrow.append(low <= truths.mean() <= high)
+    assert np.mean(held) >= 0.93 and np.mean(narrow) < 0.75
+
+
 def test_clusters_widen_the_interval_and_restore_coverage() -> None:
     generator = np.random.default_rng(2)
     held_clustered, held_naive = [], []

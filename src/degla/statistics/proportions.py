@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 Z: Final = 1.959963984540054
 """Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
 FEW: Final = 20
-"""With fewer images than this that are answered otherwise than the rest, a bootstrap alone is not trusted."""
+"""With fewer images than this, by weight, answered otherwise than the rest, a bootstrap alone is not trusted."""
 DRAWS = 1000
 """Bootstrap draws: the ends of a 95 % interval are then known to about a twentieth of its width."""
 TAIL = (1 - 0.95) / 2
@@ -152,12 +152,15 @@ class Contributions:
         weights: `[images]` sums of weights, 1 in all.
         uneven: images with an answer otherwise than the rest: for a share, of the rarer kind, right or wrong; for a
             difference, those that the two models answer differently.
+        telling: as many of them as equally weighted ones would tell as much: `uneven` where all weigh the same, and
+            near 0 where all lie in parts that hardly count in an average beside a small one.
         plain: one item an image, equal weights, and answers of 0 and 1 alone (leads of -1, 0 and 1).
     """
 
     totals: FloatArray
     weights: FloatArray
     uneven: int
+    telling: float
     plain: bool
 
     @property
@@ -186,13 +189,13 @@ def contributions(
     totals: FloatArray = np.bincount(numbers, weights=weights * values).astype(np.float64)
     shares: FloatArray = np.bincount(numbers, weights=weights).astype(np.float64)
     count = len(totals)
-    if paired:
-        uneven = len(np.unique(numbers[values != 0]))
-    else:
-        uneven = min(len(np.unique(numbers[values < 1])), len(np.unique(numbers[values > 0])))
+    kinds = [values != 0] if paired else [values < 1, values > 0]
+    answered = [np.unique(numbers[kind]) for kind in kinds]
+    uneven = min(map(len, answered))
+    telling = min(float((shares[each] ** 2).sum()) for each in answered) / float((shares**2).sum()) ** 2
     whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
     plain = whole and count == len(values) and bool(np.ptp(weights) < 1e-12)
-    return Contributions(totals, shares, uneven, plain)
+    return Contributions(totals, shares, uneven, telling, plain)
 
 
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -322,7 +325,7 @@ def _widened(
         return None
     # Draws without a value (NaN) are left out.
     first, last = (float(end) for end in np.nanpercentile(draws, [100 * TAIL, 100 - 100 * TAIL]))
-    if parts.uneven >= FEW:
+    if parts.telling >= FEW:
         return Interval(low=first, high=last, method=method)
     low, high = score(parts.independent)
     return Interval(low=min(low, first), high=max(high, last), method=f"{method}, widened by score")

@@ -57,7 +57,7 @@ def over_questions(draws: FloatArray, parts: Contributions, *, paired: bool = Fa
     if interval is None:
         return None
     error = float(np.nanstd(draws, ddof=1))
-    if parts.uneven < FEW:
+    if parts.telling < FEW:
         error = max(error, (interval.high - interval.low) / (2 * Z))
     return QuestionVariance(error, parts.images, parts.uneven, interval)
 
