@@ -13,7 +13,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.benchmarks import cc_neg, crepe, eqben, spec, svo_probes
-from degla.evaluation.pictures import decode_picture, read_picture
+from degla.evaluation.pictures import decode_item, decode_picture, read_picture
 from degla.records import ItemImage, PairItem
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import constant, knowing
@@ -27,6 +27,7 @@ from tests.evaluation.shelf_contract import (
     tiny_encoder,
     values_of,
 )
+from tests.odd_images import encoded
 
 Truth = dict[str, list[str]]
 
@@ -233,6 +234,20 @@ def test_crepe_crops_and_groups(tmp_path: Path) -> None:
     item = items["crepe/swap/12/1"]
     assert item.images == (ItemImage(path="vg/7.jpg", crop=(1, 2, 21, 15)),)
     assert (len(item.texts), item.group) == (4, {"complexity": "12"})
+
+
+def test_a_crop_that_begins_before_its_image_is_black_there() -> None:
+    """Visual Genome has such boxes (ranjaykrishna/visual_genome_python_driver, issue 21), CREPE cuts by torchvision."""
+    from torchvision.transforms.functional import crop
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(1, 255, (5, 6, 3), dtype=np.uint8))
+    content = encoded(picture, "PNG")
+    found = decode_item(content, Path(), ItemImage(path="vg/7.png", crop=(-1, -2, 4, 5)))
+    assert (np.asarray(found) == np.asarray(crop(picture, top=-2, left=-1, height=5, width=4))).all()
+    assert not np.asarray(found)[:2].any() and np.asarray(found)[2:, 1:].all()
+    for box in ((-4, 0, 4, 4), (0, -900, 4, 4), (0, 0, 0, 4)):
+        with pytest.raises(InputError, match=r"7\.png: crop .* with a part of the image in it"):
+            decode_item(content, Path(), ItemImage(path="vg/7.png", crop=box))
 
 
 def test_commas_of_false_captions_alone_go(tmp_path: Path) -> None:

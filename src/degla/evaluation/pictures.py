@@ -160,15 +160,16 @@ def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageR
 
     Raises:
         ImageError: see `data.decoding`.
-        InputError: the crop lies outside of the image.
+        InputError: the crop lies outside of the image. One that begins above or left of it, as some boxes of Visual
+            Genome do by a pixel or two, is black there, as in the released codes; no other image would mend it.
     """
     picture = decode_picture(content, root, image.path, reading=reading)
     if image.crop is None:
         return picture
     path = shown(str(root / image.path))
     x, y, width, height = image.crop
-    if width <= 0 or height <= 0 or x < 0 or y < 0:
-        raise InputError(f"{path}: crop {image.crop} must be (x, y, width, height) inside the image.")
+    if width <= 0 or height <= 0 or x + width <= 0 or y + height <= 0:
+        raise InputError(f"{path}: crop {image.crop} must be (x, y, width, height) with a part of the image in it.")
     if x + width > picture.width or y + height > picture.height:
         raise InputError(
             f"{path}: crop {image.crop} lies outside the image of {picture.width} x {picture.height} "
