@@ -15,6 +15,8 @@ class ItemVerdict(Record):
     Attributes:
         id: the item's name, "benchmark/part/key"; two results on the same items are joined by it.
         image: path of the (first) image; items that share it are not independent. Without an image, its own id.
+        same_as: path of an earlier item's image with the same bytes, as the rows of a table may repeat a photograph;
+            empty where there is none of another name.
         group: names that metrics average over, for example the class or the relation.
         ok: verdict's name (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its worth: 1
             right, 0 wrong, between them only where the tie rule is "half", and of average_precision.
@@ -28,11 +30,17 @@ class ItemVerdict(Record):
     benchmark: str
     part: str
     image: str
+    same_as: str = ""
     group: dict[str, str] = Field(default_factory=dict)
     ok: dict[str, float]
     ties: dict[str, int]
     margin: float | None
     degenerate: bool = False
+
+    @property
+    def drawn_with(self) -> str:
+        """Name of the picture: a bootstrap draws all items of one together."""
+        return self.same_as or self.image
 
 
 class Interval(Record):

@@ -112,7 +112,7 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     """
     drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
     # Each benchmark numbers its images from 0 and draws those numbers alike, whatever the images are.
-    names = dict.fromkeys(verdict.image for verdict in verdicts)
+    names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
     images = np.array([_number_of(name) for name in names])
     order = np.random.default_rng(_number_of("\n".join(names))).permutation(DRAWS)
     return {
@@ -129,7 +129,7 @@ def _number_of(name: str) -> int:
 
 def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int) -> list[_Drawn]:
     """Every metric of every part, all of them in the same draws."""
-    clusters = cluster_numbers([row.verdict.image for row in judged])
+    clusters = cluster_numbers([row.verdict.drawn_with for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
         members.setdefault(row.verdict.part, []).append(index)
