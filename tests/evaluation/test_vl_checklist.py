@@ -9,6 +9,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks.vl_checklist import BENCHMARK
+from degla.records import PairItem
 from tests.evaluation.shelf_contract import (
     assert_contract,
     literal_image,
@@ -70,6 +71,15 @@ def test_equals_the_literal_protocol(tmp_path: Path) -> None:
     others = by_file["Object/Location/swig_center.json"] + by_file["Relation/hake_action.json"]
     assert values["mean3"] == pytest.approx((attribute + others) / 3)
     assert len(result.benchmarks[0].annotation_sha256) == 4
+
+
+def test_the_first_of_several_wordings_is_asked(tmp_path: Path) -> None:
+    """As the released `evaluate.py` does: SWiG's objects have three true and three false texts."""
+    file = tmp_path / "vl_checklist/Object/Size/swig_tool_small.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('[["dragging_90.jpg", {"POS": ["a", "b", "c"], "NEG": ["x", "y", "z"]}]]')
+    (item,) = BENCHMARK.items(tmp_path)
+    assert isinstance(item, PairItem) and (item.texts, item.gold) == (("a", "x"), ((1, 0),))
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
