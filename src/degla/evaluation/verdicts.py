@@ -95,7 +95,7 @@ def _judge_pairs(
 ) -> list[Judged]:  # fmt: skip
     wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
-    pictures = _first_of_the_same_bytes(items, embeddings)
+    repeated = _repeated_pictures(items, embeddings)
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
         alike.setdefault((len(item.images), item.gold, rule), []).append(index)
@@ -115,7 +115,7 @@ def _judge_pairs(
                 benchmark=item.benchmark,
                 part=item.part,
                 image=item.images[0].path if K else item.group.get("image", item.id),
-                same_as="" if not K or pictures[path := item.images[0].path] == path else pictures[path],
+                same_as=repeated.get(item.images[0].path, "") if K else "",
                 group=item.group,
                 ok={key: float(values[row]) for key, values in worths.ok.items()},
                 ties={key: int(values[row]) for key, values in worths.ties.items()},
@@ -126,15 +126,18 @@ def _judge_pairs(
     return [result[index] for index in range(len(items))]
 
 
-def _first_of_the_same_bytes(items: Sequence[PairItem], embeddings: EmbeddedItems) -> dict[str, str]:
-    """Path of each item's (first) image to that of the first one with the same bytes: those have one row."""
+def _repeated_pictures(items: Sequence[PairItem], embeddings: EmbeddedItems) -> dict[str, str]:
+    """Path of each item's (first) image to that of an earlier one with the same bytes, where there is one.
+
+    Images of the same bytes have one row. A grid of crops may leave the whole picture out, which then repeats none.
+    """
     first: dict[int, str] = {}
-    found: dict[str, str] = {}
+    repeated: dict[str, str] = {}
     for image in (item.images[0] for item in items if item.images):
-        # A grid of crops may leave the whole picture out; it is then known by its path alone.
         row = embeddings.image_row.get(image)
-        found.setdefault(image.path, image.path if row is None else first.setdefault(row, image.path))
-    return found
+        if row is not None and (earlier := first.setdefault(row, image.path)) != image.path:
+            repeated[image.path] = earlier
+    return repeated
 
 
 @dataclass(frozen=True)
