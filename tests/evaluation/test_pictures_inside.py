@@ -17,10 +17,12 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import archives
 from degla.evaluation.benchmarks import bivlc, vismin
+from degla.evaluation.item_difference import lead_over
 from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
 from degla.evaluation.questions import take_inventory
+from degla.evaluation.results import save_result
 from degla.records import ItemImage, PairItem
-from degla.results import Result
+from degla.results import ItemVerdict, Result
 from degla.statistics.proportions import wilson
 from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import Colours, literal_text, score, tiny_encoder, values_of
@@ -122,6 +124,16 @@ def test_rows_of_the_same_photograph_are_not_independent(tmp_path: Path) -> None
     assert [item.drawn_with for item in result.items] == [f"bivlc/a.parquet#image/{row // 2 * 2}" for row in range(6)]
     interval = result.benchmarks[0].parts[0].scores[0].interval
     assert interval is not None and interval.high == pytest.approx(wilson(0, 3).high)
+    # A result of a version that did not know it numbers its pictures otherwise: no difference is paired with that.
+    one, older = tmp_path / "one.json", tmp_path / "older.json"
+    save_result(result, one)
+    save_result(result.model_copy(update={"items": [_unaware(item) for item in result.items]}), older)
+    asked = [("bivlc", ("replace_obj", result.benchmarks[0].parts[0].scores[0].metric))]
+    assert lead_over(asked, [one], [one]) is not None and lead_over(asked, [one], [older]) is None
+
+
+def _unaware(item: ItemVerdict) -> ItemVerdict:
+    return item.model_copy(update={"same_as": ""})
 
 
 def test_threads_share_a_file(tmp_path: Path) -> None:

@@ -53,12 +53,14 @@ class EmbeddedItems:
         image_row: an image to its row.
         texts: `[J, D]`, one row a distinct token sequence.
         text_row: a text to its row; texts with equal tokens share one.
+        digests: sha256 of the file of each image, by path; empty where pixels and not files were embedded.
     """
 
     images: EmbeddingRows
     image_row: dict[ItemImage, int]
     texts: EmbeddingRows
     text_row: dict[str, int]
+    digests: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ class Embedder:
         on_processor = torch.device(self.encoder.device).type == "cpu"
         kernel = LinearKernel() if on_processor and is_faster() else contextlib.nullcontext()
         with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder):
-            image_row, image_rows = self._images(list(dict.fromkeys(images)))
+            image_row, image_rows, digests = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
-        return EmbeddedItems(image_rows, image_row, text_rows, text_row)
+        return EmbeddedItems(image_rows, image_row, text_rows, text_row, digests)
 
-    def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows]:
+    def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows, dict[str, str]]:
         import torch
 
         with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="degla-image") as pool:
@@ -140,7 +142,7 @@ class Embedder:
                 table = self._rows(list(numbers), embed, size=size, name="images")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        return image_row, table
+        return image_row, table, digests
 
     def _digests(self, paths: list[str], files: PictureFiles, pool: ThreadPoolExecutor) -> dict[str, str]:
         """sha256 of the content of each image; every process reads its share of the files."""

@@ -21,10 +21,12 @@ from degla.statistics.seeds import QuestionVariance, over_questions
 
 ScoreName = tuple[str, str]
 """Name of a part or average, and metric."""
+Asked = tuple[tuple[str, str], ...]
+"""Id of each item, and the name of the picture with which it is drawn: a difference is paired in both."""
 
 
-def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[tuple[str, ...], ItemScore] | None:
-    """Ids of the items, and the score with verdicts averaged over results of one method.
+def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[Asked, ItemScore] | None:
+    """What was asked, and the score with verdicts averaged over results of one method.
 
     Args:
         benchmark: its name.
@@ -37,12 +39,12 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[t
     if not paths:
         return None
     found = [_drawn(path).get(benchmark, ((), {})) for path in paths]
-    ids = found[0][0]
-    if not ids or any(other != ids or key not in scores for other, scores in found):
+    asked = found[0][0]
+    if not asked or any(other != asked or key not in scores for other, scores in found):
         return None
     scores = [own[key] for _, own in found]
     draws, worth = (np.mean([getattr(each, name) for each in scores], axis=0) for name in ("draws", "worth"))
-    return ids, replace(scores[0], draws=draws, worth=worth)
+    return asked, replace(scores[0], draws=draws, worth=worth)
 
 
 def questions_of(score: ItemScore) -> QuestionVariance | None:
@@ -107,9 +109,9 @@ def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[
     Raises:
         InputError: they do not hold the same items in the same order.
     """
-    ids = [row.id for row in results[0].items]
+    asked = _asked(results[0].items)
     for other in results[1:]:
-        if [row.id for row in other.items] != ids:
+        if _asked(other.items) != asked:
             raise InputError(
                 f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not hold the "
                 "same items, so they cannot be averaged; measure both on the same questions."
@@ -130,14 +132,18 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
     return drawn_values(benchmark_of(benchmark), verdicts)
 
 
+def _asked(verdicts: Sequence[ItemVerdict]) -> Asked:
+    return tuple((row.id, row.drawn_with) for row in verdicts)
+
+
 @remembered(128)
-def _drawn(path: Path) -> dict[str, tuple[tuple[str, ...], dict[ScoreName, ItemScore]]]:
-    """By benchmark, ids of a result's items and its scores; none where its file of items is not there."""
+def _drawn(path: Path) -> dict[str, tuple[Asked, dict[ScoreName, ItemScore]]]:
+    """By benchmark, what a result asked and its scores; none where its file of items is not there."""
     if not items_file(path, load_result(path)).is_file():
         return {}
     result = load_result(path, items=True)
     found = {}
     for entry in (entry for entry in result.benchmarks if entry.name in BENCHMARKS.names()):
         verdicts = [row for row in result.items if row.benchmark == entry.name]
-        found[entry.name] = tuple(row.id for row in verdicts), _scores(entry, verdicts)
+        found[entry.name] = _asked(verdicts), _scores(entry, verdicts)
     return found

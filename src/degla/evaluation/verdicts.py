@@ -95,7 +95,7 @@ def _judge_pairs(
 ) -> list[Judged]:  # fmt: skip
     wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
-    repeated = _repeated_pictures(items, embeddings)
+    repeated = _repeated_pictures(items, embeddings.digests)
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
         alike.setdefault((len(item.images), item.gold, rule), []).append(index)
@@ -126,17 +126,13 @@ def _judge_pairs(
     return [result[index] for index in range(len(items))]
 
 
-def _repeated_pictures(items: Sequence[PairItem], embeddings: EmbeddedItems) -> dict[str, str]:
-    """Path of each item's (first) image to that of an earlier one with the same bytes, where there is one.
-
-    Images of the same bytes have one row. A grid of crops may leave the whole picture out, which then repeats none.
-    """
-    first: dict[int, str] = {}
+def _repeated_pictures(items: Sequence[PairItem], digests: Mapping[str, str]) -> dict[str, str]:
+    """Path of each item's (first) image to that of an earlier one with the same bytes, where there is one."""
+    first: dict[str, str] = {}
     repeated: dict[str, str] = {}
-    for image in (item.images[0] for item in items if item.images):
-        row = embeddings.image_row.get(image)
-        if row is not None and (earlier := first.setdefault(row, image.path)) != image.path:
-            repeated[image.path] = earlier
+    for path in (item.images[0].path for item in items if item.images):
+        if (earlier := first.setdefault(digests.get(path, path), path)) != path:
+            repeated[path] = earlier
     return repeated
 
 
