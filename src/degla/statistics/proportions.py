@@ -152,7 +152,7 @@ class Contributions:
         weights: `[images]` sums of weights, 1 in all.
         uneven: images with an answer otherwise than the rest: for a share, of the rarer kind, right or wrong; for a
             difference, those that the two models answer differently.
-        telling: as many of them as equally weighted ones would tell as much: `uneven` where all weigh the same, and
+        telling: as many equally weighted items as tell as much as those that are answered otherwise, `uneven` at most:
             near 0 where all lie in parts that hardly count in an average beside a small one.
         plain: one item an image, equal weights, and answers of 0 and 1 alone (leads of -1, 0 and 1).
     """
@@ -190,9 +190,10 @@ def contributions(
     shares: FloatArray = np.bincount(numbers, weights=weights).astype(np.float64)
     count = len(totals)
     kinds = [values != 0] if paired else [values < 1, values > 0]
-    answered = [np.unique(numbers[kind]) for kind in kinds]
-    uneven = min(map(len, answered))
-    telling = min(float((shares[each] ** 2).sum()) for each in answered) / float((shares**2).sum()) ** 2
+    uneven = min(len(np.unique(numbers[kind])) for kind in kinds)
+    # By items: how much of an image's weight is that of many items, the bootstrap sees by itself.
+    squares = weights**2
+    telling = min(uneven, min(float(squares[kind].sum()) for kind in kinds) / float(squares.sum()) ** 2)
     whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
     plain = whole and count == len(values) and bool(np.ptp(weights) < 1e-12)
     return Contributions(totals, shares, uneven, telling, plain)
