@@ -10,6 +10,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -321,6 +322,12 @@ def test_similar_images_are_looked_for_again_by_other_weights(
     for weights in ("one", "one", "other", "", "other"):
         _neighbours(tmp_path, data, base="runs/x", weights=weights, digest="captions")
     assert len(asked) == 2
+    # Killed between both files: whose they are is not known.
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as killed:
+        killed.setattr("degla.study.materials.write_text", Mock(side_effect=KeyboardInterrupt))
+        _neighbours(tmp_path, data, base="runs/x", weights="new", digest="captions")
+    _neighbours(tmp_path, data, base="runs/x", weights="other", digest="captions")
+    assert len(asked) == 4
 
 
 def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(

@@ -175,7 +175,8 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
     """Captions of the images that the base sees as similar, as many a caption as in NegCLIP."""
     path = folder / f"neighbours-{_short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
-    if not path.is_file() or (weights and seen_by.is_file() and seen_by.read_text(encoding="ascii") != weights):
+    known = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
+    if not path.is_file() or (weights and known != weights):
         from degla.model.load import load_encoder
         from degla.training.features import find_neighbours
 
@@ -183,6 +184,7 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
         log.info("similar images: %s", path)
         captions = list(read_captions(data.captions, format=data.format, columns=data.columns))
         found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
+        seen_by.unlink(missing_ok=True)  # Else a kill before the last line would leave them to the weights of before.
         write_jsonl(path, found)
         write_text(seen_by, weights)
     return path
