@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,13 +65,15 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         draw_pairs(tmp_path, count=3)
 
 
-def test_interrupted_folder_is_drawn_again(tmp_path: Path) -> None:
+def test_interrupted_folder_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("degla.world.draw.write_jsonl", Mock(side_effect=KeyboardInterrupt))
+        draw_pairs(tmp_path, count=3)
+    with pytest.raises(InputError, match=r"begun.*'count': 3.*'count': 2.*choose another folder"):
+        draw_pairs(tmp_path, count=2)  # Pictures that these settings do not draw may lie there.
     drawn = draw_pairs(tmp_path, count=3)
-    (tmp_path / MARKER).unlink()
-    drawn.captions.unlink()
-    draw_pairs(tmp_path, count=3)
-    assert drawn.captions.exists()
-    assert (tmp_path / MARKER).exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["captions.jsonl", "images", MARKER]
+    assert len(list(drawn.images.iterdir())) == 3
 
 
 def test_benchmark_reads_what_was_drawn(benchmark: Path) -> None:

@@ -28,6 +28,8 @@ from degla.world.vocabulary import FULL, IN_DOMAIN
 
 MARKER: Final = "world.json"
 """Written last: a folder without it is not complete."""
+_BEGUN: Final = "world.begun.json"
+"""Written first, and gone with the last: a draw that was ended in between is only gone on with by its own settings."""
 
 _FRUITLESS: Final = 100_000
 """Draws in a row that show nothing new, after which a split is held to have no more scenes."""
@@ -78,24 +80,27 @@ class DrawnPairs:
     images: Path
 
 
-def is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether the folder is complete as it is.
+def begin(folder: Path, settings: dict[str, Any]) -> bool:
+    """Begin a folder, or go on with it; False where it is complete as it is.
 
     Raises:
-        InputError: it was drawn with other settings.
+        InputError: it was drawn, or begun, with other settings: more pictures than these may lie there.
     """
-    marker = folder / MARKER
-    if not marker.exists():
+    marker, begun = folder / MARKER, folder / _BEGUN
+    for file in (marker, begun):
+        if file.exists() and (found := read_json(file)) != settings:
+            raise InputError(f"{file}: this folder was drawn with {found}, not with {settings}; choose another folder.")
+    if marker.exists():
         return False
-    found = read_json(marker)
-    if found != settings:
-        raise InputError(f"{marker}: this folder was drawn with {found}, not with {settings}; choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(begun, settings)
     return True
 
 
 def finish(folder: Path, settings: dict[str, Any]) -> None:
     """Mark a folder as complete."""
     write_json(folder / MARKER, settings)
+    (folder / _BEGUN).unlink(missing_ok=True)
 
 
 def save_picture(picture: Picture, file: Path) -> None:
@@ -125,7 +130,7 @@ def draw_pairs(
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
         "captions_per_image": captions_per_image, **({"partners": True} if partners else {}),
     }  # fmt: skip
-    if is_drawn(folder, settings):
+    if not begin(folder, settings):
         return drawn
     drawn.images.mkdir(parents=True, exist_ok=True)
 
@@ -181,7 +186,7 @@ def draw_benchmark(
         "what": "benchmark", "version": WORLD_VERSION, "split": split, "items_per_part": items_per_part,
         "images_per_class": images_per_class, "retrieval_images": retrieval_images, "seed": seed,
     }  # fmt: skip
-    if is_drawn(folder, settings):
+    if not begin(folder, settings):
         return folder
     for name in ("images/id", "images/ood", "images/mixed", "images/scenes", "retrieval"):
         (folder / name).mkdir(parents=True, exist_ok=True)

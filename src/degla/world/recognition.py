@@ -18,7 +18,7 @@ from degla.files import write_json, write_text
 from degla.records import CaptionRecord, write_jsonl
 from degla.shelf import did_you_mean
 from degla.world.domains import DOMAINS, Domain, class_slug
-from degla.world.draw import finish, is_drawn, save_picture
+from degla.world.draw import begin, finish, save_picture
 from degla.world.painting import Picture
 from degla.world.scenes import WORLD_VERSION, Split, stream
 
@@ -115,10 +115,9 @@ def draw_recognition(
         "what": "recognition", "version": WORLD_VERSION, "domains": list(domains), "style": style, "split": split,
         "images_per_class": images_per_class, "seed": seed,
     }  # fmt: skip
-    if is_drawn(folder, settings):
+    if not begin(folder, settings):
         return drawn
     chosen = [DOMAINS[name] for name in domains]
-    folder.mkdir(parents=True, exist_ok=True)
     records = _records(folder, chosen, style=style, split=split, count=images_per_class, seed=seed)
     write_jsonl(drawn.captions, records)
     classes = {class_slug(name): name for domain in chosen for name in domain.classes}
