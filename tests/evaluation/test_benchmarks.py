@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,21 @@ def test_class_folders_are_read(tmp_path: Path) -> None:
     assert top1.value == pytest.approx(sum(right.values()) / 5)
     assert per_class.value == pytest.approx((sum(cubes) / 3 + sum(balls) / 2) / 2)
     assert top1.chance == 0.5
+
+
+def test_copies_of_a_picture_are_drawn_with_it(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path, None)
+    shutil.copy(folder / "red_ball" / "0.png", folder / "red_ball" / "copy.png")
+    (tmp_path / "retrieval").mkdir()
+    shown = [f"zeroshot/toys/red_ball/{name}.png" for name in ("0", "1", "copy")]
+    rows = [{"id": path, "image": path, "image_id": path, "text": f"a ball {path}"} for path in shown]
+    (tmp_path / "retrieval" / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = evaluate(spreading(), benchmarks=["zeroshot", "retrieval"], root=tmp_path, progress=False)
+    copies = [item for item in result.items if item.image.endswith("copy.png")]
+    assert [item.drawn_with for item in copies] == [item.image.replace("copy.png", "0.png") for item in copies]
+    assert len(copies) == 3 and sum(bool(item.same_as) for item in result.items) == 3
+    interval = result.benchmarks[0].parts[0].scores[0].interval
+    assert interval is not None and "bootstrap" in interval.method
 
 
 @pytest.mark.parametrize(

@@ -76,26 +76,24 @@ def judge(
         InputError: an item has nothing to compare.
     """
     pairs = [entry for entry in entries if isinstance(entry, PairItem)]
-    judged = {
-        id(entry): [verdict]
-        for entry, verdict in zip(pairs, _judge_pairs(benchmark, pairs, embeddings, tie, regions), strict=True)
-    }
+    repeated = _repeated_pictures(entries, embeddings.digests)
+    found = _judge_pairs(benchmark, pairs, embeddings, tie, regions, repeated)
+    judged = {id(entry): [verdict] for entry, verdict in zip(pairs, found, strict=True)}
     for entry in entries:
         rule = tie or benchmark.part(entry.part).tie
         if isinstance(entry, Classification):
-            judged[id(entry)] = _judge_classification(entry, embeddings, rule)
+            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated)
         elif isinstance(entry, Retrieval):
-            judged[id(entry)] = _judge_retrieval(entry, embeddings, rule)
+            judged[id(entry)] = _judge_retrieval(entry, embeddings, rule, repeated)
     return [verdict for entry in entries for verdict in judged[id(entry)]]
 
 
 def _judge_pairs(
     benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None,
-    regions: RegionTable | None,
+    regions: RegionTable | None, repeated: Mapping[str, str],
 ) -> list[Judged]:  # fmt: skip
     wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
-    repeated = _repeated_pictures(items, embeddings.digests)
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
         alike.setdefault((len(item.images), item.gold, rule), []).append(index)
@@ -126,11 +124,12 @@ def _judge_pairs(
     return [result[index] for index in range(len(items))]
 
 
-def _repeated_pictures(items: Sequence[PairItem], digests: Mapping[str, str]) -> dict[str, str]:
-    """Path of each item's (first) image to that of an earlier one with the same bytes, where there is one."""
+def _repeated_pictures(entries: Sequence[Entry], digests: Mapping[str, str]) -> dict[str, str]:
+    """Path of each pair's (first) image, and of all others, to that of an earlier one with the same bytes, if any."""
     first: dict[str, str] = {}
     repeated: dict[str, str] = {}
-    for path in (item.images[0].path for item in items if item.images):
+    asked = (entry.images[:1] if isinstance(entry, PairItem) else entry.images for entry in entries)
+    for path in (image.path for images in asked for image in images):
         if (earlier := first.setdefault(digests.get(path, path), path)) != path:
             repeated[path] = earlier
     return repeated
@@ -230,7 +229,9 @@ def class_embeddings(entry: Classification, embeddings: EmbeddedItems) -> NDArra
     return class_rows(prompts, len(entry.classes))
 
 
-def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
+def _judge_classification(
+    entry: Classification, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str]
+) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     paths = [image.path for image in entry.images]
     ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
@@ -239,10 +240,12 @@ def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie:
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
     queries = zip(ids, paths, groups, [{"top1": 1 / len(entry.classes)}] * len(ids), strict=True)
-    return _judge_ranks(entry, queries, ranks, {"top1": ranks.within(1, tie)})
+    return _judge_ranks(entry, queries, ranks, {"top1": ranks.within(1, tie)}, repeated)
 
 
-def _judge_retrieval(entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
+def _judge_retrieval(
+    entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str]
+) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     texts = embeddings.texts[[embeddings.text_row[text] for text in entry.texts]]
     texts_of_image: list[list[int]] = [[] for _ in entry.images]
@@ -262,7 +265,7 @@ def _judge_retrieval(entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule) 
         ranks = rank(rows_of, others, true, ids)
         worth = {f"{way}@{k}": ranks.within(k, tie) for k in RECALL}
         chances = [{f"{way}@{k}": _blind_recall(len(others), len(each), k) for k in RECALL} for each in true]
-        rows += _judge_ranks(entry, zip(ids, pictures, [{}] * len(ids), chances, strict=True), ranks, worth)
+        rows += _judge_ranks(entry, zip(ids, pictures, [{}] * len(ids), chances, strict=True), ranks, worth, repeated)
     return rows
 
 
@@ -271,6 +274,7 @@ def _judge_ranks(
     queries: Iterable[tuple[str, str, dict[str, str], dict[str, float]]],
     ranks: RankVerdicts,
     worth: Mapping[str, NDArray[np.float64]],
+    repeated: Mapping[str, str],
 ) -> list[Judged]:
     """One verdict a query, of which the id, the image, the groups and the chance of a blind model are given."""
     return [
@@ -280,6 +284,7 @@ def _judge_ranks(
                 benchmark=entry.benchmark,
                 part=entry.part,
                 image=image,
+                same_as=repeated.get(image, ""),
                 group=group,
                 ok={key: float(values[index]) for key, values in worth.items()},
                 ties=dict.fromkeys(worth, int(ranks.ties[index])),
