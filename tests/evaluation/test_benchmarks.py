@@ -165,7 +165,7 @@ def test_copies_of_a_picture_are_drawn_with_it(tmp_path: Path) -> None:
         ({"classes": {"red_ball": "ball"}}, "no name for folder 'blue_cube'"),
         ({"classes": {"red_ball": "b", "blue_cube": "c", "cone": "d"}}, "no folder 'cone'"),
         ({"classes": ["a"]}, "1 names for 2 subfolders"),
-        ({"templates": ["a photo"]}, "exactly one"),
+        ({"templates": ["a {}", "a photo"]}, "exactly one {}: 'a photo'"),
         ({"names": []}, "field 'names'"),
     ],
 )

@@ -48,8 +48,9 @@ class Classification(Record):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
         if not all(0 <= label < len(self.classes) for label in self.labels):
             raise ValueError(f"labels must be from 0 to {len(self.classes) - 1}")
-        if not all(template.count("{}") == 1 for template in self.templates):
-            raise ValueError("every template needs exactly one {}")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"every template needs exactly one {{}}: {template!r}")
         return self
 
     def only(self, numbers: Sequence[int]) -> Classification:
