@@ -17,6 +17,7 @@ from degla.errors import InputError
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.systems.contextualization import SYSTEM
+from degla.systems.contextualization.cases import read
 from degla.systems.contextualization.contexts import (
     LONGEST,
     ContextRecord,
@@ -380,6 +381,16 @@ def test_files_by_words(tmp_path: Path) -> None:
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert read_knowledge(tmp_path / "wn") == long
+
+
+def test_a_whole_graph_asks_about_entities_that_no_training_triple_has(tmp_path: Path) -> None:
+    _write_words(tmp_path, **{
+        "test.tsv": "w\t_is_a\td\nc\t_is_a\ta\n", "entity2text.txt": "d\tdog\nw\twolf\na\tanimal\nc\tcat\n"
+    })  # fmt: skip
+    whole = read(ContextSettings(entities=4), str(tmp_path), 0).graph
+    assert whole.test == (Triple(1, 0, 0), Triple(3, 0, 2))
+    part = read(ContextSettings(entities=3), str(tmp_path), 0).graph
+    assert [part.say(triple) for triple in part.test] == ["wolf | is a | dog"]
 
 
 def test_files_without_texts_have_names_of_their_own(tmp_path: Path) -> None:
