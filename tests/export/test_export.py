@@ -32,7 +32,7 @@ from tests.training.configs import tiny_config
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
-TEXTS = ["a red cube on a blue ball", "Two dogs, it's 3!", "a cat"]
+TEXTS = ["a red cube on a blue ball", "Two dogs, it's 3!", "a cat", " the dog’s “red”  ball\tand a cafe\u0301 "]
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,16 @@ _SPACES: list[dict[str, Any]] = [
     {"type": "Strip", "strip_left": True, "strip_right": True},
 ]
 _LOWER = {"type": "Lowercase"}
+_MENDED: list[dict[str, Any]] = [
+    {"type": "Replace", "pattern": {"Regex": "[\u02bc\u2018-\u201b]"}, "content": "'"},  # Curly quotes.
+    {"type": "Replace", "pattern": {"Regex": "[\u201c-\u201f]"}, "content": '"'},
+    {"type": "NFC"},
+]
 _CLEANING: dict[str, list[dict[str, Any]]] = {
-    "lower": [{"type": "NFC"}, *_SPACES, _LOWER],
+    "lower": [*_MENDED, *_SPACES, _LOWER],
+    "whitespace": [*_MENDED, *_SPACES],
     "canonicalize": [
+        *_MENDED,
         {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
         {
             "type": "Replace",
@@ -30,8 +37,8 @@ _CLEANING: dict[str, list[dict[str, Any]]] = {
         *_SPACES,
     ],
 }
-"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`; broken encodings and HTML are not
-mended by them."""
+"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`; broken encodings, HTML, ligatures
+and letters of full width are not mended by them."""
 _ANY_CLASS = "PreTrainedTokenizerFast"
 
 
@@ -63,13 +70,12 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
         )
     inner.save_pretrained(folder)
     clean = "canonicalize" if type(tokenize).__name__ == "SigLipTokenizer" else options.get("clean", "whitespace")
-    if clean in _CLEANING:
-        _prepend(folder, _CLEANING[clean])
+    _prepend(folder, _CLEANING[clean])
     change_settings(folder, model_max_length=encoder.context_length)
 
 
 def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
-    """An open_clip `SimpleTokenizer` as the files of transformers' CLIPTokenizer: name to content.
+    """An open_clip `SimpleTokenizer` as the files of a tokenizer of transformers: name to content.
 
     Args:
         tokenizer: with its merges.
@@ -89,7 +95,13 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
     merges = ["#version: 0.2", *(" ".join(pair) for pair in content["model"]["merges"])]
     written = {
         "tokenizer.json": content,
-        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": context, **special},
+        # transformers' class for CLIP would clean texts by its own rules, which leave curly quotes as they are.
+        "tokenizer_config.json": {
+            "tokenizer_class": _ANY_CLASS,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": context,
+            **special,
+        },
         "special_tokens_map.json": special,
         "vocab.json": content["model"]["vocab"],
     }
