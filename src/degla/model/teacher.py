@@ -29,7 +29,7 @@ class TeacherConfig(Checked, section="teacher"):
     decay: Share = 0.9996
     """Share of the OLD teacher kept per step, 0 to 1 (0.9996 in arXiv 2504.16801, for about 8,000 steps)."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Decay over the run: constant, or rising from `decay` to 1 along half a cosine; "constant" or "cosine"."""
+    """Constant, or rising from `decay` to 1, at the last step, along half a cosine; "constant" or "cosine"."""
 
     def decay_at(self, step: int, *, steps: int) -> float:
         """Decay of the update after step number `step` (from 0) of a run of `steps` steps."""
