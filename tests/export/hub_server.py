@@ -151,7 +151,7 @@ class _Answers(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
     """The stand-in, and huggingface_hub set to it, with an empty cache and a token."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     from degla.model import hub
 
@@ -159,9 +159,9 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
     # How often, in seconds, the server looks whether it shall end: by default each test would wait half a second.
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    for module in (constants, file_download):  # The second has its own before version 1.
+        place = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", place, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

@@ -142,7 +142,7 @@ def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(
     from huggingface_hub import constants
 
     file = _of_open_clip(server, all_tokens_model, tmp_path / "model") / "open_clip_model.safetensors"
-    state = load_file(file)
+    state = load_file(all_tokens_model / file.name)  # Not of the file that is written over.
     server.models["org/other"] = tmp_path / "model"
     for name, weights, metadata, told in (
         ("tiny", state | {"visual.proj": state["visual.proj"].to(torch.int8)}, {}, r"visual\.proj is of the type I8"),
