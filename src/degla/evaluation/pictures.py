@@ -160,8 +160,8 @@ def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageR
 
     Raises:
         ImageError: see `data.decoding`.
-        InputError: the crop lies outside of the image. One that begins above or left of it, as some boxes of Visual
-            Genome do by a pixel or two, is black there, as in the released codes; no other image would mend it.
+        InputError: the crop lies outside of the image. One that begins above or left of the image, as some boxes of
+            Visual Genome do by a pixel or two, is black there, as in the released codes.
     """
     picture = decode_picture(content, root, image.path, reading=reading)
     if image.crop is None:

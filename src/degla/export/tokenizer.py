@@ -37,8 +37,8 @@ _CLEANING: dict[str, list[dict[str, Any]]] = {
         *_SPACES,
     ],
 }
-"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`; broken encodings, HTML, ligatures
-and letters of full width are not mended by them."""
+"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`. These steps leave broken encodings,
+HTML entities, ligatures and full-width letters as they are, where open_clip changes them."""
 _ANY_CLASS = "PreTrainedTokenizerFast"
 
 
