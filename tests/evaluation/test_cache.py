@@ -20,7 +20,6 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.cache import (
     DiskCache,
-    default_cache_folder,
     identity_of,
     image_identity_of,
     open_cache,
@@ -29,6 +28,7 @@ from degla.evaluation.cache import (
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
+from degla.files import cache_folder
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.results import Result
@@ -320,10 +320,11 @@ def test_a_killed_writer_leaves_whole_rows(folder: Path, caplog: pytest.LogCaptu
 
 def test_where_the_cache_is(tmp_path: Path) -> None:
     home = Path("~/.cache").expanduser() / "degla" / "embeddings"
-    assert default_cache_folder({}) == home
-    assert default_cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "embeddings"
-    assert default_cache_folder({"XDG_CACHE_HOME": "relative"}) == home
-    assert default_cache_folder({"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}) == tmp_path / "x"
+    assert cache_folder("embeddings", {}) == home
+    assert cache_folder("embeddings", {"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "embeddings"
+    assert cache_folder("embeddings", {"XDG_CACHE_HOME": "relative"}) == home
+    given = {"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}
+    assert cache_folder("embeddings", given) == tmp_path / "x" / "embeddings"
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +366,7 @@ def test_the_command_uses_the_cache(
     fresh, said = command("--no-cache")
     assert said == "" and fresh.items == first.items
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "mine"))
-    assert command()[1].startswith(f"{tmp_path}/mine: 0 embeddings read")
+    assert command()[1].startswith(f"{tmp_path}/mine/embeddings: 0 embeddings read")
     assert command("--cache", str(tmp_path / "other"))[1].startswith(f"{tmp_path}/other: 0 embeddings read")
     (tmp_path / "file").write_text("")
     assert main(["evaluate", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path / "data"), "--out",

@@ -16,7 +16,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -26,7 +26,6 @@ import numpy as np
 from degla.data import decoding
 from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows
-from degla.files import cache_folder
 from degla.records import ImageReading
 from degla.version import installed_version
 
@@ -127,11 +126,6 @@ class Cache(Protocol):
         """The row of a key; None where it is not kept."""
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None: ...
-
-
-def default_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where embeddings are kept: DEGLA_CACHE, else `degla/embeddings` in XDG_CACHE_HOME or `~/.cache`."""
-    return cache_folder("" if environment.get("DEGLA_CACHE") else "embeddings", environment)
 
 
 def open_cache(folder: Path) -> DiskCache:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from degla.config.fields import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
-from degla.files import write_json
+from degla.files import cache_folder, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
 from degla.parse import parse_json, read_bytes, read_json_object
@@ -185,7 +185,7 @@ def _clear(folder: Path) -> None:
 def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> JobResult:
     import torch
 
-    from degla.evaluation.cache import DiskCache, default_cache_folder
+    from degla.evaluation.cache import DiskCache
     from degla.evaluation.results import load_result, save_result
     from degla.evaluation.run import evaluate
     from degla.model.checkpoint import average_weights
@@ -220,7 +220,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
         # Pictures that many models of a study see alike are embedded once.
         shared = job.config is None or not job.config.train.train_image_tower
-        with DiskCache(default_cache_folder(), images_only=True) if shared else nullcontext() as cache:
+        with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
                 encoder, benchmarks=asked.benchmarks, root=asked.root, allow_missing=asked.allow_missing,
                 label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=questions,

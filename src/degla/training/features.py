@@ -21,13 +21,13 @@ from degla.data.images import look_for, read_image
 from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
-from degla.evaluation.cache import DiskCache, default_cache_folder, image_identity_of
+from degla.evaluation.cache import DiskCache, image_identity_of
 from degla.evaluation.embed import Embedder
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.pictures import content_digest, decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows
-from degla.files import whole_file
+from degla.files import cache_folder, whole_file
 from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
@@ -80,7 +80,7 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
     """
     group = EvaluationProcesses(processes.rank, processes.count)
     images = [ItemImage(path=path) for path in dict.fromkeys(paths)]
-    with DiskCache(default_cache_folder()) as cache:
+    with DiskCache(cache_folder("embeddings")) as cache:
         identity, progress = image_identity_of(encoder), TaskProgress(group.first)
         embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=group, progress=progress)
         embedded = embedder.embed(images, [])
@@ -107,7 +107,7 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
         with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
             contents = list(pool.map(lambda path: content_digest(folder, path), pictures, chunksize=16))
             known = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
-            file = default_cache_folder() / f"{known}.patches.npy"
+            file = cache_folder("embeddings") / f"{known}.patches.npy"
             if not file.exists():
                 batches = _batches_of_rows(pictures, folder=folder, encoder=encoder, pool=pool)
                 _write_rows(file, batches, count=len(pictures))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from degla.errors import InputError
 from degla.evaluation.processes import first_process
-from degla.files import require_writable, write_text
+from degla.files import cache_folder, require_writable, write_text
 from degla.pages.words import counted
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import require_least
@@ -133,7 +133,7 @@ def describe_cache(verb: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="folder of embeddings of earlier runs (DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
+        help="where embeddings are kept (embeddings in DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
     )
     folder.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
 
@@ -197,13 +197,13 @@ def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None 
 @contextlib.contextmanager
 def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
     """The cache of embeddings that the arguments name; None where they want none."""
-    from degla.evaluation.cache import DiskCache, default_cache_folder, open_cache
+    from degla.evaluation.cache import DiskCache, open_cache
 
     if given.no_cache:
         yield None
         return
     # A folder that was asked for must work; the usual one only saves time.
-    with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as cache:
+    with open_cache(given.cache) if given.cache else DiskCache(cache_folder("embeddings")) as cache:
         yield cache
     if cache.read or cache.written:
         log.info("%s: %s read, %d written.", cache.folder, counted(cache.read, "embedding"), cache.written)
