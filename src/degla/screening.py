@@ -7,7 +7,6 @@ accepted again.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from degla.errors import DeglaError
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
@@ -234,7 +232,7 @@ class PictureScreen:
 
         Raises:
             InputError: an image cannot be read.
-            DeglaError: a cosine is not finite.
+            DeglaError: an embedding is not finite.
         """
         from degla.evaluation.embed import Embedder
         from degla.evaluation.pictures import has_picture
@@ -256,8 +254,5 @@ class PictureScreen:
             caption, negative = (
                 float(found.images[number] @ found.texts[found.text_row[text]]) for text in (row.caption.text, row.text)
             )
-            if not math.isfinite(caption - negative):
-                place = f"{self.encoder.name}: its cosine of {row.caption.image}"
-                raise DeglaError(f"{place} is not finite. Look at its training for a NaN.")
             verdicts.append(refused("still_true") if negative >= caption - self.margin else ACCEPTED)
         return verdicts

@@ -13,7 +13,7 @@ from PIL import Image
 from degla.allowance import usable_cores
 from degla.api import encode_captions
 from degla.data.decoding import ImageError, Subject, decode_part, read_file
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.evaluation.cache import DiskCache, image_identity_of
 from degla.evaluation.embed import Embedder
 from degla.evaluation.models import EmbeddingModel
@@ -122,10 +122,7 @@ class PictureSearch:
             kept = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
             embedder = Embedder(model, pictures.folder, progress=progress or TaskProgress(), **kept)  # type: ignore[arg-type]
             embedded = embedder.embed(images, [])
-            rows = embedded.images[[embedded.image_row[image] for image in images]]
-            if not np.isfinite(rows).all():
-                raise DeglaError(f"{model.name}: its embeddings are not finite. Look at its training for a NaN.")
-            self._rows.append(rows)
+            self._rows.append(embedded.images[[embedded.image_row[image] for image in images]])
 
     def search(self, text: str, *, count: int) -> tuple[tuple[Hit, ...], ...]:
         """For each model its best pictures for a text, best first; equal ones in the order of their paths.

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from degla.cli import main
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.cache import (
     DiskCache,
     identity_of,
@@ -233,29 +233,11 @@ def test_a_changed_byte_in_a_row_is_noticed_and_mended(
     assert seen(mended) == (0, 0)
 
 
-def test_rows_that_are_not_finite_are_never_written(folder: Path) -> None:
-    with DiskCache(folder) as cache:
-        cache[KEY] = np.array([1, np.nan], dtype=np.float32)
-        cache[KEY + "d"] = np.ones(2, dtype=np.float32)
-        assert cache.get(KEY) is not None
-    with DiskCache(folder) as again:
-        assert again.get(KEY) is None
-        assert again.get(KEY + "d") is not None
-
-
-@pytest.mark.parametrize("value", [1.0, np.nan])
-def test_rows_that_cannot_be_written_are_looked_at_once(
-    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With each further row all before it were looked through again: hours for a large benchmark."""
-    (tmp_path / "file").write_text("")
-    plain, looked = np.isfinite, list[int]()
-    monkeypatch.setattr(np, "isfinite", lambda row: looked.append(1) or plain(row))
-    with DiskCache(tmp_path / "file" / "cache") as cache:
-        for number in range(1100):
-            cache[f"a1:image:{number}"] = np.full(2, value, dtype=np.float32)
-        assert all(cache.get(f"a1:image:{number}") is not None for number in (0, 600, 1099))
-    assert len(looked) <= 1100
+def test_embeddings_that_are_not_finite_are_refused(folder: Path, small_root: Path) -> None:
+    """They would be neighbours of nothing, and rank last in a search, without a word."""
+    broken = FakeEncoder(lambda image: spread_row(b"a", 8) * float("nan"), lambda tokens: spread_row(b"b", 8))
+    with pytest.raises(DeglaError, match=r"the embedding of '0\.png' is not finite \(6 of 6 in its batch\)"):
+        run(broken, small_root, folder)
 
 
 def test_the_versions_of_what_computes_count(monkeypatch: pytest.MonkeyPatch) -> None:

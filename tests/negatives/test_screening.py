@@ -206,7 +206,7 @@ def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None
     with CaptionIndex(RECORDS) as index:
         found = index.find("0")
     assert found is not None
-    with pytest.raises(DeglaError, match=r"fake: its cosine of 0\.png is not finite"):
+    with pytest.raises(DeglaError, match=r"the embedding of 'A man in .*\.' is not finite \(2 of 2 in its batch\)"):
         PictureScreen(broken, pictures)([Screened(ROWS[0], found)])
     alike = FakeEncoder(lambda image: row, lambda tokens: row)
     assert PictureScreen(alike, pictures)([Screened(ROWS[0], found)]) == [refused("still_true")], (

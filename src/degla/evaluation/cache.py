@@ -147,8 +147,7 @@ class DiskCache:
     """Float32 rows `[D]` by key; what stands before a key's first colon names its file.
 
     Rows that are set are written together, at the latest after five seconds of further ones, on `flush` and on leaving
-    the `with` block. Rows that are not finite are kept for the run but not written. One thread uses it at a time;
-    any number of processes may share a folder.
+    the `with` block. One thread uses it at a time; any number of processes may share a folder.
 
     Args:
         folder: made when the first row is written.
@@ -172,8 +171,7 @@ class DiskCache:
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
         file, kept = self._file(key), np.array(row, dtype=np.float32)
-        lasts = np.isfinite(kept).all() and (_of_image(key) or not self._images_only)
-        (file.waiting if lasts else file.never_written)[key] = kept
+        (file.waiting if _of_image(key) or not self._images_only else file.never_written)[key] = kept
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
 

@@ -139,7 +139,8 @@ class Embedder:
                     return self.encoder.encode_images(_sent(pixels, self.encoder.device))
 
                 size = self.images_per_batch or self._size(8, 128)
-                table = self._rows(list(numbers), embed, size=size, name="images")
+                paths = {number: image.path for number, image in asked.items()}
+                table = self._rows(list(numbers), embed, size=size, name="images", told=paths.__getitem__)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table, digests
@@ -160,6 +161,7 @@ class Embedder:
         *,
         size: int,
         name: str,
+        told: Callable[[int], str],
         order: Callable[[int], Any] | None = None,
     ) -> EmbeddingRows:
         """One row a key; what the cache lacks is embedded, a batch a process in each round.
@@ -172,6 +174,7 @@ class Embedder:
             embed: the batches of this process, and the number of one of them, to its rows where the model is.
             size: numbers of keys in a batch.
             name: what is embedded, for the progress.
+            told: what a key's number is called in an error: the image's path, or the text.
             order: sorts the numbers of keys that are to be embedded; None: as they come.
         """
         count, first = self.processes.count, self.processes.first
@@ -186,7 +189,7 @@ class Embedder:
 
         def work(place: int) -> EmbeddingRows:
             begun = [_fetched(embed(mine, place))] if place < len(mine) else []
-            made = self._unit(under_way.pop()(), len(mine[place - 1])) if under_way else _nothing()
+            made = self._unit(under_way.pop()(), mine[place - 1], told) if under_way else _nothing()
             under_way.extend(begun)
             return made
 
@@ -236,7 +239,8 @@ class Embedder:
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
         size = self.texts_per_batch or self._size(32, 512)
-        return text_row, self._rows(keys, embed, size=size, name="texts", order=order)
+        asked = {number: text for text, number in reversed(text_row.items())}
+        return text_row, self._rows(keys, embed, size=size, name="texts", told=asked.__getitem__, order=order)
 
     def _size(self, processor: int, other: int) -> int:
         """Inputs a batch, by the kind of device and the size of the model."""
@@ -250,12 +254,19 @@ class Embedder:
         identity = self.image_identity if kind == "image" and self.image_identity else self.identity
         return f"{identity}:{kind}:{content}"
 
-    def _unit(self, rows: Tensor, count: int) -> EmbeddingRows:
+    def _unit(self, rows: Tensor, batch: Sequence[int], told: Callable[[int], str]) -> EmbeddingRows:
         values = unit_rows(rows.numpy())
-        if values.ndim != 2 or len(values) != count:
+        if values.ndim != 2 or len(values) != len(batch):
             raise DeglaError(
-                f"model {self.encoder.name!r} returned {tuple(values.shape)} for {count} inputs; "
-                f"one row each, [{count}, dimension], is needed."
+                f"model {self.encoder.name!r} returned {tuple(values.shape)} for {len(batch)} inputs; "
+                f"one row each, [{len(batch)}, dimension], is needed."
+            )
+        wrong = ~np.isfinite(values).all(axis=1)
+        if wrong.any():
+            raise DeglaError(
+                f"model {self.encoder.name!r}: the embedding of {told(batch[int(wrong.argmax())])!r} is not finite "
+                f"({int(wrong.sum())} of {len(batch)} in its batch). Load it in fp32, or check its training for a loss that "
+                "became NaN."
             )
         return values
 
