@@ -265,8 +265,8 @@ class Embedder:
         if wrong.any():
             raise DeglaError(
                 f"model {self.encoder.name!r}: the embedding of {told(batch[int(wrong.argmax())])!r} is not finite "
-                f"({int(wrong.sum())} of {len(batch)} in its batch). Load it in fp32, or check its training for a loss that "
-                "became NaN."
+                f"({int(wrong.sum())} of {len(batch)} in its batch). Load it in fp32, or check its training for a loss "
+                "that became NaN."
             )
         return values
 
