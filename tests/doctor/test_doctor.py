@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.doctor import Finding
@@ -39,6 +41,16 @@ def test_a_good_configuration(
     assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
     assert caplog.text.count("24 pairs of 12 images") == 1
+
+
+def test_a_loss_that_is_not_finite_ends_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    weights = load_file(tiny_model / "open_clip_model.safetensors")
+    weights["text_projection"][0, 0] = torch.nan
+    shutil.copytree(tiny_model, tmp_path / "broken")
+    save_file(weights, tmp_path / "broken" / "open_clip_model.safetensors")
+    found = _findings(tiny_config("clip", model=tmp_path / "broken", pairs=tiny_pairs, out=tmp_path / "run"))
+    assert found["loss"].state == "error" and found["loss"].text.startswith("the loss of the first step is nan. ")
+    assert "speed" not in found
 
 
 def test_a_replay_is_looked_at_and_takes_part_in_the_steps(

@@ -15,7 +15,7 @@ from degla.data.images import check_images
 from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.processes import EvaluationProcesses, started_processes
 from degla.losses.core import Processes
 from degla.model import fast_paths
@@ -82,7 +82,11 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     workers = [choose_workers(each.data.workers, on_gpu=on_gpu, streams=streams) for each in config.streams]
     if replay is not None:
         replay = replace(replay, workers=workers[1])
-    speed = examine_speed(trainer, pairs, replay, workers=workers[0], seconds=seconds)
+    try:
+        speed = examine_speed(trainer, pairs, replay, workers=workers[0], seconds=seconds)
+    except DeglaError as error:
+        yield Finding("loss", "error", str(error), {})
+        return
     yield speed
     yield _time(config, speed, steps=steps)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from degla.allowance import main_memory, usable_cores
 from degla.data.batches import Batch
 from degla.doctor import Finding
+from degla.errors import DeglaError
 from degla.model.encoder import Encoder
 from degla.pages.words import counted
 from degla.training.pairs import Pairs
@@ -91,6 +92,9 @@ def examine_speed(
         replay: data of the replayed pairs, with the workers that the training would have, where there is one.
         workers: processes that decode, as the training would have them.
         seconds: for each of the three, at least one batch and at most about three times as long.
+
+    Raises:
+        DeglaError: the first step's loss is not finite.
     """
     device, size = trainer.encoder.device, trainer.config.train.batch_size
     data = size / _seconds_of_data(replace(pairs, workers=0), device, seconds=seconds / 2)
@@ -141,7 +145,10 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     batches = pairs.endless(start=0, device=device, turn=turns[0])
     again: Iterator[Batch | None]
     again = repeat(None) if replay is None else replay.endless(start=0, device=device, turn=turns[1])
-    float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
+    first = float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
+    if not math.isfinite(first):
+        remedy = "Check the model's weights, or try --train.precision fp32."
+        raise DeglaError(f"the loss of the first step is {first}. {remedy}")
     # What workers have prepared ahead must be used up before the wait says how fast they are.
     ahead = kinds * 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
