@@ -119,7 +119,7 @@ class LossTensors(TypedDict, total=False):
     """Number of each image's class [B], -1 where it has none."""
     text_group: Annotated[Int[Tensor, " batch"], Input("B", "value", "text_group")]
     """Equal exactly where two captions are the same text [B], over all processes."""
-    patch: Annotated[Float[Tensor, "batch patches dim"], Input("BND", "output", "tokens")]
+    patch: Annotated[Float[Tensor, "batch patches dim"], Input("BND", "output", "patches")]
     """Outputs of the image tower for its patches, in the joint space [B, N, D]; their length stays."""
     caption_token: Annotated[Float[Tensor, "batch tokens dim"], Input("BTD", "output", "tokens", "caption_token_valid")]
     """Outputs of the text tower for the tokens of the captions, in the joint space [B, T, D]; their length stays."""
@@ -166,8 +166,11 @@ INPUTS: dict[str, Input] = {
 """Every input by its name, in order. A program may add its own before it defines the loss that reads it."""
 
 
-MADE_OF: dict[str, frozenset[str]] = {"prediction": frozenset({"masked", "masked_tokens", "tokens", "raw_image"})}
-"""Parts that a training step makes of others; a run whose losses read the one reads these."""
+MADE_OF: dict[str, frozenset[str]] = {
+    "prediction": frozenset({"masked", "masked_tokens", "patches", "tokens", "raw_image"}),
+    "patches": frozenset({"tokens"}),
+}
+"""Parts that a training step makes of others, or together with others; a run whose losses read the one reads these."""
 
 
 def with_sources(reads: frozenset[str]) -> frozenset[str]:

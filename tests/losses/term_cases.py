@@ -230,6 +230,7 @@ LEADING = {
     "unit": "unit",
     "concept": "concept",
     "evidence": "evidence_image",
+    "patches": "patch",
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",

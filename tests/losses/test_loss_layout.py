@@ -48,7 +48,7 @@ LOCAL = [
 ]
 
 
-OWN = {"tokens": "negative_token", "positive": "positive", "classes": "image", "raw_image": "raw_image"}
+OWN = {"patches": "negative_token", "positive": "positive", "classes": "image", "raw_image": "raw_image"}
 """The leaf of a row's own rows, negatives apart, that a local term compares it with."""
 
 

@@ -96,7 +96,7 @@ def test_the_objective_reads_what_its_active_terms_read() -> None:
     chosen = losses_by_name(
         dense_grounded=DenseGrounded(), class_contrast=ClassContrast(), text_pull=TextPull(weight=0.0)
     )
-    assert Objective(chosen, rules=1).reads == {"tokens", "classes"}
+    assert Objective(chosen, rules=1).reads == {"patches", "tokens", "classes"}
     assert Objective(losses_by_name(contrastive=Contrastive()), rules=1).reads == frozenset()
 
 

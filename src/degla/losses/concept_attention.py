@@ -37,7 +37,7 @@ class ConceptAttention(Loss):
     weight: Factor = 0.01
     """Factor of the loss, >= 0 (0.01 in arXiv 2603.25722)."""
 
-    reads = frozenset({"bias", "concept", "tokens"})
+    reads = frozenset({"bias", "concept", "patches"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""

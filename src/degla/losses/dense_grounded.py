@@ -46,7 +46,7 @@ class DenseGrounded(Loss):
     missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
 
-    reads = frozenset({"tokens"})
+    reads = frozenset({"patches", "tokens"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
