@@ -65,10 +65,10 @@ Papers and recipes <papers>
 ```
 ```{toctree}
 :hidden:
-:caption: Rooms
+:caption: Guides
 
 Negatives <negatives>
-Looking at negatives <negatives-report>
+Inspecting and exporting negatives <negatives-report>
 Balanced negatives, positives <negatives-balance>
 Negatives from a server <negatives-server>
 The embedded language model <negatives-embedded>

@@ -224,9 +224,9 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
 @pytest.mark.parametrize(
     ("head", "name", "least"),
     [
-        ("asked with balanced negatives", "photographs_balanced_questions", 12),
+        ("tested with balanced negatives", "photographs_balanced_questions", 12),
         ("trained on", "photographs_balance", 7),
-        ("asked half-truths", "photographs_truths", 11),
+        ("tested on half-truths", "photographs_truths", 11),
     ],
 )
 def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name: str, least: int) -> None:
