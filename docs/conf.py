@@ -58,7 +58,7 @@ NAVIGATION = """
 :hidden:
 :caption: Start
 
-What it is <self>
+Overview <self>
 Quick start <quick-start>
 Which method, which settings? <choosing>
 Papers and recipes <papers>
@@ -78,8 +78,8 @@ Model <model>
 Losses <losses>
 Training <training>
 Evaluation <evaluation>
-Models on a page <app>
-In and out <export>
+Models in the browser <app>
+Import and export <export>
 Studies <studies>
 The paper's tables <reproduce>
 The embedded world <world>
@@ -90,7 +90,7 @@ PointACL <systems-pointacl>
 UGCL <systems-ugcl>
 Contextualization <systems-contextualization>
 FREE <systems-free>
-In Python <api>
+Python API <api>
 ```
 ```{toctree}
 :hidden:

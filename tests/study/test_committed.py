@@ -324,7 +324,7 @@ def test_what_the_page_says_of_three_worlds_follows_from_their_study() -> None:
             assert row[column] == f"{made[0]} ({made[1]}, {made[2]})", (row[0], world)
         orders.add(tuple(sorted(joint, key=lambda label: -joint[label])))
     assert orders == {tuple(row[0] for row in rows)}
-    named = ", ".join(f"`{row[0]}`" for row in rows[:-1]) + f" and `{rows[-1][0]}` stand in the same order"
+    named = ", ".join(f"`{row[0]}`" for row in rows[:-1]) + f" and `{rows[-1][0]}` rank in the same order"
     assert named in (ROOT / "README.md").read_text(encoding="utf-8")
 
     variances = {(label, score): overall for label, score, overall in study.variances}
