@@ -109,14 +109,14 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
             write_classes(tmp_path / "data", images=1),  # type: ignore[attr-defined]
         ),
         "rules: 'swap_nouns' is one str": lambda: degla.generate_negatives(["a"], rules="swap_nouns"),
-        "rules must be named, each once; got none": lambda: degla.generate_negatives(["a"], rules=[]),
+        r"name at least one rule, and each only once \(got none\)": lambda: degla.generate_negatives(["a"], rules=[]),
         r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),
         "benchmarks: 'own' is one str": lambda: degla.evaluate(model, "own", tmp_path),
         "the name of a result must end in .json": lambda: degla.evaluate(
             model, ["own"], tmp_path, out="before/scoring"
         ),
         "device 'gpu' cannot be used": lambda: degla.load_model(str(tiny_model), device="gpu"),
-        "is a folder, and negatives are written to one file": lambda: degla.write_negatives(
+        "is a folder. Choose a file for the negatives": lambda: degla.write_negatives(
             tmp_path / "captions.csv", tmp_path.root
         ),
         "report: 'a.json' is one str": lambda: degla.report("a.json", tmp_path / "report.html"),

@@ -155,7 +155,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
         means = Means(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
         assert Worker().work(means, batch, earlier).rows == made.rows
         assert [request.key for request in answers.asked] == asked
-    with pytest.raises(InputError, match=r"replies.000000000000.jsonl: exists, but .* cannot be continued"):
+    with pytest.raises(InputError, match=r"replies.000000000000.jsonl: already exists, but .* cannot be resumed"):
         run(out, ScriptedModel(varied, forms=forms), rules=RULES)
     (part,) = folder.iterdir()
     part.rename(tmp_path / "part")
@@ -176,7 +176,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
 
 
 def test_a_model_that_is_open_already_cannot_go_to_workers(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give a function that opens one"):
+    with pytest.raises(InputError, match="pass a function that opens one"):
         run(tmp_path / "negatives.jsonl", ScriptedModel(varied), engine="ray")
 
 

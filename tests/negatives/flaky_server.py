@@ -1,11 +1,10 @@
-"""A small OpenAI-compatible server that misbehaves as it is told: for tests, in this process or as its own.
+"""A small OpenAI-compatible server for tests that misbehaves on request, in this process or a separate one.
 
-What it *says* depends on the chat, the caption and the choices alone, refusals and nonsense included, not on the form
-in which an answer is asked for: after a failure that may lie in the schema a request is put in words. *Whether it fails
-on the way* is drawn anew for every arrival. So whoever retries gets, in the end, what an undisturbed server would have
-said.
+What it *answers*, including refusals and nonsense, depends only on the chat, the caption and the choices, not on the
+requested answer format: after a failure that the schema may have caused, a request is sent in plain words. *Whether it
+fails* is drawn anew for every arrival. Retries thus end with the answer of an undisturbed server.
 
-`python tests/negatives/flaky_server.py --faults 0.3 --seed 1 --log FILE` prints its port and serves until it is ended.
+`python tests/negatives/flaky_server.py --faults 0.3 --seed 1 --log FILE` prints its port and serves until it is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ FAULTS = ("500", "503", "429", "429 later", "hang", "half", "garbage", "wrong js
 
 @dataclass(frozen=True)
 class Received:
-    """One request: where to, its headers in lower case, its JSON body, and how many came before it."""
+    """One request: its path, headers in lower case, JSON body, and the number of earlier requests."""
 
     path: str
     headers: dict[str, str]
@@ -37,22 +36,22 @@ class Received:
 
     @property
     def key(self) -> str:
-        """The digest that the client names its request by, without the number of the attempt."""
+        """The digest by which the client identifies its request, without the number of the attempt."""
         return self.headers.get("x-client-request-id", "").partition("-")[0]
 
     @property
     def last(self) -> str:
-        """What the last turn says."""
+        """The content of the last turn."""
         return str(self.body["messages"][-1]["content"])
 
     @property
     def caption(self) -> str:
-        """The last turn without what it says of choices and form."""
+        """The last turn without choices and answer format."""
         return self.last.partition("\n\n")[0]
 
     @property
     def choices(self) -> list[str]:
-        """The texts to choose among: those of the schema, else those of the numbered list; none for form "write"."""
+        """The texts to choose among, from the schema or the numbered list; none for form "write"."""
         schema = schema_of(self.body)
         if schema is not None:
             return list(schema["properties"]["negative"].get("enum", []))
@@ -61,10 +60,10 @@ class Received:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back: status, body, headers; `delay` seconds before it, and not before `until` is true; `keep` of its
-    bytes before the line drops.
+    """A response: status, body, headers; sent after `delay` seconds, and not before `until` is true; with `keep`, the
+    connection drops after that many bytes.
 
-    With `endless` the body is followed by these bytes again and again, `pause` seconds apart, until the client leaves.
+    With `endless`, the body is followed by these bytes repeatedly, `pause` seconds apart, until the client disconnects.
     """
 
     status: int = 200
@@ -106,7 +105,7 @@ def failure(status: int, message: str, **more: Any) -> Response:
 
 
 def say(received: Received) -> Response:
-    """An obedient answer: a choice by the caption, or the caption with its words rotated."""
+    """A correct answer: a choice by the caption, or the caption with its words rotated."""
     digest = int.from_bytes(hashlib.sha256(received.caption.encode()).digest()[:4], "big")
     if choices := received.choices:
         text = choices[digest % len(choices)]
@@ -167,7 +166,7 @@ class Flaky:
 
 
 class Server:
-    """Serves `respond` on a loopback port in a thread of its own; `received` lists what came, in order."""
+    """Serves `respond` on a loopback port in a separate thread; `received` lists the requests in order."""
 
     def __init__(self, respond: Callable[[Received], Response], *, log: Path | None = None, port: int = 0) -> None:
         self.received: list[Received] = []
@@ -243,7 +242,7 @@ class Server:
         return received
 
     async def _write(self, writer: asyncio.StreamWriter, response: Response) -> bool:
-        """Whether the line is still to be used."""
+        """Whether the connection is to be kept."""
         body = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
         length = "connection: close" if response.endless else f"content-length: {len(body)}"
         headers = {"content-type": "application/json", **response.headers}

@@ -1,4 +1,4 @@
-"""A varied script for the scripted model and small runs with it, which several test files share."""
+"""A varied script for the scripted model and small runs with it, shared by several test files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def records(texts: list[str]) -> list[CaptionRecord]:
 
 
 def varied(request: Request) -> str | Reply | None:
-    """Good, wrong and useless answers, decided by the request alone."""
+    """Good, wrong and useless answers, determined only by the request."""
     rng = Random(f"{request.key}{request.form}")
     if request.form == "fill":
         return "horse zorblax elephant table red"
@@ -73,7 +73,7 @@ def many(count: int) -> list[str]:
 
 
 def fatal(request: Request, *, folder: Path, killed_at: int) -> str | Reply | None:
-    """As `varied`; notes every request, and the first process that is asked so many times dies, once."""
+    """As `varied`, but records every request, and the first process to get so many requests dies, once."""
     notes = folder / f"{os.getpid()}.asked"
     with notes.open("a") as stream:
         stream.write(json.dumps([request.key.caption_id, request.key.rule, request.key.draw]) + "\n")

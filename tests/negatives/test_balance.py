@@ -1,4 +1,4 @@
-"""Balanced negatives: what is chosen is 0 on average, so that the texts alone tell it no longer; or it is left out."""
+"""Balanced negatives: chosen pairs have zero mean signs, so that text-only classifiers fail, or the rule is dropped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def made_captions(count: int) -> list[CaptionRecord]:
 
 
 def made_rows(captions: Iterable[CaptionRecord]) -> list[NegativeRecord]:
-    """Two rules: one puts in every colour that is rare, one always adds a word."""
+    """Two rules: one inserts rare colours, one always adds a word."""
     rows = []
     for caption in captions:
         colour = caption.text.split()[1]
@@ -169,7 +169,7 @@ def test_several_a_caption_are_kept_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_path: Path) -> None:
-    """Every caption has its own word, which only its own half knows."""
+    """Every caption has a unique word, which only its own half contains."""
     names = ["".join(letters) for letters in islice(product("bdgkmpt", repeat=3), 120)]
     captions = [
         CaptionRecord(id=name, image=f"{name}.jpg", text=f"a {name} on a street", image_id=name) for name in names
@@ -223,7 +223,7 @@ def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
 
 @pytest.mark.parametrize("reward", [0.1, 0.2, 0.3])
 def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
-    """The squared length of the sum of signs, less the reward for each choice, by the slow formula."""
+    """The squared norm of the sum of signs minus the reward for each choice, by the slow formula."""
     rng = Random(3)
     made = [
         [{rng.randrange(12): rng.choice((-2.0, -1.0, 1.0, 3.0)) for _ in range(4)} for _ in range(rng.randint(1, 4))]
@@ -315,7 +315,7 @@ def test_a_direction_is_learned_from_the_other_half() -> None:
 
 def test_the_explanation_says_whether_balance_can_help() -> None:
     longer = explain("negation", [CaptionNegative("a", "four", str(at)) for at in range(50)], None)
-    assert "leave the rule out" in longer.sentences[-1] and "deny_other" in longer.sentences[-1]
+    assert "drop the rule" in longer.sentences[-1] and "deny_other" in longer.sentences[-1]
     unlikely = explain("swap_nouns", [CaptionNegative("a", "b", str(at), 1.0) for at in range(50)], None)
     assert "degla negatives balance" in unlikely.sentences[-1]
     for few in (
@@ -324,7 +324,7 @@ def test_the_explanation_says_whether_balance_can_help() -> None:
     ):
         untested = explain("swap_nouns", few, None)  # 5 of 6 may be chance.
         assert untested.sentences == (
-            "Neither length nor likelihood tells more than 65 % for certain; words were not tested.",
+            "Neither length nor likelihood reliably identifies over 65 % of pairs; words were not tested.",
         )
 
 
@@ -350,7 +350,7 @@ def test_the_command_writes_source_settings_and_digest(
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert {"colours", "adds"} < set(lines) and lines["together"][0] == "100.0"
     assert "choosing among candidates, rules: 1 of 2" in caplog.text
-    assert "testing what is chosen, rules: 2 of 2" in caplog.text
+    assert "testing the selection, rules: 2 of 2" in caplog.text
 
 
 def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None
         assert found == without
         console = Console(record=True, width=80, file=io.StringIO())
         console.print(render(report))
-        assert f"{report.unread} candidates: no likelihood counts" in console.export_text()
+        assert f"{report.unread} candidates balanced without likelihood" in console.export_text()
 
 
 @pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])
@@ -403,9 +403,9 @@ def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[Nega
     ("count", "keep", "message"),
     [
         (1, "colours", "too few negatives to balance: no rule has 40"),
-        (120, "adds", "no rule stays: the texts alone tell adds 100 %"),
-        (120, "adds", "or keep every rule, as a small file may want it (--told-rule 1)."),
-        (3, "none", "holds no accepted negative"),
+        (120, "adds", "no rule can be kept: text-only classifiers reach adds 100 %"),
+        (120, "adds", "or keep every rule with --told-rule 1, for example for a small file."),
+        (3, "none", "has no accepted negatives"),
     ],
 )
 def test_a_file_of_which_nothing_could_stay_is_refused(

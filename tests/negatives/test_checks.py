@@ -1,4 +1,4 @@
-"""Checks that hold for every rule: what a text may not be, whoever wrote it."""
+"""The checks common to all rules, whoever wrote the text."""
 
 from __future__ import annotations
 

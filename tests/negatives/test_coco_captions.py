@@ -1,4 +1,4 @@
-"""Coverage and cleanliness on real captions, where `../shared/data` is there."""
+"""Coverage and cleanliness on real captions, if `../shared/data` is available."""
 
 from __future__ import annotations
 

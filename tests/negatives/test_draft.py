@@ -1,4 +1,4 @@
-"""Drafting: which captions are drawn, what is kept beside a draft, going on, and negatives as drafts."""
+"""Drafting: which captions are drawn, what is kept next to a draft, resuming, and negatives as drafts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETTINGS = NegativesSettings(("swap_nouns",), 0)
 
 
 def answer(request: Request) -> str:
-    """Swaps where the first animal is a dog, else does what the rule forbids."""
+    """Swaps if the first animal is a dog, else breaks the rule."""
     words = request.caption.rstrip(".").split()
     if words[1] == "dog":
         words[1], words[-1] = words[-1], words[1]

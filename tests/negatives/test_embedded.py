@@ -1,4 +1,4 @@
-"""The embedded language model: found, unpacked, asked; and with its real weights where they are installed."""
+"""The embedded language model: locating, converting and querying it, with its real weights if installed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_nothing_plausible(model: EmbeddedModel) -> None:
     model.start(request(rule="strict"))
     (reply,) = model.finished()
     assert (reply.outcome, reply.text) == ("implausible", "")
-    assert "-50.0 are allowed" in reply.detail
+    assert "at most -50.0 allowed" in reply.detail
 
 
 def test_a_question_is_answered_by_the_likelier_word(model: EmbeddedModel) -> None:
@@ -237,7 +237,7 @@ def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.gguf"
     text.write_text("not a model")
     for file in (torn, text):
-        with pytest.raises(InputError, match=rf"{file.name}.*Fetch it again"):
+        with pytest.raises(InputError, match=rf"{file.name}.*Download it again"):
             find_weights(str(file), cache=tmp_path / "cache")
     other = write_gguf(folder, tmp_path / "other.gguf", architecture="whisperish")
     with pytest.raises(InputError, match="architecture 'whisperish'"):
@@ -247,7 +247,7 @@ def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither config\.json nor a GGUF file"):
         find_weights(str(empty))
     (empty / "config.json").write_text('{"model_type": "nothing"}')
-    with pytest.raises(InputError, match="no causal language model"):
+    with pytest.raises(InputError, match="cannot load a causal language model"):
         load(find_weights(str(empty)))
     assert not list((tmp_path / "cache").glob("*.partial/" + "degla.json"))
 

@@ -1,4 +1,4 @@
-"""The examples that ship keep their rules' promises; files of one's own are read, refused and drawn from."""
+"""The shipped examples pass their rules' checks; custom files are read, validated and sampled."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_draws_are_different_random_and_repeatable() -> None:
         ("rule: swap_nouns\nexamples:\n- {caption: a, negative: b}\n- {caption: c, negativ: d}\n", "example 2: field"),
         ("rule: swap_nouns\nexamples:\n- {caption: a, negative: 3}\n", "example 1: field 'negative': .*string"),
         ("rule: swap_nouns\nexamples:\n- {caption: a, negative: ' b'}\n", "must be one line"),
-        ("rule: swap_nouns\nexamples:\n- {caption: a, negative: a}\n", "is the caption itself"),
-        ("rule: swap_nouns\nexamples:\n" + "- {caption: a, negative: b}\n" * 2, "example 2: is example 1 again"),
-        ("rule: negation\nexamples: []\n", "holds examples of the rule 'negation'"),
-        ("- caption: a\n", "must hold 'rule: swap_nouns'"),
+        ("rule: swap_nouns\nexamples:\n- {caption: a, negative: a}\n", "'negative': must differ from the caption"),
+        ("rule: swap_nouns\nexamples:\n" + "- {caption: a, negative: b}\n" * 2, "example 2: repeats example 1"),
+        ("rule: negation\nexamples: []\n", "has examples of the rule 'negation'"),
+        ("- caption: a\n", "must have 'rule: swap_nouns'"),
         ("rule: swap_nouns\nexamples: [\n", "line 3: not YAML"),
         ("rule: !!python/object/apply:os.getcwd []\nexamples: []\n", "not YAML"),
     ],

@@ -1,4 +1,4 @@
-"""Exports are read back to the same pairs, and what cannot be exported is counted."""
+"""Exports are read back as the same pairs, and what cannot be exported is counted."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_images_of_other_names_are_said(case: Case, capsys: pytest.CaptureFixtur
     case.rows = negatives(1, FIVE)
     assert case.export() == 0
     (note,) = json.loads(capsys.readouterr().out)["notes"]
-    assert "1 caption has an image that is not called like COCO_train2014_000000000009.jpg" in note
+    assert "1 caption has an image not named like COCO_train2014_000000000009.jpg" in note
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
@@ -177,7 +177,7 @@ def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pyte
     case.captions = [caption(1), caption(2, image=1)]
     case.rows = [*negatives(1, FIVE), *negatives(2, FIVE)]
     assert case.export("--images", "/data/train2014", to="csv", name="out.csv") == 0
-    assert "there is one image only" in json.loads(capsys.readouterr().out)["notes"][0]
+    assert "there is only one image" in json.loads(capsys.readouterr().out)["notes"][0]
     with (case.folder / "out.csv").open(encoding="utf-8", newline="") as stream:
         row = next(csv.DictReader(stream))
     assert row["filepath"] == "/data/train2014/COCO_train2014_000000000001.jpg" and row["neg_image"] == "[]"
@@ -188,7 +188,7 @@ def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.Ca
     case.rows = [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in case.rows]
     assert case.export(to=to) == 2
     said = capsys.readouterr().err
-    assert "nothing can be exported: " in said and "11 negatives not accepted by the checks" in said
+    assert "nothing to export: " in said and "11 negatives not accepted by the checks" in said
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
 
 

@@ -182,7 +182,7 @@ def test_workers_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"seed": 4}, "seed: 3 there, 4 now"), ({"rules": PAPER[:2]}, "rules"), ({"per_rule": 2}, "per_rule"),
+    [({"seed": 4}, "seed: was 3, now 4"), ({"rules": PAPER[:2]}, "rules"), ({"per_rule": 2}, "per_rule"),
      ({"texts": [*TEXTS[:-1], "a new caption"]}, "captions_sha256")],
 )  # fmt: skip
 def test_a_file_made_with_other_settings_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -213,13 +213,13 @@ def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -
     assert described["seed"] == 3 and described["started"].startswith("20")
     beside.unlink()
     out.write_text("notes of mine", encoding="utf-8")
-    with pytest.raises(InputError, match=r"negatives\.jsonl: exists, but .*manifest\.json does not"):
+    with pytest.raises(InputError, match=r"negatives\.jsonl: already exists, but .*manifest\.json is missing"):
         run(out)
     assert out.read_text(encoding="utf-8") == "notes of mine"
 
 
 def test_a_verdict_is_that_of_its_caption_and_rule() -> None:
-    """The same text comes up for several captions and rules, and verdicts are remembered."""
+    """The same text occurs for several captions and rules, and verdicts are cached."""
     text = "a cat chasing a dog"
     cases = (("swap_nouns", "a dog chasing a cat"), ("swap_nouns", text), ("replace_nouns", "a dog chasing a cat"))
     verdicts = [judge(load_rule(name), phrases.parse_one(caption), text).reason for name, caption in cases]
@@ -234,7 +234,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         generate([*records(TEXTS[:1]), *records(TEXTS[:1])], NegativesSettings(PAPER, 0), out=out, progress=False)
     with pytest.raises(InputError, match="per_rule"):
         run(out, per_rule=0)
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="each only once"):
         run(out, rules=("swap_nouns", "swap_nouns"))
     assert not out.exists()
     with pytest.raises(ValueError, match="no_such_reason"):

@@ -1,4 +1,4 @@
-"""Generation with a language model that is stopped, fails or is torn, and goes on: the file is the undisturbed one."""
+"""Generation that is stopped, fails or is cut off, and resumes: the file equals that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -144,21 +144,21 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
     }  # fmt: skip
     prompts = manifest["prompts_sha256"]
     assert prompts.keys() == set(RULES) and len(set(prompts.values())) == len(RULES)
-    with pytest.raises(InputError, match="source: 'scripted' there, 'other' now"):
+    with pytest.raises(InputError, match="source: was 'scripted', now 'other'"):
         run(out, ScriptedModel(varied, name="other"), words="captions", examples=1)
-    with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
+    with pytest.raises(InputError, match="form: was 'both', now 'choose'"):
         run(out, ScriptedModel(varied), form="choose", words="captions")
-    with pytest.raises(InputError, match="words: 'captions' there, None now"):
+    with pytest.raises(InputError, match="words: was 'captions', now None"):
         run(out, ScriptedModel(varied))
     settings, by_grammar = NegativesSettings(RULES, 3, per_rule=2, examples=0), tmp_path / "grammar.jsonl"
-    with pytest.raises(InputError, match="source: 'scripted' there, None now"):
+    with pytest.raises(InputError, match="source: was 'scripted', now None"):
         generate(records(TEXTS), settings, out=out)
     generate(records(TEXTS[:1]), settings, out=by_grammar, progress=False)
-    with pytest.raises(InputError, match="source: None there, 'scripted' now"):
+    with pytest.raises(InputError, match="source: was None, now 'scripted'"):
         run(by_grammar, ScriptedModel(varied), TEXTS[:1])
     (tmp_path / "negatives.jsonl.manifest.json").unlink()
     out.unlink()
-    with pytest.raises(InputError, match=r"replies\.jsonl: exists"):
+    with pytest.raises(InputError, match=r"replies\.jsonl: already exists"):
         run(out, ScriptedModel(varied))
 
 
@@ -166,7 +166,7 @@ def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
 
     def meddling(request: Request) -> str | Reply | None:
-        with pytest.raises(InputError, match="another run is writing it"):
+        with pytest.raises(InputError, match="another run is writing this file"):
             run(out, ScriptedModel(varied))
         return varied(request)
 
@@ -177,13 +177,13 @@ def test_a_run_that_finds_another_one_begun_does_not_write_its_manifest(tmp_path
     out = tmp_path / "negatives.jsonl"
     with LineFile(out) as file:
         assert file.claim()
-        with pytest.raises(InputError, match="another run is writing it"):
+        with pytest.raises(InputError, match="another run is writing this file"):
             run(out, ScriptedModel(varied))
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that `degla negatives ... && degla train ...` does not train on a part."""
+    """Ensures that `degla negatives ... && degla train ...` does not train on a partial file."""
     table, out = tmp_path / "captions.csv", tmp_path / "negatives.jsonl"
     table.write_text("image,text\n" + "".join(f"{n}.jpg,a black dog chases {n} white cats\n" for n in range(300)))
     words = ["negatives", str(table), "--out", str(out), "--rules", "swap_nouns", "--workers", "1"]

@@ -1,4 +1,4 @@
-"""A server that means harm, or is broken for good, costs the run no memory, no time without end and no captions."""
+"""A malicious or permanently broken server costs the run no unbounded memory or time and no captions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_one_bad_body_is_asked_again(name: str, connect: Connect) -> None:
 
 @pytest.mark.parametrize("name", ["endless", "gzip bomb", "deep", "6,000 digits"])
 def test_bad_bodies_alone_fail_the_request_and_not_the_run(name: str, connect: Connect) -> None:
-    """One caption gets nothing else: it is recorded as failed, and the others are answered."""
+    """One caption gets only such responses: it is recorded as failed, and the others are answered."""
 
     def respond(received: Received) -> Response:
         return BODIES[name] if "number 1 " in received.last else say(received)
@@ -76,7 +76,7 @@ def test_bad_bodies_alone_fail_the_request_and_not_the_run(name: str, connect: C
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    """128 megabytes in 128 kilobytes: no more of it is held than an answer may have."""
+    """128 megabytes in 128 kilobytes: no more is held than the limit for an answer."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
 
@@ -152,7 +152,7 @@ def test_a_limit_that_never_opens_again_ends_the_run_after_the_answer(value: str
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, connect: Connect) -> None:
-    """Whoever waits for replies hears of it later; until then each request would be paid for."""
+    """The caller learns of the error later; until then each request would be paid for."""
 
     def respond(received: Received) -> Response:
         return failure(401, "no") if "number 0 " in received.last else Response(body=say(received).body, delay=60.0)
@@ -161,7 +161,7 @@ def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, con
         model = connect(server, concurrency=concurrency)
         message = stops(model, *[ask(number) for number in range(40)])
         model.close()  # whatever had been taken by then has been sent
-    assert "refuses the key" in message and len(server.asked()) <= concurrency
+    assert "rejects the key" in message and len(server.asked()) <= concurrency
 
 
 @pytest.mark.parametrize("value", ["-5", "nan", "soon", "", "9" * 30 + "x", "Mon, 99 Foo 99999 99:99:99 GMT", "-inf"])

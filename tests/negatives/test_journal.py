@@ -1,4 +1,4 @@
-"""Replies on disk: found by key, healed, never found where asking again may help; and what a full disk does."""
+"""Replies on disk: looked up by key, repaired, never reused if a retry may help; and the effects of a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that dies at once, without closing a file, leaves on disk what it had been paid for."""
+"""A process that dies without closing its files leaves all paid replies on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.negatives.scripted_runs import rows_of, run, varied
 
 
 def killed_at(number: int, out: Path) -> None:
-    """A run in a process of its own that is killed when its model is asked for the reply of that number (from 1)."""
+    """A run in a separate process that is killed when its model is asked for the reply with that number (from 1)."""
 
     def deadly(request: Request) -> str | Reply | None:
         nonlocal asked

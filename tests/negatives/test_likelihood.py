@@ -1,4 +1,4 @@
-"""Likelihoods over a tree are those of plain forward passes, whatever shares its beginning."""
+"""Likelihoods over a tree equal those of plain forward passes, whatever prefixes are shared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def likelihood(folder: Path) -> Likelihood:
 
 
 def plain(likelihood: Likelihood, before: tuple[int, ...], tokens: tuple[int, ...]) -> list[float]:
-    """Log-probabilities of tokens by one pass over this text alone."""
+    """Log-probabilities of tokens by one pass over only this text."""
     text = torch.tensor([[*before, *tokens]])
     with torch.inference_mode():
         rows = torch.log_softmax(likelihood.model(input_ids=text).logits[0].float(), dim=-1)
@@ -116,7 +116,7 @@ def test_a_model_that_ignores_the_mask_is_refused(folder: Path, monkeypatch: pyt
 
 
 class TableModel:
-    """Stands in for a likelihood: the next tokens of each text, so that words and pieces are known."""
+    """A stand-in for a likelihood model with known next tokens of each text."""
 
     def __init__(self, likelihood: Likelihood, table: dict[str, dict[str, float]]) -> None:
         self.table = table

@@ -1,4 +1,4 @@
-"""Packed negatives are the negatives: every field, in order, the same batches; the run's manifest goes along."""
+"""Packed negatives equal the originals: every field, order and batches; the run's manifest is included."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_row_comes_back_and_the_run_with_it(source: Path, capsys: pytest.C
 def test_accepted_rows_only_by_default(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = source.with_name("n.parquet")
     assert main(["negatives", "pack", str(source), "--out", str(out)]) == 0
-    assert "8 refused rows are not in it" in capsys.readouterr().err
+    assert "8 refused rows omitted" in capsys.readouterr().err
     assert list(read_negatives(out)) == [row for row in rows() if row.accepted]
 
 
@@ -118,7 +118,7 @@ def test_captions_beside_the_negatives(source: Path, capsys: pytest.CaptureFixtu
     write_jsonl(captions, list(read_captions(captions))[:-1])
     out = source.with_name("n.parquet")
     assert main(["negatives", "pack", str(source), "--captions", str(captions), "--out", str(out)]) == 0
-    assert "3 rows are of no caption of the captions file" in capsys.readouterr().err
+    assert "3 rows omitted because their captions are not in the captions file" in capsys.readouterr().err
     table = pyarrow.parquet.read_table(out).to_pylist()
     assert {(row["caption_id"], row["caption"], row["image"], row["image_id"]) for row in table} == {
         (f"c{number}", TEXTS[number], f"{number}.png", f"i{number}") for number in range(5)
@@ -203,6 +203,6 @@ def test_counts_of_a_packed_file_that_are_none_are_refused(tmp_path: Path) -> No
     table = pyarrow.table({"rule": ["a"]}).replace_schema_metadata({OUTCOMES_KEY: b'{"outcomes": [["a"]]}'})
     pyarrow.parquet.write_table(table, tmp_path / "packed.parquet")
     with pytest.raises(
-        InputError, match=r"packed\.parquet: 'degla\.outcomes' in the schema's metadata counts no answers"
+        InputError, match=r"packed\.parquet: 'degla\.outcomes' in the schema's metadata has no valid counts"
     ):
         read_outcomes(tmp_path / "packed.parquet")

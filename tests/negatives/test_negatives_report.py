@@ -1,4 +1,4 @@
-"""The report: counts that are right, a blind test that neither leaks nor sleeps, a page without outside, sheets."""
+"""The report: correct counts, a sensitive blind test without leakage, a self-contained page, sheets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict]:
 
 
 def write_replies(negatives: Path) -> None:
-    """The journal of a language model beside the file, with a torn last line."""
+    """The journal of a language model next to the file, with an incomplete last line."""
     replies = negatives.with_name(negatives.name + ".replies.jsonl")
     lines = [
         {"caption_id": "3", "rule": "swap_nouns", "draw": 0, "form": "write", "outcome": "refused", "attempts": 3,
@@ -121,7 +121,7 @@ def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
     advised = {rule: " ".join(explain(rule, pairs, None).sentences) for rule in ("change_number", "swap_nouns")}
     assert advised["change_number"].endswith("with degla negatives balance.")
     assert advised["swap_nouns"].endswith(
-        "beside true texts that look alike (--positives --rules passive exchange_conjuncts)."
+        "together with similar true texts (--positives --rules passive exchange_conjuncts)."
     )
 
 
@@ -200,16 +200,16 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
     negatives, captions = files
     write_jsonl(negatives, [*NEGATIVES, negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-    assert "1 row cannot be counted" in capsys.readouterr().out
+    assert "1 row not counted: caption ids" in capsys.readouterr().out
     write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
     assert (
-        f"{negatives}: no negative belongs to any caption; in the negatives the caption ids begin with '77'"
+        f"{negatives}: no negative matches any caption. The first caption ids among the negatives: '77'"
         in capsys.readouterr().err
     )
     words = ["--captions", str(captions), "--sheet", str(negatives.with_name("s.tsv"))]
     assert main(["negatives", "report", str(negatives), *words]) == 2
-    assert f"{negatives}: there is nothing to read" in capsys.readouterr().err
+    assert f"{negatives}: nothing to read: no accepted negative" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -299,13 +299,13 @@ def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pyt
     assert adds["blind"]["accuracy"]["share"] == 1.0 and plain["blind"]["accuracy"]["share"] < 0.8
     assert 0.5 < found["blind_all"]["accuracy"]["share"] < 1.0
     length, told = adds["gives_away"]["explained"][:2]
-    assert length == "Length: the caption is the shorter text in 100 %."
-    assert told.startswith("Words: they tell 100 %") and "purple" in told
+    assert length == "Length: the caption is the shorter text in 100 % of pairs."
+    assert told.startswith("Words: they identify 100 %") and "purple" in told
     assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
 
 
 def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
-    """Each image has its own nonsense word, in twenty pairs; only a leak could tell which side it is on."""
+    """Each image has its own nonsense word in twenty pairs; only leakage could tell which side it is on."""
     random = Random(1)
     pairs = []
     for image in range(30):
@@ -445,9 +445,9 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     assert Counter(row[1] for row in keys[1:]) == {"a": 8, "b": 4}
 
     assert main(words) == 2
-    assert "exists, perhaps with verdicts in it" in capsys.readouterr().err
+    assert "already exists and may hold verdicts" in capsys.readouterr().err
     assert main(["negatives", "report", "--read", str(sheet)]) == 2
-    assert "no verdict yet" in capsys.readouterr().err
+    assert "no verdicts yet" in capsys.readouterr().err
 
     verdicts = [("", "", "")] * len(rows)
     places = [place for place, row in enumerate(rows) if rule_of[row[0]] == "replace_nouns"]
@@ -466,10 +466,10 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
 
     fill(sheet, [("y", "", "")] * len(rows))
     assert main(["negatives", "report", "--read", str(sheet)]) == 2
-    assert "line 2: half filled" in capsys.readouterr().err
+    assert "line 2: incomplete verdict" in capsys.readouterr().err
     fill(sheet, [("maybe", "y", "")] * len(rows))
     assert main(["negatives", "report", "--read", str(sheet)]) == 2
-    assert "column 'different' is 'maybe'; write y, n or nothing" in capsys.readouterr().err
+    assert "column 'different' is 'maybe'. Write y, n or nothing" in capsys.readouterr().err
     key_path(sheet).unlink()
     fill(sheet, [("y", "y", "")] * len(rows))
     assert main(["negatives", "report", "--read", str(sheet)]) == 0
@@ -477,7 +477,7 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
 
 
 def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A text counts once, as good where both say so; their agreement is told; their orders differ."""
+    """A text counts once, as good only if both say so; agreement is reported; the orders differ."""
     write_jsonl(tmp_path / "c.jsonl", [caption(number, f"A {noun} here.") for number, noun in enumerate(NOUNS)])
     write_jsonl(tmp_path / "n.jsonl", [negative(number, "replace_nouns", "A ghost here.") for number in range(12)])
     words = ["negatives", "report", str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl")]
@@ -502,7 +502,7 @@ def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFix
     rows = sheets[1].read_text().replace("A ghost", "A goat", 1)
     sheets[1].write_text(rows)
     assert main(["negatives", "report", "--read", *map(str, sheets)]) == 2
-    assert "has another text here than in another sheet of s.key.tsv" in capsys.readouterr().err
+    assert "differs from another sheet of s.key.tsv" in capsys.readouterr().err
 
 
 def test_sheets_named_by_a_year_have_their_key(tmp_path: Path) -> None:
@@ -514,7 +514,7 @@ def test_sheets_named_by_a_year_have_their_key(tmp_path: Path) -> None:
 
 
 def test_kappa_of_known_tables() -> None:
-    """Interval as by statsmodels.stats.inter_rater.cohens_kappa; none where all answers are one."""
+    """The interval equals statsmodels.stats.inter_rater.cohens_kappa; None if all answers are equal."""
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     assert cohen_kappa(pairs) == pytest.approx((0.4, 0.15109229047666, 0.64890770952334))
     assert cohen_kappa([(True, True)] * 9) == (None, None, None)
@@ -534,7 +534,7 @@ READINGS = Path(__file__).parents[2] / "docs" / "studies" / "negatives"
 def test_committed_readings_give_the_figures_of_the_log(
     name: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Sheets with a rule column, of before two readers, are counted as they were."""
+    """Old sheets with a rule column, from before two readers, are still counted."""
     assert main(["negatives", "report", "--read", str(READINGS / name)]) == 0
     assert line in capsys.readouterr().out
 
@@ -576,7 +576,7 @@ def test_a_note_that_begins_with_a_quotation_mark(tmp_path: Path, capsys: pytest
     sheet.write_text('id\tcaption\tnegative\tdifferent\tplausible\tnote\n1\tA dog.\tA cat.\tn\ty\t"cat" is odd\n')
     assert main(["negatives", "report", "--read", str(sheet)]) == 2
     told = capsys.readouterr().err
-    assert "sheet.tsv line 2: not tab-separated values" in told and "take them out of the note" in told
+    assert "sheet.tsv line 2: invalid TSV" in told and "remove quotation marks from the note" in told
 
 
 if OFFICIAL:
@@ -585,7 +585,7 @@ if OFFICIAL:
         ("part", "low", "high"), [("swap_att", 0.58, 0.66), ("swap_obj", 0.62, 0.75), ("add_att", 0.98, 1)]
     )
     def test_blind_test_on_sugarcrepe(part: str, low: float, high: float) -> None:
-        """The figures that docs/negatives-report.md states for comparison."""
+        """The figures in docs/negatives-report.md for comparison."""
         items = json.loads((SHARED / "sugarcrepe" / f"{part}.json").read_text()).values()
         found = solve_blind(
             [CaptionNegative(item["caption"], item["negative_caption"], item["filename"]) for item in items]

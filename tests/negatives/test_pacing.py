@@ -1,4 +1,4 @@
-"""How many requests go at once, against simulated servers; what headers and error bodies say."""
+"""The number of concurrent requests with simulated servers, and the parsing of headers and error bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.negatives.virtual_time import Ask, PretendServer, run_in_jumping_time
 
 
 def pretend(seconds: float, *, refuses_above: int | None = None, slots: int = 1000) -> PretendServer:
-    """A server that works on `slots` requests at once and lets others wait, or refuses more than so many."""
+    """A server that processes `slots` requests at once and queues others, or rejects more than a limit."""
     free = asyncio.Semaphore(slots)
     server: PretendServer
 
@@ -31,7 +31,7 @@ def pretend(seconds: float, *, refuses_above: int | None = None, slots: int = 10
 
 
 def most_at_once(monkeypatch: pytest.MonkeyPatch, server: PretendServer, *, concurrency: int, requests: int) -> int:
-    """Ask that server; the most requests that were under way in the last quarter of the answers."""
+    """Query that server and return the maximum concurrency in the last quarter of the answers."""
 
     async def work(ask: Ask) -> None:
         assert {answer.outcome for answer in await ask(*map(write, range(requests)))} == {"answered"}

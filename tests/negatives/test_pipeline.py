@@ -46,7 +46,7 @@ def test_order_and_timing_of_replies_change_nothing(tmp_path: Path, forms: tuple
 
 
 def test_duplicates_are_decided_by_the_order_of_rules_not_of_replies(tmp_path: Path) -> None:
-    """Both rules are given the same text: the first rule keeps it, even where its reply came last."""
+    """Both rules get the same text: the first rule keeps it, even if its reply comes last."""
     text = "a cat chasing a dog"
 
     def same(request: Request) -> str:
@@ -96,7 +96,7 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
 def test_a_single_choice_is_asked_only_of_a_model_that_does_not_write(
     tmp_path: Path, forms: tuple[str, ...], asked: list[str], row: tuple[str, str]
 ) -> None:
-    """One that writes has had its chance; another one may find the only text unlikely."""
+    """A writing model has had its chance; another model may find the only text unlikely."""
     model = ScriptedModel(lambda request: (*request.choices, request.caption)[0], forms=forms)  # type: ignore[arg-type]
     run(tmp_path / "out.jsonl", model, ["a dog chasing a cat"], rules=("swap_nouns",), per_rule=1)
     assert [request.form for request in model.asked] == asked
@@ -156,7 +156,7 @@ def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
 
 
 class Watched(ScriptedModel):
-    """Notes how many requests are under way at every look."""
+    """Records the number of pending requests at every call."""
 
     def finished(self) -> list[Reply]:
         self.__dict__.setdefault("depths", []).append(len(self._waiting))
@@ -186,7 +186,7 @@ def test_requests_go_rule_by_rule_within_a_batch(tmp_path: Path) -> None:
 
 
 def test_a_straggler_holds_back_a_bounded_number_of_captions(tmp_path: Path) -> None:
-    """The first caption's reply never comes while others are asked: memory must not grow with the captions."""
+    """The first caption's reply does not arrive while others are requested: memory must not grow with the captions."""
 
     class Straggling(ScriptedModel):
         def finished(self) -> list[Reply]:
@@ -242,7 +242,7 @@ def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path
         run(tmp_path / f"other-{sets}.jsonl", other, texts, **settings, example_sets=sets, seed=4)
         assert not set(turns(other).values()) & set(drawn.values()), "the seed decides"
         other.asked.clear()
-    with pytest.raises(InputError, match="example_sets: 2 there, 0 now"):
+    with pytest.raises(InputError, match="example_sets: was 2, now 0"):
         run(tmp_path / "c.jsonl", fixed, texts, **settings)
 
 
@@ -255,7 +255,7 @@ def test_examples_of_ones_own_are_what_the_model_sees(tmp_path: Path) -> None:
     assert {message.content for message in model.asked[0].chat[1:-1]} == {
         text for entry in own for text in (entry.caption, entry.negative)
     }
-    with pytest.raises(InputError, match="rule swap_nouns has 2 examples, fewer than the 3 of a request"):
+    with pytest.raises(InputError, match="rule swap_nouns has 2 examples, fewer than the 3 per request"):
         run(tmp_path / "more.jsonl", model, TEXTS[:2], **settings, examples=3)
 
 

@@ -1,4 +1,4 @@
-"""Hard positives: true texts that look changed, never taken for negatives, read as further true texts."""
+"""Hard positives: true texts that look changed, never used as negatives but as additional true texts."""
 
 from __future__ import annotations
 

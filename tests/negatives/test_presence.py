@@ -1,4 +1,4 @@
-"""What pictures show and do not show: the two streams of the recipe negbench, from captions alone."""
+"""What images show and do not show: the two streams of the recipe negbench, from captions only."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_command_writes_what_the_recipe_reads(
     alone = tmp_path / "alone.jsonl"
     alone.write_text(json.dumps({"id": "1", "image": "1.jpg", "text": "a dog", "image_id": "1"}) + "\n")
     assert main(["prepare", "presence", str(alone), "--out", str(tmp_path / "none")]) == 2
-    assert "alone.jsonl: nothing is absent from any image" in capsys.readouterr().err
+    assert "alone.jsonl: no image has absent things" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     assert main(["prepare", "presence", str(captions), "--out", str(tmp_path / "no" / "folder")]) == 2
 

@@ -1,4 +1,4 @@
-"""Progress and counts while a run goes on."""
+"""Progress and counts during a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read out of a model's answer, in the shapes in which models answer."""
+"""Parsing a model's answer, in the formats in which models answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Likelihoods in the report are those of plain passes, and the share counts captions that are likelier."""
+"""Likelihoods in the report equal those of plain passes, and the share counts likelier captions."""
 
 from __future__ import annotations
 

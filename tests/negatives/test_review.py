@@ -1,4 +1,4 @@
-"""Selecting examples: the state against a simple model, the files after every decision, the terminal form."""
+"""Selecting examples: the state compared with a simple model, the files after every decision, the terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def texts(review: Review, rule_name: str) -> list[tuple[str, str]]:
 
 
 class ReviewMachine(RuleBasedStateMachine):
-    """Any sequence of keys, kills included, against a list of (draft, text or None)."""
+    """Compare any sequence of keys, including kills, with a list of (draft, text or None)."""
 
     @initialize(own=st.booleans())
     def begin(self, own: bool) -> None:
@@ -185,7 +185,7 @@ def test_drafts_of_repeated_captions_are_shown_once(tmp_path: Path) -> None:
 def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another review"), Review(DRAFTS, log=review.log, out=review.out):
         pass
-    with pytest.raises(InputError, match="give a folder as --out"):
+    with pytest.raises(InputError, match="Give a folder as --out"):
         Review(DRAFTS, log=tmp_path / "a", out=tmp_path / "one.yaml")
     with pytest.raises(InputError, match="no drafts"):
         Review([], log=tmp_path / "a", out=tmp_path / "out")
@@ -198,7 +198,7 @@ def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     (tmp_path / "d").write_text(Decision(action="undo", key=draft_key(DRAFTS[0])).model_dump_json() + "\n")
     with pytest.raises(InputError, match="d line 1: only the last"), Review(DRAFTS, log=tmp_path / "d", out=review.out):
         pass
-    with pytest.raises(InputError, match="says what the caption says"):
+    with pytest.raises(InputError, match="is the same as the caption"):
         review.state.accept("a dog, sees a GOAT")
     with pytest.raises(InputError, match="no words"):
         review.state.accept(" .")

@@ -1,4 +1,4 @@
-"""What every rule promises, on made captions; each miss of the hand audit has its case."""
+"""The promises of every rule on made captions; each miss of the manual audit has its case."""
 
 from __future__ import annotations
 

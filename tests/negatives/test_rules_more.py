@@ -1,4 +1,4 @@
-"""The six rules beyond the paper's five, what rules ask a language model, and the slots that it may fill."""
+"""The six rules beyond the paper's five, the prompts of rules, and the slots that a model may fill."""
 
 from __future__ import annotations
 

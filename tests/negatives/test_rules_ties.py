@@ -1,4 +1,4 @@
-"""What must not move, what says the same in another order, and additions that may be true unsaid: classes of misses."""
+"""Classes of misses: what must not move, orders with the same meaning, and additions that may be true."""
 
 from __future__ import annotations
 

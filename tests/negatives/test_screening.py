@@ -1,4 +1,4 @@
-"""Models refuse negatives of a finished file: what stays, what goes, and for which reason."""
+"""Screening a finished file with models: which negatives are kept or refused, and for which reason."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_plausibility_by_any_model(tmp_path: Path) -> None:
 
 
 class Measured:
-    """A language model whose likelihoods are known: nats a token that a text lies below its caption."""
+    """A language model with known likelihoods, as nats per token that a text is below its caption."""
 
     def __init__(self, drops: dict[str, float]) -> None:
         self.known = drops
@@ -200,7 +200,7 @@ def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
 
 
 def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None:
-    """NaN is below no margin: every negative would pass."""
+    """NaN compares below no margin, so every negative would pass."""
     row = spread_row(b"x", 8)
     broken = FakeEncoder(lambda image: row, lambda tokens: row * float("nan"))
     with CaptionIndex(RECORDS) as index:

@@ -1,4 +1,4 @@
-"""The scripted model keeps the contract of language models, from a table, a function or a file."""
+"""The scripted model implements the language-model protocol, from a table, a function or a file."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_file_answers_by_form_and_says_what_is_wrong_in_it(tmp_path: Path) -> 
     write_script(path, {**line, "text": "A cat"})
     assert read_script(path).describe()["script_sha256"] != digest
     write_script(path, line, line)
-    with pytest.raises(InputError, match="come twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         read_script(path)
     write_script(path, {**line, "text": "x", "outcome": "lost"})
     with pytest.raises(InputError, match="line 1: field 'outcome'"):
@@ -152,7 +152,7 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["requests"] == 1  # the journal has the reply
     assert main([*words[:-1], "--seed", "5"]) == 2
-    assert "seed: 0 there, 5 now" in capsys.readouterr().err
+    assert "seed: was 0, now 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

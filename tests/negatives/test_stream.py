@@ -1,4 +1,4 @@
-"""Captions are read twice, a batch at a time, and never held."""
+"""Captions are read twice, a batch at a time, and never held in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def caption(number: int, *, text: str = "A dog", image: str | None = None) -> Ca
 
 
 class Source:
-    """Captions made on demand; knows how many are alive between two looks."""
+    """Captions made on demand, which counts how many are alive."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -87,12 +87,12 @@ def test_captions_that_change_between_the_passes_are_noticed() -> None:
     with pytest.raises(InputError, match="caption 3, id 'c9'"):
         list(stream.batches())
     records[3:] = []
-    with pytest.raises(InputError, match="5 captions were there at first and 3 later"):
+    with pytest.raises(InputError, match="changed while being read: 5 captions in the first pass, 3 in the second"):
         list(stream.batches())
 
 
 def test_an_id_that_comes_twice_is_named() -> None:
-    with pytest.raises(InputError, match=r"caption 2: id 'c0' was the id of caption 0"):
+    with pytest.raises(InputError, match=r"caption 2: id 'c0' is already the id of caption 0"):
         CaptionStream([caption(0), caption(1), caption(0)])
 
 

@@ -1,4 +1,4 @@
-"""What comes to stand together must suit: prepositions and nouns, verbs and doers; and exchanges that show the same."""
+"""New neighbours must fit: prepositions and nouns, verbs and subjects; and swaps that show the same scene."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_verb_taken_for_a_noun_agrees_with_its_subject() -> None:
      ("a bull riding contest", "two bull riding contests")],
 )  # fmt: skip
 def test_a_verb_taken_for_part_of_a_noun_follows_the_number_of_its_subject(text: str, number: str) -> None:
-    """The tagger reads "a bone runs" and "dog playing" as one noun; no plural stands behind "a"."""
+    """The tagger reads "a bone runs" and "dog playing" as one noun; no plural follows "a"."""
     texts = load_rule("change_number").read(parse_one(text), None, Random(0), most=20)
     assert number in texts
 

@@ -1,4 +1,4 @@
-"""`degla negatives` killed with -9 while a faulty server answers: nothing is lost, nothing is asked twice.
+"""`degla negatives` killed with -9 while a faulty server answers: nothing is lost or requested twice.
 
 `python bench/kill_negatives.py` does the same with fifty kills.
 """
@@ -14,7 +14,7 @@ from tests import launch
 
 
 class Forked:
-    """What `survive` asks of a `Popen`, without the seconds of imports."""
+    """The parts of `Popen` that `survive` uses, without seconds of imports."""
 
     def __init__(self, words: list[str]) -> None:
         self.program = launch.start(words)

@@ -1,4 +1,4 @@
-"""What may be true of one scene together is no negative: places, things in and on each other, parts, numbers, lists."""
+"""Texts that can be true of one scene together are not negatives: places, nested things, parts, numbers, lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things and relations of captions with foils, by grammar; and which of them an epoch draws."""
+"""Things and relations of captions with foils by grammar, and which of them an epoch draws."""
 
 from __future__ import annotations
 

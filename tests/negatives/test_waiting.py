@@ -1,4 +1,4 @@
-"""When requests to servers wait, and for how long, in a time that only jumps."""
+"""When and how long requests to servers wait, in virtual time."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def made_usage() -> words.WordUsage:
 
 
 def test_how_likely_words_are_by_hand() -> None:
-    """18 words: red 5, dog 4, on and grass 3, cat 2; what came once counts as unseen, and articles not at all."""
+    """18 words: red 5, dog 4, on and grass 3, cat 2; words seen once count as unseen, and articles not at all."""
     usage = made_usage()
     assert usage.total == 18 and usage.words["blue"] == usage.words["a"] == 0 and ("blue", "dog") not in usage.pairs
     on = (3 + 1) / 18

@@ -1,4 +1,4 @@
-"""A random language model of a few thousand weights with a tokenizer of its own, as a folder and as a GGUF file."""
+"""A random language model of a few thousand weights with its own tokenizer, as a folder and as a GGUF file."""
 
 from __future__ import annotations
 

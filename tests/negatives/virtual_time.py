@@ -1,7 +1,7 @@
-"""Servers that answer at once, in a time that only jumps: what waits an hour is over in no time, and always the same.
+"""Servers in virtual time, where waiting for an hour takes no time and every run is the same.
 
-Nothing goes over a socket: the client's transport is a function. So a loop that would sleep has nothing else to wait
-for, and its clock is set on instead.
+No sockets are used: the client's transport is a function. A loop that would sleep thus has nothing else to wait for,
+and its clock is advanced instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Respond = Callable[[Received], Response | Awaitable[Response]]
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Waits for nothing: the time that it was to wait is added to `now`."""
+    """Adds the time to wait to `now` instead of waiting."""
 
     now = 1000.0
 
@@ -48,7 +48,7 @@ class _Jumping(selectors.DefaultSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop in that time."""
+    """An event loop in virtual time."""
 
     def __init__(self) -> None:
         self.jumping = _Jumping()
@@ -58,14 +58,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self.jumping.now
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """At once: nobody could know how long to wait for a thread."""
+        """Run at once, because it is unknown how long to wait for a thread."""
         done = self.create_future()
         done.set_result(func(*args))
         return done
 
 
 class PretendServer:
-    """One server: `times` holds when each request came, in seconds since the first; `history` how many were there."""
+    """One server: `times` has the arrival of each request in seconds since the first, `history` the number pending."""
 
     def __init__(self, respond: Respond) -> None:
         self.respond = respond
@@ -100,7 +100,7 @@ class PretendServer:
 
 
 Ask = Callable[..., Awaitable[list[Reply]]]
-"""Asks requests all at once; their replies in the order of the requests."""
+"""Sends all requests at once and returns their replies in order."""
 
 
 def run_in_jumping_time(
@@ -113,7 +113,7 @@ def run_in_jumping_time(
     retries: int = 8,
     backoff: float = 0.5,
 ) -> float:
-    """Run `work`, which is given a function that asks requests; how many seconds it took in that time."""
+    """Run `work`, which gets a function that sends requests; return its duration in virtual seconds."""
     loop = JumpingLoop()
     clock = SimpleNamespace(monotonic=loop.time, time=time.time)
     monkeypatch.setattr(endpoint, "time", clock)

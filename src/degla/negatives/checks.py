@@ -1,11 +1,11 @@
-"""Checks of captions and of every proposed negative, whoever proposed it, and what they answer: a verdict.
+"""Check captions and every proposed negative, whatever proposed it, and return a verdict.
 
-A verdict accepts, or refuses for a named reason of verdicts.toml. No candidate is tagged again: words are compared with
-the caption's own tokens and with the word tables.
+A verdict accepts, or refuses for a named reason from verdicts.toml. Candidates are not tagged again: their words are
+compared with the caption's tokens and the word tables.
 
-`implausible` is that a negative is far less likely than its caption by a language model, which gives the likelihoods
-(llm/embedded.py, or any judge of `degla negatives judge`). Each limit of verdicts.toml lets 95 % of the rule's shipped
-examples pass, which a person wrote; bench/plausibility.py shows how many of the grammar's own candidates pass it.
+`implausible` means that a negative is far less likely than its caption under a language model (llm/embedded.py, or
+any judge of `degla negatives judge`). Each limit in verdicts.toml lets 95 % of the rule's shipped, human-written
+examples pass; bench/plausibility.py shows how many of the grammar's candidates pass it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from degla.negatives.grammar.phrases import Caption
 _TABLES: Final = tomllib.loads(Path(__file__).with_name("verdicts.toml").read_text(encoding="utf-8"))
 
 REASONS: Final[dict[str, str]] = _TABLES["reasons"]
-"""Every reason that a record may carry, explained."""
+"""Every reason that a record may have, with its explanation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of a check.
+    """The result of a check.
 
     Attributes:
         accepted: whether the negative passed.
-        reason: a key of `REASONS` where it was refused, else "".
+        reason: a key of `REASONS` if it was refused, else "".
     """
 
     accepted: bool
@@ -45,20 +45,20 @@ ACCEPTED: Final = Verdict(True)
 
 
 def refused(reason: str) -> Verdict:
-    """A refusal; `reason` must be a key of `REASONS`."""
+    """Return a refusal; `reason` must be a key of `REASONS`."""
     if reason not in REASONS:
-        raise ValueError(f"{reason!r} is not a reason of REASONS")
+        raise ValueError(f"{reason!r} is not a key of REASONS")
     return Verdict(False, reason)
 
 
 Content = tuple[str, ...]
-"""A text as `words.content` gives it: what "equal" means for texts here."""
+"""A text as returned by `words.content`; texts with equal content count as equal."""
 
 LONGEST_CAPTION: Final = 80
-"""Words; CLIP's tokenizer cuts at 77 tokens anyway."""
+"""Maximum words of a caption; CLIP's tokenizer truncates at 77 tokens anyway."""
 
 CONTEXT: Final = 75
-"""Tokens of a text that CLIP reads, besides the marks of start and end."""
+"""Tokens of a text that CLIP reads, excluding the start and end tokens."""
 _MAY_DOUBLE: Final = frozenset({"that", "had", "very", "so", "bye", "ha", "knock", "choo", "yum"})
 
 _FUNCTION_WORDS: Final = frozenset(
@@ -69,10 +69,10 @@ _FUNCTION_WORDS: Final = frozenset(
 
 
 def check_caption(text: str) -> Verdict:
-    """Whether negatives can be made from a caption at all: has words, not too many, and they are English.
+    """Check whether a caption is usable at all: it has words, not too many, and they are English.
 
-    A caption is English when at least half of its words are function words such as "the" or in the dictionary; of five
-    words or more without any function word, 80 %.
+    A caption counts as English if at least half of its words are function words such as "the" or in the dictionary;
+    80 % if it has five words or more and no function word.
     """
     content = [word for word in words.content(text) if word[0].isalpha()]
     if not content:
@@ -88,10 +88,10 @@ def check_caption(text: str) -> Verdict:
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens CLIP's tokenizer makes of a text, without the marks of start and end.
+    """Estimate the number of CLIP tokens of a text, excluding the start and end tokens.
 
-    No tokenizer is needed to make negatives, so this is an estimate, meant to be high rather than low: a mark or digit
-    is one token, a word of the dictionary one (two beyond ten letters), any other word one for three letters.
+    The estimate needs no tokenizer and is meant to be high rather than low: a punctuation mark or digit is one token,
+    a dictionary word one (two beyond ten letters), any other word one per three letters.
     """
     return sum(_estimate(piece) for piece, _ in words.split(text))
 
@@ -106,12 +106,12 @@ def _estimate(piece: str) -> int:
 
 
 def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdict:
-    """Checks that hold for every rule: length, not what the caption says, articles, numbers, banned words.
+    """Apply the checks common to all rules: length, difference from the caption, articles, numbers, banned words.
 
     Args:
         caption: the tagged caption.
-        negative: the text.
-        true: whether the text is meant to be true, so that it may say the same in other words.
+        negative: the text to check.
+        true: whether the text is meant to be true, and so may paraphrase the caption.
     """
     content = words.content(negative)
     if not content:
@@ -132,11 +132,11 @@ def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdic
 
 
 _SURE: Final = 20
-"""Words that are never more than the context holds."""
+"""Number of words that always fits the context."""
 
 
 def _flaw(caption: Caption, content: Content) -> str:
-    """What is wrong with the words of a negative, whatever the rule: banned, doubled, badly counted."""
+    """Return what is wrong with a negative's words, whatever the rule: banned, doubled, or wrong in number."""
     own = set(pairwise(caption.content))
     if not lexicon().words["banned"].isdisjoint(set(content).difference(caption.content)):
         return "banned_word"
@@ -151,7 +151,7 @@ def _flaw(caption: Caption, content: Content) -> str:
 
 
 def _miscounts(word: str, noun: str, after: Content) -> bool:
-    """Whether a number or article stands before an everyday noun of the other number: "two dog", "a dogs"."""
+    """Return whether a number or article disagrees with the everyday noun after it: "two dog", "a dogs"."""
     one, many = word in ("a", "one", "every", "each"), word in words.DETERMINERS_OF_MANY
     if not (one or many):
         return False
@@ -165,23 +165,23 @@ def _miscounts(word: str, noun: str, after: Content) -> bool:
 
 
 LARGEST_DROP: Final[dict[str, float]] = _TABLES["largest_drop"]
-"""Mean log-likelihood a token of the caption less that of the negative, nats, each text alone, under
+"""Mean log-likelihood per token of the caption minus that of the negative, in nats, each without context, under
 SmolLM2-135M-Instruct."""
 
 USUAL_DROP: Final = 0.75
-"""The limit of a rule of your own: the middle of the measured ones."""
+"""The limit for custom rules: about the mean of the measured ones."""
 
 
 def largest_drop(rule: str) -> float:
-    """The limit of a rule, nats a token."""
+    """Return the limit of a rule, in nats per token."""
     return LARGEST_DROP.get(rule, USUAL_DROP)
 
 
 def check_drop(rule: str, drop: float) -> Verdict:
-    """Whether a negative is likely enough beside its caption.
+    """Check whether a negative is likely enough compared with its caption.
 
     Args:
-        rule: that it was made by.
-        drop: nats a token by which it is less likely than the caption.
+        rule: the rule that made it.
+        drop: how much less likely it is than the caption, in nats per token.
     """
     return ACCEPTED if drop <= largest_drop(rule) else refused("implausible")

@@ -1,4 +1,4 @@
-"""How a negative differs from its caption, word by word: what is counted, and what is marked for people to read."""
+"""Word-level differences between a caption and its negative, for counting and for highlighting."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Final, NamedTuple
 from degla.negatives.grammar import words
 
 _MARKS: Final = ".,;:!?\"'"
-"""Punctuation at a word's ends that makes it no other word."""
+"""Punctuation that is ignored at the ends of a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordDifference:
-    """What was changed.
+    """The change from a caption to its negative.
 
     Attributes:
-        distance: words to insert, delete or replace (Levenshtein); case, punctuation and a/an do not count.
-        put_in: words of the negative that the caption lacks, lower case, as often as they are more.
+        distance: words to insert, delete or replace (Levenshtein), ignoring case, punctuation and a/an.
+        put_in: words of the negative that the caption lacks, in lower case, each as often as it occurs in excess.
     """
 
     distance: int
@@ -30,7 +30,7 @@ class WordDifference:
 
 
 def measure_difference(caption: str, negative: str) -> WordDifference:
-    """The difference of two texts."""
+    """Return the word difference between two texts."""
     first, second = words.content(caption), words.content(negative)
     start, end = words.shared_ends(first, second)
     before, after = first[start : len(first) - end], second[start : len(second) - end]
@@ -50,16 +50,16 @@ def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 class TextPiece(NamedTuple):
-    """A piece of a text; `changed` where the other text does not have it in this place."""
+    """A piece of a text; `changed` if the other text does not have it at this place."""
 
     text: str
     changed: bool
 
 
 def mark_tokens(caption: str, negative: str) -> tuple[list[TextPiece], list[TextPiece]]:
-    """Both texts cut where marks begin and end; words and punctuation count each for itself, letter case does not.
+    """Split both texts where highlighting starts and ends, comparing words and punctuation marks but not case.
 
-    Put together again, the pieces are the texts to the letter.
+    Joined, the pieces give the texts exactly.
     """
     first, second = ([piece.lower() for piece, _ in words.split(text)] for text in (caption, negative))
     marks = _differing(first, second)
@@ -67,10 +67,10 @@ def mark_tokens(caption: str, negative: str) -> tuple[list[TextPiece], list[Text
 
 
 def mark_words(caption: str, negative: str) -> tuple[list[TextPiece], list[TextPiece]]:
-    """Both texts in pieces, for people who decide quickly; put together again, the pieces are the texts to the letter.
+    """Split both texts for quick reading; joined, the pieces give the texts exactly.
 
-    Words are compared place by place, or aligned where that marks fewer; letter case and punctuation at their ends are
-    no change.
+    Words are compared position by position, or aligned if that highlights fewer; case and punctuation at the ends of
+    words are ignored.
     """
     old, new = caption.split(" "), negative.split(" ")
     first, second = ([word.lower().strip(_MARKS) for word in text] for text in (old, new))
@@ -83,7 +83,7 @@ def mark_words(caption: str, negative: str) -> tuple[list[TextPiece], list[TextP
 
 
 def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Which items of two sequences the best alignment leaves without a partner."""
+    """Mark the items of two sequences that the best alignment leaves unmatched."""
     marks = [True] * len(first), [True] * len(second)
     for block in SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks():
         marks[0][block.a : block.a + block.size] = [False] * block.size
@@ -92,9 +92,9 @@ def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool],
 
 
 def _spans(text: str, changed: Sequence[bool]) -> list[TextPiece]:
-    """A text in runs of pieces that are changed or not.
+    """Split a text into alternating changed and unchanged runs.
 
-    The space between two runs belongs to the unchanged one, so that no mark begins or ends with a space.
+    The space between two runs belongs to the unchanged one, so no highlight starts or ends with a space.
     """
     places = words.spans(text)
     turns = [at for at in range(1, len(places)) if changed[at] != changed[at - 1]]

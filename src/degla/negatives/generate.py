@@ -1,7 +1,7 @@
-"""Makes negatives of captions and appends them, accepted or refused, to a file that can be continued.
+"""Generate negatives from captions and append them, accepted or refused, to a resumable file.
 
 Every (caption, rule) has at least one row. Rows depend on the seed, the captions, the rules and the language model's
-replies: not on the number of processes, the order of replies, nor on how often the run was stopped and continued.
+replies, but not on the number of processes, the order of replies, or how often the run was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ LOG = logging.getLogger(__name__)
 
 WordSource = Literal["captions", "lexicon"]
 _SPREAD = 8 * BATCH
-"""Captions from which further processes are worth the seconds in which each starts."""
+"""Number of captions from which additional processes are worth their start-up time of seconds."""
 ModelSource = LanguageModel | Callable[[], LanguageModel]
-"""A language model, or a function that opens one: the Ray engine calls it once in every worker."""
+"""A language model, or a function that opens one; the Ray engine calls it once in every worker."""
 
 
 @dataclass(frozen=True)
 class NegativesSettings:
-    """What decides the rows of a file, with the captions and the language model.
+    """Settings that, with the captions and the language model, determine the rows of a file.
 
     Attributes:
-        rules: names of members of the shelf `negatives/rules`, in the order of the rows.
-        seed: any whole number; with the caption's id and the rule's name it decides every draw.
-        per_rule: accepted negatives of one rule for one caption, at most.
-        form: whether the model may write freely, only choose among what the grammar finds, or both: then what it
-            writes is judged, and where it is refused the model chooses.
-        examples: examples a request.
-        example_sets: fixed draws of examples a rule, of which the caption's id picks one; 0: drawn anew for every
-            request, as the paper does.
-        examples_folder: the user's own examples instead of the package's.
-        words: what decides how often the grammar puts in each word of its lists: "captions", how these captions use
-            them; "lexicon", all of a list alike.
+        rules: names of rules on the shelf `negatives/rules`, in the order of the rows.
+        seed: any integer; with the caption's id and the rule's name it determines every draw.
+        per_rule: maximum accepted negatives per rule and caption.
+        form: "write" lets the model write freely, "choose" only among the grammar's candidates; with "both" the model
+            writes first, and chooses if the checks refuse what it wrote.
+        examples: examples per request.
+        example_sets: number of fixed sets of examples per rule, one of which is picked by the caption's id; 0 draws
+            new examples for every request, as in the paper.
+        examples_folder: folder of your own examples instead of the package's.
+        words: how often the grammar inserts each word of its lists: "captions" follows the words' frequencies in
+            these captions, "lexicon" uses all words of a list equally often.
 
     Raises:
-        InputError: a value is out of range, no rule is named, one is named twice or is unknown.
+        InputError: a value is out of range, or `rules` is empty or has repeated or unknown names.
     """
 
     rules: Sequence[str]
@@ -78,11 +78,11 @@ class NegativesSettings:
         if self.examples < 0 or self.example_sets < 0:
             raise InputError(f"examples ({self.examples}) and example_sets ({self.example_sets}) must be 0 or more.")
         if not self.rules or len(set(self.rules)) != len(self.rules):
-            raise InputError(f"rules must be named, each once; got {', '.join(self.rules) or 'none'}.")
+            raise InputError(f"name at least one rule, and each only once (got {', '.join(self.rules) or 'none'}).")
         if len({load_rule(name).kind == POSITIVE for name in self.rules}) > 1:
             raise InputError(
-                "rules for negatives and rules for positives do not go into one file: "
-                f"{', '.join(name for name in self.rules if load_rule(name).kind == POSITIVE)} make true texts."
+                "rules for negatives and for positives cannot be mixed in one file; rules that make true texts: "
+                f"{', '.join(name for name in self.rules if load_rule(name).kind == POSITIVE)}."
             )
 
 
@@ -96,30 +96,30 @@ def generate(
     workers: int | None = 1,
     progress: bool = True,
 ) -> Summary:
-    """Make negatives of captions and append them to a JSONL file of `NegativeRecord`.
+    """Generate negatives from captions and append them to a JSONL file of `NegativeRecord`.
 
     Args:
-        captions: the captions; ids must be unique. A function that begins to read them anew, or a sequence, is read
-            twice and never held in memory; 24 bytes a caption are. An iterator is read into memory.
-        settings: what decides the rows.
-        out: the file; ``<out>.manifest.json`` beside it says what it was made with, ``<out>.replies.jsonl`` holds
-            the replies of the language model. If they exist the run goes on where it stopped.
-        model: a language model, closed at the end; None for the grammar alone.
-        engine: "local", or "ray" for a cluster; `model` must be a function then.
-        workers: processes (with a model: that tag captions; with Ray: that each open a model); the rows are the same
-            for any number. None: one a processor where there is no model, and there are captions enough.
+        captions: the captions, with unique ids. A function that returns a new iterator, or a sequence, is read twice
+            and only 24 bytes per caption are kept in memory; an iterator is read into memory.
+        settings: the settings that determine the rows.
+        out: the file; next to it, ``<out>.manifest.json`` records its settings and ``<out>.replies.jsonl`` holds the
+            replies of the language model. If they exist, the run resumes where it stopped.
+        model: a language model, closed at the end; None to use only the grammar.
+        engine: "local", or "ray" for a cluster; with "ray", `model` must be a function.
+        workers: number of processes (with a model they tag captions, with Ray each opens a model); the rows do not
+            depend on it. None uses one per core if there is no model and there are enough captions.
         progress: whether to show a progress bar (on a terminal) or log lines.
 
     Returns:
-        The counts of the whole file. `Summary.stopped` names the signal (Ctrl-C, SIGTERM) that ended the run early.
+        The counts for the whole file. `Summary.stopped` names the signal (Ctrl-C, SIGTERM) that ended the run early.
 
     Raises:
-        InputError: a caption id that comes twice, a file made with other settings or captions, or the tagger is not
+        InputError: a caption id occurs twice, the file was made with other settings or captions, or the tagger is not
             installed.
-        DeglaError: the model cannot be reached, or the disk is full; the same call goes on later.
+        DeglaError: the model cannot be reached, or the disk is full; the same call resumes later.
     """
     if engine == "ray" and isinstance(model, LanguageModel):
-        raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
+        raise InputError("engine 'ray' opens a model in every worker: pass a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
     workers = _processes(workers, many=model is None and len(stream) >= _SPREAD)
@@ -154,7 +154,7 @@ def generate(
             else:
                 tagged = spread(tag, batches, pool=pool, workers=workers)
                 rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
-        # A model is asked rule by rule within a batch, so that the first captions end together, and late.
+        # Requests go rule by rule within a batch, so the first captions finish together, and late.
         shown = TaskProgress(progress).task(
             "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
             warm_up=BATCH if model else 0, note=summary.describe,
@@ -166,7 +166,7 @@ def generate(
 
 
 def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tuple[Prompts, dict[str, object]]:
-    """What a model is asked, and what the manifest says of the model and of that."""
+    """Return the prompts, and the manifest's description of the model and the prompts."""
     folder = settings.examples_folder
     questions = Prompts(
         source=model.name,
@@ -191,7 +191,7 @@ def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tup
 
 
 def _processes(workers: int | None, *, many: bool) -> int:
-    """How many processes work, where nothing is said as many as there are processors for many captions."""
+    """Return the number of processes; by default one per core for many captions, else one."""
     if workers is None:
         return usable_cores() if many else 1
     if workers < 1:

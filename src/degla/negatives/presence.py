@@ -1,8 +1,8 @@
-"""What a picture shows and what it does not, by its captions: the two streams of NegBench's tuning (arXiv 2501.09425).
+"""What an image shows and does not show, by its captions: the two streams of NegBench's fine-tuning (arXiv 2501.09425).
 
-An image shows what any of its captions names. It does not show what stands often beside such a thing in the captions of
-other images, what none of its own names, and what nothing that it names could be. Captions do not name everything, so
-that some of what is called absent is there.
+An image shows what any of its captions names. A thing counts as absent if it often occurs with one of these things in
+captions of other images, none of the image's captions names it, and none of the named things could be it. As captions
+do not name everything, some things called absent are in fact present.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from degla.negatives.grammar.phrases import Caption, parse_records
 from degla.records import CaptionRecord, NegativeRecord
 
 RULE: Final = "presence"
-"""What the rule of the false options is called."""
+"""Rule name of the false options."""
 _COMPANIONS: Final = 20
-"""Most frequent companions of a thing that an absent one is drawn from."""
+"""Number of most frequent companions of a thing from which absent things are drawn."""
 _SHORT: Final = 5
-"""Letters of a word of which a name made from it keeps the last."""
+"""Length of a word up to which a derived name keeps its last letter."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the captions of one image say of it.
+    """What the captions of one image say about it.
 
     Attributes:
-        things: what is there, by dictionary form, as a phrase with its article ("a dog", "two dogs" is "dogs").
-        absent: dictionary forms of what is not, in random order.
+        things: present things by dictionary form, as a phrase with its article ("a dog"; "two dogs" gives "dogs").
+        absent: dictionary forms of absent things, in random order.
     """
 
     things: dict[str, str]
@@ -42,11 +42,11 @@ class Contents:
 
 
 def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Contents]:
-    """The contents of every image, by `CaptionRecord.image_id`.
+    """Return the contents of every image by `CaptionRecord.image_id`.
 
     Args:
-        captions: all of them: what is absent from one image is told by the others.
-        seed: with an image's id, of the order of what is absent.
+        captions: all captions, because an image's absent things are found with those of other images.
+        seed: determines, with an image's id, the order of its absent things.
 
     Raises:
         InputError: the tagger is not installed.
@@ -74,7 +74,7 @@ def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Content
 
 
 def _things(caption: Caption) -> Iterator[tuple[str, str]]:
-    """The dictionary form and the phrase of each concrete thing that a caption names and does not deny."""
+    """Yield the dictionary form and the phrase of each concrete thing that a caption names without negation."""
     for chunk in caption.chunks:
         before = [token.lower for token in caption.tokens[max(0, chunk.start - 2) : chunk.end]]
         if not {"no", "not", "without", "n't"} & set(before):
@@ -87,15 +87,15 @@ def _things(caption: Caption) -> Iterator[tuple[str, str]]:
 
 
 def with_article(noun: str) -> str:
-    """A noun in the singular as a phrase: "a dog", "an umbrella", "grass"."""
+    """Return a singular noun as a phrase: "a dog", "an umbrella", "grass"."""
     last = noun.rpartition(" ")[2]
     return noun if lexicon().is_mass(last) or words.is_plural(last) else f"{words.article(noun)} {noun}"
 
 
 def _is_told_from(other: str, own: Iterable[str]) -> bool:
-    """Whether a noun is neither another word for one of these, nor a part, a kind or a possible name of it.
+    """Whether a noun is neither a synonym of one of these, nor a part, a kind or a possible name of it.
 
-    Parts of bodies are where bodies are, said or not, and who is called after a thing has it: no "skier, but no ski".
+    Body parts are present wherever bodies are, and people named after a thing have it: no "skier, but no ski".
     """
     last = other.rpartition(" ")[2]
     if lexicon().is_in_group(last, "body_upper") or last == "body":
@@ -106,9 +106,9 @@ def _is_told_from(other: str, own: Iterable[str]) -> bool:
 
 
 def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Contents]) -> Iterator[CaptionRecord]:
-    """Captions that also name something absent, "a dog on a sofa, but no cat"; those with nothing absent are left out.
+    """Yield captions that also name something absent ("a dog on a sofa, but no cat"), omitting those without any.
 
-    The captions of an image take its absent things in turn.
+    The captions of an image use its absent things in turn.
     """
     turn: Counter[str] = Counter()
     for caption in captions:
@@ -123,15 +123,15 @@ def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Con
 def questions(
     captions: Iterable[CaptionRecord], contents: dict[str, Contents], *, seed: int
 ) -> Iterator[tuple[CaptionRecord, list[NegativeRecord]]]:
-    """One question an image, asked of its first caption: a true text about presence or absence, and three false ones.
+    """Yield one question per image, for its first caption: a true text about presence or absence, and three false ones.
 
-    The true text is one of three forms, uniformly; the false ones are one of each form, so that no form tells which is
-    true. An image of which nothing is named, or nothing absent known, has none.
+    The true text has one of three forms, drawn uniformly; the false ones have one form each, so the form does not give
+    the answer away. Images without named or absent things have no question.
 
     Args:
         captions: as for `survey`.
-        contents: from `survey`.
-        seed: with an image's id, of the form and the things.
+        contents: the result of `survey`.
+        seed: determines, with an image's id, the form and the things.
     """
     asked: set[str] = set()
     for caption in captions:
@@ -163,13 +163,13 @@ def questions(
 
 
 def require_something(contents: dict[str, Contents], *, where: str) -> None:
-    """Refuse captions that say nothing of what is absent.
+    """Reject captions from which no absent things can be found.
 
     Raises:
-        InputError: no image has something absent.
+        InputError: no image has absent things.
     """
     if not any(own.things and own.absent for own in contents.values()):
         raise InputError(
-            f"{where}: nothing is absent from any image: what often stands beside one of its things, and is named by "
-            "none of its captions. Give captions of more images."
+            f"{where}: no image has absent things: things that often occur with one of its things but that none of its "
+            "captions names. Give captions of more images."
         )

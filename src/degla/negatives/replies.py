@@ -1,4 +1,4 @@
-"""A language model's answer to one request, as a text: thinking, quotes, labels and JSON around it are removed."""
+"""Extract the text from a language model's answer, without reasoning, quotes, labels and JSON around it."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _QUOTES: Final = "\"'“”‘’"
 _DOUBLE: Final = re.compile(r"[\"“”]")
 
 MOST_CANDIDATES: Final = 6
-"""Candidates that a rule gives for one caption; enough to pass over duplicates."""
+"""Maximum candidates that a rule returns for one caption; enough to skip duplicates."""
 
 
 def read_reply(reply: str) -> str:
-    """The text inside a model's answer: of JSON its "negative" or its only string, else the first line that is one.
+    """Return the text inside a model's answer: in JSON its "negative" or only string, else the first line with words.
 
-    Thinking (`<think>...</think>`, closed or not), code fences, bullets, labels ("Negative:"), openings ("Sure, here
-    is the caption:"), quotes and whatever follows are removed; of "caption -> negative" the end remains. "a" and "an"
-    are repaired; everything else is for the checks to judge. An answer without words gives "".
+    Reasoning (`<think>...</think>`, closed or not), code fences, bullets, labels ("Negative:"), openings ("Sure, here
+    is the caption:"), quotes and whatever follows are removed; of "caption -> negative" only the end is kept. "a" and
+    "an" are repaired; everything else is left to the checks. An answer without words gives "".
     """
     text = without_thinking(reply)
     if (fence := _FENCE.search(text)) and _has_words(fence.group(1)):
@@ -51,12 +51,12 @@ def read_reply(reply: str) -> str:
 
 
 def without_thinking(reply: str) -> str:
-    """The answer without what a model thought aloud before it."""
+    """Return the answer without the model's reasoning."""
     return _THINKING.sub("", reply).strip()
 
 
 def read_member(text: str) -> str | None:
-    """The string in the first JSON object or list of a text: that of "negative", else the only one; else None."""
+    """Return the string "negative", else the only string, of the first JSON object or list in a text; else None."""
     start = _OBJECT.search(text)
     if start is None:
         return None
@@ -77,7 +77,7 @@ def read_member(text: str) -> str | None:
 
 
 def _encodable(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair, which no file can hold."""
+    """Replace each lone surrogate, which cannot be written to a file, by a question mark."""
     return text.encode(errors="replace").decode()
 
 
@@ -86,7 +86,7 @@ def _has_words(text: str) -> bool:
 
 
 def _first_line(text: str) -> str:
-    """The first line with words, bare of what models put around a text; "" where there is none."""
+    """Return the first line with words, without what models put around a text; "" if there is none."""
     for line in text.splitlines():
         bare = _AROUND.sub("", _BULLET.sub("", line.strip()))
         bare = _AROUND.sub("", _LABEL.sub("", _AROUND.sub("", _OPENING.sub("", bare))))
@@ -99,7 +99,7 @@ def _first_line(text: str) -> str:
 
 
 def _unquote(text: str) -> str:
-    """The text without quotes around all of it, and without one that is alone; quotes inside stay."""
+    """Remove quotes around the whole text, and a single unpaired quote; paired quotes inside stay."""
     while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
         text = text[1:-1].strip()
     return _DOUBLE.sub("", text).strip() if len(_DOUBLE.findall(text)) == 1 else text

@@ -1,12 +1,12 @@
-"""People select examples: drafts and their decisions enter, examples on disk leave. Terminal and page share it.
+"""Review of examples by people: from drafts and decisions to files of examples. Shared by terminal and page.
 
-Stage one of the paper: a language model drafts examples of a rule from the user's captions, for people to select.
-Captions are drawn at random among those that the rule can change; generate.py asks the model and runs the checks. The
-verdict stays beside every draft, refused ones included: people see both.
+This is stage one of the paper: a language model drafts examples of a rule from the user's captions, and people select.
+Captions are drawn at random among those that the rule can change; generate.py queries the model and runs the checks.
+Every draft, even a refused one, keeps its verdict, which people see too.
 
-`ReviewState` holds what was decided and touches no disk. `Review` appends each decision to a log before it counts, then
-writes the rule's file of examples: so a review that is killed loses nothing. The log is replayed, a torn last line is
-cut off.
+`ReviewState` holds the decisions in memory. `Review` appends each decision to a log before it takes effect, and then
+writes the rule's file of examples, so a killed review loses nothing. The log is replayed; an incomplete last line is
+dropped.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, val
 
 Action = Literal["accept", "reject", "undo"]
 LONGEST: Final = 2_000
-"""Characters of a negative at most; beyond that the checks would take minutes for what no caption is."""
+"""Maximum characters of a negative; the checks would take minutes for a longer text, which is not a caption anyway."""
 _SPARE: Final = 20
-"""Captions drawn for each one that is wanted: a rule can change one in seven at the least."""
+"""Captions drawn for each one needed: every rule can change at least one in seven."""
 
 Item = TypeVar("Item")
 
@@ -49,14 +49,14 @@ class Draft(Record):
     """A proposed example, with the verdict of the checks.
 
     Attributes:
-        rule: the rule that the negative is to be made by.
+        rule: the rule that the negative should follow.
         caption: the true text.
-        negative: the proposed false one.
+        negative: the proposed false text.
         accepted: whether every check passed.
-        reason: the check that refused it; "" where accepted.
+        reason: the check that refused it; "" if accepted.
         source: what made it: "rules" or the name of a language model.
-        caption_id: of the caption in the user's data.
-        image: the caption's image, relative to the image folder.
+        caption_id: id of the caption in the user's data.
+        image: path of the caption's image, relative to the image folder.
     """
 
     rule: str = Field(min_length=1)
@@ -82,35 +82,35 @@ def draft_examples(
 
     Args:
         captions: the user's captions, read once; ids must be unique among those drawn.
-        settings: the one rule, and how the model is asked; the seed also decides which captions are drawn.
-        model: what drafts, or a function that opens it; None for the grammar alone.
-        out: the file of drafts. The rows and replies behind it lie beside it, ``<out>.rows.jsonl`` and so on: the same
-            call goes on with a run that was stopped, and pays for no reply twice.
-        count: captions to make drafts from.
+        settings: the one rule, and the settings of the model's requests; the seed also determines the captions drawn.
+        model: the drafting model, or a function that opens it; None to use only the grammar.
+        out: the file of drafts. Its rows and replies are kept next to it, as ``<out>.rows.jsonl`` and so on: the same
+            call resumes an interrupted run, and pays for no reply twice.
+        count: number of captions to make drafts from.
         progress: whether to show a progress bar (on a terminal) or log lines.
 
     Returns:
-        Number of drafts, and the counts of the run; `Summary.stopped` names the signal that ended it early.
+        The number of drafts, and the counts of the run; `Summary.stopped` names the signal that ended it early.
 
     Raises:
-        InputError: no caption that the rule can change, an existing file of another run, or what `generate` raises.
+        InputError: the rule can change no caption, the file belongs to another run, or `generate` raises it.
     """
     if count < 1:
         raise InputError(f"count ({count}) must be 1 or more.")
     (rule,) = settings.rules
     drawn = draw_captions(captions, rule=rule, count=count, seed=settings.seed)
     if not drawn:
-        raise InputError(f"the rule {rule} can change none of the captions; give other captions, or more of them.")
+        raise InputError(f"the rule {rule} can change none of the captions. Give other captions, or more of them.")
     rows = out.with_name(out.name + ".rows.jsonl")
     if out.exists() and not rows.exists():
-        raise InputError(f"{out}: exists, and {rows.name} that would tell how to go on does not. Choose another --out.")
+        raise InputError(f"{out}: already exists, but {rows.name}, needed to resume, is missing. Choose another --out.")
     summary = generate(drawn, settings, out=rows, progress=progress, model=model)
     made = negatives_as_drafts(read_jsonl(NegativeRecord, rows), drawn, where=rows, accepted_only=False)
     return write_jsonl(out, made), summary
 
 
 def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, seed: int) -> list[CaptionRecord]:
-    """At most `count` captions that a rule can change, in random order; memory is that of 20 times as many."""
+    """Draw at most `count` captions that a rule can change, in random order; holds 20 times as many in memory."""
     made = load_rule(rule)
     usable: list[CaptionRecord] = []
     candidates = iter(_draw(captions, lambda record: record.id, count=_SPARE * count, seed=seed))
@@ -129,14 +129,14 @@ def negatives_as_drafts(
     rules: Sequence[str] = (),
     accepted_only: bool = True,
 ) -> Iterator[Draft]:
-    """Generated negatives as drafts.
+    """Convert generated negatives to drafts.
 
     Args:
         records: the negatives.
-        captions: those that they were made from.
-        where: the file that the negatives are from, for messages.
-        rules: only negatives of these; all where none is named.
-        accepted_only: leave out what the checks refused.
+        captions: the captions that they were made from.
+        where: the file of the negatives, for messages.
+        rules: rules to include; all if empty.
+        accepted_only: whether to omit negatives that the checks refused.
 
     Raises:
         InputError: the caption of a negative is not among the captions.
@@ -159,7 +159,7 @@ def negatives_as_drafts(
 
 
 def draw_drafts(drafts: Iterable[Draft], *, count: int, seed: int) -> list[Draft]:
-    """At most `count` drafts at random, the same for a seed whatever their order; never more than that in memory."""
+    """Draw at most `count` drafts at random, independent of their order; never holds more than that in memory."""
     return _draw(drafts, lambda draft: f"{draft.rule}\n{draft.caption_id}\n{draft.negative}", count=count, seed=seed)
 
 
@@ -174,9 +174,9 @@ class Decision(Record):
     """One line of the log.
 
     Attributes:
-        action: what the person did; "undo" takes the last decision back.
-        key: the draft, see `draft_key`.
-        negative: the text that was accepted, edited or not; "" otherwise.
+        action: what the person did; "undo" reverts the last decision.
+        key: key of the draft, see `draft_key`.
+        negative: the accepted text, edited or not; "" otherwise.
     """
 
     action: Action
@@ -186,12 +186,12 @@ class Decision(Record):
 
 @dataclass
 class ReviewState:
-    """What was decided so far, and which draft is shown.
+    """The decisions so far, and the current draft.
 
     Attributes:
-        drafts: all drafts; of those that say the same, as repeated captions bring them, the first.
-        position: index of the draft that is shown.
-        history: decisions that count, oldest first; none of them is an "undo".
+        drafts: all drafts, without duplicates (which repeated captions cause).
+        position: index of the current draft.
+        history: decisions in effect, oldest first, without any "undo".
     """
 
     drafts: Sequence[Draft]
@@ -211,12 +211,12 @@ class ReviewState:
 
     @property
     def draft(self) -> Draft:
-        """The draft that is shown."""
+        """The current draft."""
         return self.drafts[self.position]
 
     @property
     def key(self) -> str:
-        """Its key."""
+        """Key of the current draft."""
         return draft_key(self.draft)
 
     @property
@@ -232,47 +232,47 @@ class ReviewState:
 
     @property
     def is_done(self) -> bool:
-        """Whether every draft is decided."""
+        """Whether all drafts are decided."""
         return self.decided == len(self.drafts)
 
     def choice(self, key: str) -> Decision | None:
-        """The decision on a draft that counts."""
+        """Return the decision in effect on a draft; None if it is undecided."""
         made = self._made.get(key)
         return made[-1] if made else None
 
     def text(self) -> str:
-        """The negative as it stands for the draft shown: as accepted, else as drafted."""
+        """Return the current draft's negative: as accepted, else as drafted."""
         choice = self.choice(self.key)
         return choice.negative if choice and choice.negative else self.draft.negative
 
     def accept(self, negative: str | None = None) -> Decision:
-        """The decision that accepts the draft shown, with another text where one is given.
+        """Return the decision that accepts the current draft, with another text if given.
 
         Raises:
-            InputError: the text is empty, far too long, or says what the caption says.
+            InputError: the text is empty, far too long, or equal to the caption.
         """
         if negative is not None and len(negative) > LONGEST:
-            raise InputError(f"the negative is longer than {LONGEST:,} characters; a caption is one sentence.")
+            raise InputError(f"the negative is longer than {LONGEST:,} characters. Write one sentence.")
         text = " ".join((self.draft.negative if negative is None else negative).split())
         if not words.content(text):
             raise InputError("the negative has no words.")
         if words.content(text) == words.content(self.draft.caption):
-            raise InputError("the negative says what the caption says.")
+            raise InputError("the negative is the same as the caption.")
         return Decision(action="accept", key=self.key, negative=text)
 
     def reject(self) -> Decision:
-        """The decision that rejects the draft shown."""
+        """Return the decision that rejects the current draft."""
         return Decision(action="reject", key=self.key)
 
     def undo(self) -> Decision | None:
-        """The decision that takes the last one back; None where there is none."""
+        """Return the decision that reverts the last one; None if there is none."""
         return Decision(action="undo", key=self.history[-1].key) if self.history else None
 
     def apply(self, decision: Decision) -> tuple[Decision | None, Decision | None]:
-        """Let a decision count and show the next undecided draft, or after "undo" the one that is open again.
+        """Apply a decision and show the next undecided draft, or after "undo" the reopened one.
 
         Returns:
-            What counted for that draft before, and what counts now.
+            The decision in effect for that draft before, and the one now.
         """
         before = self.choice(decision.key)
         if decision.action == "undo":
@@ -291,23 +291,23 @@ class ReviewState:
         return before, self.choice(decision.key)
 
     def move(self, step: int) -> None:
-        """Show another draft: 1 the next one, -1 the one before; stays at the ends."""
+        """Move to another draft: 1 for the next, -1 for the previous one; stops at the ends."""
         self.position = min(max(self.position + step, 0), len(self.drafts) - 1)
 
     def skip(self) -> None:
-        """Show the next undecided draft and leave this one open."""
+        """Show the next undecided draft and leave the current one undecided."""
         self.position = self._next_open(self.position)
 
     def show_first_open(self) -> None:
-        """Show the first undecided draft, or the last one where all are decided."""
+        """Show the first undecided draft, or the last draft if all are decided."""
         self.position = self._next_open(len(self.drafts) - 1)
 
     def find(self, key: str) -> Draft | None:
-        """The draft with that key."""
+        """Return the draft with that key; None if there is none."""
         return self.drafts[self._places[key]] if key in self._places else None
 
     def show(self, key: str) -> None:
-        """Show the draft with that key, where there is one."""
+        """Show the draft with that key, if there is one."""
         self.position = self._places.get(key, self.position)
 
     def _next_open(self, place: int) -> int:
@@ -319,47 +319,47 @@ class ReviewState:
 
 
 def draft_key(draft: Draft) -> str:
-    """Names a draft by what it says: 16 hexadecimal digits."""
+    """Return a draft's key, a hash of its content with 16 hexadecimal digits."""
     text = json.dumps([draft.rule, draft.caption, draft.negative])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def judge_text(draft: Draft, negative: str) -> Verdict:
-    """The verdict of the checks on a draft's negative, or on a text in its place."""
+    """Return the verdict of the checks on a draft's negative, or on another text for it."""
     if negative == draft.negative:
         return Verdict(draft.accepted, draft.reason)
     return judge(load_rule(draft.rule), parse_one(draft.caption), negative)
 
 
 class Review:
-    """A review on disk. Used in a ``with`` block, in which no other process can take up the same log.
+    """A review on disk. Use it in a ``with`` block, which locks the log against other processes.
 
     Attributes:
-        state: what was decided.
+        state: the decisions.
         log: the append-only file of decisions.
-        out: a folder of ``<rule>.yaml``, or the one file of the one rule.
+        out: a folder of ``<rule>.yaml`` files, or one file for a single rule.
     """
 
     def __init__(self, drafts: Sequence[Draft], *, log: Path, out: Path) -> None:
-        """Name the drafts and the files.
+        """Set the drafts and the files.
 
         Raises:
-            InputError: there is nothing to review, or several rules are to go into one file.
+            InputError: there is nothing to review, or there are several rules but only one file.
         """
         self.state = ReviewState(drafts)
         self.log, self.out = log, out
         self.rules = tuple(sorted({draft.rule for draft in drafts}))
         self._stream: IO[bytes] | None = None
         if self._is_one_file and len(self.rules) > 1:
-            raise InputError(f"{out}: the drafts are of the rules {', '.join(self.rules)}; give a folder as --out.")
+            raise InputError(f"{out}: the drafts have several rules ({', '.join(self.rules)}). Give a folder as --out.")
         for rule in self.rules:
             load_rule(rule)
 
     def __enter__(self) -> Review:
-        """Take up the review where the log ends.
+        """Resume the review where the log ends.
 
         Raises:
-            InputError: the log is damaged before its last line or in use, or a file cannot be read or written.
+            InputError: the log is in use or damaged before its last line, or a file cannot be read or written.
         """
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -368,7 +368,7 @@ class Review:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
         if hold(self._stream.fileno()) is False:
             self._stream.close()
-            raise InputError(f"{self.log}: another review of these drafts is open; close it first.")
+            raise InputError(f"{self.log}: another review of these drafts is open. Close it first.")
         self._replay(self._stream)
         return self
 
@@ -377,14 +377,14 @@ class Review:
             self._stream.close()
 
     def file(self, rule: str) -> Path:
-        """Where the examples of a rule are written."""
+        """Return the file for the examples of a rule."""
         return self.out if self._is_one_file else self.out / f"{rule}.yaml"
 
     def act(self, action: Action, text: str | None = None) -> None:
-        """Accept the draft that is shown, with another text where one is given, reject it, or undo the last decision.
+        """Accept the current draft (with another text if given), reject it, or undo the last decision.
 
         Raises:
-            InputError: the text cannot be accepted, nothing can be undone, or a file cannot be written.
+            InputError: the text cannot be accepted, there is nothing to undo, or a file cannot be written.
         """
         if action == "accept":
             self.decide(self.state.accept(text))
@@ -396,15 +396,15 @@ class Review:
             raise InputError("there is nothing to undo.")
 
     def decide(self, decision: Decision) -> None:
-        """Write a decision down, let it count, and bring the rule's file up to date.
+        """Log a decision, apply it, and update the rule's file.
 
-        A decision that changes nothing is not written: a key that was pressed twice.
+        A decision that changes nothing is not logged, such as a key pressed twice.
 
         Raises:
             InputError: a file cannot be written.
         """
         if self._stream is None:
-            raise RuntimeError("a review is used in a with block")
+            raise RuntimeError("use Review in a with block")
         if decision.action != "undo" and self.state.choice(decision.key) == decision:
             self.state.show(decision.key)
             self.state.skip()
@@ -423,12 +423,12 @@ class Review:
         return self.out.suffix in (".yaml", ".yml")
 
     def _replay(self, stream: IO[bytes]) -> None:
-        """Let the log's decisions count. Decisions on drafts that are not there any more are passed over."""
+        """Apply the log's decisions, ignoring those on drafts that no longer exist."""
         last: tuple[str, Decision | None, Decision | None] | None = None
         end = 0
         for number, place, line in whole_lines(stream):
             end, where = place + len(line), f"{self.log} line {number}"
-            row = parse_json(line, where=where, remedy="Remove the line; its decision is made again.", lines=False)
+            row = parse_json(line, where=where, remedy="Remove the line and decide again.", lines=False)
             decision = validate(Decision, row, where=where)
             if self.state.find(decision.key) is not None:
                 try:
@@ -441,19 +441,19 @@ class Review:
             if draft.rule in missing:
                 self._write(draft, taken_out=None, put_in=negative)
         if last is not None:
-            self._settle(*last)  # the review may have been killed between the log and the file of examples
+            self._settle(*last)  # the review may have been killed between writing the log and the examples
         self.state.show_first_open()
 
     def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
-        """Take the text that no longer counts out of the rule's file and put in the one that does."""
+        """Remove the text no longer in effect from the rule's file and add the one that is."""
         draft, taken_out = self.state.find(key), _accepted_text(before)
         assert draft is not None  # as its decision was applied
         if any(text == taken_out and _asked(other) == _asked(draft) for other, text in self.state.accepted):
-            taken_out = None  # It counts still: by this draft, or by another one of the caption.
+            taken_out = None  # Still in effect, by this draft or another one of the caption.
         self._write(draft, taken_out=taken_out, put_in=_accepted_text(after))
 
     def _write(self, draft: Draft, *, taken_out: str | None, put_in: str | None) -> None:
-        """Change one entry of a rule's file; the others stay, also those that were changed by hand meanwhile."""
+        """Change one entry of a rule's file; all others are kept, even if edited by hand in the meantime."""
         file, (_, caption) = self.file(draft.rule), _asked(draft)
         before = read_examples(file, rule=draft.rule) if file.exists() else ()
         entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, taken_out)]

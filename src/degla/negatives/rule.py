@@ -1,9 +1,9 @@
-"""What every rule promises, `NegativeRule`, and the frames that the members of rules/ and positives/ derive from.
+"""The interface of every rule, `NegativeRule`, and the base classes for the members of rules/ and positives/.
 
 `ExchangingRule` exchanges two pieces of a caption, `ReplacingRule` replaces or adds one word, `TrueRule` makes true
-texts that look changed. A request to a language model is a rule's fixed instruction, then examples as turns, then the
-caption as plain text. The fixed part comes first and is the same for all captions of a rule, so that a server's prefix
-cache serves it.
+texts that look changed. A request to a language model consists of the rule's fixed instruction, examples as turns, and
+the caption as plain text. The fixed part comes first and is the same for all captions of a rule, so that a server's
+prefix cache can reuse it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from degla.records import POSITIVE
 from degla.shelf import POSITIVES, RULES, class_name
 
 Swap = tuple[list[Token], str]
-"""Changed tokens, with the reason that speaks against them ("" where none does)."""
+"""Changed tokens, with the reason to refuse them ("" if there is none)."""
 
 Place = tuple[int, int]
-"""Indices of the first token of a place and of the one after its last."""
+"""Index of the first token of a place, and of the token after its last."""
 
 _BEFORE: Final = "You rewrite captions of pictures so that they become false."
 _AFTER: Final = (
@@ -48,25 +48,25 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Example:
-    """A caption with a negative that a rule makes of it, accepted by a person; negatives/examples holds them."""
+    """A caption with a negative of one rule, accepted by a person; the examples are in negatives/examples."""
 
     caption: str
     negative: str
 
 
 class NegativeRule(ABC):
-    """How negatives of one sort are made and verified; a member of the shelf says what a frame leaves open."""
+    """Makes and verifies negatives of one sort; each rule on the shelf implements what its base class leaves open."""
 
     kind: str = ""
-    """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"; "positive" where the
-    rule makes true texts."""
+    """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"; "positive" for rules
+    that make true texts."""
     instruction: str = ""
-    """What a language model is told to change, in one or two sentences."""
+    """Instruction to a language model on what to change, in one or two sentences."""
 
     def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """The request to a language model; None where the caption has nothing that the rule could change.
+        """Build the request to a language model; None if the rule can change nothing in the caption.
 
-        Nothing in the caption or the examples is interpreted: their texts go in as data.
+        The texts of the caption and the examples are inserted as data and never interpreted.
         """
         if not self.applies(caption):
             return None
@@ -79,14 +79,13 @@ class NegativeRule(ABC):
         return (system, *turns, ChatMessage("user", inert(caption.text)))
 
     def read(self, caption: Caption, reply: str | None, rng: Random, *, most: int = MOST_CANDIDATES) -> list[str]:
-        """Proposed negatives: those of the grammar in random order, or the one in a language model's reply.
+        """Return proposed negatives: the grammar's in random order, or the one in a language model's reply.
 
         Args:
             caption: the tagged caption.
-            reply: a language model's answer to `ask`; None for the grammar's own candidates, each of which passes
-                `check`.
-            rng: draws among the grammar's candidates and decides their order.
-            most: candidates of the grammar at most.
+            reply: a language model's answer to `ask`; None for the grammar's candidates, each of which passes `check`.
+            rng: random generator that draws and orders the grammar's candidates.
+            most: maximum candidates of the grammar.
         """
         if reply is None:
             return self.propose(caption, rng, most)
@@ -95,24 +94,24 @@ class NegativeRule(ABC):
 
     @abstractmethod
     def applies(self, caption: Caption) -> bool:
-        """Whether a language model could find something to change: what must be there at the least."""
+        """Whether a language model could find something to change: a minimum requirement."""
 
     @abstractmethod
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """The grammar's candidates in random order, without repeats, at most `most`."""
+        """Return at most `most` of the grammar's candidates in random order, without repeats."""
 
     def check(self, caption: Caption, negative: str) -> Verdict:
-        """Whether a text is what the rule promises, and why not."""
+        """Check whether a text is what the rule promises, and why not."""
         return _check(self, caption, negative)
 
     @abstractmethod
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Why a text, of these words, is not what the rule promises; "" where it is."""
+        """Return why a text with these words is not what the rule promises; "" if it is."""
 
 
 @lru_cache(maxsize=64)
 def _check(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
-    """Kept because a rule that checks what it proposes is asked once more."""
+    """Check a text; cached because a rule already checks what it proposes."""
     content = words.content(negative)
     reason = "same_text" if content == caption.content else rule.refusal(caption, negative, content)
     return refused(reason) if reason else ACCEPTED
@@ -120,20 +119,20 @@ def _check(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
 
 @cache
 def load_rule(name: str) -> NegativeRule:
-    """The rule of that name, for negatives or for positives.
+    """Load a rule for negatives or positives by name.
 
     Raises:
-        InputError: there is no such rule; the message lists those that exist.
+        InputError: there is no such rule; the message lists the existing ones.
     """
     shelf = POSITIVES if name in POSITIVES.names() else RULES
     return cast(NegativeRule, shelf.member(name, class_name(name))())
 
 
 def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
-    """The verdict on a proposed text: the checks of every rule, then whether it is what its own rule promises.
+    """Return the verdict on a proposed text, by the common checks and then by its rule's own check.
 
     Args:
-        rule: the rule that the negative is made by.
+        rule: the rule of the negative.
         caption: the tagged caption.
         negative: the proposed text.
     """
@@ -142,18 +141,18 @@ def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
 
 
 class ExchangingRule(NegativeRule):
-    """A rule that puts pieces of a caption in each other's place; a member says which."""
+    """A rule that exchanges pieces of a caption; subclasses say which."""
 
     @abstractmethod
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
-        """Every exchange of pieces, also those that something speaks against."""
+        """Yield every exchange of pieces, including those with a reason to refuse them."""
 
     def applies(self, caption: Caption) -> bool:
         """Whether there are two things to exchange, or to take from."""
         return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """The exchanges that nothing speaks against, those first whose verbs have somebody to do what they say."""
+        """Return the acceptable exchanges, first those whose verbs have a subject that can do what they say."""
         free = [tokens for tokens, reason in _listed(self, caption) if not reason]
         rng.shuffle(free)
         free.sort(key=lifeless_actors)
@@ -161,7 +160,7 @@ class ExchangingRule(NegativeRule):
         return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Why a text is none of the exchanges, or what speaks against the one that it is."""
+        """Return "not_rule" if a text is none of the exchanges, or the reason to refuse its exchange."""
         reasons = [reason for tokens, reason in _listed(self, caption) if content_of(tokens) == content]
         if not reasons:
             return "not_rule"
@@ -170,31 +169,31 @@ class ExchangingRule(NegativeRule):
 
 @lru_cache(maxsize=64)
 def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Swap, ...]:
-    """A rule's exchanges in a caption, kept because `check` asks for them once more for every candidate."""
+    """Return a rule's exchanges in a caption; cached because `check` needs them for every candidate."""
     return tuple(rule.exchanges(caption))
 
 
 class ReplacingRule(NegativeRule):
-    """A rule that puts one word in a place of the caption; a member says which places, words and forms.
+    """A rule that puts one word into a place of the caption; subclasses say which places, words and forms.
 
-    A language model can propose the words (`slots`, `fill`). An empty place (two equal indices) is one where a word, an
-    adjective by default, is added before the token of that index."""
+    A language model can propose the words (`slots`, `fill`). At an empty place (two equal indices) a word, an adjective
+    by default, is added before the token of that index."""
 
     @abstractmethod
     def places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
-        """The places, each with the dictionary forms that the grammar would put there (none: only a model can)."""
+        """Return the places, each with the grammar's words as dictionary forms (none: only a model can fill it)."""
 
     @lru_cache(maxsize=64)  # noqa: B019 - rules live as long as the process
     def found_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
-        """The places, kept because they are asked for once more for every candidate."""
+        """Return the places; cached because they are needed for every candidate."""
         return self.places(caption)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """A lower-case word, in whatever form, in the one that its place asks for; None where it cannot stand there."""
+        """Return a lower-case word in the form that its place requires; None if it cannot be used there."""
         return word
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """The last word on a choice of the grammar; asked only for choices that are drawn."""
+        """Whether a choice of the grammar is finally acceptable; called only for choices that are drawn."""
         return True
 
     def applies(self, caption: Caption) -> bool:
@@ -202,13 +201,13 @@ class ReplacingRule(NegativeRule):
         return bool(self.found_places(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int, usage: words.WordUsage | None = None) -> list[str]:
-        """Captions with one word replaced: every place once before any place twice.
+        """Return captions with one word replaced, using every place once before any place twice.
 
         Args:
             caption: the tagged caption.
-            rng: draws.
-            most: captions at most.
-            usage: how captions use words, which decides how often each is drawn; None: all of a list alike.
+            rng: random generator.
+            most: maximum number of captions.
+            usage: word frequencies by which words are drawn; None draws all words of a list equally often.
         """
         places = ((place, listed) for place, listed in self.found_places(caption).items() if listed)
         drawn = [(place, self._draw(caption, place, listed, rng, usage)) for place, listed in places]
@@ -225,9 +224,9 @@ class ReplacingRule(NegativeRule):
     def _draw(
         self, caption: Caption, place: Place, listed: Sequence[str], rng: Random, usage: words.WordUsage | None
     ) -> list[str]:
-        """The words of a place in random order; by use with those that go with them, and the likeliest last.
+        """Return the words of a place in random order, weighted by `usage` with the likeliest last.
 
-        The last are taken first.
+        Words are taken from the end.
         """
         if usage is None:
             return rng.sample(listed, len(listed))
@@ -238,24 +237,24 @@ class ReplacingRule(NegativeRule):
         return usage.shuffle(wider, forms, between, rng)[::-1]
 
     def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
-        """The words that the grammar would draw, with others for as much that captions may say more often."""
+        """Return the grammar's words with synonyms that captions may use more often."""
         return found
 
     def surface(self, caption: Caption, place: Place, word: str) -> str:
-        """About how a word would be written in its place, by which its use is counted; `form` has the last word."""
+        """Return a word's approximate form in its place, by which its usage is counted; `form` gives the final one."""
         return word
 
     def _accepted(self, caption: Caption, place: Place, drawn: Sequence[str]) -> Iterator[tuple[Place, str]]:
         return ((place, word) for word in reversed(drawn) if self.accepts(caption, place, word))
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
-        """The places where a word may be replaced or added; none where the grammar finds no place."""
+        """Return the slots where a word may be replaced or added; none if the grammar finds no place."""
         return tuple(_slot(caption, place) for place in self.found_places(caption))
 
     def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
-        """The caption with a proposed word in a place, in its form; None where the word cannot stand there.
+        """Return the caption with a proposed word in a slot, in its form; None if the word cannot be used there.
 
-        What it returns may still be refused by `check`.
+        `check` may still refuse the result.
         """
         word = word.strip().lower()
         place = next((place for place in self.found_places(caption) if _slot(caption, place) == slot), None)
@@ -265,7 +264,7 @@ class ReplacingRule(NegativeRule):
         return None if text is None or words.content(text) == caption.content else text
 
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The caption with a word in a place, in its form; None where the word cannot stand there."""
+        """Return the caption with a word in a place, in its form; None if the word cannot be used there."""
         form = self.form(caption, place, word)
         if form is None:
             return None
@@ -274,14 +273,14 @@ class ReplacingRule(NegativeRule):
         return write(caption, substitute(caption.tokens, place, form, lemma=word))
 
     def changed(self, caption: Caption, content: Sequence[str]) -> tuple[Place, Sequence[str], tuple[str, ...]] | None:
-        """The one place where a text differs, the words that stand there, and those that come in, lower case.
+        """Return the one place where a text differs, its old words and its new words in lower case.
 
         Args:
             caption: the tagged caption.
-            content: the words of the text, as `words.content` gives them.
+            content: the words of the text, as returned by `words.content`.
 
         Returns:
-            None where the text differs elsewhere, or beyond a place.
+            None if the text differs elsewhere, or beyond one place.
         """
         change = find_change(caption.tokens, content)
         place = next(
@@ -294,14 +293,14 @@ class ReplacingRule(NegativeRule):
 
 
 def _nearest(tokens: Iterable[Token]) -> str:
-    """The first word that is no article; "" where there is none."""
+    """Return the first word that is not an article; "" if there is none."""
     said = (token.lower for token in tokens if words.is_word(token.text))
     return next((word for word in said if word not in words.ARTICLES), "")
 
 
 def _slot(caption: Caption, place: Place) -> Slot:
     spans = words.spans(caption.text)
-    if place[0] == place[1]:  # nothing stands there yet
+    if place[0] == place[1]:  # an empty place
         start = end = spans[place[0] - 1][1] if place[0] else 0
     else:
         start, end = spans[place[0]][0], spans[place[1] - 1][1]
@@ -313,12 +312,12 @@ def _slot(caption: Caption, place: Place) -> Slot:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """The one stretch of a caption that differs in a negative.
+    """The one span of a caption that differs in a negative.
 
     Attributes:
-        start: index of its first token; where words were only added, of the token that they come before.
-        end: index after its last token; `start` where words were only added.
-        words: what stands there in the negative: lower case, without punctuation.
+        start: index of its first token; if words were only added, of the token after them.
+        end: index after its last token; `start` if words were only added.
+        words: the negative's words there, in lower case, without punctuation.
     """
 
     start: int
@@ -327,7 +326,7 @@ class Replacement:
 
 
 def find_change(tokens: Sequence[Token], content: Sequence[str]) -> Replacement:
-    """What differs between tokens and the words of a negative, as `words.content` gives them: one stretch, shortest.
+    """Return the shortest span that covers all differences between tokens and a negative's words (`words.content`).
 
     Equal texts give an empty change at the end.
     """
@@ -341,34 +340,34 @@ def find_change(tokens: Sequence[Token], content: Sequence[str]) -> Replacement:
 
 
 def take_turns(queues: Iterable[Iterable[Item]]) -> Iterator[Item]:
-    """Yield the first of every queue, then the second of each that has one, and so on."""
+    """Yield the first item of every queue, then the second of each that has one, and so on."""
     for turn in zip_longest(*queues):
         yield from (item for item in turn if item is not None)
 
 
 class TrueRule(NegativeRule):
-    """A rule whose texts are true of every picture that the caption describes; the grammar makes them alone."""
+    """A rule whose texts are true of every image that the caption describes; only the grammar makes them."""
 
     kind = POSITIVE
     against: tuple[str, ...] = ()
-    """Rules for negatives that would know a contradiction of this sort: none may find the text false."""
+    """Rules for negatives that could recognise a contradiction here; none may find the text false."""
 
     @abstractmethod
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """Every rewrite as tokens; `usage` is how captions use words, where that is known."""
+        """Yield every rewrite as tokens; `usage` has the captions' word frequencies, if known."""
 
     def applies(self, caption: Caption) -> bool:
-        """False: no language model is asked."""
+        """Return False: no language model is used."""
         return False
 
     def propose(self, caption: Caption, rng: Random, most: int, usage: words.WordUsage | None = None) -> list[str]:
-        """Rewrites in random order, none that a rule for negatives finds false."""
+        """Return rewrites in random order, without those that a rule for negatives finds false."""
         texts = list(dict.fromkeys(write(caption, tokens) for tokens in self.rewrites(caption, usage)))
         rng.shuffle(texts)
         return [text for text in texts if not self._is_contradicted(caption, text)][:most]
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Whether a text is none of the rewrites, or contradicts the caption."""
+        """Return why a text is refused: it is none of the rewrites, or contradicts the caption."""
         if all(words.content(write(caption, tokens)) != content for tokens in self.rewrites(caption, None)):
             return "not_rule"
         return "contradicts" if self._is_contradicted(caption, negative) else ""
@@ -382,12 +381,12 @@ class SiblingRule(TrueRule):
 
     @abstractmethod
     def from_siblings(self, caption: Caption, siblings: Sequence[Caption], rng: Random, most: int) -> list[str]:
-        """Texts that follow from both, in random order, at most `most`."""
+        """Return at most `most` texts that follow from both, in random order."""
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """None: what is true is known from other captions alone, see `from_siblings`."""
+        """Yield nothing: what is true is known only from other captions, see `from_siblings`."""
         yield from ()
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Nothing: a text is only as true as the caption that it comes from."""
+        """Return "": a text is as true as the caption that it comes from."""
         return ""

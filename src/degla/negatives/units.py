@@ -1,11 +1,11 @@
-"""The things and relations that a caption names: texts of their own with foils, and said once more in a longer caption.
+"""Units of a caption (the things and relations that it names) with foils, and longer captions that repeat them.
 
-Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv
-2603.25722) reads the noun phrases alone, MACCO (arXiv 2606.13288) what is not one: the words of attributes and
+Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a language model for this; C2LIP (arXiv
+2603.25722) reads only the noun phrases, MACCO (arXiv 2606.13288) everything else: the words of attributes and
 relations.
 
-Contextualization Distillation (arXiv 2402.01729) has a language model write a longer text about a triple of a knowledge
-graph; here the triples are those of the caption's own parse, so that a text is as true as its caption.
+In Contextualization Distillation (arXiv 2402.01729), a language model writes a longer text about a triple of a
+knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ RULES: Final = {
     "relation": ("replace_relation", "swap_nouns", "replace_nouns"),
 }
 """The rules that make foils of a unit, of CS-CLIP's kinds: another attribute or thing; another relation, its things
-exchanged, another of its things."""
+swapped, or another thing in it."""
 FOILS_PER_RULE: Final = 2
 _LONGEST: Final = 4
-"""Words between the two things of a relation at most."""
+"""Maximum words between the two things of a relation."""
 _CLAUSES: Final = ("while", "as", "because", "than", "that")
-"""Words that the tagger calls prepositions, and that relate what happens, not things."""
+"""Words that the tagger labels prepositions but that relate clauses, not things."""
 _FORMS: Final = (
     "{said}. We can see {things}.",
     "We can see {things}. {said}.",
     "{said}: {relations}. We can see {things}.",
     "We can see {things}: {relations}. {said}.",
 )
-"""Of longer captions; the latter two where there is a relation besides the caption itself."""
+"""Forms of longer captions; the last two are for captions with a relation other than the caption itself."""
 
 
 def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
-    """The captions with their columns `units`, `concepts` and `masked_words`; a caption that names nothing is its own
+    """Add the columns `units`, `concepts` and `masked_words` to captions; a caption that names nothing is its own
     concept, and none is its own unit.
 
     Args:
-        captions: in any number.
-        seed: with a caption's id, of the order of the grammar's foils.
+        captions: any number of captions.
+        seed: determines, with a caption's id, the order of the grammar's foils.
 
     Raises:
         InputError: the tagger is not installed.
@@ -73,7 +73,7 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
 
 
 def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The relations and things that each text names, without foils.
+    """Return the relations and things that each text names, without foils.
 
     Raises:
         InputError: the tagger is not installed.
@@ -82,15 +82,15 @@ def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def things_of(caption: Caption) -> list[str]:
-    """The noun phrases that name a thing, each once."""
+    """Return the noun phrases that name a thing, each once."""
     spans = [(chunk.start, chunk.end) for chunk in caption.chunks if chunk.role == "thing"]
     return list(dict.fromkeys(_text(caption, *span) for span in spans))
 
 
 def relations_of(caption: Caption) -> list[str]:
-    """Two noun phrases that follow one another with a preposition between them, or a verb behind who does it.
+    """Return relations: consecutive noun phrases joined by a preposition, or by a verb with its subject; each once.
 
-    Each comes once. "A dog with a ball runs through snow" says "a dog with a ball" and "a dog runs through snow".
+    "A dog with a ball runs through snow" has "a dog with a ball" and "a dog runs through snow".
     """
     texts = []
     for first, second in _related(caption):
@@ -106,8 +106,8 @@ def relations_of(caption: Caption) -> list[str]:
 
 
 def described_by(caption: Caption) -> tuple[str, ...]:
-    """The words that say how things are and how they relate: adjectives, participles before a noun, and what stands
-    between two things that are related; each once."""
+    """Return the words for attributes and relations: adjectives, participles before a noun, and the words between two
+    related things; each once."""
     relating = {place for first, second in _related(caption) for place in range(first.end, second.start)}
     return tuple(
         dict.fromkeys(
@@ -127,7 +127,7 @@ def _related(caption: Caption) -> list[tuple[Chunk, Chunk]]:
 
 
 def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
-    """The tokens of who does what a verb says, with what "and" joins to them; None where the parser finds no thing."""
+    """Return the span of a verb's subject, with what "and" joins to it; None if the parser finds no thing."""
     tokens, place = caption.tokens, verb
     for _ in tokens:  # at most: a root governs itself
         own = governed(tokens, place, "nsubj", "nsubjpass")
@@ -147,13 +147,13 @@ def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
 
 
 def _is_of_the_doer(first: Chunk, second: Chunk) -> bool:
-    """Whether a preposition says of who does something what he has: "a man jumps a rail on his skateboard"."""
+    """Whether a preposition belongs to the subject rather than the object: "a man jumps a rail on his skateboard"."""
     does = token_at(first.source, first.after.governor).is_verb
     return does and (first.after.lower == "with" or second.first.tag == "PRP$")
 
 
 def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a noun is a lifeless thing behind a preposition of somebody."""
+    """Whether a noun is an inanimate object of a preposition that belongs to a living thing."""
     bearer = tokens[tokens[tokens[place].governor].governor] if tokens[place].role == "pobj" else None
     living = lexicon().is_living
     return bearer is not None and living(bearer.lemma) and not living(tokens[place].lemma)
@@ -169,7 +169,7 @@ def _relates(gap: Sequence[Token]) -> bool:
 
 
 def _text(caption: Caption, start: int, end: int) -> str:
-    """Some tokens as a text that begins in lower case, unless the caption is in capitals."""
+    """Return some tokens as a text that starts in lower case, unless the caption is in capitals."""
     tokens = caption.tokens[start:end]
     text = "".join(token.text if not at or token.glued else f" {token.text}" for at, token in enumerate(tokens))
     plain = start > 0 or caption.is_shouted or tokens[0].tag.startswith("NNP")
@@ -177,12 +177,12 @@ def _text(caption: Caption, start: int, end: int) -> str:
 
 
 def _bare(text: str) -> str:
-    """A text without articles, its words in the singular: what "a woman", "the woman" and "two women" share."""
+    """Normalise a text: no articles, words in the singular, so that "a woman" and "the women" are equal."""
     return " ".join(words.singular(word) for word in words.content(text) if word not in words.ARTICLES)
 
 
 def _foils(unit: Caption, record: CaptionRecord, said: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
-    """What the rules make of a unit, and none of it is what the caption says: no woman for "a man and a woman"."""
+    """Return the rules' foils of a unit that the caption does not say itself: no woman for "a man and a woman"."""
     foils: list[str] = []
     for name in RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
@@ -191,12 +191,12 @@ def _foils(unit: Caption, record: CaptionRecord, said: Sequence[str], *, kind: s
 
 
 def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
-    """The captions with a longer true one in front of their column `positives`; a caption that names no thing, or is
-    but one, stays as it is.
+    """Put a longer true caption first in each caption's column `positives`; a caption that names no thing, or is just
+    one, is unchanged.
 
     Args:
-        captions: in any number.
-        seed: with a caption's id, of the form.
+        captions: any number of captions.
+        seed: determines the form, with a caption's id.
 
     Raises:
         InputError: the tagger is not installed.
@@ -210,11 +210,11 @@ def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[C
 
 
 def context_of(caption: Caption, *, number: int) -> str | None:
-    """A longer true text about a caption; None where it names no thing or nothing besides.
+    """Return a longer true text about a caption; None if it names no thing or is just one.
 
     Args:
-        caption: tagged.
-        number: of the form, 0 or more; of a caption without a relation besides itself, among the first two.
+        caption: the tagged caption.
+        number: number of the form, 0 or more; captions without a relation other than themselves use the first two.
     """
     things = things_of(caption)
     if not things or all(words.content(thing) == caption.content for thing in things):
@@ -228,5 +228,5 @@ def context_of(caption: Caption, *, number: int) -> str | None:
 
 
 def _joined(texts: Sequence[str]) -> str:
-    """ "one, two and three"."""
+    """Join texts as in "one, two and three"."""
     return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))

@@ -1,5 +1,5 @@
-"""Balanced negatives: candidates and captions enter, those leave that the texts alone do not tell from captions.
+"""Balanced negatives: select candidates that cannot be told apart from captions by text only.
 
-balance.py writes down what a pair shows without its image, chooses so that all of it is 0 on average, and reads and
-writes files; outcome.py asks classifiers (report/blind.py), and holds and shows what came of it.
+balance.py computes text features of each pair, selects candidates so that all features are 0 on average, and reads and
+writes files; outcome.py runs the classifiers (report/blind.py), and holds and shows the results.
 """

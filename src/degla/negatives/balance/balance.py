@@ -1,16 +1,16 @@
-"""Chooses among the candidates in a file of negatives, so that the texts alone do not tell negatives from captions.
+"""Select among the candidates in a file of negatives, so that they cannot be told apart from captions by text only.
 
-A file is read twice: once to choose, block by block, and once to write. Images are in two halves by their names, each
-balanced for itself, so that what a classifier learns on one half can be asked about the other.
+A file is read twice: once to choose, block by block, and once to write. Images are split into two halves by id, each
+balanced separately, so that a classifier trained on one half can be tested on the other.
 
-Signs are what a caption and its negative show to somebody who sees no image, as numbers. Each is a difference, the
-caption's less the negative's: counts of words and of pairs of words, length in words and letters, log-likelihood. Where
-the mean of every sign over the pairs is 0, no linear classifier of pairs (report/blind.py) has anything to learn.
+Signs are text features of a pair, the caption's value minus the negative's: counts of words and word pairs, length in
+words and letters, log-likelihood. If the mean of every sign over the pairs is 0, a linear classifier of pairs
+(report/blind.py) has nothing to learn.
 
-The sum of all chosen pairs' signs is kept. One group of candidates (of one caption and rule) after the other gives up
-its choice and takes the one, or none, that makes the squared length of the sum least, less a reward for having one
-(moment matching by greedy herding, pass by pass; Welling 2009, "Herding dynamical weights"). Each step lowers the same
-value, so that passes end. The reward trades coverage against balance. Memory: the signs of one block of groups.
+The sum of all chosen pairs' signs is maintained. In turn, each group of candidates (of one caption and rule) gives up
+its choice and takes the one, or none, that minimises the squared norm of the sum minus a reward for having a choice
+(moment matching by greedy herding, in passes; Welling 2009, "Herding dynamical weights"). Each step lowers the same
+objective, so the passes converge. The reward trades coverage against balance. Memory: the signs of one block of groups.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ from degla.progress import TaskProgress
 from degla.records import NegativeRecord, write_jsonl
 
 REWARDS: Final = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
-"""What a negative is worth against balance, tried from the greatest coverage down; the first that passes is taken."""
+"""Candidate rewards for keeping a negative, from most coverage to best balance; the first that passes is used."""
 
 _BLOCK: Final = 300_000
-"""Candidates in memory at once, with their signs about 150 MB."""
+"""Candidates in memory at once; with their signs about 150 MB."""
 _TRIED: Final = 2_000
-"""Pairs of a half in the test of one reward."""
+"""Maximum pairs per half in the test of one reward."""
 _TESTED: Final = 4_000
-"""Pairs of a rule and half, or of all rules and half, in the tests of what is written."""
+"""Maximum pairs per half, of one rule or of all rules, in the tests of the output."""
 
 SIGNS: Final = 2**18
-"""Places for signs; names are hashed into them."""
+"""Number of hash buckets for signs."""
 _CUE: Final = 3.0
-"""How much more one sign of length or likelihood counts than one word: every pair has them."""
+"""Weight of a length or likelihood sign relative to a word, as every pair has them."""
 _RARE: Final = 20.0
-"""A sign in so many pairs counts half as much as it would: what is rare cannot be learnt, nor balanced."""
+"""Number of pairs with a sign at which its weight is halved; rare signs can neither be learnt nor balanced."""
 _PASSES: Final = 6
-"""Passes over a block at most."""
+"""Maximum passes over a block."""
 _SETTLED: Final = 0.005
-"""Share of groups that change their choice in a pass after which no further pass is made."""
+"""Share of groups that change their choice in a pass, below which passes stop."""
 
 Rows = Callable[[], Iterable[NegativeRecord]]
-"""A function that begins to read the rows of the file anew."""
+"""A function that returns a new iterator over the rows of the file."""
 
 Shown = TypeVar("Shown")
 
 
 def signs(pair: CaptionNegative) -> dict[int, float]:
-    """The signs of one pair that are not 0, by their places."""
+    """Return the non-zero signs of one pair by hash bucket."""
     counts = Counter(_counts(pair.caption))
     counts.subtract(_counts(pair.negative))
     found = {name: float(times) for name, times in counts.items() if times}
@@ -75,7 +75,7 @@ def signs(pair: CaptionNegative) -> dict[int, float]:
     whole = pair.caption_likely * (size + 1) - pair.negative_likely * (other + 1)
     measured = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
     for number, (value, scale) in enumerate(measured):
-        # The direction alone tells a pair; the size tells it in a sum with other signs.
+        # The direction can identify a pair on its own, the size in a sum with other signs.
         for kind, cue in (
             ("direction", float((value > 0) - (value < 0))),
             ("size", max(-1.0, min(1.0, value / scale))),
@@ -98,13 +98,13 @@ def _place(name: str) -> int:
 
 @dataclass
 class Groups:
-    """Candidates in groups, their signs in one row after the other.
+    """Candidates in groups, with their signs as concatenated sparse rows.
 
     Attributes:
-        first: where the candidates of each group begin, and where the last ends, [groups + 1].
-        start: where the signs of each candidate begin, and where the last end, [candidates + 1].
-        place: of every sign, [signs].
-        value: of every sign, [signs].
+        first: index of each group's first candidate, and the total, [groups + 1].
+        start: index of each candidate's first sign, and the total, [candidates + 1].
+        place: hash bucket of every sign, [signs].
+        value: value of every sign, [signs].
     """
 
     first: NDArray[np.int64]
@@ -114,7 +114,7 @@ class Groups:
 
     @classmethod
     def of(cls, groups: Sequence[Sequence[Mapping[int, float]]]) -> Groups:
-        """From the signs of every candidate of every group."""
+        """Create groups from the signs of every candidate of every group."""
         rows = [row for group in groups for row in group]
         return cls(
             np.cumsum([0, *map(len, groups)]),
@@ -129,12 +129,12 @@ class Groups:
 
 @dataclass
 class Chooser:
-    """Chooses for one rule, block after block of groups.
+    """Chooses candidates of one rule, block by block.
 
     Attributes:
-        seed: of the order in which groups choose.
-        per_group: candidates that a group may have, at most.
-        reward: what a choice is worth in squared length.
+        seed: seed of the order in which groups choose.
+        per_group: maximum choices per group.
+        reward: reward of a choice, in units of the squared norm.
     """
 
     seed: str
@@ -144,11 +144,11 @@ class Chooser:
     _weight: NDArray[np.float64] | None = None
 
     def choose(self, groups: Groups, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """The candidates of each group, [groups, per_group], -1 for none.
+        """Return the chosen candidates of each group, [groups, per_group], -1 for none.
 
         Args:
             groups: a block.
-            chosen: what an earlier call chose for this block, to go on from; with it the sum holds these already.
+            chosen: an earlier call's choices for this block to start from, which the sum already includes.
         """
         weight = self._weights(groups)
         weighted = weight[groups.place] * groups.value
@@ -188,7 +188,7 @@ class Chooser:
             self._sum[groups.place[span]] += times * groups.value[span]
 
     def _weights(self, groups: Groups) -> NDArray[np.float64]:
-        """How much an unbalanced sign costs: less the more pairs have it; by the first block."""
+        """Return the cost of an unbalanced sign, lower the more pairs have it; computed on the first block."""
         if self._weight is None:
             shares = 1 / np.repeat(np.diff(groups.first), np.diff(groups.first))
             share = np.repeat(shares, np.diff(groups.start))
@@ -197,7 +197,7 @@ class Chooser:
 
 
 def _sums(values: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The sums of stretches of values; empty stretches give 0."""
+    """Return the sums of consecutive segments of values; empty segments give 0."""
     total: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     sums: NDArray[np.float64] = total[start[1:]] - total[start[:-1]]
     return sums
@@ -205,7 +205,7 @@ def _sums(values: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.float64]
 
 @dataclass
 class _Group:
-    """The candidates of one caption and rule: their places in the file and their pairs."""
+    """The candidates of one caption and rule: their positions in the file and their pairs."""
 
     rule: str
     half: int
@@ -223,7 +223,7 @@ class _Side:
 
 
 def _shown(task: str, rules: Sequence[Shown]) -> Iterator[Shown]:
-    """The rules one after another, with their progress: thousands of captions take minutes."""
+    """Iterate over the rules with a progress bar: thousands of captions take minutes."""
     with TaskProgress(show=True).task(task, len(rules)) as advance:
         for rule in rules:
             yield rule
@@ -231,10 +231,10 @@ def _shown(task: str, rules: Sequence[Shown]) -> Iterator[Shown]:
 
 
 class Balancer:
-    """Chooses, and says what came of it. Used once.
+    """Selects balanced negatives and reports the outcome. Use each instance once.
 
     Attributes:
-        report: what was done.
+        report: the outcome.
     """
 
     def __init__(
@@ -243,10 +243,10 @@ class Balancer:
         """Read all rows once and choose.
 
         Args:
-            rows: begins to read the file; rows of a caption stand together, in the captions' order.
-            captions: what the negatives were made from.
-            settings: what decides.
-            likelihoods: of the two halves' texts.
+            rows: returns a new iterator over the file's rows; rows must be grouped by caption, in the captions' order.
+            captions: the captions that the negatives were made from.
+            settings: the settings.
+            likelihoods: likelihood models for the two halves' texts.
 
         Raises:
             InputError: a row's caption is not among the captions, or the rows are not in the captions' order.
@@ -260,7 +260,7 @@ class Balancer:
         self._finish()
 
     def write(self, out: Path) -> None:
-        """Write the chosen rows, and one refused row for each caption and rule that has none: all, or no file."""
+        """Write, atomically, the chosen rows, and one refused row for each caption and rule without any."""
         write_jsonl(out, self._written())
 
     def _written(self) -> Iterator[NegativeRecord]:
@@ -285,7 +285,7 @@ class Balancer:
         self.report.negatives, self.report.covered = (negatives[0], negatives[1]), (covered[0], covered[1])
 
     def _blocks(self) -> Iterator[list[_Group]]:
-        """Groups of accepted rows, in blocks; a block ends with a caption."""
+        """Yield groups of accepted rows in blocks; a block never splits a caption."""
         block: list[_Group] = []
         size = 0
         last = -1
@@ -293,7 +293,7 @@ class Balancer:
             caption = self._captions.require(caption_id, where="a negative")
             if caption.number <= last:
                 raise InputError(
-                    f"caption {caption_id!r}: its rows do not stand together, or not in the captions' order, "
+                    f"caption {caption_id!r}: rows must be grouped by caption and in the captions' order, "
                     "as degla negatives writes them."
                 )
             last = caption.number
@@ -317,7 +317,7 @@ class Balancer:
                 self._chosen.append(0)
             if texts:
                 likely, *others = self._likelihoods[half]([caption.text, *texts])
-                # What cannot be compared speaks for neither text.
+                # A missing likelihood favours neither text.
                 known = [(likely, own) if math.isfinite(likely - own) else (0.0, 0.0) for own in others]
                 pairs = [
                     CaptionNegative(caption.text, text, caption.image_id, *both)
@@ -327,7 +327,7 @@ class Balancer:
                 yield _Group(rule, half, places, pairs)
 
     def _settle(self, block: list[_Group]) -> None:
-        """Choose in one block, each rule for itself."""
+        """Choose in one block, for each rule separately."""
         for rule in _shown("choosing among candidates, rules", list(dict.fromkeys(group.rule for group in block))):
             halves = [[group for group in block if (group.rule, group.half) == (rule, half)] for half in (0, 1)]
             sides = [self._side(rule, half) for half in (0, 1)]
@@ -356,7 +356,7 @@ class Balancer:
         return self._sides[rule, half]
 
     def _choose(self, state: RuleBalance, halves: Sequence[list[_Group]], sides: Sequence[_Side]) -> None:
-        """Choose in both halves, with the greatest reward that passes; it is found on the first block."""
+        """Choose in both halves with the largest reward that passes, which is found on the first block."""
         prepared = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
         picks: list[Any] = [None, None]
 
@@ -372,19 +372,19 @@ class Balancer:
         else:
             low, high = 0, len(REWARDS) - 1
             while low < high:
-                # The less a choice is worth, the less the texts tell: half of the rewards fall out with each test.
+                # The smaller the reward, the less the texts give away, so a binary search finds it.
                 middle = (low + high) // 2
                 choose(REWARDS[middle])
                 low, high = (low, middle) if self._passes(halves, picks) else (middle + 1, high)
             if choose(REWARDS[low]) < FEWEST and low:
-                choose(REWARDS[low - 1])  # What is too little to be tested would be left out.
+                choose(REWARDS[low - 1])  # A rule with too few pairs to test would be dropped.
         for groups, groups_picks in zip(halves, picks, strict=True):
             places = [place for group in groups for place in group.places]
             for pick in groups_picks[groups_picks >= 0]:
                 self._chosen[places[pick]] = 1
 
     def _passes(self, halves: Sequence[list[_Group]], picks: Sequence[Any]) -> bool:
-        """Whether the texts of what is chosen tell no more than they may."""
+        """Whether the chosen texts give away no more than allowed."""
         tried = []
         for groups, groups_picks in zip(halves, picks, strict=True):
             pairs = [pair for group in groups for pair in group.pairs]
@@ -395,8 +395,8 @@ class Balancer:
         return min(map(len, tried)) < FEWEST or told_quickly(tried[0], tried[1]) <= self._settings.told
 
     def _finish(self) -> None:
-        """Test each rule, leave out what is still told, and test the rest together."""
-        for rule, state in _shown("testing what is chosen, rules", list(self.report.rules.items())):
+        """Test each rule, drop those still identified by text only, and test the rest together."""
+        for rule, state in _shown("testing the selection, rules", list(self.report.rules.items())):
             state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
             most = self._settings.told_rule
             state.stays = most == 1 or (state.after is not None and state.after.most <= most)
@@ -405,7 +405,7 @@ class Balancer:
         self.report.after = measure_told(self._samples(stay)[1])
 
     def _samples(self, rules: Sequence[str]) -> tuple[Halves, Halves]:
-        """Drawn pairs of some rules, before and after, in two halves; of several rules, as many of each as came."""
+        """Sample pairs of some rules, before and after balancing, in two halves; several rules are pooled."""
         draw = Random(self._settings.seed)
 
         def sample(kind: str, half: int) -> list[CaptionNegative]:

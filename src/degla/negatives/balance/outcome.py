@@ -1,8 +1,8 @@
-"""What balancing did with a file of negatives, rule by rule, the settings that decided it, and how far texts are told.
+"""The outcome of balancing a file of negatives by rule, its settings, and the accuracy of text-only classifiers.
 
-Pairs are told from their texts alone: classifiers learn on half of the images, and are asked about the others. Three
-look at one thing each, a fourth at all: words (report/blind.py: words, pairs of words, runs of letters), length in
-letters, likelihood. Each half is learned from once, and the two shares are averaged. Chance is one half.
+Classifiers are trained on the texts of half of the images and tested on the other half. Three use one cue each, a
+fourth all of them: words (report/blind.py: words, word pairs, character n-grams), length in letters, likelihood. Each
+half is used for training once, and the two accuracies are averaged. Chance is one half.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from degla.negatives.report.terminal import add_row, new_table
 from degla.pages.words import counted
 
 Halves = tuple[Sequence[CaptionNegative], Sequence[CaptionNegative]]
-"""Pairs of two halves of the images, which share none."""
+"""The pairs of two disjoint halves of the images."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """Shares of pairs of images not learned from that each classifier tells.
+    """Accuracy of each classifier on pairs of held-out images.
 
     Attributes:
-        n: pairs asked about.
-        words: by words, pairs of words, runs of letters.
-        length: by which text is shorter, or longer.
-        likelihood: by which text is likelier, or less likely.
-        all: by all of it together.
+        n: number of test pairs.
+        words: accuracy by words, word pairs and character n-grams.
+        length: accuracy by which text is shorter, or longer.
+        likelihood: accuracy by which text is likelier, or less likely.
+        all: accuracy by all cues together.
     """
 
     n: int
@@ -45,12 +45,12 @@ class Told:
 
     @property
     def most(self) -> float:
-        """What the best classifier tells."""
+        """Accuracy of the best classifier."""
         return max(self.words, self.length, self.likelihood, self.all)
 
 
 def measure_told(halves: Halves) -> Told | None:
-    """Ask all classifiers; None where a half has fewer than 40 pairs."""
+    """Train and test all classifiers; None if a half has fewer than 40 pairs."""
     if min(map(len, halves)) < FEWEST:
         return None
     first, second = halves
@@ -65,32 +65,32 @@ def measure_told(halves: Halves) -> Told | None:
 
 
 def told_quickly(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
-    """The share told by words and pairs of words alone: less sharp than with runs of letters, and much faster."""
+    """Return the accuracy by words and word pairs only: less accurate than with character n-grams, but much faster."""
     return blind_across(learned, asked, features=words_and_pairs)
 
 
 def told_by_all(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
-    """The share of pairs that a classifier of words, length and likelihood tells."""
+    """Return the accuracy of a classifier that uses words, length and likelihood."""
     cues = np.array([(pair.longer / 10, pair.likelier) for pair in (*learned, *asked)])
     cues = np.hstack([np.clip(cues, -1, 1), np.sign(cues)])
     return blind_across(learned, asked, extra=cues.tolist())
 
 
 def _direction(learned: Sequence[float], asked: Sequence[float]) -> float:
-    """The share told by one number, whose better direction is learned; ties one half."""
+    """Return the accuracy by one number, whose better direction is learned; ties count as one half."""
     way = 1 if worth(learned).mean() >= 0.5 else -1
     return float(worth([way * value for value in asked]).mean())
 
 
 @dataclass(frozen=True)
 class BalanceSettings:
-    """What decides which negatives stay, with the file and the captions.
+    """Settings that, with the file and the captions, determine which negatives are kept.
 
     Attributes:
-        seed: of all draws.
-        per_rule: accepted negatives of one rule for one caption, at most.
-        told: share of a rule's pairs that the classifiers may tell while its reward is chosen.
-        told_rule: share above which a rule is left out, and where it cannot be tested; 1 keeps every rule.
+        seed: seed of all draws.
+        per_rule: maximum accepted negatives per rule and caption.
+        told: maximum classifier accuracy on a rule's pairs while its reward is chosen.
+        told_rule: accuracy above which a rule is dropped, as is a rule that cannot be tested; 1 keeps every rule.
     """
 
     seed: int = 0
@@ -103,21 +103,22 @@ class BalanceSettings:
             raise InputError(f"per_rule ({self.per_rule}) must be 1 or more.")
         if not 0.5 < self.told <= self.told_rule <= 1:
             raise InputError(
-                f"told ({self.told}) and told_rule ({self.told_rule}) must be over 0.5 and at most 1, told the smaller."
+                f"told ({self.told}) and told_rule ({self.told_rule}) must be above 0.5 and at most 1, with "
+                "told <= told_rule."
             )
 
 
 @dataclass
 class RuleBalance:
-    """What was done with one rule.
+    """The outcome for one rule.
 
     Attributes:
         captions: captions with a candidate.
-        kept: of them, captions that keep a negative.
+        kept: captions that keep a negative.
         candidates: accepted rows of the file.
-        reward: what a negative was worth.
-        before: how far first candidates are told; None where there are too few.
-        after: how far what was chosen is told.
+        reward: the reward used for keeping a negative.
+        before: text-only accuracy on the first candidates; None if there are too few.
+        after: text-only accuracy on the chosen negatives.
         stays: whether the rule is kept.
     """
 
@@ -131,23 +132,22 @@ class RuleBalance:
 
     @property
     def reason(self) -> str:
-        """Why none of its negatives stays; "" where some do."""
+        """Why none of the rule's negatives is kept; "" if some are."""
         return "" if self.stays else "too_few" if self.before is None else "told_by_text"
 
 
 @dataclass
 class Balance:
-    """What was done with a file.
+    """The outcome for a file.
 
     Attributes:
-        captions: captions of the captions file.
-        covered: captions with a candidate of any rule, and with a negative that stays.
-        negatives: accepted rows before, one a caption and rule, and after.
-        before: how far first candidates of all rules together are told.
-        after: how far what is kept is told.
-        rules: each rule.
-        unread: candidates balanced without their likelihood, since the model cannot read them, or their caption, to
-            the end.
+        captions: number of captions in the captions file.
+        covered: captions with a candidate of any rule, and captions with a kept negative.
+        negatives: accepted rows before (counting one per caption and rule) and after.
+        before: text-only accuracy on the first candidates of all rules together.
+        after: text-only accuracy on the kept negatives.
+        rules: outcome of each rule.
+        unread: candidates balanced without likelihood, because they or their caption exceed the model's context.
     """
 
     captions: int
@@ -159,31 +159,31 @@ class Balance:
     unread: int = 0
 
     def complaint(self, settings: BalanceSettings) -> str:
-        """Why a file of this would hold no negative at all, in a sentence or two; "" where it holds some."""
+        """Explain why no negative would be kept; "" if some are."""
         if any(state.stays for state in self.rules.values()):
             return ""
         if not self.rules:
-            return "holds no accepted negative, so there is nothing to balance."
+            return "has no accepted negatives, so there is nothing to balance."
         if all(state.before is None for state in self.rules.values()):
             return (
                 f"too few negatives to balance: no rule has {FEWEST} captions in each half of the images "
-                f"({counted(self.captions, 'caption')}). Balance a larger file, or train on this one as it is."
+                f"({counted(self.captions, 'caption')} in total). Balance a larger file, or train on this one as it is."
             )
         measured = {rule: state.after or state.before for rule, state in self.rules.items()}
         told = ", ".join(f"{rule} {100 * known.most:.0f} %" for rule, known in measured.items() if known)
         return (
-            f"no rule stays: the texts alone tell {told}, and {100 * settings.told_rule:.0f} % are allowed "
-            "(--told-rule). Make more candidates (degla negatives --per-rule 6), by other rules, or of more captions; "
-            "or keep every rule, as a small file may want it (--told-rule 1)."
+            f"no rule can be kept: text-only classifiers reach {told}, but --told-rule allows at most "
+            f"{100 * settings.told_rule:.0f} %. Generate more candidates (degla negatives --per-rule 6), use other "
+            "rules or more captions, or keep every rule with --told-rule 1, for example for a small file."
         )
 
     def plain(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the outcome as JSON values."""
         return asdict(self)
 
 
 def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: str, report: Balance) -> dict[str, Any]:
-    """What the manifest of a balanced file says."""
+    """Return the manifest entry of a balanced file."""
     return {**source, **asdict(settings), "likelihood": likelihood, "kept": {
         rule: {"captions": state.captions, "kept": state.kept, "stays": state.stays, "reward": state.reward}
         for rule, state in report.rules.items()
@@ -191,26 +191,26 @@ def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: s
 
 
 def render(report: Balance) -> Group:
-    """What balancing did, for a terminal of eighty columns: one line a rule, then all of them, then what it costs."""
+    """Render the outcome for an 80-column terminal: one line per rule, a total and an explanation."""
     headings = ("captions %", "words", "length", "likelihood", "all")
-    table = new_table("Told from the texts alone, %, before and after", "rule", headings, last="")
+    table = new_table("Text-only accuracy, %, before and after", "rule", headings, last="")
     for rule, state in report.rules.items():
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
-        fate = {"": "", "too_few": "too few"}.get(state.reason, "left out")
+        fate = {"": "", "too_few": "too few"}.get(state.reason, "dropped")
         add_row(table, rule, share, *_cells(state.before, state.after), fate)
     covered = " ".join(_percent(number, report.captions) for number in report.covered)
     add_row(table, "together", covered, *_cells(report.before, report.after), "")
     before, after = report.negatives
     said = (
-        f"{counted(report.captions, 'caption')}: negatives, one a caption and rule, {before:,} before and "
-        f"{after:,} after; "
-        "captions %: with a candidate, and with one that stays. Classifiers learn on one half of the images and are "
-        "asked about the other; chance is 50.\n"
+        f"{counted(report.captions, 'caption')}; negatives (one per caption and rule): {before:,} before, "
+        f"{after:,} after. "
+        "captions %: with a candidate, and with a kept negative. Classifiers are trained on one half of the images and "
+        "tested on the other; chance is 50.\n"
     )
     if report.unread:
         said += (
-            f"{counted(report.unread, 'candidate')}: no likelihood counts, since the language model cannot read one of "
-            "the two texts to its end.\n"
+            f"{counted(report.unread, 'candidate')} balanced without likelihood, because a text exceeds the language "
+            "model's context.\n"
         )
     return Group(table, Text(said))
 

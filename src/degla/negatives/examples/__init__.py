@@ -1,6 +1,6 @@
-"""Examples: a rule's name enters, captions with the negatives that a person accepted leave.
+"""Examples of each rule: captions with negatives that a person accepted.
 
-``<rule>.yaml`` holds the examples of one rule, and can be edited by hand::
+``<rule>.yaml`` holds the examples of one rule and can be edited by hand::
 
     rule: swap_nouns
     examples:
@@ -8,8 +8,8 @@
       negative: A horse barks at a dog.
       note: optional, for people
 
-A folder of your own, as `degla examples review` writes it, takes the place of the shipped ones, rule by rule. The
-shipped examples were written for degla (MIT); none comes from a data set.
+Your own folder, as written by `degla examples review`, replaces the shipped examples rule by rule. The shipped examples
+were written for degla (MIT); none comes from a data set.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from degla.records import Record, validate
 from degla.shelf import RULES, did_you_mean
 
 SHIPPED: Final = Path(__file__).parent
-"""Folder of the examples that come with the package."""
+"""Folder of the examples shipped with the package."""
 
 
 class ExampleEntry(Record):
-    """One example as a file holds it.
+    """One example in a file.
 
     Attributes:
         caption: a true text.
-        negative: what the rule makes of it.
-        note: for people; no program reads it.
+        negative: a negative that the rule makes from it.
+        note: a note for people, not used by any program.
     """
 
     caption: str = Field(min_length=1)
@@ -52,7 +52,7 @@ class ExampleEntry(Record):
     @classmethod
     def _one_line(cls, text: str) -> str:
         if text != " ".join(text.split()):
-            raise ValueError("must be one line, without spaces at its ends or two in a row")
+            raise ValueError("must be one line, without leading, trailing or repeated spaces")
         return text
 
 
@@ -62,15 +62,15 @@ class _ExampleFile(Record):
 
 
 def load_examples(rule: str, *, folder: Path | None = None) -> tuple[Example, ...]:
-    """The accepted examples of a rule, in the order of the file; none where nobody has written any.
+    """Load the accepted examples of a rule, in the order of the file; none if there is no file.
 
     Args:
         rule: the rule's name.
-        folder: a folder of your own; a rule without a file in it keeps the shipped examples.
+        folder: your own folder; a rule without a file in it keeps the shipped examples.
 
     Raises:
-        InputError: there is no such folder, a file of it is named like no rule, or a file is wrong (the file, the
-            example's number and the field are named).
+        InputError: the folder does not exist, a file in it is not named after a rule, or a file is invalid (the
+            message names the file, the example's number and the field).
     """
     file = find_examples(rule, folder=folder)
     if not file.exists():
@@ -79,30 +79,30 @@ def load_examples(rule: str, *, folder: Path | None = None) -> tuple[Example, ..
 
 
 def find_examples(rule: str, *, folder: Path | None = None) -> Path:
-    """The file of a rule's examples: the folder's own where it has one, else the shipped one, which may not exist.
+    """Return the file of a rule's examples: the folder's file if it exists, else the shipped one, which may not exist.
 
     Raises:
-        InputError: there is no such folder, or a file of it is named like no rule.
+        InputError: the folder does not exist, or a file in it is not named after a rule.
     """
     if folder is None:
         return SHIPPED / f"{rule}.yaml"
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of examples.")
+        raise InputError(f"{folder}: no such folder of examples.")
     for file in sorted(folder.glob("*.yaml")):
         if file.stem not in RULES.names():
             near = did_you_mean(file.stem, RULES.names())
-            raise InputError(f"{file}: a file of examples is named like its rule, and {file.stem!r} is none.{near}")
+            raise InputError(f"{file}: {file.stem!r} is not a rule. Name a file of examples after its rule.{near}")
     own = folder / f"{rule}.yaml"
     return own if own.exists() else SHIPPED / own.name
 
 
 def draw_examples(examples: Sequence[Example], *, count: int, rng: Random) -> tuple[Example, ...]:
-    """`count` different examples at random, in random order; all of them where there are fewer."""
+    """Draw `count` different examples in random order; all of them if there are fewer."""
     return tuple(rng.sample(examples, min(count, len(examples))))
 
 
 def examples_digest(rules: Iterable[str], *, folder: Path | None = None) -> str:
-    """SHA-256 (hexadecimal) of the captions and negatives of some rules; notes and comments change nothing."""
+    """Return the SHA-256 (hexadecimal) of the examples of some rules, ignoring notes and comments."""
     plain = {rule: [(one.caption, one.negative) for one in load_examples(rule, folder=folder)] for rule in rules}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -111,31 +111,31 @@ def read_examples(file: Path, *, rule: str) -> tuple[ExampleEntry, ...]:
     """Read and check one file of examples.
 
     Raises:
-        InputError: the file cannot be read, is not YAML, holds another rule, repeats an example, or an example is
-            wrong.
+        InputError: the file cannot be read, is not YAML, is for another rule, repeats an example, or has an invalid
+            example.
     """
     content = read_yaml(file)
     if not isinstance(content, dict):
-        raise InputError(f"{file}: must hold 'rule: {rule}' and 'examples:', a list of captions and negatives.")
+        raise InputError(f"{file}: must have 'rule: {rule}' and 'examples:', a list of captions and negatives.")
     listed = validate(_ExampleFile, content, where=str(file))
     if listed.rule != rule:
-        raise InputError(f"{file}: holds examples of the rule {listed.rule!r}, not of {rule!r}.")
+        raise InputError(f"{file}: has examples of the rule {listed.rule!r}, not of {rule!r}.")
     entries: list[ExampleEntry] = []
     seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(listed.examples, start=1):
         entry = validate(ExampleEntry, row, where=f"{file} example {number}")
         pair = (entry.caption, entry.negative)
         if entry.caption == entry.negative:
-            raise InputError(f"{file} example {number}: field 'negative': is the caption itself.")
+            raise InputError(f"{file} example {number}: field 'negative': must differ from the caption.")
         if pair in seen:
-            raise InputError(f"{file} example {number}: is example {seen[pair]} again; remove one of them.")
+            raise InputError(f"{file} example {number}: repeats example {seen[pair]}. Remove one of them.")
         seen[pair] = number
         entries.append(entry)
     return tuple(entries)
 
 
 def write_examples(file: Path, entries: Sequence[ExampleEntry], *, rule: str) -> None:
-    """Write the examples of a rule, complete or not at all; comments at the head of an existing file are kept.
+    """Write the examples of a rule atomically; comments at the top of an existing file are kept.
 
     Raises:
         InputError: the file cannot be read or written.

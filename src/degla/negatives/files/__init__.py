@@ -1,1 +1,1 @@
-"""Negatives that are made: packed into Parquet with their provenance, or written in the form of released codes."""
+"""Finished negatives: packed into Parquet with their provenance, or exported for released training code."""

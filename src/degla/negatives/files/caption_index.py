@@ -1,6 +1,6 @@
-"""Captions by their id, on disk: two million of them take a few megabytes of memory.
+"""An on-disk index of captions by id: two million captions take a few megabytes of memory.
 
-An unnamed SQLite database holds them; it lies in the folder for temporary files and goes when it is closed.
+The captions are in an unnamed SQLite database in the folder for temporary files, deleted on close.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from degla.records import CaptionRecord, NegativeRecord
 
 @dataclass(frozen=True, slots=True)
 class IndexedCaption:
-    """A caption and its place.
+    """A caption and its position.
 
     Attributes:
-        number: place among the captions, from 0.
-        text: what it says.
+        number: position among the captions, from 0.
+        text: the caption's text.
         image: path of its image.
-        image_id: name of its image.
+        image_id: id of its image.
     """
 
     number: int
@@ -34,7 +34,7 @@ class IndexedCaption:
 
 
 class CaptionNegatives(NamedTuple):
-    """A caption with its accepted negatives, (rule, text) in the order of the rows."""
+    """A caption with its accepted negatives as (rule, text), in the order of the rows."""
 
     id: str
     caption: IndexedCaption
@@ -42,10 +42,10 @@ class CaptionNegatives(NamedTuple):
 
 
 class CaptionIndex:
-    """Finds captions by their id, and can hold their negatives. Used in a ``with`` block."""
+    """An index of captions by id that can also hold their negatives. Use it in a ``with`` block."""
 
     def __init__(self, captions: Iterable[CaptionRecord]) -> None:
-        """Read all captions once; their ids must differ, as those of `data/sources.py` do."""
+        """Read all captions once; ids must be unique, which `data/sources.py` ensures."""
         self._database = open_temporary_database()
         self._database.execute(
             "CREATE TABLE captions (number INTEGER PRIMARY KEY, id TEXT UNIQUE, text TEXT, image TEXT, image_id TEXT)"
@@ -68,7 +68,7 @@ class CaptionIndex:
         return self._size
 
     def find(self, caption_id: str) -> IndexedCaption | None:
-        """The caption of that id; None where there is none."""
+        """Return the caption with that id; None if there is none."""
         if self._last[0] != caption_id:
             row = self._database.execute(
                 "SELECT number, text, image, image_id FROM captions WHERE id = ?", (caption_id,)
@@ -77,29 +77,29 @@ class CaptionIndex:
         return self._last[1]
 
     def require(self, caption_id: str, *, where: str) -> IndexedCaption:
-        """The caption of that id.
+        """Return the caption with that id.
 
         Args:
-            caption_id: of the caption.
-            where: the negative that names it, for the message.
+            caption_id: id of the caption.
+            where: the negative that refers to it, for the message.
 
         Raises:
             InputError: there is none.
         """
         if (found := self.find(caption_id)) is None:
             raise InputError(
-                f"{where}: caption_id {caption_id!r} is not among the captions; give those that the negatives were "
-                "made from."
+                f"{where}: caption_id {caption_id!r} is not among the captions. Give the captions that the negatives "
+                "were made from."
             )
         return found
 
     def __iter__(self) -> Iterator[tuple[str, IndexedCaption]]:
-        """Every caption with its id, in order."""
+        """Iterate over (id, caption) in order."""
         for row in self._database.execute("SELECT id, number, text, image, image_id FROM captions ORDER BY number"):
             yield row[0], IndexedCaption(*row[1:])
 
     def add_negatives(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> None:
-        """Read all rows, in any order; those that cannot be used are counted in `left_out`, by what they are."""
+        """Read all rows, in any order; unusable ones are counted in `left_out` by kind."""
         self._database.execute("DROP TABLE IF EXISTS negatives")
         self._database.execute("CREATE TABLE negatives (caption INTEGER, rule TEXT, text TEXT)")
         self._database.executemany("INSERT INTO negatives VALUES (?, ?, ?)", self._usable(records, left_out))
@@ -118,7 +118,7 @@ class CaptionIndex:
                 yield caption.number, record.rule, record.text
 
     def negatives(self) -> Iterator[CaptionNegatives]:
-        """Every caption in order with what was added, those without a negative too."""
+        """Yield every caption in order with its added negatives, including captions without any."""
         query = "SELECT rule, text FROM negatives WHERE caption = ? ORDER BY rowid"
         for caption_id, caption in self:
             texts = self._database.execute(query, (caption.number,)).fetchall()

@@ -1,8 +1,8 @@
-"""Writes captions and their accepted negatives in the forms that the released training codes read.
+"""Write captions and their accepted negatives in the formats that released training code reads.
 
-DeGLA's json has five texts a caption, one for each rule of the paper, in fixed positions. The released loader takes the
-first four as they stand: a caption with fewer stops it, and an empty text is trained on as if it were a negative.
-NegCLIP reads a table with a list of negatives in a cell (comma-separated, or tab-separated as its authors have it).
+DeGLA's JSON has five texts per caption, one for each rule of the paper, in fixed positions. The released loader reads
+the first four unchecked: a caption with fewer makes it fail, and an empty text is trained on like a negative. NegCLIP
+reads a table with a list of negatives in one cell (comma-separated, or tab-separated as its authors' own files).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from degla.pages.words import counted
 from degla.records import NegativeRecord
 
 POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The rule of each text of a record of the published json, in the paper's order (arXiv 2504.16801)."""
+"""The rule of each text in a record of the published JSON, in the paper's order (arXiv 2504.16801)."""
 READ: Final = 4
-"""Texts of a record that the released loader reads."""
+"""Number of texts per record that the released loader reads."""
 NEIGHBOURS: Final = 3
-"""Other rows that NegCLIP's table names a row."""
+"""Number of other rows that NegCLIP's table lists per row."""
 
 WhenMissing = Literal["fill", "blank", "drop"]
 _IMAGE_NAME: Final = "COCO_train2014_{:012d}.jpg"
@@ -35,13 +35,13 @@ _IMAGE_NAME: Final = "COCO_train2014_{:012d}.jpg"
 
 @dataclass
 class ExportSummary:
-    """What was exported, and what could not be.
+    """Counts of an export.
 
     Attributes:
         captions: captions written.
         negatives: negatives written.
-        left_out: captions and negatives that were not, by what they are.
-        notes: what the reader of the file should know.
+        left_out: captions and negatives not written, by kind.
+        notes: what a user of the file should know.
     """
 
     captions: int = 0
@@ -50,11 +50,11 @@ class ExportSummary:
     notes: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the counts as JSON values."""
         return {**vars(self), "left_out": dict(sorted(self.left_out.items()))}
 
     def sentences(self) -> list[str]:
-        """For a terminal."""
+        """Return the counts and notes as sentences for a terminal."""
         left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
         lines = [
             f"{counted(self.captions, 'caption')} with {counted(self.negatives, 'negative')}; left out: "
@@ -66,16 +66,16 @@ class ExportSummary:
 def export_degla_json(
     records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, missing: WhenMissing = "fill"
 ) -> ExportSummary:
-    """Write the published json: ``[{"image_id": 9, "original": "...", "enhanced": ["...", ...]}, ...]``.
+    """Write the published JSON: ``[{"image_id": 9, "original": "...", "enhanced": ["...", ...]}, ...]``.
 
     Args:
         records: the negatives, in any order.
-        captions: what they were made from; their `image_id` must be a whole number.
+        captions: the captions that they were made from; their `image_id` must be an integer.
         out: the file.
-        missing: what stands in the positions of rules that have nothing for a caption. "fill": other accepted negatives
-            of the caption, so that the first four are texts; captions with fewer are left out. "blank": an empty
-            text, for readers that know of it (this package does). "drop": captions that lack one of the first four
-            are left out.
+        missing: how to fill the positions of rules without a negative for a caption. "fill": with other accepted
+            negatives of the caption, so that the first four are texts; captions with fewer are omitted. "blank": with
+            an empty text, for readers that expect it (this package does). "drop": captions that lack one of the first
+            four are omitted.
 
     Raises:
         InputError: no caption can be exported, or `out` cannot be written.
@@ -107,20 +107,20 @@ def export_degla_json(
         stream.write("\n]\n")
     if blanks:
         summary.notes.append(
-            f"{counted(blanks, 'caption has', 'captions have')} an empty text among the first {READ}: the released "
-            "DeGLA loader trains on it as if it were a negative. --missing fill or drop makes a file without."
+            f"{counted(blanks, 'caption has', 'captions have')} an empty text among the first {READ}; the released "
+            "DeGLA loader trains on it like a negative. Use --missing fill or drop to avoid empty texts."
         )
     if other_names:
         summary.notes.append(
-            f"{counted(other_names, 'caption has', 'captions have')} an image that is not called like "
-            f"{_IMAGE_NAME.format(9)}: the file names no image, and the released DeGLA loader looks for that name. "
-            "Here, --data.image-pattern gives another."
+            f"{counted(other_names, 'caption has', 'captions have')} an image not named like "
+            f"{_IMAGE_NAME.format(9)}. The file has no image names, and the released DeGLA loader expects that "
+            "pattern; in degla train, set --data.image-pattern."
         )
     return summary
 
 
 def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple[list[str], list[str]]:
-    """The texts by position, and the rules of those that found no place."""
+    """Return the texts by position, and the rules of texts without a position."""
     placed: dict[int, str] = {}
     spare: list[tuple[str, str]] = []
     for rule, text in texts:
@@ -133,7 +133,7 @@ def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple
         for position in range(len(POSITIONS)):
             if position not in placed and spare:
                 placed[position] = spare.pop(0)[1]
-        # The loader reads the first four only: the fifth is worth more in a gap among them.
+        # The loader reads only the first four, so the fifth text is better used to fill a gap among them.
         for position in range(READ):
             if position not in placed and READ in placed:
                 placed[position] = placed.pop(READ)
@@ -143,7 +143,7 @@ def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple
 
 
 def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None, missing: WhenMissing) -> str:
-    """Why a caption cannot be exported; "" where it can."""
+    """Return why a caption cannot be exported; "" if it can."""
     if number is None:
         return "captions whose image_id is not a whole number"
     if not any(texts):
@@ -154,7 +154,7 @@ def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None, 
 
 
 def _whole(name: str) -> int | None:
-    """The number that a name is, where writing the number gives the name again."""
+    """Return the integer that a name spells in canonical form, else None."""
     return int(name) if name.isascii() and name.isdigit() and str(int(name)) == name else None
 
 
@@ -168,15 +168,15 @@ def export_table(
 ) -> ExportSummary:
     """Write NegCLIP's table: title, filepath, neg_caption (a list), neg_image (a list of row numbers).
 
-    Columns that NegCLIP does not look at: id, image_id, and neg_rule, the rules behind neg_caption. Nobody has looked
-    for similar images here, so the three rows of neg_image are drawn from those of other images.
+    NegCLIP ignores the additional columns id, image_id and neg_rule (the rules behind neg_caption). As no similar
+    images are searched for here, the three rows of neg_image are drawn at random from other images.
 
     Args:
         records: the negatives, in any order.
-        captions: what they were made from.
-        out: the file; tab-separated where its name ends in ".tsv", else comma-separated.
-        images: folder put before the images' paths.
-        seed: of the drawn rows.
+        captions: the captions that they were made from.
+        out: the file; tab-separated if its name ends in ".tsv", else comma-separated.
+        images: folder to prepend to image paths.
+        seed: seed of the drawn rows.
 
     Raises:
         InputError: no caption has a negative, or `out` cannot be written.
@@ -207,15 +207,15 @@ def export_table(
             summary.negatives += len(texts)
     if len(numbers) > 1:
         summary.notes.append(
-            "neg_image: rows drawn at random from other images; NegCLIP's authors took the most similar ones."
+            "neg_image: rows drawn at random from other images; NegCLIP's authors used the most similar images."
         )
     else:
-        summary.notes.append("neg_image is empty: there is one image only. NegCLIP's loader stops there.")
+        summary.notes.append("neg_image is empty because there is only one image. NegCLIP's loader fails on this.")
     return summary
 
 
 def _neighbours(rows_of: Sequence[int], *, images: int, seed: int) -> Callable[[int], list[int]]:
-    """What gives a row's other rows: numbers of rows of other images; none where there is one image."""
+    """Return a function that draws numbers of rows of other images for a row; none if there is only one image."""
     random = Random(seed)
 
     def draw(row: int) -> list[int]:
@@ -232,4 +232,4 @@ def _neighbours(rows_of: Sequence[int], *, images: int, seed: int) -> Callable[[
 def _refuse_nothing(captions: int, summary: ExportSummary, out: Path) -> None:
     if not captions:
         left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(summary.left_out.items()))
-        raise InputError(f"{out}: nothing can be exported: {left_out or 'there is no caption'}.")
+        raise InputError(f"{out}: nothing to export: {left_out or 'no captions'}.")

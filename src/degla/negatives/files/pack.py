@@ -1,8 +1,8 @@
-"""Packs negatives into one Parquet file that says how it was made: the run's manifest and counts are in its schema.
+"""Pack negatives into one Parquet file with their provenance: the run's manifest and counts are in its schema.
 
-The manifest of a run and the replies of its language model lie beside a JSONL file (output.py says under which names);
-they are read here from either place. Rows keep their order and every field, so that training on the packed file is
-training on the original. Only a row group is in memory at a time.
+A JSONL file has the run's manifest and the language model's replies next to it (output.py defines their names); both
+are read here from either place. Rows keep their order and all fields, so training on the packed file equals training
+on the original. Only one row group is in memory at a time.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ MANIFEST_KEY: Final = b"degla.manifest"
 OUTCOMES_KEY: Final = b"degla.outcomes"
 """Keys in the metadata of a Parquet file's schema; their values are JSON."""
 PACKED_KEY: Final = b"degla.packed"
-"""Key in the schema's metadata: what was packed, as JSON."""
+"""Key in the schema's metadata for what was packed, as JSON."""
 
 _GROUP: Final = 65_536
-"""Rows of a row group: some megabytes of text."""
+"""Rows per row group: a few megabytes of text."""
 _REPEATING: Final = ("rule", "kind", "source", "reason", "form")
-"""Columns of few different values: stored as numbers of a dictionary."""
+"""Columns with few different values, stored dictionary-encoded."""
 
 
 @dataclass
 class PackSummary:
-    """What was packed.
+    """Counts of a packed file.
 
     Attributes:
         rows: rows written.
-        left_out: rows that were not, by (rule, reason): refused ones, unless all were asked for.
-        without_caption: rows whose caption is not in the captions file; not written.
-        size: of the file, bytes.
+        left_out: refused rows not written, by (rule, reason).
+        without_caption: rows not written because their caption is not in the captions file.
+        size: size of the file in bytes.
         seconds: wall time.
     """
 
@@ -57,20 +57,18 @@ class PackSummary:
     seconds: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the counts as JSON values."""
         left_out = {f"{rule}: {reason}": times for (rule, reason), times in sorted(self.left_out.items())}
         return {**vars(self), "left_out": left_out}
 
     def sentence(self) -> str:
-        """For a terminal."""
+        """Return the counts as one sentence for a terminal."""
         text = f"{counted(self.rows, 'row')}, {counted(self.size, 'byte')}, {self.seconds:.1f} s"
         if self.left_out:
-            text += (
-                f"; {counted(self.left_out.total(), 'refused row is', 'refused rows are')} not in it (--all keeps them)"
-            )
+            text += f"; {counted(self.left_out.total(), 'refused row')} omitted (--all keeps them)"
         if self.without_caption:
-            left_out = counted(self.without_caption, "row is", "rows are")
-            text += f"; {left_out} of no caption of the captions file, and not in it"
+            left_out = counted(self.without_caption, "row")
+            text += f"; {left_out} omitted because their captions are not in the captions file"
         return text + "."
 
 
@@ -82,17 +80,17 @@ def pack(
     refused: bool = False,
     captions: CaptionIndex | None = None,
 ) -> PackSummary:
-    """Write negatives as Parquet, complete or not at all.
+    """Write negatives as Parquet, atomically.
 
     Args:
         records: the rows.
         out: the file.
-        source: the file that the rows are from; its manifest and journal are looked for beside it.
-        refused: keep refused rows too.
-        captions: adds the columns caption, image and image_id; rows of other captions are left out.
+        source: the file that the rows are from; its manifest and journal are looked up next to it.
+        refused: whether to keep refused rows too.
+        captions: if given, adds the columns caption, image and image_id; rows of other captions are omitted.
 
     Raises:
-        InputError: `out` does not end in ".parquet", cannot be written; or nothing is left to pack.
+        InputError: `out` does not end in ".parquet" or cannot be written, or there is nothing to pack.
     """
     import pyarrow
     import pyarrow.parquet
@@ -120,7 +118,7 @@ def pack(
         if not summary.rows:
             raise InputError(
                 f"{source}: nothing to pack: {counted(summary.left_out.total(), 'row was', 'rows were')} refused by "
-                f"the checks (--all packs them), {summary.without_caption:,} belong to no caption of the captions file."
+                f"the checks (--all packs them), {summary.without_caption:,} have no caption in the captions file."
             )
         summary.size = stream.tell()
     summary.seconds = time.monotonic() - started
@@ -137,7 +135,7 @@ def _schema(*, captions: bool) -> Any:
 
 
 def _describe(source: Path) -> dict[bytes, bytes]:
-    """The schema's metadata: what is known of the run, and of the packing."""
+    """Return the schema's metadata about the run and the packing."""
     metadata = {PACKED_KEY: json.dumps({"from": source.name, "degla": __version__}).encode()}
     if (manifest := read_manifest(source)) is not None:
         metadata[MANIFEST_KEY] = json.dumps(manifest).encode()
@@ -149,7 +147,7 @@ def _describe(source: Path) -> dict[bytes, bytes]:
 def _keep(
     records: Iterable[NegativeRecord], *, refused: bool, captions: CaptionIndex | None, summary: PackSummary
 ) -> Iterator[dict[str, Any]]:
-    """The rows to write, as columns to values; the others are counted."""
+    """Yield the rows to write, as column-to-value mappings; count the others."""
     for record in records:
         if not record.accepted and not refused:
             summary.left_out[record.rule, record.reason or "unnamed"] += 1
@@ -165,12 +163,12 @@ def _keep(
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of the run that made a file; None where there is none.
+    """Return the manifest of the run that made a file; None if there is none.
 
     Raises:
-        InputError: it is there and is no JSON object, or names no rules in it.
+        InputError: the manifest is not a JSON object, or its rules are not a list of names.
     """
-    where, remedy = path, "Get or make it again."
+    where, remedy = path, "Download or create it again."
     manifest = _of_schema(path, MANIFEST_KEY)
     if manifest is None:
         where, remedy = manifest_path(path), "Delete this manifest to continue without it."
@@ -186,18 +184,18 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def read_outcomes(path: Path) -> Outcomes | None:
-    """What the language model answered; None where no journal lies beside the file and it carries no counts.
+    """Return the outcomes of the language model; None if the file has neither a journal next to it nor counts.
 
     Raises:
-        InputError: a line of the journal is no reply (a torn last line is passed over), or the counts are none.
+        InputError: a line of the journal is not a reply (a truncated last line is ignored), or the counts are invalid.
     """
     packed = _of_schema(path, OUTCOMES_KEY)
     if packed is not None:
         try:
             return Outcomes.from_plain(packed)
         except (KeyError, TypeError, ValueError):
-            what = f"'{OUTCOMES_KEY.decode()}' in the schema's metadata counts no answers"
-            raise InputError(f"{path}: {what}. Get or make it again.") from None
+            what = f"'{OUTCOMES_KEY.decode()}' in the schema's metadata has no valid counts"
+            raise InputError(f"{path}: {what}. Download or create it again.") from None
     journal = journal_path(path)
     if not journal.is_file():
         return None
@@ -209,7 +207,7 @@ def read_outcomes(path: Path) -> Outcomes | None:
 
 
 def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
-    """A JSON object out of the metadata of a Parquet file's schema."""
+    """Read a JSON object from the metadata of a Parquet file's schema."""
     if path.suffix.lower() not in PARQUET_ENDINGS:
         return None
     metadata = open_parquet(path).schema_arrow.metadata or {}
@@ -217,5 +215,5 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
         return None
     found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: '{key.decode()}' in the schema's metadata is no JSON object.")
+        raise InputError(f"{path}: '{key.decode()}' in the schema's metadata is not a JSON object.")
     return found

@@ -1,4 +1,4 @@
-"""Tagged words, and the noun phrases that follow from tags alone: a negative, whose words keep theirs, is cut alike.
+"""Tagged words and noun phrases, found from tags only: a negative, whose words keep their tags, is chunked alike.
 
 A measure or container joins the phrase that it measures: "a group of people" and "a bowl of soup" are one chunk.
 """
@@ -25,16 +25,16 @@ _PRONOUNS: Final = frozenset({"PRP", "WP", "EX"})
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word or punctuation mark; the same object stands in a negative wherever the word was moved.
+    """A word or punctuation mark; a negative contains the same object wherever the word was moved.
 
     Attributes:
-        text: as written.
+        text: the text as written.
         lower: `text` in lower case.
         tag: part of speech, Penn Treebank names ("NN", "JJ", "VBG", ...).
         lemma: dictionary form, lower case.
         role: dependency label ("amod", "nsubj", ...).
         governor: index of the word that it depends on.
-        glued: no space before it in the caption.
+        glued: whether it has no space before it in the caption.
     """
 
     text: str
@@ -47,22 +47,22 @@ class Token:
 
     @property
     def is_noun(self) -> bool:
-        """Whether the tag is a noun's."""
+        """Whether it is tagged as a noun."""
         return self.tag in ("NN", "NNS", "NNP", "NNPS")
 
     @property
     def is_adjective(self) -> bool:
-        """Whether the tag is an adjective's."""
+        """Whether it is tagged as an adjective."""
         return self.tag in ("JJ", "JJR", "JJS")
 
     @property
     def is_verb(self) -> bool:
-        """Whether the tag is a verb's."""
+        """Whether it is tagged as a verb."""
         return self.tag.startswith("VB")
 
     @property
     def is_plural(self) -> bool:
-        """Whether the tag is a plural noun's."""
+        """Whether it is tagged as a plural noun."""
         return self.tag in ("NNS", "NNPS")
 
     @property
@@ -82,12 +82,12 @@ class Token:
 
     @property
     def is_shouted(self) -> bool:
-        """Whether it is written in capitals, and longer than "A" and "I"."""
+        """Whether it is written in capitals and longer than one letter."""
         return self.text.isupper() and len(self.text) > 1
 
     @property
     def content(self) -> str:
-        """In the form of `words.content`."""
+        """The word in the form of `words.content`."""
         return "a" if self.lower == "an" else self.lower
 
 
@@ -95,12 +95,12 @@ _NO_TOKEN: Final = Token("", "", "", "")
 
 
 def token_at(tokens: Sequence[Token], place: int) -> Token:
-    """The token at a place; an empty one before the first and behind the last."""
+    """Return the token at a place; an empty one before the first and after the last."""
     return tokens[place] if 0 <= place < len(tokens) else _NO_TOKEN
 
 
 def governed(tokens: Sequence[Token], place: int, *roles: str) -> list[int]:
-    """Indices of the words that depend on the one at a place by one of these labels."""
+    """Return the indices of the words that depend on the one at a place with one of these labels."""
     return [at for at, one in enumerate(tokens) if one.governor == place and one.role in roles]
 
 
@@ -111,8 +111,8 @@ class Chunk:
     Attributes:
         start: index of its first token.
         end: index after its last token, which is its head noun.
-        core: start of the part that holds the head: after "a bowl of" in "a bowl of hot soup", else `start`.
-        role: "thing", or what is not to be changed: a frame of the picture, a place word, a pronoun.
+        core: start of the part with the head: after "a bowl of" in "a bowl of hot soup", else `start`.
+        role: "thing", or a role that is never changed: image frame, place word or pronoun.
         source: all tokens of the text.
     """
 
@@ -134,37 +134,37 @@ class Chunk:
 
     @property
     def tokens(self) -> Sequence[Token]:
-        """Its own tokens."""
+        """The phrase's tokens."""
         return self.source[self.start : self.end]
 
     @property
     def first(self) -> Token:
-        """Its first token."""
+        """The phrase's first token."""
         return self.source[self.start]
 
     @property
     def before(self) -> Token:
-        """The token right before it; an empty one at the beginning of the text."""
+        """The token right before the phrase; an empty one at the start of the text."""
         return token_at(self.source, self.start - 1)
 
     @property
     def after(self) -> Token:
-        """The token right behind it; an empty one at the end of the text."""
+        """The token right after the phrase; an empty one at the end of the text."""
         return token_at(self.source, self.end)
 
     @property
     def modifiers(self) -> Sequence[Token]:
-        """Its own tokens before the head noun."""
+        """The phrase's tokens before the head noun."""
         return self.source[self.start : self.head]
 
     @property
     def noun(self) -> Token:
-        """Its head noun."""
+        """The head noun."""
         return self.source[self.head]
 
     @property
     def is_living(self) -> bool:
-        """Whether it names a person or an animal."""
+        """Whether the phrase names a person or an animal."""
         return lexicon().is_living(self.noun.lemma)
 
     @property
@@ -174,7 +174,7 @@ class Chunk:
 
     @property
     def number(self) -> Number:
-        """Whether a phrase counts as one or many for a verb; "any" where both are said ("a group of people is/are")."""
+        """Whether the phrase is singular or plural for a verb; "any" if both are used ("a group of people is/are")."""
         head, words = self.holder_noun, lexicon().words
         measured = self.holder != self.head and head.lemma not in words["container"]
         if measured or head.lower in words["invariant"]:
@@ -187,13 +187,13 @@ class Chunk:
 
     @property
     def determiner(self) -> Token | None:
-        """The article, possessive or number that a phrase's core begins with."""
+        """The article, possessive or number at the start of the phrase's core."""
         first = self.source[self.core]
         return first if first.tag in _DETERMINERS | {"CD"} and self.core < self.head else None
 
     @property
     def determiner_fits(self) -> bool:
-        """Whether "a", "two", "these" ... suits the number of the head noun."""
+        """Whether "a", "two", "these" ... agrees with the number of the head noun."""
         first, head = self.determiner, self.noun
         if first is None or head.tag in _PRONOUNS or head.lower in lexicon().words["invariant"]:
             return True
@@ -202,7 +202,7 @@ class Chunk:
         return head.is_many or first.lower not in DETERMINERS_OF_MANY
 
     def nouns(self) -> list[tuple[int, int]]:
-        """Spans (start, end) of the nouns of a phrase that can be changed: the head, and the container before "of".
+        """Return the spans (start, end) of the phrase's replaceable nouns: the head, and the container before "of".
 
         A noun before the head belongs to it: "birthday cupcake" is one span, and so is "hot dog".
         """
@@ -214,7 +214,7 @@ class Chunk:
         return spans
 
     def adjectives(self) -> list[int]:
-        """Indices of the describing adjectives of a phrase that can be changed, before its head noun."""
+        """Return the indices of the replaceable descriptive adjectives before the head noun."""
         if self.role != "thing":
             return []
         start, _ = _span(self.source, self.core, self.head)
@@ -229,7 +229,7 @@ class Chunk:
 
 
 def is_bare(chunk: Chunk) -> bool:
-    """Whether a countable noun stands in the singular without an article."""
+    """Whether the phrase is a singular countable noun without an article."""
     head = chunk.holder_noun  # "piece of concrete"
     return (
         head.tag == "NN"
@@ -241,7 +241,7 @@ def is_bare(chunk: Chunk) -> bool:
 
 
 def shares_article(chunk: Chunk | None, following: Chunk | None) -> bool:
-    """Whether the next phrase lives on this one's article or adjective: "a fork and knife", "old cups and plates"."""
+    """Whether the next phrase shares this one's article or adjective: "a fork and knife", "old cups and plates"."""
     if chunk is None or following is None:
         return False
     gap, first = chunk.source[chunk.end : following.start], following.first
@@ -255,7 +255,7 @@ def shares_article(chunk: Chunk | None, following: Chunk | None) -> bool:
 
 
 def makes_compound(chunk: Chunk | None, following: Chunk | None) -> bool:
-    """Whether a noun, a participle and a noun without article are one phrase: "a building lined street"."""
+    """Whether a noun, a participle and a noun without article form one phrase: "a building lined street"."""
     return (
         chunk is not None
         and following is not None
@@ -267,7 +267,7 @@ def makes_compound(chunk: Chunk | None, following: Chunk | None) -> bool:
 
 
 def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
-    """The noun phrases of a tagged text, in order."""
+    """Return the noun phrases of a tagged text, in order."""
     chunks: list[Chunk] = []
     place = 0
     while place < len(tokens):
@@ -285,7 +285,7 @@ def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
 
 
 def _end(tokens: Sequence[Token], start: int) -> int:
-    """Index after the head noun of the phrase that starts here; `start` where none does."""
+    """Return the index after the head noun of the phrase that starts here; `start` if there is none."""
     if tokens[start].tag in _PRONOUNS:
         return start + 1
     where = lexicon().words["where"]
@@ -315,7 +315,7 @@ def _end(tokens: Sequence[Token], start: int) -> int:
 
 
 def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a participle after a noun belongs to a noun to come, as in "a stone covered walkway"."""
+    """Whether a participle after a noun belongs to a later noun, as in "a stone covered walkway"."""
     token, nominal = tokens[place], token_at(tokens, place + 1).tag in _NOMINAL
     own = token.role in ("amod", "acl", "nmod", "compound") and token.governor > place
     covered = token.lower == "covered" and token.is_verb  # "a snow covered hill", to the parser often a clause
@@ -354,19 +354,19 @@ def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
 
 
 def _belongs(token: Token) -> bool:
-    """Whether a word makes a compound with the noun behind it: "tennis racket", "mixing equipment"."""
+    """Whether a word forms a compound with the noun after it: "tennis racket", "mixing equipment"."""
     return token.is_noun or (token.tag == "VBG" and token.role == "compound")
 
 
 def _joins(before: Token) -> bool:
-    """Whether the word before an adjective makes one word with it: "lap top", "middle aged", "paper" in a name."""
+    """Whether the word before an adjective forms one word with it: "lap top", "middle aged", "paper" in a name."""
     if before.is_noun or before.lower in lexicon().words["where"]:
         return True
     return before.is_adjective and not lexicon().is_attribute(before.lower) and not is_known(before.lower)
 
 
 def _describes(tokens: Sequence[Token], place: int) -> bool:
-    """Whether the word is an adjective of the head noun, and none that counts, points or belongs to a participle."""
+    """Whether the word is a descriptive adjective of the head noun: not counting, pointing or part of a participle."""
     token, following = tokens[place], tokens[place + 1]
     attribute = lexicon().is_attribute
     return (

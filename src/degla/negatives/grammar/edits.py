@@ -1,4 +1,4 @@
-"""Changes to a caption as lists of tokens: words elsewhere or in another number, verbs that suit it, and the text."""
+"""Edit a caption as a list of tokens: move or inflect words, make verbs agree, and write the text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from degla.negatives.grammar.chunks import Chunk, Token, governed
 from degla.negatives.grammar.phrases import Caption
 
 SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
-"""Dependency labels of what a verb agrees with; the last is "there"."""
+"""Dependency labels of the words that a verb agrees with; the last one is "there"."""
 _MANY: Final = {"is": "are", "was": "were", "has": "have", "does": "do"}
 _ONE: Final = {many: one for one, many in _MANY.items()}
 
 
 def exchange(tokens: Sequence[Token], *spans: tuple[int, int]) -> list[Token]:
-    """The tokens with each span (start, end) in the place of the next one, and the last in the place of the first.
+    """Rotate spans (start, end): each is replaced with the previous one, the first with the last.
 
     Args:
-        tokens: of a caption, changed or not.
-        spans: two that change places, or more; in the order of the text.
+        tokens: tokens of a caption, changed or not.
+        spans: two or more spans that change places, in the order of the text.
     """
     result: list[Token] = []
     place = 0
@@ -33,7 +33,7 @@ def exchange(tokens: Sequence[Token], *spans: tuple[int, int]) -> list[Token]:
 
 
 def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, lemma: str) -> list[Token]:
-    """The tokens with those from `place[0]` to before `place[1]` replaced by one word, capitals kept."""
+    """Replace the tokens from `place[0]` up to `place[1]` (exclusive) with one word, keeping capitals."""
     start, end = place
     old, head = tokens[start], tokens[end - 1]
     if old.is_shouted:
@@ -45,14 +45,14 @@ def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, le
 
 
 def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequence[str], *, tag: str) -> list[Token]:
-    """The tokens with words put in before `place`, in capitals where the whole caption is.
+    """Insert words before `place`, in capitals if the whole caption is.
 
     Args:
-        caption: what the tokens were made from.
+        caption: the original caption.
         tokens: its tokens, changed or not.
-        place: index of the token that the words come before; the number of tokens for the end.
-        texts: the words, lower case.
-        tag: part of speech of the last one.
+        place: index of the token to insert before; the number of tokens for the end.
+        texts: the words in lower case.
+        tag: part of speech of the last word.
     """
     new = [Token(text.upper() if caption.is_shouted else text, text, "DT", text) for text in texts]
     new[-1] = replace(new[-1], tag=tag)
@@ -60,7 +60,7 @@ def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequenc
 
 
 def inflect(token: Token, *, like: Token) -> Token:
-    """A noun in the number of another one: "cats" like "dog" is "cat"."""
+    """Return a noun in the number of another one: "cats" like "dog" is "cat"."""
     if like.is_plural == token.is_plural:
         return token
     one = "person" if token.lemma == "people" else token.lemma
@@ -69,7 +69,7 @@ def inflect(token: Token, *, like: Token) -> Token:
 
 
 def write(caption: Caption, tokens: Sequence[Token]) -> str:
-    """The text of changed tokens: begins with a capital where the caption does, "a" and "an" fitted."""
+    """Return the text of changed tokens, capitalised like the caption and with "a" and "an" corrected."""
     first = caption.tokens[0]
     sentence_case = first.text[0].isupper() and not caption.is_shouted
     lowered = sentence_case and first.tag not in ("NNP", "NNPS") and first.text != "I"
@@ -85,13 +85,13 @@ def write(caption: Caption, tokens: Sequence[Token]) -> str:
 
 
 def agree(caption: Caption, chunk: Chunk, *, many: bool, announced: bool = True) -> list[Token] | None:
-    """The tokens with the verbs of a phrase for one or for many; None where a verb cannot be changed.
+    """Return the tokens with the phrase's verbs in the singular or plural; None if a verb cannot be changed.
 
     Args:
-        caption: whose tokens they are.
+        caption: the caption.
         chunk: the phrase.
-        many: whether it stands for many.
-        announced: also verbs behind "there", which may keep their number: "there is a dog and a cat".
+        many: whether the phrase is plural.
+        announced: whether to change verbs after "there" too, which may keep their number: "there is a dog and a cat".
     """
     tokens = list(caption.tokens)
     for place in {*agreeing_verbs(caption, chunk.holder), *agreeing_verbs(caption, chunk.head)}:
@@ -106,18 +106,18 @@ def agree(caption: Caption, chunk: Chunk, *, many: bool, announced: bool = True)
 
 
 def lower_first(text: str) -> str:
-    """A word without its capital at the start; as it is where the next letter is a capital too."""
+    """Return a word with its first letter in lower case, or unchanged if the next letter is a capital too."""
     return text if text[1:2].isupper() else text[0].lower() + text[1:]
 
 
 def agreeing_verbs(caption: Caption, head: int) -> list[int]:
-    """Indices of the finite verbs whose subject is the noun at `head`, or that say that there is such a thing."""
+    """Return the indices of the finite verbs whose subject is the noun at `head`, or that state its existence."""
     return [verb for verb, own in _subjects_of_verbs(caption) if head in own]
 
 
 @lru_cache(maxsize=64)
 def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Every finite verb with its subjects, kept because every noun asks for its verbs."""
+    """Return every finite verb with its subjects; cached because it is needed for every noun."""
     tokens = caption.tokens
     found = []
     for place, token in enumerate(tokens):
@@ -135,14 +135,14 @@ def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], .
 
 
 def _is_joined(tokens: Sequence[Token], verb: int) -> bool:
-    """Whether "and" or the like joins a verb to one before it."""
+    """Whether a conjunction joins a verb to an earlier one."""
     first = tokens[verb].governor
     joined = tokens[verb].role == "conj" and 0 <= first < verb and tokens[first].is_verb
     return joined and any(token.tag == "CC" for token in tokens[first:verb])
 
 
 def disagrees(caption: Caption) -> bool:
-    """Whether a verb of the caption is in another number than its subject, so that no change makes it English."""
+    """Whether a verb of the caption disagrees in number with its subject, so no change would give correct English."""
     listed = {token.governor for token in caption.tokens if token.role == "conj"}
     return any(
         caption.tokens[place].number != chunk.number
@@ -153,7 +153,7 @@ def disagrees(caption: Caption) -> bool:
 
 
 def in_number(verb: Token, *, many: bool) -> Token | None:
-    """A finite verb with a subject of one or of many; None where it cannot be changed ("'s")."""
+    """Return a finite verb in the singular or plural; None if it cannot be changed ("'s")."""
     if verb.lower.startswith("'"):
         return None
     if verb.lower in (_ONE if many else _MANY) or verb.lower in ("did", "had"):

@@ -1,9 +1,9 @@
-"""Which words may come into a caption, and why others must not: what excludes what, and what a picture may hold unsaid.
+"""Which words may be inserted into a caption: what excludes what, and what an image may show without being mentioned.
 
-Nouns and adjectives that replace others must exclude them. An addition may be true without anyone's knowing it, and so
-may a thing that comes in for another: `lexicon_data/additions.toml` lists objects beside a noun, attributes of a noun
-and parts of a room. What is drawn is what a caption would mention; what may be there unsaid, or is typical of its noun,
-is refused as "still_true".
+Nouns and adjectives that replace others must exclude them. Additions and replacements may be true although the caption
+does not say so: `lexicon_data/additions.toml` lists objects for a noun, attributes of a noun and parts of a room. Words
+are drawn from what a caption would mention; what may be present unmentioned, or is typical of its noun, is refused as
+"still_true".
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from degla.negatives.grammar.phrases import Caption
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
 _ABSENT: Final = frozenset({"no", "without", "missing", "lacking"})
 _HAVING: Final = frozenset({"wear", "have", "in", "under"})
-"""Verbs and prepositions that say what somebody has on or about him."""
+"""Verbs and prepositions for what a person wears or has."""
 _KINDS: Final = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
-"""Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
+"""Groups whose members, even unlisted ones, exclude each other: WordNet has one place for each."""
 _REMEMBERED: Final = 65_536
-"""Nouns whose additions are remembered."""
+"""Number of nouns whose additions are cached."""
 _CLOSE: Final = 3
-"""Steps between two senses of WordNet that are too few to tell one thing from the other."""
+"""Number of steps in WordNet up to which two senses are too close to exclude each other."""
 
 
 @lru_cache(maxsize=200_000)
 def noun_relation(word: str, other: str) -> Relation:
-    """Why one noun must not replace the other; symmetric."""
+    """Return why one noun must not replace the other; symmetric."""
     if word > other:
         return noun_relation(other, word)
     if word == other:
@@ -56,7 +56,7 @@ def noun_relation(word: str, other: str) -> Relation:
 
 
 def _are_close(word: str, other: str) -> bool:
-    """Whether the first senses are at most three steps apart, by way of what is above both: "sky" and "air"."""
+    """Whether the first senses are at most three steps apart via a common ancestor: "sky" and "air"."""
     up = [_steps_above(word), _steps_above(other)]
     return any(mine + up[1][sense] <= _CLOSE for sense, mine in up[0].items() if sense in up[1])
 
@@ -72,11 +72,11 @@ def _steps_above(word: str) -> dict[int, int]:
 
 @cache
 def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
-    """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
+    """Return everyday adjectives that exclude an adjective: from another cluster of its group, else its antonyms.
 
     Args:
         word: the adjective to replace.
-        living: whether it describes a person or an animal: the opposite of an old man is no new man.
+        living: whether it describes a person or an animal: the opposite of an old man is not a new man.
     """
     words, sort = lexicon(), "living" if living else "thing"
     found = [
@@ -94,11 +94,11 @@ def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
 
 @cache
 def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
-    """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
+    """Return everyday nouns that may replace a noun: from another cluster of its group and unrelated in WordNet.
 
     Args:
         word: the noun to replace.
-        mass: whether the place takes a noun without plural and "a" ("covered with _").
+        mass: whether the place takes a mass noun ("covered with _").
     """
     words = lexicon()
     for group in words.noun_groups(word):
@@ -114,7 +114,7 @@ def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
 
 
 class Additions:
-    """The lists in memory; `additions()` gives the ones that are shared. Words are dictionary forms."""
+    """The lists in memory; `additions()` returns the shared instance. Words are dictionary forms."""
 
     def __init__(self, tables: dict[str, Any]) -> None:
         self._objects, self._attributes = tables["objects"], tables["attributes"]
@@ -123,33 +123,33 @@ class Additions:
 
     @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - the lists live as long as the process
     def objects(self, noun: str) -> tuple[str, ...]:
-        """Nouns of things that may be added beside a noun's."""
+        """Return nouns of things that may be added next to a noun's thing."""
         return _draws(self._objects, noun)
 
     @lru_cache(maxsize=_REMEMBERED)  # noqa: B019
     def attributes(self, noun: str) -> tuple[str, ...]:
-        """Adjectives that may be added to a noun."""
+        """Return adjectives that may be added to a noun."""
         return _draws(self._attributes, noun)
 
     def may_be_present(self, noun: str) -> bool:
-        """Whether a picture may well hold such a thing without its caption's saying so."""
+        """Whether an image may well show such a thing without its caption mentioning it."""
         return noun in self._words["present_nouns"] or bool(lexicon().group_names(noun) & self._words["present"])
 
     def is_vague(self, adjective: str) -> bool:
-        """Whether an adjective says a size, an age, a judgement or the like."""
+        """Whether an adjective expresses a size, an age, a judgement or the like."""
         return any(group.name in self._words["vague"] for group in lexicon().adjective_groups(adjective))
 
     def is_said_by(self, adjective: str, vocabulary: frozenset[str]) -> bool:
-        """Whether a caption's words say as much as an adjective: who is dressed as a clown is costumed."""
+        """Whether a caption's words imply an adjective: a person dressed as a clown is costumed."""
         return adjective in self._words["disguised"] and not vocabulary.isdisjoint(self._words["disguises"])
 
     def is_seldom(self, adjective: str, noun: str) -> bool:
-        """Whether an adjective may be added to a noun, and most things of the name are not so anyway."""
+        """Whether an adjective may be added to a noun and is not typical of it."""
         return adjective in self.attributes(noun) and adjective not in self._typical.get(noun, ())
 
 
 def _draws(lists: dict[str, Any], noun: str) -> tuple[str, ...]:
-    """The words of the list that has a noun itself, else of the first that is for its sort."""
+    """Return the words of the list for the noun itself, else of the first list for its sort."""
     found = next((one for one in lists.values() if noun in one.get("words", ())), None)
     if found is None:
         sorts = {group.name for group in lexicon().noun_groups(noun)[:1]}
@@ -159,19 +159,19 @@ def _draws(lists: dict[str, Any], noun: str) -> tuple[str, ...]:
 
 @cache
 def additions() -> Additions:
-    """The package's lists of additions, read once.
+    """Return the package's lists of additions, read once.
 
     Raises:
-        DeglaError: the file is not where the package was installed.
+        DeglaError: the file is missing from the installation.
     """
     return Additions(read_tables(ADDITIONS_NAME))
 
 
 def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
-    """Whether a noun that comes in for the one at `span`, its tokens, may name something in the picture as well.
+    """Whether a noun that replaces the one at `span` (its tokens) may also be in the image.
 
-    What nearly every picture has; what holds or covers the old thing; a part of another thing that is named ("a wheel"
-    beside a car); what a thing may be made of; what a room may hold besides: a kitchen with a sink may well have a
+    That is so for what nearly every image has, what holds or covers the old thing, parts of another named thing
+    ("a wheel" next to a car), materials, and other contents of a room: a kitchen with a sink may well have a
     microwave.
     """
     known, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, caption.chunk_at(span[0]).before
@@ -192,14 +192,14 @@ def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
 
 
 def is_absent(chunk: Chunk) -> bool:
-    """Whether a phrase names what is not there ("where a door should be", "without a door"), so that none shows it."""
+    """Whether a phrase names something absent: "where a door should be", "without a door"."""
     denied = chunk.before.lower in _ABSENT or any(token.lower == "no" for token in chunk.tokens)
     after = " ".join(token.lower for token in chunk.source[chunk.end : chunk.end + 2])
     return denied or after in ("should be", "would be", "used to", "is missing")
 
 
 def is_inventory(caption: Caption, span: tuple[int, int]) -> bool:
-    """Whether the noun is one of the things that a room is said to have, or is listed with two of its fixtures."""
+    """Whether the noun is one of several things in a room, or is listed with two of its fixtures."""
     known, chunk = lexicon(), caption.chunk_at(span[0])
     listed = chunk.before.lower in _LISTING or chunk.after.lower in (",", "and") or chunk.before.is_noun
     if not chunk.before.text or not listed:

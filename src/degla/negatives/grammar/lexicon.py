@@ -1,7 +1,7 @@
-"""Everyday words: which groups they belong to, what may replace them, and which pairs must never replace each other.
+"""Everyday words: their groups, possible replacements, and pairs that must never replace each other.
 
-Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn as a replacement; `wordnet.tsv`,
-derived from WordNet 3.0 by `tools/build_lexicon.py`, says what must be refused (same sense, above or below, part and
+It uses two files of `lexicon_data/`: the hand-written `groups.toml` defines possible replacements; `wordnet.tsv`,
+derived from WordNet 3.0 by `tools/build_lexicon.py`, defines which to refuse (same sense, above or below, part and
 whole).
 """
 
@@ -25,19 +25,19 @@ TABLE_NAME = "wordnet.tsv"
 DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
 
 Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
-"""Why one word must not replace another; "" where it may."""
+"""Why one word must not replace another; "" if it may."""
 
 PEOPLE = ("person", "someone", "role")
 _PART_DEPTH = 3
-"""Steps from part to whole that are followed: thumb, hand, arm, body."""
+"""Number of steps from part to whole to follow: thumb, hand, arm, body."""
 
 
 @dataclass(frozen=True)
 class WordGroup:
-    """Words of one sort; two words that no cluster holds both of exclude each other.
+    """Words of one sort; two words exclude each other if no cluster has both.
 
     Attributes:
-        clusters: words of one cluster may be true of the same thing; clusters may overlap.
+        clusters: sets of words that may be true of the same thing; clusters may overlap.
         draws: the words that replacements are drawn from.
     """
 
@@ -45,7 +45,7 @@ class WordGroup:
     draws: tuple[str, ...]
 
     def cluster(self, word: str) -> frozenset[str]:
-        """The word and all that share a cluster with it; empty where the group does not list it."""
+        """Return the word and all words that share a cluster with it; empty if the group does not list it."""
         return self._mates.get(word, frozenset())
 
     @cached_property
@@ -59,13 +59,13 @@ class WordGroup:
 
 @dataclass(frozen=True)
 class Group(WordGroup):
-    """Nouns or adjectives.
+    """A group of nouns or adjectives.
 
     Attributes:
-        name: as in `groups.toml`.
+        name: name in `groups.toml`.
         above: words that are true of the whole group ("seating" of every chair).
-        living: nouns: people and animals.
-        of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
+        living: for nouns: whether they are people or animals.
+        of: for adjectives: "living" or "thing" if the group applies only to one of the two, else "".
     """
 
     name: str
@@ -78,24 +78,24 @@ AnyGroup = TypeVar("AnyGroup", bound=WordGroup)
 
 
 def read_data(name: str) -> str:
-    """The text of a file of `lexicon_data/`.
+    """Return the text of a file of `lexicon_data/`.
 
     Raises:
-        DeglaError: the file is not where the package was installed.
+        DeglaError: the file is missing from the installation.
     """
     try:
         return (DATA_FOLDER / name).read_text(encoding="utf-8")
     except OSError as error:
-        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+        raise DeglaError(f"{error.filename}: the word tables are missing. Reinstall degla.") from None
 
 
 def read_tables(name: str) -> dict[str, Any]:
-    """A hand-written file of `lexicon_data/` as nested tables."""
+    """Return a hand-written file of `lexicon_data/` as nested tables."""
     return tomllib.loads(read_data(name))
 
 
 def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
-    """The groups of one section of `groups.toml`, by name."""
+    """Return the groups of one section of `groups.toml` by name."""
     groups = {}
     for name, table in tables.items():
         clusters = tuple(frozenset(cluster) for cluster in table["clusters"])
@@ -108,7 +108,7 @@ def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
 
 
 def members(groups: Iterable[AnyGroup]) -> dict[str, tuple[AnyGroup, ...]]:
-    """The groups that list a word, by word."""
+    """Map each word to the groups that list it."""
     listing: dict[str, tuple[AnyGroup, ...]] = {}
     for group in groups:
         for word in frozenset().union(*group.clusters):
@@ -118,15 +118,15 @@ def members(groups: Iterable[AnyGroup]) -> dict[str, tuple[AnyGroup, ...]]:
 
 @cache
 def digest() -> str:
-    """SHA-256 of all files of word tables, 16 hexadecimal digits: the same digest gives the same negatives."""
+    """Return 16 hexadecimal digits of the SHA-256 of all word tables; an equal digest gives equal negatives."""
     content = b"".join((DATA_FOLDER / name).read_bytes() for name in DATA_FILES)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 class Lexicon:
-    """The word tables in memory; `lexicon()` gives the one that is shared.
+    """The word tables in memory; `lexicon()` returns the shared instance.
 
-    Words are lower-case dictionary forms throughout.
+    All words are lower-case dictionary forms.
     """
 
     def __init__(self, groups: dict[str, Any], table: str) -> None:
@@ -153,11 +153,11 @@ class Lexicon:
         self._names = {name for (name,) in rows["c"]}
 
     def is_noun(self, word: str) -> bool:
-        """Whether the word is a noun of the tables."""
+        """Whether the word is a noun in the tables."""
         return word in self._noun_senses or word in self._noun_groups or word in self._generals
 
     def is_adjective(self, word: str) -> bool:
-        """Whether the word is an adjective of the tables."""
+        """Whether the word is an adjective in the tables."""
         return word in self._adjective_senses or word in self._adjective_groups
 
     def is_attribute(self, word: str) -> bool:
@@ -179,15 +179,15 @@ class Lexicon:
         return name in self.words["names"] or (name in self._names and not self.is_attribute(first))
 
     def is_mass(self, word: str) -> bool:
-        """Whether the noun takes no plural and no "a"."""
+        """Whether the noun has no plural and takes no "a"."""
         return word in self.words["mass"]
 
     def adjective_groups(self, word: str) -> tuple[Group, ...]:
-        """The hand-written groups of an adjective."""
+        """Return the hand-written groups of an adjective."""
         return self._adjective_groups.get(word, ())
 
     def everyday_opposites(self, word: str) -> list[str]:
-        """WordNet's antonyms of an adjective that its own texts have at least three times."""
+        """Return WordNet's antonyms of an adjective that occur at least three times in WordNet's own texts."""
         return [other for other in self._opposites.get(word, ()) if other in self._everyday]
 
     @cache  # noqa: B019 - the tables live as long as the process, and so with the others
@@ -201,9 +201,9 @@ class Lexicon:
         return noun in self._noun_groups
 
     def is_concrete(self, word: str) -> bool:
-        """Whether a noun names something that a picture can show: it is in a group, or WordNet's first sense is matter.
+        """Whether a noun names something that an image can show: it is in a group, or its first sense is physical.
 
-        What a dog and sand have in common and happiness has not is being a physical thing.
+        Physical senses are found as what "dog" and "sand" have in common but "happiness" lacks.
         """
         if self.noun_groups(word) or word in self._generals:
             return True
@@ -211,30 +211,30 @@ class Lexicon:
 
     @cached_property
     def _matter(self) -> frozenset[int]:
-        """The senses that are above every physical thing and above nothing else."""
+        """The senses above every physical thing and above nothing else."""
         return self.first_over("dog") & self.first_over("sand") - self.first_over("happiness")
 
     def is_material(self, word: str) -> bool:
-        """Whether a noun names what things are made of, as "plastic" and "wool" do, and is in no group of things."""
+        """Whether a noun names a material, such as "plastic" or "wool", and is in no group of things."""
         made_of = self.is_in_group(word, "material") or self.is_a(word, "material", "substance")
         return made_of and not self.noun_groups(word)
 
     def is_event(self, word: str) -> bool:
-        """Whether a noun names something that happens or is done, as "match" and "climb" do, and no thing."""
+        """Whether a noun names an event or activity, such as "match" or "climb", rather than a thing."""
         return word in self.words["event"] or (not self.noun_groups(word) and self.is_a(word, "event"))
 
     def noun_groups(self, word: str) -> tuple[Group, ...]:
-        """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
+        """Return the groups of a noun: those that list it, else the one anchored nearest above its first sense."""
         anchored = self._anchored.get(word)
         return self._noun_groups.get(word) or ((self.nouns[anchored],) if anchored else ())
 
     def group_names(self, noun: str) -> frozenset[str]:
-        """Names of a noun's groups."""
+        """Return the names of a noun's groups."""
         return frozenset(group.name for group in self.noun_groups(noun))
 
     @cache  # noqa: B019
     def noun_sorts(self, word: str) -> frozenset[str]:
-        """Names of a noun's groups, and of the groups that it stands above: "drink" of every tea and coffee."""
+        """Return the names of a noun's groups, and of the groups that it is above: "drink" above tea and coffee."""
         return self.group_names(word) | {group.name for group in self.nouns.values() if word in group.above}
 
     def is_living(self, word: str) -> bool:
@@ -243,7 +243,7 @@ class Lexicon:
         return groups[0].living if groups else self.is_person(word)
 
     def adjective_relation(self, word: str, other: str) -> Relation:
-        """Why one adjective must not replace the other: only words known to exclude each other may. Symmetric."""
+        """Return why one adjective must not replace the other; "" only if they exclude each other. Symmetric."""
         if word == other:
             return "synonym"
         mine, theirs = self._adjective_groups.get(word, ()), self._adjective_groups.get(other, ())
@@ -259,20 +259,20 @@ class Lexicon:
         return "synonym" if near else "compatible"
 
     def over(self, word: str) -> frozenset[int]:
-        """Every sense of a noun and all senses above them."""
+        """Return every sense of a noun and all senses above them."""
         return self._over(self.senses_in_order(word))
 
     def first_over(self, word: str) -> frozenset[int]:
-        """The first sense of a noun and all senses above it."""
+        """Return the first sense of a noun and all senses above it."""
         return self._over(self.senses_in_order(word)[:1])
 
     def always_over(self, word: str, general: str) -> bool:
-        """Whether a general noun's first sense is above every sense of a noun: of "hiker", not of "stroller"."""
+        """Whether a general noun's first sense is above every sense of a noun, as for "hiker" but not "stroller"."""
         top = set(self.senses_in_order(general)[:1])
         return all(top & self._over((sense,)) for sense in self.senses_in_order(word))
 
     def is_a(self, word: str, *kinds: str) -> bool:
-        """Whether the first sense of a noun is that of one of the kinds, or below it."""
+        """Whether the first sense of a noun equals that of one of the kinds, or is below it."""
         return any(sense in self.first_over(word) for kind in kinds for sense in self.senses_in_order(kind)[:1])
 
     def is_part(self, part: str, whole: str) -> bool:
@@ -284,15 +284,15 @@ class Lexicon:
         return bool(self.first_over(whole) & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
 
     def senses_in_order(self, word: str) -> tuple[int, ...]:
-        """The senses of a noun, most frequent first."""
+        """Return the senses of a noun, most frequent first."""
         return self._noun_senses.get(word, ())
 
     def senses(self, word: str) -> frozenset[int]:
-        """The senses of a noun."""
+        """Return the senses of a noun."""
         return frozenset(self.senses_in_order(word))
 
     def above(self, sense: int) -> tuple[int, ...]:
-        """The senses directly above one."""
+        """Return the senses directly above a sense."""
         return self._above.get(sense, ())
 
     @cache  # noqa: B019
@@ -307,7 +307,7 @@ class Lexicon:
 
     @cache  # noqa: B019
     def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
-        """Senses that any of the given ones is a part of, up to three steps."""
+        """Return the senses that any given one is a part of, up to three steps."""
         layer, found = set(senses), set[int]()
         for _ in range(_PART_DEPTH):
             layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
@@ -321,9 +321,9 @@ def _numbers(field: str) -> tuple[int, ...]:
 
 @cache
 def lexicon() -> Lexicon:
-    """The package's word tables, read once (about a tenth of a second).
+    """Return the package's word tables, read once (about a tenth of a second).
 
     Raises:
-        DeglaError: the tables are not where the package was installed.
+        DeglaError: the tables are missing from the installation.
     """
     return Lexicon(read_tables(GROUPS_NAME), read_data(TABLE_NAME))

@@ -1,11 +1,11 @@
-"""What a text says apart from its wording: two texts with one meaning, or with one gist, are no negative.
+"""The meaning of a text apart from its wording: a text with the caption's meaning or gist is not a negative.
 
 The meaning of a text is a bag of prepositional units, the order of the bare noun phrases, and which phrase each verb
-follows. Adjectives of one phrase, members of a list, and the two sides of "next to" have no order. It is cut from tags
-alone, so a permuted text costs microseconds.
+follows. Adjectives of one phrase, members of a list, and the two sides of "next to" have no order. It is computed from
+tags only, so a permuted text costs microseconds.
 
-The gist of any text is its dictionary forms in order, without articles and auxiliary verbs, with one word for
-prepositions that mean the same. Equal gists are one statement; so are "man ride horse" and "horse ride by man".
+The gist of a text is its dictionary forms in order, without articles and auxiliary verbs, with one word for synonymous
+prepositions. Texts with equal gists make the same statement; so do "man ride horse" and "horse ride by man".
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SYMMETRIC: Final = frozenset(
      "together with", "side by side with", "across from", "opposite", "facing", "touching", "plus", "against",
      "amongst", "among", "not far from", "right next to", "standing by", "meeting", "surrounded by", "accompanied by"}
 )  # fmt: skip
-"""Connectors whose two sides can change places without a change of meaning, or nearly so."""
+"""Connectors whose two sides can be swapped with little or no change of meaning."""
 
 JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
-"""Words that make a list."""
+"""Words that join the members of a list."""
 POSTURES: Final = frozenset(
     {"stand", "sit", "lie", "lay", "park", "be", "pose", "rest", "wait", "walk", "stay", "seat", "place", "hang", "set"}
 )
-"""Verbs of being somewhere, which leave the two sides of "next to" equal."""
+"""Verbs of position, with which the two sides of "next to" can be swapped."""
 _EMPTY: Final = frozenset({"DT", "MD", "EX", "PDT", "HYPH", ".", "''", "``", ":", "-LRB-", "-RRB-", "NFP"})
 _JOINING: Final = frozenset({"IN", "TO", "RP", "CC"})
 _COPULAS: Final = frozenset(
@@ -44,7 +44,7 @@ _UNSAID: Final = frozenset(
     {"a", "the", "some", "this", "that", "these", "those", "is", "are", "was", "were", "be", "been", "being", "am",
      "'s", "which", "who", "there", "has", "have", "had", "do", "does", "did"}
 )  # fmt: skip
-"""Words that the gist of a text goes without."""
+"""Words omitted from the gist of a text."""
 _ALIKE: Final = {
     tuple(alike.split()): word
     for word, alikes in {
@@ -55,15 +55,15 @@ _ALIKE: Final = {
     }.items()
     for alike in alikes
 }
-"""Prepositions, word by word, and the one that stands for them in a gist."""
+"""Prepositions as tuples of words, and the one that represents them in a gist."""
 _ALIKE_BEGIN: Final = frozenset(alike[0] for alike in _ALIKE)
 _LONGEST: Final = 4
-"""Words of a phrase that changes its place in the passive."""
+"""Maximum words of a phrase that moves in the passive."""
 
 Gist = tuple[str, ...]
 Meaning = tuple[tuple[Hashable, ...], frozenset[Hashable], frozenset[Hashable]]
-"""The phrases without preposition, in order, each a set of joined phrases; the phrases with their prepositions, in any
-order; verbs and predicates with the phrase that they follow, in any order. Equal meanings are equal objects."""
+"""The phrases without preposition, in order, each a set of joined phrases; the phrases with prepositions, unordered;
+verbs and predicates with the phrase that they follow, unordered. Equal meanings compare equal."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Unit:
 
 
 def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> tuple[Meaning, int]:
-    """The meaning, and how many verbs do not suit the number of their subject ("a table are set")."""
+    """Return the meaning, and the number of verbs that disagree with their subject ("a table are set")."""
     units, spoken, numbers = _read(tokens, chunks)
     bare = tuple(unit.frozen() for unit in units if not unit.preposition)
     bag = Counter(unit.frozen() for unit in units if unit.preposition)
@@ -142,7 +142,7 @@ def _read(
 
 
 def connect(gap: Sequence[Token]) -> tuple[str, list[str]]:
-    """The joining words between two phrases, and the verbs and predicates among them (dictionary forms)."""
+    """Return the joining words between two phrases, and the verbs and predicates (dictionary forms) among them."""
     joining, verbs = [], []
     for token in gap:
         if token.tag in _EMPTY or token.lower in _COPULAS:
@@ -162,9 +162,9 @@ def connect(gap: Sequence[Token]) -> tuple[str, list[str]]:
 
 
 def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
-    """Give each word of a text the token that it has in the source, in order of appearance.
+    """Map each word of a text to its token in the source, in order of appearance.
 
-    Returns None where the text has a word that the source has not; new punctuation is passed over.
+    Returns None if the text has a word that the source lacks; new punctuation is ignored.
     """
     places: dict[str, list[Token]] = {}
     for token in source:
@@ -184,7 +184,7 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
 
 
 def content_of(tokens: Sequence[Token]) -> tuple[str, ...]:
-    """The words of tokens in the form of `words.content`, without writing the text."""
+    """Return the words of tokens in the form of `words.content`, without writing the text."""
     return tuple(token.content for token in tokens if words.is_word(token.text))
 
 
@@ -196,7 +196,7 @@ def _stem(word: str) -> str:
 
 @lru_cache(maxsize=8_192)
 def gist(content: tuple[str, ...]) -> Gist:
-    """What a text says, from its words as `words.content` gives them."""
+    """Return the gist of a text from its words (`words.content`)."""
     stems, place = [], 0
     while place < len(content):
         size = 0
@@ -211,7 +211,7 @@ def gist(content: tuple[str, ...]) -> Gist:
 
 
 def says_the_same(content: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two texts are one statement; symmetric. Both as `words.content` gives them."""
+    """Whether two texts, given by `words.content`, make the same statement; symmetric."""
     mine, theirs = gist(content), gist(other)
     return mine == theirs or _is_passive(mine, of=theirs) or _is_passive(theirs, of=mine)
 

@@ -1,10 +1,10 @@
-"""Other orders of a caption's phrases: which can move, what speaks against it, whether it still reads as a sentence.
+"""Reorder a caption's phrases: which can move, the reasons against a move, and whether the result reads as a sentence.
 
-What ties a phrase to the words around it, and which phrases must stay, is found once for a caption: "a taxi" stays in
-"traffic like a taxi", "baseball" behind "playing".
+How a phrase is tied to its context, and which phrases cannot move, is determined once per caption: "a taxi" stays in
+"traffic like a taxi", "baseball" after "playing".
 
-Of two phrases in each other's place one must stay, or the picture would be the same: "two roses in a vase with water"
-says as much as "water in a vase with two roses". That follows from the caption's ties, without writing the exchange.
+Some swaps do not change the image: "two roses in a vase with water" means the same as "water in a vase with two roses".
+This follows from the caption's ties, without writing the swapped text.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from degla.negatives.grammar.suitability import misfit, whole_things
 _LIKENESS: Final = frozenset({"like", "as", "than", "such", "including"})
 _FIXED_BY: Final = frozenset({*_LIKENESS, "out", "per", "during", "via", "until", "since"})
 _CROWDS: Final = frozenset({"couple", "crowd", "team", "herd", "flock", "trio", "family"})
-"""Measures that are something to see by themselves."""
+"""Measures that are visible in themselves."""
 _SPLIT: Final = frozenset(
     {("see", "through"), ("see", "thru"), ("drive", "through"), ("drive", "thru"), ("pull", "out"), ("pop", "up"),
      ("fold", "up"), ("walk", "in"), ("on", "screen"), ("off", "road"), ("stand", "up"), ("close", "up")}
 )  # fmt: skip
-"""Compounds written apart that the tagger takes for a phrase and a preposition."""
+"""Compounds written as two words that the tagger takes for a phrase and a preposition."""
 _HOLDING: Final = frozenset(
     {"hold", "tie", "attach", "connect", "touch", "fasten", "chain", "press", "join", "leash", "strap", "hook", "glue"}
 )
 _IDLE: Final = POSTURES | {"have", "do"}
 _WITHIN: Final = frozenset({"in", "at", "inside", "within"})
 _EQUAL: Final = ({"is"}, {"are"}, {"was"}, {"were"})
-"""Words between two phrases for one thing, either of which may come first."""
+"""Words between two phrases for the same thing, which may come in either order."""
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
 
 
 @dataclass(frozen=True)
 class PhraseTie:
-    """How a phrase hangs together with what comes before it.
+    """How a phrase is tied to what comes before it.
 
     Attributes:
-        link: the joining words before it, place words included ("to the left of").
-        acts: whether a verb before it says more than a posture.
-        stays: whether it cannot stand anywhere else, nor another phrase in its place.
-        bare: a countable noun without article or plural ("man on horse").
-        plain: a noun without article that needs none ("water", "dogs").
+        link: the joining words before it, including place words ("to the left of").
+        acts: whether a verb before it expresses more than a posture.
+        stays: whether it cannot move or be replaced by another phrase.
+        bare: whether it is a singular countable noun without article ("man on horse").
+        plain: whether it is a noun that needs no article and has none ("water", "dogs").
     """
 
     link: str
@@ -63,7 +63,7 @@ class PhraseTie:
 
 @lru_cache(maxsize=64)
 def ties(caption: Caption) -> dict[int, PhraseTie]:
-    """Every phrase's tie, by the index where the phrase starts."""
+    """Return every phrase's tie, by the index where the phrase starts."""
     tokens, chunks = caption.tokens, caption.chunks
     tied: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
@@ -97,7 +97,7 @@ def _completes_adjective(gap: Sequence[Token]) -> bool:
 
 
 def _stands_alone(chunk: Chunk) -> bool:
-    """Whether the noun is a game, a measure or nothing that is seen, or half of a compound that is written apart."""
+    """Whether the noun is a game, a measure, invisible, or half of a compound written as two words."""
     known, head, first, before, after = lexicon(), chunk.noun, chunk.first, chunk.before, chunk.after
     earlier = token_at(chunk.source, chunk.start - 2)
     layered = first.tag == "DT" and token_at(chunk.source, chunk.start + 1).tag == "CD"  # "a two layer cake"
@@ -121,9 +121,9 @@ def _stands_alone(chunk: Chunk) -> bool:
 
 
 def movable(caption: Caption) -> list[tuple[int, int]]:
-    """Spans of phrases that can change places: things, with what "of" ties to them.
+    """Return the spans of phrases that can change places: things, with what "of" ties to them.
 
-    None with "his" or "it" inside, as a pronoun must not come before what it stands for, and none that must stay.
+    Phrases that must stay are excluded, as are those with a pronoun, which must not come before its referent.
     """
     tied_down = ties(caption)
     wrong = {chunk.start for chunk in caption.chunks if not chunk.determiner_fits}
@@ -137,7 +137,7 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
 
 
 def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
-    """Why the caption's own tokens in another order say the same, or no longer suit each other; "" where neither."""
+    """Return why a new order of the caption's tokens is refused: same meaning or bad agreement; "" if neither."""
     chunks = find_chunks(tokens)
     own, new = _own_state(caption), _state(tokens, chunks)
     if new.meaning == own.meaning:
@@ -148,14 +148,14 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
 
 
 def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
-    """Whether changed tokens say what the caption says, as far as word order goes; `chunks` where they are known."""
+    """Whether changed tokens mean the same as the caption, as far as word order goes; `chunks` if already known."""
     said, _ = meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)
     return said == _own_state(caption).meaning
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a text says, and how many loose ends, determiners and verbs in it do not suit."""
+    """A text's meaning, and its number of loose ends, mismatched determiners and mismatched verbs."""
 
     meaning: Meaning
     flaws: tuple[int, int, int]
@@ -169,12 +169,12 @@ def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
 
 @lru_cache(maxsize=64)
 def _own_state(caption: Caption) -> _State:
-    """A caption's state, kept because every order is compared with it."""
+    """Return a caption's state; cached because every order is compared with it."""
     return _state(caption.tokens, caption.chunks)
 
 
 def loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
-    """Articles that begin no phrase, phrases with nothing between them, prepositions with nothing after them."""
+    """Count articles that start no phrase, adjacent phrases without a word between, and prepositions at an end."""
     starts = {place for chunk in chunks for place in (chunk.start, chunk.core)}
     articles = sum(token.lower in ("a", "an", "the") and place not in starts for place, token in enumerate(tokens))
     touching = sum(one.end == other.start for one, other in pairwise(chunks))
@@ -186,9 +186,9 @@ def loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
 
 
 def lifeless_actors(tokens: Sequence[Token]) -> int:
-    """How many verbs of doing something come right behind a thing: "a sofa eating" is one, "a dog eating" is none.
+    """Count the action verbs right after an inanimate thing: one in "a sofa eating", none in "a dog eating".
 
-    Candidates with few are proposed first: a picture could show them.
+    Candidates with few are proposed first, because an image could show them.
     """
     return sum(
         token.tag in ("VBG", "VBZ", "VBP")
@@ -201,9 +201,9 @@ def lifeless_actors(tokens: Sequence[Token]) -> int:
 
 @lru_cache(maxsize=1_024)
 def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
-    """What speaks against putting two phrases in each other's place: "word_order", "same_meaning" or nothing ("").
+    """Return the reason against swapping two phrases: "word_order", "same_meaning" or none ("").
 
-    Kept because every rule that moves phrases asks for each two of them.
+    Cached because every rule that moves phrases needs it for every pair of phrases.
     """
     one, other = ties(caption)[first.start], ties(caption)[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
@@ -218,7 +218,7 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
 
 
 def _are_close(first: Chunk, second: Chunk) -> bool:
-    """Whether the two nouns mean nearly the same thing or ground, and no adjective tells them apart."""
+    """Whether the two nouns mean nearly the same thing or ground, and no adjective distinguishes them."""
     one, other = first.noun, second.noun
     if relations().is_same_ground(one.lemma, other.lemma):
         return True
@@ -229,7 +229,7 @@ def _are_close(first: Chunk, second: Chunk) -> bool:
 
 
 def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
-    """Whether an exchange changes nothing, or next to nothing, of what is seen."""
+    """Whether a swap changes nothing, or next to nothing, of what the image shows."""
     tied, tokens, chunks = ties(caption), caption.tokens, [one for one in caption.chunks if one.role != "where"]
     start, end = chunks.index(first), chunks.index(second)
     one, other = tied[first.start], tied[second.start]
@@ -254,7 +254,7 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         if company and (framed or owned or one.link == "" or within):
             return True
         if other.link.endswith("in front of") and not second.is_living and _faces(first, second):
-            return True  # who stands in front of a mirror has it in front of him
+            return True  # a person in front of a mirror has the mirror in front of them
         near = one.link.removeprefix("on ").removeprefix("in ") in known["nearness"] | {"front of"}
         if other.link in SYMMETRIC and not other.acts and (near or one.link == "with"):
             return True  # "in front of an oven with pans"
@@ -274,7 +274,7 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
 def _looks_the_same(
     exchanged: tuple[Chunk, Chunk], own: tuple[PhraseTie, PhraseTie], between: Sequence[PhraseTie]
 ) -> bool:
-    """Whether two phrases are fastened, filled or held, so that their exchange shows what was there."""
+    """Whether two phrases are fastened, filled or held, so that swapping them shows the same scene."""
     (first, second), (one, other) = exchanged, own
     gap = first.source[first.end : second.start]
     if not between:
@@ -291,7 +291,7 @@ def _looks_the_same(
 
 
 def _faces(first: Chunk, second: Chunk) -> bool:
-    """Whether the first has the second before it: it is alive, or both have a side that looks into the room."""
+    """Whether the first faces the second: it is alive, or both have a front side."""
     facing = relations().words["facing"]
     return first.is_living or all(facing & all_sorts(one.noun) for one in (first, second))
 
@@ -307,10 +307,10 @@ def _points_back(caption: Caption, chunk: Chunk) -> bool:
 
 
 def _refuse_moves(caption: Caption, tokens: Sequence[Token]) -> str:
-    """What speaks against another order of a caption's own tokens, where phrases have changed places and nothing else.
+    """Return the reason against a new order of a caption's tokens in which only whole phrases changed places.
 
-    Returns the first objection to any two phrases that moved; "" where none speaks against it, or the order is no
-    exchange of whole phrases.
+    Returns the first objection to any two moved phrases; "" if there is none, or the order does not just swap whole
+    phrases.
     """
     pieces = _pieces(caption)
     old, new = ([pieces[id(token)] for token in order if id(token) in pieces] for order in (caption.tokens, tokens))
@@ -319,16 +319,16 @@ def _refuse_moves(caption: Caption, tokens: Sequence[Token]) -> str:
         return ""
     moved = [was for was, _ in changed if isinstance(was, Chunk)]
     reasons = [reason for pair in combinations(moved, 2) if (reason := objection(caption, *pair))]
-    if len(moved) > 2:  # a pair that alone would say the same does not, once a third phrase moves
+    if len(moved) > 2:  # a swap that keeps the meaning by itself does not once a third phrase moves
         reasons = [reason for reason in reasons if reason == "word_order"]
     return reasons[0] if reasons else ""
 
 
 @lru_cache(maxsize=64)
 def _pieces(caption: Caption) -> dict[int, Chunk | str]:
-    """By identity of its token: every phrase that stands for itself at its head, every word between phrases.
+    """Map token ids to independent phrases (at their head noun) and to words between phrases.
 
-    What "of" ties to a phrase goes with it and has no entry.
+    What "of" ties to a phrase moves with it and has no entry.
     """
     tokens = caption.tokens
     found: dict[int, Chunk | str] = {id(token): token.lower for token in tokens if token.tag != "DT"}

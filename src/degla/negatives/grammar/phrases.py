@@ -1,7 +1,7 @@
-"""A caption with parts of speech: tokens, dictionary forms and noun phrases. Tagged in batches by spaCy.
+"""Tag captions in batches with spaCy: tokens, dictionary forms and noun phrases.
 
-Only tagger and parser run (about 1,200 short captions a second on one core); everything after that
-works on tokens, so no candidate is ever parsed again.
+Only the tagger and parser run (about 1,200 short captions per second on one core). Everything after that
+works on tokens, so no candidate is parsed again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _RECORDS: Final = 1_000
 
 @dataclass(frozen=True, eq=False)
 class Caption:
-    """A tagged caption. Compared by identity; `text` is what it says.
+    """A tagged caption, compared by identity.
 
     Attributes:
-        text: as written, spaces at the ends removed.
+        text: the text as written, without leading and trailing spaces.
         tokens: words and punctuation marks in order.
     """
 
@@ -42,7 +42,7 @@ class Caption:
 
     @property
     def is_shouted(self) -> bool:
-        """Whether it is written in capitals."""
+        """Whether the caption is written in capitals."""
         return self.text.isupper() and len(self.text) > 1
 
     @cached_property
@@ -51,25 +51,25 @@ class Caption:
         return frozenset(place for chunk in self.chunks for place in range(chunk.start, chunk.end))
 
     def nouns(self) -> Iterator[tuple[Chunk, tuple[int, int]]]:
-        """Phrases with the spans of their nouns that can be changed; none with a determiner of another number.
+        """Yield phrases with the spans of their replaceable nouns, except phrases with a mismatched determiner.
 
-        "A dogs": what is wrong already gives no sound text.
+        Changing an already wrong phrase ("a dogs") would not give a correct text.
         """
         for chunk in self.chunks:
             if chunk.determiner_fits:
                 yield from ((chunk, span) for span in chunk.nouns())
 
     def chunk_from(self, place: int) -> Chunk | None:
-        """The noun phrase that starts at a token; None where none does."""
+        """Return the noun phrase that starts at a token; None if there is none."""
         return next((chunk for chunk in self.chunks if chunk.start == place), None)
 
     def chunk_at(self, place: int) -> Chunk:
-        """The noun phrase that a token is in, which must be in one."""
+        """Return the noun phrase that contains a token, which must be in one."""
         return next(chunk for chunk in self.chunks if chunk.start <= place < chunk.end)
 
     @lru_cache(maxsize=64)  # noqa: B019 - no more captions than these are kept alive
     def other_nouns(self, span: tuple[int, int]) -> tuple[str, ...]:
-        """Dictionary forms of the nouns outside a span, kept because every word that may stand there is compared."""
+        """Return the dictionary forms of the nouns outside a span; cached because they are compared repeatedly."""
         tokens = (*self.tokens[: span[0]], *self.tokens[span[1] :])
         return tuple(dict.fromkeys(token.lemma for token in tokens if token.is_noun))
 
@@ -92,7 +92,7 @@ def _pipeline() -> Any:
 
 
 def tagger_version() -> str:
-    """Name and version of the tagger, recorded beside what was made with it; raises like `parse`."""
+    """Return the tagger's name and version, for manifests; raises like `parse`."""
     return f"{TAGGER_PACKAGE} {_pipeline().meta['version']}"
 
 
@@ -100,10 +100,10 @@ _CAPTIONS: dict[str, Caption] = {}
 
 
 def parse(texts: Sequence[str]) -> list[Caption]:
-    """Tag captions, one batch at a time; a text that was tagged before is taken from a cache of 2,048 captions.
+    """Tag captions in batches, with a cache of 2,048 captions.
 
     Raises:
-        InputError: the tagger is not installed (the message has the command that installs it).
+        InputError: the tagger is not installed (the message gives the install command).
     """
     tagged = {text: _CAPTIONS[text] for text in texts if text in _CAPTIONS}
     missing = [text for text in dict.fromkeys(texts) if text not in tagged]
@@ -116,7 +116,7 @@ def parse(texts: Sequence[str]) -> list[Caption]:
 
 
 def parse_records(captions: Iterable[CaptionRecord]) -> Iterator[list[tuple[CaptionRecord, Caption]]]:
-    """Caption records with what their texts say, a thousand at a time; see `parse`."""
+    """Yield caption records with their tagged captions, a thousand at a time; see `parse`."""
     records = iter(captions)
     while batch := list(islice(records, _RECORDS)):
         yield list(zip(batch, parse([record.text for record in batch]), strict=True))
@@ -156,9 +156,9 @@ def _lemma(word: str, tag: str) -> str:
 
 
 def _mend(tokens: list[Token]) -> list[Token]:
-    """Correct what the tagger gets wrong in captions: attributes before nouns, and nouns taken for verbs.
+    """Correct typical tagger errors in captions: attributes before nouns, and nouns tagged as verbs.
 
-    It tags "a plain red cross" adverb, adjective, verb at times, and "a yellow rose" as if something rose.
+    It sometimes tags "a plain red cross" as adverb, adjective, verb, and "a yellow rose" as if something rose.
     """
     known = lexicon()
     tokens = _with_verb(_out_of_compounds(tokens))
@@ -197,7 +197,7 @@ def _mend(tokens: list[Token]) -> list[Token]:
 
 
 def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
-    """Part somebody from what he does where the parser makes one compound of them: "a dog runs", "a dog running"."""
+    """Split compounds that the parser made of a subject and its verb: "a dog runs", "a dog running"."""
     mended, known = list(tokens), lexicon()
     for place, (doer, token) in enumerate(pairwise(tokens), start=1):
         if not doer.is_noun or not known.is_living(doer.lemma):
@@ -218,9 +218,9 @@ def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _with_verb(tokens: list[Token]) -> list[Token]:
-    """Give a caption its verb back where the tagger made one noun of it and the noun before it: "a man in a tie poses".
+    """Restore a verb that the tagger took for the head of a compound noun: "a man in a tie poses".
 
-    No plural stands behind "a" or "an"; such a word is the verb of the caption's first noun, if it can be one.
+    No plural noun follows "a" or "an"; such a word is the verb of the caption's first noun, if it can be a verb.
     """
     for place, token in enumerate(tokens):
         if token.tag not in ("NNS", "VBZ") or token.role not in ("dobj", "pobj") or not place:
@@ -247,7 +247,7 @@ def _with_verb(tokens: list[Token]) -> list[Token]:
 
 
 def _said_of_subjects(tokens: Sequence[Token]) -> list[int]:
-    """Indices of words that the parser gives a subject, or joins to a verb, and the tagger calls plural nouns."""
+    """Return the indices of words tagged as plural nouns that the parser gives a subject or joins to a verb."""
     told_of = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
     copulas = {one.governor for one in tokens if one.role in ("cop", "aux", "auxpass")}
     return [

@@ -1,7 +1,7 @@
-"""Prepositions and verbs that exclude each other, by what stands around them, and nouns too large for one another.
+"""Prepositions and verbs that exclude each other, depending on their context, and nouns that are too large for others.
 
-`lexicon_data/relations.toml` lists both. Nouns have one of four magnitudes: grounds and buildings, what people sit at
-or ride in, people and large animals, small things: no bedroom in a sink, no beach on a boy.
+`lexicon_data/relations.toml` lists both. Nouns have one of four magnitudes: grounds and buildings, furniture and
+vehicles, people and large animals, small things: no bedroom in a sink, no beach on a boy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _BEARING: Final = frozenset({"on", "upon", "onto", "on top of", "atop", "in", "i
 _HOLDING: Final = frozenset({"in", "inside", "inside of", "within"})
 _VEHICLE: Final = 3
 _REMEMBERED: Final = 65_536
-"""Nouns whose sorts are remembered."""
+"""Number of nouns whose sorts are cached."""
 GROUND: Final = 4
-"""Magnitude of what has its place: grounds, rooms, buildings."""
+"""Magnitude of grounds, rooms and buildings."""
 
 
 _PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
@@ -33,12 +33,12 @@ _GROUNDS: Final = frozenset(
 
 @dataclass(frozen=True)
 class RelationGroup(WordGroup):
-    """Prepositions or verbs.
+    """A group of prepositions or verbs.
 
     Attributes:
-        seldom: words that never come in, as hardly anybody says them there.
-        objects: groups of the nouns that may stand behind the word; empty for any noun, or for a verb without one.
-        subjects: groups of the nouns that may stand before a verb, "living" or "thing"; empty for any.
+        seldom: words that are never inserted, because they are rarely used in this context.
+        objects: groups of nouns that may follow the word; empty for any noun, or for a verb without object.
+        subjects: groups of nouns that may precede a verb, "living" or "thing"; empty for any.
     """
 
     seldom: frozenset[str]
@@ -46,13 +46,13 @@ class RelationGroup(WordGroup):
     subjects: frozenset[str]
 
     def suits(self, sort: Sort, objects: Collection[str], subjects: Collection[str]) -> bool:
-        """Whether the group is for a word with such nouns behind and before it."""
+        """Whether the group applies to a word with such nouns after and before it."""
         behind = bool(self.objects & set(objects)) if self.objects else sort == "prepositions" or not objects
         return behind and (not self.subjects or bool(self.subjects & set(subjects)))
 
 
 class Relations:
-    """The groups in memory; `relations()` gives the ones that are shared. Verbs are dictionary forms."""
+    """The groups in memory; `relations()` returns the shared instance. Verbs are dictionary forms."""
 
     def __init__(self, tables: dict[str, Any]) -> None:
         self.groups: dict[Sort, tuple[RelationGroup, ...]] = {sort: _groups(tables[sort]) for sort in get_args(Sort)}
@@ -74,25 +74,25 @@ class Relations:
 
     @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - the tables live as long as the process
     def kinds(self, noun: str) -> tuple[str, ...]:
-        """Kinds of things that a noun is listed as, which count before its groups in `groups.toml`."""
+        """Return the kinds of things that list a noun; they take precedence over its groups in `groups.toml`."""
         return tuple(kind for kind, nouns in self.nouns_of_kind.items() if noun in nouns)
 
     def actors(self, verb: str, *, with_object: bool) -> frozenset[str]:
-        """Sorts of nouns, or "living", that do what a verb says, to a thing or not; empty where anything may."""
+        """Return the sorts of nouns (or "living") that can be a verb's subject, with or without object; empty: any."""
         own = with_object and self._actors.get((verb, True))
         return own or self._actors.get((verb, False), frozenset())
 
     def is_same_ground(self, noun: str, other: str) -> bool:
-        """Whether who is on or in the one is on or in the other: a beach and its sand."""
+        """Whether being on or in one noun means being on or in the other: a beach and its sand."""
         return frozenset((noun, other)) in self._same_ground
 
     def relation(
         self, sort: Sort, word: str, other: str, *, objects: Collection[str] = (), subjects: Collection[str] = ()
     ) -> str:
-        """Why `other` must not replace `word`; "" where it may.
+        """Return why `other` must not replace `word`; "" if it may.
 
-        Only groups that suit what stands around the word are asked: one must tell the two words apart and none may hold
-        them for alike. Where no group can tell, they count as compatible.
+        Only groups that fit the word's context count: one must list both words, and none may treat them as alike. If no
+        group lists both, they count as compatible.
         """
         suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
         shared = [group for group in suited if group.cluster(other)]
@@ -105,12 +105,12 @@ class Relations:
     def choices(
         self, sort: Sort, word: str, *, objects: Collection[str], subjects: Collection[str] = ()
     ) -> tuple[str, ...]:
-        """What may replace a word, from the groups that suit what stands around it.
+        """Return the possible replacements of a word, from the groups that fit its context.
 
         Args:
             sort: prepositions or verbs.
-            word: what is to be replaced.
-            objects: groups of the noun behind it; empty where there is none.
+            word: the word to replace.
+            objects: groups of the noun after it; empty if there is none.
             subjects: groups of the noun before a verb.
         """
         suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
@@ -118,7 +118,7 @@ class Relations:
         return tuple(draw for draw in draws if not self.relation(sort, word, draw, objects=objects, subjects=subjects))
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
-        """Whether one says the preposition before such a noun; True where no group knows better."""
+        """Whether the preposition is idiomatic before such a noun; True unless a group says otherwise."""
         known = self._listed["prepositions"].get(preposition, ())
         return self._fits(preposition, [group for group in known if group.suits("prepositions", objects, ())])
 
@@ -128,7 +128,7 @@ class Relations:
         return not listing or any(word not in group.seldom for group in listing)
 
     def match(self, texts: Sequence[str], start: int) -> int:
-        """Index after the longest preposition that begins at `start`; `start` where none does."""
+        """Return the index after the longest preposition that begins at `start`; `start` if there is none."""
         for end in range(min(len(texts), start + self.longest), start, -1):
             if " ".join(texts[start:end]) in self._listed["prepositions"]:
                 return end
@@ -136,7 +136,7 @@ class Relations:
 
 
 def noun_sorts(noun: Token) -> tuple[str, ...]:
-    """The groups of a noun or pronoun, with "living" or "thing"; empty where nothing is known of it."""
+    """Return the groups of a noun or pronoun, with "living" or "thing"; empty if it is unknown."""
     if noun.tag in ("PRP", "WP"):
         return ("person", "living") if noun.lower in ("he", "she", "him", "her", "who", "they", "them") else ()
     return _sorts_of_noun(noun.lemma)
@@ -151,29 +151,29 @@ def _sorts_of_noun(lemma: str) -> tuple[str, ...]:
 
 
 def landmark(noun: Token) -> tuple[str, ...]:
-    """What a noun is to a preposition before it: its kinds, else its groups."""
+    """Return a noun's kinds, else its groups, for a preposition before it."""
     return relations().kinds(noun.lemma) or noun_sorts(noun)
 
 
 def all_sorts(noun: Token) -> frozenset[str]:
-    """A noun's kinds and its groups."""
+    """Return a noun's kinds and groups."""
     return frozenset((*relations().kinds(noun.lemma), *noun_sorts(noun)))
 
 
 def is_place(noun: str) -> bool:
-    """Whether a noun names a ground, a room or another place, where all of a scene is."""
+    """Whether a noun names a ground, a room or another place for a whole scene."""
     return noun in _GROUNDS or bool(lexicon().group_names(noun) & _PLACES)
 
 
 def fits_before(preposition: str, lemma: str) -> bool:
-    """Whether one says "in" or another preposition before a noun: no "on a park", no "in a table"."""
+    """Whether a preposition is idiomatic before a noun: no "on a park", no "in a table"."""
     if preposition in ("on", "in") and lemma in lexicon().words[f"not_{preposition}"]:
         return False
     return relations().fits(preposition, landmark(Token(lemma, lemma, "NN", lemma)))
 
 
 def magnitude(noun: Token) -> int:
-    """4 for grounds and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, 0 where unknown."""
+    """Return 4 for grounds and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, else 0."""
     return _magnitude(noun.lemma, noun_sorts(noun))
 
 
@@ -186,12 +186,12 @@ def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
 
 
 def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:
-    """Whether a thing stands in or on one that could not bear or hold it, or has its own surroundings "with" it.
+    """Whether a thing is in or on one that could not hold it, or "with" its own surroundings.
 
     Args:
-        figure: head of the phrase before.
-        preposition: one or more words, lower case.
-        support: head of the phrase behind.
+        figure: head noun of the phrase before.
+        preposition: one or more words in lower case.
+        support: head noun of the phrase after.
     """
     one, other = magnitude(figure), magnitude(support)
     if not one or not other:
@@ -216,9 +216,9 @@ def _groups(tables: dict[str, Any]) -> tuple[RelationGroup, ...]:
 
 @cache
 def relations() -> Relations:
-    """The package's groups of prepositions and verbs, read once.
+    """Return the package's groups of prepositions and verbs, read once.
 
     Raises:
-        DeglaError: the file is not where the package was installed.
+        DeglaError: the file is missing from the installation.
     """
     return Relations(read_tables(RELATIONS_NAME))

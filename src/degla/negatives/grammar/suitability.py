@@ -1,7 +1,7 @@
-"""Whether words that come to stand together suit each other: prepositions and nouns, verbs and those who do them.
+"""Whether words fit their new neighbours after a move: prepositions and nouns, verbs and their subjects.
 
-A phrase that moves to another place gets another preposition, becomes the one that rides, or what is ridden. Only what
-is new is judged: what the caption itself says so is English, or its writer's affair.
+A phrase that moves gets another preposition, or becomes the rider or what is ridden. Only new combinations are judged:
+those of the caption itself are taken as correct English.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from degla.negatives.grammar.relations import GROUND, all_sorts, fits_before, is
 
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
 _CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
-"""Dependency labels of verbs that have the doer of the word above them."""
+"""Dependency labels of verbs that share the subject of the word above them."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A noun phrase with what "of" ties to it; `gap` is what stands between it and the piece before."""
+    """A noun phrase with what "of" ties to it; `gap` has the words between it and the piece before."""
 
     start: int
     end: int
@@ -38,18 +38,18 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A text as pieces, and the words behind the last one."""
+    """A text as pieces, and the words after the last one."""
 
     pieces: tuple[_Piece, ...]
     rest: tuple[Token, ...]
 
     def gaps(self) -> tuple[tuple[Token, ...], ...]:
-        """The words before each piece, then those behind the last."""
+        """Return the words before each piece, then those after the last."""
         return (*(piece.gap for piece in self.pieces), self.rest)
 
     @cached_property
     def prepositions(self) -> tuple[tuple[str, _Piece, bool], ...]:
-        """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
+        """Every preposition right before a thing, the thing, and whether a verb of aiming precedes it."""
         found = []
         for piece in self.pieces:
             if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
@@ -61,23 +61,23 @@ class _Cut:
 
     @cached_property
     def odd_prepositions(self) -> tuple[tuple[str, str], ...]:
-        """Those that are not said before their thing, and it: "knocking down a boxer"."""
+        """Prepositions that are not idiomatic before their thing, and the thing: "knocking down a boxer"."""
         return tuple((each[0], each[1].head.lemma) for each in self.prepositions if not _suits(*each))
 
 
 def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> str:
-    """What no longer suits its place where phrases, nouns, prepositions or verbs of a caption have changed places.
+    """Return what no longer fits after phrases, nouns, prepositions or verbs of a caption have changed places.
 
     Args:
-        caption: as it was.
-        tokens: its own, in another order or form.
-        chunks: of these tokens, where they are known.
+        caption: the original caption.
+        tokens: its tokens in another order or form.
+        chunks: noun phrases of these tokens, if already known.
 
     Returns:
-        "word_order": a preposition or verb before a noun that it is not said of ("on a bedroom", "flying a beach"), or
-        a phrase that is torn apart; "actor": a verb with somebody or something that cannot do it; "agreement": a verb
-        or pronoun of another number, or "herself" with no living thing to mean; "scale": a thing in or on one that
-        is far too small for it, or a ground that does something. "" where everything suits.
+        "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach"), or a
+        split phrase; "actor": a verb whose subject cannot do it; "agreement": a verb or pronoun with the wrong number,
+        or "herself" without a living referent; "scale": a thing in or on one that is far too small for it, or a ground
+        that does something; "" if everything fits.
     """
     old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
     said = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
@@ -88,7 +88,7 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
     if _outgrows(old, new):
         return "scale"
     if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
-        return ""  # more than single phrases moved: which place is which cannot be told
+        return ""  # more than single phrases moved, so places cannot be matched
     return _misfit_of_doers(old, new, _doers(caption)) or _misfit_of_pronouns(old, new)
 
 
@@ -98,12 +98,12 @@ def _suits(preposition: str, piece: _Piece, aimed: bool) -> bool:
 
 
 def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
-    """Whether a preposition is said before a noun.
+    """Whether a preposition is idiomatic before a noun.
 
     Args:
-        preposition: one or more words, lower case.
-        noun: head of the phrase behind it.
-        aimed: whether a verb of aiming stands right before it: "looking at a dog", but not "sitting at a dog".
+        preposition: one or more words in lower case.
+        noun: head noun of the phrase after it.
+        aimed: whether a verb of aiming comes right before it: "looking at a dog", but not "sitting at a dog".
     """
     known, sorts = relations().words, all_sorts(noun)
     if "atmosphere" in sorts and preposition not in known["in_atmosphere"]:
@@ -118,20 +118,20 @@ def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
 
 
 def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
-    """Whether what a noun names does what a verb says, to a thing or not; True where nothing is known of the verb."""
+    """Whether a noun can be the subject of a verb, with or without object; True if the verb is unknown."""
     actors = relations().actors(verb, with_object=with_object)
     return not actors or bool(actors & all_sorts(noun)) or ("living" in actors and is_animate(noun))
 
 
 def is_animate(noun: Token) -> bool:
-    """Whether a noun or pronoun means a person, an animal or several of them."""
+    """Whether a noun or pronoun refers to people or animals."""
     if noun.tag in ("PRP", "WP"):
         return noun.lower != "it"
     return lexicon().is_living(noun.lemma) or "living" in all_sorts(noun)
 
 
 def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
-    """Whether a verb has got somebody or something of another number, or that cannot do it."""
+    """Return the reason against a verb's new subject: wrong number, or unable to do it; "" if there is none."""
     known = relations().words
     for place, (was, now) in enumerate(zip(old.gaps(), new.gaps(), strict=True)):
         for at, (own, verb) in enumerate(zip(was, now, strict=True)):
@@ -154,7 +154,7 @@ def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
 
 
 def _outgrows(old: _Cut, new: _Cut) -> bool:
-    """Whether a thing has come to stand in or on a far smaller one, where the caption has nothing of the kind."""
+    """Whether a thing is now in or on a far smaller one, unlike in the caption."""
     said = {(one.head.lemma, preposition, other.head.lemma) for one, preposition, other in _supports(old)}
     odd = sum(is_out_of_scale(one.head, preposition, other.head) for one, preposition, other in _supports(old))
     found = [
@@ -166,7 +166,7 @@ def _outgrows(old: _Cut, new: _Cut) -> bool:
 
 
 def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
-    """Every two phrases of things with a preposition before the second, and that one; "has" counts as "with"."""
+    """Yield consecutive things with the preposition between them; "has" counts as "with"."""
     for one, other in pairwise(cut.pieces):
         if one.role != "thing" or other.role != "thing" or not other.gap:
             continue
@@ -174,7 +174,7 @@ def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
 
 
 def _misses_objects(old: _Cut, new: _Cut) -> bool:
-    """Whether a verb is not said of what comes behind it now: nobody flies a beach, no island features a kitchen."""
+    """Whether a verb does not fit its new object: nobody flies a beach, no island features a kitchen."""
     known, said = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
     grounds = {verb for verb, noun in _objects(old) if all_sorts(noun) & known["grounds"]}
     return any(
@@ -188,7 +188,7 @@ def _misses_objects(old: _Cut, new: _Cut) -> bool:
 
 
 def _objects(cut: _Cut) -> Iterator[tuple[str, Token]]:
-    """Every verb, no past participle, with the noun right behind it."""
+    """Yield every verb except past participles with the noun right after it."""
     for piece in cut.pieces:
         if piece.gap and piece.gap[-1].is_verb and piece.gap[-1].tag != "VBN":
             yield piece.gap[-1].lemma, piece.head
@@ -199,7 +199,7 @@ def _agrees(verb: Token, piece: _Piece) -> bool:
 
 
 def _misfit_of_pronouns(old: _Cut, new: _Cut) -> str:
-    """Whether "her", "himself" or "their" has lost the living thing that it stood for, or its number."""
+    """Return "agreement" if "her", "himself" or "their" lost its living referent or its number; else ""."""
     personal = relations().words["personal"]
     for place, piece in enumerate(old.pieces):
         said = personal & {token.lower for token in (*piece.gap, *piece.own)}
@@ -214,7 +214,7 @@ def _misfit_of_pronouns(old: _Cut, new: _Cut) -> str:
 
 
 def _announces_the_known(cut: _Cut) -> bool:
-    """Whether "the" comes after "there is", which only says what is new."""
+    """Whether "the" follows "there is", which only introduces new things."""
     return any(
         one.head.tag == "EX" and other.own[0].lower == "the" and any(token.lemma == "be" for token in other.gap)
         for one, other in pairwise(cut.pieces)
@@ -222,7 +222,7 @@ def _announces_the_known(cut: _Cut) -> bool:
 
 
 def _preposition(gap: Sequence[Token]) -> tuple[int, str]:
-    """Where the longest preposition at the end of a gap begins, and its words; else the last word."""
+    """Return the start and the words of the longest preposition at the end of a gap; else the last word."""
     return _last_preposition(tuple(token.lower for token in gap))
 
 
@@ -251,13 +251,13 @@ def _own_cut(caption: Caption) -> _Cut:
 
 
 def whole_things(caption: Caption) -> list[tuple[int, int]]:
-    """Spans of the things that a caption names, each with what "of" ties to it."""
+    """Return the spans of the things that a caption names, each with what "of" ties to it."""
     return [(piece.start, piece.end) for piece in _own_cut(caption).pieces if piece.role == "thing"]
 
 
 @lru_cache(maxsize=64)
 def _doers(caption: Caption) -> dict[int, int]:
-    """By identity of a verb between phrases: which piece does what it says, as far as the parse tells."""
+    """Map the id of each verb between phrases to the piece that is its subject, as far as the parse shows."""
     pieces = _own_cut(caption).pieces
     found: dict[int, int] = {}
     for place, token in enumerate(caption.tokens):
@@ -265,19 +265,19 @@ def _doers(caption: Caption) -> dict[int, int]:
             noun = _doer(caption.tokens, place)
             piece = next((at for at, one in enumerate(pieces) if one.start <= noun < one.end), None)
             if piece is not None:
-                # the parser likes the nearest noun: "a person on skateboard skating"
+                # the parser prefers the nearest noun: "a person on skateboard skating"
                 able = (at for at in range(piece, -1, -1) if can_do(token.lemma, pieces[at].head, with_object=False))
                 found[id(token)] = next(able, piece)
     return found
 
 
 def doer(caption: Caption, place: int) -> int | None:
-    """Which noun phrase does what the verb at `place` says, phrases with what "of" ties to them counted in order."""
+    """Return the number of the noun phrase (with what "of" ties to it) that is the subject of the verb at `place`."""
     return _doers(caption).get(id(caption.tokens[place]))
 
 
 def _doer(tokens: Sequence[Token], place: int) -> int:
-    """Index of the noun that does what a verb says; -1 where the parse has none."""
+    """Return the index of a verb's subject noun; -1 if the parse has none."""
     seen: set[int] = set()
     while place not in seen and place >= 0:
         seen.add(place)

@@ -1,11 +1,11 @@
-"""Words of a text, the same way for captions and for negatives: splitting, joining, "a" and "an", number, frequency.
+"""Words of a text, treated alike in captions and negatives: splitting, joining, "a" and "an", number, frequency.
 
-Everything is a function of the text alone, so that a check on a negative needs no tagger.
+Everything depends only on the text, so checking a negative needs no tagger.
 
-What comes into a caption from a list made by hand betrays itself where captions seldom say it ("a globe", "bandaged").
-Drawn in proportion to how likely captions have it in such a place, between the word before and the word after, a word
-comes in about as often as it goes out (`WordUsage`). What captions never say keeps a small share: there the lists
-decide.
+Words from a hand-written list give a negative away if captions rarely use them ("a globe", "bandaged"). `WordUsage`
+therefore draws a word in proportion to its likelihood between the previous and the next word in captions, so it is
+inserted about as often as it is removed. Words that captions never use keep a small share, which leaves them to the
+lists.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NOT_AN: Final = re.compile(
 )
 
 _SPELT: Final = re.compile(r"[fhlmnrsx][^aeiouy\W_]*", re.IGNORECASE)
-"""Said letter by letter, beginning with a vowel sound: "LCD", "mp3"."""
+"""Words spelt out letter by letter that start with a vowel sound: "LCD", "mp3"."""
 _SHORT: Final = frozenset({"mr", "mrs", "ms", "st", "ft", "rd", "hrs", "sq"})
 
 _INDEFINITE: Final = frozenset({"a", "an", "A", "An", "AN"})
 _PLURALS: Final = {"person": "people", "ox": "oxen"}
-"""What lemminflect would make "persons" and "oxes"."""
+"""Plurals that lemminflect gets wrong ("persons", "oxes")."""
 _SINGULARS: Final = {"leaves": "leaf", "oxen": "ox"}
-"""What lemminflect would make "leave" and leave "oxen"."""
+"""Singulars that lemminflect gets wrong ("leave", "oxen")."""
 
 ARTICLES: Final = frozenset({"a", "an", "the"})
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})
@@ -52,15 +52,15 @@ DETERMINERS_OF_MANY: Final = frozenset(
 COUNTING: Final = DETERMINERS_OF_ONE | DETERMINERS_OF_MANY
 
 _MOST: Final = 400_000
-"""Different pairs in memory; when there are more, those that came once are forgotten."""
+"""Maximum different pairs in memory; beyond that, pairs seen once are dropped."""
 _KEPT: Final = 50_000
-"""Pairs that are kept in the end, the most frequent: batches carry them to other processes."""
+"""Number of most frequent pairs kept in the end; they are sent to other processes with batches."""
 _UNSEEN: Final = 1.0
-"""Times that every word of a list counts more than it was seen."""
+"""Pseudo-count added to every word of a list."""
 _TRUST: Final = 5.0
-"""Observations beside a neighbour that a word's frequency as a whole counts for."""
+"""Weight of a word's overall frequency, in observations next to a neighbour."""
 _SEEN: Final = 3
-"""Times that captions must say a word for it to come in where it has to be one that people say."""
+"""Minimum occurrences in captions of a word that must be in common use."""
 
 
 @lru_cache(maxsize=4_096)
@@ -73,12 +73,12 @@ def split(text: str) -> tuple[tuple[str, bool], ...]:
 
 @lru_cache(maxsize=4_096)
 def spans(text: str) -> tuple[tuple[int, int], ...]:
-    """Where the pieces of `split` begin and end in the text."""
+    """Return where the pieces of `split` start and end in the text."""
     return tuple(match.span() for match in _PIECE.finditer(text))
 
 
 def lower_case(piece: str) -> str:
-    """A piece in lower case, its apostrophe straight: "n’t" and "n't" are one word."""
+    """Return a piece in lower case with a straight apostrophe, so that "n’t" and "n't" are one word."""
     return piece.lower().replace("’", "'")
 
 
@@ -89,13 +89,13 @@ def is_word(piece: str) -> bool:
 
 @lru_cache(maxsize=4_096)
 def content(text: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation, "an" written "a": two texts with equal content say the same thing."""
+    """Return lower-case words without punctuation, "an" as "a": texts with equal content count as the same."""
     lower = [lower_case(piece) for piece, _ in split(text) if is_word(piece)]
     return tuple(["a" if word == "an" else word for word in lower])
 
 
 def shared_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
-    """How many words two texts have in common at their beginnings, and of the rest at their ends."""
+    """Return how many words two texts share at the start, and of the rest at the end."""
     shorter = min(len(one), len(other))
     start = next((at for at in range(shorter) if one[at] != other[at]), shorter)
     rest = shorter - start
@@ -103,14 +103,14 @@ def shared_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
 
 
 def article(word: str) -> str:
-    """ "a" or "an", by how the word after it begins to sound."""
+    """Return "a" or "an" by the first sound of the next word."""
     if _SPELT.fullmatch(word) and word.lower() not in _SHORT:
         return "an"
     return "an" if _AN.match(word) and not _NOT_AN.match(word) else "a"
 
 
 def fit_articles(words: Sequence[str]) -> list[str]:
-    """Set every "a" and "an" to what the next word asks for; letter case is kept."""
+    """Correct every "a" and "an" for the next word, keeping letter case."""
     fitted = list(words)
     for place, word in enumerate(words[:-1]):
         if word in _INDEFINITE and words[place + 1] not in _INDEFINITE:  # "a a dog" is beyond repair
@@ -122,13 +122,13 @@ def fit_articles(words: Sequence[str]) -> list[str]:
 
 
 def articles_fit(text: str) -> bool:
-    """Whether every "a" and "an" of a text suits the next word."""
+    """Whether every "a" and "an" of a text matches the next word."""
     words = [piece for piece, _ in split(text)]
     return fit_articles(words) == words
 
 
 def repair_articles(text: str) -> str:
-    """The text with every "a" and "an" made to suit the next word, otherwise unchanged."""
+    """Return the text with every "a" and "an" corrected for the next word, otherwise unchanged."""
     fitted = fit_articles([piece for piece, _ in split(text)])
     for (start, end), word in reversed([*zip(spans(text), fitted, strict=True)]):
         text = text[:start] + word + text[end:]
@@ -137,7 +137,7 @@ def repair_articles(text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def plural(noun: str) -> str:
-    """The plural of a noun in its dictionary form."""
+    """Return the plural of a noun given in its dictionary form."""
     words = lexicon().words
     if noun in words["plural_only"] or noun in words["invariant"]:
         return noun
@@ -151,7 +151,7 @@ def plural(noun: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def singular(noun: str) -> str:
-    """The dictionary form of a noun, whatever its number; lower case."""
+    """Return the dictionary form of a noun in either number, in lower case."""
     known, noun = lexicon(), noun.lower()
     if noun in known.words["plural_only"] or noun in known.words["invariant"]:
         return noun
@@ -171,34 +171,34 @@ def is_plural(noun: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def is_known(word: str) -> bool:
-    """Whether an English dictionary lists the word in any form."""
+    """Whether an English dictionary has the word in any form."""
     known, word = lexicon(), word.lower()
     return bool(inflections().getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
 
 
 @lru_cache(maxsize=65_536)
 def verb(form: str) -> str:
-    """The dictionary form of a verb, whatever its form; lower case."""
+    """Return the dictionary form of a verb in any form, in lower case."""
     return _first(inflections().getLemma(form, "VERB"), form)
 
 
 @lru_cache(maxsize=65_536)
 def conjugate(verb: str, tag: str) -> str:
-    """A verb in the form that a Penn Treebank tag names: "VBG" of "sit" is "sitting"."""
+    """Return a verb in the form of a Penn Treebank tag: "VBG" of "sit" is "sitting"."""
     if verb == "lie":
         return {"VBG": "lying", "VBD": "lay", "VBN": "lain", "VBZ": "lies"}.get(tag, "lie")
     return _first(inflections().getInflection(verb, tag), verb)
 
 
 def _first(forms: Sequence[object], otherwise: str) -> str:
-    """The first of the forms that a dictionary knows, which is the usual one."""
+    """Return the first form in the dictionary, which is the usual one."""
     return str(forms[0]) if forms else otherwise
 
 
 class UsageCounter:
-    """Counts how captions use words: how often each occurs, and which stands next to which, articles left out.
+    """Counts words and pairs of neighbouring words in captions, ignoring articles.
 
-    `usage` gives the result.
+    `usage` returns the result.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class UsageCounter:
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     def add(self, content: Sequence[str]) -> None:
-        """Count the words of one caption, as `words.content` gives them."""
+        """Count the words of one caption, as returned by `words.content`."""
         said = [word for word in content if word not in ARTICLES]
         self._words.update(said)
         self._pairs.update(pairwise(said))
@@ -214,7 +214,7 @@ class UsageCounter:
             self._pairs = Counter({pair: times for pair, times in self._pairs.items() if times > 1})
 
     def usage(self) -> WordUsage:
-        """What was counted; equally frequent pairs are kept in the order of the alphabet."""
+        """Return the counts; of equally frequent pairs, the alphabetically first are kept."""
         often = sorted((-times, pair) for pair, times in self._pairs.items() if times > 1)[:_KEPT]
         words = Counter({word: times for word, times in self._words.items() if times > 1})
         return WordUsage(words, {pair: -times for times, pair in often}, self._words.total())
@@ -222,12 +222,12 @@ class UsageCounter:
 
 @dataclass(frozen=True, eq=False)
 class WordUsage:
-    """Counts of words and of pairs of neighbours; what came once is left out.
+    """Counts of words and of pairs of neighbours; those seen once are omitted.
 
     Attributes:
-        words: occurrences of each word, lower case.
-        pairs: occurrences of two words next to each other.
-        total: words of all captions.
+        words: occurrences of each lower-case word.
+        pairs: occurrences of two adjacent words.
+        total: number of words in all captions.
     """
 
     words: Counter[str]
@@ -235,21 +235,21 @@ class WordUsage:
     total: int
 
     def shuffle(self, words: Sequence[str], forms: Sequence[str], between: tuple[str, str], rng: Random) -> list[str]:
-        """Words in random order, the likely ones first more often (Efraimidis and Spirakis 2006).
+        """Return words in weighted random order, likely ones tending to come first (Efraimidis and Spirakis 2006).
 
         Args:
-            words: to be put in order.
-            forms: how each would be written in its place.
-            between: the words before and after the place, articles left out; "" where there is none.
-            rng: draws.
+            words: the words to shuffle.
+            forms: form of each word in its place.
+            between: the words before and after the place, ignoring articles; "" if there is none.
+            rng: random generator.
         """
-        # Logarithms of the keys: the keys themselves are 0 for half of the draws of the least likely words.
+        # Use logarithms: the keys themselves would be 0 for half of the draws of the least likely words.
         keys = [math.log(rng.random() or sys.float_info.min) / weight for weight in self.weights(tuple(forms), between)]
         return [word for _, word in sorted(zip(keys, words, strict=True), reverse=True)]
 
     @lru_cache(maxsize=16_384)  # noqa: B019 - lives as long as the run
     def weights(self, forms: tuple[str, ...], between: tuple[str, str]) -> list[float]:
-        """How likely each form is between two words, relative to the likeliest."""
+        """Return how likely each form is between two words, relative to the likeliest."""
         before, after = between
         found = [self._likely(form, before, after) for form in forms]
         most = max(found, default=1.0)
@@ -269,5 +269,5 @@ class WordUsage:
 
 
 def is_said(usage: WordUsage | None, text: str) -> bool:
-    """Whether captions say every word of a text often; True where their use is not known."""
+    """Whether every word of a text is frequent in captions; True if the usage is unknown."""
     return usage is None or min(usage.words[word] for word in text.split()) >= _SEEN

@@ -1,8 +1,8 @@
-"""Language models: requests enter, replies leave in any order; every one is of the same `LanguageModel` contract below.
+"""Language models that take requests and return replies in any order; all follow the `LanguageModel` protocol below.
 
-server.py speaks to any OpenAI-compatible server, embedded.py runs a small model in this process, scripted.py answers
-from a table or a function (for tests). pipeline.py, one folder up, makes requests and judges replies; no model decides
-whether a text is a negative.
+server.py talks to any OpenAI-compatible server, embedded.py runs a small model in this process, scripted.py answers
+from a table or a function (for tests). run/pipeline.py makes requests and run/dialogue.py judges replies; no model
+decides whether a text is a negative.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import lru_cache
 from typing import Final, Literal, Protocol, runtime_checkable
 
 _CONTROL: Final = re.compile(r"<(?=[|/\w])|\[(?=/?[A-Z_]+\])")
-"""Where a word such as "<|im_end|>" or "[INST]" begins, which a tokenizer could take for the end of a turn."""
+"""The start of a word such as "<|im_end|>" or "[INST]", which a tokenizer could take for the end of a turn."""
 
 
 @lru_cache(maxsize=4_096)
 def inert(text: str) -> str:
-    """A text as one line that no chat template can take for markup of its own: a space goes into control words.
+    """Return a text as one line without chat-template markup, by inserting a space into control words.
 
-    `words.content` of the result is that of the text.
+    `words.content` of the result equals that of the text.
     """
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return _CONTROL.sub(lambda match: match.group() + " ", line)
@@ -39,22 +39,22 @@ class ChatMessage:
 
 
 Chat = tuple[ChatMessage, ...]
-"""What a model is asked: the rule's fixed instruction first, then examples, then the caption, so that prefix caches
-serve it."""
+"""A prompt for a model: first the rule's fixed instruction, then examples, then the caption, so that prefix caches
+can be used."""
 
 Form = Literal["write", "choose", "fill"]
-"""How a model may answer: write a text freely; choose one of the texts that the grammar found; fill a slot of the
-caption with words."""
+"""How a model is to answer: write a text freely, choose one of the grammar's candidates, or fill a slot of the caption
+with words."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RequestKey:
-    """Names one request for good: a journal pays for each key once.
+    """Permanent identifier of a request, by which a journal ensures that it is paid for only once.
 
     Attributes:
-        caption_id: the caption.
-        rule: the rule.
-        draw: number of the request for this caption and rule, from 0; it also decides which examples are drawn.
+        caption_id: id of the caption.
+        rule: name of the rule.
+        draw: number of the request for this caption and rule, from 0; it also determines the examples.
     """
 
     caption_id: str
@@ -64,12 +64,12 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place of a caption where one word may stand.
+    """A position in a caption for one word.
 
     Attributes:
-        before: the caption's text up to the place, without the word and without the space before it.
-        after: the text behind the word, "" at the end.
-        word: the word that stands there.
+        before: the caption's text before the word, without the space before it.
+        after: the caption's text after the word; "" at the end.
+        word: the current word.
     """
 
     before: str
@@ -79,15 +79,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to a language model.
+    """One request to a language model.
 
     Attributes:
-        key: its name.
+        key: identifier of the request.
         form: how it is to be answered.
-        chat: the instruction, the examples, the caption.
-        caption: the caption's text alone.
-        choices: with form "choose", the texts to choose among, all of them valid; never empty.
-        slots: with form "fill", the places; never empty.
+        chat: the instruction, the examples and the caption.
+        caption: the caption's text only.
+        choices: for form "choose", the texts to choose among, all valid; never empty.
+        slots: for form "fill", the slots; never empty.
     """
 
     key: RequestKey
@@ -102,11 +102,11 @@ ReplyStatus = Literal[
     "answered",  # there is a text, or words
     "refused",  # the model or its content filter declined
     "empty",  # an answer without text
-    "malformed",  # not what the form asks for, after all repair
+    "malformed",  # not in the requested form, even after repair
     "implausible",  # choose: the model finds none of the choices likely enough
-    "cut_off",  # ended at the limit of tokens
+    "cut_off",  # ended at the token limit
     "too_long",  # the request does not fit the model's context
-    "rejected",  # the server answers that the request is wrong (4xx), with its message
+    "rejected",  # the server rejects the request as invalid (4xx), with its message
     "unreachable",  # errors, time-outs, rate limits: gave up after all retries
 ]
 
@@ -116,15 +116,15 @@ class Reply:
     """The answer to one request, or the reason that there is none.
 
     Attributes:
-        key: that of the request.
+        key: key of the request.
         outcome: "answered", or what went wrong.
-        text: write: the model's text as it came. choose: one of the choices, to the letter. fill: "".
-        words: fill: for each slot the proposed words, likeliest first.
-        score: mean log-likelihood a token (nats) of the text given the chat, where the model tells; else None.
-        detail: what a person should know: the server's message, for example. Never a key or an address.
-        repaired: True where the answer was not in the form asked for and was mended ("the schema was ignored").
-        attempts: requests sent, retries included.
-        counts: anything else to be counted, for example {"retry: 429": 2}.
+        text: write: the model's raw text. choose: exactly one of the choices. fill: "".
+        words: fill: the proposed words for each slot, likeliest first.
+        score: mean log-likelihood per token (nats) of the text given the chat, if the model reports it; else None.
+        detail: details for people, such as the server's message; never a key or an address.
+        repaired: True if the answer was not in the requested format and was repaired, as when a schema was ignored.
+        attempts: requests sent, including retries.
+        counts: other counts, for example {"retry: 429": 2}.
     """
 
     key: RequestKey
@@ -140,44 +140,44 @@ class Reply:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Answers requests. One thread starts requests and fetches replies; what happens between is the model's affair."""
+    """Protocol of all models. One thread starts requests and fetches replies; the rest is up to the model."""
 
     @property
     def name(self) -> str:
-        """What `NegativeRecord.source` says, for example "openai:llama-3.1-8b-instruct"; without host and key."""
+        """Value for `NegativeRecord.source`, such as "openai:llama-3.1-8b-instruct", without host and key."""
         ...
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """The forms that it can answer, the one that it does best first."""
+        """The forms that the model supports, best first."""
         ...
 
     @property
     def capacity(self) -> int:
-        """Requests worth having under way at once; more are taken and wait."""
+        """Useful number of concurrent requests; additional ones are queued."""
         ...
 
     def describe(self) -> dict[str, object]:
-        """What the manifest records: model, settings, digest of weights or host-free name; JSON values."""
+        """Return JSON values for the manifest: model, settings, digest of weights or name without host."""
         ...
 
     def start(self, request: Request) -> None:
-        """Take a request; returns at once."""
+        """Take a request and return at once."""
         ...
 
     def finished(self) -> list[Reply]:
-        """Replies that have come, in any order; waits for one where requests are under way, else returns none.
+        """Return the replies received, in any order; waits for one if requests are pending, else returns none.
 
         Raises:
-            DeglaError: going on is senseless: the key is wrong, there is no such model, no server can be reached. Says
-                what the server said. Requests under way are lost, not paid twice: they are not in the journal.
+            DeglaError: continuing is pointless (invalid key, unknown model, no server reachable); the message includes
+                the server's. Pending requests are lost: they are not in the journal.
         """
         ...
 
     def wait_no_longer(self) -> None:
-        """From now on `finished` gives only what has come, and nothing more is begun; a signal calls it, anywhere."""
+        """Let `finished` return without waiting and start nothing new; called from a signal handler at any time."""
         ...
 
     def close(self) -> None:
-        """Drop what is under way and free what is held."""
+        """Drop pending requests and free resources."""
         ...

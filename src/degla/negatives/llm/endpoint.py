@@ -1,4 +1,4 @@
-"""One server: sends it a request, reads a bounded body, and says when it may be given the next request."""
+"""One server: send it requests, read bounded responses, and limit the rate and concurrency of requests."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 8 << 20
-"""Bytes of one response, unpacked. An answer has a few hundred; a list of models a few thousand."""
+"""Maximum decompressed bytes of one response. An answer has a few hundred, a list of models a few thousand."""
 
 _UNPACK: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 NO_KEY: Final = "none"
-"""Sent where no key is set: local servers want a word, any word."""
+"""Placeholder key if none is set: local servers accept any word but require one."""
 REST_AFTER: Final = 3
-"""Failures in a row after which a server is left alone for a while, and then given one request at a time; but not where
-it is only too busy."""
+"""Consecutive failures after which a server rests for a while and then gets one request at a time, unless it is only
+too busy."""
 
 _FIRST: Final = 8
-"""Requests at once before anything is known."""
+"""Initial number of concurrent requests."""
 _ANSWERS_A_STEP: Final = 20
-"""Answers after which one more request at once is tried, where a busy server was met before."""
+"""Answers per additional concurrent request, once the server has been too busy."""
 _LOGGED_FROM: Final = 10.0
-"""Seconds; a longer wait that a server asks for is logged."""
+"""Requested waits of at least this many seconds are logged."""
 _STATUSES: Final = frozenset(map(str, range(400, 600)))
 
 
@@ -47,14 +47,14 @@ class Endpoint:
     """One server.
 
     Attributes:
-        dialect: how it is asked.
-        limit: requests that it is given at once. Every answer adds one at first; once it was too busy, a twentieth.
-            Every request that meets it too busy takes one away.
-        busy: requests under way.
-        opens_at: nothing is sent before this time, in seconds of the monotonic clock.
-        answers: answers so far.
-        failed_in_row: failures since the last one.
-        failing_since: time of the first of them.
+        dialect: how to send it requests.
+        limit: maximum concurrent requests. Every answer adds one at first, and 1/20 once the server has been too busy;
+            every request that finds it too busy subtracts one.
+        busy: number of pending requests.
+        opens_at: time on the monotonic clock, in seconds, before which nothing is sent.
+        answers: number of answers so far.
+        failed_in_row: failures since the last answer.
+        failing_since: time of the first of these failures.
         last_fault: the last failure.
     """
 
@@ -69,11 +69,11 @@ class Endpoint:
         self._resting = False
         parts = urlsplit(url)
         self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
-        self._used_up: Fault | None = None  # why the next request cannot be sent
+        self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response
 
     def has_room(self, now: float) -> bool:
-        """Whether it may be given a request."""
+        """Return whether the server may get another request."""
         most = 1 if self._resting else int(self.limit)
         return now >= self.opens_at and self.busy < most
 
@@ -82,8 +82,8 @@ class Endpoint:
 
         Args:
             body: the fields of the request.
-            name: what the server's log may call it.
-            backoff: seconds, base of the rests after several failures in a row.
+            name: the request's id, for the server's log.
+            backoff: base in seconds of the rests after several consecutive failures.
 
         Raises:
             Fault: there is no answer.
@@ -102,7 +102,7 @@ class Endpoint:
         self.limit = min(float(self._most), self.limit + self._growth)
         if wait := hold_for(response.headers, tokens=completion.usage.total if completion.usage else 0):
             why = "its rate limit is used up (headers x-ratelimit-*)"
-            if wait > LONGEST_WAIT:  # This answer counts; the next request is told.
+            if wait > LONGEST_WAIT:  # This answer counts; the next request fails.
                 self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
             else:
                 self.hold(wait, why=why)
@@ -125,7 +125,7 @@ class Endpoint:
             self.hold(back_off(self.failed_in_row - REST_AFTER, base=backoff))
 
     def hold(self, wait: float, *, why: str = "") -> None:
-        """Send nothing for so many seconds; a long wait is logged where there is a reason."""
+        """Send nothing for `wait` seconds; a long wait is logged if there is a reason."""
         until = time.monotonic() + wait
         if why and wait >= _LOGGED_FROM and until > self.opens_at + 1:
             LOG.warning("The server at %s asks to wait %.0f s (%s); waiting.", self.dialect.host, wait, why)
@@ -135,8 +135,8 @@ class Endpoint:
         import openai
 
         try:
-            # The general `post` instead of `chat.completions.create`: a third of its time (bench/server.py), and the
-            # body is validated here anyway.
+            # `post` takes a third of the time of `chat.completions.create` (bench/server.py), and the body is
+            # validated here anyway.
             async with asyncio.timeout(self._timeout):
                 return await self._client.post(
                     "/chat/completions",
@@ -150,7 +150,7 @@ class Endpoint:
             raise self._fault(error.status_code, error.response) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            if isinstance(cause, Fault):  # of `unpack`
+            if isinstance(cause, Fault):  # from `unpack`
                 raise cause from None
             message = self.conceal(str(cause) or type(cause).__name__)
             kind = "half reply" if "incomplete" in message or "without sending complete" in message else "connection"
@@ -159,7 +159,7 @@ class Endpoint:
     def _read(self, response: Any) -> Completion:
         with contextlib.suppress(ValidationError):
             return Completion.model_validate_json(response.content)
-        with contextlib.suppress(InputError):  # Some servers send errors with status 200.
+        with contextlib.suppress(InputError):  # Some servers return errors with status 200.
             value = parse_json(_text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None
             if isinstance(value, dict) and value.get("choices") == [] and not error:
@@ -172,11 +172,11 @@ class Endpoint:
         return fault_of_status(status, _text(response), response.headers, now=time.time(), secrets=self._secrets)
 
     def conceal(self, message: str) -> str:
-        """The message without this server's address and the key."""
+        """Return the message without this server's address and the key."""
         return conceal(message, secrets=self._secrets)
 
     async def models(self) -> list[str]:
-        """Names of the models that the server says it has; none where it does not say."""
+        """Return the names of the models that the server lists; none if it does not list them."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 response = await self._client.get("/models", cast_to=self._response)
@@ -185,24 +185,24 @@ class Endpoint:
         return []
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close all connections."""
         await self._client.close()
 
 
 def back_off(attempt: int, *, base: float) -> float:
-    """Seconds before asking again: drawn from 0 to `base` times 2 to the power of `attempt`, at most 60 times `base`.
+    """Return the seconds before a retry, drawn uniformly from 0 to `base` times 2 ** `attempt`, at most 60 * `base`.
 
-    Full jitter, so that requests that failed together do not come back together (M. Brooker, "Exponential Backoff And
-    Jitter", 2015). No seed: nothing that is written depends on the pauses.
+    Full jitter keeps requests that failed together from being retried together (M. Brooker, "Exponential Backoff And
+    Jitter", 2015). Unseeded: no output depends on the pauses.
     """
     return random.uniform(0.0, base * min(60.0, 2.0**attempt))
 
 
 def bounded() -> Callable[[Any], Awaitable[None]]:
-    """A hook for the HTTP client's responses, called before a body is read.
+    """Return a response hook for the HTTP client, called before a body is read.
 
-    Reading a response that it saw raises `Fault` where the body is longer than `MOST_BYTES`, or packed in a way that
-    was not asked for.
+    Reading a hooked response raises `Fault` if the body is longer than `MOST_BYTES`, or compressed with an encoding
+    that was not requested.
     """
 
     class Bounded(http_library().AsyncByteStream):  # type: ignore[misc]
@@ -218,7 +218,7 @@ def bounded() -> Callable[[Any], Awaitable[None]]:
 
     async def hook(response: Any) -> None:
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
-        # Bodies are UTF-8; a character set that a server names may be any codec of Python's, zlib too.
+        # Bodies are UTF-8; the charset that a server names could be any Python codec, even zlib.
         response.headers["content-type"] = "application/json"
         response.stream = Bounded(response.stream, encoding)
 
@@ -226,28 +226,28 @@ def bounded() -> Callable[[Any], Awaitable[None]]:
 
 
 async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """The unpacked pieces of a body, `MOST_BYTES` in all at most.
+    """Yield the decompressed pieces of a body, at most `MOST_BYTES` in total.
 
     Args:
         raw: the body's bytes as they arrive.
-        encoding: of the header Content-Encoding.
+        encoding: value of the header Content-Encoding.
 
     Raises:
-        Fault: the body is longer, damaged, or of another encoding.
+        Fault: the body is too long, damaged, or has another encoding.
     """
     if encoding not in ("", "identity", *_UNPACK):
-        raise Fault("bad body", "passing", f"packed as {encoding[:40]!r}, which was not asked for")
+        raise Fault("bad body", "passing", f"compressed as {encoding[:40]!r}, which was not requested")
     unpacker = zlib.decompressobj(_UNPACK[encoding]) if encoding in _UNPACK else None
     left = MOST_BYTES
     async for piece in raw:
         try:
-            # One byte more than there is room for shows that it is too long, whatever the rest would unpack to.
+            # One byte over the limit shows that the body is too long, without decompressing the rest.
             unpacked = unpacker.decompress(piece, left + 1) if unpacker else piece
         except zlib.error as error:
             raise Fault("bad body", "passing", f"damaged: {error}") from None
         left -= len(unpacked)
         if left < 0:
-            raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB; no answer is")
+            raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB is not an answer")
         yield unpacked
 
 
@@ -256,7 +256,7 @@ def _text(response: Any) -> str:
 
 
 def http_library() -> Any:
-    """The HTTP library: the client builds on httpx2 since version 3, on httpx before."""
+    """Return the HTTP library of the client: httpx2 since version 3, httpx before."""
     try:
         import httpx2 as http
     except ImportError:

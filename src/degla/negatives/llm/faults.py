@@ -1,4 +1,4 @@
-"""What went wrong with one request: whether it passes by itself, lies in the request, or ends the run."""
+"""Failures of a request: transient, caused by the request itself, or fatal for the run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from degla.negatives.llm import ReplyStatus
 from degla.parse import parse_json
 
 Nature = Literal["passing", "request", "fatal"]
-"""passing: asking again may help. request: the server answers that this request is wrong. fatal: no request can
-succeed, the key or the model's name is wrong."""
+"""passing: a retry may succeed. request: the server rejects this request as invalid. fatal: no request can succeed, as
+the key or the model's name is wrong."""
 
 _TOO_LONG: Final = re.compile(
     r"context[ _](?:length|window|size)|maximum context|max_model_len|(?:input|prompt).{0,30}too long"
@@ -38,22 +38,22 @@ _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 NO_CHOICES: Final = "no choices"
-"""Kind of an answer without any text: by some servers of a prompt that their filter stops, by others in passing."""
+"""Kind of an answer without choices: some servers send it when a filter blocks the prompt, others transiently."""
 LONGEST_WAIT: Final = 300.0
-"""Seconds that a server may ask to wait; where all ask for more (a day's allowance is spent) the run ends."""
+"""Longest wait in seconds that a server may ask for; if all ask for more (daily quota used up), the run ends."""
 
 
 @dataclass(eq=False)
-class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
+class Fault(Exception):  # noqa: N818 - not every one is an error, most are transient
     """A request without an answer.
 
     Attributes:
-        kind: what it is counted as: "429", "500", "timeout", "connection", "half reply", "bad body", ...
-        nature: whether to ask again.
-        message: what the server said, without addresses and keys.
-        outcome: what becomes of a request that is not asked again.
-        wait: seconds that the server asks to wait; None where it does not.
-        status: the HTTP status; None where none came.
+        kind: category in the counts: "429", "500", "timeout", "connection", "half reply", "bad body", ...
+        nature: whether to retry.
+        message: the server's message, without addresses and keys.
+        outcome: outcome of the request if it is not retried.
+        wait: seconds that the server asks to wait; None if it does not.
+        status: the HTTP status; None if there was none.
     """
 
     kind: str
@@ -68,18 +68,18 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
 
     @property
     def congestion(self) -> bool:
-        """Whether it means that too much is asked at once."""
+        """Whether it means that there are too many concurrent requests."""
         return self.kind in ("429", "503", "529", "timeout")
 
 
 def fault_of_status(
     status: int, body: str, headers: Mapping[str, str], *, now: float, secrets: tuple[str, ...]
 ) -> Fault:
-    """What an HTTP status of 300 and more means. Redirects are not followed.
+    """Interpret an HTTP status of 300 or more. Redirects are not followed.
 
     Args:
         status: the status.
-        body: the response's body, of any form.
+        body: the response's body, in any format.
         headers: the response's headers, names in lower case.
         now: seconds since the epoch, for a Retry-After that is a date.
         secrets: texts that no message may show.
@@ -108,7 +108,7 @@ def fault_of_status(
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Seconds that a response asks to wait: retry-after-ms, or Retry-After as seconds or a date; None for neither."""
+    """Return the seconds to wait by the header retry-after-ms, or Retry-After (seconds or a date); None for neither."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -125,11 +125,11 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
-    """Seconds to wait because the server says that a rate limit is used up; 0 where it is not.
+    """Return the seconds to wait for a used-up rate limit; 0 if it is not used up.
 
     Args:
-        headers: of a response, names in lower case; x-ratelimit-remaining-* and x-ratelimit-reset-* are read.
-        tokens: that one request takes.
+        headers: response headers, names in lower case; x-ratelimit-remaining-* and x-ratelimit-reset-* are read.
+        tokens: tokens per request.
     """
     longest = 0.0
     for name, needed in (("requests", 1), ("tokens", tokens)):
@@ -144,18 +144,18 @@ def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
 
 
 def read_duration(text: str) -> float:
-    """Seconds of "6m0s", "20ms", "1.5" (seconds); 0 for anything else."""
+    """Parse a duration such as "6m0s", "20ms" or "1.5" (seconds) into seconds; 0 for anything else."""
     text = text.strip()
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
         return float(text)
-    # Every number has its unit here: were it optional, the time to match would double with each digit.
+    # Every number needs a unit here: if it were optional, matching time would double with each digit.
     if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
         return 0.0
     return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
 
 
 def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
-    """The message in one line, without keys and addresses, and not longer than a person reads."""
+    """Return the message on one line, without keys and addresses, truncated to a readable length."""
     for secret in secrets:
         if secret:
             message = message.replace(secret, "[hidden]")
@@ -165,19 +165,19 @@ def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
 
 
 def _target(location: str) -> str:
-    """The base URL that a redirect names, without user, password and query."""
+    """Return the base URL of a redirect, without user, password and query."""
     try:
         parts = urlsplit(location)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return "an address that cannot be read"
+        return "an invalid address"
     host = f"{parts.scheme or 'http'}://{parts.hostname}{port}" if parts.hostname else ""
     shown = f"{host}{parts.path.removesuffix('/chat/completions')}"
-    return "".join(letter for letter in shown[:200] if letter.isprintable()) or "an address that it does not name"
+    return "".join(letter for letter in shown[:200] if letter.isprintable()) or "an unnamed address"
 
 
 def _read_message(body: str) -> tuple[str, str]:
-    """The message and the code in an error's body, in the forms that servers use."""
+    """Return the message and the code of an error body, in any of the formats that servers use."""
     try:
         value: Any = parse_json(body, where="the body")
     except InputError:

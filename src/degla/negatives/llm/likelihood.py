@@ -1,9 +1,9 @@
-"""Likelihoods of texts under a causal language model: texts that begin alike are computed once, as branches of a tree.
+"""Likelihoods of texts under a causal language model, with shared prefixes computed once, as a tree.
 
-A beginning that many texts share - an instruction, examples - is computed once and kept. What follows it forms a tree:
-every distinct continuation is one node, nodes attend to their ancestors alone, and all nodes go through the model in
-one pass. The numbers are those of separate passes, up to rounding; and they depend on nothing but the texts of one
-call, so that a run that is stopped and continued gives the same.
+A prefix that many texts share (an instruction, examples) is computed once and cached. The continuations form a tree:
+every distinct token is one node, nodes attend only to their ancestors, and all nodes go through the model in one pass.
+The results equal those of separate passes up to rounding, and depend only on the texts of one call, so a run that is
+interrupted and resumed gives the same results.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from degla.errors import InputError
 from degla.negatives.llm.weights import find_weights, load
 
 _ROUNDING: Final = 0.5
-"""Nats by which a likely token may differ in bfloat16; 0.16 was seen, and what sees the wrong words differs by more."""
+"""Tolerance in nats for likely tokens in bfloat16; 0.16 was observed, and a wrong attention mask differs by more."""
 
 _KEPT_TOKENS: Final = 16_384
-"""Tokens of beginnings that are kept: 23 kB each in SmolLM2-135M, so 0.4 GB at most."""
+"""Maximum tokens of cached prefixes: 23 kB each in SmolLM2-135M, so at most 0.4 GB."""
 
 TokenIds = tuple[int, ...]
 Layers = tuple[tuple[Tensor, Tensor], ...]
@@ -38,11 +38,11 @@ class TooLongError(ValueError):
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a text begins with, computed.
+    """A computed prefix of a text.
 
     Attributes:
         tokens: its tokens.
-        layers: what the model made of them.
+        layers: its keys and values.
     """
 
     tokens: TokenIds = ()
@@ -51,14 +51,14 @@ class Beginning:
 
 @dataclass
 class Tree:
-    """Continuations of a beginning. Node numbers are given in the order of `add`; a parent precedes its children.
+    """Continuations of a prefix. Nodes are numbered in the order of `add`; a parent precedes its children.
 
     Attributes:
-        beginning: what every path follows that is added without a parent.
-        tokens: the token of each node.
-        parents: the node before it, -1 where it follows the beginning, -2 where it begins a text of its own.
-        depths: the position of each node in its text.
-        layers: keys and values of the beginning and of the nodes that are computed.
+        beginning: the prefix of every path that is added without a parent.
+        tokens: token of each node.
+        parents: parent of each node; -1 if it follows the prefix, -2 if it starts a separate text.
+        depths: position of each node in its text.
+        layers: keys and values of the prefix and the computed nodes.
     """
 
     beginning: Beginning = field(default_factory=Beginning)
@@ -73,15 +73,15 @@ class Tree:
 
     @property
     def computed(self) -> int:
-        """How many nodes have been through the model."""
+        """Number of nodes already computed by the model."""
         return int(self.layers[0][0].shape[2]) - len(self.beginning.tokens) if self.layers else 0
 
     def add(self, tokens: Sequence[int], *, after: int = -1) -> list[int]:
         """Add a path and return its nodes.
 
         Args:
-            tokens: one or more.
-            after: the node that it continues; -1 the beginning, -2 nothing at all.
+            tokens: one or more tokens.
+            after: the node that the path continues; -1 for the prefix, -2 to start a separate text.
         """
         path = []
         for token in tokens:
@@ -99,42 +99,42 @@ class Tree:
 
 @dataclass(frozen=True)
 class Computed:
-    """A tree after its pass.
+    """The results of one pass over a tree.
 
     Attributes:
         rows: log-probabilities of every next token, float32 `[parents, vocabulary]`.
-        row: a node to its row, for the nodes that were asked for.
+        row: row index by node, for the requested nodes.
     """
 
     rows: Tensor
     row: dict[int, int]
 
     def after(self, node: int) -> Tensor:
-        """Log-probabilities of the token that follows a node, `[vocabulary]`."""
+        """Return the log-probabilities of the token after a node, `[vocabulary]`."""
         return self.rows[self.row[node]]
 
     def path(self, tree: Tree, nodes: Sequence[int]) -> list[float]:
-        """Log-probabilities (nats) of nodes, each given what precedes it; the parents must have been asked for."""
+        """Return the log-probabilities (nats) of nodes given their ancestors; the parents must have been requested."""
         parents = torch.tensor([self.row[tree.parents[node]] for node in nodes])
         tokens = torch.tensor([tree.tokens[node] for node in nodes])
         values: list[float] = self.rows[parents, tokens].tolist()
         return values
 
     def mean(self, tree: Tree, nodes: Sequence[int]) -> float:
-        """Mean of `path`."""
+        """Return the mean of `path`."""
         return math.fsum(self.path(tree, nodes)) / len(nodes)
 
 
 class Likelihood:
-    """A causal language model of transformers and its tokenizer, asked for likelihoods. For one thread.
+    """Computes likelihoods with a causal language model of transformers and its tokenizer. Not thread-safe.
 
     Args:
-        model: in evaluation mode; attention "eager" or "sdpa", so that it takes a mask.
+        model: a model in evaluation mode with "eager" or "sdpa" attention, which accept a mask.
         tokenizer: its tokenizer.
 
     Raises:
-        InputError: the model computes something else over a tree than over its texts one by one: it is not a plain
-            causal transformer.
+        InputError: the model's results for a tree differ from those for separate texts, so it is not a plain causal
+            transformer.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -142,30 +142,30 @@ class Likelihood:
         self.tokenizer = tokenizer
         config = model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
-        # Beyond a sliding window a node would have to lose sight of its ancestors.
+        # Beyond a sliding window, a node could no longer attend to all its ancestors.
         self.context: int = min(int(config.max_position_embeddings), int(window or config.max_position_embeddings))
-        """Tokens that fit."""
+        """Maximum number of tokens."""
         start = next(
             (i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id) if i is not None), None
         )
         if start is None:
-            raise InputError("the language model's tokenizer has neither a first nor a last token; choose another.")
+            raise InputError("the language model's tokenizer has neither BOS nor EOS token; choose another model.")
         self.start: int = int(start)
-        """The token that begins a text which follows nothing."""
+        """The token that starts a text without prefix."""
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self._kept: OrderedDict[tuple[TokenIds, ...], Beginning] = OrderedDict()
         self._prove()
 
     def encode(self, text: str) -> TokenIds:
-        """The tokens of a text, without any that mark its beginning or end.
+        """Return the tokens of a text, without start and end tokens.
 
-        Words such as "<|im_end|>" are text like any other.
+        Words such as "<|im_end|>" are encoded as ordinary text.
         """
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def begin(self, parts: Sequence[TokenIds]) -> Beginning:
-        """The parts one after another, computed; each part is kept for texts that have it in common.
+        """Compute the concatenated parts as a prefix; the prefix up to each part is cached for texts that share it.
 
         Raises:
             TooLongError: they do not fit the context.
@@ -175,7 +175,7 @@ class Likelihood:
             key = tuple(parts[:number])
             longer = self._kept.get(key)
             if longer is None:
-                # A part is always computed on its own, whatever was kept: equal bits in every run.
+                # A part is always computed separately, whatever is cached, so every run gives the same bits.
                 part = parts[number - 1]
                 longer = self._kept[key] = self._extend(beginning, part) if part else beginning
             self._kept.move_to_end(key)
@@ -185,15 +185,15 @@ class Likelihood:
         return beginning
 
     def forget(self) -> None:
-        """Drop every beginning that is kept."""
+        """Clear the cache of prefixes."""
         self._kept.clear()
 
     def compute(self, tree: Tree, *, ask: Sequence[int] | None = None) -> Computed:
-        """One pass over the nodes that were added since the last one.
+        """Run one pass over the nodes added since the last pass.
 
         Args:
-            tree: what to compute; keeps what the model made of it.
-            ask: new nodes whose next token is asked for; by default all that have children.
+            tree: the tree, which stores the keys and values.
+            ask: new nodes whose next-token probabilities are requested; by default all nodes with children.
 
         Raises:
             TooLongError: the tree's deepest path does not fit the context.
@@ -204,10 +204,10 @@ class Likelihood:
         return Computed(torch.log_softmax(logits.float(), dim=-1), {node: row for row, node in enumerate(wanted)})
 
     def drops(self, caption: str, texts: Sequence[str]) -> list[float]:
-        """By how much each text is less likely than the caption: nats a token, each text alone.
+        """Return how much less likely each text is than the caption, in nats per token, each without context.
 
         Raises:
-            TooLongError: one of them does not fit the context.
+            TooLongError: one of the texts does not fit the context.
         """
         tree = Tree()
         start = tree.add((self.start,), after=-2)[-1]
@@ -223,13 +223,13 @@ class Likelihood:
         return Beginning(beginning.tokens + part, tree.layers)
 
     def _pass(self, tree: Tree, start: int, wanted: Tensor) -> Tensor:
-        """Logits `[wanted, vocabulary]`; `start` is the first node to compute, `wanted` is counted from it."""
+        """Return logits `[wanted, vocabulary]`; `start` is the first node to compute, `wanted` is relative to it."""
         from transformers import DynamicCache
 
         if max(tree.depths) >= self.context:
-            raise TooLongError(f"{max(tree.depths) + 1} tokens; the language model reads {self.context}")
+            raise TooLongError(f"{max(tree.depths) + 1} tokens; the language model's context is {self.context}")
         with torch.inference_mode():
-            # A plain cache even for models with sliding windows: the context is no longer than their window.
+            # A plain cache even for models with sliding windows, because the context never exceeds the window.
             cache: Any = DynamicCache()
             for number, (keys, values) in enumerate(tree.layers):
                 cache.update(keys, values, number)
@@ -246,7 +246,7 @@ class Likelihood:
         return logits
 
     def _prove(self) -> None:
-        """Compare a tree with the plain forward pass of its texts."""
+        """Compare a tree's results with a plain forward pass over its texts."""
         kind = self.model.config.model_type
         first, second = self.encode("A small dog runs."), self.encode("A small cat sits on a mat.")
         tree = Tree(self.begin([(self.start,), first]))
@@ -259,24 +259,24 @@ class Likelihood:
                 plain = torch.log_softmax(logits.float(), dim=-1)
                 likely = plain.topk(5).indices
                 if not torch.allclose(computed.after(node)[likely], plain[likely], atol=_ROUNDING):
-                    raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED}")
+                    raise InputError(f"a language model of type {kind!r} cannot be used: {_NEED}")
         except (TypeError, AttributeError, RuntimeError) as error:
-            raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED} ({error})") from error
+            raise InputError(f"a language model of type {kind!r} cannot be used: {_NEED} ({error})") from error
         finally:
             self.forget()
 
 
 def open_likelihood(model: str | None = None) -> tuple[Likelihood, str]:
-    """A language model and its name; `model` as `weights.find_weights` takes it."""
+    """Open a language model and return it with its name; `model` is as in `weights.find_weights`."""
     weights = find_weights(model)
     return Likelihood(*load(weights)), weights.name
 
 
-_NEED: Final = "it must be a causal transformer whose attention takes a mask, such as Llama, Qwen2 or Gemma."
+_NEED: Final = "it must be a causal transformer whose attention accepts a mask, such as Llama, Qwen2 or Gemma."
 
 
 def _mask(tree: Tree, start: int, dtype: Any) -> Tensor:
-    """`[1, 1, new nodes, beginning + nodes]`: 0 where a node may look, else the smallest number."""
+    """Return the mask `[1, 1, new nodes, prefix + nodes]`: 0 where a node may attend, else the smallest number."""
     count, before = len(tree.tokens), len(tree.beginning.tokens)
     sees = torch.zeros(count, before + count, dtype=torch.bool)
     for node, parent in enumerate(tree.parents):

@@ -1,4 +1,4 @@
-"""A language model that answers from a table or a function, for tests: no network, no weights, the same every time."""
+"""A deterministic language model for tests that answers from a table or a function, without network or weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from degla.negatives.llm import Form, Reply, ReplyStatus, Request, RequestKey
 from degla.records import Record, read_jsonl
 
 ScriptedReply = str | Reply
-"""What a script says to one request: a text (with form "fill": words with spaces between), or a whole reply."""
+"""A script's answer to one request: a text (for form "fill": words separated by spaces), or a whole reply."""
 Script = Callable[[Request], ScriptedReply | None]
 
 ALL_FORMS: Final[tuple[Form, ...]] = ("write", "choose", "fill")
@@ -27,11 +27,11 @@ class ScriptLine(Record):
     """One line of a script file.
 
     Attributes:
-        caption: the caption that is asked about, to the letter.
+        caption: the exact caption of the request.
         rule: the rule.
-        text: the answer; words with spaces between answer a "fill".
-        form: the form of request that it answers; "write" by default.
-        outcome: anything but "answered" makes the request fail so.
+        text: the answer; for "fill", words separated by spaces.
+        form: the form of the request; "write" by default.
+        outcome: outcome of the request; anything but "answered" is a failure.
     """
 
     caption: str = Field(min_length=1)
@@ -43,20 +43,21 @@ class ScriptLine(Record):
 
 @dataclass
 class ScriptedModel:
-    """Answers as a script says; keeps the contract `LanguageModel`.
+    """Answers from a script; implements `LanguageModel`.
 
     Without an answer in the script it chooses the first choice, fills nothing, and writes nothing ("empty").
 
     Attributes:
-        script: answers by (caption, rule), or a function of the request that returns None where it has no answer.
-        faults: outcomes by key, instead of an answer; given once for every key, so that a later run is answered.
-        forms: the forms that it answers, its best first.
-        capacity: requests under way at once.
-        shuffle: a seed: replies come in random order, a few at a time; None: in the order of requests, all at once.
-        fail_after: replies after which the model cannot be reached any more; None: never.
-        name: what `NegativeRecord.source` says.
-        digest: sha256 of a script that is a file; a table has its own.
-        asked: every request, in order, while `remember` is set.
+        script: answers by (caption, rule), or a function of the request that returns None if it has no answer.
+        faults: outcomes by key instead of an answer; each is used once, so a later run gets an answer.
+        forms: the supported forms, best first.
+        capacity: number of concurrent requests.
+        shuffle: seed for replies in random order, a few at a time; None replies in order, all at once.
+        fail_after: number of replies after which the model is unreachable; None means never.
+        name: value for `NegativeRecord.source`.
+        digest: sha256 of a script file; a table computes its own.
+        remember: whether to record requests in `asked`.
+        asked: every request so far, in order, if `remember` is set.
     """
 
     script: Mapping[tuple[str, str], str] | Script = field(default_factory=dict)
@@ -74,7 +75,7 @@ class ScriptedModel:
     _rng: Random | None = None
 
     def describe(self) -> dict[str, object]:
-        """The script's digest where it is a table or a file."""
+        """Return the name, and the script's digest if it is a table or a file."""
         digest = self.digest
         if not callable(self.script):
             digest = sha256(repr(sorted(self.script.items())).encode()).hexdigest()
@@ -87,13 +88,13 @@ class ScriptedModel:
         self._waiting.append(request)
 
     def finished(self) -> list[Reply]:
-        """Answers to what was taken.
+        """Return replies to the requests taken.
 
         Raises:
             DeglaError: `fail_after` replies were given.
         """
         if self._waiting and self.fail_after is not None and self._given >= self.fail_after:
-            raise DeglaError(f"{self.name}: cannot be reached any more, as its script says.")
+            raise DeglaError(f"{self.name}: cannot be reached any more, as scripted.")
         ready = self._pick()
         if self.fail_after is not None:
             room = self.fail_after - self._given
@@ -103,10 +104,10 @@ class ScriptedModel:
         return [self._answer(request) for request in ready]
 
     def wait_no_longer(self) -> None:
-        """Nothing: all that was taken has come."""
+        """Do nothing: no request is pending."""
 
     def close(self) -> None:
-        """Forget what is under way."""
+        """Drop pending requests."""
         self._waiting.clear()
 
     def _pick(self) -> list[Request]:
@@ -141,19 +142,19 @@ class ScriptedModel:
 
 
 def read_script(path: Path) -> ScriptedModel:
-    """A model that answers from a JSONL file of `ScriptLine`.
+    """Create a model that answers from a JSONL file of `ScriptLine`.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: the file is missing, or a line is wrong or comes twice.
+        InputError: the file is missing, or a line is invalid or repeated.
     """
     lines: dict[tuple[str, str, Form], ScriptLine] = {}
     for line in read_jsonl(ScriptLine, path):
         key = (line.caption.strip(), line.rule, line.form)
         if key in lines:
-            raise InputError(f"{path}: caption {line.caption!r}, rule {line.rule}, form {line.form} come twice.")
+            raise InputError(f"{path}: caption {line.caption!r}, rule {line.rule}, form {line.form} occurs twice.")
         lines[key] = line
 
     def answer(request: Request) -> ScriptedReply | None:

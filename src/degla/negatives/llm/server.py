@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible server, or several: vLLM, llama.cpp, SGLang, TGI, Ollama, OpenAI itself.
+"""One or several OpenAI-compatible servers: vLLM, llama.cpp, SGLang, TGI, Ollama, OpenAI itself.
 
-Requests run on an asyncio loop in a thread of their own. asker.py asks each until there is a reply; endpoint.py is one
-server, dialect.py how it is asked and what its answers mean, faults.py its errors.
+Requests run on an asyncio loop in a separate thread. asker.py sends each until there is a reply; endpoint.py is one
+server, dialect.py formats its requests and parses its answers, and faults.py handles its errors.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded
 
 @dataclass(eq=False, repr=False)
 class ServerModel:
-    """A model behind OpenAI-compatible servers; keeps the contract `LanguageModel`.
+    """A model on OpenAI-compatible servers; implements `LanguageModel`.
 
-    The API key comes from the environment (DEGLA_API_KEY or OPENAI_API_KEY) and goes nowhere but into requests. Nothing
-    is sent before the first request.
+    The API key is read from the environment (DEGLA_API_KEY or OPENAI_API_KEY) and used only in requests. Nothing is
+    sent before the first request.
 
     Attributes:
-        base_urls: one or several servers of the same model, for example http://localhost:8000/v1.
-        model: its name there.
-        concurrency: requests under way at once over all servers, at most; how many it is is found out.
-        timeout: seconds for one request.
-        retries: of one request, after errors that may pass.
-        temperature: of the draws, 0 or more; None: the server's own for "write", 0 for "choose".
-        max_tokens: of an answer.
-        structured: ask by a JSON schema: always, or never; None: for form "choose", as far as the server keeps it.
+        base_urls: one or several servers with the same model, for example http://localhost:8000/v1.
+        model: the model's name on the servers.
+        concurrency: maximum concurrent requests over all servers; the actual number adapts.
+        timeout: seconds per request.
+        retries: maximum retries per request after transient errors.
+        temperature: sampling temperature, 0 to 2; None uses the server's default for "write" and 0 for "choose".
+        max_tokens: maximum tokens of an answer.
+        structured: whether to request a JSON schema; None does so for form "choose" if the server follows it.
         seed: sent with every request, plus the number of the draw.
-        backoff: seconds; the first pause before a retry is drawn from 0 to this, later ones double, up to 60 times
-            this. A run ends where no server can be reached for 20 times this at its start, or none answers for
-            600 times this later.
+        backoff: base of the pauses in seconds. The first pause before a retry is drawn from 0 to this, later ones
+            double, up to 60 times this. A run ends if at its start no server can be reached for 20 times this, or if
+            later none answers for 600 times this.
 
     Raises:
-        InputError: a setting is out of range, or a base URL is none.
+        InputError: a setting is out of range, or a base URL is invalid.
         DeglaError: the client library is not installed.
     """
 
@@ -62,7 +62,7 @@ class ServerModel:
 
     def __post_init__(self) -> None:
         if not self.base_urls or not self.model.strip():
-            raise InputError("A server needs --base-url and --model; one of them is missing.")
+            raise InputError("A server needs both --base-url and --model.")
         numbers = self.concurrency >= 1 and self.retries >= 0 and self.max_tokens >= 1
         if not (numbers and self.timeout > 0 and self.backoff > 0):  # nor is NaN a time
             raise InputError(
@@ -70,7 +70,7 @@ class ServerModel:
                 f"({self.timeout:g}) and backoff ({self.backoff:g}) above 0, retries ({self.retries}) 0 or more."
             )
         if self.temperature is not None and not 0 <= self.temperature <= 2:
-            raise InputError(f"temperature ({self.temperature:g}) must lie between 0 and 2.")
+            raise InputError(f"temperature ({self.temperature:g}) must be between 0 and 2.")
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
         key = os.environ[variable].strip() if variable else NO_KEY
         settings = RequestSettings(self.model, self.temperature, self.max_tokens, self.structured, self.seed)
@@ -93,7 +93,7 @@ class ServerModel:
             self._loop.run_until_complete(self._asking)
         except asyncio.CancelledError:
             pass
-        except BaseExceptionGroup as group:  # Whoever waits for a reply must hear of it.
+        except BaseExceptionGroup as group:  # Passed on to `finished`.
             self._results.put(group.exceptions[0])
         except BaseException as error:
             self._results.put(error)
@@ -105,25 +105,25 @@ class ServerModel:
 
     @property
     def capacity(self) -> int:
-        """A little more than may be under way, so that none of it waits for the pipeline."""
+        """A little more than `concurrency`, so that the servers never wait for the pipeline."""
         return self.concurrency + self.concurrency // 4 + 4
 
     def describe(self) -> dict[str, object]:
-        """What shapes the answers; neither addresses nor how fast they are asked."""
+        """Return the settings that shape the answers, without addresses and rates."""
         return {"protocol": "openai chat completions", **asdict(self._settings)}
 
     def start(self, request: Request) -> None:
-        """Take a request; returns at once."""
+        """Take a request and return at once."""
         if self._loop.is_closed():
             raise RuntimeError("a closed model takes no requests")
         self._under_way += 1
         self._loop.call_soon_threadsafe(self._asker.add, request)
 
     def finished(self) -> list[Reply]:
-        """Replies that have come; waits for one where requests are under way.
+        """Return the replies received; waits for one if requests are pending.
 
         Raises:
-            DeglaError: the key is wrong, there is no such model, no server can be reached or none answers any more.
+            DeglaError: the key is invalid, the model is unknown, or no server can be reached or answers any more.
         """
         replies: list[Reply] = []
         while self._failed is None and len(replies) < self._under_way:
@@ -136,19 +136,19 @@ class ServerModel:
             elif result is not None:
                 replies.append(result)
         self._under_way -= len(replies)
-        # Replies that came before the failure are paid for: they are handed over first.
+        # Replies that arrived before the failure are paid for, so return them first.
         if self._failed is not None and not replies:
             raise self._failed
         return replies
 
     def wait_no_longer(self) -> None:
         """See `LanguageModel`."""
-        self._asker.concurrency = 0  # What waits for a server is not sent, and not paid for.
+        self._asker.concurrency = 0  # Queued requests are not sent, and not paid for.
         self._waits = False
-        self._results.put(None)  # For a `finished` that waits already.
+        self._results.put(None)  # Wakes up a `finished` that is waiting.
 
     def close(self) -> None:
-        """Drop what is under way and close every connection."""
+        """Drop pending requests and close every connection."""
         if self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(self._asking.cancel)
@@ -157,29 +157,29 @@ class ServerModel:
 
 
 def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout: float) -> Endpoint:
-    """A client for one base URL.
+    """Create a client for one base URL.
 
     Args:
-        url: may hold a user name and a password.
-        settings: what all requests have in common.
+        url: the base URL, which may include a user name and a password.
+        settings: settings common to all requests.
         key: the API key.
-        most: requests under way at once, at most.
-        timeout: seconds for one request.
+        most: maximum concurrent requests.
+        timeout: seconds per request.
 
     Raises:
-        InputError: the URL is none.
+        InputError: the URL is invalid.
         DeglaError: the client library is not installed.
     """
     try:
         import openai
     except ImportError:
-        raise DeglaError('The client for servers is not installed: pip install "degla[llm]".') from None
+        raise DeglaError('The client for servers is not installed. Run: pip install "degla[llm]"') from None
     host = host_of(url)
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
     client = openai.AsyncOpenAI(
         base_url=url,
         api_key=key,
-        max_retries=0,  # decision 0010: a retry here may go to another server, and waits for the whole server's sake
+        max_retries=0,  # decision 0010: degla's own retries may go to another server and pause for the whole server
         timeout=timeout,
         http_client=openai.DefaultAsyncHttpxClient(
             limits=limits,
@@ -192,7 +192,7 @@ def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout
 
 
 def host_of(url: str) -> str:
-    """Host and port of a base URL, for people; never its user name or password.
+    """Return the host and port of a base URL for display, without user name and password.
 
     Raises:
         InputError: it is not an http or https URL with a host.
@@ -203,5 +203,5 @@ def host_of(url: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("--base-url needs URLs such as http://localhost:8000/v1; one given is not of that form.")
+        raise InputError("invalid --base-url: give http or https URLs such as http://localhost:8000/v1.")
     return f"{parts.hostname}{port}"

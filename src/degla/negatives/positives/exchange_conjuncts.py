@@ -1,7 +1,7 @@
-"""Exchanges the two sides of "and": "a cat and a dog on a sofa" -> "a dog and a cat on a sofa".
+"""Swap the two sides of "and": "a cat and a dog on a sofa" -> "a dog and a cat on a sofa".
 
-Whole noun phrases of one list of two, or two adjectives of one phrase. Phrases with something tied to the second alone
-("and a woman in a hat") are left alone, as it would come to stand behind the other.
+Whole noun phrases in a list of two, or two adjectives of one phrase. Phrases with something tied only to the second
+("and a woman in a hat") are skipped, because it would end up after the other one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from degla.negatives.rule import TrueRule
 
 
 class ExchangeConjuncts(TrueRule):
-    """Exchange what "and" joins.
+    """Swap what "and" joins.
 
-    Source: the swaps of "The Hard Positive Truth" (arXiv 2409.17958). Differs: by grammar, and only where nothing else
-    hangs on either side.
+    Source: the swaps of "The Hard Positive Truth" (arXiv 2409.17958). Differs: by grammar, and only if nothing else
+    depends on either side.
 
-    Use when: negatives change the order of words, so that another order alone does not mean false.
+    Use when: negatives change word order, so that the model does not learn that another order means false.
     """
 
     against = ("reshuffle_order", "swap_nouns", "swap_phrases")
-    """Rules for negatives that would know a contradiction of this sort."""
+    """Rules for negatives that could recognise a contradiction here."""
 
     def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
-        """Every exchange."""
+        """Yield every swap."""
         tokens = caption.tokens
         for first, second in pairwise(caption.chunks):
             if _are_joined(caption, first, second):

@@ -1,6 +1,6 @@
-"""Puts the place first, or last: "a man sits on a bench in a park" -> "in a park, a man sits on a bench".
+"""Move the place to the front or the end: "a man sits on a bench in a park" -> "in a park, a man sits on a bench".
 
-Only a place, a room or the like that the parse ties to the verb, at the end of the caption or before its first comma.
+Only places, rooms and the like that the parse ties to the verb, at the end of the caption or before its first comma.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", 
 _AIMED: Final = frozenset(
     {"aim", "gaze", "glance", "look", "peer", "point", "shoot", "shout", "smile", "stare", "throw", "wave"}
 )
-"""Verbs of which "at" says what they are aimed at, not where."""
+"""Verbs after which "at" gives a target, not a place."""
 _COMMA: Final = Token(",", ",", ",", ",", glued=True)
 
 
 class FrontPlace(TrueRule):
     """Move the place to the other end.
 
-    Source: none; the adjunct may stand at either end of an English sentence.
+    Source: none; an English adjunct may be at either end of a sentence.
 
-    Use when: negatives change the order of words, so that another order alone does not mean false.
+    Use when: negatives change word order, so that the model does not learn that another order means false.
     """
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """The caption with its place at the other end, where it has one at an end."""
+        """Yield the caption with its place at the other end, if it has one at an end."""
         tokens = list(caption.tokens)
         if not caption.chunks or sum(token.text == "," for token in tokens) > 1:
             return
@@ -51,13 +51,13 @@ class FrontPlace(TrueRule):
 
 
 def _is_place(chunk: Chunk) -> bool:
-    """Whether a phrase is a place behind a preposition of place, with nobody's pronoun in it."""
+    """Whether a phrase is a place after a preposition of place, without a pronoun."""
     owned = any(token.tag in ("PRP$", "PRP") for token in chunk.tokens)
     return not owned and is_place(chunk.noun.lemma) and chunk.before.lower in _AT and chunk.before.tag == "IN"
 
 
 def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
-    """Whether the preposition belongs to the verb of the caption's only clause, which begins with its subject."""
+    """Whether the preposition belongs to the verb of the caption's only clause, which starts with its subject."""
     tokens = caption.tokens
     verb = tokens[preposition].governor
     if subject.start != 0 or subject.role != "thing" or not 0 <= verb < preposition or not tokens[verb].is_verb:

@@ -1,6 +1,6 @@
-"""Puts a clause into the passive: "a man rides a horse on a beach" -> "a horse is ridden by a man on a beach".
+"""Put a clause into the passive: "a man rides a horse on a beach" -> "a horse is ridden by a man on a beach".
 
-Captions that begin with who does it, followed by one verb and what it is done to.
+For captions that start with a subject, one verb and its object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _VERBS: Final = frozenset(
      "hug", "kiss", "drive", "paddle", "row", "bite", "lick", "eat", "follow", "watch", "play", "toss", "pour",
      "paint", "cut", "lift", "examine", "photograph", "climb", "herd", "walk"}
 )  # fmt: skip
-"""Verbs whose object is done something to, so that English puts them into the passive."""
+"""Transitive verbs that have a natural passive."""
 
 
 class Passive(TrueRule):
@@ -28,11 +28,11 @@ class Passive(TrueRule):
 
     Source: none.
 
-    Use when: negatives let two things change places, so that a thing in the other's place does not mean false.
+    Use when: negatives swap two things, so that the model does not learn that swapped positions mean false.
     """
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """The passive, where the caption begins with a subject, a verb and an object."""
+        """Yield the passive if the caption starts with a subject, a verb and an object."""
         tokens, chunks = caption.tokens, caption.chunks
         if len(chunks) < 2 or chunks[0].start != 0 or chunks[0].role != "thing" or chunks[1].role != "thing":
             return
@@ -47,7 +47,7 @@ class Passive(TrueRule):
         owned = any(token.tag in ("PRP$", "PRP") for token in tokens)
         other, last = thing.after, caption.chunk_from(thing.end + 1)
         placed = other.tag == "IN" and last is not None and is_place(last.noun.lemma)
-        # "pushes a man in a wheelchair", "hugs a girl with a helmet": who has it?
+        # "pushes a man in a wheelchair", "hugs a girl with a helmet" are ambiguous.
         after = other.text in ("", ".") or (placed and other.governor == subject.end + len(gap) - 1)
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
         bad = thing.noun.lemma == "lot" or thing.number == "any" or not _acts(subject)
@@ -61,7 +61,7 @@ class Passive(TrueRule):
 
 
 def _acts(subject: Chunk) -> bool:
-    """Whether a subject is alive, and stands with an article or in the plural: no "by batter", no "bunch of beer"."""
+    """Whether a subject is alive, and has an article or is plural: no "by batter", no "bunch of beer"."""
     measured = subject.holder != subject.head  # "group of men"
     named = (subject.noun.is_many and not measured) or subject.first.tag in ("DT", "CD")
     return subject.is_living and named and subject.determiner_fits

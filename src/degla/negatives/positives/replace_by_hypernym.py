@@ -1,8 +1,8 @@
-"""Replaces one noun by a more general one: "a man rides a horse" -> "a person rides a horse", "a poodle" -> "a dog".
+"""Replace one noun with a more general one: "a man rides a horse" -> "a person rides a horse", "a poodle" -> "a dog".
 
-The general word must be above the noun's first sense in WordNet (above each where no hand-written group lists the noun)
-and among those that people say of such things; where the captions' use of words is known, they must say it often
-enough. No other noun of the caption is of the same sort.
+The general word must be above the noun's first sense in WordNet (above every sense if no hand-written group lists the
+noun) and among those that people use for such things. If the captions' word frequencies are known, it must be frequent
+enough. No other noun of the caption may be of the same sort.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _GENERAL: Final = {
     "flower": {"plant"}, "building": {"building"}, "hat": {"headwear"}, "shoe": {"footwear"}, "bicycle": _CRAFTS,
     "car": _CRAFTS, "truck": _CRAFTS, "athlete": _PERSONS, "shirt": {"upper_clothing"},
 }  # fmt: skip
-"""General words, and the groups of `lexicon_data/groups.toml` whose nouns they stand for: a baseball bat is in none of
-an animal's. No word is said of too much ("instrument", "tool"), or of what has no article ("polo" is no "game" here).
+"""General words, and the groups of `lexicon_data/groups.toml` whose nouns they can replace: no animal group has a
+baseball bat. Words that are too general ("instrument", "tool") or would need an article ("polo": "game") are omitted.
 """
 _NEVER: Final = frozenset({"female", "male", "bleacher", "mannequin", "derby"})
-"""Words whose first sense in WordNet is not what captions mean."""
+"""Words whose first sense in WordNet is not the one that captions use."""
 _UNSAID: Final = frozenset({("skateboard", "vehicle"), ("sled", "vehicle")})
-"""What WordNet says and people do not."""
+"""Hypernyms in WordNet that people do not use."""
 
 
 class ReplaceByHypernym(TrueRule):
-    """Replace a word by a more general one.
+    """Replace a word with a more general one.
 
     Source: none. By word tables that must agree.
 
-    Use when: negatives replace words, so that another word alone does not mean false.
+    Use when: negatives replace words, so that the model does not learn that another word means false.
     """
 
     against = ("replace_nouns",)
-    """Rules for negatives that would know a contradiction of this sort."""
+    """Rules for negatives that could recognise a contradiction here."""
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """Every replacement of one noun."""
+        """Yield every replacement of one noun."""
         tokens = caption.tokens
         for _, (start, end) in caption.nouns():
             token, after = tokens[end - 1], token_at(tokens, end)
@@ -58,7 +58,7 @@ class ReplaceByHypernym(TrueRule):
             small = token_at(tokens, start - 1).lower == "little"
             for lemma in _general(token.lemma):
                 if lemma == "person" and small:
-                    continue  # a little person is another thing than a little girl
+                    continue  # a little person is not the same as a little girl
                 word = words.plural(lemma) if token.is_plural else lemma
                 if words.is_said(usage, word) and not _is_taken(caption, end - 1, lemma):
                     yield substitute(tokens, (start, end), word, lemma=lemma)
@@ -81,7 +81,7 @@ def _general(lemma: str) -> tuple[str, ...]:
 
 
 def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
-    """Whether the caption names another thing of this sort, which the general word might mean as well."""
+    """Whether the caption names another thing of this sort that the general word could also mean."""
     known = lexicon()
     sense = set(known.senses_in_order(lemma)[:1])
     return any(

@@ -1,8 +1,8 @@
-"""Replaces one noun, adjective or preposition by another word for the same: "a couch" -> "a sofa", "big" -> "large".
+"""Replace one noun, adjective or preposition with a synonym: "a couch" -> "a sofa", "big" -> "large".
 
 Nouns must share a cluster of `lexicon_data/groups.toml` and a sense of WordNet; a few adjectives and prepositions are
-paired by hand, none with a stronger one (what is big need not be huge). Where the captions' use of words is known, they
-must say the new word often enough.
+paired by hand, none with a stronger one (big things need not be huge). If the captions' word frequencies are known, the
+new word must be frequent enough.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _PREPOSITIONS: Final = {
 _NOT_FOR: Final = frozenset(
     {("doorway", "door"), ("pool", "pond"), ("pond", "pool"), ("bike", "motorcycle"), ("bike", "motorbike")}
 )
-"""A noun, and one that may not stand for it: who stands in a doorway does not stand in a door."""
+"""A noun, and one that may not replace it: a person in a doorway is not in a door."""
 _ADJECTIVES: Final = {"big": "large", "large": "big", "small": "little", "little": "small", "huge": "enormous",
                      "enormous": "huge", "gray": "grey", "grey": "gray"}  # fmt: skip
 _OF_PERSONS: Final = {"gray": "grey", "grey": "gray", "old": "elderly", "elderly": "old"}
 _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid"})
-"""Persons of whom "little" says that they are young."""
+"""Persons for whom "little" means young."""
 
 
 class ReplaceBySynonym(TrueRule):
-    """Replace a word by its synonym.
+    """Replace a word with its synonym.
 
     Source: the replacements of "The Hard Positive Truth" (arXiv 2409.17958). Differs: by word tables that must agree.
 
-    Use when: negatives replace words, so that another word alone does not mean false.
+    Use when: negatives replace words, so that the model does not learn that another word means false.
     """
 
     against = ("replace_nouns", "replace_adjectives", "replace_relation")
-    """Rules for negatives that would know a contradiction of this sort."""
+    """Rules for negatives that could recognise a contradiction here."""
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
-        """Every replacement of one word."""
+        """Yield every replacement of one word."""
         for place, word, lemma in _choices(caption):
             if words.is_said(usage, word):
                 yield substitute(caption.tokens, place, word, lemma=lemma)
@@ -78,7 +78,7 @@ def _choices(caption: Caption) -> Iterator[tuple[Place, str, str]]:
 
 @cache
 def _nouns(lemma: str) -> tuple[str, ...]:
-    """Everyday words for the same thing, by hand and by WordNet."""
+    """Return everyday synonyms that the hand-written groups and WordNet agree on."""
     known = lexicon()
     return tuple(
         mate
@@ -93,7 +93,7 @@ def _nouns(lemma: str) -> tuple[str, ...]:
 
 
 def _adjective(word: str, noun: str) -> str:
-    """Another adjective for as much, said of such a thing; "" where there is none."""
+    """Return a synonymous adjective that can describe such a thing; "" if there is none."""
     if not lexicon().is_person(noun):
         return _ADJECTIVES.get(word, "")
     return "young" if word == "little" and noun in _CHILDREN else _OF_PERSONS.get(word, "")

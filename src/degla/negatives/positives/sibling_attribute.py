@@ -1,7 +1,7 @@
-"""Adds an adjective that another caption of the same image gives the same thing: "a dog" -> "a brown dog".
+"""Add an adjective that another caption of the same image gives the same thing: "a dog" -> "a brown dog".
 
-Both captions name one such thing, in the singular, and this one says nothing of it; no caption of the image may give it
-an adjective that excludes the new one. Captions of one image are found where they stand together, within 256.
+Both captions must name exactly one such thing, in the singular, and this one without an adjective; no caption of the
+image may give it an adjective that excludes the new one. Captions of one image are found only within a batch of 256.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from degla.negatives.rule import SiblingRule
 
 
 class SiblingAttribute(SiblingRule):
-    """Add a property that another caption tells.
+    """Add a property from another caption.
 
-    Source: none; the mirror of the rule add_attribute.
+    Source: none; the counterpart of the rule add_attribute.
 
-    Use when: negatives add words, so that a longer text does not mean false.
+    Use when: negatives add words, so that the model does not learn that a longer text means false.
     """
 
     def from_siblings(self, caption: Caption, siblings: Sequence[Caption], rng: Random, most: int) -> list[str]:
-        """The caption with one adjective of another caption of its image."""
+        """Return the caption with one adjective from another caption of its image."""
         texts = []
         for lemma, chunk in _single_things(caption).items():
             if chunk.head != chunk.start + 1 or chunk.first.lower not in ARTICLES:
@@ -49,24 +49,24 @@ class SiblingAttribute(SiblingRule):
 
 
 def _is_undisputed(word: str, others: set[str]) -> bool:
-    """Whether a word is a property, and none of the others excludes it."""
+    """Whether a word is a property that none of the others excludes."""
     return lexicon().is_attribute(word) and all(lexicon().adjective_relation(word, other) for other in others)
 
 
 def _said_of(caption: Caption, lemma: str) -> list[str]:
-    """The adjectives that a caption gives the one such thing that it names."""
+    """Return a caption's adjectives for the only such thing that it names."""
     chunk = _single_things(caption).get(lemma)
     return [] if chunk is None else [caption.tokens[place].lower for place in chunk.adjectives()]
 
 
 def _names_several(caption: Caption, lemma: str) -> bool:
-    """Whether a caption has more than one such thing, so that it is open which one is meant."""
+    """Whether a caption names more than one such thing, so the reference would be ambiguous."""
     named = [token for token in caption.tokens if token.is_noun and token.lemma == lemma]
     return len(named) > 1 or any(token.is_many for token in named)
 
 
 def _single_things(caption: Caption) -> dict[str, Chunk]:
-    """Things in the singular that the caption names once, by their noun; none of several words."""
+    """Return the singular things that the caption names once, by noun; compounds are excluded."""
     named = Counter(chunk.noun.lemma for chunk in caption.chunks)
     return {
         chunk.noun.lemma: chunk

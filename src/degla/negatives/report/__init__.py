@@ -1,7 +1,7 @@
-"""What is in a file of negatives: records and their captions enter; counts, tests, texts to read and one page leave.
+"""Report on a file of negatives: from records and their captions to counts, tests, samples to read and one page.
 
-counts.py reads a file once, however long, and keeps counts and drawn rows only. blind.py asks whether the text alone
-gives a negative away. examine.py puts one file's parts together, says what to do about it, and may ask a language model
-which text is likelier; terminal.py and page.py (templates/) show them. sheet.py writes sheets for a person to
-read and counts what the person said. Intervals are those of degla.statistics.
+counts.py reads a file once, whatever its length, and keeps only counts and sampled rows. blind.py tests whether the
+text alone gives a negative away. examine.py combines the results for one file, recommends remedies, and optionally
+asks a language model which text is likelier; terminal.py and page.py (templates/) show the results. sheet.py writes
+sheets for human readers and counts their verdicts. Intervals come from degla.statistics.
 """

@@ -1,15 +1,15 @@
-"""Whether the text alone gives a negative away: a small text classifier, cross-validated, chooses between two texts.
+"""Test whether the text alone gives a negative away, with a small cross-validated text classifier.
 
-A negative is of use for training an image model only as far as the image is needed to tell it from its caption. The
-classifier sees pairs of a caption and a negative and learns which of the two is the caption from their words, pairs
-of words and runs of two to four characters: logistic regression on the difference of the two texts' counts, without an
-intercept, so that its chance is exactly one half. Captions of one image are always in one fold: no text that was
-learned from is asked about. Texts are taken as CLIP's tokenizer takes them: without capitals, white space as one space.
-(SugarCrepe, arXiv 2306.14610, asks the same of its texts, with a grammar and a plausibility model.)
+A negative is useful for training an image model only as far as the image is needed to tell it from its caption. The
+classifier sees pairs of a caption and a negative and learns which of the two is the caption from words, word pairs
+and character n-grams (n from 2 to 4): logistic regression on the difference of the two texts' counts, without an
+intercept, so chance is exactly one half. All captions of one image are in the same fold, so no text is both trained
+and tested on. Texts are normalised as by CLIP's tokenizer: lower case, each run of white space as one space.
+(SugarCrepe, arXiv 2306.14610, tests its texts likewise with a grammar and a plausibility model.)
 
-How likely a text is among captions is told by words, pairs and triples of words: a trigram model with Dirichlet
-smoothing. Each order leans on the one below it as on `_PRIOR` further observations (MacKay and Peto 1995). Fast enough
-to judge every candidate (40,000 texts a processor-second), where the embedded language model judges two hundred.
+A trigram model with Dirichlet smoothing scores how likely a text is among captions. Each order backs off to the one
+below it, weighted as `_PRIOR` extra observations (MacKay and Peto 1995). It is fast enough to judge every candidate:
+40,000 texts per CPU second, against two hundred by the embedded language model.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from degla.statistics.proportions import Proportion, clustered
 FOLDS: Final = 5
 CHANCE: Final = 0.5
 FEWEST: Final = 40
-"""Pairs; with fewer the test says nothing and is left out."""
+"""Minimum number of pairs; with fewer, the test would be meaningless and is skipped."""
 
 _MOST_FEATURES: Final = 100_000
-"""The features that occur in most pairs; the others are left out."""
+"""Number of features kept: those that occur in the most pairs."""
 _PENALTIES: Final = (1e-1, 1e-2, 1e-3, 1e-4)
-"""Weights of the squared norm; the best on a held-out fifth of the training folds is taken."""
+"""Candidate L2 penalties; the best on a held-out training fold is used."""
 _CUES: Final = 6
 _WORDS: Final = "n words"
-"""The feature that is the number of words."""
+"""Name of the feature for the number of words."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionNegative:
-    """A caption and a negative of it, each with its log-likelihood (nats a word) where that is known.
+    """A caption and one of its negatives, each with its log-likelihood (nats per word) if known.
 
-    Pairs of one image stay together.
+    Pairs of one image stay in one fold.
     """
 
     caption: str
@@ -60,23 +60,23 @@ class CaptionNegative:
 
     @property
     def longer(self) -> int:
-        """By how many letters the caption is longer."""
+        """Length of the caption minus that of the negative, in characters."""
         return len(self.caption) - len(self.negative)
 
     @property
     def likelier(self) -> float:
-        """By how much the caption is likelier, nats a word."""
+        """Log-likelihood of the caption minus that of the negative, in nats per word."""
         return self.caption_likely - self.negative_likely
 
 
 @dataclass(frozen=True)
 class Blind:
-    """How often the classifier tells the caption from the negative, on pairs that it has not learned from.
+    """How often the classifier identifies the caption, on pairs that it was not trained on.
 
     Attributes:
-        accuracy: share of pairs, ties one half; interval by a bootstrap over images; chance is 1/2.
-        caption_cues: words and pairs of words that speak for the caption, strongest first.
-        negative_cues: those that speak for the negative.
+        accuracy: share of pairs, ties counted as one half, with a bootstrap interval over images; chance is 1/2.
+        caption_cues: words and word pairs that point to the caption, strongest first.
+        negative_cues: words and word pairs that point to the negative, strongest first.
     """
 
     accuracy: Proportion
@@ -84,7 +84,7 @@ class Blind:
     negative_cues: tuple[str, ...]
 
     def plain(self) -> dict[str, object]:
-        """JSON values."""
+        """Return the result as JSON values."""
         return {
             "accuracy": self.accuracy.plain(),
             "chance": CHANCE,
@@ -94,7 +94,7 @@ class Blind:
 
 
 def features(text: str) -> Counter[str]:
-    """Counts of what the classifier sees of a text; the first sign says what it is."""
+    """Count a text's features for the classifier; the first character of a name is the kind of feature."""
     found = words_and_pairs(text)
     number = found.pop(_WORDS)
     framed = f" {' '.join(text.lower().split())} "
@@ -105,7 +105,7 @@ def features(text: str) -> Counter[str]:
 
 
 def words_and_pairs(text: str) -> Counter[str]:
-    """Counts of words, pairs of words, and how many there are."""
+    """Count words and word pairs, and the number of words."""
     pieces = ["<", *(piece for piece, _ in words.split(" ".join(text.lower().split()))), ">"]
     found = Counter(f"w{piece}" for piece in pieces)
     found.update(f"p{first} {second}" for first, second in pairwise(pieces))
@@ -114,11 +114,11 @@ def words_and_pairs(text: str) -> Counter[str]:
 
 
 Features = Callable[[str], Counter[str]]
-"""A text to the counts that a classifier sees of it."""
+"""A function from a text to its feature counts."""
 
 
 def bag_of_words(text: str) -> Counter[str]:
-    """Words without capitals, order and punctuation, and their number: all that a bag of words holds."""
+    """Count the words, ignoring case, order and punctuation, and the number of words."""
     found = Counter(
         f"w{piece}" for piece, _ in words.split(" ".join(text.lower().split())) if any(map(str.isalnum, piece))
     )
@@ -127,15 +127,15 @@ def bag_of_words(text: str) -> Counter[str]:
 
 
 def blind_leads(pairs: Sequence[CaptionNegative], *, features: Features) -> NDArray[np.float64] | None:
-    """By how much the classifier prefers each caption to its negative, `[pairs]`, learned from other images alone.
+    """Return how strongly the classifier prefers each caption to its negative, trained only on other images.
 
     Args:
-        pairs: of one rule or part.
-        features: what the classifier sees of a text.
+        pairs: pairs of one rule or part.
+        features: the features that the classifier sees.
 
     Returns:
-        Above 0 where the caption is chosen, 0 where both texts have the same counts; None where there are fewer than
-        40 pairs or fewer than 10 images.
+        Scores `[pairs]`: above 0 where the caption is chosen, 0 where both texts have the same counts; None for
+        fewer than 40 pairs or 10 images.
     """
     folds = _folds(pairs, 0)
     return None if folds is None else _cross_validated(_differences(pairs, features)[0], folds)
@@ -145,11 +145,11 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | N
     """Train and test the classifier.
 
     Args:
-        pairs: of one rule, or of all.
-        seed: of the folds and of the bootstrap.
+        pairs: pairs of one rule, or of all rules.
+        seed: seed of the folds and the bootstrap.
 
     Returns:
-        None where there are fewer than 40 pairs or fewer than 10 images.
+        The result; None for fewer than 40 pairs or 10 images.
     """
     folds = _folds(pairs, seed)
     if folds is None:
@@ -171,20 +171,20 @@ def blind_across(
     features: Features = features,
     extra: Sequence[Sequence[float]] | None = None,
 ) -> float:
-    """The share of pairs that a classifier tells, which has learned from others; ties one half.
+    """Return the accuracy of a classifier on pairs of images that it was not trained on; ties count as one half.
 
     Args:
-        learned: pairs of some images, at least five.
-        asked: pairs of other images.
-        features: what the classifier sees of a text.
-        extra: further differences of each pair, caption less negative, those of `learned` first.
+        learned: training pairs, at least five.
+        asked: test pairs, of other images.
+        features: the features that the classifier sees.
+        extra: additional differences of each pair, caption minus negative, those of `learned` first.
     """
     from scipy.sparse import csr_matrix, hstack
 
     matrix, _ = _differences([*learned, *asked], features)
     if extra is not None:
         matrix = hstack([matrix, csr_matrix(np.array(extra))]).tocsr()
-    # The last fold is what is asked; of the others, one chooses the penalty.
+    # The last fold is the test set; one of the others is used to choose the penalty.
     folds = np.array(
         [number * (FOLDS - 1) // len(learned) for number in range(len(learned))] + [FOLDS - 1] * len(asked)
     )
@@ -193,7 +193,7 @@ def blind_across(
 
 
 def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | None:
-    """The fold of each pair, one an image; None where there are too few to learn from."""
+    """Return the fold of each pair, one per image; None if there are too few to learn from."""
     images = sorted({pair.image_id for pair in pairs})
     if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
         return None
@@ -203,9 +203,9 @@ def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | N
 
 
 def _cross_validated(matrix: Any, folds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Scores of all rows, each by weights that were learned from the other folds."""
+    """Return the scores of all rows, each from weights trained on the other folds."""
     scores = np.zeros(len(folds))
-    # Texts that differ in no count leave nothing to learn from.
+    # If no pair differs in any count, there is nothing to learn from.
     for fold in range(FOLDS) if matrix.nnz else ():
         tested = folds == fold
         scores[tested] = matrix[tested] @ _fit_chosen(matrix, folds, left_out=fold)
@@ -213,7 +213,7 @@ def _cross_validated(matrix: Any, folds: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def _differences(pairs: Sequence[CaptionNegative], features: Features) -> tuple[Any, list[str]]:
-    """The features of each caption less those of its negative, [pairs, features], rows of length 1; and their names."""
+    """Return caption features minus negative features, [pairs, features], rows of norm 1, and the feature names."""
     from scipy.sparse import csr_matrix
 
     rows = []
@@ -224,7 +224,7 @@ def _differences(pairs: Sequence[CaptionNegative], features: Features) -> tuple[
         row = Counter({name: value for name, value in row.items() if value})
         seen.update(row.keys())
         rows.append(row)
-    # A feature of one pair cannot have been learned where it is asked about.
+    # A feature that occurs in one pair only is never in both training and test set.
     names = [name for name, times in seen.most_common(_MOST_FEATURES) if times > 1]
     place = {name: number for number, name in enumerate(names)}
     values, columns, ends = [], [], [0]
@@ -238,7 +238,7 @@ def _differences(pairs: Sequence[CaptionNegative], features: Features) -> tuple[
 
 
 def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> NDArray[np.float64]:
-    """Weights learned from all folds but one; the penalty is chosen among them alone."""
+    """Train on all folds but one; the penalty is chosen within the training folds only."""
     known = folds != left_out
     held = folds == (0 if left_out is None else (left_out + 1) % FOLDS)
     learned = known & ~held
@@ -251,14 +251,14 @@ def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> ND
 
 
 def worth(leads: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the caption leads, one half where neither text does."""
+    """Return 1 where the caption scores higher, one half for ties and 0 elsewhere."""
     values = np.asarray(leads, dtype=np.float64)
     shares: NDArray[np.float64] = (values > 0) + 0.5 * (values == 0)
     return shares
 
 
 def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Least mean of log(1 + exp(-w.d)) + penalty / 2 |w|^2 over the differences d, by L-BFGS."""
+    """Minimise mean log(1 + exp(-w.d)) + penalty / 2 |w|^2 over the differences d by L-BFGS."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
@@ -276,7 +276,7 @@ def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> N
 
 
 def _cues(names: Sequence[str], weights: NDArray[np.float64]) -> tuple[str, ...]:
-    """What a person can read of the weights: words, pairs of words, length; "^" is the start and "$" the end."""
+    """Return the readable features with the largest weights; "^" is the start of the text and "$" its end."""
     readable = [place for place in np.argsort(-weights, kind="stable") if names[place][0] != "c"]
     return tuple(_show(names[place]) for place in readable[:_CUES] if weights[place] > 0)
 
@@ -286,16 +286,16 @@ def _show(name: str) -> str:
 
 
 Likelihoods = Callable[[Sequence[str]], Sequence[float]]
-"""Texts to their mean log-likelihoods a word or token, nats; NaN for one that the model cannot read to its end."""
+"""A function from texts to mean log-likelihoods per word or token, in nats; NaN for a text that exceeds the context."""
 
 _PRIOR: Final = (1.0, 4.0, 4.0)
-"""Observations that the order below counts for: of even words, of words, of pairs."""
+"""Weight of the order below, in observations: of the uniform distribution, of unigrams, of bigrams."""
 _LEARNED: Final = 50_000
-"""Captions of a half that are learned from, at most."""
+"""Maximum number of captions of a half to learn from."""
 
 
 class NgramLikelihood:
-    """Learns from captions, then tells log-likelihoods; `add` first, then call."""
+    """A trigram model: learn from captions with `add`, then call it for log-likelihoods."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._counts: Counter[tuple[str, ...]] = Counter()
@@ -313,7 +313,7 @@ class NgramLikelihood:
                 self._contexts[gram[:-1]] += 1
 
     def __call__(self, text: str) -> float:
-        """Mean log-likelihood (nats) of a text's words and of its end."""
+        """Return the mean log-likelihood (nats) of a text's words and its end."""
         pieces = _pieces(text)
         return sum(self._word(pieces, place) for place in range(2, len(pieces))) / (len(pieces) - 2)
 
@@ -331,12 +331,12 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def half_of(image_id: str) -> int:
-    """The half, 0 or 1, that the captions of an image are in."""
+    """Return the half, 0 or 1, that an image's captions belong to."""
     return hash_text(f"half {image_id}") % 2
 
 
 def ngram_likelihoods(captions: CaptionIndex) -> tuple[Likelihoods, Likelihoods]:
-    """The likelihoods of two halves' texts, each learned from captions of the other half, at most 50,000."""
+    """Return a likelihood model for each half's texts, trained on at most 50,000 captions of the other half."""
     models = (NgramLikelihood(), NgramLikelihood())
     learned: Counter[int] = Counter()
     for _, caption in captions:
@@ -348,7 +348,7 @@ def ngram_likelihoods(captions: CaptionIndex) -> tuple[Likelihoods, Likelihoods]
 
 
 def likely_pair(caption: IndexedCaption, negative: str, likelihoods: Sequence[Likelihoods]) -> CaptionNegative:
-    """A pair with its likelihoods, by what was learned from captions of the other half."""
+    """Return a pair with its likelihoods under the model trained on captions of the other half."""
     likely, other = likelihoods[half_of(caption.image_id)]([caption.text, negative])
     return CaptionNegative(caption.text, negative, caption.image_id, likely, other)
 

@@ -1,7 +1,6 @@
-"""One pass over a file of negatives: counts of every rule, and drawn rows. Memory does not grow with the file.
+"""Count every rule and sample rows in one pass over a file of negatives. Memory does not grow with the file.
 
-It does with the captions, by 12 bytes each (20 for a moment), and with the number of different words put in, up to a
-limit.
+It grows by 12 bytes per caption (briefly 20), and with the number of different inserted words, up to a limit.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from degla.records import NegativeRecord
 
 _MOST_RULES: Final = 64
 _MOST_WORDS: Final = 200_000
-"""Different words put in that are counted one by one, a rule; all later ones count together."""
+"""Different inserted words counted individually per rule; all later ones are counted together."""
 
 REFUSED_SAMPLES: Final = 4
-"""Refused proposals that are kept to be read, a rule."""
+"""Refused proposals sampled for reading, per rule."""
 
 
 Item = TypeVar("Item")
 
 
 class Reservoir(Generic[Item]):
-    """Keeps `size` of the things that it is shown, each with the same probability.
+    """A uniform random sample of at most `size` of the items shown to it.
 
     Attributes:
-        kept: what is kept now; once full, in no meaningful order.
-        shown: number of things shown.
+        kept: the current sample; once full, in no meaningful order.
+        shown: number of items shown.
     """
 
     def __init__(self, size: int, *, seed: str) -> None:
@@ -49,7 +48,7 @@ class Reservoir(Generic[Item]):
         self._random = Random(seed)
 
     def show(self, thing: Item) -> None:
-        """Keep a thing, or not."""
+        """Show one item, which may enter the sample."""
         self.shown += 1
         if len(self.kept) < self._size:
             self.kept.append(thing)
@@ -61,12 +60,12 @@ class Reservoir(Generic[Item]):
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn from a file at random.
+    """How much to sample from a file.
 
     Attributes:
-        samples: accepted negatives a rule to be read.
-        tested: accepted negatives a rule to be tested, at most.
-        seed: of all draws.
+        samples: accepted negatives per rule to read.
+        tested: maximum accepted negatives per rule to test.
+        seed: seed of all draws.
     """
 
     samples: int = 8
@@ -83,30 +82,30 @@ class Drawn:
 
     @property
     def negative(self) -> str:
-        """The text; rows without one are never drawn."""
+        """The text of the negative; rows without one are never drawn."""
         return self.record.text or ""
 
 
 @dataclass
 class RuleCounts:
-    """What one rule made.
+    """Counts for the negatives of one rule.
 
     Attributes:
-        name: of the rule.
-        kind: what it breaks.
-        rows: records.
+        name: name of the rule.
+        kind: what the rule breaks.
+        rows: number of records.
         proposed: records with a text.
         accepted: records that the checks accepted.
         covered: captions with an accepted negative.
-        reasons: refused records, by reason.
-        sources: accepted records, by (source, form).
-        caption_lengths, lengths: accepted pairs, by the number of words of the caption and of the negative.
-        distances: accepted pairs, by the number of words to change.
-        put_in: words that accepted negatives have more than their captions.
+        reasons: refused records by reason.
+        sources: accepted records by (source, form).
+        caption_lengths, lengths: accepted pairs by number of words in the caption and in the negative.
+        distances: accepted pairs by number of changed words.
+        put_in: counts of the words that accepted negatives have and their captions lack.
         more_words: occurrences of words beyond the limit of different words.
-        to_read: accepted rows, drawn.
-        refused_to_read: refused rows with a text, drawn.
-        to_test: accepted rows, drawn, for the test whether the text alone gives them away.
+        to_read: sample of accepted rows.
+        refused_to_read: sample of refused rows with a text.
+        to_test: sample of accepted rows for the blind test.
     """
 
     name: str
@@ -152,34 +151,34 @@ class RuleCounts:
 
     @property
     def entropy(self) -> float:
-        """Of the words put in, bits: 2 to this power words, equally often used, would be as diverse."""
+        """Entropy of the inserted words in bits: as diverse as 2 to this power equally frequent words."""
         return entropy(self.put_in)
 
 
 def entropy(counts: Counter[str]) -> float:
-    """Entropy of a distribution given by counts, bits; 0 where there is none."""
+    """Return the entropy in bits of a distribution given by counts; 0 if it is empty."""
     total = sum(counts.values())
     return sum(-number / total * math.log2(number / total) for number in counts.values()) if total else 0.0
 
 
 def mean(counts: Counter[int]) -> float:
-    """Mean of numbers that occur so often; NaN where there is none."""
+    """Return the mean of values given with their counts; NaN if there are none."""
     total = sum(counts.values())
     return sum(value * number for value, number in counts.items()) / total if total else math.nan
 
 
 @dataclass
 class FileCounts:
-    """What one file of negatives holds.
+    """Counts for one file of negatives.
 
     Attributes:
-        captions: captions of the captions file.
-        rows: records, those of unknown captions included.
+        captions: number of captions in the captions file.
+        rows: number of records, including those of unknown captions.
         without_caption: records whose caption is not in the captions file; counted nowhere else.
         missing_ids: the first few of their caption ids.
-        rules: by name, in the order of their first record.
-        rules_a_caption: captions, by the number of different rules that they have an accepted negative of.
-        negatives_a_caption: captions, by the number of accepted negatives.
+        rules: counts by rule, in the order of first appearance.
+        rules_a_caption: captions by number of different rules with an accepted negative.
+        negatives_a_caption: captions by number of accepted negatives.
     """
 
     captions: int
@@ -192,20 +191,20 @@ class FileCounts:
 
     @property
     def accepted(self) -> int:
-        """Accepted negatives in all."""
+        """Total number of accepted negatives."""
         return sum(rule.accepted for rule in self.rules.values())
 
 
 def count_records(
     records: Iterable[NegativeRecord], captions: CaptionIndex, draws: Draws, *, where: Path
 ) -> FileCounts:
-    """Read all records once.
+    """Read and count all records once.
 
     Args:
-        records: in any order.
-        captions: what they were made from.
-        draws: what is kept of them.
-        where: the file that they are from, for messages.
+        records: the records, in any order.
+        captions: the captions that they were made from.
+        draws: how many rows to sample.
+        where: the records' file, for messages.
 
     Raises:
         InputError: no record belongs to any caption, or there are more than 64 rules.
@@ -236,9 +235,9 @@ def count_records(
             negatives[caption.number] += np.uint32(1)
     if counts.rows == counts.without_caption:
         raise InputError(
-            f"{where}: no negative belongs to any caption; in the negatives the caption ids begin with "
-            f"{', '.join(map(repr, counts.missing_ids)) or 'nothing'}. Give the captions that they were made from, "
-            "with the same columns."
+            f"{where}: no negative matches any caption. The first caption ids among the negatives: "
+            f"{', '.join(map(repr, counts.missing_ids)) or 'none'}. Give the captions that the negatives were made "
+            "from, with the same columns."
         )
     rules_each: NDArray[np.int64] = np.zeros(len(captions), dtype=np.int64)
     for name, rule in counts.rules.items():

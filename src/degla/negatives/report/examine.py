@@ -1,8 +1,7 @@
-"""Everything that is known of one file of negatives: its counts, the blind test, likelihoods, and how it was made.
+"""Examine one file of negatives: its counts, the blind test, likelihoods, and how it was made.
 
-What gives its negatives away to somebody who sees no image, in words, length and likelihood, is said in sentences, with
-what to do about it. A language model that was not trained on these texts may say whether it finds the caption likelier
-than its negative.
+Sentences explain what gives the negatives away without the image (words, length, likelihood) and what to do about it.
+A language model that was not trained on these texts can compare the likelihoods of captions and negatives.
 """
 
 from __future__ import annotations
@@ -25,33 +24,33 @@ from degla.records import NegativeRecord
 from degla.statistics.proportions import Proportion, clustered, wilson
 
 FREQUENT: Final = 15
-"""Most frequent words that are named."""
+"""Number of most frequent words listed."""
 
 MOST_PAIRS: Final = 500
-"""Pairs a rule: a small model on one core judges about a hundred a second."""
+"""Maximum pairs per rule; a small model on one core judges about a hundred per second."""
 
 EMBEDDED: Final = "embedded"
 """Name of the embedded language model."""
 
 _AT_ONCE: Final = 16
-"""Pairs that go through the model together."""
+"""Pairs per model batch."""
 
 
 @dataclass
 class Examination:
-    """One file of negatives.
+    """The results for one file of negatives.
 
     Attributes:
-        label: what it is called in the report.
+        label: name of the file in the report.
         name: the file's name.
-        counts: of its rows.
-        blind: how far the text alone gives the negatives of a rule away; rules with too few are missing.
-        blind_all: the same, learned and tested on all rules together.
-        likelier: share of negatives less likely than their caption, by rule; empty where it was not asked for.
+        counts: counts of its rows.
+        blind: blind test by rule; rules with too few negatives are missing.
+        blind_all: blind test trained and evaluated on all rules together.
+        likelier: share of negatives less likely than their caption, by rule; empty if not requested.
         giveaways: what gives each rule's negatives away, and what to do about it.
         judge: the language model behind `likelier`.
-        manifest: of the run that made it.
-        outcomes: what the language model answered.
+        manifest: manifest of the run that made the file.
+        outcomes: outcomes of the requests to the language model.
     """
 
     label: str
@@ -67,17 +66,17 @@ class Examination:
 
     @property
     def rules(self) -> list[RuleCounts]:
-        """In the order of the run, or of the rows."""
+        """Counts by rule, in the order of the run or of the rows."""
         order = dict.fromkeys([*((self.manifest or {}).get("rules") or ()), *self.counts.rules])
         return [self.counts.rules[name] for name in order if name in self.counts.rules]
 
     @property
     def covered(self) -> Proportion:
-        """Captions with at least one accepted negative."""
+        """Share of captions with at least one accepted negative."""
         return wilson(self.counts.captions - self.counts.rules_a_caption[0], self.counts.captions)
 
     def plain(self) -> dict[str, Any]:
-        """All numbers as JSON values; shares from 0 to 1, lengths in words."""
+        """Return all numbers as JSON values; shares from 0 to 1, lengths in words."""
         counts = self.counts
         return {
             "label": self.label,
@@ -128,34 +127,34 @@ class Examination:
 
 
 def all_rules(files: Sequence[Examination]) -> list[str]:
-    """All rules, in the order of the first file that has them."""
+    """Return the names of all rules, in order of first appearance."""
     return list(dict.fromkeys(rule.name for file in files for rule in file.rules))
 
 
 class Judge:
-    """Compares mean log-likelihoods a token, in nats, of texts without any prompt.
+    """Compares mean log-likelihoods per token, in nats, of texts without a prompt.
 
     Attributes:
-        name: of the language model.
+        name: name of the language model.
     """
 
     def __init__(self, model: str = EMBEDDED) -> None:
         """Load the model.
 
         Args:
-            model: "embedded", a GGUF file, a folder, or a name of the hub.
+            model: "embedded", a GGUF file, a folder, or a hub id.
 
         Raises:
-            InputError: it is not installed or cannot be loaded (the message has the command that installs it).
+            InputError: the model is not installed (the message gives the install command) or cannot be loaded.
         """
         from degla.negatives.llm.likelihood import open_likelihood
 
         self._likelihood, self.name = open_likelihood(None if model == EMBEDDED else model)
 
     def __call__(self, pairs: Sequence[CaptionNegative]) -> Proportion:
-        """The share of pairs whose caption is likelier, ties one half; interval by a bootstrap over images.
+        """Return the share of pairs whose caption is likelier, ties counted as one half, with a bootstrap over images.
 
-        At most 500 pairs; those with a text that the model cannot read to its end are left out.
+        Uses at most 500 pairs; pairs with a text that exceeds the model's context are skipped.
         """
         leads: list[float] = []
         images: list[str] = []
@@ -170,7 +169,7 @@ class Judge:
         return clustered(worth(leads), images)
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Mean log-likelihood a token (nats) of each text; None where it has none or does not fit the context."""
+        """Return each text's mean log-likelihood per token (nats); None if it is empty or exceeds the context."""
         from degla.negatives.llm.likelihood import Tree
 
         encoded = [self._likelihood.encode(text) for text in texts]
@@ -192,15 +191,15 @@ def examine_file(
     draws: Draws,
     judge: Judge | None = None,
 ) -> Examination:
-    """Read a file of negatives once and test what was drawn from it.
+    """Read a file of negatives once and test the negatives sampled from it.
 
     Args:
-        path: the file; its manifest and journal are looked for beside it.
+        path: the file; its manifest and journal are looked up next to it.
         records: its rows.
-        captions: what the negatives were made from.
-        label: what the file is called in the report.
-        draws: negatives a rule to read, and in the blind test and the comparison of likelihoods; 0 leaves those out.
-        judge: compares likelihoods.
+        captions: the captions that the negatives were made from.
+        label: name of the file in the report.
+        draws: negatives per rule to read, and to use in the blind test and likelihood comparison; 0 skips these.
+        judge: model that compares likelihoods.
 
     Raises:
         InputError: see `counts.count_records` and `provenance`.
@@ -230,7 +229,7 @@ def examine_file(
 
 
 def frequent(counts: Counter[str], *, more: int = 0, number: int = FREQUENT) -> list[tuple[str, float]]:
-    """The most frequent words and their share of all that were put in; of equally frequent ones the first in order."""
+    """Return the most frequent words and their shares of all inserted words; ties in alphabetical order."""
     total = counts.total() + more
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return [(word, times / total) for word, times in ordered[:number]]
@@ -245,10 +244,10 @@ def _number(value: float) -> float | None:
 
 
 MOST: Final = 0.65
-"""Share of pairs told by one thing above which it is named, and `degla negatives balance` would leave a rule out."""
+"""Accuracy of one cue above which it is reported, and `degla negatives balance` would drop the rule."""
 
 _FORM: Final = 0.95
-"""Share of pairs told by length above which no candidate of the rule is of the other length."""
+"""Accuracy by length above which no candidate of the rule is assumed to have the opposite length."""
 
 _MIRRORS: Final = {
     "add_attribute": "sibling_attribute",
@@ -262,17 +261,17 @@ _MIRRORS: Final = {
     "swap_phrases": "passive exchange_conjuncts",
     "swap_adjectives": "exchange_conjuncts",
 }
-"""Rules for positives that look like each rule's negatives and are true."""
+"""Rules for positives (true texts) that look like each rule's negatives."""
 
 
 @dataclass(frozen=True)
 class Giveaways:
-    """How far one rule's negatives are told by one thing each.
+    """How well single cues identify one rule's negatives.
 
     Attributes:
-        shorter: share of pairs whose caption is the shorter text, ties one half.
-        likelier: share of pairs whose caption is likelier by n-grams of other images' captions, ties one half.
-        sentences: what gives them away and what to do about it; one sentence where nothing does.
+        shorter: share of pairs whose caption is the shorter text; ties count as one half.
+        likelier: share of pairs whose caption is likelier by n-grams of other images' captions; ties count as one half.
+        sentences: what gives the negatives away and what to do about it; one sentence if nothing does.
     """
 
     shorter: Proportion
@@ -280,7 +279,7 @@ class Giveaways:
     sentences: tuple[str, ...]
 
     def plain(self) -> dict[str, object]:
-        """JSON values."""
+        """Return the shares and sentences as JSON values."""
         return {
             "caption_shorter": self.shorter.plain(),
             "caption_likelier_by_ngrams": self.likelier.plain(),
@@ -289,12 +288,12 @@ class Giveaways:
 
 
 def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) -> Giveaways:
-    """Name what gives a rule's negatives away.
+    """Explain what gives a rule's negatives away.
 
     Args:
-        rule: its name.
-        pairs: of the rule, with their likelihoods; at least one.
-        blind: how far the words give them away; None where there are too few.
+        rule: name of the rule.
+        pairs: the rule's pairs with their likelihoods; at least one.
+        blind: result of the blind test; None if there are too few pairs.
     """
     images = [pair.image_id for pair in pairs]
     shorter = clustered(worth([-pair.longer for pair in pairs]), images)
@@ -303,32 +302,32 @@ def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) ->
     said = []
     if by_length > MOST:
         side = "shorter" if shorter.share > MOST else "longer"
-        said.append(f"Length: the caption is the {side} text in {_percent(by_length)}.")
+        said.append(f"Length: the caption is the {side} text in {_percent(by_length)} of pairs.")
     if blind is not None and blind.accuracy.share > MOST:
         cues = ", ".join(cue for cue in blind.negative_cues if cue != "more words")
-        said.append(f"Words: they tell {_percent(blind.accuracy.share)}, these above all: {cues}.")
+        said.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs, mainly by: {cues}.")
     if by_likelihood > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
-        said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)}.")
-    alike = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
+        said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)} of pairs.")
+    alike = f" together with similar true texts (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
     if not said and blind is None:
         said.append(
-            f"Neither length nor likelihood tells more than {_percent(MOST)} for certain; words were not tested."
+            f"Neither length nor likelihood reliably identifies over {_percent(MOST)} of pairs; words were not tested."
         )
     elif not said:
-        said.append(f"Nothing tells more than {_percent(MOST)}.")
+        said.append(f"No cue identifies more than {_percent(MOST)} of pairs.")
     elif by_length > _FORM:
-        said.append(f"Its form betrays it, whichever candidate is chosen: leave the rule out, or train on it{alike}.")
+        said.append(f"The rule's form gives every candidate away: drop the rule, or train on it{alike}.")
     else:
         said.append(
-            "Make several candidates (--per-rule 6, words as captions use them) and choose among them with "
+            "Generate several candidates (--per-rule 6, words as frequent as in captions) and select from them with "
             "degla negatives balance" + (f"; or train on them{alike}." if alike else ".")
         )
     return Giveaways(shorter, likelier, tuple(said))
 
 
 def _telling(told: Proportion) -> float:
-    """How many of the pairs one side of a comparison gets right; a half where so few pairs may be chance."""
+    """Return the accuracy of always choosing the better side; one half if it does not differ reliably from chance."""
     return max(told.share, 1 - told.share) if told.low > 0.5 or told.high < 0.5 else 0.5
 
 

@@ -1,6 +1,6 @@
-"""The report as one HTML page that needs nothing outside itself, with plots as inline SVG.
+"""The report as one self-contained HTML page, with plots as inline SVG.
 
-Plots are of few kinds, all in colours that follow the page's light or dark.
+All plots use colours that follow the page's light or dark mode.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from degla.statistics.proportions import Proportion, wilson
 
 _TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9
-"""Accuracy of the blind test above which a rule is named on top of the page."""
+"""Accuracy of the blind test above which a rule is named at the top of the page."""
 
 
 def write_page(files: Sequence[Examination], out: Path) -> None:
-    """Write the page, complete or not at all.
+    """Write the page atomically.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the page cannot be written.
     """
     write_text(out, render_page(files))
 
 
 def render_page(files: Sequence[Examination]) -> str:
-    """The whole page as text."""
+    """Return the whole page as text."""
     environment = open_templates("degla.negatives.report")
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
     environment.filters.update(breakable=breakable, whole_flags=_whole_flags, counted=counted)
@@ -65,8 +65,8 @@ def render_page(files: Sequence[Examination]) -> str:
     )
     labels = ", ".join(file.label for file in files)
     lead = (
-        f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(rules), 'rule')}. Shares in percent, "
-        "brackets and bars are 95 % intervals."
+        f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(rules), 'rule')}. Shares are in "
+        "percent; brackets and bars are 95 % intervals."
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Page(
@@ -75,29 +75,29 @@ def render_page(files: Sequence[Examination]) -> str:
 
 
 def notes(files: Sequence[Examination]) -> list[str]:
-    """What a reader should know before believing a number."""
+    """Return warnings that a reader should see before trusting the numbers."""
     found = []
     for file in files:
         counts = file.counts
         if counts.without_caption:
             found.append(
-                f"{file.label}: {counts.without_caption:,} of {counted(counts.rows, 'row')} cannot be counted: of no "
-                f"caption of the captions file, for example {counts.missing_ids[0]!r}."
+                f"{file.label}: {counts.without_caption:,} of {counted(counts.rows, 'row')} not counted: caption ids "
+                f"missing from the captions file, for example {counts.missing_ids[0]!r}."
             )
         stated = (file.manifest or {}).get("captions")
         if isinstance(stated, int) and stated != counts.captions:
             found.append(f"{file.label}: made from {counted(stated, 'caption')}, counted against {counts.captions:,}.")
         if file.manifest is None:
-            found.append(f"{file.label}: no manifest lies beside it, so nothing is known of how it was made.")
+            found.append(f"{file.label}: no manifest found next to the file, so its settings are unknown.")
         told = [name for name, blind in file.blind.items() if blind.accuracy.low > _EXTREME]
         if told:
             found.append(
-                f"{file.label}: the text alone gives nearly all negatives of {', '.join(told)} away; a model can learn "
-                "to refuse them without looking at the image."
+                f"{file.label}: nearly all negatives of {', '.join(told)} can be identified from the text alone; a "
+                "model can learn to reject them without looking at the image."
             )
         untested = [rule.name for rule in file.rules if rule.accepted and rule.name not in file.blind]
         if untested and file.blind:
-            found.append(f"{file.label}: too few negatives of {', '.join(untested)} for the blind test.")
+            found.append(f"{file.label}: too few negatives for the blind test: {', '.join(untested)}.")
     return found
 
 
@@ -112,7 +112,7 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
     }
     if any(file.blind for file in files):
         known = {file.label: {name: blind.accuracy for name, blind in file.blind.items()} for file in files}
-        found["blind"] = _draw_shares(files, known, name="blind", label="told from the text alone (%), chance 50")
+        found["blind"] = _draw_shares(files, known, name="blind", label="identified from text alone (%), chance 50")
     if any(file.likelier for file in files):
         known = {file.label: dict(file.likelier) for file in files}
         found["likelier"] = _draw_shares(files, known, name="likelier", label="caption likelier than negative (%)")
@@ -120,7 +120,7 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
 
 
 def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
-    """Rule to label to rows to read, accepted ones first."""
+    """Map each rule and file label to sample rows, accepted ones first."""
     found: dict[str, dict[str, list[Drawn]]] = {}
     for name in all_rules(files):
         for file in files:
@@ -131,7 +131,7 @@ def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
 
 
 def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
-    """(reason, what it means, label to rule to rows), the most frequent first."""
+    """Return (reason, meaning, label to rule to rows) tuples, most frequent first."""
     total: Counter[str] = sum((rule.reasons for file in files for rule in file.rules), Counter())
     return [
         (
@@ -147,13 +147,13 @@ def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Cou
 
 
 def _outcomes(files: Sequence[Examination]) -> list[str]:
-    """All outcomes that came up, the most frequent first."""
+    """Return all outcomes that occurred, most frequent first."""
     total: Counter[str] = sum((file.outcomes.by_outcome() for file in files if file.outcomes), Counter())
     return [outcome for outcome, _ in total.most_common()]
 
 
 def _facts(file: Examination) -> list[tuple[str, str]]:
-    """What the manifest says, as text."""
+    """Return the manifest's entries as text."""
     facts = [("file", file.name), ("rows", f"{file.counts.rows:,}")]
     sources: Counter[tuple[str, str]] = sum((rule.sources for rule in file.rules), Counter())
     made = [f"{source}{', ' + form if form else ''}: {times:,}" for (source, form), times in sources.most_common()]
@@ -166,16 +166,16 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
 
 
 def _whole_flags(text: str) -> Markup:
-    """Browsers would end a line between the two hyphens of `--per-rule`."""
+    """Keep browsers from breaking a line between the two hyphens of `--per-rule`."""
     return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(text))))
 
 
 _WIDTH: Final = 4.7
-"""Inches: at this width letters are as large as the page's on a phone."""
+"""Inches; at this width, letters are as large as the page's text on a phone."""
 
 
 def _colours(files: Sequence[Examination]) -> dict[str, str]:
-    """A file's colour, by its label, the same everywhere on the page."""
+    """Map each file's label to its colour, the same everywhere on the page."""
     return {file.label: PALETTE[place % len(PALETTE)] for place, file in enumerate(files)}
 
 
@@ -207,14 +207,14 @@ def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
         middles = [number - 0.42 + width * (place + 0.5) for number in range(most + 1)]
         axes.bar(middles, heights, width=0.9 * width, color=palette[file.label], zorder=2)
     axes.set_xticks(range(most + 1))
-    axes.set_xlabel("different rules a caption")
+    axes.set_xlabel("different rules per caption")
     axes.set_ylabel("captions (%)")
     return _finish(figure, axes, "rules-a-caption", grid="y")
 
 
 @styled
 def _draw_lengths(files: Sequence[Examination]) -> str:
-    """Lengths of captions (grey, of the first file) and of their negatives, words; share of pairs."""
+    """Draw the lengths in words of captions (grey, first file) and their negatives, as shares of pairs."""
     palette = _colours(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=SOFT, filled=True)
@@ -228,7 +228,7 @@ def _draw_lengths(files: Sequence[Examination]) -> str:
 
 @styled
 def _draw_distances(files: Sequence[Examination]) -> str:
-    """Words to change from the caption to the negative: mean, and the range of the middle 80 % of pairs."""
+    """Draw the words changed between caption and negative: mean, and the range of the middle 80 % of pairs."""
     names = all_rules(files)
     figure, axes = _new_rows(names, files)
     for file, name, at, colour in _rows(names, files):
@@ -247,13 +247,13 @@ def _draw_distances(files: Sequence[Examination]) -> str:
 def _draw_shares(
     files: Sequence[Examination], found: Mapping[str, Mapping[str, Proportion]], *, name: str, label: str
 ) -> str:
-    """A dot and its 95 % bar a rule and file; chance is a line.
+    """Draw a dot with its 95 % bar for each rule and file, and chance as a line.
 
     Args:
-        files: in their order.
-        found: label of the file to rule to share.
-        name: of the plot.
-        label: of the axis.
+        files: the files, in order.
+        found: share by file label and rule.
+        name: name of the plot.
+        label: label of the axis.
     """
     names = [rule for rule in all_rules(files) if any(rule in known for known in found.values())]
     figure, axes = _new_rows(names, files)
@@ -269,7 +269,7 @@ def _draw_shares(
 
 
 def quantile(counts: Counter[int], level: float) -> int:
-    """The smallest value that at least a share `level` of the counted numbers does not exceed."""
+    """Return the smallest value that at least a share `level` of the counted numbers does not exceed."""
     wanted, reached = level * sum(counts.values()), 0
     for value, times in sorted(counts.items()):
         reached += times
@@ -295,7 +295,7 @@ def _distribution(axes: Any, counts: Counter[int], *, colour: str, filled: bool 
 
 
 def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, Any]:
-    """A figure with a row for each rule, high enough for one mark a file."""
+    """Create a figure with a row for each rule, high enough for one mark per file."""
     figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -304,14 +304,14 @@ def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, 
 
 
 def _rows(names: Sequence[str], files: Sequence[Examination]) -> Iterator[tuple[Examination, str, float, str]]:
-    """Every file and rule with its height in the figure and the file's colour."""
+    """Yield every file and rule with its vertical position and the file's colour."""
     for place, (file, colour) in enumerate(zip(files, _colours(files).values(), strict=True)):
         for row, name in enumerate(names):
             yield file, name, row - 0.4 + 0.8 / len(files) * (place + 0.5), colour
 
 
 def _finish(figure: Any, axes: Any, name: str, *, grid: str) -> str:
-    """The figure as an `<svg>` element that can stand beside others in one page."""
+    """Return the figure as an `<svg>` element that can share a page with others."""
     dress(axes, grid)
     figure.tight_layout(pad=0.4)
     return to_svg(figure, name)

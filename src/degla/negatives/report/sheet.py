@@ -1,12 +1,12 @@
-"""Sheets for people to read: drawn negatives, shuffled, without a word on what made them; and what the readers say.
+"""Sheets for human readers: sampled negatives, shuffled and blinded, and counts of the readers' verdicts.
 
 A sheet is a TSV file with the columns of `COLUMNS`. The reader writes y or n into "different" (is it grammatical and
-really different from the caption?) and "plausible" (could there be such a picture?), and remarks into "note". Neither
-the rule nor the file stands in it: both are in the key, another file, which has one line for each file that a text came
-from. Several readers get the same texts, each in an order of its own, so that their agreement can be measured.
+really different from the caption?) and "plausible" (could there be such an image?), and remarks into "note". The sheet
+names neither rule nor file: both are in a separate key file, which has one line for each file that a text came from.
+Several readers get the same texts in different orders, so their agreement can be measured.
 
-Filled sheets give shares of each file and rule, every miss, and agreement. A text that several people read counts once,
-as good only where all of them say so. How far they agree: share of same answers, and Cohen's kappa (1960).
+Filled sheets give shares for each file and rule, every miss, and agreement. A text with several readers counts once,
+as good only if all of them say so. Agreement is the share of equal answers, and Cohen's kappa (1960).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _READER: Final = re.compile(r"\.\d+$")
 
 
 def key_path(sheet: Path) -> Path:
-    """Where the key of a sheet lies: ``x.tsv``, ``x.1.tsv`` and ``x.2.tsv`` have ``x.key.tsv``."""
+    """Return the path of a sheet's key: ``x.key.tsv`` for ``x.tsv``, ``x.1.tsv`` and ``x.2.tsv``."""
     return sheet.with_name(f"{_READER.sub('', sheet.stem)}.key{sheet.suffix}")
 
 
 def reader_paths(sheet: Path, readers: int) -> list[Path]:
-    """The sheet itself for one reader; ``sheet.1.tsv``, ``sheet.2.tsv``, ... for several."""
+    """Return the sheet itself for one reader; ``sheet.1.tsv``, ``sheet.2.tsv``, ... for several."""
     if readers == 1:
         return [sheet]
     return [sheet.with_name(f"{sheet.stem}.{number}{sheet.suffix}") for number in range(1, readers + 1)]
@@ -56,15 +56,15 @@ def reader_paths(sheet: Path, readers: int) -> list[Path]:
 def draw_sheet(
     records: Iterable[NegativeRecord], captions: CaptionIndex, *, per_rule: int, seed: int, where: Path
 ) -> dict[str, list[Drawn]]:
-    """Accepted negatives of each rule, drawn by the hash of their caption.
+    """Sample accepted negatives of each rule by the hash of their caption.
 
-    Several files are so read on the same captions as far as they have negatives of them.
+    Several files are thus sampled on the same captions as far as they cover them.
 
     Args:
-        records: of one file.
-        captions: what they were made from.
-        per_rule: negatives a rule, at most.
-        seed: of the draw.
+        records: the records of one file.
+        captions: the captions that they were made from.
+        per_rule: maximum negatives per rule.
+        seed: seed of the draw.
         where: the file, for messages.
 
     Raises:
@@ -80,8 +80,8 @@ def draw_sheet(
         del own[per_rule:]
     if not kept:
         raise InputError(
-            f"{where}: there is nothing to read: no accepted negative belongs to any caption of the captions file. "
-            "Give the captions that they were made from."
+            f"{where}: nothing to read: no accepted negative matches a caption in the captions file. "
+            "Give the captions that the negatives were made from."
         )
     return {rule: [drawn for _, drawn in own] for rule, own in kept.items()}
 
@@ -89,25 +89,25 @@ def draw_sheet(
 def write_sheet(
     drawn: Mapping[str, Mapping[str, Sequence[Drawn]]], sheet: Path, *, seed: int, readers: int = 1
 ) -> list[Path]:
-    """Write a sheet for each reader, and their key; a text that several files have is read once.
+    """Write a sheet for each reader and their common key; a text found in several files is listed once.
 
     Args:
-        drawn: label of the file to rule to what was drawn from it.
+        drawn: sampled negatives by file label and rule.
         sheet: the TSV file; see `reader_paths`.
-        seed: of the orders.
+        seed: seed of the orders.
         readers: number of people who read the same texts.
 
     Returns:
-        The paths of the sheets, and of the key as the last.
+        The paths of the sheets, then that of the key.
 
     Raises:
-        InputError: a sheet or the key exists already, or cannot be written.
+        InputError: a sheet or the key already exists or cannot be written.
     """
     sheets = reader_paths(sheet, readers)
-    key = key_path(sheets[0])  # as whoever counts looks for it, whatever numbers the name ends in
+    key = key_path(sheets[0])  # the path that `count_verdicts` looks for, even if the name ends in a number
     for path in (*sheets, key):
         if path.exists():
-            raise InputError(f"{path}: exists, perhaps with verdicts in it. Move it away or choose another --sheet.")
+            raise InputError(f"{path}: already exists and may hold verdicts. Move it or choose another --sheet.")
     origins: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for label, rules in drawn.items():
         for rule, rows in rules.items():
@@ -136,19 +136,19 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a sheet or key with their lines; columns may stand in any order and there may be more.
+    """Yield (line number, row) of a sheet or key; columns may be in any order, extra columns are allowed.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or a row has too few cells.
+        InputError: the file cannot be read, lacks a column, or a row has too many cells.
     """
-    # Editors and spreadsheets take empty cells off a line's end.
+    # Editors and spreadsheets strip empty cells from the end of a line.
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", strict=True, restval="")
     try:
         header = reader.fieldnames or ()
         if lacking := [name for name in columns if name not in header]:
             raise InputError(
-                f"{path} line 1: no column {lacking[0]!r}; a tab-separated table with the columns "
-                f"{', '.join(columns)} is needed."
+                f"{path} line 1: column {lacking[0]!r} is missing. Give a tab-separated table with the columns "
+                f"{', '.join(columns)}."
             )
         for row in reader:
             more = row.pop(None, ())  # cells beyond the header's
@@ -157,36 +157,36 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             if more:
                 cells = len(header) + len(more)
                 raise InputError(
-                    f"{path} line {reader.line_num}: {counted(cells, 'cell')}, the header has {len(header)}."
+                    f"{path} line {reader.line_num}: {counted(cells, 'cell')}, but the header has {len(header)}."
                 )
             yield reader.line_num, row
     except csv.Error as error:
         raise InputError(
-            f"{path} line {reader.reader.line_num}: not tab-separated values: {error}. A cell that begins with a "
-            "quotation mark ends with one, and marks inside it are doubled: take them out of the note."
+            f"{path} line {reader.reader.line_num}: invalid TSV: {error}. A cell that begins with a quotation mark "
+            "must end with one and double those inside it: remove quotation marks from the note."
         ) from None
 
 
 ALL: Final = "all"
-"""Name of the sum over rules, and of the file where a sheet has no key."""
+"""Name of the total over rules, and of the file if a sheet has no key."""
 
 _SAID: Final = {"y": True, "yes": True, "n": False, "no": False, "": None}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two readers' yes and no to one question about the same texts.
+    """Agreement of two readers on one question about the same texts.
 
     Attributes:
         first: name of the first reader's sheet.
-        second: name of the second's.
+        second: name of the second reader's sheet.
         question: column of the sheet.
         n: texts that both read.
         same: texts with the same answer.
-        kappa: agreement beyond that of two readers who answer at random as often yes as these do: 1 is complete, 0 is
-            chance. None where both give one and the same answer to everything: then chance agrees completely too.
+        kappa: Cohen's kappa, agreement beyond chance: 1 is complete, 0 is chance level. None if both readers give the
+            same single answer to everything, where chance agreement is complete too.
         low: lower end of kappa's 95 % interval (large-sample, Fleiss, Cohen and Everitt 1969); None without kappa.
-        high: upper end.
+        high: upper end of the interval.
     """
 
     first: str
@@ -199,7 +199,7 @@ class Agreement:
     high: float | None
 
     def line(self) -> str:
-        """One line of a Markdown table."""
+        """Return one line of a Markdown table."""
         kappa = "–" if self.kappa is None else f"{self.kappa:.2f} [{self.low:.2f}, {self.high:.2f}]"
         share = f"{100 * self.same / self.n:.0f}"
         return f"| {self.first}, {self.second} | {self.question} | {self.n} | {share} | {kappa} |"
@@ -207,7 +207,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Miss:
-    """A negative that a reader calls ungrammatical or not really different."""
+    """A negative that a reader judged ungrammatical or not really different."""
 
     id: str
     rule: str
@@ -218,16 +218,16 @@ class Miss:
 
 @dataclass
 class VerdictCount:
-    """Verdicts on the negatives of one file and rule.
+    """Counts of verdicts on the negatives of one file and rule.
 
     Attributes:
         file: label of the file.
         rule: name of the rule, or `ALL`.
         n: texts with verdicts.
-        different: of them, those that every reader calls grammatical and really different.
-        plausible: of them, those that every reader calls a plausible scene as well.
+        different: texts that every reader judged grammatical and really different.
+        plausible: those that every reader also judged a plausible scene.
         unread: texts without a verdict.
-        misses: those that are not different.
+        misses: texts that are not different.
     """
 
     file: str
@@ -239,7 +239,7 @@ class VerdictCount:
     misses: list[Miss] = field(default_factory=list)
 
     def plain(self) -> dict[str, object]:
-        """JSON values."""
+        """Return the results as JSON values."""
         return {
             "file": self.file,
             "rule": self.rule,
@@ -252,46 +252,46 @@ class VerdictCount:
 
 @dataclass(frozen=True)
 class Reading:
-    """What filled sheets say.
+    """Results of filled sheets.
 
     Attributes:
-        counts: one for each file and rule, by name, and for each file a last one over all rules.
-        agreements: of every two sheets with texts in common.
+        counts: one entry for each file and rule, sorted by name, with the total over all rules last for each file.
+        agreements: one entry for each question and pair of sheets with texts in common.
     """
 
     counts: tuple[VerdictCount, ...]
     agreements: tuple[Agreement, ...]
 
     def plain(self) -> dict[str, object]:
-        """JSON values."""
+        """Return the results as JSON values."""
         return {
             "counts": [count.plain() for count in self.counts],
             "agreement": [asdict(agreement) for agreement in self.agreements],
         }
 
     def markdown(self) -> str:
-        """A table of shares in percent with their 95 % intervals (Wilson), the readers' agreement, and the misses."""
-        # Of true texts the column `different` asks whether they are true. A sheet without a key says no rule.
+        """Return tables of shares in percent with 95 % Wilson intervals and of agreement, and a list of misses."""
+        # For true texts, the column `different` asks whether they are true. A sheet without a key names no rule.
         rules = {count.rule for count in self.counts} - {ALL}
         asked = "true" if rules and rules <= set(POSITIVES.names()) else "really different"
         lines = [
-            f"| file | rule | read | grammatical and {asked}, % | a plausible scene as well, % |",
+            f"| file | rule | read | grammatical and {asked}, % | also a plausible scene, % |",
             "|---|---|---:|---:|---:|",
         ]
         for count in self.counts:
             cells = [with_interval(wilson(good, count.n), digits=0) for good in (count.different, count.plausible)]
             rule = f"**{count.rule}**" if count.rule == ALL else f"`{count.rule}`"
             lines.append(f"| {count.file} | {rule} | {count.n} | {cells[0]} | {cells[1]} |")
-        lines += ["", "95 % intervals by Wilson's method."]
+        lines += ["", "Brackets are 95 % Wilson intervals."]
         if self.agreements:
-            lines[-1] += " A text that several people read counts where all of them say yes."
+            lines[-1] += " A text with several readers counts only if all of them say yes."
         unread = {count.file: count.unread for count in self.counts if count.rule == ALL and count.unread}
         if unread:
             lines[-1] += " Not read yet: " + ", ".join(f"{file} {number}" for file, number in unread.items()) + "."
         if self.agreements:
-            lines += ["", "| readers | question | texts | same answer, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
+            lines += ["", "| readers | question | texts | agreement, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
             lines += [agreement.line() for agreement in self.agreements]
-        # The sum over rules repeats theirs, but a sheet without a key has nothing else.
+        # The total over rules repeats their misses, but a sheet without a key has nothing else.
         by_rule = {count.file for count in self.counts if count.rule != ALL}
         counted = [count for count in self.counts if count.rule != ALL or count.file not in by_rule]
         missed = [(count.file, miss) for count in counted for miss in count.misses]
@@ -305,20 +305,20 @@ class Reading:
 
 
 class _Verdict(NamedTuple):
-    """One reader's word on one text; None where it was not read."""
+    """One reader's verdict on one text; None if it was not read."""
 
     different: bool | None
     plausible: bool | None
     note: str
 
     def says(self, question: str) -> bool:
-        """The answer to the question in that column; a text that is not different is no plausible negative."""
+        """Return the answer to a column's question; a text that is not different is not a plausible negative."""
         return bool(self.different and getattr(self, question))
 
 
 @dataclass
 class _Text:
-    """One row of a sheet, with the words of all its readers."""
+    """One row of a sheet, with the verdicts of all its readers."""
 
     id: str
     caption: str
@@ -330,11 +330,11 @@ class _Text:
 
 
 def count_verdicts(sheets: Sequence[Path]) -> Reading:
-    """Count the verdicts of filled sheets; keys are looked for beside them.
+    """Count the verdicts of filled sheets; keys are looked up next to the sheets.
 
     Raises:
-        InputError: a sheet or key is not one, a verdict is neither y nor n, is half filled, or has no line in the key;
-            two sheets with one key hold different texts under one id.
+        InputError: a sheet or key is invalid; a verdict is neither y nor n, is incomplete, or its id is not in the
+            key; two sheets with one key hold different texts under one id.
     """
     texts: dict[tuple[Path, str], _Text] = {}
     for sheet in sheets:
@@ -346,7 +346,7 @@ def count_verdicts(sheets: Sequence[Path]) -> Reading:
             _add(counts.setdefault((file, name), VerdictCount(file, name)), text, rule)
     if not any(count.n for count in counts.values()):
         raise InputError(
-            f"{', '.join(map(str, sheets))}: no verdict yet: write y or n into 'different' and 'plausible'."
+            f"{', '.join(map(str, sheets))}: no verdicts yet. Write y or n into 'different' and 'plausible'."
         )
     ordered = sorted(counts.values(), key=lambda count: (count.file, count.rule == ALL, count.rule))
     return Reading(tuple(ordered), tuple(_agreements(sheets, texts.values())))
@@ -359,17 +359,17 @@ def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
         where = f"{sheet} line {line}"
         if origins is not None and row["id"] not in origins:
             raise InputError(f"{where}: id {row['id']!r} is not in the key {key.name}.")
-        # Sheets of degla 0.1 before two readers had the rule in a column of their own, and not in the key.
+        # Sheets of degla 0.1 before two readers had a rule column, and no rule in the key.
         own = row.get("rule") or ALL
         whence = [(ALL, own)] if origins is None else [(file, rule or own) for file, rule in origins[row["id"]]]
         text = texts.setdefault((key, row["id"]), _Text(row["id"], row["caption"], row["negative"], whence))
         if (text.caption, text.negative) != (row["caption"], row["negative"]):
-            raise InputError(f"{where}: id {row['id']!r} has another text here than in another sheet of {key.name}.")
+            raise InputError(f"{where}: the text of id {row['id']!r} differs from another sheet of {key.name}.")
         if sheet in text.verdicts:
-            raise InputError(f"{where}: id {row['id']!r} stands twice. Remove one of the two lines.")
+            raise InputError(f"{where}: id {row['id']!r} occurs twice. Remove one of the two lines.")
         different, plausible = (_verdict(row[name], where=where, column=name) for name in ("different", "plausible"))
         if (different is None and plausible is not None) or (different and plausible is None):
-            raise InputError(f"{where}: half filled: 'different' and 'plausible' both need y or n.")
+            raise InputError(f"{where}: incomplete verdict: 'different' and 'plausible' both need y or n.")
         text.verdicts[sheet] = _Verdict(different, plausible, row["note"].strip())
 
 
@@ -381,7 +381,7 @@ def _add(count: VerdictCount, text: _Text, rule: str) -> None:
     count.n += 1
     different = all(verdict.different for verdict in read)
     count.different += different
-    # An ungrammatical text, or one that is still true, is no plausible negative.
+    # A text that is ungrammatical or still true is not a plausible negative.
     count.plausible += different and all(verdict.plausible for verdict in read)
     if not different:
         note = "; ".join(verdict.note for verdict in read if verdict.note and not verdict.different)
@@ -391,12 +391,12 @@ def _add(count: VerdictCount, text: _Text, rule: str) -> None:
 def _verdict(cell: str, *, where: str, column: str) -> bool | None:
     said = cell.strip().lower()
     if said not in _SAID:
-        raise InputError(f"{where}: column {column!r} is {cell!r}; write y, n or nothing. Remarks belong into 'note'.")
+        raise InputError(f"{where}: column {column!r} is {cell!r}. Write y, n or nothing; remarks go into 'note'.")
     return _SAID[said]
 
 
 def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
-    """File and rule ("" in old keys) that each text came from, by its id; None where there is no key."""
+    """Return the file and rule ("" in old keys) that each text came from, by id; None if there is no key."""
     key = key_path(sheet)
     if not key.is_file():
         return None
@@ -407,7 +407,7 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
 
 
 def _agreements(sheets: Sequence[Path], texts: Iterable[_Text]) -> Iterator[Agreement]:
-    """The agreement of every two readers on both questions, where they have read the same texts."""
+    """Yield the agreement of each pair of readers on both questions, over the texts that both read."""
     said = [text.verdicts for text in texts]
     for first, second in combinations(sheets, 2):
         both = [(each[first], each[second]) for each in said if {first, second} <= each.keys()]

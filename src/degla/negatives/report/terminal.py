@@ -1,4 +1,4 @@
-"""The report on a terminal of eighty columns: files, then rules with their files below them, reasons and answers."""
+"""The report for an 80-column terminal: files, then rules with their files below them, reasons and answers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from degla.pages.words import counted
 from degla.statistics.proportions import Proportion, wilson
 
 _EXPLAINED: Final = (
-    "accepted %: of rows with a text. captions %: with an accepted negative.\n"
-    "changed: words. blind %: pairs in which a classifier tells the caption from\n"
-    "the texts alone, chance 50, in brackets 95 %.\n"
+    "accepted %: share of rows with a text. captions %: share with an accepted\n"
+    "negative. changed: mean number of words. blind %: pairs in which a text-only\n"
+    "classifier finds the caption; chance is 50, brackets are 95 % intervals.\n"
 )
 
 
 def share_percent(share: Proportion | None) -> str:
-    """ "67.3"; a dash where nothing is known."""
+    """Format a share in percent, as "67.3"; a dash if unknown."""
     return f"{100 * share.share:.1f}" if share is not None and share.n else "-"
 
 
 def with_interval(share: Proportion | None, *, digits: int = 1, to: str = ", ") -> str:
-    """ "67.3 [65.0, 69.5]"; a dash where nothing is known."""
+    """Format a share in percent with its interval, as "67.3 [65.0, 69.5]"; a dash if unknown."""
     if share is None or not share.n:
         return "-"
     middle, low, high = (f"{100 * value:.{digits}f}" for value in (share.share, share.low, share.high))
@@ -40,7 +40,7 @@ _narrow: Final = partial(with_interval, digits=0, to="-")
 
 
 def render_tables(files: Sequence[Examination]) -> Group:
-    """All tables."""
+    """Return all tables of the report."""
     parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files)]
     if any(file.giveaways for file in files):
         parts.append(_giveaways(files))
@@ -52,15 +52,15 @@ def render_tables(files: Sequence[Examination]) -> Group:
         if file.counts.without_caption:
             parts.append(
                 Text(
-                    f"{file.label}: {counted(file.counts.without_caption, 'row')} cannot be counted: of no caption of "
-                    f"the captions file ({', '.join(file.counts.missing_ids)}, ...)."
+                    f"{file.label}: {counted(file.counts.without_caption, 'row')} not counted: caption ids "
+                    f"missing from the captions file ({', '.join(file.counts.missing_ids)}, ...)."
                 )
             )
     return Group(*parts)
 
 
 def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | None = None) -> Table:
-    """A table with numbers between two columns of text, of which the last may be missing."""
+    """Create a table with number columns between a first and an optional last text column."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column(first, overflow="fold")
     for heading in numbers:
@@ -71,12 +71,12 @@ def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | Non
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """A row of texts; what stands in square brackets in them is no markup."""
+    """Add a row of plain texts; square brackets are not parsed as markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
 def _files(files: Sequence[Examination]) -> Table:
-    table = new_table("Hard negatives", "file", ["captions", "covered %", "negatives each", "rules each", "blind %"])
+    table = new_table("Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "blind %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
         add_row(
@@ -121,7 +121,7 @@ def _words(files: Sequence[Examination]) -> Table:
             ", ".join(f"{word} {100 * share:.1f}" for word, share in named),
         ]
 
-    table = new_table("Words put in", "rule", headings, last="most frequent, % of the words put in")
+    table = new_table("Inserted words", "rule", headings, last="most frequent, % of the inserted words")
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.put_in))
 
 
@@ -129,7 +129,7 @@ def _giveaways(files: Sequence[Examination]) -> Table:
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         return [" ".join(file.giveaways[rule.name].sentences) if rule.name in file.giveaways else "-"]
 
-    table = new_table("What gives them away, and what to do", "rule", [], last="explained")
+    table = new_table("What gives negatives away, and what to do", "rule", [], last="explanation")
     return _by_rule(table, files, cells, where=lambda rule: rule.accepted > 0)
 
 
@@ -137,7 +137,7 @@ def _reasons(files: Sequence[Examination]) -> Table:
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
         return [", ".join(f"{reason} {times:,}" for reason, times in rule.reasons.most_common())]
 
-    table = new_table("Refused, or nothing to propose", "rule", [], last="rows by reason")
+    table = new_table("Refused, or no proposal", "rule", [], last="rows by reason")
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.reasons))
 
 
@@ -164,7 +164,7 @@ def _by_rule(
     *,
     where: Callable[[RuleCounts], bool] = lambda rule: True,
 ) -> Table:
-    """The table with one line a rule; where there are several files, a line for each below the rule's name."""
+    """Fill the table with one line per rule; with several files, one line per file below the rule's name."""
     for name in all_rules(files):
         found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
         if len(files) > 1 and found:

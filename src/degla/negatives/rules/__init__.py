@@ -1,13 +1,13 @@
-"""SHELF - rules: a tagged caption enters, proposed negatives and a verdict on each leave.
+"""SHELF - rules: from a tagged caption to proposed negatives with a verdict on each.
 
-One file is one rule; the file's name is the rule's name. A file holds
+Each file is one rule, named after the file. A file has
 
 * a module docstring whose first line says what the rule changes (`degla ls` prints it),
-* one class with the file's name in CamelCase, derived from `rule.NegativeRule`; it says what its negatives break and
-  what a language model is told.
+* one class with the file's name in CamelCase, derived from `rule.NegativeRule`, that defines what its negatives break
+  and the instruction to a language model.
 
-`rule` holds what to derive from: `NegativeRule`, and the narrower `ExchangingRule` and, where one word changes,
-`ReplacingRule`. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the file, `load_rule` makes
-the rule, and the contract test runs over everything that lies here. A rule promises that it never returns its caption
-and that whatever it proposes itself passes its own `check`.
+`rule` has the base classes: `NegativeRule`, and the more specific `ExchangingRule` and, if one word changes,
+`ReplacingRule`. Adding a rule needs no other change: `degla.shelf.RULES` finds the file, `load_rule` loads the rule,
+and the contract test covers every file in this folder. A rule must never return its caption, and whatever it proposes
+must pass its own `check`.
 """

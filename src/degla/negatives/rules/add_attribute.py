@@ -1,8 +1,8 @@
-"""Adds an adjective to a noun: "a dog on a sofa" -> "a spotted dog on a sofa".
+"""Add an adjective to a noun: "a dog on a sofa" -> "a spotted dog on a sofa".
 
-Only what is conspicuous and seldom true: the adjectives that `lexicon_data/additions.toml` lists for the noun's sort.
-Whatever else a picture may show without its caption's saying so ("white", "wooden", "roasted") is refused, whoever
-proposes it. The noun must have no adjective of that sort already.
+Only conspicuous and rarely true adjectives, which `lexicon_data/additions.toml` lists for the noun's sort, are used.
+Whatever an image may show without its caption saying so ("white", "wooden", "roasted") is refused, whatever proposes
+it. The noun must not have an adjective of that sort already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from degla.negatives.llm import Slot
 from degla.negatives.rule import Place, ReplacingRule, find_change
 
 _MOST_ADJECTIVES = 1
-"""Adjectives that a noun may have already; more read like a list."""
+"""Maximum adjectives that a noun may already have; more would read like a list."""
 
 
 class AddAttribute(ReplacingRule):
@@ -26,8 +26,8 @@ class AddAttribute(ReplacingRule):
 
     Source: the attribute additions of SugarCrepe (arXiv 2306.14610). Differs: single adjectives, by lists.
 
-    Use when: a property too many is to be noticed. In the embedded world the model lost at added things and properties
-    by the paper's five rules, and gained by all eleven.
+    Use when: the model should notice added properties. In the embedded world, the paper's five rules made the model
+    worse at added things and properties, and all eleven made it better.
     """
 
     kind = "attribute"
@@ -36,26 +36,26 @@ class AddAttribute(ReplacingRule):
         "Add one adjective to one noun: a pattern, a colour, damage or another state that such a thing seldom has and "
         "that nobody would overlook, such as striped, purple, broken or moldy. No size, age or judgement."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
-        """Empty places before nouns, each with the adjectives that may be added there."""
+        """Return empty places before nouns, each with the adjectives that may be added there."""
         return {(place, place): additions().attributes(chunk.noun.lemma) for place, chunk in _places(caption).items()}
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
-        """None: what a language model finds likely at a noun may be true unsaid; it chooses from the rule's list."""
+        """Return no slots: a word that a model finds likely may be true, so it may only choose from the rule's list."""
         return ()
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """Nothing speaks against the adjective."""
+        """Whether there is no reason against the adjective."""
         return not _objection(caption, _places(caption)[place[0]], word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The word itself, where it is one of the noun's list."""
+        """Return the word if it is in the noun's list, else None."""
         return word if word in additions().attributes(_places(caption)[place[0]].noun.lemma) else None
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one adjective more, of the noun's list, before a noun that has none of its sort."""
+        """Require exactly one added adjective, from the noun's list, before a noun with none of its sort."""
         change = find_change(caption.tokens, content)
         found = [chunk for chunk in _places(caption).values() if chunk.core <= change.start <= chunk.head]
         if change.end != change.start or len(change.words) != 1 or not found:
@@ -68,7 +68,7 @@ class AddAttribute(ReplacingRule):
 
 @lru_cache(maxsize=64)
 def _places(caption: Caption) -> dict[int, Chunk]:
-    """Phrases by where an adjective may be put in, kept because they are asked for once more for every candidate."""
+    """Return phrases by where an adjective may be inserted; cached because they are needed for every candidate."""
     found: dict[int, Chunk] = {}
     for chunk in caption.chunks:
         owned = any(token.tag == "POS" for token in chunk.tokens)
@@ -90,7 +90,7 @@ def _places(caption: Caption) -> dict[int, Chunk]:
 
 
 def _opens_compound(chunk: Chunk, start: int) -> bool:
-    """Whether words before the noun are one description of two words: "a light filled room"."""
+    """Whether two words before the noun form one description: "a light filled room"."""
     return any(
         token.tag in ("VBN", "VBG") or token.lower.endswith("ed")
         for before, token in pairwise(chunk.source[chunk.core : start])
@@ -99,7 +99,7 @@ def _opens_compound(chunk: Chunk, start: int) -> bool:
 
 
 def _objection(caption: Caption, chunk: Chunk, word: str) -> str:
-    """What speaks against an adjective for a phrase's noun; "" where nothing does."""
+    """Return the reason against an adjective for a phrase's noun; "" if there is none."""
     known, noun = lexicon(), chunk.noun.lemma
     if word in caption.vocabulary:
         return "already_in_caption"

@@ -1,8 +1,8 @@
-"""Adds a thing beside a thing: "a dog on a sofa" -> "a dog and a turtle on a sofa".
+"""Add a thing next to a thing: "a dog on a sofa" -> "a dog and a turtle on a sofa".
 
-The addition is one that a caption would mention if it were there, that fits into the scene and is seldom in it, by the
-lists of `lexicon_data/additions.toml`; what a picture may hold unsaid (walls, clothes, cups) is refused. A verb whose
-subject grows takes the plural.
+The added thing is one that a caption would mention, that fits into the scene and is rarely in it, by the lists of
+`lexicon_data/additions.toml`; things that captions often leave unmentioned (walls, clothes, cups) are refused. A verb
+whose subject grows becomes plural.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _SINGULAR: Final = frozenset({"a", "an", "one", "another"})
 _CLOSING: Final = frozenset({"IN", "TO", "CC"})
 _GOING_ON: Final = frozenset({"CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR"})
 _SCENES: Final = frozenset({"room", "place", "game", "time_of_day", "weather"})
-"""Sorts of nouns that hold the scene instead of being in it."""
+"""Sorts of nouns that contain the scene instead of being part of it."""
 _OPEN: Final = frozenset({"with", "near", "beside", "to", "by", "behind"})
 """Prepositions that tie no place to their noun: nothing is "on a table and a turtle"."""
 _LONGEST: Final = 5
-"""Words of a phrase that may come in, its article included."""
+"""Maximum words of an added phrase, including its article."""
 
 
 class AddObject(ReplacingRule):
@@ -37,8 +37,8 @@ class AddObject(ReplacingRule):
 
     Source: the object additions of SugarCrepe (arXiv 2306.14610). Differs: only things that captions mention.
 
-    Use when: a thing too many is to be noticed. In the embedded world the model lost at added things and properties by
-    the paper's five rules, and gained by all eleven.
+    Use when: the model should notice added things. In the embedded world, the paper's five rules made the model worse
+    at added things and properties, and all eleven made it better.
     """
 
     kind = "object"
@@ -48,24 +48,24 @@ class AddObject(ReplacingRule):
         "would mention if it were there, and that a picture of the caption would not show. No background, clothes or "
         "parts."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
-        """Empty places behind noun phrases, each with the nouns of things that may be added there."""
+        """Return empty places after noun phrases, each with the nouns that may be added there."""
         return {(chunk.end, chunk.end): additions().objects(chunk.noun.lemma) for chunk in _extendable(caption)}
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """Nothing speaks against the thing."""
+        """Whether there is no reason against the thing."""
         return not _objection(caption, word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The noun in its dictionary form, where it can have "a" before it."""
+        """Return the noun in its dictionary form if it can follow "a", else None."""
         lemma, known = words.singular(word), lexicon()
         countable = not known.is_mass(lemma) and lemma not in known.words["plural_only"]
         return lemma if known.is_noun(lemma) and countable else None
 
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The caption with "and a ..." put in, and the verb in the plural where it is the subject."""
+        """Return the caption with "and a ..." inserted, and a plural verb if the phrase is its subject."""
         form = self.form(caption, place, word)
         tokens = _grown(caption, caption.chunk_at(place[0] - 1))
         if form is None or tokens is None:
@@ -73,15 +73,15 @@ class AddObject(ReplacingRule):
         return write(caption, insert(caption, tokens, place[0], ["and", words.article(form), form], tag="NN"))
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
-        """The places behind "and a" where a thing may be added."""
+        """Return the slots after "and a" where a thing may be added."""
         return tuple(Slot(f"{slot.before} and a", slot.after, slot.word) for slot in super().slots(caption))
 
     def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
-        """The caption with a proposed thing in a place; None where it cannot stand there."""
+        """Return the caption with a proposed thing in a slot; None if it cannot be used there."""
         return super().fill(caption, Slot(slot.before.removesuffix(" and a"), slot.after, slot.word), word)
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one thing more, beside a thing of the caption, that a picture of the caption would not hold."""
+        """Require exactly one added thing, next to a thing of the caption, that its image would not show."""
         for chunk in _extendable(caption):
             for connector in _CONNECTORS:
                 tokens = _grown(caption, chunk) if connector == ("and",) else caption.tokens
@@ -92,7 +92,7 @@ class AddObject(ReplacingRule):
 
 
 def _extendable(caption: Caption) -> Iterator[Chunk]:
-    """Phrases behind which "and a ..." can stand: in no list, no "of" or "who" behind them, no pronoun for them."""
+    """Yield phrases that "and a ..." can follow: not in a list, not followed by "of" or "who", without a pronoun."""
     for place, chunk in enumerate(caption.chunks):
         before, head, after = chunk.before, chunk.noun, chunk.after
         framed = place > 0 and caption.chunks[place - 1].role == "frame" and before.lower == "of"
@@ -114,7 +114,7 @@ def _extendable(caption: Caption) -> Iterator[Chunk]:
 
 
 def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
-    """The caption's tokens with the verbs of a phrase in the plural; None where one cannot be."""
+    """Return the caption's tokens with the phrase's verbs in the plural; None if one has no plural."""
     if chunk.number == "many":
         return caption.tokens
     return agree(caption, chunk, many=True, announced=False)
@@ -123,7 +123,7 @@ def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
 def _added(
     tokens: Sequence[Token], chunk: Chunk, content: Sequence[str], connector: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The phrase that a text adds behind one of the caption with a connector; empty where it does something else."""
+    """Return the phrase that a text adds to a caption's phrase with a connector; empty if it changes anything else."""
     before, after = content_of(tokens[: chunk.end]), content_of(tokens[chunk.end :])
     start, end = len(before) + len(connector), len(content) - len(after)
     same = (*content[:start], *content[end:]) == (*before, *connector, *after)
@@ -131,7 +131,7 @@ def _added(
 
 
 def _judge(caption: Caption, phrase: Sequence[str]) -> str:
-    """What speaks against an added phrase: an article or number, adjectives, a noun."""
+    """Return the reason against an added phrase: its article or number, adjectives, or noun."""
     known = lexicon()
     if len(phrase) > _LONGEST:
         return "not_rule"
@@ -153,7 +153,7 @@ def _judge(caption: Caption, phrase: Sequence[str]) -> str:
 
 
 def _objection(caption: Caption, lemma: str) -> str:
-    """What speaks against a thing's coming in; "" where nothing does."""
+    """Return the reason against adding a thing; "" if there is none."""
     known = lexicon()
     if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
         return "already_in_caption"

@@ -1,7 +1,7 @@
-"""Changes how many things there are: "two dogs" -> "three dogs", "a dog is" -> "two dogs are".
+"""Change the number of things: "two dogs" -> "three dogs", "a dog is" -> "two dogs are".
 
-Noun and verbs take the new number. A caption with a pronoun that would have to change with it is left alone. Numbers
-mean exactly that many: "two dogs" is false of three.
+Noun and verbs agree with the new number. Captions with a pronoun that would have to change too are skipped. Numbers
+are exact: "two dogs" is false of three.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _COUNTS: Final[Mapping[str, int]] = {
 _VAGUE: Final = frozenset({"several", "many", "some", "few", "numerous", "multiple", "various"})
 """Words for more than one."""
 _TWO_OR_MORE: Final = frozenset({"some", "few", "multiple", "various"})
-"""Of these, the ones that two things may be called too."""
+"""Vague words that may also be said of two things."""
 _OF_ONE: Final = frozenset({"his", "her", "its", "he", "she", "it", "him", "himself", "herself", "itself"})
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves", "both", "each", "other"})
 _MOUNTING: Final = frozenset({"ride", "drive", "wear", "sit", "fly", "of"})
 _FARTHEST: Final = 3
-"""How far the grammar's new number may be from the old one."""
+"""Maximum difference between the grammar's new number and the old one."""
 _MOST: Final = 6
-"""The grammar's highest number; nobody counts more things in a picture at a glance."""
+"""The grammar's highest number; nobody counts more things in an image at a glance."""
 
 
 class ChangeNumber(NegativeRule):
@@ -47,7 +47,7 @@ class ChangeNumber(NegativeRule):
 
     Source: the counting and plurality parts of VALSE (arXiv 2112.07566). Differs: agreement is kept.
 
-    Use when: numbers are to be told apart, and captions say how many things there are.
+    Use when: the model should learn to count, and captions say how many things there are.
     """
 
     kind = "number"
@@ -56,14 +56,14 @@ class ChangeNumber(NegativeRule):
         'Change how many there are of one thing: another number, or a number in place of "a". Put the noun, and the '
         "verb where it is the subject, into the singular or plural that the number asks for."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def applies(self, caption: Caption) -> bool:
         """Whether a phrase has a number or "a"."""
         return any(True for _ in _counted(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Captions with another number, near the old one: each phrase once before any twice, places and mounts last."""
+        """Return captions with another, close number: each phrase once before any twice, places and mounts last."""
         queues: list[Iterator[str]] = []
         counted = list(_counted(caption))
         rng.shuffle(counted)
@@ -80,7 +80,7 @@ class ChangeNumber(NegativeRule):
         return list(islice(take_turns(queues), most))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one number is another one, noun and verbs suit it, and the old one is not true as well."""
+        """Require exactly one changed number that agrees with noun and verbs and makes the caption false."""
         near = False
         for chunk in _counted(caption):
             before = len(content_of(caption.tokens[: chunk.start]))
@@ -95,7 +95,7 @@ class ChangeNumber(NegativeRule):
 
 
 def _differs_by_form(caption: Caption, content: tuple[str, ...], place: int) -> bool:
-    """Whether the text has another number here and elsewhere the caption's words in any form."""
+    """Whether the text has another number here and otherwise the caption's words in any form."""
     own = [token for token in caption.tokens if words.is_word(token.text)]
     number = caption.tokens[place]
     if content[own.index(number)] == number.lower:
@@ -110,12 +110,12 @@ def _differs_by_form(caption: Caption, content: tuple[str, ...], place: int) -> 
 
 
 def _judge(old: str, new: str) -> str:
-    """Why one number does not exclude the other, "" where it does; both are in the tables."""
+    """Return why one number does not exclude the other; "" if it does. Both are in the tables."""
     before, after = _COUNTS.get(old), _COUNTS.get(new)
     if before == after:
         return "still_true" if before is None else "synonym"
     if new in ("a", "an"):
-        return "still_true"  # where there are two dogs, there is a dog
+        return "still_true"  # if there are two dogs, there is a dog
     if before is not None and after is not None:
         return ""
     known, vague = (after, old) if before is None else (before, new)
@@ -124,7 +124,7 @@ def _judge(old: str, new: str) -> str:
 
 
 def _counted(caption: Caption) -> Iterator[Chunk]:
-    """Phrases that begin with a number, of which the noun that it counts can be changed."""
+    """Yield phrases that begin with a number whose noun can be changed."""
     tokens, known = caption.tokens, lexicon()
     for chunk, following in zip_longest(caption.chunks, caption.chunks[1:]):
         first, head = chunk.first, chunk.holder_noun
@@ -150,14 +150,14 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
 
 
 def _is_setting(chunk: Chunk) -> bool:
-    """Whether the phrase is where something is, or what is ridden or worn: seldom more or fewer than said."""
+    """Whether the phrase is a place, or is ridden or worn: its number rarely differs from the caption's."""
     before = chunk.before
     placed = lexicon().group_names(chunk.noun.lemma) & {"room", "place"}
     return bool(placed) or (before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING
 
 
 def _written(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator[str]:
-    """The caption with each number; most are never asked for."""
+    """Yield the caption with each number; most are never needed."""
     for number in numbers:
         tokens = _changed(caption, chunk, number)
         if tokens is not None:
@@ -165,7 +165,7 @@ def _written(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator
 
 
 def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
-    """The tokens with another number, the noun and its verbs suiting it; None where a word cannot be made to suit."""
+    """Return the tokens with another number and agreeing noun and verbs; None if a word cannot be made to agree."""
     old = chunk.first
     suiting = _suiting(caption, chunk, many=number in _VAGUE or _COUNTS[number] > 1)
     if suiting is None or number == old.lower or (number == "few" and old.lower != "few"):
@@ -181,7 +181,7 @@ def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
 
 @lru_cache(maxsize=64)
 def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...] | None:
-    """The tokens with noun and verbs for one or for many, whatever the number; None where a word cannot be changed."""
+    """Return the tokens with noun and verbs for one or for many, whatever the number; None if a word cannot change."""
     head = chunk.holder_noun
     if many == head.is_many:
         return caption.tokens

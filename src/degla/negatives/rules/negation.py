@@ -1,9 +1,9 @@
-"""Denies a part of the caption: "a man not riding a horse", "a sofa without a dog", "there is no dog on the sofa".
+"""Negate a part of the caption: "a man not riding a horse", "a sofa without a dog", "there is no dog on the sofa".
 
-One thing, one property or one deed is denied, never two; a caption with a negation already is left alone. Nothing else
-changes, not even a comma, so that the negation itself is all that tells the texts apart (the published CC-Neg lost its
-commas in the negated texts alone). Image, caption and this negative are CoN-CLIP's data but for its distractor: an
-image of which the negative is true, which no text can supply.
+Exactly one thing, property or action is negated; captions that already have a negation are skipped. Nothing else
+changes, not even a comma, so that only the negation distinguishes the texts (the published CC-Neg lost commas only in
+its negated texts). Image, caption and this negative form CoN-CLIP's data, except for its distractor: an image of which
+the negative is true, which cannot be made from text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PLACING: Final = frozenset(
 _COUNTS: Final = frozenset(
     {"number", "lot", "lots", "couple", "variety", "kind", "type", "sort", "bit", "dozen", "dozens", "tons"}
 )
-"""Words that count what "of" brings: there is never "no number of cars"."""
+"""Words that quantify what follows "of": there is never "no number of cars"."""
 
 _CLOTHES: Final = frozenset({"upper_clothing", "lower_clothing", "headwear", "footwear", "linen", "accessory"})
 
@@ -39,13 +39,13 @@ Denial = tuple[str, list[Token]]
 
 
 class Negation(NegativeRule):
-    """Deny one thing, property or deed.
+    """Negate one thing, property or action.
 
     Source: CoN-CLIP (arXiv 2403.20312) and its data CC-Neg, whose texts a language model wrote. Differs: by grammar;
     punctuation stays.
 
-    Use when: denials are to be understood. With second images (`degla distractors`) its negatives are the data of the
-    recipe `con_clip`.
+    Use when: the model should understand negation. With second images (`degla distractors`), its negatives are the data
+    of the recipe `con_clip`.
     """
 
     kind = "negation"
@@ -54,14 +54,14 @@ class Negation(NegativeRule):
         'Deny one part of the caption with "no", "not" or "without": that a thing is there, or that somebody does '
         "something. Deny only one thing, and only what the caption says."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def applies(self, caption: Caption) -> bool:
-        """Whether there is something to deny and nothing denied yet."""
+        """Whether there is something to negate and no negation yet."""
         return not _is_negative(caption.content) and any(chunk.role == "thing" for chunk in caption.chunks)
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Denials in random order: every form once before any form twice."""
+        """Return negations in random order: every form once before any form twice."""
         forms: dict[str, list[str]] = {}
         for form, tokens in _denials(caption, free=False):
             forms.setdefault(form, []).append(write(caption, tokens))
@@ -72,7 +72,7 @@ class Negation(NegativeRule):
         return list(dict.fromkeys(take_turns(queues)))[:most]
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one denial of what the caption says; articles before nouns are free to suit it."""
+        """Require exactly one negation of what the caption says; articles before nouns may change with it."""
         if _is_negative(caption.content) or sum(word in _NEGATIVE for word in content) != 1:
             return "not_rule"
         bare = _without_articles(content)
@@ -89,14 +89,14 @@ def _without_articles(content: Sequence[str]) -> tuple[str, ...]:
 
 
 def _denials(caption: Caption, *, free: bool) -> Iterator[Denial]:
-    """Every denial that the grammar sees.
+    """Yield every negation that the grammar finds.
 
     Args:
         caption: the caption.
-        free: also those that read less well, for judging what a language model wrote.
+        free: whether to include those that read less well, for judging a language model's text.
     """
     if _is_negative(caption.content) or disagrees(caption):
-        return  # "a person foot are" gets no better
+        return  # do not negate ungrammatical captions ("a person foot are")
     yield from _denied_deeds(caption, free=free)
     yield from _denied_companions(caption)
     yield from _denied_existence(caption)
@@ -129,7 +129,7 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
 
 
 def _is_one_of_several(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a word says what one of several does ("one of which is riding"): that another does not is no denial."""
+    """Whether a word says what one of several does ("one of which is riding"): negating it may still be true."""
     before = [token.lower for token in tokens[max(0, place - 5) : place]]
     partitive = any(one == "of" and other in ("which", "whom", "them") for one, other in pairwise(before))
     return partitive or before[-1:] == ["one"]
@@ -140,7 +140,7 @@ def _in_case(token: Token, like: Token) -> Token:
 
 
 def _is_participle(caption: Caption, place: int) -> bool:
-    """Whether a participle says what the noun right before it does: "a man riding", not "is riding" nor "go skiing"."""
+    """Whether a participle describes the noun right before it: "a man riding", not "is riding" or "go skiing"."""
     tokens = caption.tokens
     before = tokens[place - 1]
     ends = {chunk.end for chunk in caption.chunks if chunk.role == "thing"}
@@ -164,7 +164,7 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
             new = _in_case(replace(token, text="without", lower="without"), token)
             yield "companion", [*tokens[:place], new, *tokens[place + 1 :]]
         listed = any(one.text == "," for one in tokens[:place])
-        subject = any(token.is_finite for token in tokens[chunk.end :])  # "a dog but no cat are" is no English
+        subject = any(token.is_finite for token in tokens[chunk.end :])  # "a dog but no cat are" is not English
         joined = token.lower == "and" and place in ends and not listed and not subject
         if joined and chunk.first.lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
@@ -173,7 +173,7 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
 
 
 def _with_no(caption: Caption, place: int) -> list[Token]:
-    """The tokens with "no" for the article at a place."""
+    """Return the tokens with "no" instead of the article at a place."""
     return insert(caption, [*caption.tokens[:place], *caption.tokens[place + 1 :]], place, ["no"], tag="DT")
 
 
@@ -223,7 +223,7 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     if not simple or pronoun or tokens[0].tag.startswith("NNP"):
         return
     if any(token.text not in (".", "!") for token in tokens[other.end :]):
-        return  # what follows is said of the first thing: "a hat without a man sits"
+        return  # what follows describes the first thing: "a hat without a man sits"
     if between[0].lower == "in" and known.is_person(one.noun.lemma) and _is_worn(other.noun):
         return
     if known.is_person(other.noun.lemma) or one.number == "any":
@@ -233,5 +233,5 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
 
 
 def _is_worn(noun: Token) -> bool:
-    """Whether people are "in" it as they are in clothes: "a woman in a coat", "in red"."""
+    """Whether people can be "in" it as in clothes: "a woman in a coat", "in red"."""
     return bool(lexicon().group_names(noun.lemma) & _CLOTHES) or lexicon().is_in_group(noun.lower, "colour")

@@ -1,6 +1,6 @@
-"""Replaces one adjective by one that excludes it: a colour by a colour, a material by a material, "open" by "closed".
+"""Replace one adjective with one that excludes it: a colour with a colour, a material with a material, or an opposite.
 
-The new adjective is of the same group and another cluster of `lexicon_data/groups.toml`, or an antonym in WordNet;
+The new adjective is from the same group but another cluster of `lexicon_data/groups.toml`, or an antonym in WordNet;
 whether it describes a living thing decides between the opposites of "old".
 """
 
@@ -19,7 +19,7 @@ from degla.negatives.rule import Place, ReplacingRule
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
 
 _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", "infant", "teenager"})
-"""No opposite of "young" suits them."""
+"""Nouns for which no opposite of "young" is possible."""
 
 
 class ReplaceAdjectives(ReplacingRule):
@@ -27,7 +27,7 @@ class ReplaceAdjectives(ReplacingRule):
 
     Source: arXiv 2504.16801, rule (d). Differs: the new word is known to exclude the old one.
 
-    Use when: properties are to be told apart, and captions have adjectives that others exclude.
+    Use when: the model should learn to distinguish properties, and captions have adjectives that others exclude.
     """
 
     kind = "attribute"
@@ -36,22 +36,22 @@ class ReplaceAdjectives(ReplacingRule):
         "Replace one adjective by another of its sort that cannot be true of the same thing: a colour by another "
         "colour, a material by another material, a size by the opposite."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
-        """The adjectives that can be replaced, each with those that exclude it."""
+        """Return the replaceable adjectives, each with those that exclude it."""
         return {
             (place, place + 1): adjective_choices(caption.tokens[place].lower, living=living)
             for place, living in _places(caption)
         }
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """Not in the caption already, and no "dark white"."""
+        """Whether the word is not yet in the caption, and does not give "dark white"."""
         shaded = token_at(caption.tokens, place[0] - 1).lower in _SHADES
         return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one adjective is another one, which excludes it and is not in the caption."""
+        """Require exactly one changed adjective, whose replacement excludes it and is not in the caption."""
         changed = self.changed(caption, content)
         if changed is None or len(changed[2]) != 1:
             return "not_rule"
@@ -64,7 +64,7 @@ class ReplaceAdjectives(ReplacingRule):
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
-    """Indices of the adjectives that can be replaced, and whether they describe a living thing."""
+    """Yield the indices of the replaceable adjectives, and whether they describe a living thing."""
     tokens, known = caption.tokens, lexicon()
     for chunk in caption.chunks:
         for place in chunk.adjectives():

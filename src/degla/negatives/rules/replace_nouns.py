@@ -1,7 +1,7 @@
-"""Replaces one noun by another everyday noun of its sort that cannot be the same thing: an animal by an animal.
+"""Replace one noun with another everyday noun of its sort that cannot be the same thing: an animal with an animal.
 
-Never by a synonym, something more general or special, a part or whole, or a word that the caption has already. The
-noun keeps its number; a noun without plural ("water") is replaced by one without. A compound counts as one noun: "a
+Never with a synonym, something more general or specific, a part or whole, or a word already in the caption. The noun
+keeps its number; a noun without plural ("water") is replaced with one without. A compound counts as one noun: "a
 tennis racket" may become "an umbrella".
 """
 
@@ -21,15 +21,15 @@ from degla.negatives.rule import Place, ReplacingRule
 _MALE: Final = frozenset({"his", "he", "him", "himself"})
 _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
 _LONGEST: Final = 3
-"""Words of a compound that may come in."""
+"""Maximum words of a new compound."""
 
 
 class ReplaceNouns(ReplacingRule):
     """Replace one noun.
 
-    Source: arXiv 2504.16801, rule (e). Differs: the new word is refused where it may be true (CE-9).
+    Source: arXiv 2504.16801, rule (e). Differs: the new word is refused if it may be true (CE-9).
 
-    Use when: things are to be told from others of their sort.
+    Use when: the model should learn to distinguish things of the same sort.
     """
 
     kind = "object"
@@ -38,22 +38,22 @@ class ReplaceNouns(ReplacingRule):
         "Replace one noun by the name of a different thing of the same sort that would fit into the scene as well. "
         "Never by a synonym, a more general or more special word, a part or the whole of the thing."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
-        """The nouns and compounds that can be replaced, each with the words that may stand there."""
+        """Return the replaceable nouns and compounds, each with the words that may replace it."""
         return {span: _choices(caption, span) for span in _places(caption)}
 
     def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
-        """With the everyday words for the same: "guy" beside "man"."""
+        """Return the words with everyday synonyms added: "guy" next to "man"."""
         return _with_mates(found)
 
     def surface(self, caption: Caption, place: Place, word: str) -> str:
-        """The noun in the number of its place."""
+        """Return the noun in the number of its place."""
         return words.plural(word) if caption.tokens[place[1] - 1].is_plural else word
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """Not in the caption already, nor a word that may be true of what is replaced."""
+        """Whether the word is not yet in the caption and cannot be true of what it replaces."""
         return (
             not _is_taken(caption, place, word)
             and not _relation(caption, place, (word,))
@@ -62,12 +62,12 @@ class ReplaceNouns(ReplacingRule):
         )
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The noun in the number of its place; None for a noun that cannot have that number."""
+        """Return the noun in the number of its place; None if it cannot have that number."""
         lemma = words.singular(word)
         return _form(caption, place, lemma) if _stands(caption, place, lemma) else None
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one noun is another one of the same number, unrelated to it and to the caption's others."""
+        """Require exactly one changed noun, of the same number and unrelated to the old one and the others."""
         changed = self.changed(caption, content)
         if changed is None:
             return "not_rule"
@@ -104,7 +104,7 @@ def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _places(caption: Caption) -> Iterator[Place]:
-    """Spans of the nouns that can be replaced."""
+    """Yield the spans of the replaceable nouns."""
     tokens = caption.tokens
     for _, (start, end) in caption.nouns():
         if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
@@ -116,7 +116,7 @@ def _places(caption: Caption) -> Iterator[Place]:
 
 
 def _is_nominal(new: Sequence[str], at: int) -> bool:
-    """Whether a word of a new compound is a noun, or makes a name with the next one ("hot dog")."""
+    """Whether a word of a new compound is a noun, or forms a name with the next one ("hot dog")."""
     known = lexicon()
     return known.is_noun(words.singular(new[at])) or (
         at + 1 < len(new) and known.is_name(new[at], words.singular(new[at + 1]))
@@ -144,7 +144,7 @@ def _form(caption: Caption, place: Place, lemma: str) -> str:
 
 
 def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
-    """What may be drawn: of the sort of the name as a whole ("hotdog"), else of its head."""
+    """Return the candidates: of the sort of the whole name ("hotdog"), else of its head."""
     token, known = caption.tokens[place[1] - 1], lexicon()
     mass = not token.is_many and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
@@ -166,7 +166,7 @@ def _suits(caption: Caption, place: Place, lemma: str) -> bool:
 
 
 def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
-    """Why a compound must not come in for the one that is there."""
+    """Return why a compound must not replace the present one; "" if it may."""
     *modifiers, head = caption.tokens[place[0] : place[1]]
     lemma = words.singular(new[-1])
     if head.lemma in map(words.singular, new) or any(lemma == one.lemma for one in modifiers):
@@ -176,7 +176,7 @@ def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
 
 
 def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
-    """Whether the caption has the word, a word for as much, or a pronoun that contradicts it."""
+    """Whether the caption has the word, a synonym, or a pronoun that contradicts it."""
     contrary = {"man": _FEMALE, "boy": _FEMALE, "woman": _MALE, "girl": _MALE}.get(lemma, frozenset())
     if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):
         return True

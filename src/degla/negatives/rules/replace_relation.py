@@ -1,6 +1,6 @@
-"""Replaces one verb or preposition by one that excludes it: "a dog under a table", "a man feeding a horse".
+"""Replace one verb or preposition with one that excludes it: "a dog under a table", "a man feeding a horse".
 
-The new word is of another cluster of a group of `lexicon_data/relations.toml` that suits the nouns around it; a verb
+The new word is from another cluster of a group in `lexicon_data/relations.toml` that fits the nouns around it; a verb
 keeps its form.
 """
 
@@ -20,17 +20,17 @@ _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "
 
 _DEGREES: Final = frozenset({"very", "so", "too", "really", "quite", "extremely"})
 _GRADED: Final = frozenset({"close to", "near", "far from"})
-"""Prepositions that are said of more or less."""
+"""Gradable prepositions."""
 
 
 class ReplaceRelation(ReplacingRule):
     """Replace one verb or preposition.
 
     Source: the relation negatives of SugarCrepe (arXiv 2306.14610) and CE-CLIP (arXiv 2306.08832). Differs: only words
-    that are known to exclude each other; "near" never stands for "beside".
+    that are known to exclude each other; "near" never replaces "beside".
 
-    Use when: relations are to be told apart. In the embedded world it and swap_phrases alone gave as much composition
-    as the paper's five rules.
+    Use when: the model should learn to distinguish relations. In the embedded world, this rule and swap_phrases
+    together improved composition as much as the paper's five rules.
     """
 
     kind = "relation"
@@ -39,32 +39,32 @@ class ReplaceRelation(ReplacingRule):
         "Replace one verb or one preposition by another of the same form, so that the things do something else or "
         "stand in another place to each other. The two words must not be true together."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
-        """The verbs and prepositions that can be replaced, each with the words that may stand there."""
+        """Return the replaceable verbs and prepositions, each with the words that may replace it."""
         return dict((*_prepositions(caption), *_verbs(caption)))
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
-        """No second "in front of", nothing that stands still "down the street"."""
+        """Whether the word fits: no second "in front of", no verb of rest before "down the street"."""
         if _sort(caption, place) == "prepositions":
             return f" {word} " not in f" {' '.join(caption.content)} " and not _objection(caption, place, word)
         known = relations().words
         if word in known["staying"] and token_at(caption.tokens, place[1]).lower in known["directions"]:
             return False
         if {caption.tokens[place[0]].lemma, word} <= known["moving"] and _is_mounted(caption, place[1]):
-            return False  # who strolls on a skateboard rides it
+            return False  # strolling on a skateboard means riding it
         if _is_in_hand(caption, place[1]) and word not in known["in_hand"]:
             return False
         return not _has_goal(caption, place[1])
 
     def surface(self, caption: Caption, place: Place, word: str) -> str:
-        """A verb in the form of the one that it replaces."""
+        """Return a verb in the form of the one that it replaces."""
         token = caption.tokens[place[0]]
         return words.conjugate(word, token.tag) if _sort(caption, place) == "verbs" else word
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """A preposition as it is, a verb in the form of the one that it replaces."""
+        """Return a preposition unchanged, and a verb in the form of the one that it replaces."""
         known = relations()
         if _sort(caption, place) == "prepositions":
             return word if known.is_known("prepositions", word) else None
@@ -77,7 +77,7 @@ class ReplaceRelation(ReplacingRule):
         return None if lemma in resultative else words.conjugate(lemma, token.tag)
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Exactly one verb or preposition is another one, which excludes it; a verb has the form of the old one."""
+        """Require exactly one changed verb or preposition, whose replacement excludes it; a verb keeps its form."""
         changed = self.changed(caption, content)
         if changed is None:
             return "not_rule"
@@ -122,7 +122,7 @@ def _is_in_hand(caption: Caption, place: int) -> bool:
 
 
 def _objection(caption: Caption, place: Place, preposition: str) -> str:
-    """What speaks against a preposition for the words around its place; "" where nothing does."""
+    """Return the reason against a preposition given the words around it; "" if there is none."""
     if caption.tokens[place[0] - 1].lower in _DEGREES and preposition not in _GRADED:
         return "word_order"  # "very close to" is not "very away from"
     one = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place[0]), None)
@@ -143,7 +143,7 @@ def _sort(caption: Caption, place: Place) -> Sort:
 
 
 def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
-    """Prepositions before a noun phrase, with what may replace them."""
+    """Yield prepositions before a noun phrase, with their possible replacements."""
     known, tokens = relations(), caption.tokens
     lower = [token.lower for token in tokens]
     starts = {chunk.start: chunk for chunk in caption.chunks if chunk.role == "thing"}
@@ -158,7 +158,7 @@ def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
 
 
 def _is_bound(caption: Caption, place: int) -> bool:
-    """Whether the word before keeps its preposition ("covered with", "ridden by"), or there is none to keep apart."""
+    """Whether the preceding word requires its preposition ("covered with", "ridden by") or is one itself."""
     before, token = caption.tokens[place - 1], caption.tokens[place]
     if before.lower in ("of", ",") or token.is_verb:
         return before.lower == "of"
@@ -167,7 +167,7 @@ def _is_bound(caption: Caption, place: int) -> bool:
 
 
 def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
-    """Verbs that a group lists, with what may replace them."""
+    """Yield verbs listed in a group, with their possible replacements."""
     tokens, known = caption.tokens, relations()
     for place, token in enumerate(tokens):
         if not token.is_verb or place in caption.inside or not known.is_known("verbs", token.lemma):
@@ -184,13 +184,13 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
 
 
 def _surroundings(caption: Caption, place: int) -> tuple[Collection[str], Collection[str]]:
-    """The groups of the noun right behind a verb, and of the one that does what it says."""
+    """Return the groups of the noun right after a verb, and of its subject."""
     behind, subject = caption.chunk_from(place + 1), _subject(caption, place)
     return all_sorts(behind.noun) if behind else (), noun_sorts(subject) if subject else ()
 
 
 def _subject(caption: Caption, place: int) -> Token | None:
-    """The noun that does what the verb says, as far as the parse tells."""
+    """Return the verb's subject, as far as the parse shows it."""
     tokens = caption.tokens
     token = tokens[place]
     if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
@@ -202,5 +202,5 @@ def _subject(caption: Caption, place: int) -> Token | None:
 
 
 def _measured(caption: Caption, noun: int) -> Token:
-    """The noun that a measure counts ("people" of "a group of people"), else the noun itself."""
+    """Return the noun that a measure counts ("people" in "a group of people"), else the noun itself."""
     return next((one.noun for one in caption.chunks if one.start <= noun < one.core), caption.tokens[noun])

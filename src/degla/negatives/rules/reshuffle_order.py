@@ -1,7 +1,7 @@
-"""Puts the caption's own words in another order that says something else: phrases, prepositions or verbs change places.
+"""Reorder the caption's words so that the meaning changes: phrases, prepositions or verbs change places.
 
-The result reads as a sentence, however absurd: "a man on a horse" becomes "a horse on a man". An order that says the
-same ("a cat and a dog", "a red round ball", a place named first) is refused.
+The result reads as a sentence, however absurd: "a man on a horse" becomes "a horse on a man". An order with the same
+meaning ("a cat and a dog", "a red round ball", a place named first) is refused.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _PLACING: Final = {
     )
     for word in alike.split()
 }
-"""Prepositions that may change places with one of another number."""
+"""Prepositions by group; two of different groups may change places."""
 
 _WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headwear"})
 
 
 class ReshuffleOrder(ExchangingRule):
-    """Permute a caption: same words, another meaning.
+    """Reorder a caption: same words, different meaning.
 
     Source: arXiv 2504.16801, rule (a), "reshuffle the whole sentence". Differs: phrases stay whole.
 
-    Use when: word order is to be learnt from few negatives. In the embedded world one reshuffled negative a caption
-    gave as much composition as the paper's five rules.
+    Use when: the model should learn word order from few negatives. In the embedded world, one reshuffled negative per
+    caption improved composition as much as the paper's five rules.
     """
 
     kind = "order"
@@ -47,19 +47,19 @@ class ReshuffleOrder(ExchangingRule):
         "Put the words of the caption in another order, so that its things change places or roles. Use exactly the "
         "same words, each as often as before."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
-        """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
+        """Require the same words in another order with another meaning, and agreement with the nouns."""
         tokens = tagged(caption.tokens, negative)
         if tokens is None or Counter(content) != Counter(caption.content):
             return "not_rule"
         return refuse_order(caption, tokens)
 
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
-        """Other orders of the caption's phrases, prepositions and verbs, which only `check` looks at closely."""
+        """Yield other orders of the caption's phrases, prepositions and verbs; only `check` examines them closely."""
         if loose_ends(caption.tokens, caption.chunks) or disagrees(caption):
-            return  # the tagger did not understand the caption, or it is no English
+            return  # the tagger did not understand the caption, or it is not English
         spans = movable(caption)
         pairs = combinations(spans, 2)
         free = [pair for pair in pairs if not objection(caption, *(caption.chunk_at(start) for start, _ in pair))]
@@ -86,13 +86,13 @@ def _exchangeable(caption: Caption) -> list[int]:
 
 
 def _is_worn(caption: Caption, place: int) -> bool:
-    """Whether clothes begin at `place`: one is "in a uniform", and "on" it no more."""
+    """Whether clothes begin at `place`: a person is "in a uniform" but not "on" it."""
     chunk = caption.chunk_from(place)
     return chunk is not None and bool(_WORN & set(noun_sorts(chunk.noun)))
 
 
 def _same_sort(caption: Caption, first: int, second: int) -> bool:
-    """Whether two words between phrases can stand for each other: placing prepositions, or verbs used alike."""
+    """Whether two words between phrases are interchangeable: spatial prepositions, or verbs used alike."""
     tokens = caption.tokens
     one, other = tokens[first], tokens[second]
     if one.lemma == other.lemma or "have" in (one.lemma, other.lemma) or "be" in (one.lemma, other.lemma):
@@ -110,12 +110,12 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
     alone = sum(is_animate(chunk.noun) for chunk in caption.chunks) < 2
     idle = {one.lemma, other.lemma} <= POSTURES
     if (doer(caption, first) == doer(caption, second) or (alone and idle)) and not _takes_phrase(tokens, first):
-        return False  # who poses and stands does both either way
+        return False  # one subject that poses and stands does both in either order
     return _takes_phrase(tokens, first) == _takes_phrase(tokens, second)
 
 
 def _excludes(caption: Caption, place: int, other: str) -> bool:
-    """Whether another preposition cannot be true at `place`: who plays "in a boat" plays "on" it, too."""
+    """Whether another preposition would be false at `place`: a person playing "in a boat" also plays "on" it."""
     behind = landmark(caption.chunk_at(place + 1).noun)
     return not relations().relation("prepositions", caption.tokens[place].lower, other, objects=behind)
 

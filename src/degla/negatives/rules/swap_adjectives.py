@@ -1,8 +1,8 @@
-"""Exchanges two adjectives of different noun phrases: "a red ball in a blue box" -> "a blue ball in a red box".
+"""Swap two adjectives of different noun phrases: "a red ball in a blue box" -> "a blue ball in a red box".
 
-The two exclude each other, or one of them is seldom true of what it comes to: a black bear and large birds may well be
-a large bear and black birds, too. Adjectives of one phrase are never exchanged, nor words for the same ("big",
-"large"), nor is an adjective put beside one that it contradicts.
+The two must exclude each other, or one of them must rarely be true of its new noun: a black bear and large birds may
+well be a large bear and black birds, too. Adjectives of one phrase are never swapped, nor are synonyms ("big",
+"large"), nor is an adjective placed next to one that it contradicts.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 
 
 class SwapAdjectives(ExchangingRule):
-    """Exchange two adjectives.
+    """Swap two adjectives.
 
     Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and
-    only where the meaning changes.
+    only if the meaning changes.
 
-    Use when: it is to be learnt which property belongs to which thing, and captions have two phrases with adjectives.
+    Use when: the model should learn which property belongs to which thing, and captions have two phrases with
+    adjectives.
     """
 
     kind = "attribute"
     """What the negatives break."""
     instruction = "Exchange two adjectives that describe different things. The nouns stay where they are."
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def applies(self, caption: Caption) -> bool:
         """Whether two words may be adjectives."""
@@ -45,7 +46,7 @@ class SwapAdjectives(ExchangingRule):
         )
 
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
-        """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
+        """Yield every swap of two adjectives of different phrases, with the reason to refuse it ("" if none)."""
         tokens = caption.tokens
         places = [(chunk, place) for chunk in caption.chunks for place in chunk.adjectives()]
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
@@ -67,7 +68,7 @@ class SwapAdjectives(ExchangingRule):
 
 
 def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
-    """Exchanges of an adjective list with another phrase's adjectives: "a black and white dog with a red collar"."""
+    """Yield swaps of an adjective list with another phrase's adjectives: "a black and white dog with a red collar"."""
     tokens = caption.tokens
     runs = [(chunk, run) for chunk in caption.chunks if (run := _run(chunk))]
     for (first_chunk, first), (second_chunk, second) in combinations(runs, 2):
@@ -83,7 +84,7 @@ def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
 
 
 def _run(chunk: Chunk) -> tuple[int, int] | None:
-    """The span of all adjectives of a phrase where it is one adjective, or a list with "and" or commas; else None."""
+    """Return the span of a phrase's adjectives if there is one, or a list with "and" or commas; else None."""
     places = chunk.adjectives()
     if not places:
         return None
@@ -98,7 +99,7 @@ def _members(tokens: Sequence[Token], run: tuple[int, int]) -> list[str]:
 
 
 def _clashes(chunk: Chunk, place: int, adjective: Token) -> bool:
-    """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in.
+    """Whether another adjective of the phrase equals the new one or is of the same sort.
 
     In a list all may be of one sort: "a green and white dog".
     """

@@ -1,7 +1,7 @@
-"""Exchanges two nouns of different phrases, each in the other's number: "two cats on a mat" -> "two mats on a cat".
+"""Swap two nouns of different phrases, each in the other's number: "two cats on a mat" -> "two mats on a cat".
 
-Adjectives and articles stay where they are. Nouns of one list or on both sides of "next to" are left alone where the
-exchange would say the same, and so is a noun that must stay where it is ("playing baseball").
+Adjectives and articles stay in place. Nouns of one list or on both sides of "next to" are not swapped if the meaning
+would stay the same, nor is a noun that cannot move ("playing baseball").
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual",
 
 
 class SwapNouns(ExchangingRule):
-    """Exchange two nouns.
+    """Swap two nouns.
 
     Source: arXiv 2504.16801, rule (b). Differs: only whole words move, never equal nouns (CE-9).
 
-    Use when: it is to be learnt which thing has which place, and captions have two phrases with nouns.
+    Use when: the model should learn which thing is where, and captions have two phrases with nouns.
     """
 
     kind = "object"
     """What the negatives break."""
     instruction = "Exchange two nouns that name different things. Numbers, articles and adjectives stay where they are."
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
-        """Every exchange of two nouns, and why it is none ("" where it is)."""
+        """Yield every swap of two nouns, with the reason to refuse it ("" if there is none)."""
         tokens = caption.tokens
         places = [(chunk, span) for chunk, span in caption.nouns() if span[1] == chunk.end]
         if _is_bare_list(caption):
@@ -64,12 +64,12 @@ class SwapNouns(ExchangingRule):
 
 
 def _is_bare_list(caption: Caption) -> bool:
-    """Whether phrases stand side by side with nothing between them, and are not what a verb gives to whom."""
+    """Whether two phrases are adjacent with nothing between them, and are not a verb's two objects."""
     return any(one.end == other.start and not one.before.is_verb for one, other in pairwise(caption.chunks))
 
 
 def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
-    """What speaks against the exchange; adjectives, and "his", tell apart what would be the same without them."""
+    """Return the reason against a swap; adjectives and "his" distinguish what would mean the same without them."""
     if any(_is_fixed(one) for one in (first, second)):
         return "word_order"
     reason = objection(caption, first, second)
@@ -84,7 +84,7 @@ def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
 
 
 def _is_fixed(chunk: Chunk) -> bool:
-    """Whether the noun belongs to what is around it: "statue of", "on her hands", "a pair of scissors"."""
+    """Whether the noun is tied to its context: "statue of", "on her hands", "a pair of scissors"."""
     owned = any(token.tag == "PRP$" for token in chunk.modifiers)
     body = owned and lexicon().is_in_group(chunk.noun.lemma, "body_upper")
     paired = chunk.holder != chunk.head and chunk.holder_noun.lemma == "pair"
@@ -92,7 +92,7 @@ def _is_fixed(chunk: Chunk) -> bool:
 
 
 def _tell_apart(first: Chunk, second: Chunk) -> bool:
-    """Whether the adjectives exclude the exchange: a small boat by a plane may well be a boat by a small plane."""
+    """Whether the adjectives make the swap false: a small boat by a plane may well be a boat by a small plane."""
     own, others = ([one.source[at].lower for at in one.adjectives()] for one in (first, second))
     if any(not additions().is_vague(word) for word in (*own, *others)):
         return True
@@ -100,7 +100,7 @@ def _tell_apart(first: Chunk, second: Chunk) -> bool:
 
 
 def _fits(noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:
-    """Whether a noun can stand where another one stands: no "a water", no bare "dog" for "water"."""
+    """Whether a noun can take another one's place: no "a water", no bare "dog" for "water"."""
     mass, many = lexicon().is_mass(noun.lemma), slot.is_plural
     article, own_article = chunk.determiner, own.determiner
     if mass and (many or (article is not None and article.lower in words.COUNTING)):

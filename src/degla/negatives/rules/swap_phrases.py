@@ -1,8 +1,8 @@
-"""Exchanges two whole noun phrases: "a red cup on a blue plate" -> "a blue plate on a red cup".
+"""Swap two whole noun phrases: "a red cup on a blue plate" -> "a blue plate on a red cup".
 
-Articles, numbers, adjectives and what "of" ties to a noun go with it. At least one of the two phrases has something
-besides article and noun: with bare nouns the exchange would be that of swap_nouns. reshuffle_order moves phrases too,
-besides verbs and prepositions, two or three at a time; here nothing but two phrases moves.
+Articles, numbers, adjectives and what "of" ties to a noun move with it. At least one of the two phrases must have more
+than article and noun; otherwise the result would be that of swap_nouns. reshuffle_order also moves phrases, two or
+three at a time, as well as verbs and prepositions; here only two phrases move.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from degla.negatives.rule import ExchangingRule, Swap
 
 
 class SwapPhrases(ExchangingRule):
-    """Exchange two noun phrases.
+    """Swap two noun phrases.
 
-    Source: the object swaps of SugarCrepe (arXiv 2306.14610). Differs: by grammar, and only where the meaning changes.
+    Source: the object swaps of SugarCrepe (arXiv 2306.14610). Differs: by grammar, and only if the meaning changes.
 
-    Use when: relations are to be learnt with all that belongs to a thing. On captions of two things reshuffle_order
-    exchanges the same phrases, and this rule finds nothing new.
+    Use when: the model should learn relations between things with their attributes. On captions of two things,
+    reshuffle_order swaps the same phrases, and this rule adds nothing new.
     """
 
     kind = "relation"
-    """What the negatives break: which of the two things stands where, or does what, with all its attributes."""
+    """What the negatives break: which of the two things is where, or does what, with all its attributes."""
     instruction = (
         "Exchange two whole noun phrases of the caption: each goes to the other's place together with its article, "
         "number and adjectives."
     )
-    """What a language model is told to change."""
+    """Instruction to a language model."""
 
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
-        """Every exchange of two phrases of which one is more than article and noun, and why it is none."""
+        """Yield every swap of two phrases, one with more than article and noun, with the reason to refuse it."""
         if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
         finite = any(token.is_finite for token in caption.tokens)
@@ -43,7 +43,7 @@ class SwapPhrases(ExchangingRule):
             if not (_is_rich(caption, first) or _is_rich(caption, second)):
                 continue
             if not (_is_whole(caption, first) and _is_whole(caption, second)):
-                continue  # "red laptop on a table": a phrase without its article fits its own place only
+                continue  # "red laptop on a table": a phrase without article fits only its own place
             chunks = [caption.chunk_at(first[0]), caption.chunk_at(second[0])]
             if finite and len({chunk.number for chunk in chunks}) > 1:
                 continue
@@ -57,6 +57,6 @@ def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
 
 
 def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
-    """Whether a phrase has an article or number where its noun needs one."""
+    """Whether a phrase has an article or number if its noun needs one."""
     noun = caption.chunk_at(span[0]).holder_noun
     return caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT") or noun.is_many or lexicon().is_mass(noun.lemma)

@@ -1,6 +1,6 @@
-"""One run over captions: batches enter, rows leave in the order of captions and rules, whatever happens between.
+"""One run over captions: from batches to rows in the order of captions and rules, whatever happens in between.
 
-stream.py reads captions in batches; dialogue.py holds what is asked about one caption; pipeline.py keeps a language
-model busy with many; output.py continues a file and its journal, in which each reply is written down before it counts;
-summary.py counts and talks to the person in front; ray_engine.py spreads the work over a cluster.
+stream.py reads captions in batches; dialogue.py makes the requests about one caption; pipeline.py keeps a language
+model busy with many dialogues; output.py continues a file and its journal, to which each reply is written before it is
+used; summary.py counts and reports to the user; ray_engine.py distributes the work over a cluster.
 """

@@ -1,10 +1,10 @@
-"""All that is asked about one caption, and the rows that come of it: a generator that requests leave and replies enter.
+"""The dialogue about one caption: a generator that yields requests, receives replies and returns the caption's rows.
 
-Rules follow each other, and a rule begins when the one before it has its rows: so what is a duplicate, and what is
-asked next, depends on the replies alone and never on when they came.
+Rules run one after another, each starting when the previous one has its rows. What counts as a duplicate, and what is
+requested next, thus depends only on the replies and never on their timing.
 
-The paper (arXiv 2504.16801) draws five examples anew for every request. With fixed sets of examples, requests of one
-rule share a longer beginning, which a server's prefix cache serves; the caption's id picks the set.
+The paper (arXiv 2504.16801) draws five new examples for every request. With fixed sets of examples, requests of one
+rule share a longer prefix, which a server's prefix cache can reuse; the caption's id picks the set.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from degla.pages.words import counted
 from degla.records import NegativeRecord
 
 RowForm = Literal["grammar", "write", "choose", "fill"]
-"""How the text of a row was made: by the grammar, or by the form of a request."""
+"""How a row's text was made: by the grammar, or by a request of this form."""
 
 RULES_SOURCE: Final = "rules"
-"""`NegativeRecord.source` of what the grammar makes."""
+"""`NegativeRecord.source` of rows made by the grammar."""
 
 
 FormChoice = Literal["write", "choose", "both"]
-"""Whether a model may write freely, only choose among what the grammar finds (and propose words for it), or both."""
+"""Whether a model may write freely, only choose among (and propose words for) the grammar's candidates, or both."""
 
 _ALLOWED: Final[dict[FormChoice, frozenset[Form]]] = {
     "write": frozenset({"write"}),
@@ -50,11 +50,11 @@ _KNOWN_CAPTIONS: Final = (
     "A small brown dog sits on a wooden bench next to two red cats under a tall tree.",
     "An old man in a black hat is riding a white horse.",
 )
-"""What every rule is asked about to find whether prompts have changed; written for this purpose."""
+"""Captions, written for this purpose, on which `prompt_digests` builds every rule's prompts."""
 
 
 def usable_forms(forms: Sequence[Form], choice: FormChoice, *, name: str) -> tuple[Form, ...]:
-    """The model's forms that may be used, its best first.
+    """Return the model's usable forms, best first.
 
     Raises:
         InputError: there is none.
@@ -62,26 +62,27 @@ def usable_forms(forms: Sequence[Form], choice: FormChoice, *, name: str) -> tup
     usable = tuple(form for form in forms if form in _ALLOWED[choice])
     if "write" in usable or "choose" in usable:
         return usable
-    raise InputError(f"{name} answers in the forms {', '.join(forms)}; none of them is meant by form {choice!r}.")
+    raise InputError(f"{name} supports only the forms {', '.join(forms)}, which form {choice!r} does not allow.")
 
 
 def draw_rng(seed: int, caption_id: str, rule: str) -> Random:
-    """The random numbers of one caption and rule, from SHA-256: the same on every machine."""
+    """Return a random generator for one caption and rule, seeded by SHA-256: the same on every machine."""
     text = f"{seed}\n{caption_id}\n{rule}"
     return Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a language model is asked.
+    """Settings of the requests to a language model.
 
     Attributes:
         source: the model's name, for `NegativeRecord.source`.
-        forms: how it may be asked, best first.
-        writes: whether it can write freely, even where `forms` does not let it.
-        seed: decides, with caption, rule and draw, which examples a request holds.
-        count: examples a request; 0 for none.
-        sets: fixed draws of examples a rule, of which the caption's id picks one; 0 draws anew for every request.
+        forms: allowed request forms, best first.
+        writes: whether the model can write freely, even if `forms` does not allow it.
+        seed: determines, with caption, rule and draw, the examples of a request.
+        count: examples per request; 0 for none.
+        sets: number of fixed sets of examples per rule, one of which is picked by the caption's id; 0 draws new
+            examples for every request.
         examples: all examples of each rule.
     """
 
@@ -94,7 +95,7 @@ class Prompts:
     examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
     def draw(self, rule: str, *, caption_id: str, draw: int) -> tuple[Example, ...]:
-        """The examples of one request."""
+        """Draw the examples of one request."""
         if not self.count:
             return ()
         rng = draw_rng(self.seed, caption_id, f"{rule}\n{draw}")
@@ -105,15 +106,15 @@ class Prompts:
 
 
 def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) -> dict[str, tuple[Example, ...]]:
-    """The accepted examples of each rule.
+    """Load the accepted examples of each rule.
 
     Args:
         rules: names of rules.
-        count: examples a request.
-        folder: where the user's own lie, instead of those of the package.
+        count: examples per request.
+        folder: folder of your own examples, instead of the package's.
 
     Raises:
-        InputError: a rule has fewer than `count`.
+        InputError: a rule has fewer than `count` examples.
     """
     if not count:
         return {}
@@ -121,13 +122,13 @@ def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) 
     for rule, examples in loaded.items():
         if len(examples) < count:
             raise InputError(
-                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} of a request."
+                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} per request."
             )
     return loaded
 
 
 def prompt_digests(rules: Sequence[str]) -> dict[str, str]:
-    """Of each rule, the sha256 of what it asks about known captions: changes when its instruction does."""
+    """Return the sha256 of each rule's prompts for fixed captions, which changes with the rule's instruction."""
     example = (Example("A cat on a mat.", "A dog on a mat."),)
     digests = {}
     for name in rules:
@@ -138,28 +139,28 @@ def prompt_digests(rules: Sequence[str]) -> dict[str, str]:
 
 
 Dialogue = Generator[Request, Reply, list[NegativeRecord]]
-"""Yields requests one after another, is sent the reply to each, returns the caption's rows."""
+"""A generator that yields requests one by one, is sent the reply to each, and returns the caption's rows."""
 
 MOST_CHOICES: Final = 12
-"""Texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
+"""Maximum texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
 _MOST_PROPOSED: Final = 8
-"""Of them, texts with words that the model itself proposed."""
+"""Maximum choices with words that the model itself proposed."""
 _LAST: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
-"""Outcomes after which no further request about this caption and rule makes sense."""
+"""Outcomes after which more requests about this caption and rule are pointless."""
 _UNUSED: Final = Random(0)
-"""Where a reply is read nothing is drawn."""
+"""A placeholder: reading a reply draws nothing."""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the rows of captions; what it makes depends on its settings and the replies alone.
+    """Makes the rows of captions, depending only on its settings and the replies.
 
     Attributes:
-        rules: names, in the order of the rows.
-        seed: decides every draw, with the caption's id and the rule's name.
-        per_rule: accepted negatives of one rule for one caption, at most.
-        questions: what a language model is asked; None where the grammar does it alone.
-        usage: how the captions use words, which decides how often the grammar draws each; None: all of a list alike.
+        rules: names of the rules, in the order of the rows.
+        seed: determines every draw, with the caption's id and the rule's name.
+        per_rule: maximum accepted negatives per rule and caption.
+        questions: settings of the requests to a language model; None to use only the grammar.
+        usage: word frequencies by which the grammar draws words; None draws all words of a list equally often.
     """
 
     rules: tuple[str, ...]
@@ -169,11 +170,11 @@ class Maker:
     usage: WordUsage | None = None
 
     def talk(self, task: CaptionTask, caption: Caption | None, *, reason: str = "") -> Dialogue:
-        """The dialogue about one caption.
+        """Conduct the dialogue about one caption.
 
         Args:
             task: the caption.
-            caption: it with its tags, or None where negatives cannot be made of it.
+            caption: the tagged caption; None if negatives cannot be made of it.
             reason: why not.
         """
         taken: set[Content] = {words.content(text) for texts in task.done.values() for text in texts}
@@ -195,17 +196,17 @@ class _Turn:
     """The work on one caption and one rule.
 
     Attributes:
-        maker: whose settings count.
+        maker: provides the settings.
         task: the caption.
-        name: of the rule.
+        name: name of the rule.
         rule: the rule.
         taken: contents of the caption's accepted negatives; those of this turn are added.
-        caption: the caption with its tags, since `run`.
-        rows: what came of it.
-        draw: requests made so far, hence the number of the next.
-        accepted: rows that are negatives.
-        ended: no further request makes sense.
-        next_chat: the chat of the next request, with its number, where it was made already.
+        caption: the tagged caption, set by `run`.
+        rows: the resulting rows.
+        draw: number of requests so far, and so the number of the next.
+        accepted: number of accepted negatives.
+        ended: whether more requests are pointless.
+        next_chat: number and chat of the next request, if already built.
     """
 
     maker: Maker
@@ -221,7 +222,7 @@ class _Turn:
     next_chat: tuple[int, Chat | None] | None = None
 
     def run(self, caption: Caption) -> Generator[Request, Reply, None]:
-        """Ask and judge until there are enough negatives or nothing is left to ask."""
+        """Send requests and judge replies until there are enough negatives or nothing is left to request."""
         self.caption = caption
         questions = self.maker.questions
         if questions is None or self._chat() is None:
@@ -235,7 +236,7 @@ class _Turn:
             yield from self._choose(questions)
 
     def _take_grammar(self) -> None:
-        """The grammar's candidates until there are enough negatives; most are never needed, so few are made first."""
+        """Take the grammar's candidates until there are enough negatives; a few are made first, usually enough."""
         for number in dict.fromkeys((self.maker.per_rule, MOST_CANDIDATES)):
             texts = self._grammar(number)
             for text in texts[self.draw :]:
@@ -250,7 +251,7 @@ class _Turn:
         return not self.ended and self.accepted < self.maker.per_rule
 
     def _write(self) -> Generator[Request, Reply, None]:
-        """One free answer, judged as it is."""
+        """Request one free answer and judge it as it is."""
         reply = yield from self._ask("write")
         if reply is None:
             return
@@ -261,7 +262,7 @@ class _Turn:
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
-        """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
+        """Let the model choose among valid texts, made with words that it proposed or by the grammar."""
         proposed: list[str] = []
         if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, ReplacingRule):
             slots = self.rule.slots(self.caption)
@@ -272,7 +273,7 @@ class _Turn:
             return
         candidates = self._valid([*proposed, *self._grammar()], most=MOST_CHOICES)
         while self._open and candidates:
-            if len(candidates) == 1 and questions.writes:  # one that writes need not be paid for no choice
+            if len(candidates) == 1 and questions.writes:  # do not pay a writing model for a choice of one
                 self._take(candidates[0], form="grammar", verdict=ACCEPTED)
                 return
             reply = yield from self._ask("choose", choices=tuple(candidates))
@@ -287,9 +288,9 @@ class _Turn:
     def _ask(
         self, form: Form, *, choices: tuple[str, ...] = (), slots: tuple[Slot, ...] = ()
     ) -> Generator[Request, Reply, Reply | None]:
-        """One request; None where it failed, which is a row."""
+        """Make one request; None if it failed, which adds a row."""
         chat = self._chat()
-        assert chat is not None  # as the turn began
+        assert chat is not None  # since the turn has begun
         key = RequestKey(self.task.id, self.name, self.draw)
         reply = yield Request(key, form, chat, self.caption.text, choices, slots)
         self.draw += 1
@@ -300,7 +301,7 @@ class _Turn:
         return None
 
     def _chat(self) -> Chat | None:
-        """The chat of the next request, which every form shares; None where the rule has nothing to ask."""
+        """Return the next request's chat, shared by all forms; None if the rule has nothing to request."""
         questions = self.maker.questions
         assert questions is not None
         if self.next_chat is None or self.next_chat[0] != self.draw:
@@ -309,7 +310,7 @@ class _Turn:
         return self.next_chat[1]
 
     def _grammar(self, most: int = MOST_CANDIDATES) -> list[str]:
-        """The grammar's candidates, fewer of them a beginning of more."""
+        """Return the grammar's candidates; a smaller `most` gives a prefix of a larger one."""
         rng = draw_rng(self.maker.seed, self.task.id, self.name)
         rule = self.rule
         if isinstance(rule, SiblingRule):
@@ -319,7 +320,7 @@ class _Turn:
         return rule.read(self.caption, None, rng, most=most)
 
     def _filled(self, rule: ReplacingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
-        """The caption with proposed words in place: the likeliest of every slot first."""
+        """Yield the caption with proposed words filled in, the likeliest of every slot first."""
         for rank in zip_longest(*reply.words):
             for slot, word in zip(slots, rank, strict=False):
                 text = rule.fill(self.caption, slot, word) if word else None
@@ -327,7 +328,7 @@ class _Turn:
                     yield text
 
     def _valid(self, texts: Sequence[str] | Iterator[str], *, most: int) -> list[str]:
-        """The first texts that pass every check, no two alike."""
+        """Return the first texts that pass every check, without duplicates."""
         valid: dict[Content, str] = {}
         for text in texts:
             content = words.content(text)
@@ -354,7 +355,7 @@ class _Turn:
             self.accepted += 1
 
     def note(self, form: RowForm, *, reason: str, text: str | None = None, reply: Reply | None = None) -> None:
-        """Add a row: what a reply made, or without one the grammar."""
+        """Add a row made from a reply, or without one by the grammar."""
         questions = self.maker.questions
         row = NegativeRecord(
             caption_id=self.task.id,

@@ -1,8 +1,8 @@
-"""A run's files on disk: the negatives, their manifest, and the journal of what a language model replied.
+"""A run's files on disk: the negatives, their manifest, and the journal of a language model's replies.
 
-A later run continues behind the last negative. The journal has one JSON line for each reply, so that none is paid for
-twice; lines are never changed, and a later run looks replies up by their key, in an index that lies in a
-temporary file. "unreachable" is written down too but never found again: such requests are worth repeating.
+A later run continues after the last negative. The journal has one JSON line per reply, so none is paid for twice;
+lines are never changed, and a later run looks replies up by key, with an index in a temporary file. "unreachable" is
+recorded too but never looked up: such requests are worth repeating.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.version import __version__
 
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
-"""Outcomes that another run may change; their requests are made again."""
+"""Transient outcomes; later runs repeat these requests."""
 
 JournalEntry = tuple[Form, Reply]
-"""A reply, and the form of the request that it answers."""
+"""A reply with the form of its request."""
 
 
 class ReplyRecord(Record):
-    """One line of the journal; the fields are those of `RequestKey` and `Reply`, and the request's form."""
+    """One line of the journal: the fields of `RequestKey` and `Reply`, and the request's form."""
 
     caption_id: str = Field(min_length=1)
     rule: str = Field(min_length=1)
@@ -53,7 +53,7 @@ class ReplyRecord(Record):
     counts: dict[str, int] = Field(default_factory=dict)
 
     def entry(self) -> JournalEntry:
-        """The form and the reply as the model gave it."""
+        """Return the form and the model's reply."""
         row = dict(self.__dict__)
         key = RequestKey(row.pop("caption_id"), row.pop("rule"), row.pop("draw"))
         return row.pop("form"), Reply(key, **row)
@@ -62,11 +62,11 @@ class ReplyRecord(Record):
 _DEFAULTS: Final[dict[str, Any]] = {
     field.name: {} if field.default is MISSING else field.default for field in fields(Reply)[2:]
 }
-"""Fields of a reply that a line leaves out where they have this value."""
+"""Fields of a reply that are omitted from a line if they have this value."""
 
 
 def write_line(form: Form, reply: Reply) -> str:
-    """One line of the journal."""
+    """Return a reply as one line of the journal."""
     key = reply.key
     row = {"caption_id": key.caption_id, "rule": key.rule, "draw": key.draw, "form": form, "outcome": reply.outcome}
     optional = {name: getattr(reply, name) for name in _DEFAULTS}
@@ -75,7 +75,7 @@ def write_line(form: Form, reply: Reply) -> str:
 
 
 class Journal:
-    """The file of replies beside a file of negatives. Used in a ``with`` block.
+    """The file of replies next to a file of negatives. Use it in a ``with`` block.
 
     Attributes:
         file: the file.
@@ -85,11 +85,11 @@ class Journal:
         """Open the file.
 
         Args:
-            path: of the file.
-            summary: where its replies are counted.
+            path: path of the file.
+            summary: counts its replies.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self.file = LineFile(path)
         self._summary = summary
@@ -104,19 +104,19 @@ class Journal:
         self.file.__exit__(*error)
 
     def index(self) -> None:
-        """Cut off a torn last line, add what workers left, count all, and note where replies are to be found again.
+        """Drop an incomplete last line, add what workers left behind, count all replies and index them.
 
         Raises:
-            InputError: a line is no reply (line named).
+            InputError: a line is not a reply (the message names the line).
             DeglaError: the disk is full.
         """
         parts = list_parts(self.file.path)
         for part in parts:
-            if part.suffix != ".jsonl":  # a run was killed while this was taken in
+            if part.suffix != ".jsonl":  # a run was killed while adding this part
                 self.file.stream.truncate(int(part.suffix[1:]))
         if parts:
             for _ in _read_all(self.file):
-                pass  # Nothing may be appended to a torn line.
+                pass  # Nothing may be appended to an incomplete line.
         for part in parts:
             with LineFile(part) as file:
                 replies = read_replies(file)
@@ -131,16 +131,16 @@ class Journal:
                 yield reply.key.caption_id, reply.key.rule, reply.key.draw, place
 
     def find(self, key: RequestKey) -> JournalEntry | None:
-        """The form and the reply of an earlier run, or None where the request is still to be made."""
+        """Return the form and the reply of an earlier run; None if the request has no reply yet."""
         entries = self._find("rule = ? AND draw = ?", key.caption_id, key.rule, key.draw)
         return entries[0] if entries else None
 
     def find_all(self, caption_id: str) -> list[JournalEntry]:
-        """The replies of one caption, for a worker elsewhere."""
+        """Return the replies of one caption, for a worker on another machine."""
         return self._find("TRUE", caption_id)
 
     def _find(self, condition: str, *values: object) -> list[JournalEntry]:
-        # Of a request that was answered twice the first reply counts: its rows were written.
+        # If a request was answered twice, the first reply counts: its rows were written.
         query = f"SELECT min(place) FROM replies WHERE caption_id = ? AND {condition} GROUP BY rule, draw"
         rows = self._places.execute(query, values).fetchall()
         entries = []
@@ -156,12 +156,12 @@ class Journal:
             self._summary.replies.add(form, reply)
 
     def append(self, replies: Sequence[JournalEntry], *, left_in: Path | None = None) -> None:
-        """Append replies and hand them to the operating system at once; raises as `LineFile.append`.
+        """Append replies and flush them to the operating system; raises as `LineFile.append`.
 
         Args:
-            replies: in order.
-            left_in: a worker's file that holds them, which goes; meanwhile its name ends in the place where the journal
-                ended, to which `index` goes back after a kill, so that no reply comes twice.
+            replies: the replies, in order.
+            left_in: a worker's file with these replies, which is deleted. Until then its name ends in the journal's
+                old length, to which `index` truncates after a kill, so no reply is added twice.
         """
         if left_in is not None and left_in.exists():
             left_in = left_in.rename(f"{left_in}.{self.file.stream.seek(0, SEEK_END)}")
@@ -171,16 +171,16 @@ class Journal:
 
 
 def read_replies(file: LineFile) -> list[JournalEntry]:
-    """All replies of a file, whose torn last line is cut off.
+    """Return all replies of a file and drop an incomplete last line.
 
     Raises:
-        InputError: a line is no reply (line named).
+        InputError: a line is not a reply (the message names the line).
     """
     return [entry for _, entry in _read_all(file)]
 
 
 def _read_all(file: LineFile) -> Iterator[tuple[int, JournalEntry]]:
-    """Every reply with the place of its line, in bytes; cuts off a torn last line."""
+    """Yield every reply with its line's byte offset; drop an incomplete last line."""
     end = 0
     for number, place, line in whole_lines(file.stream):
         yield place, read_line(line, f"{file.path} line {number}")
@@ -189,19 +189,19 @@ def _read_all(file: LineFile) -> Iterator[tuple[int, JournalEntry]]:
 
 
 def read_line(line: bytes, where: str) -> JournalEntry:
-    """One line of the journal; raises `InputError` where it is no reply."""
-    return _read(ReplyRecord, line, where, remedy="Remove the line; its request is made again.").entry()
+    """Parse one line of the journal; raises `InputError` if it is not a reply."""
+    return _read(ReplyRecord, line, where, remedy="Remove the line; its request will be repeated.").entry()
 
 
 def _read(model: type[RecordType], line: bytes, where: str, *, remedy: str) -> RecordType:
     try:
         return model.model_validate_json(line)
-    except ValueError:  # What is wrong is said in our own words.
+    except ValueError:  # Validate again for our own error message.
         return validate(model, parse_json(line, where=where, remedy=remedy, lines=False), where=where)
 
 
 _STARTED: Final = "started"
-"""The manifest's only entry that may differ when a file is continued."""
+"""The only manifest entry that may differ when a file is resumed."""
 _PASSING_REASONS: Final = frozenset(f"model_{outcome}" for outcome in PASSING)
 
 
@@ -210,9 +210,9 @@ class Output:
     """An open file of negatives.
 
     Attributes:
-        file: where rows are appended.
-        captions_done: captions at the beginning of the list that have all their rows.
-        done: finished rules of the caption after those.
+        file: the file that rows are appended to.
+        captions_done: number of leading captions that have all their rows.
+        done: finished rules of the next caption.
     """
 
     file: LineFile
@@ -220,21 +220,21 @@ class Output:
     done: FinishedRules = field(default_factory=dict)
 
     def write(self, rows: Sequence[NegativeRecord]) -> None:
-        """Append rows and hand them to the operating system; raises as `LineFile.append`."""
+        """Append rows and flush them to the operating system; raises as `LineFile.append`."""
         self.file.append(row.model_dump_json() + "\n" for row in rows)
 
 
 def manifest(
     captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, described: Mapping[str, object] | None
 ) -> dict[str, Any]:
-    """Everything that decides what is in the file, as JSON gives it back.
+    """Return everything that determines the file's content, as read back from JSON.
 
     Args:
         captions: all captions.
-        rules: names, in the order of the rows.
-        seed: of all draws.
-        per_rule: accepted negatives of one rule for one caption, at most.
-        described: what else decides the rows: the language model, its prompts and examples, where words come from.
+        rules: names of the rules, in the order of the rows.
+        seed: seed of all draws.
+        per_rule: maximum accepted negatives per rule and caption.
+        described: what else determines the rows: the language model, its prompts and examples, the word source.
     """
     settings = {
         "captions": len(captions),
@@ -255,32 +255,32 @@ def manifest(
 def continue_output(
     out: Path, settings: dict[str, Any], captions: CaptionStream, rules: Sequence[str], summary: Summary
 ) -> Iterator[Output]:
-    """Open the file where an earlier run stopped, or make it; rows that stay are added to the summary.
+    """Open the file where an earlier run stopped, or create it; kept rows are added to the summary.
 
-    Where a language model could not be reached, rows are cut off from there on: the requests are made again, and
+    From the first row whose language model could not be reached, rows are dropped: those requests are repeated, and
     the journal has all other replies.
 
     Raises:
-        InputError: the file was made with other settings or captions, is no file of negatives, cannot be written, or
-            is being written by another run.
+        InputError: the file was made with other settings or captions, is not a file of negatives, cannot be written,
+            or is being written by another run.
     """
     if out.is_dir():
-        raise InputError(f"{out}: is a folder, and negatives are written to one file. Choose another --out.")
+        raise InputError(f"{out}: is a folder. Choose a file for the negatives with --out.")
     beside = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for path in (out, journal := journal_path(out), *list_parts(journal)):
             if path.exists() and path.stat().st_size and not beside.exists():
                 raise InputError(
-                    f"{path}: exists, but {beside.name} does not, so that it cannot be continued. "
-                    "Move it away or choose another --out."
+                    f"{path}: already exists, but {beside.name} is missing, so the run cannot be resumed. "
+                    "Move the file or choose another --out."
                 )
     except OSError as error:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
     with LineFile(out) as file:
         if not file.claim():
-            raise InputError(f"{out}: another run is writing it. Wait for it or choose another --out.")
-        # Behind the claim: of two runs that begin at once, one would write over the manifest of the other.
+            raise InputError(f"{out}: another run is writing this file. Wait for it or choose another --out.")
+        # Only after the claim: of two runs that start at once, one would overwrite the other's manifest.
         if beside.exists():
             _compare(out, beside, settings)
         else:
@@ -291,49 +291,49 @@ def continue_output(
 
 
 def manifest_path(out: Path) -> Path:
-    """Where the manifest of a file of negatives lies."""
+    """Return the path of the manifest of a file of negatives."""
     return out.with_name(out.name + ".manifest.json")
 
 
 def journal_path(out: Path) -> Path:
-    """Where the replies of the language model lie that a file of negatives was made with."""
+    """Return the path of the language model's replies for a file of negatives."""
     return out.with_name(out.name + ".replies.jsonl")
 
 
 def parts_folder(journal: Path) -> Path:
-    """Where replies of batches lie that workers elsewhere have not finished, beside the journal that takes them in."""
+    """Return the folder, next to the journal, for replies of batches that remote workers have not finished."""
     return journal.with_suffix("")
 
 
 def list_parts(journal: Path) -> list[Path]:
-    """The files in that folder, in order."""
+    """Return the files in the parts folder, in order."""
     return sorted(parts_folder(journal).glob("*.jsonl*"))
 
 
 def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:
-    earlier = read_json_object(beside, remedy="Delete this manifest together with the negatives beside it.")
+    earlier = read_json_object(beside, remedy="Delete this manifest together with its negatives.")
     names = dict.fromkeys([*settings, *earlier])
     different = [name for name in names if name != _STARTED and earlier.get(name) != settings.get(name)]
     if different:
-        listed = "; ".join(f"{name}: {earlier.get(name)!r} there, {settings.get(name)!r} now" for name in different)
+        listed = "; ".join(f"{name}: was {earlier.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise InputError(
             f"{out}: made with other settings or captions ({listed}). "
-            "Choose another --out, or delete the file and what lies beside it to begin again."
+            "Choose another --out, or delete the file, its manifest and its replies to start over."
         )
 
 
 def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], summary: Summary) -> None:
-    """Keep the rows of finished (caption, rule) pairs and cut off what follows.
+    """Keep the rows of finished (caption, rule) pairs and drop what follows.
 
-    The last pair in the file may lack rows, so it is made again; a torn last line belongs to it or follows it.
+    The last pair in the file may lack rows, so it is made again; an incomplete last line belongs to it or follows it.
     """
     current: tuple[str, str] | None = None
     pending: list[NegativeRecord] = []
     texts: FinishedRules = {}  # of the last caption
-    end = finished = 0  # where the finished pairs end, in bytes, and how many they are
+    end = finished = 0  # byte offset of the end of the finished pairs, and their number
     for number, position, line in whole_lines(output.file.stream):
         where = f"{output.file.path} line {number}"
-        row = _read(NegativeRecord, line, where, remedy="Delete the file and its manifest to begin again.")
+        row = _read(NegativeRecord, line, where, remedy="Delete the file and its manifest to start over.")
         pair = (row.caption_id, row.rule)
         if pair != current:
             if any(earlier.reason in _PASSING_REASONS for earlier in pending):
@@ -346,8 +346,8 @@ def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], sum
             place, rule = divmod(finished, len(rules))
             if place == len(captions) or hash_text(pair[0]) != captions.ids[place] or pair[1] != rules[rule]:
                 raise InputError(
-                    f"{where}: caption_id and rule are {pair}, not those of caption {place} and rule {rules[rule]}: "
-                    "rows were changed or moved. Delete the file and its manifest to begin again."
+                    f"{where}: caption_id and rule {pair} do not match caption {place} and rule {rules[rule]}: "
+                    "rows were changed or moved. Delete the file and its manifest to start over."
                 )
             if rule == 0:
                 texts = {}

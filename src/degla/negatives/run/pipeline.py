@@ -1,7 +1,7 @@
-"""Keeps a language model busy: many dialogues under way at once, rows leave in the order of captions.
+"""Keep a language model busy with many concurrent dialogues, yielding rows in the order of captions.
 
-Requests of one rule follow each other within a batch of captions, since their chats begin alike and a server's prefix
-cache serves them; the next batch begins before the last one has ended, so that the model never runs dry.
+Within a batch of captions, requests of the same rule are sent consecutively: their chats share a prefix, which a
+server's prefix cache can reuse. The next batch starts before the last one ends, so the model never idles.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from degla.records import NegativeRecord
 from degla.stopping import Interruption
 
 _MOST_OPEN: Final = 8
-"""Batches between the first caption that still waits for a reply and the last that was begun; more where the model
+"""Maximum batches between the first caption still waiting for a reply and the last one started; more if the model
 takes more than half as many requests at once."""
 _AHEAD: Final = 4
-"""Batches a process that may be waiting: keeps memory small and processes busy."""
+"""Maximum waiting batches per process: keeps memory small and processes busy."""
 
 
 FinishedRows = Iterator[tuple[list[NegativeRecord], int]]
-"""Rows of finished captions in order, and how many captions they are."""
+"""Rows of finished captions in order, and the number of captions."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -41,8 +41,8 @@ class TaggedTask(NamedTuple):
 
     Attributes:
         task: the caption.
-        caption: it with its tags; None where negatives cannot be made of it.
-        reason: why not; "" where they can.
+        caption: the tagged caption; None if negatives cannot be made of it.
+        reason: why not; "" if they can.
     """
 
     task: CaptionTask
@@ -63,7 +63,7 @@ def tag(batch: CaptionBatch) -> list[TaggedTask]:
 
 
 def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
-    """The rows of a batch without a language model, in the order of captions and rules; and its captions' number."""
+    """Return a batch's rows, made without a language model, in the order of captions and rules, and its size."""
     rows: list[NegativeRecord] = []
     for task, caption, reason in tag(batch):
         try:
@@ -76,7 +76,7 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
 def spread(
     work: Callable[[Given], Made], items: Iterable[Given], *, pool: ProcessPoolExecutor | None, workers: int
 ) -> Iterator[Made]:
-    """Do work on items, in processes where there are several; results keep the order and only a few wait."""
+    """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued."""
     if pool is None:
         yield from map(work, items)
         return
@@ -91,7 +91,7 @@ def spread(
 
 @dataclass
 class _Work:
-    """One caption under way: its dialogue, and its rows once that has ended."""
+    """One caption in progress: its dialogue, and its rows once the dialogue has ended."""
 
     batch: int
     place: int
@@ -101,14 +101,14 @@ class _Work:
 
 @dataclass
 class Pipeline:
-    """Many dialogues with one model.
+    """Many concurrent dialogues with one model.
 
     Attributes:
-        model: answers.
-        maker: leads the dialogues.
-        find: the reply of an earlier run to a request, with the form that was asked for; None where there is none.
-        keep: writes replies down, before anything is made of them.
-        stop: whether to end early.
+        model: the language model.
+        maker: conducts the dialogues.
+        find: returns an earlier run's reply to a request, with the request's form; None if there is none.
+        keep: saves replies before they are used.
+        stop: tells whether to end early.
     """
 
     model: LanguageModel
@@ -121,13 +121,13 @@ class Pipeline:
     _order: deque[_Work] = field(default_factory=deque)
 
     def run(self, batches: Iterator[list[TaggedTask]]) -> FinishedRows:
-        """Rows of captions that are finished, in order, and how many captions they are; none at times.
+        """Yield rows of finished captions in order, and the number of captions, which may be 0.
 
-        Ends early where a signal came, which the model must be told (`LanguageModel.wait_no_longer`): what has come by
-        then is kept, what is under way is made again by a later run.
+        Ends early after a signal, of which the model must be notified (`LanguageModel.wait_no_longer`): replies
+        received by then are kept, pending requests are repeated by a later run.
 
         Raises:
-            DeglaError: the model says that going on is senseless, or the disk is full.
+            DeglaError: the model reports that continuing is pointless, or the disk is full.
         """
         capacity = max(self.model.capacity, 1)
         most_open = max(_MOST_OPEN, 4 * capacity // BATCH) * BATCH
@@ -144,7 +144,7 @@ class Pipeline:
                 _, _, _, request, work = heappop(self._ready)
                 self._under_way[request.key] = (request, work)
                 self.model.start(request)
-            yield self._written()  # often none: a look at how far it is
+            yield self._written()  # often empty, but lets the caller check progress
             if self._under_way:
                 self._hear(self.model.finished())
             elif not more and not self._order:
@@ -163,7 +163,7 @@ class Pipeline:
         heard = []
         for reply in replies:
             if reply.key not in self._under_way:
-                raise RuntimeError(f"{self.model.name}: a reply to {reply.key}, which is not under way")
+                raise RuntimeError(f"{self.model.name}: a reply to {reply.key}, which is not pending")
             request, work = self._under_way.pop(reply.key)
             heard.append((request.form, reply, work))
         self.keep([(form, reply) for form, reply, _ in heard])
@@ -171,7 +171,7 @@ class Pipeline:
             self._go_on(work, reply)
 
     def _go_on(self, work: _Work, reply: Reply | None) -> None:
-        """Take a dialogue to its next request that no earlier run has the reply to."""
+        """Advance a dialogue to its next request without a reply from an earlier run."""
         try:
             while True:
                 request = next(work.dialogue) if reply is None else work.dialogue.send(reply)
@@ -186,7 +186,7 @@ class Pipeline:
         heappush(self._ready, (work.batch, rule, work.place, request, work))
 
     def _written(self) -> tuple[list[NegativeRecord], int]:
-        """The rows of the captions at the front that are finished."""
+        """Return the rows of the finished captions at the front of the queue."""
         rows: list[NegativeRecord] = []
         captions = 0
         while self._order and self._order[0].rows is not None:

@@ -1,9 +1,9 @@
 """The same pipeline on a Ray cluster: batches of captions go to workers, rows come back in order.
 
-Every worker is an actor with a language model of its own; Ray starts it again where its process or machine is lost.
-What the model answers goes at once to an actor beside the command, which writes it to a file named after the batch, in
-a folder beside the output. So workers need no folder in common, and a batch whose worker dies is finished by another
-one, which asks only what has no answer yet. When a batch is done its replies go into the one journal.
+Every worker is an actor with its own language model; Ray restarts it if its process or machine is lost. Replies go
+immediately to an actor on the command's machine, which writes them to one file per batch in a folder next to the
+output. Workers thus need no shared folder, and if a worker dies, another one finishes its batch and sends only the
+requests without a reply. The replies of a finished batch are moved into the journal.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from degla.records import NegativeRecord
 from degla.stopping import Interruption
 
 _AHEAD: Final = 8
-"""Batches for each worker that are under way or wait for an earlier one: memory does not grow with the captions."""
+"""Maximum batches per worker that are in progress or waiting for an earlier one; bounds the memory."""
 
 
 class PartFolder:
-    """Writes down what workers are answered, batch by batch, and tells it to the next worker.
+    """Saves the replies that workers receive, by batch, and returns them to the next worker.
 
-    The folder lies on this machine and is made where it is not there.
+    The folder is on this machine and is created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class PartFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def earlier(self, start: int) -> list[JournalEntry]:
-        """The replies of a batch that began before."""
+        """Return the replies of a batch that was started before."""
         path = part_file(self._folder, start)
         if not path.exists():
             return []
@@ -48,20 +48,20 @@ class PartFolder:
             return read_replies(file)
 
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
-        """Write down replies of a batch, named after the place of its first caption."""
+        """Save replies of a batch, identified by the position of its first caption."""
         with LineFile(part_file(self._folder, start)) as file:
             file.append(write_line(form, reply) for form, reply in replies)
 
 
 class FarFolder:
-    """A `PartFolder` that is an actor of the cluster, on the command's machine."""
+    """A `PartFolder` that runs as an actor of the cluster on the command's machine."""
 
     def __init__(self, folder: Path) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Ray's types know no methods of an actor.
+        # Ray's types do not know an actor's methods.
         self._actor: Any = (
             ray.remote(PartFolder).options(num_cpus=0, scheduling_strategy=here).remote(folder.absolute())
         )
@@ -72,7 +72,7 @@ class FarFolder:
         return found
 
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
-        """See `PartFolder`; waits until it is written, so that a worker that dies has lost nothing."""
+        """See `PartFolder`; waits until the replies are written, so a worker that dies loses nothing."""
         self._answer(self._actor.keep.remote(start, list(replies)))
 
     @staticmethod
@@ -81,12 +81,12 @@ class FarFolder:
 
         try:
             return ray.get(reference)
-        except ray.exceptions.RayTaskError as error:  # a full disk, in our own words
+        except ray.exceptions.RayTaskError as error:  # our own error, such as a full disk
             raise error.cause from None
 
 
 def part_file(folder: Path, start: int) -> Path:
-    """The file of a batch in the folder."""
+    """Return the file of a batch in the folder."""
     return folder / f"{start:012}.jsonl"
 
 
@@ -98,24 +98,24 @@ def run_on_ray(
     workers: int,
     journal: Journal | None,
 ) -> FinishedRows:
-    """Rows of all batches in order, made by a cluster; a local one is started where none runs.
+    """Make the rows of all batches on a cluster, in order; a local one is started if none is running.
 
     Args:
         batches: the captions.
         maker: makes the rows.
-        open_model: opens a model, called once in every worker; None for the grammar alone.
-        workers: processes of the cluster that work for this run, one processor each.
+        open_model: opens a model, called once in every worker; None to use only the grammar.
+        workers: number of cluster processes for this run, one CPU each.
         journal: where replies are kept; None without a model.
 
     Raises:
         degla.errors.InputError: Ray is not installed.
-        DeglaError: a model says that going on is senseless, or Ray gives up.
+        DeglaError: a model reports that continuing is pointless, or Ray gives up.
     """
     with open_ray(workers) as ray:
         keeps = None if journal is None else FarFolder(parts_folder(journal.file.path))
         actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         actors = [actor.remote() for _ in range(workers)]
-        # Kept by this process and given with each batch: what a constructor is given is gone when Ray starts it again.
+        # Held by this process and passed with each batch: constructor arguments are lost when Ray restarts an actor.
         means = ray.put(Means(maker, open_model, keeps))
         find_all = journal.find_all if journal else lambda caption_id: []
         work = ((means, batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
@@ -128,14 +128,14 @@ def run_on_ray(
                     journal.keep(result.replies, left_in=part)
                 yield result.rows, result.captions
         except ray.exceptions.RayError as error:
-            raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
+            raise DeglaError(f"Ray gave up: {error}. Run the same command again to resume.") from error
         finally:
             for each in actors:
                 ray.kill(each)
 
 
 def _in_order(ray: Any, actors: Sequence[Any], work: Iterator[tuple[Any, ...]]) -> Iterator[BatchResult]:
-    """What actors make of what `Worker.work` takes, in the order given; an actor gets none before it has started."""
+    """Yield the actors' results of `Worker.work` in the order of the work; actors get none before they have started."""
     busy = {actor.ready.remote(): actor for actor in actors}
     free: deque[Any] = deque()
     waiting: deque[Any] = deque()
@@ -146,7 +146,7 @@ def _in_order(ray: Any, actors: Sequence[Any], work: Iterator[tuple[Any, ...]]) 
                 continue
             for done in ray.wait(list(busy))[0]:
                 if done not in waiting:
-                    ray.get(done)  # An actor that cannot start tells why.
+                    ray.get(done)  # Raises the reason if an actor cannot start.
                 free.append(busy.pop(done))
         waiting.append(free[0].work.remote(*batch))
         busy[waiting[-1]] = free.popleft()
@@ -156,14 +156,14 @@ def _in_order(ray: Any, actors: Sequence[Any], work: Iterator[tuple[Any, ...]]) 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a worker made of one batch.
+    """A worker's result for one batch.
 
     Attributes:
-        start: place of the batch's first caption.
-        rows: its rows in order.
-        captions: their number.
-        replies: those that were not known before.
-        error: why the run cannot go on; None where it can.
+        start: position of the batch's first caption.
+        rows: the batch's rows in order.
+        captions: number of captions.
+        replies: replies that were not known before.
+        error: why the run cannot continue; None if it can.
     """
 
     start: int
@@ -175,12 +175,12 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class Means:
-    """What a worker works with.
+    """What a worker needs for its work.
 
     Attributes:
         maker: makes the rows.
-        open_model: opens a language model; None for the grammar alone.
-        parts: writes down what the model answers; None without one.
+        open_model: opens a language model; None to use only the grammar.
+        parts: saves the model's replies; None without a model.
     """
 
     maker: Maker
@@ -194,15 +194,15 @@ class Worker:
     _model: LanguageModel | None = None
 
     def ready(self) -> None:
-        """Comes back when the process has started."""
+        """Return once the process has started."""
 
     def work(self, means: Means, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
-        """Rows of one batch; `earlier`: what the journal has of it."""
+        """Make the rows of one batch; `earlier` are its replies in the journal."""
         parts = means.parts
         if means.open_model is None or parts is None:
             rows, captions = make_rows(batch, means.maker)
             return BatchResult(batch.start, rows, captions, [])
-        replies = parts.earlier(batch.start)  # of a worker that died
+        replies = parts.earlier(batch.start)  # from a worker that died
         known: dict[RequestKey, JournalEntry] = {}
         for form, reply in [*earlier, *replies]:
             if reply.outcome not in PASSING:

@@ -1,8 +1,8 @@
-"""Captions read twice: a first pass keeps 24 bytes a caption, a second pass hands them out in batches.
+"""Read captions twice: the first pass keeps 24 bytes per caption, the second yields them in batches.
 
-The first pass finds ids that come twice and notes which texts belong to one image, since another caption of the same
-image is true of it and cannot be a negative. Texts are kept as 64-bit hashes: of two million captions, two have equal
-hashes by chance with a probability of 1 in 10 million.
+The first pass finds repeated ids and records which texts belong to one image, since another caption of the same image
+is true of it and cannot be a negative. Texts are kept as 64-bit hashes: among two million captions, a collision has a
+probability of 1 in 10 million.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from degla.pages.words import counted
 from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
-"""Captions, or a function that begins to read them anew at every call. An iterator is read into memory."""
+"""Captions, or a function that returns a new iterator over them at every call. An iterator is read into memory."""
 
 FinishedRules = dict[str, tuple[str, ...]]
-"""The rules that are finished for one caption, each with the negatives that it made."""
+"""The finished rules of one caption, each with the negatives that it made."""
 
 BATCH: Final = 256
-"""Captions a batch; batches begin at multiples of it, so that a continued run tags the same batches."""
+"""Captions per batch; batches start at multiples of it, so a resumed run tags the same batches."""
 
 
 def hash_text(text: str) -> int:
-    """64 bits of BLAKE2b: the same on every machine."""
+    """Return a 64-bit BLAKE2b hash, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def hash_content(content: Content) -> int:
-    """The hash of a text's words, equal where two texts say the same."""
+    """Return the hash of a text's words; equal for texts with equal content."""
     return hash_text("\n".join(content))
 
 
@@ -49,11 +49,11 @@ class CaptionTask:
     """One caption to make negatives of.
 
     Attributes:
-        id: the caption's name.
-        text: what it says.
+        id: the caption's id.
+        text: the caption's text.
         siblings: `hash_content` of the other captions of its image.
-        done: rules that are finished: they are not asked again.
-        sibling_texts: other captions of its image, as far as they are in the same batch.
+        done: finished rules, which are not run again.
+        sibling_texts: other captions of its image that are in the same batch.
     """
 
     id: str
@@ -68,9 +68,9 @@ class CaptionBatch:
     """Captions that are tagged together.
 
     Attributes:
-        start: place of the first caption of the batch in the list, finished ones included.
-        lead: texts of captions of this batch that are finished: tagged with it, not used.
-        tasks: the others.
+        start: position of the batch's first caption in the list, including finished ones.
+        lead: texts of the batch's finished captions, tagged together with it but not used.
+        tasks: the other captions.
     """
 
     start: int
@@ -79,12 +79,12 @@ class CaptionBatch:
 
 
 class CaptionStream:
-    """All captions of a run, never more than a batch of them in memory.
+    """All captions of a run, with at most one batch of them in memory.
 
     Attributes:
         sha256: digest of all ids, image ids and texts in order.
         ids: hash of each caption's id, in order, shape [captions].
-        usage: how the captions use words; None where that was not to be counted.
+        usage: word frequencies of the captions; None if not counted.
     """
 
     def __init__(self, captions: Captions, *, count_usage: bool = False) -> None:
@@ -92,10 +92,10 @@ class CaptionStream:
 
         Args:
             captions: as in `generate`.
-            count_usage: whether to count how they use words.
+            count_usage: whether to count word frequencies.
 
         Raises:
-            InputError: a caption id comes twice.
+            InputError: a caption id occurs twice.
         """
         if not callable(captions) and not isinstance(captions, Sequence):
             captions = list(captions)
@@ -124,21 +124,21 @@ class CaptionStream:
         return len(self.ids)
 
     def batches(self, first: int = 0, done: FinishedRules | None = None) -> Iterator[CaptionBatch]:
-        """The captions from number `first` on.
+        """Yield the captions from number `first` on.
 
         Args:
-            first: captions that are finished.
+            first: number of finished captions.
             done: finished rules of caption number `first`.
 
         Raises:
-            InputError: the captions are not those of the first pass.
+            InputError: the captions differ from those of the first pass.
         """
         start = first - first % BATCH
         records = islice(self._read(), start, None)
         while listed := list(islice(records, BATCH)):
             for place, record in enumerate(listed, start):
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
-                    raise InputError(f"caption {place}, id {record.id!r}: the captions changed while they were read.")
+                    raise InputError(f"caption {place}, id {record.id!r}: the captions changed while being read.")
             unfinished = max(first - start, 0)
             of_image: dict[str, list[str]] = {}
             for record in listed:
@@ -160,8 +160,8 @@ class CaptionStream:
             start += len(listed)
         if start < len(self):
             raise InputError(
-                f"{counted(len(self), 'caption was', 'captions were')} there at first and {start} later: they changed "
-                "meanwhile."
+                f"the captions changed while being read: {counted(len(self), 'caption')} in the first pass, "
+                f"{start} in the second."
             )
 
     def _read(self) -> Iterator[CaptionRecord]:
@@ -181,7 +181,7 @@ class CaptionStream:
         for index, record in enumerate(self._read()):
             if record.id in seen:
                 raise InputError(
-                    f"caption {index}: id {record.id!r} was the id of caption {seen[record.id]} already; "
-                    "ids must be unique, negatives are joined by them."
+                    f"caption {index}: id {record.id!r} is already the id of caption {seen[record.id]}. "
+                    "Ids must be unique, because negatives are joined by them."
                 )
             seen[record.id] = index

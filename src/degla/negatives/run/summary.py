@@ -1,4 +1,4 @@
-"""What a run over captions made: counts of every rule and reason, coverage, what the language model answered, time."""
+"""Summary of a run over captions: counts by rule and reason, coverage, replies of the language model, time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from degla.shelf import POSITIVES
 
 _SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english", "over_context"})
 _NAMED: Final = 5
-"""Skipped captions that are named for each reason; the file has them all."""
+"""Number of skipped captions named for each reason; the file has all of them."""
 
 
 @dataclass
 class Outcomes:
-    """What a language model answered, request by request.
+    """Counts of a language model's replies.
 
     Attributes:
-        outcomes: requests, by (rule, form, outcome); an outcome is one of `llm.ReplyStatus`.
-        repaired: answers that were not in the form asked for and were mended.
-        attempts: requests sent, retries included.
-        counts: what else was counted, for example "retry: 429".
+        outcomes: requests by (rule, form, outcome); an outcome is one of `llm.ReplyStatus`.
+        repaired: answers that were not in the requested format and were repaired.
+        attempts: requests sent, including retries.
+        counts: other counts, for example "retry: 429".
     """
 
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -46,11 +46,11 @@ class Outcomes:
 
     @property
     def requests(self) -> int:
-        """Requests in all."""
+        """Total number of requests."""
         return self.outcomes.total()
 
     def by_outcome(self, rule: str | None = None) -> Counter[str]:
-        """Requests by outcome, of one rule or of all, in the order in which the outcomes came first."""
+        """Return the requests by outcome, of one rule or of all, in the order of first appearance."""
         totals: Counter[str] = Counter()
         for (name, _, outcome), number in self.outcomes.items():
             if rule in (None, name):
@@ -58,14 +58,14 @@ class Outcomes:
         return totals
 
     def by_form(self) -> Counter[str]:
-        """Requests by form, in the order in which the forms came first."""
+        """Return the requests by form, in the order of first appearance."""
         totals: Counter[str] = Counter()
         for (_, form, _), number in self.outcomes.items():
             totals[form] += number
         return totals
 
     def plain(self) -> dict[str, Any]:
-        """JSON values, which `from_plain` takes."""
+        """Return JSON values that `from_plain` reads."""
         return {
             "outcomes": [[*key, number] for key, number in sorted(self.outcomes.items())],
             "repaired": self.repaired,
@@ -75,7 +75,7 @@ class Outcomes:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Outcomes:
-        """The outcomes that `plain` gave."""
+        """Restore the outcomes from the values of `plain`."""
         return cls(
             Counter({(rule, form, outcome): number for rule, form, outcome, number in plain["outcomes"]}),
             plain["repaired"],
@@ -86,20 +86,20 @@ class Outcomes:
 
 @dataclass
 class Summary:
-    """Counts over all rows of a file of negatives, those of earlier runs included.
+    """Counts over all rows of a file of negatives, including those of earlier runs.
 
     Attributes:
-        rules: in the order of the rows.
-        captions: captions in all.
-        accepted: accepted negatives, by rule.
-        reasons: refused rows, by (rule, reason).
+        rules: names of the rules, in the order of the rows.
+        captions: total number of captions.
+        accepted: accepted negatives by rule.
+        reasons: refused rows by (rule, reason).
         covered: captions with at least one accepted negative, by rule.
-        coverage: captions, by their number of accepted negatives; captions without one are not in it.
+        coverage: captions by number of accepted negatives, excluding captions without any.
         skipped: captions that no rule could use ("not_english", ...), by reason.
         skipped_ids: the first few of their ids, by reason.
-        replies: what the language model answered.
+        replies: counts of the language model's replies.
         seconds: wall time of the last run.
-        stopped: name of the signal that ended the last run before its end, or "".
+        stopped: name of the signal that ended the last run early, or "".
     """
 
     rules: tuple[str, ...]
@@ -113,10 +113,10 @@ class Summary:
     replies: Outcomes = field(default_factory=Outcomes)
     seconds: float = 0.0
     stopped: str = ""
-    _last: tuple[str, int] = ("", 0)  # the caption that came last, with its accepted negatives so far
+    _last: tuple[str, int] = ("", 0)  # the most recent caption, with its number of accepted negatives so far
 
     def add(self, rows: Sequence[NegativeRecord]) -> None:
-        """Count rows; all rows of one caption and rule come in one call, and those of one caption after each other."""
+        """Count rows; all rows of one caption and rule must come in one call, and a caption's rows consecutively."""
         covered = set()
         for row in rows:
             if row.accepted:
@@ -145,29 +145,29 @@ class Summary:
 
     @property
     def share_covered(self) -> float:
-        """Share of the captions that have at least one negative."""
+        """Share of captions with at least one negative."""
         return self.coverage.total() / self.captions if self.captions else 0.0
 
     @property
     def share_accepted(self) -> float:
-        """Share of the rows that are negatives."""
+        """Share of rows that are accepted negatives."""
         accepted = self.accepted.total()
         return accepted / (accepted + self.reasons.total()) if accepted else 0.0
 
     @property
     def mean(self) -> float:
-        """Accepted negatives a caption."""
+        """Mean accepted negatives per caption."""
         return self.accepted.total() / self.captions if self.captions else 0.0
 
     def describe(self) -> str:
-        """Share accepted, replies and failures by kind, for whoever watches a run."""
+        """Return the share accepted, the replies and failures by kind, for the progress line."""
         outcomes = self.replies.by_outcome()
         parts = [f"{self.share_accepted:.0%} accepted", *([f"replies {outcomes.total():,}"] if outcomes else [])]
         parts += [f"{outcome} {count:,}" for outcome, count in outcomes.most_common() if outcome != "answered"]
         return ", ".join(parts)
 
     def plain(self) -> dict[str, object]:
-        """The counts as JSON values."""
+        """Return the counts as JSON values."""
         return {
             "captions": self.captions,
             "accepted": dict(self.accepted),
@@ -186,14 +186,14 @@ class Summary:
 
     @property
     def true(self) -> bool:
-        """Whether its rules make true texts."""
+        """Whether the rules make true texts."""
         return all(rule in POSITIVES.names() for rule in self.rules)
 
     def render(self) -> Group:
-        """A table for a terminal: one line a rule, then reasons, then the totals."""
+        """Return a table for a terminal with one line per rule, then skipped captions and totals."""
         title, one = ("True texts that look changed", "true text") if self.true else ("Hard negatives", "negative")
         table = Table(title=title, title_justify="left")
-        for heading in ("rule", "accepted", "captions covered", "refused or none, by reason"):
+        for heading in ("rule", "accepted", "captions covered", "refused or none by reason"):
             table.add_column(heading, justify="left" if heading[0] == "r" else "right")
         for rule in self.rules:
             reasons = {reason: count for (name, reason), count in self.reasons.items() if name == rule}
@@ -202,7 +202,7 @@ class Summary:
             table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", Text(listed or "-"))
         lines = [
             f"{counted(self.captions, 'caption')}, {self.share_covered:.1%} with at least one {one}, {self.mean:.2f} "
-            f"{one}s a caption, {self.seconds:.1f} s"
+            f"{one}s per caption, {self.seconds:.1f} s"
         ]
         if self.skipped:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
@@ -211,9 +211,9 @@ class Summary:
         if replies := self.replies.by_outcome():
             counts = [
                 *sorted(replies.items()),
-                ("mended", self.replies.repaired),
+                ("repaired", self.replies.repaired),
                 *sorted(self.replies.counts.items()),
             ]
             listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
             lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
-        return Group(table, *map(Text, lines))  # no id in square brackets is markup
+        return Group(table, *map(Text, lines))  # square brackets in ids are not markup
