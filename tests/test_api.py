@@ -177,7 +177,7 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
               "train.steps": 1, "optim.lr": 1e-3, "tracking.progress": False}  # fmt: skip
     with (
         torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(InputError, match="leave that block, and give --train"),
+        pytest.raises(InputError, match="Leave that block, and set --train"),
     ):
         degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
     with torch.inference_mode():  # As a notebook may have it.

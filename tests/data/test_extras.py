@@ -256,7 +256,7 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
         for other, second in enumerate(batch.ids):
             same = by_id[name]["text"] == by_id[second]["text"]
             assert (batch.extra["text_group"][place] == batch.extra["text_group"][other]).item() == same
-    with pytest.raises(InputError, match=r"give --data\.classes FILE"):
+    with pytest.raises(InputError, match=r"Set --data\.classes FILE"):
         open_pairs(
             replace(config, objective=chosen, data=replace(config.data, classes=None)),
             encoder=encoder,
@@ -309,7 +309,7 @@ def test_neighbours_join_the_batch(tiny_model: Path, tiny_pairs: dict[str, Path]
 
 
 def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"give --data\.neighbours FILE"):
+    with pytest.raises(InputError, match=r"Set --data\.neighbours FILE"):
         pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path, neighbours=None)
     lines = tiny_pairs["neighbours"].read_text().splitlines()
     (tmp_path / "few.jsonl").write_text("\n".join(lines[1:]) + "\n")
@@ -369,12 +369,12 @@ def test_files_that_a_run_does_not_read_are_told(tiny_pairs: dict[str, Path], ca
     caplog.set_level("INFO", logger="degla")
     data = DataConfig(**tiny_pairs, negatives_per_caption=0)  # type: ignore[arg-type]
     read_rows(data)
-    told = [line for line in caplog.messages if "is not read by this run" in line]
+    told = [line for line in caplog.messages if "is not used in this run" in line]
     assert [line.partition(" ")[0] for line in told] == ["--data.negatives", "--data.neighbours", "--data.classes"]
     assert told[1].endswith("--data.neighbours-per-pair is 0.")
     caplog.clear()
     read_rows(replace(data, negatives_per_caption=1, neighbours_per_pair=1), reads=frozenset({"classes"}))
-    assert "is not read by this run" not in caplog.text
+    assert "is not used in this run" not in caplog.text
 
 
 def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -> None:

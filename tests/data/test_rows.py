@@ -224,7 +224,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
     with monkeypatch.context() as writing:
         writing.setattr("degla.training.rows.join_and_report", write_on)
         captions.write_text(captions.read_text().replace("a cow", "a pig"))
-        with pytest.raises(InputError, match=r"captions\.jsonl: was changed while it was read\. Start again"):
+        with pytest.raises(InputError, match=r"captions\.jsonl: the file changed while it was read\. Start again"):
             read(config)
     with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no caption has more than 3"):
         read_rows(replace(config.data, negatives_per_caption=4))
@@ -349,7 +349,7 @@ def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
 
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused(tiny_pairs: Files) -> None:
     """It would be a smaller one without a word."""
-    with pytest.raises(InputError, match=r"--train\.batch-size 256 does not divide among 3 processes"):
+    with pytest.raises(InputError, match=r"--train\.batch-size 256 is not divisible by 3 processes"):
         read_pairs(config_of(tiny_pairs).pairs, seed=0, processes=Processes(count=3))
 
 

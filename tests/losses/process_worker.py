@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed also writes down where it was called, for CUDA.
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also records where it was called, for CUDA.
         self.image = nn.Linear(4, DIM, dtype=torch.float64)
         self.text = nn.Linear(6, DIM, dtype=torch.float64)
         self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         for name in ("reconstruction", "prediction"):
             found[name] = nn.functional.softplus(found[name].sum(-1))  # Of each token, above 0.
         unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
-        # Data-parallel training waits for a gradient of the bias, also where no term reads it.
+        # Data-parallel training waits for a gradient of the bias, even if no loss reads it.
         return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}
 
 
@@ -145,7 +145,7 @@ def embed(encoder: nn.Module, batch: dict[str, Tensor]) -> Embeddings:
 
 
 def sums() -> dict[str, dict[str, Any]]:
-    """The objectives of whole methods."""
+    """Objectives of complete methods."""
     return {
         "sum of DeGLA": {
             "contrastive": Contrastive(),
@@ -178,7 +178,7 @@ def outcomes(processes: Processes, *, terms: bool = True) -> Iterator[tuple[str,
     alone = [at_work(term) for name in LOSSES.names() for term in all_settings(name)] if terms else []
     singles = {describe(term): {type(term).__name__: term} for term in alone}
     for title, chosen in {**singles, **sums()}.items():
-        # What differs between processes: rows that only some have. The sums see the other masks too.
+        # What differs between processes: rows that only some have. The sums cover the other masks too.
         for mask in ALL_MASKS if title in sums() else ("random", "first half empty", "only the last row"):
             yield f"{title}, mask {mask}", _outcome(chosen, mask, processes, with_ddp=title in sums())
 
@@ -215,7 +215,7 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
 
 
 def _average(values: Outcome, processes: Processes) -> Outcome:
-    """The mean over processes, in one message."""
+    """The mean over processes, in one collective."""
     message = torch.cat([value.flatten() for value in values.values()])
     if processes.count > 1:
         dist.all_reduce(message)
@@ -224,10 +224,10 @@ def _average(values: Outcome, processes: Processes) -> Outcome:
 
 
 def _shared_gradient(processes: Processes) -> Outcome:
-    """Gathering beside another reader of the same gradient: what flows back to the other must not be touched."""
+    """Gather next to another consumer of the same gradient, whose gradient must not be changed."""
     gathered = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
     everyone = torch.ones(2 * processes.count, 3, dtype=torch.float64, requires_grad=True)
-    # A node older than the gathering goes backward after it, so that it would see a gradient changed in place.
+    # A node older than the gather runs backward after it, so it would see a gradient changed in place.
     older = everyone * 1.0
     weights = torch.arange(1.0, 2 * processes.count * 3 + 1, dtype=torch.float64).view(-1, 3)
     ((processes.gather(gathered) + older) * weights).sum().backward()

@@ -1,4 +1,4 @@
-"""Every term once more, as slow loops over pairs and negatives, written from the formulas and not from the package.
+"""Every loss again, as slow loops over pairs and negatives, written from the formulas instead of the package.
 
 Each function takes unit rows and returns the value, and says which leaves must get a gradient in this very batch.
 Symbols: v image, t caption, n negative, y teacher, s scale; i, j, c run over pairs and k over negatives.
@@ -502,7 +502,7 @@ def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tens
                 wanted = term.smoothing / pairs + ((1 - term.smoothing) / sum(equal) if equal[j] else 0.0)
                 row = row - wanted * (exponentials[j] / total).log()
         rows.append(row)
-    # Where all texts are one and nothing is smoothed, the targets are even but the rows need not be.
+    # If all texts are the same and nothing is smoothed, the targets are uniform but the rows need not be.
     return _mean(rows, s), {"image", "caption", "scale"} if pairs > 1 else set()
 
 

@@ -61,12 +61,12 @@ def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_loss_that_is_nothing_without_negatives_asks_for_them(name: str) -> None:
-    """Else a forgotten tensor is a loss of 0, and nothing is learnt without a word."""
+    """Otherwise a forgotten tensor would silently give a loss of 0, and nothing would be learnt."""
     case, term = make_case(4, 0, seed=71), loss_class(name)()
     given = {key: value for key, value in tensors_of(case).items() if key not in ("negative", "valid", "rule")}
     if not term.of_negatives:
         value = term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
-        # The first asks for tokens of negatives instead, the second for the teacher's view of parts.
+        # The first needs tokens of negatives instead, the second the teacher's embedding of parts.
         assert value != 0 or name in ("dense_grounded", "evidence_contrast")
         return
     for call in (partial(term, case.memory) if isinstance(term, StatefulLoss) else term, Objective({name: term})):
@@ -88,7 +88,7 @@ def test_every_loss_is_one_import_away(name: str) -> None:
 def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = dataclasses.make_dataclass("Bare", [("weight", float), ("margin", float, 0.2)], bases=(Loss,), frozen=True)
     plain = type("Plain", (Loss,), {"margin": 0.2})
-    for found, told in ((bare, r"bare\.py: Bare must be .* default for each .*; without one: weight\.$"),
+    for found, told in ((bare, r"bare\.py: Bare must be .* default for each .*\. Fields without a default: weight\.$"),
                         (plain, "Plain must be a frozen dataclass with a field `weight`")):  # fmt: skip
         monkeypatch.setattr(type(LOSSES), "member", lambda self, name, attribute, found=found: found)
         with pytest.raises(InputError, match=told):
@@ -96,7 +96,7 @@ def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_type_checkers_are_told_is_exported() -> None:
-    """Strict ones, in a program that uses this package, take an import for an export only with `as`."""
+    """Strict type checkers treat an import as an export only with `as`."""
     lines = Path(str(degla.losses.__file__)).read_text().splitlines()
     told = [line.partition(" import ")[2] for line in lines if line.startswith("    from ")]
     told = [names for names in told if not names.startswith("ImageGrounded, ")]  # The docstring's example.
@@ -160,7 +160,7 @@ def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> None:
-    """open_clip's loop and the Trainer of transformers call the loss where the model is called; some go back there."""
+    """open_clip's loop and transformers' Trainer call the loss under autocast; some run the backward pass there too."""
     term, case = loss_class(name)(), make_case(4, 3, mask="all", seed=77).to(torch.float32)
     seen = case.given["evidence_seen"].float()
     wanted = called(term, case, evidence_seen=seen)
@@ -169,7 +169,7 @@ def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> No
         total, _ = Objective({name: term}, rules=RULES)(**tensors_of(case) | {"evidence_seen": seen})
         gradients(found, case.leaves)
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
-    if not isinstance(term, StatefulLoss):  # Those begin with another memory.
+    if not isinstance(term, StatefulLoss):  # Those start with another memory.
         assert torch.equal(total, term.weight * wanted)
     due = gradients(wanted, case.leaves)
     for leaf, value in gradients(found, case.leaves).items():
@@ -194,7 +194,7 @@ def test_numbers_may_be_whole_and_types_may_differ(term: Any) -> None:
     case = make_case(3, 2, seed=74)
     wanted = called(term, case, scale=7.0, bias=-3.0)
     single = {name: value.float() for name, value in tensors_of(case).items() if name in ("image", "teacher_image")}
-    one = torch.tensor([7.0])  # As transformers' SigLIP has it.
+    one = torch.tensor([7.0])  # As in transformers' SigLIP.
     for found in (called(term, case, scale=7, bias=-3), called(term, case, scale=one, bias=-3, **single)):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
         assert found.dtype == torch.float64
@@ -264,7 +264,7 @@ def test_a_teacher_of_another_width_is_taken_or_refused_in_one_line(name: str) -
     given |= {each: value[..., :-1] for each, value in given.items() if "E" in INPUTS[each].shape}
     objective = Objective({name: term})
     if term.same_width:
-        told = r"teacher_\w+ is 4 numbers wide and image is 5, .*as wide as the student, or LogitDistillation"
+        told = r"teacher_\w+ has 4 dimensions and image has 5, .*as wide as the student, or LogitDistillation"
         with pytest.raises(InputError, match=f"{type(term).__name__}: {told}"):
             term(**given)
         with pytest.raises(InputError, match=f"Objective: {told}"):

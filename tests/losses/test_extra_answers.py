@@ -34,7 +34,7 @@ def value(term: Any, student: Embeddings) -> float:
 
 
 def alike(pairs: int, **given: Any) -> Embeddings:
-    """A batch in which every row of every kind is the same vector: no term can tell anything from anything."""
+    """A batch in which every row of every kind is the same vector, so no loss can distinguish anything."""
     case = make_case(pairs, NEGATIVES, mask="all")
     row = case.student().image[0].detach()
     rows = {
@@ -102,7 +102,7 @@ def test_a_negated_caption_is_never_a_query() -> None:
 
 @pytest.mark.parametrize("anchor", ["caption", "image", "both"])
 def test_positives_that_fit_everything(anchor: Any) -> None:
-    # The two positives of four other rows, and the one at hand; the row's own second one is no negative.
+    # The two positives of four other rows, and this one; the row's own second positive is not a negative.
     assert value(TextContrast(anchor=anchor), alike(PAIRS)) == pytest.approx(math.log(1 + 2 * (PAIRS - 1)))
     paired = alike(PAIRS, group=torch.tensor([0, 0, 1, 1, 2]))
     masked = TextContrast(anchor=anchor, mask_same_image=True)
@@ -178,7 +178,7 @@ def test_cs_clips_known_answers() -> None:
     full, unit = (value(objective[name], two_axes()) for name in ("contrastive", "unit_contrast"))
     assert (full, unit) == pytest.approx((0.528465, 0.432353), abs=1e-6)
     assert full + objective["unit_contrast"].weight * unit == pytest.approx(0.744642, abs=1e-6)
-    # A foil that is the unit: the images' half is log((2e + 1) / e), the units' half stays.
+    # A foil equal to its unit: the images' half is log((2e + 1) / e), the units' half does not change.
     fooled = value(UnitContrast(), two_axes(foil=two_axes().extra["unit"]))
     assert fooled == pytest.approx((math.log((2 * math.e + 1) / math.e) + 0.313262) / 2, abs=1e-6)
 
@@ -215,7 +215,7 @@ def test_a_unit_that_says_the_same_is_no_negative_where_masked() -> None:
 
 
 def _row(axes: Embeddings, others: int) -> float:
-    """One row of `two_axes` beside that many rows of another unit."""
+    """One row of `two_axes` and that many rows of another unit."""
     v, u, f = axes.image[0], axes.extra["unit"], axes.extra["foil"]
     right, wrong, foil = (v @ u[0, 0]).exp(), others * (v @ u[1, 0]).exp(), (v @ f[0, 0]).exp()
     return (torch.log((right + wrong + foil) / right) + torch.log((right + wrong) / right)).item() / 2
@@ -308,7 +308,7 @@ def test_calibration_without_smoothing_and_focus_is_plain_cross_entropy() -> Non
     valid = torch.rand(6, 3) < 0.7
     plain = own_negatives_loss(positive, negative, valid)
     assert torch.equal(plain, calibrated_own_negatives_loss(positive, negative, valid, smoothing=0, focus=0))
-    # The general formula, taken near those values, tends to the plain one.
+    # Near those values, the general formula tends to the plain one.
     near = calibrated_own_negatives_loss(positive, negative, valid, smoothing=0, focus=1e-9)
     torch.testing.assert_close(near, plain, rtol=0, atol=1e-6)
 
@@ -342,11 +342,11 @@ def test_own_negatives_are_never_edges_nor_what_is_less_like_a_caption_than_they
     negatives = torch.stack([_at(180), _at(12), _at(180), _at(180)])
     joined = caption_edges(captions, negatives, torch.ones(4, 1, dtype=torch.bool), neighbours=2, least=0.5)
     assert joined.nonzero().tolist() == [[0, 1], [0, 2], [1, 0], [2, 0]]
-    # A caption of the batch that is to the letter another one's negative is no edge of it.
+    # A caption of the batch that is identical to another one's negative is not joined with it.
     negatives[1] = _at(0)
     joined = caption_edges(captions, negatives, torch.ones(4, 1, dtype=torch.bool), neighbours=2, least=0.5)
     assert not joined[0, 1] and not joined[1, 0]
-    # A negative that is missing bounds nothing.
+    # A missing negative sets no bound.
     valid = torch.tensor([[True], [False], [True], [True]])
     assert torch.equal(caption_edges(captions, negatives, valid, neighbours=2, least=0.5), without)
 

@@ -1,4 +1,4 @@
-"""The laws of decision 0005: there are eighteen, and no published defect is on by default."""
+"""The eighteen invariants of decision 0005; no published defect is on by default."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_contrast_of_uniform_features(pairs: int, negatives: int) -> None:
     def value(scope: Any) -> float:
         return Contrastive(negative_scope=scope).value(student, Target(), ONE).item()
 
-    # Without negatives both directions are ln B; with them only the images' direction changes.
+    # Without negatives both directions are ln B; negatives change only the images' direction.
     text_to_image = value("none")
     assert text_to_image == pytest.approx(math.log(pairs), abs=1e-12)
     assert 2 * value("batch") - text_to_image == pytest.approx(math.log(pairs * (1 + negatives)), abs=1e-12)

@@ -1,4 +1,4 @@
-"""What every term of the shelf promises; a new file is tested without touching this one."""
+"""What every loss promises; a new loss is tested without changing this file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ every_term = pytest.mark.parametrize("term", EVERY, ids=describe)
 
 
 def value_of(term: Any, case: Case, target: Target | None = None) -> torch.Tensor:
-    """The value under thresholds high enough that a ranking term is at work."""
+    """The value under thresholds high enough for a ranking loss to be active."""
     return evaluate(term, case.student(), target or case.target(), case.memory + 3)
 
 
@@ -142,7 +142,7 @@ def with_other_teacher(part: str, seed: int) -> Case:
 
 @every_term
 def test_every_part_that_it_needs_is_read(term: Any) -> None:
-    # Several batches: what is compared with a bound alone need not matter in each.
+    # Several batches, because inputs that are only compared with a bound need not matter in each.
     seeds = range(33, 39)
     values = {seed: value_of(term, kept_case(4, 3, mask="all", seed=seed)) for seed in seeds}
     case = kept_case(4, 3, mask="all", seed=seeds[0])
@@ -191,7 +191,7 @@ def spoilt(junk: float) -> tuple[Embeddings, Target, dict[str, torch.Tensor]]:
     spoiled = {}
     for name, mask in MASKED.items():
         hole = ~case.given[mask]
-        # Which have a number a place, no row.
+        # These have a number per place, not a row.
         hole = hole if name in ("reconstruction", "prediction") else hole[..., None]
         assert hole.any(), f"nothing to spoil in {name}"
         spoiled[name] = student.tensors()[name].detach().masked_fill(hole, junk).requires_grad_()
@@ -203,7 +203,7 @@ def spoilt(junk: float) -> tuple[Embeddings, Target, dict[str, torch.Tensor]]:
 @every_term
 @pytest.mark.parametrize("junk", [1e3, float("nan"), float("inf"), float("-inf")])
 def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
-    """Fill the invalid places of student and teacher with junk: nothing may move, and they get gradient 0."""
+    """Fill the invalid places of student and teacher with junk: nothing may change, and they get gradient 0."""
     case = kept_case(5, 3, mask="random", seed=34)
     clean = evaluate(term, case.student(), case.target(), case.memory)
     expected = gradients(clean, case.leaves)
@@ -226,7 +226,7 @@ def test_batches_without_a_negative_are_finite_and_can_go_backward(
     case = kept_case(pairs, negatives, mask=mask, seed=35)
     value = value_of(term, case)
     assert value.isfinite() and value.item() >= 0
-    assert value.requires_grad, "a loss of this term alone could not go backward"
+    assert value.requires_grad, "an objective of only this loss could not be backpropagated"
     assert all(gradient.isfinite().all() for gradient in gradients(value, case.leaves).values())
 
 

@@ -33,7 +33,7 @@ WHOLE = ("scale", "bias", "classes")
 
 
 def is_local(name: str) -> bool:
-    """Whether the docstring promises that a pair meets nothing of another pair."""
+    """Whether the docstring promises that a pair is not compared with anything of another pair."""
     text = inspect.getdoc(loss_class(name)) or ""
     return next(line for line in text.splitlines() if line.startswith("Scope:")).split()[1] == "local"
 
@@ -41,7 +41,7 @@ def is_local(name: str) -> bool:
 LOCAL = [
     at_work(term)
     for name in LOSSES.names()
-    # The mean of numbers that are given: linear, so that no gradient moves; its own tests know its answers.
+    # The mean of given numbers: linear, so no gradient changes; other tests check its values.
     if is_local(name) and name not in ("token_reconstruction", "masked_text")
     for term in all_settings(name)
     if not is_published(term)
@@ -53,12 +53,12 @@ OWN = {"patches": "negative_token", "positive": "positive", "classes": "image", 
 
 
 def own_leaf(term: Any) -> str:
-    """The leaf of those rows that belong to one pair alone, as this term sees it."""
+    """The leaf of the rows that belong to one pair only, for this loss."""
     return next((OWN[extra] for extra in sorted(term.reads - {"bias"})), "negative")
 
 
 def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
-    """The rows whose gradient moves when what belongs to one pair alone changes; one set for each leaf."""
+    """The rows whose gradient changes when something that belongs to one pair only changes; one set for each leaf."""
     with torch.no_grad():
         rows_of = case.leaves[own_leaf(term)].clone()
         rows_of[changed] += torch.randn(rows_of[changed].shape, dtype=rows_of.dtype)
@@ -125,7 +125,7 @@ def test_own_scope_moves_one_image_and_batch_scope_moves_all(changed: int) -> No
     case = make_case(PAIRS, NEGATIVES, mask="all", seed=changed)
     everyone = set(range(PAIRS))
 
-    # Seen from an image with the captions held still: the caption's side of the term shares every row.
+    # For an image with fixed captions, because the caption side of the loss shares every row.
     def share(scope: Any, image: int) -> Tensor:
         student = case.student()
         value = Contrastive(negative_scope=scope).value(student, Target(), Processes())

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Outcome]:
-    """What one process finds without torch.distributed."""
+    """The outcome of one process without torch.distributed."""
     return dict(outcomes(Processes()))
 
 
@@ -33,12 +33,12 @@ def run(count: int, folder: Path, what: str = "terms") -> list[dict[str, Outcome
 def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) -> None:
     """Empty or all-zero gradients would compare equal for any code."""
     for title, found in alone.items():
-        # The further texts of one row alone have nothing to be told from.
+        # The additional texts of a single row have nothing to contrast with.
         of_texts = title.startswith(("TextContrast", "PositiveContrast"))
         alone_with_itself = of_texts and title.endswith("only the last row")
         if not title.endswith("mask none") and not alone_with_itself:
             assert found["loss"].item() > 0, title
-            # A target among one caption's negatives leaves the text tower; every term moves that one that reads a text.
+            # A target among one caption's negatives leaves the text tower alone; all other losses with texts train it.
             tower = "image" if title.startswith(("RawDistillation", "ContextualContrast", "ViewContrast")) else "text"
             assert found[f"gradient {tower}.weight"].abs().max() > 1e-6, title
     for mask in process_worker.ALL_MASKS:

@@ -9,7 +9,7 @@ from tests.launch import start
 PROGRAM = """
 import sys
 for name in [name for name in sys.modules if name.partition(".")[0] == "degla"]:
-    del sys.modules[name]  # Only what is imported within the hook is checked.
+    del sys.modules[name]  # Only modules imported inside the hook are checked.
 from jaxtyping import install_import_hook, TypeCheckError
 with install_import_hook("degla.losses", "beartype.beartype"):
     import dataclasses, torch

@@ -1,4 +1,4 @@
-"""The objective: the weighted sum, what is switched off, wrong names and weights, the memory of terms."""
+"""The objective: the weighted sum, inactive losses, wrong names and weights, the memory of losses."""
 
 from __future__ import annotations
 
@@ -161,5 +161,5 @@ def test_two_objectives_share_no_memory() -> None:
 
 
 def test_a_class_in_place_of_a_loss_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"Objective: 'near' is the class TextPull; give TextPull\(\)\."):
+    with pytest.raises(InputError, match=r"Objective: 'near' is the class TextPull; pass TextPull\(\)\."):
         Objective({"near": TextPull})  # type: ignore[dict-item]

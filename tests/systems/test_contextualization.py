@@ -1,4 +1,4 @@
-"""Contextualization: ranks and corruption by hand, every triple's own context, files of both forms, language models."""
+"""Contextualization: ranks and corruption by hand, each triple's own context, both file formats, language models."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_filtered_ranks_of_four_entities_by_hand() -> None:
     assert filtered_rank(scores, 0, ()) == 1
     # Entity 1: 0 and 2 are better, 3 is as good: a tie counts half.
     assert filtered_rank(scores, 1, ()) == 3.5
-    # 0 is right as well, and steps aside; the answer itself never does.
+    # 0 is right as well and is left out; the answer itself never is.
     assert filtered_rank(scores, 1, {0, 1}) == 2.5 and filtered_rank(scores, 1, {0, 1, 2, 3}) == 1
     assert scores.tolist() == pytest.approx([0.9, 0.5, 0.7, 0.5])
 
@@ -107,7 +107,7 @@ def test_one_word_in_seven_is_selected_and_eight_of_ten_of_these_are_masked() ->
     assert abs(count - 0.15 * rows.numel()) < 4 * math.sqrt(rows.numel() * 0.15 * 0.85)
     for share, found in ((0.8, hidden == MASK), (0.1, hidden == rows)):
         number = int((found & selected).sum())
-        # A random word is the word itself once in a thousand: far inside four deviations.
+        # A random word is the word itself once in a thousand, far within four deviations.
         assert abs(number - share * count) < 4 * math.sqrt(count * share * (1 - share)) + 0.001 * count
     other = hidden[selected & (hidden != MASK) & (hidden != rows)]
     assert abs(len(other) - 0.1 * count) < 4 * math.sqrt(count * 0.09) and other.min() >= len(SPECIAL)
@@ -121,7 +121,7 @@ def test_words_are_known_in_any_case() -> None:
 
 def test_special_words_are_known_and_never_selected() -> None:
     words = Words.of(["dog"], ["a dog, a wolf"])
-    assert words.known == (*SPECIAL, "a", "dog"), "of texts, words that come twice"
+    assert words.known == (*SPECIAL, "a", "dog"), "from texts, words that occur twice"
     row = words.rows([("dog", "a cat")], longest=9)
     assert row.tolist() == [[START, words.known.index("dog"), BREAK, words.known.index("a"), UNKNOWN_WORD, BREAK]]
     special = torch.arange(len(SPECIAL)).repeat(50, 50)
@@ -138,7 +138,7 @@ def test_every_training_triple_finds_its_own_context_and_no_other_triple_has_one
         assert all(name in text for name in names) and text == by_template(graph, triple)
     completion = ContextCorpus(graph, contexts)
     assert completion.contexts == [contexts[triple] for triple in graph.train]
-    # Keys are numbers on both sides. In the release one side had texts: each look-up missed, and chance chose.
+    # Keys are numbers on both sides. In the released code one side had texts: each look-up failed and chose at random.
     assert all(isinstance(part, int) for triple in contexts for part in triple)
     assert contexts_of(graph, model=None, file=tmp_path / "contexts.jsonl") == contexts
 
@@ -153,7 +153,7 @@ def test_a_file_of_contexts_is_read_completed_and_never_mixed_up(tmp_path: Path)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(row["head"], row["source"]) for row in rows] == [("e3", "me"), ("e3", "me"), *[("e0", "template")] * 2]
     file.write_text(f"{own.model_dump_json()}\n" * 2)
-    with pytest.raises(InputError, match=r"contexts.jsonl: wolf \| is a \| animal has two contexts; take one out"):
+    with pytest.raises(InputError, match=r"contexts.jsonl: wolf \| is a \| animal has two contexts\. Remove one"):
         contexts_of(GRAPH, model=None, file=file)
 
 
@@ -171,7 +171,7 @@ def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -
     assert found[Triple(0, 1, 2)].text == "DOG and tail are related." and found[Triple(0, 1, 2)].source == "scripted"
     wolf = found[Triple(3, 0, 1)]
     assert wolf.source == "template" and wolf.text == by_template(GRAPH, Triple(3, 0, 1))
-    # The source names the answer, the tail, too; the release's masks it.
+    # The source includes the answer, the tail, which the released code masks.
     for request in model.asked:
         assert request.form == "write"
         head, relation, tail = map(int, request.key.caption_id.split("/"))
@@ -285,13 +285,13 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
     encoder = TextEncoder(len(completion.words.known), SMALL).eval()
     with torch.no_grad():
         encoder.words.weight.zero_()
-    # The third word behind [CLS] is masked, once in this text: "a". All words alike: their number is the perplexity.
+    # The third word after [CLS] is masked, once in this text: "a". With uniform words their number is the perplexity.
     told, guessed = masked_perplexity(encoder, completion, ["dog wolf a"])
     assert told == pytest.approx(len(completion.words.known))
     counts = [number for text in completion.contexts for number in completion.words.numbers(text)]
     share = (counts.count(completion.words.known.index("a")) + 1) / (len(counts) + len(completion.words.known))
     assert guessed == pytest.approx(1 / share)
-    # Of two masked words it is the geometric mean.
+    # For two masked words it is the geometric mean.
     words = ["dog wolf a", "dog wolf is"]
     apart = [masked_perplexity(encoder, completion, [each])[1] for each in words]
     assert masked_perplexity(encoder, completion, words)[1] == pytest.approx(math.sqrt(apart[0] * apart[1]))
@@ -332,7 +332,7 @@ def test_a_split_asks_for_nothing_that_is_not_trained_on() -> None:
     everything = [*graph.train, *asked]
     assert len(set(everything)) == len(everything) == 595 and len(graph.test) == 89
     pairs = {frozenset((triple.head, triple.tail)) for triple in everything}
-    assert len(pairs) == len(everything), "no triple is another one turned"
+    assert len(pairs) == len(everything), "no triple is another one reversed"
     assert split(everything, seed=1)[0] != split(everything, seed=2)[0]
     assert graph.test != embedded_graph(300, seed=5).test
 
@@ -342,7 +342,7 @@ def test_a_walk_finds_neighbours_first_and_a_part_keeps_what_it_can_ask() -> Non
         GRAPH, train=(Triple(0, 0, 1), Triple(1, 0, 2), Triple(0, 1, 2)), test=(Triple(2, 0, 0), Triple(3, 0, 1))
     )
     assert walk(graph, 3) == [1, 0, 2] and sorted(walk(graph, 9)) == [0, 1, 2, 3]
-    # Far neighbours of the first before the second most connected.
+    # Distant neighbours of the first come before the second most connected.
     apart = tuple(
         Triple(*each) for each in ((0, 0, 1), (0, 0, 2), (2, 0, 3), (0, 0, 4), (5, 0, 6), (5, 0, 7), (5, 0, 8))
     )
@@ -427,10 +427,10 @@ def test_files_by_numbers_have_the_relation_last_and_their_count_first(tmp_path:
     ("changed", "says"),
     [
         ({"train2id.txt": "3\n0 2 0\n1 2 0\n"}, "train2id.txt: its first line says '3' triples, but 2 follow"),
-        ({"train2id.txt": "2\n0 2 0\n1 7 0\n"}, "train2id.txt line 3: names what is not in the lists of names"),
-        ({"test2id.txt": "1\ndog wolf 0\n"}, "test2id.txt line 2: must be the numbers of head, tail and relation"),
-        ({"entityid2name.txt": "3\n0\tdog\n0\twolf\n2\tanimal\n"}, "entityid2name.txt line 3: '0' stands there twice"),
-        ({"entityid2name.txt": "1\n0 dog\n"}, "entityid2name.txt line 2: must be two columns with a tab"),
+        ({"train2id.txt": "2\n0 2 0\n1 7 0\n"}, "train2id.txt line 3: refers to a number without a name"),
+        ({"test2id.txt": "1\ndog wolf 0\n"}, "test2id.txt line 2: must be numbers of head, tail and relation"),
+        ({"entityid2name.txt": "3\n0\tdog\n0\twolf\n2\tanimal\n"}, "entityid2name.txt line 3: '0' is repeated, which"),
+        ({"entityid2name.txt": "1\n0 dog\n"}, "entityid2name.txt line 2: must be two tab-separated columns"),
     ],
 )
 def test_bad_numbers_are_named(tmp_path: Path, changed: dict[str, str], says: str) -> None:
@@ -443,10 +443,10 @@ def test_bad_numbers_are_named(tmp_path: Path, changed: dict[str, str], says: st
     ("changed", "says"),
     [
         ({"test.tsv": "x\t_is_a\td\n"}, "test.tsv line 1: entity 'x' is not in entity2text.txt; add its name there"),
-        ({"train.tsv": "d _is_a a\n"}, "train.tsv line 1: must be head, relation and tail with tabs between"),
-        ({"train.tsv": "d\t\ta\n"}, "train.tsv line 1: must be head, relation and tail with tabs between"),
+        ({"train.tsv": "d _is_a a\n"}, "train.tsv line 1: must be tab-separated head, relation and tail"),
+        ({"train.tsv": "d\t\ta\n"}, "train.tsv line 1: must be tab-separated head, relation and tail"),
         ({"dev.tsv": ""}, "dev.tsv: is empty"),
-        ({"test.tsv": "d\t_is_a\ta\n"}, r"dog \| is a \| animal is trained on and tested"),
+        ({"test.tsv": "d\t_is_a\ta\n"}, r"dog \| is a \| animal is in both train and test"),
     ],
 )
 def test_bad_words_are_named(tmp_path: Path, changed: dict[str, str], says: str) -> None:
@@ -457,11 +457,11 @@ def test_bad_words_are_named(tmp_path: Path, changed: dict[str, str], says: str)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has none of train.tsv, train.txt; give the folder"):
+    with pytest.raises(InputError, match=r"has none of train.tsv, train.txt. Use the folder"):
         read_knowledge(tmp_path)
     _write_numbers(tmp_path)
     (tmp_path / "relationid2name.txt").unlink()
-    with pytest.raises(InputError, match=r"relationid2name.txt: no such file; this form of graph needs it"):
+    with pytest.raises(InputError, match=r"relationid2name.txt: no such file; this graph format needs it"):
         read_knowledge(tmp_path)
     (tmp_path / "relationid2name.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"relationid2name.txt: cannot be read as text"):
@@ -486,9 +486,9 @@ def test_published_graphs_with_texts() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (ContextSettings(writer="gpt"), "--writer gpt: must be template, embedded, or the address of a server"),
+        (ContextSettings(writer="gpt"), "--writer gpt: use template, embedded, or a server address together"),
         (ContextSettings(writer="http://localhost:1"), "with --writer-model"),
-        (ContextSettings(entities=1), "--entities is 1; a graph has two or more"),
+        (ContextSettings(entities=1), "--entities is 1; it must be 2 or more"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) -> None:

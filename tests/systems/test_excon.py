@@ -1,4 +1,4 @@
-"""ExCon: known answers of its loss, masks and measures; its readers; the released code's defects cannot happen here."""
+"""ExCon: known answers of its loss, masks and metrics; its readers; absence of the released code's defects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_contrast_is_the_formula_and_backgrounds_are_in_denominators_alone() -> 
     for others in (background, background[:0]):
         value = supervised_contrast(views, torch.tensor(label), temperature=0.1, background=others)
         assert float(value) == pytest.approx(_slow_contrast(views, label, 0.1, others), rel=1e-5)
-    # A background moves a view only by the denominator: the gradient is that of log-sum-exp, away from it.
+    # A background affects a view only through the denominator: the gradient is that of log-sum-exp, away from it.
     leaf = background.clone().requires_grad_()
     supervised_contrast(views, torch.tensor(label), temperature=0.1, background=leaf).backward()
     logits = torch.cat([views, background]) @ views.T / 0.1
@@ -68,7 +68,7 @@ def test_grad_cam_by_hand() -> None:
     assert unit_range(torch.full((1, 2, 2), 3.0)).eq(0).all()
     assert above(torch.tensor([[[0.5, 0.51]]]), 0.5).tolist() == [[[0.0, 1.0]]]
     assert unit_range(torch.tensor([[[1.0, 3.0, 2.0]]])).tolist() == [[[0.0, 1.0, 0.5]]]
-    # Places are the centres of their squares.
+    # Positions are the centres of their squares.
     assert enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
 
 
@@ -89,7 +89,7 @@ def test_drop_increase_and_calibration_by_hand() -> None:
 
 
 def test_explanations_leave_the_network_as_it_is() -> None:
-    """The released code computes them in training mode, which moves BatchNorm's statistics, and keeps gradients."""
+    """The released code computes them in training mode, which changes BatchNorm's statistics, and keeps gradients."""
     torch.manual_seed(0)
     network = Network(3).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -99,10 +99,10 @@ def test_explanations_leave_the_network_as_it_is() -> None:
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in network.parameters())
-    # In evaluation mode a picture's explanation does not depend on what stands beside it, and a batch of one works.
+    # In evaluation mode an image's explanation does not depend on the other images, and a batch of one works.
     alone = torch.cat([explain(network, images[[row]], label[[row]]) for row in range(4)])
     torch.testing.assert_close(alone, explain(network, images, label), rtol=1e-4, atol=1e-5)
-    # What is left out is the mean colour, 0 in what the network reads.
+    # What is left out has the mean colour, which is 0 for the network.
     assert set(masked.unique().tolist()) <= {0.0, *images.unique().tolist()} and (masked == 0).any()
 
 
@@ -132,7 +132,7 @@ def test_classes_that_the_training_pictures_lack_are_measured_or_refused() -> No
     assert 0 <= measure(few, data, "supcon", weights)["accuracy"] <= 1
     fewer = ExconSettings(**{**vars(few), "test_images": 4})
     other = train(fewer, SYSTEM.read(fewer, "shapes", 0), "supcon")
-    with pytest.raises(InputError, match=r"--test-images 12: a picture is of class 7, .* was trained for 4"):
+    with pytest.raises(InputError, match=r"--test-images 12: an image has class 7, .* was trained for 4"):
         measure(few, data, "supcon", other)
 
 
@@ -142,7 +142,7 @@ def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     network.mean.fill_(0.4)
     network.std.fill_(0.2)
     pictures = LabelledPictures(torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)
-    with torch.no_grad():  # So that all classes are answered, and the small step of the attack changes answers.
+    with torch.no_grad():  # So that all classes are predicted, and the small attack step changes predictions.
         logits = network.classify(network.body(network.normalised(pictures.pixels)))
         network.classifier.bias -= logits.mean(dim=0)
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
@@ -295,7 +295,7 @@ def test_tiny_imagenet_and_folders_of_classes(tmp_path: Path) -> None:
         for part in (training, test):
             assert torch.equal(part.pixels[:, 0, 0, 0].long(), 100 * part.label)
     (tiny / "val" / "val_annotations.txt").write_text("n01_0.png\tn03\n")
-    with pytest.raises(InputError, match=r"val_annotations.txt line 1: must be a picture and a class of train"):
+    with pytest.raises(InputError, match=r"val_annotations.txt line 1: must be an image and a class of train"):
         _read(tiny, seed=1)
 
 
@@ -306,23 +306,23 @@ def test_the_world_is_drawn_without_files() -> None:
 
 
 def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="of one class only; two or more are needed"):
+    with pytest.raises(InputError, match="have only one class; two or more are needed"):
         _read(_fashion(tmp_path / "one", labels=1))
-    with pytest.raises(InputError, match="nowhere: no data set and no folder of one"):
+    with pytest.raises(InputError, match="nowhere: not a data set or the folder of one"):
         _read("nowhere")
-    for content, says in ((b"no gzip", "is damaged"), (gzip.compress(b"\x00\x00\x08\x03\x00"), "no IDX file of bytes")):
+    for content, says in ((b"no gzip", "damaged"), (gzip.compress(b"\x00\x00\x08\x03\x00"), "not an IDX byte file")):
         folder = _fashion(tmp_path / says.replace(" ", ""))
         (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
-        with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*; fetch or make it again"):
+        with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*\. Download or recreate it"):
             _read(folder)
     folder = _fashion(tmp_path / "short")
     _write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(5))
-    with pytest.raises(InputError, match="9 pictures and 5 labels in train"):
+    with pytest.raises(InputError, match="9 images and 5 labels in train"):
         _read(folder)
     (tmp_path / "bare" / "train" / "a").mkdir(parents=True)
     (tmp_path / "bare" / "test").mkdir()
-    with pytest.raises(InputError, match=r"train: holds 1 subfolder\(s\); one a class is needed, two at least"):
+    with pytest.raises(InputError, match=r"train: found 1 subfolder\(s\); one per class is needed, at least two"):
         _read(tmp_path / "bare")
     (tmp_path / "bare" / "train" / "b").mkdir()
-    with pytest.raises(InputError, match="a: holds no picture of this class"):
+    with pytest.raises(InputError, match="a: no image of this class"):
         _read(tmp_path / "bare")

@@ -73,7 +73,7 @@ def test_the_gradient_of_the_margin_is_right() -> None:
         return margin_loss(rows, label, centres, margin=3.0, balance=0.3, choice="nearest")
 
     assert torch.autograd.gradcheck(value, (rows, centres))
-    # Where a row lies on its centre the distance has no kink, and no gradient that is no number.
+    # For a row on its centre, the distance is smooth and its gradient is not NaN.
     on = TWO[:1].clone().requires_grad_()
     margin_loss(on, torch.tensor([0]), TWO, margin=9.0, balance=0.5, choice="nearest").backward()
     assert on.grad is not None and on.grad.isfinite().all()
@@ -82,7 +82,7 @@ def test_the_gradient_of_the_margin_is_right() -> None:
 @pytest.mark.parametrize("choice", ["random", "nearest"])
 def test_the_other_class_is_never_the_own_one(choice: str) -> None:
     label = torch.arange(5).repeat(400)
-    # By chance any class is taken, although 4 is always the nearest.
+    # A random choice takes any class, although 4 is always the nearest.
     squared = torch.rand(len(label), 5) if choice == "nearest" else torch.arange(5.0, 0.0, -1).expand(len(label), 5)
     squared = squared.scatter(1, label[:, None], 0.0)
     found = other_class(label, squared, choice=choice)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_the_cycle_by_hand_and_right_rows_are_nothing() -> None:
     # d = (3, 4), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right; 4 * 2 / 2 = 4 of the third.
     assert value.item() == pytest.approx((18.2 + 4) / 3)
     value.backward()
-    # The weights 9/5, 16/5 and 4/2 are numbers: the gradient is theirs alone.
+    # The weights 9/5, 16/5 and 4/2 are constants, so they are the gradient.
     assert found.grad is not None
     assert (3 * found.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2], [0, 0], [0, -2])]
 
@@ -117,7 +117,7 @@ def test_the_penalty_of_a_linear_critic_is_its_slope_and_teaches_the_critic() ->
     value.backward()
     # Of (|s| - 1)^2: 2 (5 - 1) s / 5.
     assert slope.grad is not None and slope.grad.tolist() == pytest.approx([4.8, 6.4])
-    # Between a row and itself is this row: the slope of half its square.
+    # Between a row and itself is only the row: the slope of half its square.
     same = torch.tensor([[3.0, 4.0]])
     assert gradient_penalty(lambda rows: rows.square().sum(dim=1) / 2, same, same).item() == pytest.approx(16.0)
 
@@ -133,7 +133,7 @@ def test_scores_by_hand() -> None:
 
 
 def _data(**changed: object) -> ZeroShotData:
-    """Five classes of four rows each, of which the last two are never trained on; rows are their class's semantics."""
+    """Five classes of four rows each, the last two unseen; rows are the semantics of their class."""
     label = torch.arange(5).repeat_interleave(4)
     semantics = torch.eye(5)[:, :4] + 0.1 * torch.arange(5)[:, None]
     values: dict[str, object] = {
@@ -149,12 +149,12 @@ def _data(**changed: object) -> ZeroShotData:
     ("changed", "says"),
     [
         ({"label": torch.zeros(3, dtype=torch.long)}, "small: 3 labels for 20 rows"),
-        ({"train": torch.tensor([0, 99])}, "small: train names row 99 of 20"),
+        ({"train": torch.tensor([0, 99])}, "small: train refers to row 99 of 20"),
         ({"test_seen": torch.tensor([]).long()}, "small: test_seen is empty"),
         ({"semantics": torch.eye(4)}, "small: class 4 has no semantics"),
         ({"features": torch.full((20, 4), torch.inf)}, "small: row 0 of the features has a number that is not finite"),
-        ({"train": torch.tensor([0, 4, 12])}, "small: class 3 of test_unseen is trained on"),
-        ({"train": torch.tensor([0, 1])}, "small: one class is trained on"),
+        ({"train": torch.tensor([0, 4, 12])}, "small: class 3 of test_unseen is in train"),
+        ({"train": torch.tensor([0, 1])}, "small: train has only one class"),
     ],
 )
 def test_bad_problems_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
@@ -170,8 +170,8 @@ def test_features_are_scaled_by_what_is_trained_on() -> None:
     assert rows.min() == 0 and rows.max() == 1 and scaled.features.max() > 1
     torch.testing.assert_close(scaled.semantics.norm(dim=1), torch.ones(5))
     turned = _data(semantics=torch.eye(5)[:, :4] - 1).scaled().semantics
-    assert turned.min() >= 0, "what a sigmoid cannot give is moved to where it can"
-    assert _data(features=torch.ones(20, 4)).scaled().features.isfinite().all(), "a feature that says nothing"
+    assert turned.min() >= 0, "values that a sigmoid cannot reach are shifted"
+    assert _data(features=torch.ones(20, 4)).scaled().features.isfinite().all(), "a constant feature"
 
 
 def test_settings_are_chosen_on_training_rows_alone() -> None:
@@ -183,7 +183,7 @@ def test_settings_are_chosen_on_training_rows_alone() -> None:
     # Where the file says which classes play the unseen ones, they do.
     told = _data(validation=torch.tensor([4, 5])).to_choose_by()
     assert told.unseen.tolist() == [1] and told.seen.tolist() == [0, 2]
-    with pytest.raises(InputError, match="small: too few classes are trained on"):
+    with pytest.raises(InputError, match="small: too few classes are in train"):
         _data(train=torch.tensor([0, 4])).to_choose_by()
 
 
@@ -195,7 +195,7 @@ def test_made_features_compose() -> None:
         torch.equal(value, getattr(made_features(seed=1), name)) for name, value in vars(data).items() if name != "name"
     )
     assert not torch.equal(data.features, made_features(seed=2).features)
-    assert score_rows(linear_map(data.scaled()), data)["unseen"] > 0.3, "what is said of classes tells unseen ones"
+    assert score_rows(linear_map(data.scaled()), data)["unseen"] > 0.3, "semantics identify unseen classes"
 
 
 def test_a_refined_feature_is_the_same_each_time() -> None:
@@ -218,14 +218,14 @@ def test_centres_move_by_the_gradient_of_their_own_step_alone() -> None:
     assert centres.grad is None
     for _ in range(3):
         steps.take(rows, told, label)
-    # The generator's step comes last, and gives centres nothing: what earlier steps gave them is gone.
+    # The generator's step comes last and gives centres no gradient; earlier gradients are cleared.
     assert centres.grad is None or torch.count_nonzero(centres.grad) == 0
 
 
 def test_what_refiner_critic_and_generator_learn_by_hand() -> None:
     data, model = _data().scaled(), FreeModel(_data(), 8, refines=True).double()
     assert model.refiner is not None
-    model.refiner.eval()  # Without noise of its own.
+    model.refiner.eval()  # Without its own noise.
     centres = nn.Parameter(torch.randn(3, 4, dtype=torch.double))
     settings = FreeSettings(hidden=8, gan=0.7, penalty=3.0, centre=0.6, margin=9.0, balance=0.3, cycle=0.2)
     steps, maker = _Steps(model, model.refiner, centres, settings, "nearest"), model.maker
@@ -253,7 +253,7 @@ def test_what_refiner_critic_and_generator_learn_by_hand() -> None:
     assert steps.refine(model.refiner, rows, told, label).item() == pytest.approx(wanted.item())
     assert seeded(lambda: steps.criticise(rows, told)) == pytest.approx(seeded(critic))
     assert seeded(lambda: steps.make(rows, told)) == pytest.approx(seeded(generator))
-    # Without consistency the generator's step moves no refiner: what moves is moved by the refiner's own.
+    # Without consistency the generator's step does not change the refiner; only the refiner's own step does.
     before, critics = model.refiner.first.weight.clone(), maker.critic[0].weight.clone()  # type: ignore[union-attr,operator]
     _Steps(model, model.refiner, centres, replace(settings, cycle=0.0), "nearest").take(rows, told, label)
     assert not torch.equal(before, model.refiner.first.weight)  # type: ignore[union-attr,arg-type]
@@ -283,7 +283,7 @@ def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_no
 
 def test_a_rate_that_is_too_high_is_named() -> None:
     data = _data().scaled()
-    with pytest.raises(DeglaError, match="no finite numbers; lower --lr"):
+    with pytest.raises(DeglaError, match=r"not finite\. Lower --lr"):
         train_free(data, FreeSettings(hidden=8, epochs=9, lr=1e6), model=FreeModel(data, 8, refines=False))
 
 
@@ -292,10 +292,10 @@ def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made
 ) -> None:
     data, model = _data(), FreeModel(_data(), 8, refines=True, residual=True).eval()
     assert torch.equal(refined(model, data.features), data.features)
-    # Rows are their class's semantics, and here so are those that are made: each is nearest to its own class.
+    # Real and generated rows are the semantics of their class, so each is nearest to its own class.
     monkeypatch.setattr(model.maker, "generate", lambda latent, told: told)
     assert torch.equal(by_prototypes(model, data, FreeSettings(made_rows=2)), data.label)
-    # Where rows are made for class 3 as for class 4 and the other way round, these two alone are taken for each other.
+    # If the rows generated for classes 3 and 4 are swapped, only these two are confused.
     turn = torch.tensor([0, 1, 2, 4, 3])
     other = data.semantics[turn]
     monkeypatch.setattr(
@@ -376,30 +376,30 @@ def test_files_of_xlsa17(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"res101.mat: no such file; give a folder of xlsa17"):
+    with pytest.raises(InputError, match=r"res101.mat: no such file. Pass an xlsa17 folder"):
         read_features(tmp_path)
     _write_xlsa17(tmp_path, test_unseen_loc=None)
-    with pytest.raises(InputError, match=r"att_splits.mat: has no 'test_unseen_loc', so it does not hold the proposed"):
+    with pytest.raises(InputError, match=r"att_splits.mat: 'test_unseen_loc' is missing, so it is not the proposed"):
         read_features(tmp_path)
     _write_xlsa17(tmp_path, att=np.array(["x"]))
     with pytest.raises(InputError, match="features and att must be numbers"):
         read_features(tmp_path)
     _write_xlsa17(tmp_path, test_unseen_loc=np.array([[7]]))
-    with pytest.raises(InputError, match="test_unseen names row 6 of 6"):
+    with pytest.raises(InputError, match="test_unseen refers to row 6 of 6"):
         read_features(tmp_path)
     (tmp_path / "att_splits.mat").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"att_splits.mat: cannot be read as a .mat file"):
         read_features(tmp_path)
     np.savez(tmp_path / "some.npz", features=np.zeros((2, 2)))
-    with pytest.raises(InputError, match=r"some.npz: has no 'label'; it needs features, label"):
+    with pytest.raises(InputError, match=r"some.npz: 'label' is missing; an .npz of features needs features, label"):
         read_features(tmp_path / "some.npz")
     good = {name: value.numpy() for name, value in vars(_data()).items() if name != "name"}
     for changed, says in (
-        ({"features": np.zeros(20)}, "features must be a table of numbers, and have 1 axis"),
-        ({"train": np.array(3)}, r"train: must be one row of numbers, and has the shape \(\)"),
+        ({"features": np.zeros(20)}, "features must be a table of numbers, but have 1 axis"),
+        ({"train": np.array(3)}, r"train: must be one row of numbers, but has shape \(\)"),
         ({"features": np.full((20, 4), "x")}, "some.npz: features and semantics must be numbers"),
-        ({"train": good["train"] + 0.5}, r"train: entry \[0\] is \d+.5; whole numbers are needed"),
-        ({"test_seen": good["train"][:1]}, "is trained on and in test_seen"),
+        ({"train": good["train"] + 0.5}, r"train: entry \[0\] is \d+.5; it must be an integer"),
+        ({"test_seen": good["train"][:1]}, "is in both train and test_seen"),
     ):
         np.savez(tmp_path / "some.npz", **{**good, **changed})  # type: ignore[arg-type]
         with pytest.raises(InputError, match=says):
@@ -466,8 +466,8 @@ def test_every_method_runs_and_is_drawn() -> None:
     data = SYSTEM.read(settings, "made", 0)
     models = {method: SYSTEM.train(settings, data, method) for method in SYSTEM.methods}
     scores = {method: SYSTEM.measure(settings, data, method, weights) for method, weights in models.items()}
-    assert scores.pop("zero_shot") == {}, "attributes are no embeddings"
+    assert scores.pop("zero_shot") == {}, "attributes are not embeddings"
     assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
     figure = SYSTEM.draw(settings, data, models, "made")
     assert figure is not None
-    assert "crosses are made" in figure.caption and "<svg" in figure.draw(figure.widths[0])
+    assert "crosses are generated" in figure.caption and "<svg" in figure.draw(figure.widths[0])

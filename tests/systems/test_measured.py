@@ -1,4 +1,4 @@
-"""Tables of what was measured, on the systems' pages, follow from the records that lie beside them."""
+"""Tables of results on the systems' pages follow from the committed records."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_the_masks_class_row_is_that_of_attention() -> None:
     torch.testing.assert_close(seen.scores.sum(dim=1), torch.ones(2))
     plain = network.encode(tokens, places)
     assert plain.scores is None and torch.equal(plain.summary, seen.summary)
-    # Once more, one head and one token at a time: softmax of q k / sqrt(4) over all tokens, the class token among them.
+    # Again, one head and one token at a time: softmax of q k / sqrt(4) over all tokens, including the class token.
     states = torch.cat([network.summary.expand(2, -1, -1), tokens], dim=1)
     places = torch.cat([torch.zeros(2, 1, 16), places], dim=1)
     first, last = network.encoder
@@ -107,7 +107,7 @@ def test_the_ends_of_the_temperature() -> None:
 
 
 def test_draws_are_without_replacement_from_the_softmax() -> None:
-    """With two of three left out, the one that stays has a probability that can be written down."""
+    """With two of three left out, the probability of the remaining one has a closed form."""
     scores = torch.tensor([[0.2, 0.3, 0.5]]).expand(20000, -1)
     keys = sampling_keys(scores, gumbel(scores, generator=torch.Generator().manual_seed(1)), temperature=0.2)
     left = largest(keys, 2 / 3)
@@ -150,7 +150,7 @@ def test_a_cut_takes_the_nearest_points_and_keeps_their_number() -> None:
         left = {tuple(point) for point in cut[row].tolist()}
         whole = {tuple(point) for point in points[row].tolist()}
         assert len(left) == 6 and left < whole
-        # There is a point whose four nearest, itself among them, are those that are gone.
+        # The removed points are the four nearest to some point, including itself.
         assert any(set(sorted(whole, key=lambda each: math.dist(each, middle))[:4]) == whole - left for middle in whole)
     assert cut_out(points, 0.8).shape == points.shape
 
@@ -170,7 +170,7 @@ def test_solids_are_what_they_are_called(kind: str, area: float) -> None:
     vertices, faces = SOLIDS[kind]()
     corners = vertices[faces]
     sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    # Twenty-four corners in the place of a circle.
+    # Twenty-four corners instead of a circle.
     assert np.linalg.norm(sides, axis=1).sum() / 2 == pytest.approx(area, rel=0.03)
 
 
@@ -217,7 +217,7 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
     figure = draw(TINY, data, {"pointacl": found["high"]}, "solids")
     assert figure is not None and figure.title == "solids"
     drawing = figure.draw(figure.widths[0])
-    assert "<svg" in drawing and "#440154" not in drawing, "the dark end of the usual colours is lost on a dark page"
+    assert "<svg" in drawing and "#440154" not in drawing, "dark colours are invisible on a dark page"
 
 
 def test_both_sides_of_the_contrast_are_trained() -> None:
@@ -260,7 +260,7 @@ def test_validation_clouds_are_no_test_clouds() -> None:
 def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: Path) -> None:
     folder = _shapenet(tmp_path, np.zeros((20, 3)))
     for number, name in enumerate((folder / "train.txt").read_text().split()):
-        # A cloud whose class tells which it is.
+        # A cloud that is identified by its class.
         np.save(folder / "shapenet_pc" / f"{number:02}-0.npy", np.random.default_rng(number).normal(size=(20, 3)))
         (folder / "shapenet_pc" / name).unlink()
     names = "\n".join(f"{number:02}-0.npy" for number in range(8))
@@ -269,7 +269,7 @@ def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: P
     # Eight clouds for three, five and four: three are left.
     parts = [set(each.label.tolist()) for each in _read(folder, clouds=3, labelled=5, part="validation")]
     assert list(map(len, parts)) == [3, 5, 3] and parts[0] < parts[1] and not parts[1] & parts[2]
-    with pytest.raises(InputError, match="--clouds or --labelled takes all of its 8 training clouds"):
+    with pytest.raises(InputError, match="--clouds or --labelled uses all of its 8 training clouds"):
         _read(folder, clouds=3, labelled=8, part="validation")
 
 
@@ -342,7 +342,7 @@ def test_off_files(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         with pytest.raises(
-            InputError, match=r"one.off: is no OFF file, or is cut off or damaged \(.*\); fetch or make it again"
+            InputError, match=r"one.off: not an OFF file, or truncated or damaged \(.*\)\. Download or recreate it"
         ):
             read_off(file)
 
@@ -366,7 +366,7 @@ def test_modelnet40(tmp_path: Path) -> None:
     unlabelled, labelled, test = _read(_modelnet(tmp_path / "modelnet"))
     assert unlabelled.points.shape == (8, 16, 3) and len(test.label) == 4 and set(labelled.label.tolist()) == {0, 1}
     flat = OFF.replace("1 1 0", "2 0 0").replace("0 1 0", "3 0 0")
-    with pytest.raises(InputError, match=r"desk_0002.off: the surface has no area; mend or remove the file"):
+    with pytest.raises(InputError, match=r"desk_0002.off: the surface has no area. Fix or remove the file"):
         _read(_modelnet(tmp_path / "flat", flat))
 
 
@@ -388,8 +388,8 @@ def test_shapenet_55_and_bad_clouds(tmp_path: Path) -> None:
     bad[7, 1] = np.nan
     cases = [
         (bad, r"02691156-1.npy: point 7 is not three finite numbers"),
-        (good[:9], r"02691156-1.npy: has 9 points, --points asks for 16; lower it"),
-        (good[:, :2], r"02691156-1.npy: must be rows of x, y, z, got the shape \(20, 2\)"),
+        (good[:9], r"02691156-1.npy: has 9 points, but --points asks for 16. Lower"),
+        (good[:, :2], r"02691156-1.npy: must be rows of x, y, z, got shape \(20, 2\)"),
         (np.full((20, 3), "x"), r"02691156-1.npy: must be rows of numbers"),
     ]
     for number, (cloud, says) in enumerate(cases):
@@ -401,7 +401,7 @@ def test_shapenet_55_and_bad_clouds(tmp_path: Path) -> None:
         _read(folder)
     folder = _shapenet(tmp_path / "alike", good)
     (folder / "train.txt").write_text("02691156-0.npy\n02691156-2.npy\n")
-    with pytest.raises(InputError, match="the clouds are of one class only"):
+    with pytest.raises(InputError, match="the clouds have only one class"):
         _read(folder)
 
 
@@ -409,7 +409,7 @@ def test_scanobjectnn(tmp_path: Path) -> None:
     file = tmp_path / "training_objectdataset.h5"
     file.write_bytes(b"no hdf5")
     h5py = pytest.importorskip("h5py")
-    with pytest.raises(InputError, match=r"training_objectdataset.h5: is no file of ScanObjectNN"):
+    with pytest.raises(InputError, match=r"training_objectdataset.h5: not a ScanObjectNN file"):
         _read(tmp_path)
     for name in ("training", "test"):
         with h5py.File(tmp_path / f"{name}_objectdataset.h5", "w") as stored:
@@ -420,5 +420,5 @@ def test_scanobjectnn(tmp_path: Path) -> None:
 
 def test_unknown_data_is_refused(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="no data set and no folder of one"):
+        with pytest.raises(InputError, match="not a data set or the folder of one"):
             _read(name)

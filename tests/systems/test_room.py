@@ -1,4 +1,4 @@
-"""The room of systems: what a run writes, keeps and refuses; the command's words; every folder of the shelf."""
+"""The room of systems: what a run writes, keeps and rejects; the command line; every system folder."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_run_trains_every_case_with_its_seed_and_writes_a_page(tmp_path: Path)
     record = _run(tmp_path)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert [row.case for row in record.cases] == TRAINED and len(TRAINED) == 2 * 2 * 3
-    # The same seed is the same chance for both methods: they differ by the steps alone.
+    # The same seed gives both methods the same random numbers: they differ only by the steps.
     base, better = (record.scores("plain", method, "score") for method in SYSTEM.methods)
     assert all(better[seed] - base[seed] == pytest.approx(0.3) for seed in range(3)) and len(set(base.values())) == 3
     assert load_record(tmp_path, system="fake") == record
@@ -113,14 +113,14 @@ def test_a_page_tells_that_its_bounds_are_for_other_settings(tmp_path: Path) -> 
     _run(tmp_path / "run", seeds=2)
     _run(tmp_path / "quick", settings=SYSTEM.quick, seeds=1)
     usual, quick = ((tmp_path / name / "system.md").read_text() for name in ("run", "quick"))
-    told = "The bounds of what was expected are for the default settings; here others: steps."
+    told = "The expected bounds are for the default settings; these differ here: steps."
     assert told in quick and "default settings" not in usual
     assert "± is half of a 95 % interval" in usual
-    assert "One seed, which has no interval. Below: the difference to `base`." in quick and "±" not in quick
+    assert "One seed, so there is no interval. Below: the difference from `base`." in quick and "±" not in quick
 
 
 def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path) -> None:
-    """A method without scores was left out of the table, and nothing said so."""
+    """A method without scores used to be left out of the table without a note."""
     data = SYSTEM.settings.data
     odd = replace(
         SYSTEM, measure=lambda settings, data, *rest: _measure(settings, data, *rest) if data[0] == "plain" else {}
@@ -136,7 +136,7 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     longer = run_system(odd, SYSTEM.settings, more, name="fake", out=tmp_path, command="")
     plain, other = page_of(odd, longer).markdown().split(f"## {data[1]}")
     assert "fewer seeds" not in plain and "Over fewer seeds: `better` (1 seed)." in other
-    # What was expected is a difference of two methods that were run.
+    # Expectations are shown only if both methods were run.
     alone = cases_of(SYSTEM, SYSTEM.quick, seeds=[0], methods=["better"])
     record = run_system(SYSTEM, SYSTEM.quick, alone, name="fake", out=tmp_path / "alone", command="")
     assert "What was expected" not in page_of(SYSTEM, record).markdown()
@@ -146,7 +146,7 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
 
 
 def test_only_a_difference_that_is_sure_is_coloured() -> None:
-    """Of one column; of the other there is no number."""
+    """For one column; the other has no number."""
 
     def page(*better: float) -> Page:
         scores = {"base": (0.5, 0.6, 0.7), "better": better}
@@ -169,16 +169,16 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> 
     _run(tmp_path, seeds=2)
     assert len(TRAINED) == 8
     assert load_record(tmp_path, system="fake").cases[:4] == first.cases
-    # Of other versions of packages both are told, once.
+    # If package versions differ, both are listed once.
     save_record(first.model_copy(update={"versions": first.versions | {"torch": "2.0"}}), tmp_path)
     for _ in range(2):
         assert _run(tmp_path, seeds=1).versions == first.versions | {"torch": f"2.0, then {first.versions['torch']}"}
-    with pytest.raises(InputError, match="was made with other settings; choose another --out"):
+    with pytest.raises(InputError, match=r"was made with other settings\. Choose another --out"):
         _run(tmp_path, settings=_Settings(steps=5))
     save_record(first.model_copy(update={"degla": "0.0.1"}), tmp_path)
-    with pytest.raises(InputError, match=r"was made by degla 0\.0\.1, and this is .*; choose another --out"):
+    with pytest.raises(InputError, match=r"was made by degla 0\.0\.1, but this is .*\. Choose another --out"):
         _run(tmp_path)
-    with pytest.raises(InputError, match=r"system.json: is of the system 'fake', not 'other'"):
+    with pytest.raises(InputError, match=r"system.json: belongs to system 'fake', not 'other'"):
         load_record(tmp_path, system="other")
 
 
@@ -190,7 +190,7 @@ def test_a_file_of_data_that_has_changed_is_not_taken_for_what_was_measured(tmp_
     assert _run(tmp_path / "out", settings=settings, seeds=1) == first and len(TRAINED) == 2
     file.write_bytes(b"two")
     for out, models in ((tmp_path / "out", None), (tmp_path / "evaluation", tmp_path / "out")):
-        with pytest.raises(InputError, match=r"out.system\.json: .*mine\.npz was other data then; choose an"):
+        with pytest.raises(InputError, match=r"out.system\.json: the data of .*mine\.npz have changed. Choose an"):
             _run(out, settings=settings, seeds=1, models=models)
 
 
@@ -208,14 +208,14 @@ def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(
     _run(tmp_path, settings=settings, seeds=1)
     (tmp_path / "mine/train.txt").rename(tmp_path / "mine/test.txt")
     for out in (tmp_path / "mine/out", tmp_path):
-        with pytest.raises(InputError, match="mine was other data then; choose another --out"):
+        with pytest.raises(InputError, match=r"the data of .*mine have changed\. Choose another --out"):
             _run(out, settings=settings, seeds=1)
 
 
 def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:
     _run(tmp_path, seeds=1)
     trained = list(TRAINED)
-    with pytest.raises(InputError, match="some/folder and some folder: both would keep their models in models/some_fo"):
+    with pytest.raises(InputError, match="some/folder and some folder: both would store models in models/some_fold"):
         _run(tmp_path, settings=_Settings(data=("some folder",)), seeds=1)
     assert trained == TRAINED
 
@@ -226,11 +226,11 @@ def test_models_are_measured_again_with_other_settings(tmp_path: Path) -> None:
     again = _run(tmp_path / "evaluation", settings=_Settings(steps=5), seeds=1, models=tmp_path)
     assert not TRAINED
     assert again.cases[0].values["error"] == pytest.approx(run.cases[0].values["error"] + 2)
-    assert again.cases[0].seconds == run.cases[0].seconds > 0, "of the training that was"
+    assert again.cases[0].seconds == run.cases[0].seconds > 0, "the original training time"
     with pytest.raises(InputError, match=r"base-1.safetensors: .*Train it first: degla system NAME run"):
         _run(tmp_path / "more", seeds=2, models=tmp_path)
     (tmp_path / "models" / "plain" / "base-0.safetensors").write_bytes(b"nothing of use")
-    with pytest.raises(InputError, match=r"base-0.safetensors: is no model: .* Delete it and run again"):
+    with pytest.raises(InputError, match=r"base-0.safetensors: not a model: .* Delete it and run again"):
         load_weights(tmp_path, Case("plain", "base", 0))
 
 
@@ -244,7 +244,7 @@ def test_a_score_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_end_the_run_before_they_are_kept(tmp_path: Path) -> None:
     broken = replace(SYSTEM, train=lambda settings, data, method: {"value": torch.tensor([1.0, float("inf")])})
     cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
-    with pytest.raises(DeglaError, match="better on plain, seed 4: training left weights that are no finite numbers"):
+    with pytest.raises(DeglaError, match="better on plain, seed 4: the trained weights are not finite"):
         run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
     assert not (tmp_path / "models").exists()
 
@@ -306,7 +306,7 @@ def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path:
         (["fake", "run", "--models", "x"], "--models belongs to degla system NAME evaluate"),
         (["fake", "evaluate", "--quick"], "--quick belongs to degla system NAME run"),
         (["fake", "evaluate", "--first-seed", "5"], "--first-seed: evaluate takes the seeds of the run"),
-        (["fake", "evaluate", "--models", "nowhere"], "Make it: degla system fake run --out nowhere."),
+        (["fake", "evaluate", "--models", "nowhere"], "Create it: degla system fake run --out nowhere."),
         (["fake", "run", "--data"], "--data names no data set"),
     ],
 )

@@ -1,4 +1,4 @@
-"""UGCL: propagation and loss by hand, scopes, the probe, graphs from files, and defects of the release."""
+"""UGCL: propagation and loss by hand, scopes, the probe, graphs from files, and defects of the released code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_forms_of_the_scope_and_what_is_given_stays() -> None:
     adjacency, rows = normalised_adjacency(PATH, 3), torch.randn(3, 2)
     kept, dense = rows.clone(), normalised_adjacency(PATH, 3).to_dense()
     torch.testing.assert_close(propagate(adjacency, rows, 3), dense @ dense @ dense @ rows)
-    # The release adds to Z in place: (I + A~)^n, and Z itself is gone.
+    # The released code adds to Z in place, which gives (I + A~)^n and overwrites Z.
     both = dense + torch.eye(3)
     torch.testing.assert_close(propagate(adjacency, rows, 2, form="binomial"), both @ both @ rows)
     assert torch.equal(rows, kept)
@@ -108,15 +108,15 @@ def _small(**changed: object) -> Graph:
     ("changed", "says"),
     [
         ({"label": torch.zeros(3, dtype=torch.long)}, "small: 3 labels for 4 nodes"),
-        ({"features": torch.eye(4).index_fill(0, torch.tensor([2]), torch.nan)}, "node 2 has a feature that is no"),
-        ({"edges": torch.tensor([[0], [4]])}, "an edge names node 4; nodes go from 0 to 3"),
+        ({"features": torch.eye(4).index_fill(0, torch.tensor([2]), torch.nan)}, "node 2 has a feature that is not"),
+        ({"edges": torch.tensor([[0], [4]])}, "an edge refers to node 4; nodes are 0 to 3"),
         ({"test": torch.tensor([], dtype=torch.long)}, "the test split is empty"),
-        ({"test": torch.tensor([4])}, "the test split is empty or names nodes outside 0 to 3"),
+        ({"test": torch.tensor([4])}, "the test split is empty or has nodes outside 0 to 3"),
         ({"label": torch.tensor([0, 0, 1, -1])}, "node 3 of the test split has no label"),
-        ({"train": torch.tensor([0, 1])}, "the train split has one class"),
+        ({"train": torch.tensor([0, 1])}, "the train split has only one class"),
         ({"label": torch.eye(4)}, "small: 4 x 4 labels for 4 nodes"),
-        ({"edges": torch.tensor([[-1], [2]])}, "an edge names node -1; nodes go from 0 to 3"),
-        ({"test": torch.tensor([2, 3])}, "node 2 is trained on and tested"),
+        ({"edges": torch.tensor([[-1], [2]])}, "an edge refers to node -1; nodes are 0 to 3"),
+        ({"test": torch.tensor([2, 3])}, "node 2 is in both train and test"),
     ],
 )
 def test_bad_graphs_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
@@ -140,7 +140,7 @@ def test_training_follows_the_seed_and_no_order_of_nodes() -> None:
     before = GraphEncoder(20, 6).weight
     assert torch.equal(trained(graph).weight, trained(graph).weight)
     assert not torch.equal(trained(graph).weight, trained(graph, 2).weight) and before.shape == (20, 6)
-    # Draws are of all nodes, not of a window of numbers.
+    # Nodes are drawn from all, not from a window of numbers.
     torch.manual_seed(0)
     drawn = torch.stack([torch.randperm(40)[:12] for _ in range(30)])
     assert drawn.unique().numel() == 40 and (drawn.max(dim=1).values - drawn.min(dim=1).values > 12).all()
@@ -178,7 +178,7 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
         assert probe_accuracy(torch.ones(4, 2), graph) == {"test": 0.0, "validation": 1.0}
     found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
     assert found == {"test": 1.0, "validation": 1.0}
-    # Validation is wrong and test is right: the accuracy of the one never stands for the other.
+    # Validation is wrong and test is right: the two accuracies are never swapped.
     assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == {"test": 1.0, "validation": 0.0}
 
 
@@ -188,7 +188,7 @@ def test_the_probe_reads_rows_of_mean_length_one(monkeypatch: pytest.MonkeyPatch
         "degla.systems.ugcl.cases.probe",
         lambda rows, label, **options: given.append((rows, options)) or torch.zeros(2, 3),
     )
-    # Lengths 2, 2, 4 and 8, whose mean is 4; class 0 is what nothing tells.
+    # Lengths 2, 2, 4 and 8, whose mean is 4; class 0 is the default without information.
     found = probe_accuracy(torch.tensor([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0], [0.0, 8.0]]), _small())
     assert found == {"test": 0.0, "validation": 1.0}
     rows, options = given[0]
@@ -263,14 +263,14 @@ def test_planetoids_own_files(tmp_path: Path) -> None:
 
 class _Harm:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return exec, ("print('harm done')",)  # Not print itself, which Ray puts another in the place of.
+        return exec, ("print('harm done')",)  # Not print itself, which Ray replaces.
 
 
 def test_a_pickle_that_names_a_program_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.graph").write_bytes(pickle.dumps(_Harm(), protocol=2))
     with pytest.raises(
-        InputError, match=r"ind.small.graph: is no file of Planetoid \(it asks for (builtins|__builtin__).exec"
+        InputError, match=r"ind.small.graph: not a Planetoid file \(it asks for (builtins|__builtin__).exec"
     ):
         read_graph(tmp_path / "ind.small.x")
     assert capsys.readouterr().out == ""
@@ -298,13 +298,13 @@ def test_arrays(tmp_path: Path) -> None:
         ({"indptr": np.array([0, 1])}, "small.npz: cannot be read as arrays"),
         ({"label": np.array([0, 1])}, "small: 2 labels for 4 nodes"),
         ({"data": np.array([1, 1, np.inf, 1], dtype=np.float32)}, "small: node 2 has a feature"),
-        ({"edges": np.zeros((2, 3), dtype=int)}, r"edges must be rows of two nodes, and have the shape \(2, 3\)"),
-        ({"edges": np.array([[0, 0.5]])}, r"edges: entry \[0, 1\] is 0.5; whole numbers are needed"),
+        ({"edges": np.zeros((2, 3), dtype=int)}, r"edges must be rows of two nodes, but have shape \(2, 3\)"),
+        ({"edges": np.array([[0, 0.5]])}, r"edges: entry \[0, 1\] is 0.5; it must be an integer"),
         ({"label": np.array([0, np.nan, 1, 1])}, r"label: entry \[1\] is nan"),
-        ({"train": np.array(0)}, r"train: must be one row of numbers, and has the shape \(\)"),
-        ({"train": np.ones((4, 2), dtype=bool)}, r"train: must be one row of numbers, and has the shape \(4, 2\)"),
+        ({"train": np.array(0)}, r"train: must be one row of numbers, but has shape \(\)"),
+        ({"train": np.ones((4, 2), dtype=bool)}, r"train: must be one row of numbers, but has shape \(4, 2\)"),
         ({"shape": np.array(4.0)}, "small.npz: cannot be read as arrays"),
-        ({"label": np.array(["a", "b", "b", "a"])}, "label: must be whole numbers, and is of the type <U1"),
+        ({"label": np.array(["a", "b", "b", "a"])}, "label: must be integers, but has dtype <U1"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, changed: dict[str, object], says: str) -> None:
@@ -321,16 +321,16 @@ def test_masks_are_splits_too(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no graph: neither an \.npz"):
+    with pytest.raises(InputError, match=r"not a graph\. Use an \.npz"):
         read_graph(tmp_path)
     np.savez(tmp_path / "some.npz", label=np.zeros(2))
-    with pytest.raises(InputError, match=r"some.npz: has no 'indptr'"):
+    with pytest.raises(InputError, match=r"some.npz: 'indptr' is missing"):
         read_graph(tmp_path / "some.npz")
     (tmp_path / "some.npz").write_bytes((tmp_path / "some.npz").read_bytes()[:99])
-    with pytest.raises(InputError, match=r"some.npz: cannot be read as arrays \(.*\); fetch or make it again"):
+    with pytest.raises(InputError, match=r"some.npz: cannot be read as arrays \(.*\)\. Download or recreate it"):
         read_graph(tmp_path / "some.npz")
     (tmp_path / "ind.a.x").write_bytes(b"no pickle")
-    with pytest.raises(InputError, match=r"ind.a.x: is no file of Planetoid"):
+    with pytest.raises(InputError, match=r"ind.a.x: not a Planetoid file"):
         read_graph(tmp_path / "ind.a.x")
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.ty").unlink()
@@ -342,7 +342,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, held: object) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(held, protocol=2))
-    with pytest.raises(InputError, match=r"ind.small.x: is no graph together with the files beside it"):
+    with pytest.raises(InputError, match=r"ind.small.x: not a graph together with the files next to it"):
         read_graph(tmp_path / "ind.small.x")
 
 
@@ -350,7 +350,7 @@ def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, he
 def test_an_index_that_does_not_go_on_is_refused(tmp_path: Path, index: str) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.test.index").write_text(index)
-    with pytest.raises(InputError, match=r"test.index does not go on after the 4 rows of allx"):
+    with pytest.raises(InputError, match=r"test.index does not continue after the 4 rows of allx"):
         read_graph(tmp_path / "ind.small.x")
 
 
@@ -359,7 +359,7 @@ def test_a_graph_without_edges_and_an_empty_index(tmp_path: Path) -> None:
     (tmp_path / "ind.small.graph").write_bytes(pickle.dumps({}, protocol=2))
     assert read_graph(tmp_path / "ind.small.x").isolated == 8
     (tmp_path / "ind.small.test.index").write_text("")
-    with pytest.raises(InputError, match=r"test.index: cannot be read as numbers of nodes"):
+    with pytest.raises(InputError, match=r"test.index: cannot be read as node numbers"):
         read_graph(tmp_path / "ind.small.x")
 
 
@@ -375,7 +375,7 @@ def test_tables_of_ogbn(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(text.encode()))
     graph = read_graph(raw)
     assert graph.name == "arxiv" and graph.edges.tolist() == [[0, 1], [1, 2]]
-    # Features of ogbn are embeddings, not words: they stay as they are.
+    # Features of ogbn are embeddings, not words, so they are not normalised.
     assert graph.features.tolist() == [[1, -2], [0, 0.5], [3, 4], [1, 1]] and graph.label.tolist() == [0, 1, 1, -1]
     (parts / "test.csv.gz").write_bytes(b"no table")
     with pytest.raises(InputError, match=r"test.csv.gz: cannot be read as a table"):

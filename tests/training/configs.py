@@ -26,7 +26,7 @@ needs_slices = pytest.mark.skipif(
 
 
 def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, **loop: Any) -> TrainConfig:
-    """A recipe on the tiny model and pairs: batches of 4 with 2 negatives, one checkpoint a pass."""
+    """A recipe on the tiny model and pairs: batches of 4 with 2 negatives, one checkpoint per epoch."""
     config: TrainConfig = getattr(RECIPES.load(recipe), recipe)()
     wanted = min(config.data.negatives_per_caption, 2)
     if config.replay.active:
@@ -47,7 +47,7 @@ def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, 
 
 
 def whole_and_resumed(config: TrainConfig, *, at: int = 2) -> tuple[TrainResult, TrainResult]:
-    """A run with a checkpoint behind step `at`, and a copy of it, cut off there and resumed to the end."""
+    """A run with a checkpoint after step `at`, and a copy of it, truncated there and resumed to the end."""
     assert config.out is not None
     config = replace(config, checkpoint=replace(config.checkpoint, every_steps=at))
     whole, half = train(config), replace(config, out=config.out.with_name("half"))
@@ -57,7 +57,7 @@ def whole_and_resumed(config: TrainConfig, *, at: int = 2) -> tuple[TrainResult,
 
 
 def interrupted(whole: TrainConfig, out: Path) -> TrainConfig:
-    """The same run in another folder, cut off behind step 2: ready to be resumed."""
+    """The same run in another folder, truncated after step 2 and ready to be resumed."""
     half = replace(whole, out=out, checkpoint=replace(whole.checkpoint, every_steps=2))
     train(half)
     cut_off(half, at=2)
@@ -65,7 +65,7 @@ def interrupted(whole: TrainConfig, out: Path) -> TrainConfig:
 
 
 def cut_off(config: TrainConfig, *, at: int) -> None:
-    """Leave a run's folder as if its process had ended while it wrote the first checkpoint behind step `at`."""
+    """Leave a run's folder as if its process had ended while writing the first checkpoint after step `at`."""
     assert config.out is not None
     for later in config.out.glob("step-*/state.json"):
         if int(later.parent.name.removeprefix("step-")) > at:
@@ -81,6 +81,6 @@ train(from_plain(json.loads(sys.argv[1]), where="test"), resume=len(sys.argv) > 
 
 
 def train_in(processes: int, config: TrainConfig, *, resume: bool = False) -> str:
-    """`train` in new processes, which have no flags to read; returns what they wrote to stderr."""
+    """Run `train` in new processes, which have no flags to read; return what they wrote to stderr."""
     words = ["-c", _TRAIN, json.dumps(to_plain(config)), *(["resume"] if resume else [])]
     return run_together(words, count=processes)

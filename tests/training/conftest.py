@@ -1,4 +1,4 @@
-"""Models that more than one file of these tests trains."""
+"""Models that several of these test files train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tiny import CONFIG, write_model
 
 @pytest.fixture(scope="module")
 def many_patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with sixteen patches an image."""
+    """The tiny model with sixteen patches per image."""
     vision = CONFIG["vision_cfg"] | {"patch_size": 8}
     return write_model(tmp_path_factory.mktemp("patches") / "model", vision_cfg=vision)
 

@@ -23,14 +23,14 @@ Gradients = dict[str, torch.Tensor]
 
 
 def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tensor, Gradients, Trainer]:
-    """Loss of the first batch over all processes, and the gradient of every parameter, those trained along too."""
+    """Loss of the first batch over all processes, and the gradient of every parameter, also jointly trained ones."""
     accelerator = open_accelerator(config)
     processes = Processes.current()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
     trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10)
     if trainer.teacher is not None:
-        # A teacher that equals its student would hide the distillation's gradient.
+        # A teacher equal to its student would hide the gradient of distillation.
         generator = torch.Generator().manual_seed(1)
         for value in trainer.teacher.encoder.parameters():
             value.data.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator))

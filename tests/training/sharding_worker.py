@@ -1,4 +1,4 @@
-"""Gradients of the first batch under several processes, and how many weights were whole at a time."""
+"""Gradients of the first batch with several processes, and how many weights were gathered at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.attention_forms import models_of
 
 
 def first_gradients(config: TrainConfig) -> dict[str, Any]:
-    """Loss, gradients by name, and the largest number of blocks and tables that were whole at a time."""
+    """Loss, gradients by name, and the largest number of blocks and tables gathered at a time."""
     accelerator = open_accelerator(config)
     processes = Processes.current()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
@@ -29,7 +29,7 @@ def first_gradients(config: TrainConfig) -> dict[str, Any]:
     trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10)
     assert trainer.teacher is not None
     with torch.no_grad():
-        # A teacher that equals its student would hide the distillation's gradient; whole copies share what is frozen.
+        # A teacher equal to its student would hide the gradient of distillation; whole copies share frozen parameters.
         for value, own in zip(trainer.teacher.encoder.parameters(), trainer.encoder.parameters(), strict=True):
             value.mul_(1.1 if own.requires_grad else 1.0)
     student, teacher = (_watch(model) for model in (trainer.encoder, trainer.teacher.encoder))
@@ -54,7 +54,7 @@ def _gradients(model: Encoder) -> dict[str, torch.Tensor]:
 
 
 def _watch(model: Encoder) -> dict[str, list[int]]:
-    """Count what is whole while each block runs, forward and backward."""
+    """Count what is gathered while each block runs, forward and backward."""
     found: dict[str, list[int]] = {"blocks": [], "tables": []}
     blocks = [*model.clip.visual.transformer.resblocks, *model.clip.transformer.resblocks]
 

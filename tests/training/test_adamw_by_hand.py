@@ -1,4 +1,4 @@
-"""A training run takes the steps that its flags promise: against AdamW, schedule, clipping and averaging by hand."""
+"""A training run takes the steps that its flags promise, compared with AdamW, schedule, clipping and EMA by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEACHER = 0.6
 
 
 def expected_rate(step: int) -> float:
-    """Linear warm-up to the full rate in step WARMUP - 1, then half a cosine towards 0 behind the last step."""
+    """Linear warm-up to the full rate in step WARMUP - 1, then half a cosine towards 0 after the last step."""
     if step < WARMUP:
         return LR * (step + 1) / WARMUP
     return LR * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))

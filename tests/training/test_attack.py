@@ -1,4 +1,4 @@
-"""Attacks on the images of a batch: what they reach, what they leave alone, and that nothing changes what they find."""
+"""Attacks on the images of a batch: what they reach, what they leave unchanged, and that their result is stable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _config(recipe: str, model: Path, pairs: Pairs, out: Path, *, attack: Attack
 
 
 def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, list[BatchPart], Target]:
-    """A trainer before its first step, that step's batch with its parts, and what the teacher says of it."""
+    """A trainer before its first step, the batch of that step with its parts, and the teacher's target."""
     accelerator = open_accelerator(config)
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=Processes())
@@ -87,7 +87,7 @@ def test_an_attack_leaves_no_trace_but_the_images(
     random = torch.get_rng_state()
     trainer.pairs.attack(batch, parts, target, number=1)
     assert all(value.grad is None for value in trainer.encoder.parameters())
-    # What other losses of the step have left there stays, too.
+    # Gradients from other losses of the step stay unchanged, too.
     for value in trainer.encoder.parameters():
         value.grad = torch.full_like(value, 0.5)
     moved = trainer.pairs.attack(batch, parts, target, number=0)
@@ -98,7 +98,7 @@ def test_an_attack_leaves_no_trace_but_the_images(
     assert {name: value.requires_grad for name, value in trainer.encoder.named_parameters()} == trained
     assert all(torch.equal(value, before[name]) for name, value in trainer.encoder.state_dict().items())
     after = {name: module.training for name, module in trainer.encoder.named_modules()}
-    assert after == modes and modes["clip.visual"], "evaluation mode outlasts the attack"
+    assert after == modes and modes["clip.visual"], "the attack left evaluation mode on"
     assert memory.keys() == trainer.pairs.objective.memory.keys()
     assert all(torch.equal(value, memory[name]) for name, value in trainer.pairs.objective.memory.items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -135,11 +135,11 @@ def test_pixels_stay_in_the_box_and_the_loss_rises(
     mean, std = normalisation(trainer.encoder, like=parts[0].image)
     clean, attacked = parts[0].image * std + mean, moved[0].image * std + mean
     assert attacked.min() > -1e-6 and attacked.max() < 1 + 1e-6
-    assert (clean < SETTINGS.epsilon / 2).any() and (clean > 1 - SETTINGS.epsilon / 2).any(), "the box is never met"
+    assert (clean < SETTINGS.epsilon / 2).any() and (clean > 1 - SETTINGS.epsilon / 2).any(), "no pixel near bounds"
     change = (attacked - clean).abs()
     assert change.max() < SETTINGS.epsilon + 1e-6 and change.mean() > SETTINGS.epsilon / 2
     assert _loss(trainer, batch, moved, target) > 1.02 * _loss(trainer, batch, parts, target)
-    # Random changes of that size do less.
+    # Random changes of this size have less effect.
     noise = draw_start(range(len(clean)), epsilon=SETTINGS.epsilon, like=clean) / std
     noisy = [replace(parts[0], image=parts[0].image + noise)]
     assert _loss(trainer, batch, moved, target) > _loss(trainer, batch, noisy, target)
@@ -163,7 +163,7 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
         pixels = batch.image[row : row + 1] * std + mean
         moving, direction = pixels.clone(), torch.zeros_like(pixels)
         for _ in range(settings.steps):
-            if label < 0:  # An image without a class is in no term.
+            if label < 0:  # An image without a class does not count.
                 continue
             moving = moving.detach().requires_grad_()
             seen = functional.normalize(clip.encode_image((moving - mean) / std), dim=-1)
@@ -207,7 +207,7 @@ def test_parts_are_attacked_like_the_whole(recipe: str, tiny_model: Path, tiny_p
         config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, **loop)
         trainer, batch, parts, target = _open(config)
         moved = trainer.pairs.attack(batch, parts, target, number=4)
-        # Second images stand behind the images of each part.
+        # Second images come after the images of each part.
         firsts = [part.image[: part.rows.stop - part.rows.start] for part in moved]
         seconds = [part.image[part.rows.stop - part.rows.start :] for part in moved]
         return torch.cat([*firsts, *seconds]), len(parts)
@@ -283,7 +283,7 @@ def test_the_kept_direction_is_a_sign_as_in_the_release_of_fare() -> None:
     zero, one = torch.zeros(3, 1, 1, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64)
     settings = replace(RECIPES.load("fare").fare().attack, epsilon=0.5, steps=3, step_size=0.01)
     moved = perturb(images, config=settings, mean=zero, std=one, gradient=gradient)
-    # An unsigned sum 1, 1.9, 0.71 would go up in all three steps.
+    # An unsigned sum 1, 1.9, 0.71 would increase in all three steps.
     expected = torch.tensor([0.51, 0.53], dtype=torch.float64).expand_as(images)
     torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)
 

@@ -1,4 +1,4 @@
-"""A run that averages: what it keeps is the average with the start, what it goes on with is its own student."""
+"""A run that averages: it keeps the average with the start, and continues with its own student."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_average_is_what_is_evaluated_and_kept(
     base, found = load_file(tiny_model / MODEL), load_file(averaged.folder / MODEL)
     _assert_average(found, base, load_file(outcome.folder / MODEL), share=0.3)
 
-    # Whoever loads the run gets the average: this package by the run's name, open_clip by the checkpoint's.
+    # Loading the run gives the average: in this package by the run's name, in open_clip by the checkpoint's.
     encoder = load_encoder(str(tmp_path / "averaged"))
     assert all(torch.equal(value, found[name]) for name, value in encoder.clip.state_dict().items())
     alone = open_clip.create_model(f"local-dir:{averaged.folder}")
@@ -99,7 +99,7 @@ def test_a_resume_goes_on_with_the_student(tiny_model: Path, tiny_pairs: Pairs, 
         train(parts, resume=True)
     (folder / STUDENT).write_bytes(weights)
     other = write_model(tmp_path / "other", seed=9)
-    with pytest.raises(InputError, match="is another model than the run began with"):
+    with pytest.raises(InputError, match="is not the model that the run started from"):
         train(replace(parts, model=str(other)), resume=True)
     again = train(parts, resume=True)
     for name in (MODEL, STUDENT, "teacher.safetensors"):
@@ -134,7 +134,7 @@ def test_sharded_processes_average_end_together_and_go_on_in_one(
     watched = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
     config = replace(config, validation=watched, stop=StopConfig(patience=1))
     said = train_in(2, config)
-    assert said.count("ended early, after step") == 1, "one process tells it"
+    assert said.count("ended early, after step") == 1, "only one process reports it"
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(len(rows)))
     scores = [row["score"] for row in rows[1:]]

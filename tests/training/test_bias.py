@@ -1,4 +1,4 @@
-"""A model of the sigmoid loss: evaluated, trained by sigmoid forms, refused by recipes that have none."""
+"""A model trained with a sigmoid loss: evaluated, trained with sigmoid forms, rejected by recipes without them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pairs = dict[str, Path]
 
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP with a bias beside its scale."""
+    """A tiny CLIP with a logit bias."""
     return write_model(tmp_path_factory.mktemp("models") / "siglip", init_logit_bias=-10)
 
 
@@ -50,7 +50,7 @@ def test_recipes_without_a_sigmoid_form_refuse_a_bias(
     recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        InputError, match=r"siglip: has a logit_bias, as SigLIP .* read its scale.*such as clip, negclip"
+        InputError, match=r"siglip: the model has a logit_bias, .* use its scale.*such as clip, negclip"
     ):
         train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run"))
 
@@ -104,7 +104,7 @@ def test_a_scale_above_the_bound_stays(tiny_pairs: Pairs, tmp_path: Path) -> Non
 def test_a_model_without_a_bias_refuses_a_sigmoid_loss(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
     sigmoid = losses_by_name(sigmoid_contrastive=SigmoidContrastive())
-    with pytest.raises(InputError, match=r"has no logit_bias, which sigmoid_contrastive read\. Use contrastive"):
+    with pytest.raises(InputError, match=r"has no logit_bias, but .* for sigmoid_contrastive\. Use contrastive"):
         train(replace(config, objective=sigmoid))
 
 
@@ -119,7 +119,7 @@ def test_what_reads_no_scale_trains_and_everything_evaluates(
 
 
 def test_losses_say_truly_whether_they_read_the_scale() -> None:
-    """What reads the scale takes the cosine of a pair for its logit, by itself, by `pair_logits` or place by place."""
+    """Losses that read the scale compute logits from cosines, directly, with `pair_logits` or place by place."""
     import inspect
 
     for name in LOSSES.names():

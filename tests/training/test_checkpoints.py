@@ -1,4 +1,4 @@
-"""What a kill, damage or a second process does to the checkpoints of a run: nothing is lost, no damage unsaid."""
+"""What a kill, damage or a second process does to the checkpoints of a run: nothing is lost, all damage reported."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_weights_are_known_by_names_forms_and_values_and_not_by_their_order() ->
 def test_a_checkpoint_is_written_when_the_last_is_older_than_asked(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 40 seconds pass from one look at the clock to the next: at the start, behind each step and each checkpoint.
+    # 40 seconds pass between two clock readings: at the start, after each step and after each checkpoint.
     clock = itertools.count(0.0, 40.0)
     monkeypatch.setattr("degla.training.runstate.time", SimpleNamespace(monotonic=lambda: next(clock)))
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=5)
@@ -99,7 +99,7 @@ def test_a_resume_of_a_finished_run_leaves_its_checkpoints_alone(copied: TrainCo
     assert {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in before.items()} == {
         path: (stat.st_ino, stat.st_mtime_ns) for path, stat in after.items()
     }
-    assert _names(run) == names, "nothing is left behind, the lock neither"
+    assert _names(run) == names, "nothing is left behind, not even the lock"
 
 
 @pytest.mark.parametrize("ending", [".partial", ".old"])
@@ -149,7 +149,7 @@ def test_what_a_kill_left_is_deleted_and_nothing_else(copied: TrainConfig, caplo
 def test_reading_a_run_that_is_half_copied_deletes_nothing(
     copied: TrainConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The copy may still go on, or be all that there is of the newest checkpoint."""
+    """The copy may still be running, or be the only one of the newest checkpoint."""
     run = _out(copied)
     (run / "step-4" / "open_clip_model.safetensors").unlink()
     left = _names(run / "step-4")
@@ -163,7 +163,7 @@ def test_a_folder_of_the_user_is_not_deleted(copied: TrainConfig) -> None:
     shutil.copytree(run / "step-4", run / "step-8")
     (run / "step-8" / "state.json").unlink()
     (run / "step-8" / "notes.txt").write_text("of the user")
-    with pytest.raises(InputError, match=r"step-8: is no complete checkpoint, but holds notes\.txt. Move it away"):
+    with pytest.raises(InputError, match=r"step-8: not a complete checkpoint, but contains notes\.txt. Move it away"):
         train(copied, resume=True)
     load_encoder(str(run))
     assert _names(run / "step-8") == sorted([*(set(_names(run / "step-4")) - {"state.json"}), "notes.txt"])
@@ -193,7 +193,7 @@ def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> Non
     run = _out(copied)
     names = _names(run / "step-4")
     assert {"open_clip_model.safetensors", "teacher.safetensors", "optimizer.pt", "config.json"} <= set(names)
-    names.remove(CARD_NAME)  # Text for people, who may add to it.
+    names.remove(CARD_NAME)  # Text that users may edit.
     for name in names:
         path = run / "step-4" / name
         kept = path.read_bytes()
@@ -289,4 +289,4 @@ def test_damaged_lines_of_the_metrics_are_left_out_with_a_word(
     with caplog.at_level(logging.WARNING):
         train(copied, resume=True)
     assert path.read_bytes() == lines[0] + b"".join(lines[2:])
-    assert [line for line in caplog.messages if "damaged" in line] == [f"{path} line 2: damaged, left out"]
+    assert [line for line in caplog.messages if "damaged" in line] == [f"{path} line 2: damaged, skipped"]

@@ -21,10 +21,10 @@ Pairs = dict[str, Path]
 
 
 def _everything(model: Path, pairs: Pairs, out: Path, *, plain: bool = False, **loop: Any) -> Any:
-    """Every term of the shelf in one objective; where `plain`, without those that read optional parts of a batch."""
+    """Every loss in one objective; if `plain`, without those that read optional parts of a batch."""
     config = tiny_config("degla", model=model, pairs=pairs, out=out, **{"batch_size": 8} | loop)
     left_out = {extra for extra in parts() if plain or (extra in ("tokens", "masked") and not config.train.trim)}
-    left_out.add("bias")  # The tiny model has none; tests/training/test_bias.py cuts batches of one that has.
+    left_out.add("bias")  # The tiny model has none; tests/training/test_bias.py splits batches of one that has.
     left_out.add("reconstruction")  # There is no decoder; tests/training/test_reconstruction.py has one.
     chosen = {name: term for name, term in config.objective.items() if not with_sources(term.reads) & left_out}
     assert len(chosen) >= (9 if plain else 15)
@@ -42,7 +42,7 @@ def _compare(left: Gradients, right: Gradients, *, relative: float) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The first step of a batch that is not cut."""
+    """The first step of a batch that is not split."""
     return first_step(_everything(tiny_model, tiny_pairs, tmp_path_factory.mktemp("whole")))
 
 
@@ -63,7 +63,7 @@ def test_mixed_precision_and_padding(trim: bool, tiny_model: Path, tiny_pairs: P
 
     def step(**loop: Any) -> Any:
         config = _everything(tiny_model, tiny_pairs, tmp_path, **options, **loop)
-        # Its rounding alone is as large as that of all others together; in fp32, above, it is exact.
+        # Its rounding error alone is as large as all others together; in fp32, above, it is exact.
         without = replace(config.objective["evidence_contrast"], weight=0.0)
         return first_step(replace(config, objective=config.objective | {"evidence_contrast": without}))
 

@@ -1,4 +1,4 @@
-"""Parts of images with the evidence for a caption: by finite differences and by hand; what of them joins a batch."""
+"""Parts of images with the evidence for a caption: by finite differences and by hand; which of them join a batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_evidence_by_hand() -> None:
 
 
 def test_evidence_is_attention_times_what_it_changes_of_the_similarity(teacher: Teacher) -> None:
-    """By finite differences: one entry of the attention is moved, and the similarity looked at."""
+    """By finite differences: one entry of the attention is changed, and the similarity compared."""
     teacher.encoder.double()
     images, captions = _random(2, 3, 32, 32).double(), normalize(_random(2, 16, seed=1).double(), dim=1)
     rows: list[torch.Tensor] = []
@@ -76,7 +76,7 @@ def test_a_caption_before_its_negatives_by_hand() -> None:
     captions = torch.tensor([[0.8, 0.6], [0.8, 0.6], [0.8, 0.6], [0.8, 0.6]])
     negatives = torch.tensor([[[0.6, 0.8]], [[1.0, 0.0]], [[1.0, 0.0]], [[0.8, 0.6]]])
     valid = torch.tensor([[True], [True], [False], [True]])
-    # A tie is no first place; a negative that is missing does not count.
+    # A tie is not a first place; a missing negative does not count.
     assert before_negatives(images, captions, negatives, valid).tolist() == [True, False, True, False]
 
 
@@ -108,24 +108,24 @@ def test_a_part_is_whole_patches_of_its_image_and_the_mean_colour(teacher: Teach
     assert torch.equal(made.extra["evidence_valid"], patches.flatten(1).any(1) & ~patches.flatten(1).all(1))
     seen, _ = teacher.encode(part, None)
     torch.testing.assert_close(made.extra["evidence_seen"], seen)
-    # The patch with most evidence of each image is in its part.
+    # The patch with the most evidence of each image is in its part.
     captions = normalize(_random(6, 16, seed=1), dim=1)
     most = teacher.evidence(batch.image, captions).argmax(dim=1)
     assert patches.flatten(1).gather(1, most[:, None]).all()
-    # By chance as many patches of each image, but others.
+    # A random draw takes as many patches of each image, but other ones.
     _, random = _made(teacher, by="random")
     other = (random.extra["evidence_image"] == 0).flatten(1).sum(dim=1)
     assert torch.equal(other, (part == 0).flatten(1).sum(dim=1)) and not torch.equal(
         random.extra["evidence_image"], part
     )
-    # A threshold that nothing is above leaves no part.
+    # A threshold above all evidence leaves no part.
     assert not _made(teacher, threshold=1.0)[1].extra["evidence_valid"].any()
 
 
 def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     rows = {name: normalize(_random(4, 5, seed=seed).double(), dim=1) for seed, name in enumerate(("v", "t", "m"))}
     scale = torch.tensor(7.0, dtype=torch.float64)
-    # The teacher finds the first and the third caption in their parts before the one negative that each has.
+    # For the first and third part, the teacher ranks the caption above its one negative.
     seen = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]], dtype=torch.float64)
     target = Target(
         caption=torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.float64),
@@ -141,7 +141,7 @@ def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     plain = log_partition(rows["t"], rows["v"], scale, target=place)
     whole = log_partition(rows["t"], torch.cat([rows["v"], rows["m"][[1, 3]]]), scale, target=place)
     torch.testing.assert_close(plain.mean() + value, whole.mean())
-    # Parts of images that have none are no background, and where all are found there is none.
+    # Images without a part give no background, and if all captions are found there is none.
     none = replace(student, extra={**student.extra, "evidence_valid": torch.zeros(4, dtype=torch.bool)})
     assert float(EvidenceContrast().value(none, target, Processes())) == 0
 

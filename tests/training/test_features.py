@@ -1,4 +1,4 @@
-"""Pictures embedded once: the same run as with pixels at every step, and a refusal of what needs pixels."""
+"""Images embedded once: the same run as with pixels at every step, and errors for what needs pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pairs = dict[str, Path]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embeddings are kept where other tests do not look."""
+    """Embeddings are cached where other tests do not look."""
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
 
 
@@ -33,7 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_once_equals_every_step(
     recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the model's own transform at each step instead of crops, captions move alike, but for rounding."""
+    """With the model's own transform at each step instead of crops, captions change equally, except for rounding."""
     loop = {"steps": 3, "train_image_tower": False}
     once = tiny_config(
         recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "once", embed_images_once=True, **loop
@@ -54,7 +54,7 @@ def test_once_equals_every_step(
     start, got = load_encoder(str(tiny_model)), load_encoder(str(embedded))
     with torch.no_grad():
         texts = [encoder.encode_captions(encoder.tokenize(CAPTIONS)) for encoder in (start, seen, got)]
-    # Not weights: a key's bias has no gradient but rounding, which Adam makes a step of.
+    # Not weights: the gradient of a key's bias is only rounding error, which Adam turns into a step.
     torch.testing.assert_close(texts[2], texts[1], rtol=0, atol=1e-4)
     assert (texts[1] - texts[0]).abs().max() > 1e-2
     unchanged = start.clip.visual.state_dict()
@@ -103,7 +103,7 @@ def test_a_file_of_patches_is_made_once_and_of_each_picture(
         torch.testing.assert_close(one, other)
     assert torch.equal(encoder.encode_images(torch.stack([made(names[0])])), found.image[:1])
     embed_patches(names[:2], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
-    assert len(list((tmp_path / "cache").rglob("*.patches.npy"))) == 2, "other pictures, another file"
+    assert len(list((tmp_path / "cache").rglob("*.patches.npy"))) == 2, "other images, another file"
     other = load_encoder(str(write_model(tmp_path / "other", seed=9)))
     rows = embed_patches(names, folder=tiny_pairs["images"], encoder=other, processes=Processes())
     with torch.no_grad():

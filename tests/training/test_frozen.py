@@ -1,4 +1,4 @@
-"""What is frozen stays byte-equal, buffers included; BatchNorm keeps its statistics unless it is told to move them."""
+"""What is frozen stays byte-equal, buffers included; BatchNorm keeps its statistics unless told to update them."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_statistics_of_a_share_of_the_batch_are_refused(
 ) -> None:
     config = _config(model, tiny_pairs, tmp_path, batch_norm="update")
     again = replace(config, train=replace(config.train, gradient_checkpointing=True))
-    with pytest.raises(InputError, match=r"together with --train\.gradient-checkpointing: each batch would .* twice"):
+    with pytest.raises(InputError, match=r"combined with --train\.gradient-checkpointing: each batch would .* twice"):
         choose_trainable(load_encoder(str(model)), again)
     monkeypatch.setattr(Processes, "current", lambda: Processes(rank=0, count=2))
-    with pytest.raises(InputError, match="together with 2 processes: each would have statistics of its own rows"):
+    with pytest.raises(InputError, match="combined with 2 processes: each would have statistics of its own rows"):
         choose_trainable(load_encoder(str(model)), config)
 
 
@@ -136,8 +136,8 @@ def test_a_tower_without_depth_is_refused_with_the_remedy(
 ) -> None:
     monkeypatch.setattr("degla.training.optim.tower_depth", lambda *_: None)
     told = (
-        r"^--train\.freeze-image-blocks is -1; what the blocks of .*tiny's image tower are is not known "
-        r"\(VisionTransformer\)\. Give 0 to .*--train\.no-train-image-tower"
+        r"^--train\.freeze-image-blocks is -1, but the blocks of the image tower of .*tiny are not known "
+        r"\(VisionTransformer\)\. Use 0 to .*--train\.no-train-image-tower"
     )
     with pytest.raises(InputError, match=told):
         train(_config(tiny_model, tiny_pairs, tmp_path / "run", "degla_plus"))

@@ -1,4 +1,4 @@
-"""Training: what moves, what stays, what is written, what stops it."""
+"""Training: what changes, what stays, what is written, what stops it."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_slices_for_one_process_are_told_to_be_none(
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1, strategy=strategy)
     assert train(config).finished
-    assert any("--train.strategy fsdp does nothing in one process" in line for line in caplog.messages) == told
+    assert any("--train.strategy fsdp has no effect with one process" in line for line in caplog.messages) == told
 
 
 def test_zero_weight_asks_for_no_teacher(
@@ -219,7 +219,7 @@ def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pair
             "clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / duplicates, steps=1, batch_size=24
         )
         losses[duplicates] = train(replace(config, data=replace(config.data, duplicates=duplicates))).values["loss"]
-    # All 24 rows, two an image: each row loses one candidate of 24 on either side.
+    # All 24 rows, two per image: each row loses one candidate of 24 in each direction.
     assert losses["mask"] == pytest.approx(losses["allow"] - math.log(24 / 23), abs=0.02)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "avoid", steps=4, batch_size=12)
     groups: list[int] = []
@@ -262,7 +262,7 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
         train(config)
     note = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert note["step"] == 3 and note["epoch"] == 0 and note["caption_ids"] == list(poisoned[2])
-    # Where nobody looked at once a fourth step was taken; it found the weights as the third had found them.
+    # If the loss is not checked at once, a fourth step is taken, on the same weights as the third.
     assert len(poisoned) == (3 if every_steps == 1 else 4)
     assert states[-1] == states[2] != states[1]
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
@@ -299,7 +299,7 @@ def test_several_processes_stop_where_one_was_asked_to() -> None:
     stop, both, other = StopRequest(), Pair(count=2), 0.0
     assert not stop.agreed(both, 10) and not stop.agreed(both)
     other = 1.0
-    assert not stop.agreed(both, 13), "they do not wait for each other at every step"
+    assert not stop.agreed(both, 13), "they do not synchronise at every step"
     assert stop.agreed(both, 20) and stop.agreed(both) and not stop.agreed(Processes())
     stop.name, other = "SIGTERM", 0.0
     assert stop.agreed(both, 30) and stop.agreed(Processes(), 13)

@@ -1,4 +1,4 @@
-"""MACCO's text half: words behind a mask token in the text tower, read from the image by a predictor trained along."""
+"""MACCO's text half: masked words in the text tower, predicted from the image by a jointly trained predictor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_masked_contrasts_known_answers() -> None:
     for text in (0.0, 0.05):
         found = MaskedContrast(text=text)(**given, masked=EYE[2:])
         assert float(found) == pytest.approx(across + text * math.log(2), abs=1e-12)
-    # No masked word: the caption stands for itself, or nothing does.
+    # No masked word: the masked caption is the caption itself, or is missing.
     none: Any = given | {"masked": EYE[2:] / 0, "masked_valid": torch.zeros(2, dtype=torch.bool)}
     twins = [float(MaskedContrast(text=text, missing="published")(**none)) for text in (0.0, 1.0)]
     assert twins[1] - twins[0] == pytest.approx(among_two, abs=1e-12), "the contrast of captions with themselves"
@@ -89,7 +89,7 @@ def test_the_predictor_reads_its_own_words_and_picture() -> None:
     assert read.tolist() == [False, True, False, True, True, False], "the masked places and the end"
     with torch.no_grad():
         other = predictor(tokens, patches.flip(0), images, **asked)[0]
-        assert (other - losses)[valid].abs().min() > 1e-5, "it looks at the picture"
+        assert (other - losses)[valid].abs().min() > 1e-5, "the prediction depends on the image"
         turned = {name: value.flip(0) for name, value in asked.items()}
         found = predictor(tokens.flip(0), patches.flip(0), images.flip(0), **turned)[0]
         torch.testing.assert_close(found[1], losses[0])
@@ -146,7 +146,7 @@ def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path:
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["loss"] == pytest.approx(rows[0]["masked_contrast"] + 20 * rows[0]["masked_text"], rel=1e-6)
-    # Its own rate: 1e-2 where the model has 1e-3, both half of it in the first of two steps of warm-up.
+    # Its own rate: 1e-2 where the model has 1e-3, both halved in the first of two warm-up steps.
     groups = torch.load(done.folder / "optimizer.pt", weights_only=True)["optimizer"]["param_groups"]
     assert [group["weight_decay"] for group in groups] == [0.2, 0.0, 0.01]
     assert groups[2]["lr"] == pytest.approx(10 * groups[0]["lr"])
@@ -163,7 +163,7 @@ def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path:
         for name, loop in (("one", {}), ("parts", {"chunk_size": 2}))
     )
     assert parts.values["loss"] == pytest.approx(alone.values["loss"], rel=1e-5)
-    # The first step is AdamW's: what it moves is the sign of the gradient, where that is no rounding.
+    # The first AdamW step follows the sign of the gradient, unless that is rounding error.
     moved = [(_along(run.folder)["mask_token"] - first["mask_token"]).sign() for run in (alone, parts)]
     assert (moved[0] != moved[1]).float().mean() < 0.1
 
@@ -213,9 +213,9 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     alone = replace(config, objective=config.objective | {"masked_text": MaskedText(weight=0.0)})
     for changed, told in (
         (replace(config, data=replace(config.data, captions=bare)), "no caption has a masked_words, and a loss of"),
-        (replace(config, attack=replace(config.attack, epsilon=0.01)), "does not go together with --attack.epsilon"),
-        (replace(config, model=str(both_ways)), "gives no outputs for patches and tokens"),
-        (replace(alone, train=replace(alone.train, trim=False)), "takes no mask token.*: --train.trim is needed"),
+        (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
+        (replace(config, model=str(both_ways)), "has no patch and token outputs"),
+        (replace(alone, train=replace(alone.train, trim=False)), "no mask token.*: --train.trim is needed"),
         (replace(config, predictor=PredictorConfig(heads=7)), r"--predictor\.heads 7 does not divide the joint space"),
     ):
         with pytest.raises(InputError, match=told):

@@ -1,4 +1,4 @@
-"""Gradient checkpointing and torch.compile change nothing about the gradients, and compile once."""
+"""Gradient checkpointing and torch.compile do not change the gradients, and compile once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pairs = dict[str, Path]
 
 @pytest.fixture(scope="module")
 def one_block(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tracing takes its time for every block."""
+    """Tracing takes time for every block."""
     towers = {tower: CONFIG[tower] | {"layers": 1} for tower in ("vision_cfg", "text_cfg")}
     return write_model(tmp_path_factory.mktemp("one block") / "model", **towers)
 
@@ -122,7 +122,7 @@ def test_a_compiled_step_equals_the_eager_one(
         known.add((len(part.texts.token), len(part.texts.path)))
         trainer.backward(batch)
     assert len(known) > 2, "all batches have trees of one size"
-    assert counters["stats"]["unique_graphs"] == graphs, "another size was compiled anew"
+    assert counters["stats"]["unique_graphs"] == graphs, "another size was compiled again"
 
 
 def test_compiling_goes_with_the_configuration(

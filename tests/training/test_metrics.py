@@ -1,4 +1,4 @@
-"""metrics.jsonl, the trackers, and what a resumed run does to the lines behind its checkpoint."""
+"""metrics.jsonl, the trackers, and what a resumed run does to the lines after its checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path, monkeypatch: 
             metrics.record(step, epoch=0, values={"loss": step / 10})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.6), (7, 0.7)]
-    # Of the steps since the line before: three of half a second, three of two seconds, and one.
+    # Rate of the steps since the previous line: three of 0.5 s, three of 2 s, and one.
     assert [(row["pairs_per_second"], row["epoch"]) for row in rows] == [(8.0, 0), (2.0, 0), (2.0, 0)]
     assert [step for step, _ in told] == [3, 6, 7]
 
@@ -68,11 +68,11 @@ def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -
 def test_a_damaged_line_is_told_and_the_torn_last_one_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What metrics and validation recall of a run."""
+    """What metrics and validation read back from a run."""
     file = tmp_path / "validation.jsonl"
     file.write_text('{"step": 0}\n{"step": 1, "lo\n{"step": 2}\n{"step": 4}\n{"step": 3')
     assert [row["step"] for _, row in lines_up_to(file, 3)] == [0, 2]
-    assert [record.getMessage() for record in caplog.records] == [f"{file} line 2: damaged, left out"]
+    assert [record.getMessage() for record in caplog.records] == [f"{file} line 2: damaged, skipped"]
 
 
 def test_inactive_metrics_write_nothing(tmp_path: Path) -> None:

@@ -48,14 +48,14 @@ def test_pictures_of_one_colour_are_near(
     monkeypatch.setattr("degla.progress._SOONEST", 0.0)
     with caplog.at_level("INFO", "degla"):
         found = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
-    assert "images: 4 of 4" in caplog.text, "hours of embedding are not silent"
+    assert "images: 4 of 4" in caplog.text, "embedding can take hours and must show progress"
     near = {record.caption_id: record.neighbours for record in found}
     assert list(near) == [caption.id for caption in captions]
     partner = {"0": "2", "2": "0", "1": "3", "3": "1", "c": "2"}
     for name, neighbours in near.items():
         images = ["0" if other == "copy" else other[0] for other in neighbours]
         assert images[0] == partner[name[0]] and len(set(images)) == 2
-    with pytest.raises(InputError, match=r"4 neighbours a caption are wanted.* 4 different images"):
+    with pytest.raises(InputError, match=r"asks for 4 neighbours per caption, .* 4 different images"):
         list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=4))
 
 
@@ -107,7 +107,7 @@ def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(
 ) -> None:
     whole = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=8)
     assert train(whole).finished
-    # Six steps make an epoch: the run goes on in the second, whose images and crops are others.
+    # An epoch has six steps: the run continues in the second, whose images and crops differ.
     parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=7))
     train(parts)
     cut_off(parts, at=7)
@@ -138,5 +138,5 @@ def test_a_mask_that_no_loss_can_make_is_told(
         config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path)
         caplog.clear()
         first_step(replace(config, data=replace(config.data, duplicates="mask")))
-        said = "--data.duplicates mask does nothing here: distractor cannot leave captions of the same picture out"
+        said = "--data.duplicates mask has no effect: distractor cannot mask captions of the same image"
         assert (said in caplog.text) == told

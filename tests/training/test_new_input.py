@@ -1,4 +1,4 @@
-"""A loss with an input of its own: one entry of the table and the loss are enough to train with it."""
+"""A loss with a new input: one entry of the table and the loss are enough to train with it."""
 
 from __future__ import annotations
 

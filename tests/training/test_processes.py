@@ -1,4 +1,4 @@
-"""The same run under one, two and four processes: losses and weights agree; a run moves between them."""
+"""The same run with one, two and four processes: losses and weights agree; a run can switch between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """Of four steps with checkpoints at steps 2 and 4."""
+    """A run of four steps with checkpoints at steps 2 and 4."""
     out = tmp_path_factory.mktemp("single") / "run"
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=out, batch_size=8)
     weights = {"intra_modal": 0.1, "cross_modal_rank": 0.2}
@@ -39,14 +39,14 @@ def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPat
         config,
         objective=config.objective | more,
         checkpoint=replace(config.checkpoint, every_steps=2),
-        # Adam's first steps go by the sign of what is rounding alone: they are small.
+        # Adam's first steps follow the sign of pure rounding errors, so the learning rate is small.
         optim=replace(config.optim, warmup_steps=50, clip_norm=0.5),
     )
 
 
 @pytest.fixture(scope="module")
 def watched(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """The same in chunks, with an evaluation every two steps."""
+    """The same run in chunks, with an evaluation every two steps."""
     root = write_classes(tmp_path_factory.mktemp("classes") / "classes")
     validation = ValidationConfig(benchmarks=("zeroshot",), root=root, every_steps=2, score="recognition")
     return replace(config, validation=validation, train=replace(config.train, chunk_size=2))
@@ -65,7 +65,7 @@ def double(watched: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _cut_copy(run: Path, config: TrainConfig, out: Path) -> TrainConfig:
-    """A run's configuration for a copy of it that ends behind step 2."""
+    """The configuration of a copy of a run that ends after step 2."""
     shutil.copytree(run, out, symlinks=True)
     cut_off(replace(config, out=out), at=2)
     return replace(config, out=out)
@@ -76,7 +76,7 @@ def _assert_close(one: Path, other: Path) -> None:
         left, right = load_file(one / name), load_file(other / name)
         assert left.keys() == right.keys()
         for key, value in left.items():
-            # Adam's first steps turn tiny gradients, where the order of sums shows, into steps of the learning rate.
+            # Adam's first steps turn tiny gradients, which depend on the order of sums, into full steps.
             torch.testing.assert_close(right[key], value, rtol=0, atol=2e-4)
             assert (right[key] - value).abs().mean() < 2e-6, key
 
@@ -97,11 +97,11 @@ def test_number_of_processes_changes_nothing(
 def test_a_run_of_one_process_goes_on_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:
     out, forked = tmp_path / "run", tmp_path / "forked"
     _cut_copy(single, config, out)
-    # torchrun starts two new interpreters, which share not even the seed of hashes.
+    # torchrun starts two new interpreters, which do not even share the hash seed.
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = run([*torchrun, "-m", "degla", "train", "--resume", str(out)])
     assert done.wait() == 0, done.stderr[-4000:]
-    assert done.stderr.count(" pairs of ") == done.stderr.count("finished at step 4: ") == 1, "one tells it for both"
+    assert done.stderr.count(" pairs of ") == done.stderr.count("finished at step 4: ") == 1, "one reports it for both"
     state = json.loads((out / "step-4" / "state.json").read_text())
     assert (state["step"], state["processes"]) == (4, 2)
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]

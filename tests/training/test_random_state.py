@@ -41,7 +41,7 @@ def test_an_evaluation_in_between_drops_none(model: Path, tiny_pairs: Pairs) -> 
 def test_parts_of_a_batch_drop_the_same_patches_when_they_are_embedded_again(
     model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradients of one draw would go through the other's patches."""
+    """Otherwise gradients of one draw would flow through the patches of the other."""
     seen: list[torch.Tensor] = []
     embed = Encoder.embed
 
@@ -59,7 +59,7 @@ def test_a_resumed_run_drops_the_same_patches(model: Path, tiny_pairs: Pairs, tm
     whole = tiny_config("negclip", model=model, pairs=tiny_pairs, out=tmp_path / "whole")
     expected, found = (load_file(run.folder / "open_clip_model.safetensors") for run in whole_and_resumed(whole))
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
-    # And so does a run of the same seed.
+    # So does a run with the same seed.
     torch.rand(1)
     again = load_file(train(replace(whole, out=tmp_path / "again")).folder / "open_clip_model.safetensors")
     assert [name for name in expected if not torch.equal(expected[name], again[name])] == []

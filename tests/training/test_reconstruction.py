@@ -1,4 +1,4 @@
-"""Token reconstruction: a frozen decoder writes a true text from a caption's state, and only a map is trained along."""
+"""Token reconstruction: a frozen decoder predicts a true text from a caption's state; only a map is trained with it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_only_the_state_and_the_map_get_a_gradient(decoder: TextDecoder, folder:
     assert all(value.grad is None for value in _inner(decoder).parameters())
     assert [name for name, _ in decoder.named_parameters()] == ["entry.weight"]
     assert list(decoder.state_dict()) == ["entry.weight"]
-    # One vector to attend to: what is asked for, and by what key, is all the same.
+    # With one vector to attend to, queries and keys do not matter.
     for block in _inner(decoder).decoder.block:
         attention = block.layer[1].EncDecAttention
         attention.q.weight.mul_(3), attention.k.weight.mul_(-2)
@@ -133,8 +133,8 @@ def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(whole.train.seed)
         start = TextDecoder(folder, width=CONFIG["text_cfg"]["width"]).entry.weight
-    assert (_entry(done.folder) - start).abs().max() > 1e-4, "the map stood still"
-    # Resumed, and in parts, it is the same run.
+    assert (_entry(done.folder) - start).abs().max() > 1e-4, "the map did not change"
+    # Resumed and in parts, it is the same run.
     again = resumed.folder
     weights = "open_clip_model.safetensors"
     one, other = load_file(done.folder / weights), load_file(again / weights)
@@ -142,7 +142,7 @@ def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: 
     parts_run = train(_config(folder, tiny_model, tiny_pairs, tmp_path / "parts", chunk_size=2, steps=1))
     alone = train(_config(folder, tiny_model, tiny_pairs, tmp_path / "one", steps=1))
     assert parts_run.values["loss"] == pytest.approx(alone.values["loss"], rel=1e-5)
-    # The first step is AdamW's: what it moves is the sign of the gradient, where that is no rounding.
+    # The first AdamW step follows the sign of the gradient, unless that is rounding error.
     assert ((_entry(parts_run.folder) - _entry(alone.folder)).abs() > 1e-5).float().mean() < 0.01
     other_decoder = tmp_path / "other"
     shutil.copytree(folder, other_decoder)
@@ -150,7 +150,7 @@ def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: 
         other_decoder
     )
     (again / "state.json").unlink()
-    with pytest.raises(InputError, match=r"trained on other data .* changed: decoder\."):
+    with pytest.raises(InputError, match=r"training data have changed .* changed: decoder\."):
         train(replace(whole, out=again.parent, data=replace(whole.data, decoder=other_decoder)), resume=True)
 
 
@@ -181,14 +181,14 @@ def test_what_does_not_go_is_one_line(folder: Path, tiny_model: Path, tiny_pairs
     config = _config(folder, tiny_model, tiny_pairs, tmp_path / "run")
     both_ways = write_model(tmp_path / "both", text_cfg=CONFIG["text_cfg"] | {"no_causal_mask": True})
     for changed, told in (
-        (replace(config, data=replace(config.data, decoder=None)), "give --data.decoder FOLDER"),
+        (replace(config, data=replace(config.data, decoder=None)), "Set --data.decoder FOLDER"),
         (
             replace(config, data=replace(config.data, decoder=tmp_path / "no")),
             "no such folder; a decoder is a folder of",
         ),
-        (replace(config, attack=replace(config.attack, epsilon=0.01)), "does not go together with --attack.epsilon"),
-        (replace(config, model=str(both_ways)), "gives no states for .*: attends both ways"),
-        (replace(config, train=replace(config.train, trim=False)), "gives no states for .*: --train.trim is needed"),
+        (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
+        (replace(config, model=str(both_ways)), "no text states for .*: attends both ways"),
+        (replace(config, train=replace(config.train, trim=False)), "no text states for .*: --train.trim is needed"),
     ):
         with pytest.raises(InputError, match=told):
             train(changed)

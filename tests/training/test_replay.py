@@ -1,4 +1,4 @@
-"""Replay: gradients are those of the sum of both objectives, batches a function of the step, errors name flags."""
+"""Replay: gradients are those of the sum of both objectives, batches depend only on the step, errors name flags."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Pairs = dict[str, Path]
 
 
 def _gift(model: Path, pairs: Pairs, out: Path, **loop: Any) -> TrainConfig:
-    """The recipe on tiny data, with a second stream of another batch than the first."""
+    """The recipe on tiny data, with a second stream whose batch size differs from the first."""
     config = tiny_config("gift", model=model, pairs=pairs, out=out, train_scale=False, **loop)
     return replace(config, replay=replace(config.replay, batch_size=6))
 
@@ -95,8 +95,8 @@ def test_the_batch_of_a_step_is_a_function_of_its_number(tiny_model: Path, tiny_
     assert len(pairs.plan) == 4
     first = pairs.endless(start=0, device=encoder.device)
     ids = [next(first).ids for _ in range(10)]
-    assert len({name for batch in ids[:4] for name in batch}) == 24, "a pass takes every pair once"
-    assert ids[4:8] != ids[:4], "the next pass has another order"
+    assert len({name for batch in ids[:4] for name in batch}) == 24, "an epoch takes every pair once"
+    assert ids[4:8] != ids[:4], "the next epoch has another order"
     for start in (3, 4, 6):
         later = pairs.endless(start=start, device=encoder.device)
         assert [next(later).ids for _ in range(10 - start)] == ids[start:]
@@ -124,7 +124,7 @@ def test_streams_that_take_turns_read_their_own_batches_alone(
 
 def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _gift(tiny_model, tiny_pairs, tmp_path / "whole", steps=7)
-    # A memory of the second stream that counts steps across the resume, and a teacher that moves.
+    # A memory of the second stream that counts steps across the resume, and a teacher that changes.
     hinge = replace(whole.objective["hardest_hinge"], weight=0.5, mean_steps=6)
     chosen = whole.replay.objective | {"hardest_hinge": hinge}
     whole = replace(whole, replay=replace(whole.replay, objective=chosen))
@@ -146,7 +146,7 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
     other = tmp_path / "other.jsonl"
     other.write_text(tiny_pairs["captions"].read_text().replace("a ", "the ", 1))
     changed = replace(parts.replay, data=replace(parts.replay.data, captions=other))
-    with pytest.raises(InputError, match=r"trained on other data .*/other\.jsonl.*; changed: replay captions, "):
+    with pytest.raises(InputError, match=r"training data have changed .*/other\.jsonl.*; changed: replay captions, "):
         train(replace(parts, replay=changed), resume=True)
 
 
@@ -157,7 +157,7 @@ def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_pat
         config,
         replay=replace(config.replay, objective=config.replay.objective | {"soft_alignment": kept}),
         train=replace(config.train, train_scale=True),
-        # At the start the distillation's gradient is rounding alone, which a small epsilon would make steps of.
+        # At the start the distillation's gradient is pure rounding error, which a small epsilon would turn into steps.
         optim=replace(config.optim, warmup_steps=0, eps=1e-3),
     )
     train(config)
@@ -181,8 +181,8 @@ def test_errors_name_the_flags_of_the_replay(tiny_model: Path, tiny_pairs: Pairs
 
     for wrong, message in [
         (replaying(captions=None), r"no captions: give --replay\.data\.captions FILE"),
-        (replaying(images=tmp_path / "none"), r"no such folder of images \(--replay\.data\.images\)"),
-        (replaying(negatives_per_caption=2), r"give --replay\.data\.negatives FILE"),
+        (replaying(images=tmp_path / "none"), r"no such image folder \(--replay\.data\.images\)"),
+        (replaying(negatives_per_caption=2), r"Set --replay\.data\.negatives FILE"),
         (replace(config, replay=ReplayConfig(data=config.replay.data)), "would be read for nothing"),
         (replace(config, replay=ReplayConfig(data=ReplayDataConfig(negatives=Path("x")))), "would be read for nothing"),
     ]:

@@ -1,4 +1,4 @@
-"""A run that was stopped and taken up again in a new process equals one that never stopped, bit for bit."""
+"""A run that was stopped and resumed in a new process equals one that never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _assert_equal_checkpoints(one: Path, other: Path) -> None:
     assert left["random"][0]["python"] == right["random"][0]["python"]
     states = [json.loads((path / "state.json").read_text()) for path in (one, other)]
     for state in states:
-        del state["sha256"]  # The order of a safetensors header, and so a file, is not the same twice.
+        del state["sha256"]  # The order of a safetensors header, and so the file, is not reproducible.
     assert states[0] == states[1]
 
 
@@ -57,11 +57,11 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
     moving = replace(whole.objective["cross_modal_rank"], weight=0.3)
     whole = replace(whole, objective=whole.objective | {"cross_modal_rank": moving})
     train(whole)
-    # Six steps make an epoch: step 3 is in the middle of the first, and the run ends in the second.
+    # An epoch has six steps: step 3 is in the middle of the first, and the run ends in the second.
     parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=3))
     train(parts)
     cut_off(parts, at=3)
-    # In an interpreter with another seed of hashes, too: test_processes.py, with torchrun.
+    # With another hash seed, too: see test_processes.py, with torchrun.
     done = run(["-m", "degla", "train", "--resume", str(tmp_path / "parts")])
     assert done.wait() == 0, done.stderr
     _assert_equal_checkpoints(tmp_path / "whole" / "step-8", tmp_path / "parts" / "step-8")
@@ -76,7 +76,7 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
 def test_a_resumed_run_computes_by_the_kernel_that_it_began_with(
     began: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine between those where both are as fast and those where one is measures now this, now that."""
+    """On some machines both kernels are about equally fast, so the measurement is not stable."""
     monkeypatch.setattr(linear_kernel, "_LARGE", 0)
     monkeypatch.setattr(linear_kernel, "_settled", None)
     monkeypatch.setattr(linear_kernel, "measured", lambda: began)
@@ -126,7 +126,7 @@ def test_resume_with_a_changed_configuration_names_the_field(
     assert "--optim.lr was 0.001 and is now 0.5" in message
     assert "--objective.text-grounded.weight was 0.1 and is now 3.0" in message
     assert main(["train", "--resume", str(run), "--checkpoint.keep", "7"]) == 0
-    # Its configuration would be taken for another run's checkpoint.
+    # Otherwise its configuration would be used for the checkpoint of another run.
     assert main(["train", "--resume", str(run), "--out", str(tmp_path / "another")]) == 2
     assert f"--out was '{run}' and is now '{tmp_path / 'another'}'" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "none")]) == 2
@@ -169,7 +169,7 @@ def test_resume_after_the_contents_of_the_data_changed_is_refused(
         with pytest.raises(InputError, match=message):
             train(replace(config, data=replace(config.data, **{name: changed})), resume=True)
 
-    # The same rows in another form, from another place and with pictures that nobody opens, are the same data.
+    # The same rows in another format, from another place and with images that are not opened, are the same data.
     fields = [(row["id"], row["image"], row["text"], row["image_id"])
               for row in map(json.loads, tiny_pairs["captions"].read_text().splitlines())]  # fmt: skip
     table = tmp_path / "captions.tsv"
@@ -179,7 +179,7 @@ def test_resume_after_the_contents_of_the_data_changed_is_refused(
 
 
 def test_resume_with_other_classes_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    """Numbers of labels stay the same where a class and its label are renamed; its text does not."""
+    """If a class and its label are renamed, the label numbers stay the same, but its text does not."""
     config = tiny_config("tecoa", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     config = replace(config, attack=replace(config.attack, epsilon=0.0))
     train(config)
@@ -188,7 +188,7 @@ def test_resume_with_other_classes_is_refused(tiny_model: Path, tiny_pairs: Pair
         text = tiny_pairs[name].read_text()
         file.write_text(text.replace('"old man"', '"young man"').replace("\nold man", "\nyoung man"))
     other = replace(config, data=replace(config.data, **renamed))
-    with pytest.raises(InputError, match=r"trained on other data .*/classes\.txt; changed: classes\."):
+    with pytest.raises(InputError, match=r"training data have changed .*/classes\.txt; changed: classes\."):
         train(other, resume=True)
 
 
@@ -196,7 +196,7 @@ def test_resume_with_other_classes_is_refused(tiny_model: Path, tiny_pairs: Pair
 def test_a_resume_on_another_base_is_refused_where_it_is_read(
     reads: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    """A run of adapters would put them beside other weights: `--model` may name a run that has gone on since."""
+    """A run with adapters would add them to other weights: `--model` may name a run that has continued since."""
     once: dict[str, Any] = {"embed_images_once": True, "train_image_tower": False} if reads == "embedded images" else {}
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", **once)
     if reads == "adapters":
@@ -205,7 +205,7 @@ def test_a_resume_on_another_base_is_refused_where_it_is_read(
         config = replace(config, l2_sp=L2SPConfig(weight=1.0, importance="equal"))
     config = interrupted(config, tmp_path / "half")
     other = write_model(tmp_path / "other", seed=9)
-    with pytest.raises(InputError, match=r"step-2: --model .*other is another model than the run began with"):
+    with pytest.raises(InputError, match=r"step-2: --model .*other is not the model that the run started from"):
         train(replace(config, model=str(other)), resume=True)
     assert train(config, resume=True).step == 4
 

@@ -34,7 +34,7 @@ CURVE = [(64.0, 89.5), (66.0, 89.0), (72.0, 86.0), (75.0, 80.0)]
 
 
 class Measured:
-    """Stands for the benchmarks: the scores that each evaluation gives, in order."""
+    """Replaces the benchmarks: the scores of each evaluation, in order."""
 
     def __init__(self) -> None:
         self.left: Iterator[tuple[float, float]] = iter(())
@@ -59,7 +59,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 @pytest.fixture
 def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    # Nothing is measured here; the world's benchmark would be drawn for it, 5,760 pictures a test.
+    # Nothing is measured here; otherwise each test would draw the world's benchmark of 5,760 images.
     monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
     return replace(
@@ -119,9 +119,7 @@ def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
 ) -> None:
     measured.will_be(BASE, scores)
     train(replace(config, validation=replace(config.validation, price=price), train=replace(config.train, steps=2)))
-    assert (
-        any("best: by joint it is no better than the model before training" in line for line in caplog.messages) == told
-    )
+    assert any("best: its joint is no better than before training" in line for line in caplog.messages) == told
 
 
 @pytest.mark.parametrize(("price", "best"), [(0, "step-8"), (1, "step-6"), (9, "step-2")])
@@ -167,28 +165,28 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
         outcome = train(config)
     # A loss of exactly the budget, at step 4, is within it; step 6 would be better, but is not allowed.
     assert (outcome.step, outcome.finished, outcome.best) == (6, True, config.out / "step-4")
-    assert outcome.ended == "recognition is 4.00 points below where it began (--stop.max-forgetting 1)"
+    assert outcome.ended == "recognition is 4.00 points below its start (--stop.max-forgetting 1)"
     assert _best(config) == "step-4" and _names(config) == ["step-4", "step-6"]
     assert "step 6: composition 72.0 (+12.0), recognition 86.0 (-4.0), joint +8.0, over the budget" in caplog.messages
     assert any(f"ended early, after step 6 of 8: {outcome.ended}" in line for line in caplog.messages)
     assert _rows(config.out, "metrics.jsonl")[-1] == {"step": 6, "ended": outcome.ended}
     assert json.loads((config.out / "step-6" / "state.json").read_text())["ended"] == outcome.ended
 
-    # The run's name stands for the checkpoint within the budget.
+    # The run's name loads the checkpoint within the budget.
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="degla.train"):
         assert _fingerprint(config.out) == _fingerprint(config.out / "step-4") != _fingerprint(config.out / "step-6")
     assert f"{config.out}: ended early, as {outcome.ended}; its best checkpoint is taken: step-4" in caplog.messages
 
-    # Resumed under the same budget it stays where it is, measures nothing and says why.
+    # Resumed with the same budget, it does not move, measures nothing and says why.
     caplog.clear()
     measured.will_be()
     again = train(config, resume=True)
     assert (again.step, again.ended, again.best) == (6, outcome.ended, outcome.best) and measured.count == 0
-    assert any("does not go on after step 6 of 8" in line for line in caplog.messages)
+    assert any("does not continue after step 6 of 8" in line for line in caplog.messages)
     assert [row["step"] for row in _rows(config.out, "metrics.jsonl") if "ended" in row] == [6]
 
-    # A larger one lets it go on; what was over the old budget may be the best now.
+    # A larger budget lets it continue; a checkpoint over the old budget may be the best now.
     larger = replace(config, stop=StopConfig(max_forgetting=5.0))
     check_unchanged(read_config(config.out), larger)
     measured.will_be(CURVE[3])
@@ -229,7 +227,7 @@ def test_patience_counts_evaluations_without_a_better_score(config: TrainConfig,
     measured.will_be(BASE, (61, 90), (61, 90), (63, 90), (62, 90), (63, 90), (99, 90))
     outcome = train(config)
     assert outcome.step == 10 and outcome.ended is not None and config.out is not None
-    assert "last 2 evaluations gave no better joint (--stop.patience 2)" in outcome.ended
+    assert "last 2 evaluations did not improve joint (--stop.patience 2)" in outcome.ended
     assert _best(config) == "step-6"
 
 
@@ -268,9 +266,9 @@ def test_what_a_run_asks_for_must_be_there_before_the_first_step(
     scores = {"composition": 0.5, "swap": 0.4}
     monkeypatch.setattr(Validation, "_measure", lambda self, encoder: scores)
     asked = [
-        (config.validation, StopConfig(), r"validation\.kept 'recognition' .*joint counts what it loses.* Known: comp"),
+        (config.validation, StopConfig(), r"validation\.kept 'recognition' .*joint counts its loss.* Known: comp"),
         (replace(config.validation, kept="swap", gain="swpa"), StopConfig(), r"--validation\.gain .*mean 'swap'"),
-        (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"max-forgetting limits what"),
+        (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"forgetting limits its loss"),
     ]
     for validation, stop, message in asked:
         with pytest.raises(InputError, match=message):
@@ -278,7 +276,7 @@ def test_what_a_run_asks_for_must_be_there_before_the_first_step(
     assert not checkpoints(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()
     plain = replace(config.validation, score="swap")
     outcome = train(replace(config, validation=plain))
-    assert outcome.best is not None, "a score of its own needs no recognition"
+    assert outcome.best is not None, "another score does not need recognition"
     assert "joint" not in _rows(tmp_path / "run")[-1]
 
 
@@ -294,7 +292,7 @@ def test_a_limit_without_evaluations_is_refused(
 def test_all_processes_decide_alike_after_a_resume(
     config: TrainConfig, measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first process has read decides, whatever lies before the others."""
+    """What the first process has read decides, whatever the others find."""
     config = replace(config, stop=StopConfig(max_forgetting=1.0))
     train(config)
     assert config.out is not None

@@ -1,4 +1,4 @@
-"""FSDP2 block by block: gradients are those of whole copies, and no more than a block or two is whole at a time."""
+"""FSDP2 block by block: gradients are those of whole copies, and no more than a block or two is gathered at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PARTS = {"views": "pointacl_clip", "evidence": "excon_clip"}
 
 @pytest.fixture(scope="module")
 def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The first batch by both strategies with each of the options, all in one launch."""
+    """The first batch with both strategies and each of the options, all in one launch."""
     folder = tmp_path_factory.mktemp("sharding")
     deeper = {tower: CONFIG[tower] | {"layers": _LAYERS} for tower in ("vision_cfg", "text_cfg")}
     model = write_model(folder / "model", **deeper)
@@ -82,7 +82,7 @@ def test_a_block_is_whole_only_for_its_own_work(name: str, steps: dict[str, dict
         copies, slices = steps["ddp plain"][model], steps[f"fsdp {name}"][model]
         assert set(copies["blocks"]) == {2 * _LAYERS} and set(copies["tables"]) == {1}, "nothing was counted"
         assert len(slices["blocks"]) >= 2 * _LAYERS and min(slices["blocks"]) >= 1
-        # The teacher goes forward only; backward, the next block is fetched while one is at work.
+        # The teacher runs only forward; in the backward pass the next block is prefetched while one runs.
         assert max(slices["blocks"]) <= (1 if model == "teacher" else 2), slices["blocks"]
         assert max(slices["tables"]) == 0
 
@@ -100,7 +100,7 @@ def test_what_does_not_go_together_is_refused(
         config = replace(config, train=replace(config.train, compile=True))
     else:
         encoder.precision = "fp16"
-    with pytest.raises(InputError, match=f"--train.strategy fsdp does not go together with {refused}; "):
+    with pytest.raises(InputError, match=f"--train.strategy fsdp cannot be combined with {refused}. "):
         Sharding(encoder, None, config=config, processes=Processes(count=2, rank=0))
 
 
@@ -109,5 +109,5 @@ def test_an_older_pytorch_is_refused(
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, strategy="fsdp")
     monkeypatch.setattr(torch, "__version__", "2.7.1+cpu")
-    with pytest.raises(InputError, match=r"fsdp needs PyTorch 2\.\d+ or newer, and 2\.7\.1\+cpu is installed.*use ddp"):
+    with pytest.raises(InputError, match=r"fsdp needs PyTorch 2\.\d+ or newer, but 2\.7\.1\+cpu is installed.*Use ddp"):
         Sharding(load_encoder(str(tiny_model)), None, config=config, processes=Processes(rank=0, count=2))

@@ -1,4 +1,4 @@
-"""A model of the softmax loss becomes one of the sigmoid loss: the best scale and bias, the same towers."""
+"""A softmax model becomes a sigmoid model: the best scale and bias, the same towers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.sigmoid_base import fit
 
 
 def siglip(images: torch.Tensor, captions: torch.Tensor, scale: float, bias: float) -> float:
-    """The mean over whole batches of the loss that recipes compute."""
+    """The mean over whole batches of the loss computed in recipes."""
     whole = len(images) // 8 * 8
     losses = [
         SigmoidContrastive()(image=image, caption=caption, scale=scale, bias=bias).item()

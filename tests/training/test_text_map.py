@@ -28,7 +28,7 @@ LINEAR = {"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"proj_type": "l
 
 
 def matrix_of(encoder: Encoder) -> torch.Tensor:
-    """The map, and that there is one of them."""
+    """The map, after checking that there is exactly one."""
     (found,) = (value for name, value in encoder.clip.named_parameters() if name.endswith(".text_map"))
     return found
 
@@ -71,7 +71,7 @@ def test_the_identity_changes_no_bit_and_a_folded_map_is_the_map(changes: dict[s
     raw = plain.clip.encode_text(texts) @ matrix.T
     assert (expected - before).abs().max() > 0.1
     torch.testing.assert_close(changed.encode_captions(texts), expected, rtol=0, atol=1e-6)
-    # open_clip's own model, with the folded weights alone.
+    # open_clip's own model, with only the folded weights.
     kind = open_clip.CustomTextCLIP if changes else open_clip.CLIP
     own = kind(**{name: value for name, value in (CONFIG | changes).items() if name != "custom_text"}).eval()
     own.load_state_dict(merged_state(changed.clip), strict=True)
@@ -113,7 +113,7 @@ def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
     for name in ("open_clip_model", "adapters"):
         left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
-    # Weights half way are the map half way: (I + A) / 2.
+    # Averaging the weights averages the map: (I + A) / 2.
     half = average_weights(load_encoder(str(tiny_model)), tuned, share=0.5).clip.text_projection
     expected = base["text_projection"] @ (torch.eye(16) + matrix).T / 2
     torch.testing.assert_close(half, expected, rtol=0, atol=1e-6)

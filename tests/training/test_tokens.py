@@ -50,7 +50,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
             _, unit, _, alone, *_ = encoder.embed(batch.image[:1], text[None], dense=True)
         torch.testing.assert_close(tokens[1 : end + 1], alone[0, 1 : end + 1])
         assert torch.count_nonzero(tokens[~mask]) == 0
-        # The end token's output is the embedding before it is made one long.
+        # The end token's output is the embedding before normalisation.
         torch.testing.assert_close(torch.nn.functional.normalize(tokens[end], dim=0), unit[0])
 
     for row in range(4):
@@ -68,7 +68,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
 
 def test_towers_and_flags_without_tokens_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("fsc_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, trim=False)
-    with pytest.raises(InputError, match=r"gives no outputs for patches and tokens with these flags.*--train\.trim"):
+    with pytest.raises(InputError, match=r"has no patch and token outputs with these flags.*--train\.trim"):
         open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes())
 
 

@@ -1,4 +1,4 @@
-"""Frozen blocks and adapters: what moves, what stays, what the teacher averages, what a checkpoint holds."""
+"""Frozen blocks and adapters: what changes, what stays, what the teacher averages, what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_first_blocks_stay(tower: str, count: int, tiny_model: Path, tiny_pairs:
     entrance = entrance if tower == "image" else ("token_embedding", "positional_embedding")
     frozen = {name for name in names if name.startswith((first, *entrance))}
     assert moved == names - frozen and len(frozen) > 12
-    with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is {9 * count}; .* has 2 such blocks"):
+    with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is {9 * count}, but .* has 2 such blocks"):
         train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9 * count})))
 
 
@@ -113,7 +113,7 @@ def test_adapters_stand_in_trained_blocks_alone(tiny_pairs: Pairs, tmp_path: Pat
 
 
 def test_adapters_are_those_of_the_seed(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    """Whatever was drawn before: models are read in more ways than one."""
+    """Whatever was drawn before, because models are loaded in several ways."""
     drawn = []
     for before, seed in ((1, 3), (2, 3), (1, 4)):
         config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, seed=seed)
@@ -180,7 +180,7 @@ def test_towers_that_take_no_adapters_are_refused_by_what_they_are(tiny_pairs: P
     model = write_model(tmp_path / "model", vision_cfg=timm_tower())
     config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     config = replace(config, adapter=AdapterConfig(rank=2))
-    with pytest.raises(InputError, match="takes no adapters, for its image tower is open_clip TimmModel, not one of"):
+    with pytest.raises(InputError, match=r"add adapters to .*: its image tower is open_clip TimmModel, not one of"):
         train(config)
     outcome = train(replace(config, train=replace(config.train, train_image_tower=False)))
     moved = _moved(model, outcome.folder)
@@ -198,7 +198,7 @@ def test_adapters_of_a_tower_that_attends_both_ways(tiny_pairs: Pairs, tmp_path:
 
 
 def test_adapters_of_a_tower_whose_class_token_sees_no_padding(tmp_path: Path) -> None:
-    """As CoCa's texts: each row has a mask of its own."""
+    """As in CoCa's texts, where each row has a mask of its own."""
     text = CONFIG["text_cfg"] | {"embed_cls": True}
     model = write_model(tmp_path / "model", custom_text=True, text_cfg=text)
     encoder, plain = load_encoder(str(model)), load_encoder(str(model))

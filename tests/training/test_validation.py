@@ -1,4 +1,4 @@
-"""Evaluation during training on a real benchmark: scores are written, the best is known, a wrong name is told."""
+"""Evaluation during training on a real benchmark: scores are written, the best is known, a wrong name is reported."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pai
     wrong = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1, score="compositoin")
     with pytest.raises(InputError, match="Did you mean 'composition'"):
         train(replace(config, validation=wrong))
-    with pytest.raises(InputError, match=r"needs --validation\.root"):
+    with pytest.raises(InputError, match=r"requires --validation\.root"):
         train(replace(config, out=tmp_path / "b", validation=ValidationConfig(benchmarks=("world",))))
 
 
@@ -112,7 +112,7 @@ def test_questions_about_trained_images_are_told(
     Image.new("RGB", (8, 8)).save(held_out)
     shutil.copy(trained, held_out.with_name("same.png"))
 
-    # The captions need not be read again; what a run began from is known by its own.
+    # The captions need not be read again; the run has a record of what it started from.
     tables = [read_pairs(config.pairs, seed=0, processes=Processes.current()).rows]
     run = tmp_path / "earlier"
     run.mkdir()

@@ -1,4 +1,4 @@
-"""Images of which the student reads a part: the tower's answer, what is drawn, gradients, and what is refused."""
+"""Images of which the student reads a part: tower outputs, what is drawn, gradients, and errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_teacher_tells_embedding_and_significance_by_one_pass(teacher: Teach
     torch.testing.assert_close(raw, teacher.encode_raw_images(images), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(len(images)))
     assert scores.shape == (len(images), PATCHES) and not scores.requires_grad
-    # The attention of the last block, by PyTorch's own module.
+    # The attention of the last block, computed with PyTorch's own module.
     visual = teacher.encoder.clip.visual
     states = visual._embeds(images)
     for block in visual.transformer.resblocks[:-1]:
@@ -102,7 +102,7 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) ->
         assert not torch.equal(kept, _kept(replace(views, seed=2), whole, teacher))
     random = Views(ViewsConfig(left_out=0.4, by="random"), PATCHES, Processes(), seed=1)
     assert torch.equal(_kept(random, whole, None), _kept(random, whole, teacher))
-    assert random(whole, teacher, number=0)[1] == [], "a random draw asks the teacher nothing"
+    assert random(whole, teacher, number=0)[1] == [], "a random draw does not use the teacher"
 
 
 def test_a_cold_draw_leaves_out_what_the_teacher_attends_to(teacher: Teacher) -> None:
@@ -158,7 +158,7 @@ def test_a_tower_without_a_class_token_is_refused(tiny_pairs: Pairs, tmp_path: P
 
 
 def test_a_tower_that_drops_patches_by_itself_is_refused(tiny_pairs: Pairs, tmp_path: Path) -> None:
-    """The drawn patches would be numbers of others, or of none."""
+    """Otherwise the drawn patch numbers would refer to other patches, or to none."""
     drops = write_model(tmp_path / "drops", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "patch_dropout": 0.5})
     with pytest.raises(InputError, match=r"--views.left-out: .*vision_cfg\.patch_dropout"):
         train(_config(drops, tiny_pairs, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""SHELF - losses: embeddings enter, one scalar leaves; one loss a file, each usable in any training loop.
+"""SHELF - losses: embeddings enter, one scalar leaves; one loss per file, each usable in any training loop.
 
 Flow: embeddings of student and teacher -> loss
 
@@ -70,7 +70,7 @@ __all__ = [*_CORE, *_LOSSES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a loss when it is asked for: listing them needs no torch."""
+    """Import a loss on first access, so that listing the losses does not need torch."""
     place = (_CORE | _LOSSES).get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,19 +15,19 @@ class ClassContrast(Loss):
     """Pull each image to the text of its class; push the texts of the other classes away from it.
 
     Formula:  mean_i - sum_c y_ic log (e^{s<v_i,p_c>} / sum_d e^{s<v_i,p_d>})
-              v: images, p: texts of the C classes, s: `scale`, y: b / C everywhere, and 1 - b more for the image's
+              v: images, p: texts of the C classes, s: `scale`, y: b / C everywhere, plus 1 - b for the image's
               class, b: `smoothing`
     Shapes:   see Embeddings; returns a scalar, the mean over images that have a class
-    Scope:    local - an image meets all classes and no other pair; no gather
-    Source:   GIFT, arXiv 2503.04229, with smoothing 0.2; TeCoA, arXiv 2212.07016, without, on attacked images
+    Scope:    local - each image is compared with all classes and no other pair; no gather
+    Source:   GIFT, arXiv 2503.04229, with smoothing 0.2; TeCoA, arXiv 2212.07016, without smoothing, on attacked images
     Differs:  none known
-    Cost:     one encoder pass of the classes' texts in every step
+    Cost:     one encoder pass over the class texts at every step
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2503.04229 and arXiv 2212.07016)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2503.04229 and arXiv 2212.07016)."""
     smoothing: Share = 0.0
-    """Share of the target that is spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
+    """Label smoothing: share of the target spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
     reads = frozenset({"classes"})
 

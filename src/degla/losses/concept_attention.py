@@ -1,4 +1,4 @@
-"""Noun phrases of the global batch against what they look at in each image, each pair judged alone by a sigmoid."""
+"""Sigmoid loss between the noun phrases of the global batch and the patches they attend to in each image."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from degla.losses.core.pairwise import false_pair, pair_logits, true_pair
 from degla.ranges import Factor
 
 _BLOCK = 2**22
-"""Numbers of what phrases see in images that are held at a time: 16 MiB."""
+"""Numbers of attended patch features held at a time: 16 MiB."""
 
 
 @dataclass(frozen=True)
 class ConceptAttention(Loss):
-    """Say yes to each noun phrase with what it looks at in its own image, and no to what it looks at in all others.
+    """Match each noun phrase with the patches it attends to in its own image, not with those in any other image.
 
     Formula:  1/R sum_{i,r} sp(-y_ir z_ir),  z_ir = s<w_ir,c_r> + b,  w_ir = sum_p a_irp u_ip / |sum_p a_irp u_ip|
-              a_irp = softmax_p <c_r,u_ip>, y_ir = 1 where phrase r is of the caption of image i, else -1
-              u_ip: patches of image i at length one, c: the R phrases of the global batch, s: `scale`, b: `bias`,
+              a_irp = softmax_p <c_r,u_ip>, y_ir = 1 where phrase r belongs to the caption of image i, else -1
+              u_ip: normalised patches of image i, c: the R phrases of the global batch, s: `scale`, b: `bias`,
               sp(z) = log(1 + e^z)
     Shapes:   see Embeddings (concept, patch); returns a scalar, the mean over phrases of a sum over images
-    Scope:    global - gathers phrases; each process looks into its own images, a block of phrases at a time
+    Scope:    global - gathers phrases; each process compares them with its own images, a block of phrases at a time
     Source:   C2LIP, arXiv 2603.25722 (SamsungLabs/concept_centric_clip 9d02526), with weight 0.01
-    Differs:  the release takes the patches of SigLIP's pooling, without queries and keys; these are the patch outputs
-              of open_clip's own transformers in the joint space
+    Differs:  the released code uses the patches of SigLIP's pooling, without queries and keys; here they are the patch
+              outputs of open_clip's own transformers, in the joint space
     Cost:     the last block of the image tower for all patches; products [B, R, patches], computed twice
     """
 
     weight: Factor = 0.01
-    """Factor of the loss, >= 0 (0.01 in arXiv 2603.25722)."""
+    """Weight of the loss, >= 0 (0.01 in arXiv 2603.25722)."""
 
     reads = frozenset({"bias", "concept", "patches"})
 
@@ -58,7 +58,7 @@ class ConceptAttention(Loss):
 
 
 def _looked_at(student: Embeddings, patch: Tensor, concept: Tensor, there: Tensor, owner: Tensor) -> Tensor:
-    """The sum over images of this process and some phrases."""
+    """Return the loss summed over this process's images and some phrases."""
     share = torch.einsum("bpd,rd->brp", patch, concept).softmax(dim=-1)
     seen = normalize(torch.einsum("brp,bpd->brd", share, patch), dim=-1)
     logit = pair_logits(student, torch.einsum("brd,rd->br", seen, concept))

@@ -1,4 +1,4 @@
-"""Images and noun phrases of the global batch, each pair judged alone by a sigmoid."""
+"""Sigmoid loss between the images and the noun phrases of the global batch, one term per pair."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class ConceptSigmoid(Loss):
-    """Say yes to each image with the noun phrases of its caption, and no to it with those of all other captions.
+    """Match each image with the noun phrases of its caption, and with none of those of other captions.
 
-    Formula:  1/R sum_{i,r} sp(-y_ir z(v_i,c_r)),  y_ir = 1 where phrase r is of the caption of image i, else -1
+    Formula:  1/R sum_{i,r} sp(-y_ir z(v_i,c_r)),  y_ir = 1 where phrase r belongs to the caption of image i, else -1
               z(v,c) = s<v,c> + b, sp(z) = log(1 + e^z), v: images, c: the R phrases of the global batch, s: `scale`,
               b: `bias`
     Shapes:   see Embeddings (concept); returns a scalar, the mean over phrases of a sum over images
-    Scope:    global - phrases of one process at a time visit the others; logits are held in blocks of bounded size
+    Scope:    global - each process in turn sends its phrases to the others; logits are computed in bounded blocks
     Source:   C2LIP, arXiv 2603.25722 (SamsungLabs/concept_centric_clip 9d02526), with weight 1
-    Differs:  none in one process; in several, the release gathers phrases without images and fails (C2-1). Equal
-              phrases of different images are false pairs there; `mask_same_text` leaves them out
-    Cost:     one encoder pass of the phrases, about three a caption, which are short
+    Differs:  none in one process; in several, the released code gathers phrases without images and fails (C2-1). As
+              released, equal phrases of different images are false pairs, unless `mask_same_text` leaves them out
+    Cost:     one encoder pass over the phrases: about three per caption, all short
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2603.25722)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2603.25722)."""
     mask_same_text: bool = False
-    """Leave out phrases that an image's own caption says too, which are no false pairs; true or false."""
+    """Leave out phrases that the image's own caption also contains, which are not false pairs; true or false."""
     mask_same_image: bool = False
-    """Leave out phrases of other captions of the same picture, which are no false pairs; true or false."""
+    """Leave out phrases of other captions of the same image, which are not false pairs; true or false."""
 
     reads = frozenset({"bias", "concept"})
 
@@ -70,7 +70,7 @@ class ConceptSigmoid(Loss):
 
 
 def most_concepts(valid: Bool[Tensor, "batch concepts"], processes: Processes) -> int:
-    """Places for phrases that a row has in the process where it has most: processes cut their batches alone."""
+    """Return the largest number of phrase places per row in any process; each process pads its own batch."""
     if processes.count == 1:
         return valid.shape[1]
     return int(processes.gather_constant(torch.tensor([valid.shape[1]], device=valid.device)).max())

@@ -1,4 +1,4 @@
-"""Image-text contrast over the global batch, with the hard negatives as further texts for every image."""
+"""Image-text contrast over the global batch, with the hard negatives as additional texts for every image."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Contrastive(Loss):
               v: images, t: captions, n: valid negatives, s: `scale`;
               N(i) is empty ("none"), the negatives of caption i ("own"), or those of the whole global batch ("batch")
     Shapes:   see Embeddings; returns a scalar, the mean over all pairs
-    Scope:    global - gathers images, captions, negatives and their mask; logits are held in blocks of bounded size
+    Scope:    global - gathers images, captions, negatives and their mask; logits are computed in bounded blocks
     Source:   CLIP, arXiv 2103.00020; with negatives NegCLIP (ICLR 2023) and arXiv 2504.16801, Eq. 2-4
-    Differs:  DeGLA's paper sums the own negatives in Eq. 4, its code those of the whole batch; "batch" is the default
-              because published weights were made with it. Negatives never act as queries, as in both.
-    Cost:     one encoder pass of images, captions and (unless "none") negatives
+    Differs:  Eq. 4 of DeGLA's paper sums over a caption's own negatives, its code over those of the whole batch, which
+              is the default because published weights were trained that way. As in both, negatives are never queries.
+    Cost:     one encoder pass over images, captions and (unless "none") negatives
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0."""
+    """Weight of the loss, >= 0."""
     negative_scope: Literal["none", "own", "batch"] = "batch"
-    """Whose negatives an image meets: "none", "own" or "batch" (arXiv 2504.16801's code)."""
+    """Negatives that each image is compared with: "none", "own" or "batch" (the code of arXiv 2504.16801)."""
     mask_same_image: bool = False
-    """Leave out captions and images of the same picture, which are no negatives; true or false."""
+    """Leave out other pairs of the same image, which are not negatives; true or false."""
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
@@ -64,7 +64,7 @@ class Contrastive(Loss):
     def _texts(
         self, captions: Float[Tensor, "all dim"], student: Embeddings, processes: Processes
     ) -> tuple[Float[Tensor, "texts dim"], Bool[Tensor, " texts"]]:
-        """What every image is compared with, and which of it is no text."""
+        """Return the texts that every image is compared with, and a mask of those that do not exist."""
         missing = torch.zeros(len(captions), dtype=torch.bool, device=captions.device)
         if self.negative_scope != "batch" or student.negative.shape[1] == 0:
             return captions, missing

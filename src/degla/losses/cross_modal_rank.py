@@ -14,24 +14,23 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class CrossModalRank(StatefulLoss):
-    """Push each negative below its caption, as seen from the image, by the gap that the previous step showed.
+    """Push each negative's similarity to the image below its caption's, by the gap measured in the previous step.
 
     Formula:  mean_{i,k} relu(theta_r(i,k) + s<v_i,n_ik> - s<v_i,t_i>)
               next theta_r = clamp(mean_i s<v_i,t_i> - mean_{(i,k) of rule r} s<v_i,n_ik>, 0, upper), no gradient
               v: images, t: captions, n: valid negatives, s: `scale`, r: rule that made the negative; theta starts at 0
     Shapes:   see Embeddings; the memory is [rules]; returns a scalar, the mean over valid negatives
-    Scope:    local - an image meets only its caption and that caption's negatives; the threshold is shared
+    Scope:    local - each image is compared only with its caption and that caption's negatives; thresholds are shared
     Source:   CE-CLIP, arXiv 2306.08832, cross-modal rank with adaptive threshold
-    Differs:  the released code finds invalid negatives by a logit of exactly 0, divides 0 by 0 where a type has none
-              (CE-4 in docs/decisions), forgets the thresholds at each epoch and in checkpoints (CE-7). Here they
-              are masked, a rule without a negative in the batch keeps its threshold, and the memory is part of the
-              checkpoint.
-              `reduction="all"` divides by all B K places as published (CE-6).
+    Differs:  the released code recognises missing negatives by a logit of exactly 0, divides 0 by 0 where a type has
+              none (CE-4 in docs/decisions), and resets the thresholds at each epoch and on resuming (CE-7). Here
+              missing negatives are masked, a rule without a negative in the batch keeps its threshold, and the memory
+              is part of the checkpoint. `reduction="all"` divides by all B K places, as published (CE-6).
     Cost:     none beyond the shared encoder pass
     """
 
     weight: Factor = 0.4
-    """Factor of the loss, >= 0 (0.4 in DeGLA's reproduction of CE-CLIP, 0.2 in CE-CLIP's script)."""
+    """Weight of the loss, >= 0 (0.4 in DeGLA's reproduction of CE-CLIP, 0.2 in CE-CLIP's script)."""
     upper: Factor = 10.0
     """Largest threshold, in logits, >= 0 (10 in CE-CLIP's script)."""
     reduction: Literal["valid", "all"] = "valid"
@@ -40,13 +39,13 @@ class CrossModalRank(StatefulLoss):
     of_negatives = True
 
     def start(self, rules: int) -> Tensor:
-        """Thresholds before the first step: 0 for each rule."""
+        """Return the thresholds before the first step: 0 for each rule."""
         return torch.zeros(max(rules, 1))
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
     ) -> tuple[LossValue, Tensor]:
-        """Value under the present thresholds, and the thresholds for the next step."""
+        """Return the loss under the current thresholds, and the thresholds for the next step."""
         memory = memory.to(student.image.device)
         positive = student.scale * (student.image * student.caption).sum(-1)
         negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)
@@ -62,7 +61,7 @@ class CrossModalRank(StatefulLoss):
     def _next(
         self, positive: Tensor, negative: Tensor, student: Embeddings, processes: Processes, memory: Tensor
     ) -> Tensor:
-        # Picking the valid ones by a mask would make the device wait for their number; they are counted with 0 or 1.
+        # Indexing with a mask would make the host wait for the device; the mask is used as a factor of 0 or 1 instead.
         valid = student.valid.flatten()
         rule = student.rule.clamp(min=0).flatten()
         kept = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())

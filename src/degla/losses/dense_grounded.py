@@ -15,36 +15,36 @@ from degla.ranges import Factor, Positive, Share
 
 @dataclass(frozen=True)
 class DenseGrounded(Loss):
-    """Pull the caption's tokens to the patches that they look at; push the tokens of the caption's own negatives away.
+    """Pull the caption's tokens to the patches that they attend to; push the tokens of its own negatives away.
 
     Formula:  mean_i - sum_c y_c (1 - q_c)^g log q_c,  q = softmax_c(S_i(t_i), S_i(n_i1), ..., S_i(n_iK))
               S_i(x) = log sum_l e^{s cos(z_l, x_l)},  z_l = sum_p a_lp u_p,  a_lp = r_lp / sum_p r_lp
               r_lp = (d_lp - min_p d_lp) / (max_p d_lp - min_p d_lp),  d_lp = <x_l, u_p> (no gradient)
               u: patches of image i, x_l: tokens after the start token of the caption t or of a valid negative n,
-              s: `scale`, y: b / (1 + K_i) everywhere, and 1 - b more for the caption, b: `smoothing`, g: `focus`
+              s: `scale`, y: b / (1 + K_i) everywhere, plus 1 - b for the caption, b: `smoothing`, g: `focus`
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
-    Scope:    local - an image meets only its caption and that caption's negatives; no gather
+    Scope:    local - each image is compared only with its caption and that caption's negatives; no gather
     Source:   FSC-CLIP, arXiv 2410.05210, local hard-negative loss with selective calibrated regularisation
     Differs:  the released code divides 0 by 0 where a token is equally near all patches (F-2 in docs/decisions), gives
-              missing negatives the score 0 (F-1), and takes the mean of each process (F-3). Here such a token looks at
-              all patches alike, missing negatives are left out (`missing="published"` gives them 0), and the mean is
-              over all processes. The score is a sum over tokens, as published: of two texts that fit alike, one of
-              twice as many tokens scores log 2 higher (F-7), so that negatives should be as long as their captions
+              missing negatives the score 0 (F-1), and averages per process (F-3). Here such a token attends to all
+              patches equally, missing negatives are left out (`missing="published"` gives them 0), and the mean is
+              over all processes. The score is a sum over tokens, as published: of two texts that fit equally well, one
+              with twice as many tokens scores log 2 higher (F-7), so negatives should be as long as their captions
     Cost:     the last block of both towers for all patches and tokens; a product [B, 1 + K, tokens, patches]
     """
 
     weight: Factor = 0.2
-    """Factor of the loss, >= 0 (0.2 in arXiv 2410.05210; 0.5 there for ViT-B/16 and ViT-L/14)."""
+    """Weight of the loss, >= 0 (0.2 in arXiv 2410.05210; 0.5 there for ViT-B/16 and ViT-L/14)."""
     smoothing: Share = 0.02
-    """Share of the target that is spread evenly, 0 to 1 (0.02 in arXiv 2410.05210)."""
+    """Label smoothing: share of the target spread evenly, 0 to 1 (0.02 in arXiv 2410.05210)."""
     focus: Factor = 2.0
-    """Exponent that makes sure rows count less, >= 0 (2 in arXiv 2410.05210)."""
+    """Focal exponent, with which confident rows count less, >= 0 (2 in arXiv 2410.05210)."""
     detach_attention: bool = True
-    """No gradient through where a token looks, as published; true or false."""
+    """Stop the gradient through the attention weights, as published; true or false."""
     least_spread: Positive = 1e-6
-    """A token whose largest and smallest product with a patch differ by no more looks at all alike, > 0."""
+    """A token whose products with all patches differ by no more than this attends to all equally, > 0."""
     missing: MissingNegative = "left_out"
-    """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
+    """Missing negatives are left out, or are candidates with the score 0; "left_out" or "published"."""
 
     reads = frozenset({"patches", "tokens"})
 
@@ -69,7 +69,7 @@ class DenseGrounded(Loss):
         there: Bool[Tensor, "batch texts tokens"],
         scale: Float[Tensor, ""],
     ) -> Float[Tensor, "batch texts"]:
-        """How well each text fits the image; a text without tokens has some finite score."""
+        """Return how well each text fits the image; a text without tokens gets some finite score."""
         product = torch.einsum("bxld,bpd->bxlp", token, patch)
         if self.detach_attention:
             product = product.detach()
@@ -79,6 +79,6 @@ class DenseGrounded(Loss):
         weight = torch.where(flat, torch.ones_like(product), (product - low) / spread.masked_fill(flat, 1.0))
         seen = torch.einsum("bxlp,bpd->bxld", weight / weight.sum(dim=-1, keepdim=True), patch)
         logits = scale * torch.nn.functional.cosine_similarity(seen, token, dim=-1)
-        # A text without any token has no largest logit; whoever calls leaves it out.
+        # A text without any token keeps finite logits; the caller leaves it out.
         logits = logits.masked_fill(~there & there.any(dim=-1, keepdim=True), -torch.inf)
         return logits.logsumexp(dim=-1)

@@ -1,4 +1,4 @@
-"""Contrast with distractor images: a negated caption is a foreign text for its image, and the right one for another."""
+"""Contrast with distractor images: a negated caption is a negative for its image, and the positive of another."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class Distractor(Loss):
-    """Pull images to captions, captions to images, and distractor images to negated captions, among both kinds of each.
+    """Pull images to captions, captions to images, and distractor images to negated captions, among both kinds.
 
     Formula:  image mean_i -log e^{s<v_i,t_i>} / sum_j (e^{s<v_i,t_j>} + e^{s<v_i,u_j>})
             + caption mean_i -log e^{s<t_i,v_i>} / sum_j (e^{s<t_i,v_j>} + e^{s<t_i,w_j>})
             + distractor mean_i -log e^{s<w_i,u_i>} / sum_j (e^{s<w_i,u_j>} + e^{s<w_i,t_j>})
               v: images, t: captions, w: distractor images, u: negated captions of the global batch, s: `scale`
-    Shapes:   see Embeddings (distractor: its image, and the negated caption); returns a scalar, the means over all
-              pairs, the last over pairs that have a distractor
+    Shapes:   see Embeddings (distractor: its image and the negated caption); returns a scalar: means over all pairs,
+              the last one over pairs that have a distractor
     Scope:    global - gathers images, captions, distractor images, negated captions and their mask
-    Source:   CoN-CLIP, arXiv 2403.20312; no negated caption is ever a query
-    Differs:  the released data hold no commas in negated captions only (Co-3), which tells them from captions by
-              punctuation; texts are taken as they are here
-    Cost:     one encoder pass of distractor images and negated captions
+    Source:   CoN-CLIP, arXiv 2403.20312; negated captions are never queries
+    Differs:  in the released data only the negated captions lack commas (Co-3), so punctuation gives them away; here
+              texts are used unchanged
+    Cost:     one encoder pass over distractor images and negated captions
     """
 
     weight: Factor = 1.0
-    """Factor of the whole loss, >= 0."""
+    """Weight of the whole loss, >= 0."""
     image: Factor = 1 / 3
-    """Factor of the images' part, >= 0 (1/3 in arXiv 2403.20312)."""
+    """Weight of the image part, >= 0 (1/3 in arXiv 2403.20312)."""
     caption: Factor = 1 / 3
-    """Factor of the captions' part, >= 0 (1/3 in arXiv 2403.20312)."""
+    """Weight of the caption part, >= 0 (1/3 in arXiv 2403.20312)."""
     distractor: Factor = 1 / 3
-    """Factor of the distractor images' part, >= 0 (1/3 in arXiv 2403.20312)."""
+    """Weight of the distractor image part, >= 0 (1/3 in arXiv 2403.20312)."""
 
     reads = frozenset({"distractor"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
-        """The three means over the pairs of all processes, with their factors."""
+        """Weighted sum of the three means over the pairs of all processes."""
         valid = student.require("distractor_valid")
         own_distractor, own_negated = student.require("distractor_image"), student.require("distractor_caption")
         gathered = (processes.gather(rows) for rows in (student.image, student.caption, own_distractor, own_negated))

@@ -1,4 +1,4 @@
-"""Contrast of second images with their texts: the caption's image becomes the foreign one, the roles are exchanged."""
+"""Contrast of second images with their texts, with captions as negatives: the roles are exchanged."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class DistractorContrastive(Loss):
     Scope:    global - gathers second images and their texts, their mask, and the captions
     Source:   TripletCLIP, arXiv 2411.02545: its loss is `contrastive` with the second images' texts as negatives, plus
               this loss
-    Differs:  none known; as in the released code, an image never meets the images of the other kind
-    Cost:     one encoder pass of second images and their texts
+    Differs:  none known; as in the released code, a text is compared only with images of its own kind
+    Cost:     one encoder pass over second images and their texts
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2411.02545, whose loss is a sum and no mean of the two contrasts)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2411.02545, which adds the two contrasts instead of averaging them)."""
 
     reads = frozenset({"distractor"})
 

@@ -1,4 +1,4 @@
-"""Evidence contrast: the part of an image that keeps its caption is one more image of it, another part a background."""
+"""Evidence contrast: an image part that supports the caption is another image of it, any other part a background."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class EvidenceContrast(Loss):
-    """Pull what the teacher's evidence keeps of an image to its caption, or push captions away from it.
+    """Pull the part of an image with the teacher's evidence to its caption, or push captions away from that part.
 
     Formula:  positive mean_i [i in F] log(1 + sum_{k valid} e^{s<m_i,n_ik> - s<m_i,t_i>})
             + background mean_i log(1 + sum_{j in G} e^{s<t_i,m_j>} / sum_j e^{s<t_i,v_j>})
-              m: the part of each image with the evidence for its caption, F: those in which the teacher finds the
-              caption before its own negatives, G: the others, of the global batch; v: images, t: captions, n: negatives
+              m: the part of each image with the evidence for its caption, F: those for which the teacher ranks the
+              caption above its negatives, G: the others of the global batch; v: images, t: captions, n: negatives
     Shapes:   see Embeddings (evidence_image); returns a scalar; means over all pairs
     Scope:    global - gathers images, parts and masks
     Source:   ExCon, arXiv 2111.14271, with the caption as the class and the teacher as the classifier
-    Differs:  ExCon's classes are labels, and its classifier is trained along; here a part is judged by hard negatives.
-              With `background` half of a contrastive loss's weight the two are that loss with G in the denominator of
-              captions
-    Cost:     one pass of the student and one of the teacher over the parts; the teacher's embeddings of all, and the
-              gradient of its last block in the attention
+    Differs:  ExCon's classes are labels, and its classifier is trained jointly; here hard negatives judge each part.
+              With `background` half of a contrastive loss's weight, the two equal that loss with G in the denominator
+              of captions
+    Cost:     one pass of the student and one of the teacher over the parts; the teacher's embeddings of the batch, and
+              a gradient with respect to the attention of its last block
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0."""
+    """Weight of the loss, >= 0."""
     positive: Factor = 0.1
-    """Factor of the parts that keep their caption, >= 0; 0 without them."""
+    """Weight of the parts that support their caption, >= 0; 0 ignores them."""
     background: Factor = 0.5
-    """Factor of the parts that do not, >= 0; 0 without them (ExCon), above 0 with them (ExConB)."""
+    """Weight of the other parts, >= 0; 0 ignores them (ExCon), above 0 they are backgrounds (ExConB)."""
 
     needs = frozenset({"caption", "negative"})
     reads = frozenset({"evidence"})
@@ -62,7 +62,7 @@ def before_negatives(
     negatives: Float[Tensor, "batch negatives dim"],
     valid: Bool[Tensor, "batch negatives"],
 ) -> Bool[Tensor, " batch"]:
-    """Whether each image is more similar to its caption than to every negative of it; true where there is none."""
+    """Return whether each image is more similar to its caption than to all of its negatives; true without any."""
     own = (images * captions).sum(dim=1, keepdim=True)
     others = torch.einsum("bd,bkd->bk", images, negatives).masked_fill(~valid, -torch.inf)
     return (own > others).all(dim=1)

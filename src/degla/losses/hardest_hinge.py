@@ -21,45 +21,45 @@ class HardestHinge(StatefulLoss):
               v: images, t: captions of the global batch
     Shapes:   see Embeddings; cosines, without the scale; the memory counts steps; returns a scalar, the mean over pairs
     Scope:    global - gathers images and captions
-    Source:   Structure-CLIP, arXiv 2305.06152; the hardest in place of the sum is VSE++'s, arXiv 1707.05612
+    Source:   Structure-CLIP, arXiv 2305.06152; the hardest instead of the sum comes from VSE++, arXiv 1707.05612
     Differs:  the released code adds a knowledge encoder's output to the captions of this loss only, encodes the images
-              twice, and counts the first steps anew at each start of the program; the count is in the checkpoint here
+              twice, and counts the first steps again at each start of the program; here the checkpoint has the count
     Cost:     none beyond the shared encoder pass
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2305.06152)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2305.06152)."""
     margin: CosineMargin = 0.2
-    """Least distance of the cosines, 0 to 2 (0.2 in arXiv 2305.06152)."""
+    """Margin between the cosines, 0 to 2 (0.2 in arXiv 2305.06152)."""
     mean_steps: Count = 100
-    """Steps at the beginning in which a caption meets the mean of all images, >= 0 (100 in Structure-CLIP's code)."""
+    """First steps, in which a caption is compared with the mean over all images, >= 0 (100 in the released code)."""
     mask_same_image: bool = False
-    """Leave out captions and images of the same picture, which are no negatives; true or false."""
+    """Leave out other pairs of the same image, which are not negatives; true or false."""
 
     scaled = False
 
     def start(self, rules: int) -> Tensor:
-        """Steps made before the first one: 0."""
+        """Return the step count before the first step: 0."""
         return torch.zeros(1)
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
     ) -> tuple[LossValue, Tensor]:
-        """Value at the step that the memory counts, and the count after it."""
+        """Return the loss at the step that the memory counts, and the count for the next step."""
         images, captions = processes.gather(student.image), processes.gather(student.caption)
         positive = (student.image * student.caption).sum(-1)
         wrong = self._wrong(student, processes, columns=len(images))
         to_captions = student.image @ captions.T
         to_images = student.caption @ images.T
         from_image = torch.relu(self.margin + _largest(to_captions, wrong) - positive)
-        # Decided on the device: a look from the host would wait.
+        # Decided on the device: reading the count on the host would wait.
         early = memory[:1].to(to_images, non_blocking=True) < self.mean_steps
         second = torch.where(early, to_images.mean(dim=1), _largest(to_images, wrong))
         loss = processes.mean(from_image + torch.relu(self.margin + second - positive))
         return loss, memory + 1
 
     def _wrong(self, student: Embeddings, processes: Processes, *, columns: int) -> Bool[Tensor, "batch all"]:
-        """Which pairs of the global batch are no match of a row."""
+        """Return which pairs of the global batch do not match a row."""
         own = processes.places(student.image)[:, None]
         wrong = torch.ones(len(own), columns, dtype=torch.bool, device=own.device).scatter_(1, own, value=False)
         if self.mask_same_image:
@@ -68,6 +68,6 @@ class HardestHinge(StatefulLoss):
 
 
 def _largest(similarities: Tensor, wrong: Tensor) -> Tensor:
-    """The largest similarity among the wrong ones of each row; -1, the least cosine, where there is none."""
+    """Return each row's largest similarity among the wrong ones; -1, the lowest cosine, where there is none."""
     found = similarities.masked_fill(~wrong, -torch.inf).amax(dim=1)
     return torch.where(wrong.any(dim=1), found, torch.full_like(found, -1.0))

@@ -20,7 +20,7 @@ def own_negatives_loss(
     negative: Float[Tensor, "batch negatives"],
     valid: Bool[Tensor, "batch negatives"],
 ) -> Float[Tensor, " batch"]:
-    """-log softmax of the positive logit among itself and the row's valid negative logits; 0 where there is none."""
+    """Return -log softmax of the positive logit among itself and the row's valid negatives; 0 without any."""
     logits = torch.cat([positive[:, None], negative.masked_fill(~valid, -torch.inf)], dim=1)
     return torch.logsumexp(logits, dim=1) - positive
 
@@ -34,11 +34,11 @@ def calibrated_own_negatives_loss(
     focus: float,
     missing: MissingNegative = "left_out",
 ) -> Float[Tensor, " batch"]:
-    """`own_negatives_loss` with smoothed targets and a focal factor; equal to it where both are 0.
+    """Return `own_negatives_loss` with label smoothing and a focal factor; the same if both are 0.
 
     With p the softmax over the caption and its K_i valid negatives, and the target y, which is smoothing / (1 + K_i)
-    everywhere and 1 - smoothing more for the caption: - sum_c y_c (1 - p_c)^focus log p_c. Where `missing` is
-    "published", the softmax has a logit of 0 for each negative that is missing.
+    everywhere, plus 1 - smoothing for the caption: - sum_c y_c (1 - p_c)^focus log p_c. If `missing` is
+    "published", the softmax has a logit of 0 for each missing negative.
 
     Source: FSC-CLIP, arXiv 2410.05210, selective calibrated regularisation.
     """
@@ -49,13 +49,13 @@ def calibrated_own_negatives_loss(
         return own_negatives_loss(positive, negative, candidates)
     logits = torch.cat([positive[:, None], negative.masked_fill(~candidates, -torch.inf)], dim=1)
     log_share = logits - torch.logsumexp(logits, dim=1, keepdim=True)
-    log_share = log_share.masked_fill(torch.isneginf(logits), 0.0)  # 0 times -inf is no number.
+    log_share = log_share.masked_fill(torch.isneginf(logits), 0.0)  # 0 times -inf is NaN.
     there = torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
     even = smoothing / there.sum(dim=1, keepdim=True).to(logits.dtype)
     target = even * there
     target[:, 0] += 1 - smoothing
     rest = -torch.expm1(log_share)  # 1 - p, exact where p is near 1.
-    # A power of an exact 0 has no gradient below 1; the clamp cuts it off there.
+    # At exactly 0 a power below 1 has no finite gradient; the clamp gives it the gradient 0 there.
     weight = rest.clamp(min=1e-12) ** focus if focus else torch.ones_like(rest)
     return -(target * weight * log_share).sum(dim=1)
 
@@ -67,25 +67,25 @@ class ImageGrounded(Loss):
     Formula:  mean_i -log e^{s<v_i,t_i>} / (e^{s<v_i,t_i>} + sum_k e^{s<v_i,n_ik>})
               v: images, t: captions, n: valid negatives, s: `scale`; with smoothing b or focus g instead
               mean_i - sum_c y_c (1 - p_c)^g log p_c, p: the softmax over the caption and its K_i negatives,
-              y: b / (1 + K_i) everywhere, and 1 - b more for the caption
+              y: b / (1 + K_i) everywhere, plus 1 - b for the caption
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
-    Scope:    local - an image meets only its caption and that caption's negatives; no gather
+    Scope:    local - each image is compared only with its caption and that caption's negatives; no gather
     Source:   arXiv 2504.16801, image-grounded contrast; TSVLC (CVPR 2023) before it; smoothing and focus FSC-CLIP,
               arXiv 2410.05210
-    Differs:  the released code masks a B x B(1+K) matrix built on the CPU (D-15 in docs/decisions) and
-              has no validity mask. FSC-CLIP's gives missing negatives the logit 0 (F-1); here they are left out,
-              `missing="published"` reproduces it
+    Differs:  the released code masks a B x B(1+K) matrix built on the CPU (D-15 in docs/decisions) and has no validity
+              mask. FSC-CLIP's code gives missing negatives the logit 0 (F-1); here they are left out, unless
+              `missing="published"`
     Cost:     none beyond the shared encoder pass
     """
 
     weight: Factor = 0.1
-    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801; 0.5 in FSC-CLIP)."""
+    """Weight of the loss, >= 0 (0.1 in arXiv 2504.16801; 0.5 in FSC-CLIP)."""
     smoothing: Share = 0.0
-    """Share of the target that is spread evenly, 0 to 1 (0.02 in FSC-CLIP)."""
+    """Label smoothing: share of the target spread evenly, 0 to 1 (0.02 in FSC-CLIP)."""
     focus: Factor = 0.0
-    """Exponent that makes sure rows count less, >= 0 (2 in FSC-CLIP)."""
+    """Focal exponent, with which confident rows count less, >= 0 (2 in FSC-CLIP)."""
     missing: MissingNegative = "left_out"
-    """A negative that is not there is no candidate, or one with the logit 0; "left_out" or "published" (FSC-CLIP)."""
+    """Missing negatives are left out, or are candidates with the logit 0; "left_out" or "published" (FSC-CLIP)."""
 
     of_negatives = True
 

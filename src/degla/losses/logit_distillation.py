@@ -23,16 +23,15 @@ class LogitDistillation(Loss):
     Shapes:   see Embeddings; returns a scalar, the mean over pairs
     Scope:    global - gathers images and captions of student and teacher
     Source:   GIFT, arXiv 2503.04229, contrastive distillation on generated pairs
-    Differs:  GIFT freezes the scale; here it gets no gradient from this loss. One variant in the released code
-              exchanges the roles of student and teacher (G-3), so that the gradient flows through the targets; it
-              never does here.
-    Cost:     one teacher forward of images and captions
+    Differs:  GIFT freezes the scale; here it gets no gradient from this loss. One variant in the released code swaps
+              student and teacher (G-3), so that the gradient flows through the targets; here it never does.
+    Cost:     one teacher pass over images and captions
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2503.04229)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2503.04229)."""
     temperature: Positive = 2.0
-    """Softens both distributions, > 0 (2 in arXiv 2503.04229)."""
+    """Temperature of both distributions, > 0 (2 in arXiv 2503.04229)."""
 
     needs = frozenset({"image", "caption"})
 
@@ -48,5 +47,5 @@ class LogitDistillation(Loss):
 
 
 def _cross_entropy(target: Tensor, logits: Tensor) -> Float[Tensor, " batch"]:
-    """H(softmax(target), softmax(logits)) of each row."""
+    """Return H(softmax(target), softmax(logits)) for each row."""
     return -(torch.softmax(target, dim=1) * torch.log_softmax(logits, dim=1)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Masked contrast: a caption without its attributes and relations is a worse text of its image than the caption."""
+"""Masked contrast: a caption with masked attributes and relations describes its image less well than the caption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class MaskedContrast(Loss):
-    """Let an image find its caption among captions and masked captions, and either text its image, and its twin.
+    """Match images with captions among masked ones, both texts with their image, and the two texts with each other.
 
     Formula:  1/2 mean_i -log e^{s<v_i,t_i>} / sum_j (e^{s<v_i,t_j>} + e^{s<v_i,m_j>})
             + 1/2 mean_{x in t, m} -log e^{s<x_i,v_i>} / sum_j e^{s<x_i,v_j>}
@@ -24,16 +24,16 @@ class MaskedContrast(Loss):
     Shapes:   see Embeddings; returns a scalar
     Scope:    global - gathers images, captions, masked captions and their mask
     Source:   MACCO, arXiv 2606.13288 (hiker-lw/MACCO 97fbae1), the text half of its two contrasts
-    Differs:  its images are masked, too, which doubles all terms; here they are whole
-    Cost:     one encoder pass of the masked captions, less what they share with the captions
+    Differs:  MACCO also masks images, which doubles all terms; here images are whole
+    Cost:     one encoder pass over the masked captions, minus what they share with the captions
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in MACCO)."""
+    """Weight of the loss, >= 0 (1 in MACCO)."""
     text: Factor = 0.05
-    """Factor of the part between texts, >= 0 (0.1 in MACCO for the mean of texts and images)."""
+    """Weight of the text-to-text part, >= 0 (0.1 in MACCO for the mean of texts and images)."""
     missing: Literal["left_out", "published"] = "left_out"
-    """A caption without a masked word has no masked one ("left_out"), or is its own, also as a false candidate
+    """A caption without masked words has no masked version ("left_out"), or is its own, also as a false candidate
     ("published")."""
 
     reads = frozenset({"masked"})
@@ -53,7 +53,7 @@ class MaskedContrast(Loss):
         )
         from_text = log_partition(torch.cat([caption, masked]), images, scale, target=place.repeat(2))
         from_twin = log_partition(masked, captions, scale, target=place)
-        # A row without a twin counts nowhere; where there is none at all it still needs a target.
+        # A row without a twin does not count, but still needs a target if no row has one.
         to_twin = log_partition(caption, twins, scale, absent=lambda part: _others(twinless, place[part]), target=place)
         own = ~none[: len(there)]
         across = processes.mean(from_image) + processes.mean(from_text, torch.cat([own, there]))
@@ -62,5 +62,5 @@ class MaskedContrast(Loss):
 
 
 def _others(twinless: Tensor, target: Tensor) -> Tensor:
-    """Twins that do not exist, but for each row's own."""
+    """Mask the twins that do not exist, except each row's own."""
     return twinless.expand(len(target), -1).scatter(1, target[:, None], value=False)

@@ -1,4 +1,4 @@
-"""Masked text: words of a caption are predicted from the image, so that the text tower keeps what they need."""
+"""Masked text: masked words of a caption are predicted from the image, so that the text tower keeps what this needs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class MaskedText(Loss):
-    """Keep in each caption's tokens what a predictor needs to say which words were masked, looking at the image.
+    """Keep in each caption's tokens what a predictor needs to recover the masked words from the image.
 
     Formula:  mean_i mean_q -log p(w_iq | m_i, v_i)
-              w: masked tokens of caption i; m: its tokens' outputs with the mask token in place of w; v: the patches
+              w: masked tokens of caption i; m: its token outputs with the mask token instead of w; v: the patches
     Shapes:   prediction and its mask, see Embeddings; returns a scalar, the mean over captions with a masked token
-    Scope:    local - a caption meets only its own image; no gather
+    Scope:    local - each caption is compared only with its own image; no gather
     Source:   MACCO, arXiv 2606.13288 (hiker-lw/MACCO 97fbae1), its text half
     Differs:  none known. As released, the image gets no gradient
-    Cost:     the last block of both towers for all patches and tokens; blocks and vocabulary's logits for masked tokens
+    Cost:     the last block of both towers for all patches and tokens; predictor and vocabulary logits of masked ones
     """
 
     weight: Factor = 20.0
-    """Factor of the loss, >= 0 (20 in MACCO)."""
+    """Weight of the loss, >= 0 (20 in MACCO)."""
 
     scaled = False
     reads = frozenset({"prediction"})

@@ -1,4 +1,4 @@
-"""Contrast of images with further true texts, each place of a row's texts for itself."""
+"""Contrast of images with additional true texts, separately for each place among a row's texts."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class PositiveContrast(Loss):
-    """Pull each image to further true texts, and those to their image; push the further texts of other images away.
+    """Pull each image and its additional true texts together; push those of other images away.
 
     Formula:  1/P sum_p L_p,  L_p = 1/2 mean_i -log e^{s<v_i,r_ip>} / sum_j e^{s<v_i,r_jp>}
                                   + 1/2 mean_i -log e^{s<r_ip,v_i>} / sum_j e^{s<r_ip,v_j>}
               v: images, r: positives, s: `scale`; i and j: rows of the global batch that have a positive in place p of
-              P; without any, L_p is 0
+              P; if none has one, L_p is 0
     Shapes:   see Embeddings (positive); returns a scalar, the mean over P places of means over rows
-    Scope:    global - gathers images, positives and their mask; logits are held in blocks of bounded size
-    Source:   CLIC, arXiv 2505.24424 (AmitPeleg/CLIC dc845c7): with `contrastive` without negatives for the caption,
-              1/4 of the one and 3/4 of the other are its contrast of four texts
+    Scope:    global - gathers images, positives and their mask; logits are computed in bounded blocks
+    Source:   CLIC, arXiv 2505.24424 (AmitPeleg/CLIC dc845c7): 1/4 of `contrastive` without negatives, for the caption,
+              plus 3/4 of this loss are its contrast of four texts
     Differs:  none known
-    Cost:     one encoder pass of the positives
+    Cost:     one encoder pass over the positives
     """
 
     weight: Factor = 0.375
-    """Factor of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
+    """Weight of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
     mask_same_image: bool = False
-    """Leave out texts and images of other rows of the same picture, which are no negatives; true or false."""
+    """Leave out other rows of the same image, which are not negatives; true or false."""
 
     reads = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
-        """The mean over places of the mean over all processes' rows that have a positive there."""
+        """Mean over places of the mean over all processes' rows that have a positive there."""
         valid = student.require("positive_valid")
         away = [same_image(student, processes, places=valid.shape[1])] if self.mask_same_image else []
         return contrast_by_place(student, student.require("positive"), valid, processes=processes, left_out=away)
@@ -51,15 +51,15 @@ def contrast_by_place(
     left_out: Sequence[Bool[Tensor, "batch all places"]],
     foil: Float[Tensor, "batch places"] | None = None,
 ) -> LossValue:
-    """The mean over places of CLIP's contrast between images and the texts of that place; 0 for an empty place.
+    """Return the mean over places of CLIP's contrast between images and the texts of that place; 0 if it is empty.
 
     Args:
         student: images and scale.
-        texts: of each row; zeros where one is missing.
-        valid: which there are. A row counts, as query and as candidate, only in places where it has a text.
-        processes: that share the batch.
-        left_out: masks of rows of the global batch that are no negatives of an own row, place by place.
-        foil: logit of one further candidate of the image less that of the row's text, -inf where there is none.
+        texts: texts of each row; zeros where one is missing.
+        valid: which texts exist. A row counts, as query and as candidate, only in places where it has a text.
+        processes: processes that share the batch.
+        left_out: masks of global rows that are not negatives of an own row, for each place.
+        foil: logit of one additional candidate of the image minus that of the row's text, -inf where there is none.
     """
     images, everyone = processes.gather(student.image), processes.gather(texts)
     missing, target = ~processes.gather_constant(valid), processes.places(valid)
@@ -70,7 +70,7 @@ def contrast_by_place(
             left = missing[:, place].expand(rows.stop - rows.start, -1)
             for mask in left_out:
                 left = left | mask[rows, :, place]
-            # An own text that is missing stays, so that its row is finite; it counts nowhere.
+            # A missing own text stays, so that its row is finite; the row does not count.
             return left.scatter(1, target[rows, None], value=False)
 
         there = everyone[:, place].contiguous()
@@ -83,6 +83,6 @@ def contrast_by_place(
 
 
 def same_image(student: Embeddings, processes: Processes, *, places: int) -> Bool[Tensor, "batch all places"]:
-    """Rows of the global batch that show the picture of an own row, for each place alike."""
+    """Mask the rows of the global batch with the same image as an own row, equally for all places."""
     groups = processes.gather_constant(student.group)
     return (student.group[:, None] == groups[None])[..., None].expand(-1, -1, places)

@@ -1,4 +1,4 @@
-"""Image-grounded contrast of further true texts: an image, each of them and the caption's own negatives."""
+"""Image-grounded contrast of additional true texts: an image, each of its texts and the caption's own negatives."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class PositiveGrounded(Loss):
-    """Pull each image to further true texts; push its caption's own negatives away from the image.
+    """Pull each image to its additional true texts; push its caption's own negatives away from the image.
 
     Formula:  mean_{i,p} -log e^{s<v_i,r_ip>} / (e^{s<v_i,r_ip>} + sum_k e^{s<v_i,n_ik>})
               v: images, r: valid positives, n: valid negatives of the caption, s: `scale`
     Shapes:   see Embeddings (positive); returns a scalar, the mean over valid positives of rows with a valid negative
-    Scope:    local - an image meets only its own positives and negatives; no gather
-    Source:   CLIC, arXiv 2505.24424 (AmitPeleg/CLIC dc845c7): 1/4 of `image_grounded` and 3/4 of this are its loss of
-              four texts against one negative
+    Scope:    local - each image is compared only with its own positives and negatives; no gather
+    Source:   CLIC, arXiv 2505.24424 (AmitPeleg/CLIC dc845c7): 1/4 of `image_grounded` plus 3/4 of this loss are its
+              loss of four texts against one negative
     Differs:  none known
-    Cost:     one encoder pass of the positives
+    Cost:     one encoder pass over the positives
     """
 
     weight: Factor = 0.375
-    """Factor of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
+    """Weight of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
 
     reads = frozenset({"positive"})
     of_negatives = True

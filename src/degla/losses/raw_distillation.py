@@ -1,4 +1,4 @@
-"""Raw distillation: an image's embedding, before it is brought to length one, stays where the teacher has it."""
+"""Raw distillation: an image's embedding before normalisation stays where the teacher has it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class RawDistillation(Loss):
-    """Pull the student's image embedding to the teacher's, length and direction; push nothing, read no text.
+    """Pull the student's image embedding to the teacher's, in length and direction; push nothing, read no text.
 
     Formula:  mean_i sum_d (f_id - f*_id)^2
-              f: image embeddings in the joint space, not of unit length, *: teacher (no gradient)
+              f: image embeddings in the joint space, not normalised, *: teacher (no gradient)
     Shapes:   see Embeddings; returns a scalar, the mean over images of a squared Euclidean distance
     Scope:    local - no gather
     Source:   FARE, arXiv 2402.12336: f of an attacked image, f* of the clean one by the model before fine-tuning
-    Differs:  none known; the attack is `attack.epsilon`, and the frozen teacher `teacher.kind`
-    Cost:     one teacher forward of the images; where no other loss reads texts, no text is embedded
+    Differs:  none known; `attack.epsilon` sets the attack, and `teacher.kind` the frozen teacher
+    Cost:     one teacher pass over the images; if no other loss reads texts, no text is embedded
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2402.12336)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2402.12336)."""
 
     needs = frozenset({"raw_image"})
     same_width = True

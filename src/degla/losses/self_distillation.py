@@ -17,18 +17,17 @@ class SelfDistillation(Loss):
     Shapes:   see Embeddings; returns a scalar; squared Euclidean distance of unit vectors, 0 to 4
     Scope:    local - no gather
     Source:   arXiv 2504.16801, self-distillation
-    Differs:  the released code takes the *sum* over the global batch with weight 0.005, so that its strength changes
-              with B and K (D-13 in docs/decisions); `published_sum` converts such a weight into this
-              batch-independent form
-    Cost:     one teacher forward of images, captions and negatives
+    Differs:  the released code takes the *sum* over the global batch with weight 0.005, so its strength depends on B
+              and K (D-13 in docs/decisions); `published_sum` converts such a weight into this batch-independent form
+    Cost:     one teacher pass over images, captions and negatives
     """
 
     weight: Factor = 1.0
-    """Factor of the whole loss, >= 0."""
+    """Weight of the whole loss, >= 0."""
     image: Factor = 1.28
-    """Factor of the images' mean, >= 0 (arXiv 2504.16801: 0.005 summed over B = 256)."""
+    """Weight of the mean over images, >= 0 (arXiv 2504.16801: 0.005 summed over B = 256)."""
     text: Factor = 6.4
-    """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
+    """Weight of the mean over texts, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
     needs = frozenset({"image", "caption", "negative"})
     same_width = True
@@ -36,12 +35,12 @@ class SelfDistillation(Loss):
 
     @classmethod
     def published_sum(cls, weight: float, *, batch_size: int, negatives: int) -> SelfDistillation:
-        """The mean form that equals a published sum-reduced weight.
+        """Return the mean form that equals a published weight of the sum.
 
         Args:
-            weight: published factor of the summed squared distances, 0.005 in arXiv 2504.16801.
-            batch_size: global batch that it was published for, 256.
-            negatives: negatives a caption that it was published for, 4.
+            weight: published weight of the summed squared distances, 0.005 in arXiv 2504.16801.
+            batch_size: global batch size of the published weight, 256.
+            negatives: negatives per caption of the published weight, 4.
         """
         return cls(image=weight * batch_size, text=weight * batch_size * (1 + negatives))
 

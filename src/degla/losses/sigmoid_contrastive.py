@@ -1,4 +1,4 @@
-"""Image-text pairs of the global batch, each judged alone by a sigmoid, with hard negatives as further false pairs."""
+"""Sigmoid loss over the image-text pairs of the global batch, with hard negatives as additional false pairs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class SigmoidContrastive(Loss):
-    """Say yes to each image with its caption, and no to each image with any other caption or negative.
+    """Match each image with its caption, and with no other caption or negative.
 
     Formula:  mean_i sp(-z(v_i,t_i)) + sum_{j != i} sp(z(v_i,t_j)) + w sum_{(c,k) in N(i)} sp(z(v_i,n_ck))
               z(v,t) = s<v,t> + b, sp(z) = log(1 + e^z), v: images, t: captions, n: valid negatives, s: `scale`,
               b: `bias`, w: `negative_weight`; N(i) is empty ("none"), the negatives of caption i ("own"), or those of
               the whole global batch ("batch")
     Shapes:   see Embeddings; returns a scalar, the mean over images of a sum over texts
-    Scope:    global - texts of one process at a time visit the others; logits are held in blocks of bounded size
+    Scope:    global - each process in turn sends its texts to the others; logits are computed in bounded blocks
     Source:   SigLIP, arXiv 2303.15343; the negatives are NegCLIP's (ICLR 2023), each one a false pair
-    Differs:  none known for captions; no method with such negatives is published
-    Cost:     one encoder pass of images, captions and (unless "none") negatives
+    Differs:  none known for captions; no published method uses such negatives
+    Cost:     one encoder pass over images, captions and (unless "none") negatives
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0."""
+    """Weight of the loss, >= 0."""
     negative_scope: Literal["none", "own", "batch"] = "batch"
-    """Whose negatives an image meets: "none", "own" or "batch"."""
+    """Negatives that each image is compared with: "none", "own" or "batch"."""
     negative_weight: Factor = 1.0
-    """Factor of the pair with a negative, >= 0; at 1 it counts as much as that with another caption."""
+    """Weight of a pair with a negative, >= 0; at 1 it counts as much as a pair with another caption."""
     mask_same_image: bool = False
-    """Leave out captions of the same picture, which are no false pairs; true or false."""
+    """Leave out other captions of the same image, which are not false pairs; true or false."""
 
     reads = frozenset({"bias"})
 

@@ -1,4 +1,4 @@
-"""An image, its caption and its own negatives, each pair judged alone by a sigmoid."""
+"""Sigmoid loss of an image with its caption and its own negatives, one term per pair."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class SigmoidImageGrounded(Loss):
-    """Say yes to each image with its caption, and no to it with each of the caption's own negatives.
+    """Match each image with its caption, and with none of the caption's own negatives.
 
     Formula:  mean_i sp(-z(v_i,t_i)) + w / K_i sum_k sp(z(v_i,n_ik))
               z(v,t) = s<v,t> + b, sp(z) = log(1 + e^z), v: images, t: captions, n: valid negatives, K_i of them,
               s: `scale`, b: `bias`, w: `negative_weight`
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
-    Scope:    local - an image meets only its caption and that caption's negatives; no gather
-    Source:   the image-grounded contrast of arXiv 2504.16801, by the loss of SigLIP, arXiv 2303.15343
-    Differs:  published nowhere. The bias is the model's own, which a softmax over one image's texts would lose
+    Scope:    local - each image is compared only with its caption and that caption's negatives; no gather
+    Source:   the image-grounded contrast of arXiv 2504.16801, with the loss of SigLIP, arXiv 2303.15343
+    Differs:  unpublished. It uses the model's own bias, which cancels in a softmax over one image's texts
     Cost:     none beyond the shared encoder pass
     """
 
     weight: Factor = 0.1
-    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801, for the softmax)."""
+    """Weight of the loss, >= 0 (0.1 in arXiv 2504.16801, for the softmax)."""
     negative_weight: Factor = 1.0
-    """Factor of the mean over a caption's negatives, >= 0; at 1 all of them count as much as the caption."""
+    """Weight of the mean over a caption's negatives, >= 0; at 1 they count together as much as the caption."""
 
     reads = frozenset({"bias"})
     of_negatives = True

@@ -14,22 +14,22 @@ from degla.ranges import Factor, Share
 
 @dataclass(frozen=True)
 class SoftAlignment(Loss):
-    """Pull images and captions of equal text together, all alike; push pairs of other texts away.
+    """Pull all images and captions with the same text together equally; push pairs with other texts away.
 
     Formula:  mean_i H(y_i, softmax_j(s<v_i,t_j>)) + mean_i H(y_i, softmax_j(s<t_i,v_j>))
-              H: cross entropy; v: images, t: captions of the global batch, s: `scale`; y_ij: b / B everywhere, and
-              (1 - b) / m_i more for the m_i pairs j whose caption is the text of caption i, b: `smoothing`
+              H: cross entropy; v: images, t: captions of the global batch, s: `scale`; y_ij: b / B everywhere, plus
+              (1 - b) / m_i for the m_i pairs j with the same text as caption i, b: `smoothing`
     Shapes:   see Embeddings; returns a scalar, the mean over pairs
     Scope:    global - gathers images, captions and the numbers of their texts
     Source:   GIFT, arXiv 2503.04229, image-text alignment on generated pairs
-    Differs:  none known; both directions are added up, as there, where `contrastive` takes their mean
+    Differs:  none known; as published, both directions are added, while `contrastive` averages them
     Cost:     none beyond the shared encoder pass
     """
 
     weight: Factor = 0.25
-    """Factor of the loss, >= 0 (0.25 in arXiv 2503.04229)."""
+    """Weight of the loss, >= 0 (0.25 in arXiv 2503.04229)."""
     smoothing: Share = 0.2
-    """Share of the target that is spread evenly over the batch, 0 to 1 (0.2 in arXiv 2503.04229)."""
+    """Label smoothing: share of the target spread evenly over the batch, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
     reads = frozenset({"text_group"})
 

@@ -1,4 +1,4 @@
-"""Text-text contrast: a further true text finds its caption among those of the whole batch, or is found by it."""
+"""Text-text contrast: an additional true text has to find its caption among those of the whole batch, or vice versa."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class TextContrast(Loss):
-    """Pull each caption and the further true texts of its image together; push those of other images away.
+    """Pull each caption and the additional true texts of its image together; push those of other images away.
 
     Formula:  mean_{i,p} -log e^{s<r_ip,t_i>} / (e^{s<r_ip,t_i>} + sum_{j!=i} e^{s<r_ip,t_j>})             ("positive")
               mean_{i,p} -log e^{s<q_i,r_ip>} / (e^{s<q_i,r_ip>} + sum_{j!=i,q} e^{s<q_i,r_jq>})        (the others)
@@ -25,19 +25,19 @@ class TextContrast(Loss):
     Scope:    global - gathers captions ("positive"), or positives and their mask
     Source:   READ-CLIP, arXiv 2510.16540, sentence alignment, with weight 0.5: "positive" in the released code
               (JiH00nKw0n/READ-CLIP b2f096c); TSVLC (CVPR 2023) has "both", weight 1
-    Differs:  READ-CLIP's paper writes "caption", which is another value on the same rows. READ-CLIP's "other caption"
-              can be the caption itself (R-2 in docs/decisions); the data refuse that here. With several positives a
-              row, the others of the same row are no negatives. TSVLC gathers no positives from other processes
-    Cost:     one encoder pass of the positives
+    Differs:  READ-CLIP's paper writes "caption", which gives another value on the same rows. Its "other caption" can be
+              the caption itself (R-2 in docs/decisions); here the data set prevents that. With several positives per
+              row, the others of the same row are not negatives. TSVLC gathers no positives from other processes
+    Cost:     one encoder pass over the positives
     """
 
     weight: Factor = 0.5
-    """Factor of the loss, >= 0 (0.5 in arXiv 2510.16540)."""
+    """Weight of the loss, >= 0 (0.5 in arXiv 2510.16540)."""
     anchor: Literal["positive", "caption", "image", "both"] = "positive"
-    """What finds what: the positive its caption ("positive", READ-CLIP's code); or the caption ("caption", READ-CLIP's
-    paper), the image ("image") or either ("both", TSVLC) the positive."""
+    """Query: the positive, which has to find its caption ("positive", READ-CLIP's code); or what has to find the
+    positive: the caption ("caption", READ-CLIP's paper), the image ("image") or each of them ("both", TSVLC)."""
     mask_same_image: bool = False
-    """Leave out texts of other rows of the same picture, which are no negatives; true or false."""
+    """Leave out texts of other rows of the same image, which are not negatives; true or false."""
 
     reads = frozenset({"positive"})
 
@@ -45,7 +45,7 @@ class TextContrast(Loss):
         """Mean over the valid positives of all processes."""
         positive, valid = student.require("positive"), student.require("positive_valid")
         rows, count = valid.shape
-        # Candidates: one caption a row of the global batch, or its `count` positives.
+        # Candidates: for each row of the global batch its caption, or its `count` positives.
         found = 1 if self.anchor == "positive" else count
         own, owners = processes.places(valid), torch.arange(rows * processes.count, device=valid.device)
         row = own.repeat_interleave(count)

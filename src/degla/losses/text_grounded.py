@@ -1,4 +1,4 @@
-"""Text-grounded contrast: a caption, the teacher's view of it and its own negatives."""
+"""Text-grounded contrast: a caption, the teacher's embedding of it and its own negatives."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class TextGrounded(Loss):
     Formula:  mean_i -log e^{c<t_i,y_i>} / (e^{c<t_i,y_i>} + sum_k e^{c<t_i,n_ik>})
               t: student captions, y: teacher captions (no gradient), n: valid student negatives, c: `fixed_scale`
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
-    Scope:    local - a caption meets only its own negatives; no gather (pairing="published" gathers)
+    Scope:    local - each caption is compared only with its own negatives; no gather (pairing="published" gathers)
     Source:   arXiv 2504.16801, text-grounded contrast
-    Differs:  the released code pairs other captions' negatives: row i meets the rows i + m B (m = 0..K-1) of the
+    Differs:  the released code pairs a caption with others' negatives: row i with the rows i + m B (m = 0..K-1) of the
               flattened negatives [B K] of the global batch (D-2 in docs/decisions); `pairing="published"` reproduces it
-    Cost:     one teacher forward of the captions
+    Cost:     one teacher pass over the captions
     """
 
     weight: Factor = 0.1
-    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801, made with the published pairing)."""
+    """Weight of the loss, >= 0 (0.1 in arXiv 2504.16801, made with the published pairing)."""
     fixed_scale: Positive = 10.0
-    """1 / temperature of this loss, not learnt, > 0 (temperature 0.1 in arXiv 2504.16801)."""
+    """Fixed 1 / temperature of this loss, > 0 (temperature 0.1 in arXiv 2504.16801)."""
     pairing: Literal["own", "published"] = "own"
-    """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
+    """Negatives of a caption: its own, or those that the released code pairs with it; "own" or "published"."""
 
     needs = frozenset({"caption"})
     same_width = True
@@ -50,7 +50,7 @@ class TextGrounded(Loss):
 def text_cosines(
     student: Embeddings, teacher: Target, processes: Processes, *, pairing: Literal["own", "published"]
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch negatives"], Bool[Tensor, "batch negatives"]]:
-    """Cosines of each caption with the teacher's embedding of it and with its negatives, and which of these count."""
+    """Return the cosines of each caption with its teacher embedding and its negatives, and which negatives count."""
     negatives, valid = student.negative, student.valid
     if pairing == "published":
         negatives, valid = published_pairing(student, processes)
@@ -61,7 +61,7 @@ def text_cosines(
 def published_pairing(
     student: Embeddings, processes: Processes
 ) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
-    """The negatives that the released mask selects, as if they were the row's own."""
+    """Return the negatives that the released mask selects, as if they were the row's own."""
     everyone, everyone_valid = processes.gather(student.negative), processes.gather_constant(student.valid)
     total, count, _ = everyone.shape
     # The released mask repeats the identity over the columns, which reads the axis as (negative, caption), while

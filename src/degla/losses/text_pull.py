@@ -1,4 +1,4 @@
-"""Text pull: the further true texts of an image lie where its caption lies."""
+"""Text pull: the additional true texts of an image are pulled to its caption."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class TextPull(Loss):
-    """Pull each caption and the further true texts of its image together; push nothing.
+    """Pull each caption and the additional true texts of its image together; push nothing.
 
     Formula:  mean_{i,p} |t_i - r_ip|^2
-              t: captions, r: valid positives, all of them or the first of each row alone
+              t: captions, r: valid positives, all of them or only the first of each row
     Shapes:   see Embeddings; returns a scalar; squared Euclidean distance of unit vectors, 0 to 4
-    Scope:    local - a caption meets only its own positives; no gather
+    Scope:    local - each caption is compared only with its own positives; no gather
     Source:   CLIC, arXiv 2505.24424: the same two sentences in both orders
-    Differs:  none known; as there, both texts are pulled
-    Cost:     one encoder pass of the positives
+    Differs:  none known; as published, both texts are pulled
+    Cost:     one encoder pass over the positives
     """
 
     weight: Factor = 1.0
-    """Factor of the loss, >= 0 (1 in arXiv 2505.24424)."""
+    """Weight of the loss, >= 0 (1 in arXiv 2505.24424)."""
     positives: Literal["all", "first"] = "all"
-    """Which of a row's positives: "all", or the "first" alone (CLIC's, the same two sentences turned round); of a row
-    that has more than are drawn it is one by chance."""
+    """Positives of each row: "all", or only the "first" (CLIC: the same two sentences in reverse order). If a row has
+    more positives than are drawn, the first is a random one."""
 
     scaled = False
     reads = frozenset({"positive"})

@@ -1,4 +1,4 @@
-"""Token reconstruction: a frozen decoder writes another true text of the image from the caption's state."""
+"""Token reconstruction: a frozen decoder predicts another true text of the image from the caption's state."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from degla.ranges import Factor
 
 @dataclass(frozen=True)
 class TokenReconstruction(Loss):
-    """Keep in each caption's state what a frozen language decoder needs to write another caption of its image.
+    """Keep in each caption's state what a frozen language decoder needs to predict another caption of its image.
 
     Formula:  mean of -log p(y_l | y_<l, W e_i) over the tokens y_l of all texts, or over texts of the mean of each
-              e: the state of caption i at its end token, after the last norm, before the projection; W: trained along
+              e: the state of caption i at its end token, after the last norm, before the projection; W: trained jointly
     Shapes:   reconstruction and its mask, see Embeddings; returns a scalar
-    Scope:    local - a caption meets only a text of its own image; no gather
+    Scope:    local - each caption is compared only with a text of its own image; no gather
     Source:   READ-CLIP, arXiv 2510.16540 (JiH00nKw0n/READ-CLIP b2f096c)
-    Differs:  the release leaves the decoder's dropout on; here it is in evaluation mode
-    Cost:     a pass of the decoder over the texts, forward and backward, and its weights in memory
+    Differs:  the released code leaves the decoder's dropout on; here it is in evaluation mode
+    Cost:     a forward and backward pass of the decoder over the texts, and its weights in memory
     """
 
     weight: Factor = 0.1
-    """Factor of the loss, >= 0 (0.1 in READ-CLIP)."""
+    """Weight of the loss, >= 0 (0.1 in READ-CLIP)."""
     reduction: Literal["token", "sentence"] = "token"
-    """What is averaged: all "token"s alike, so that long texts count more (READ-CLIP's code), or each "sentence"."""
+    """Unit of the average: "token", so that long texts count more (READ-CLIP's code), or "sentence"."""
 
     scaled = False
     reads = frozenset({"reconstruction"})

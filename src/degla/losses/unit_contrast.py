@@ -1,4 +1,4 @@
-"""Contrast of single units of a caption, a thing or a relation, each with a foil that differs in one detail."""
+"""Contrast of single units of a caption, an object or a relation, each with a foil that differs in one detail."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class UnitContrast(Loss):
     Formula:  1/P sum_p L_p,  L_p = 1/2 mean_i -log e^{s<v_i,u_ip>} / (sum_j e^{s<v_i,u_jp>} + e^{s<v_i,f_ip>})
                                   + 1/2 mean_i -log e^{s<u_ip,v_i>} / sum_j e^{s<u_ip,v_j>}
               v: images, u: units, f: their foils (left out where one is missing), s: `scale`;
-              i and j: rows of the global batch that have a unit in place p of P; without any, L_p is 0
+              i and j: rows of the global batch that have a unit in place p of P; if none has one, L_p is 0
     Shapes:   see Embeddings (unit and foil); returns a scalar, the mean over P places of means over rows
-    Scope:    global - gathers images, units and their mask; logits are held in blocks of bounded size
+    Scope:    global - gathers images, units and their mask; logits are computed in bounded blocks
     Source:   CS-CLIP, arXiv 2602.23906 (kargibora/CS-CLIP 98b40c0), with weight 0.5
-    Differs:  none known in value: as released, the units of one place meet no other place. Its gather sends gradients
-              to the rows of the own process alone; here all get theirs. Equal units of different rows push each other
-              away there (CS-3); `mask_same_text` leaves them out
-    Cost:     one encoder pass of units and foils, which are short
+    Differs:  none known in value: as released, units are compared only within a place. The released gather sends
+              gradients only to the process's own rows; here all rows get theirs. As released, equal units of different
+              rows push each other away (CS-3), unless `mask_same_text` leaves them out
+    Cost:     one encoder pass over units and foils, which are short
     """
 
     weight: Factor = 0.5
-    """Factor of the loss, >= 0 (0.5 in arXiv 2602.23906)."""
+    """Weight of the loss, >= 0 (0.5 in arXiv 2602.23906)."""
     mask_same_text: bool = False
-    """Leave out units of other rows that say the same, which are no negatives; true or false."""
+    """Leave out equal units of other rows, which are not negatives; true or false."""
     mask_same_image: bool = False
-    """Leave out units and images of other rows of the same picture, which are no negatives; true or false."""
+    """Leave out other rows of the same image, which are not negatives; true or false."""
 
     reads = frozenset({"unit"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
-        """The mean over places of the mean over all processes' rows that have a unit there."""
+        """Mean over places of the mean over all processes' rows that have a unit there."""
         unit, valid, foil = student.require("unit"), student.require("unit_valid"), student.require("foil")
         margin = student.scale * torch.einsum("bd,bpd->bp", student.image, foil - unit)
         margin = margin.masked_fill(~student.require("foil_valid"), -torch.inf)

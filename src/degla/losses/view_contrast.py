@@ -1,4 +1,4 @@
-"""View contrast: an image as the student reads it finds the teacher's whole view of it among those of the batch."""
+"""View contrast: the student's view of an image has to find the teacher's whole view of it among those of the batch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class ViewContrast(Loss):
     Shapes:   see Embeddings; returns a scalar, the mean over pairs
     Scope:    global - gathers images of student and teacher
     Source:   PointACL, arXiv 2411.14744: contrast of a masked and a whole view; here the whole view is the teacher's
-    Differs:  the temperature is not known from what could be read of the paper; its own whole view is the student's.
-              Without `views.left_out` both see the whole picture, and it is a distillation
-    Cost:     one teacher forward of the images, which a mask by its attention needs anyway
+    Differs:  the paper's temperature could not be determined; its whole view is the student's own. Without
+              `views.left_out` both see the whole image, and it is a distillation
+    Cost:     one teacher pass over the images, which a mask by its attention needs anyway
     """
 
     weight: Factor = 0.5
-    """Factor of the loss, >= 0."""
+    """Weight of the loss, >= 0."""
     temperature: Positive = 0.1
-    """tau, > 0."""
+    """Temperature tau, > 0."""
 
     needs = frozenset({"image"})
     same_width = True

@@ -10,17 +10,17 @@ from degla.recipes.clip import clip
 
 
 def c2lip() -> TrainConfig:
-    """The released settings (SamsungLabs/concept_centric_clip 9d02526) without its attention: SigLIP ViT-B/16, all of
-    it trained, learning rate 1e-5, weight decay 0.1, batch 768, 5 epochs, 50 steps of warm-up; no negatives.
+    """The released settings (SamsungLabs/concept_centric_clip 9d02526) without the attention loss: SigLIP ViT-B/16,
+    fully trained, learning rate 1e-5, weight decay 0.1, batch size 768, 5 epochs, 50 warm-up steps; no negatives.
 
-    Reads the column concepts, which `degla prepare units` fills by grammar; the paper takes the noun phrases of the
-    main subjects by its own pipeline, the release by a language model's prompt. A caption without one is its own.
+    Reads the column `concepts`, which `degla prepare units` fills with a grammar; the paper extracts the noun phrases
+    of main subjects with its own pipeline, the released code with a language model. A caption without one is its own.
 
-    The loss between phrases and what they look at in an image (weight 0.01, worth about 0.3 points in the paper) is
-    --objective.concept-attention.weight, for models whose towers give patches; those of SigLIP do not. The release
-    clamps the scale to 100 after the first step, although this model starts above it; here it may stay where it starts.
+    The loss between phrases and what they attend to in an image (weight 0.01, worth about 0.3 points in the paper) is
+    --objective.concept-attention.weight, for models with patch outputs, which SigLIP's towers lack. The released code
+    clamps the scale to 100 after the first step, although this model starts above it; here it may stay at its start.
 
-    Use when: the model is a SigLIP and there is no file of negatives. In the embedded world it gained less composition
+    Use when: the model is a SigLIP and no negatives are available. In the embedded world it gained less composition
     than the sigmoid contrast alone, and on photographs none.
     """
     base = clip()

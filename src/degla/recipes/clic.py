@@ -1,4 +1,4 @@
-"""CLIC (arXiv 2505.24424): two pictures as one with texts of both, and every other step on single pictures."""
+"""CLIC (arXiv 2505.24424): two images joined into one with texts of both, and every other step on single images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from degla.recipes.clip import clip
 
 def clic() -> TrainConfig:
     """The released losses (AmitPeleg/CLIC dc845c7): half a contrast of four texts, half their contrast with the one
-    negative, and the distance of the first two, which are one text turned round; every other step is CLIP's loss on
-    single pictures. The image tower is frozen.
+    negative, and the distance of the first two, which are one text in both orders; every other step is CLIP's loss on
+    single images. The image tower is frozen.
 
-    `degla prepare composites` makes pictures, texts and negatives from captions: --data.captions FOLDER/captions.jsonl,
+    `degla prepare composites` makes images, texts and negatives from captions: --data.captions FOLDER/captions.jsonl,
     --data.images FOLDER/images, --data.negatives FOLDER/negatives.jsonl; --replay.data.captions and
-    --replay.data.images are the captions and pictures themselves.
+    --replay.data.images are the original captions and images.
 
-    AdamW (0.9, 0.98, 1e-8), weight decay 0.1, learning rate 1e-6, batch 800, 1 epoch. Warm-up is 50 steps, from 0; the
-    release warms up for a fifth of its epoch from 1e-7, ends its cosine at 1e-8, and normalises composites by the
-    statistics of ImageNet and single pictures by CLIP's (CL-1): here both by the model's own.
+    AdamW (0.9, 0.98, 1e-8), weight decay 0.1, learning rate 1e-6, batch size 800, 1 epoch. Warm-up is 50 steps, from 0;
+    the released code warms up for a fifth of its epoch from 1e-7, ends its cosine at 1e-8, and normalises composites
+    with ImageNet's statistics and single images with CLIP's (CL-1); here both use the model's own.
 
-    Use when: no hard negatives are at hand that read like captions, and the image tower shall stay. In the
+    Use when: no hard negatives that read like captions are available, and the image tower must not change. In the
     embedded world it forgot little and gained less composition than `negclip`; on photographs it gained nothing.
     """
     base = clip()

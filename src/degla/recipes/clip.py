@@ -1,4 +1,4 @@
-"""Plain contrastive fine-tuning on image-caption pairs, without negatives: the baseline of all others."""
+"""Plain contrastive fine-tuning on image-caption pairs, without negatives: the baseline of all other recipes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from degla.losses import Contrastive, losses_by_name
 
 
 def clip() -> TrainConfig:
-    """CLIP fine-tuned as in the compared papers: OpenAI ViT-B/32, lr 1e-6, batch 256, 5 epochs (NegCLIP README).
+    """CLIP fine-tuned as in the compared papers: OpenAI ViT-B/32, lr 1e-6, batch size 256, 5 epochs (NegCLIP's README).
 
-    Use when: a baseline is needed: it shows how much a model forgets by narrow data alone.
+    Use when: you need a baseline, which shows how much a model forgets from narrow data alone.
     """
     return TrainConfig(
         recipe="clip",

@@ -1,4 +1,4 @@
-"""CoN-CLIP (arXiv 2403.20312): negated captions as foreign texts of their images, and as texts of distractor images."""
+"""CoN-CLIP (arXiv 2403.20312): negated captions as negatives of their images, and as texts of distractor images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from degla.recipes.clip import clip
 
 
 def con_clip() -> TrainConfig:
-    """The released settings: batch 200, lr 1e-6, weight decay 0.2, AdamW (0.9, 0.999, 1e-8), image tower frozen.
+    """The released settings: batch size 200, lr 1e-6, weight decay 0.2, AdamW (0.9, 0.999, 1e-8), frozen image tower.
 
-    Reads the columns distractor_image and distractor_text (negated caption). Differs from the release in the weight
-    decay of vectors, biases and the scale, which is 0 here (0.2 there), and in random crops (none there).
+    Reads the columns `distractor_image` and `distractor_text` (negated caption). Differs from the released code in the
+    weight decay of vectors, biases and the scale, which is 0 here (0.2 there), and in random crops (none there).
 
-    Use when: recognition must be kept and second images are at hand (`degla distractors`). In the embedded world its
-    joint score was the best of all recipes at one learning rate.
+    Use when: recognition must be kept and second images are available (`degla distractors`). In the embedded world it
+    had the best joint score of all recipes at one learning rate.
     """
     base = clip()
     return replace(

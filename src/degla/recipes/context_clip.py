@@ -1,4 +1,4 @@
-"""What Contextualization Distillation (arXiv 2402.01729) gives a CLIP: NegCLIP, and longer true captions beside."""
+"""Contextualization Distillation (arXiv 2402.01729) applied to CLIP: NegCLIP with longer true captions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from degla.recipes.negclip import negclip
 
 
 def context_clip() -> TrainConfig:
-    """`negclip` with `positive_contrast` 0.5 of images with longer true captions.
+    """`negclip` with `positive_contrast`, weight 0.5, between images and longer true captions.
 
-    Reads the column positives, which `degla prepare contexts` fills with a text of the things and relations that a
-    caption names. The system itself, on knowledge graphs, is `degla system contextualization`; what it gives a CLIP is
-    this package's own. 0.5 is one of the paper's factors of texts (0.1, 0.5, 1), not chosen. Its second task, to
-    reconstruct the text, is not here.
+    Reads the column `positives`, which `degla prepare contexts` fills with a text about the objects and relations that
+    a caption names. The original method, on knowledge graphs, is `degla system contextualization`; its use for CLIP is
+    this package's own. 0.5 is one of the paper's weights of texts (0.1, 0.5, 1), not tuned. Its second task,
+    reconstructing the text, is not included.
 
-    Use when: captions name several things and relations. In the embedded world it gained less composition than
+    Use when: captions name several objects and relations. In the embedded world it gained less composition than
     `negclip` at a weight of 1.5, chosen on validation scenes.
     """
     base = negclip()

@@ -1,4 +1,4 @@
-"""CS-CLIP (arXiv 2602.23906): NegCLIP's contrast, and that of the things and relations that a caption names."""
+"""CS-CLIP (arXiv 2602.23906): NegCLIP's contrast, and that of the objects and relations that a caption names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from degla.recipes.clip import clip
 
 
 def cs_clip() -> TrainConfig:
-    """The released losses (kargibora/CS-CLIP 98b40c0): contrast with one negative a caption, and with factor 0.5 two
-    units a caption, each with one foil.
+    """The released losses (kargibora/CS-CLIP 98b40c0): contrast with one negative per caption, and, with weight 0.5, of
+    two units per caption, each with one foil.
 
-    Reads the column units. In the paper a language model (Qwen3-14B) parses captions and writes foils; `degla prepare
-    units` makes both by grammar.
+    Reads the column `units`. In the paper a language model (Qwen3-14B) parses captions and writes foils; `degla prepare
+    units` does both with a grammar.
 
-    AdamW (0.9, 0.98, 1e-6), weight decay 0.01, gradients clipped at norm 1, batch 128 a process, 5 epochs. The released
-    configuration says 5e-6 with 3 epochs of warm-up and a cosine, but its schedule counts steps and moves once an
-    epoch, so that the rate stays near a tenth of it: constant 5e-7 here. Whether the published weights were made so is
-    not known; as configured: --optim.lr 5e-6 --optim.schedule cosine, and 3 epochs as --optim.warmup-steps. Weight
-    decay of vectors, which the release has, is 0 here; the scale is at most 100, without a bound there. Rows whose
-    negative is empty keep their own place here.
+    AdamW (0.9, 0.98, 1e-6), weight decay 0.01, gradients clipped at norm 1, batch size 128 per process, 5 epochs. The
+    released configuration asks for 5e-6 with 3 epochs of warm-up and a cosine, but its schedule counts steps and
+    advances once per epoch, so the rate stays near a tenth of that: constant 5e-7 here. Whether the published weights
+    were trained this way is not known. As configured: --optim.lr 5e-6 --optim.schedule cosine, and 3 epochs as
+    --optim.warmup-steps. Vectors have no weight decay here, but do in the released code; the scale is at most 100 here
+    and unbounded there. Rows with an empty negative keep their own place here.
 
-    Use when: a model ranks a half-true text above a shorter true one. In the embedded world it gained
-    a little less composition than `negclip` and forgot as much; on photographs its gain was not certain, and of ten
-    methods that were asked half-truths there it gained most.
+    Use when: a model ranks a half-true text above a shorter true one. In the embedded world it gained a little less
+    composition than `negclip` and forgot as much; on photographs its gain was not certain, but on half-truths it gained
+    the most of ten methods.
     """
     base = clip()
     return replace(

@@ -1,4 +1,4 @@
-"""DeGLA (arXiv 2504.16801): decoupled global and local alignment under self-distillation, with correct pairing."""
+"""DeGLA (arXiv 2504.16801): decoupled global and local alignment with self-distillation and correct pairing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from degla.recipes.negclip import negclip
 def degla() -> TrainConfig:
     """The paper's settings: weights 0.1, 0.1 and 0.005 (as a sum over batch 256 with 4 negatives), decay 0.9996.
 
-    Use when: a teacher is to hold what the model knew. In the embedded world, at one learning rate, it kept more
+    Use when: a teacher should preserve what the model knew. In the embedded world, at one learning rate, it kept more
     recognition than `clip`, `negclip` and `ce_clip`, and gained less composition than the last two.
     """
     base = negclip()

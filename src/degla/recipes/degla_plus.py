@@ -1,4 +1,4 @@
-"""DeGLA+: DeGLA with strong local losses, its images read by a tower of which only the last block is trained."""
+"""DeGLA+: DeGLA with strong local losses, in which only the last block of the image tower is trained."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from degla.recipes.degla import degla
 
 
 def degla_plus() -> TrainConfig:
-    """DeGLA with three changes; found here, published nowhere else.
+    """DeGLA with three changes that were found here and not published elsewhere.
 
-    Both local losses have weight 2 (0.1 in the paper, where they hardly matter); of the image tower only the last block
-    and what follows it are trained, for what a caption's order means is learnt by the text tower, and most of what
-    fine-tuning forgets is forgotten by the lower image blocks; the learning rate is twice as high, which what stays
-    frozen allows. All else is the paper's.
+    Both local losses have weight 2 (0.1 in the paper, where they have little effect). Of the image tower only the last
+    block and what follows it are trained, because the text tower learns what word order means, and most forgetting
+    happens in the lower image blocks. The learning rate is twice as high, which the frozen blocks allow. Everything
+    else is as in the paper.
 
-    Chosen on validation scenes of the embedded world, whose image tower has five blocks; the record of what was tried
-    is in docs/studies/degla_plus. It has not been tried on a pre-trained model of full size.
+    Chosen on validation scenes of the embedded world, whose image tower has five blocks; docs/studies/degla_plus
+    records what was tried. It has not been tried on a full-size pre-trained model.
 
-    Use when: both sides of the trade count. In the embedded world, where it was settled, it was better than `degla` in
-    composition and in recognition; on a model of full size nobody has tried it.
+    Use when: both composition and recognition matter. In the embedded world, where it was chosen, it was better than
+    `degla` in both; nobody has tried it on a full-size model.
     """
     base = degla()
     stronger = {name: replace(base.objective[name], weight=2.0) for name in ("image_grounded", "text_grounded")}

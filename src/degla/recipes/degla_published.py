@@ -13,10 +13,10 @@ def degla_published() -> TrainConfig:
     """`degla` with the pairing of the released code (D-2 in docs/decisions) and its choice of the first four negatives
     of a row in every epoch (D-6), for comparison only.
 
-    Rows with fewer negatives, which crash the release, are masked as in `degla`.
+    Rows with fewer negatives, which crash the released code, are masked as in `degla`.
 
-    Use when: the released code is to be compared. In the embedded world its pairing made no difference to `degla` at
-    the paper's weights.
+    Use when: you want to compare with the released code. In the embedded world its pairing made no difference to
+    `degla` at the paper's weights.
     """
     base = degla()
     objective = losses_by_name(**base.objective | {"text_grounded": TextGrounded(weight=0.1, pairing="published")})

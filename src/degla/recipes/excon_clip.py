@@ -1,4 +1,4 @@
-"""What ExCon (arXiv 2111.14271) gives a CLIP: NegCLIP, and the part of each image with the evidence for its caption."""
+"""ExCon (arXiv 2111.14271) applied to CLIP: NegCLIP, and the part of each image with the evidence for its caption."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from degla.recipes.negclip import negclip
 
 
 def excon_clip() -> TrainConfig:
-    """`negclip` with `evidence_contrast`, by a teacher averaged with decay 0.9996 as in `degla`.
+    """`negclip` with `evidence_contrast`, with an EMA teacher of decay 0.9996 as in `degla`.
 
-    ExCon itself, on labelled pictures, is `degla system excon`; what it gives a CLIP is this package's own, and its
-    numbers are starting points and not chosen. --evidence.by random takes as many patches by chance, at the same cost.
+    The original ExCon, on labelled images, is `degla system excon`; its use for CLIP is this package's own, and its
+    settings are untuned starting points. --evidence.by random takes as many random patches, at the same cost.
 
-    Use when: captions should be found by the part of the image that they are about. In the embedded world it did not
-    differ from `negclip`, nor did its loss show beside those of `degla`; whether evidence is better than a part drawn
-    by chance was not asked.
+    Use when: captions should match the part of the image that they describe. In the embedded world it did not differ
+    from `negclip`, nor did its loss have an effect in addition to those of `degla`; evidence was not compared with
+    random parts.
     """
     base = negclip()
     return replace(

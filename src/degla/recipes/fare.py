@@ -12,14 +12,14 @@ from degla.recipes.tecoa import tecoa
 
 
 def fare() -> TrainConfig:
-    """The settings of FARE within 2/255 (arXiv 2402.12336): squared distance of embeddings that are not of unit length
-    to those of the frozen model, image tower only; 10 steps of 1/255 with momentum 0.9 from a random start.
+    """The settings of FARE within 2/255 (arXiv 2402.12336): squared distance of unnormalised embeddings to those of the
+    frozen model, image tower only; 10 steps of 1/255 with momentum 0.9 from a random start.
 
-    Reads neither labels nor texts, and embeds none; the captions file names the images, whatever it says of them.
-    AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 steps of warm-up, cosine, 20,000 steps of
-    batch 128, float32. The paper's model is ViT-L/14, and its crops are not random; the weight decay of vectors and
-    biases is 0 here. The release (chs20/RobustVLM 7de10ee) sets the rate after each step, so that its first update is
-    made at the full rate, and sees the random start once before it is put into the range of pixels; not so here.
+    Reads neither labels nor texts, and embeds no text; the captions file only names the images. AdamW (0.9, 0.999,
+    1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 warm-up steps, cosine, 20,000 steps of batch size 128, float32.
+    The paper's model is ViT-L/14, and its crops are not random; the weight decay of vectors and biases is 0 here. The
+    released code (chs20/RobustVLM 7de10ee) sets the rate after each step, so its first update has the full rate, and
+    uses the random start once before clamping it to the range of pixels; neither happens here.
 
     Use when: recognition must resist attacks, and the images have neither labels nor texts.
     """

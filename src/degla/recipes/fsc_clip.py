@@ -1,4 +1,4 @@
-"""FSC-CLIP (arXiv 2410.05210): plain contrast, and own negatives met by the image and by its patches, calibrated."""
+"""FSC-CLIP (arXiv 2410.05210): plain contrast, and calibrated losses of own negatives with image and patches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from degla.recipes.clip import clip
 def fsc_clip() -> TrainConfig:
     """The paper's settings on COCO: three negatives, weights 0.5 and 0.2, smoothing 0.02, focus 2, lr 5e-6.
 
-    Use when: captions should also meet the patches of an image. In the embedded world it gained about as much
-    composition as `negclip` and kept no more recognition; on photographs it moved little.
+    Use when: captions should also be compared with image patches. In the embedded world it gained about as much
+    composition as `negclip` and kept no more recognition; on photographs it changed little.
     """
     base = clip()
     return replace(

@@ -14,19 +14,19 @@ from degla.recipes.clip import clip
 def gift() -> TrainConfig:
     """The paper's and the released code's settings for one task; `degla continual` trains one task after another.
 
-    Paper and code: images of the task against the texts of its classes with smoothing 0.2; generated pairs, as many as
-    images of the task, under distillation of both directions at temperature 2 (weight 1) and alignment with smoothing
-    0.2 (weight 0.25); consolidation of weight 1; 1,000 steps of 64; learning rate 1e-5 (5e-5 for Aircraft and MNIST),
-    weight decay 0; the teacher is the model before the task. Code alone: second decay rate 0.999, 100 steps of warm-up
-    and then half a cosine, the scale frozen, float32.
+    Paper and code: images of the task against the texts of its classes with label smoothing 0.2; as many generated
+    pairs as task images, with distillation in both directions at temperature 2 (weight 1) and alignment with label
+    smoothing 0.2 (weight 0.25); consolidation with weight 1; 1,000 steps of batch size 64; learning rate 1e-5 (5e-5 for
+    Aircraft and MNIST), weight decay 0; the teacher is the model before the task. Only in the code: beta2 0.999, 100
+    warm-up steps and then half a cosine, frozen scale, float32.
 
-    Reads the columns label and --data.classes of the task, and generated pairs: --replay.data.captions and
-    --replay.data.images, 1,000 in the paper, drawn by a text-to-image model from prompts "a photo of a {}." with
-    classes of ImageNet and of the tasks before. The model is ViT-B/16; epsilon 1e-8 is AdamW's usual one, and crops are
-    those of all recipes here.
+    Reads the column `label` and --data.classes of the task, and generated pairs (--replay.data.captions and
+    --replay.data.images): 1,000 in the paper, from a text-to-image model with prompts "a photo of a {}." for classes of
+    ImageNet and of the previous tasks. The model is ViT-B/16; epsilon 1e-8 is AdamW's default, and crops are those of
+    all recipes here.
 
-    Use when: tasks with labelled images are learnt one after another (`degla continual`), and generated pairs are at
-    hand. In the embedded world it forgot less than plain fine-tuning.
+    Use when: tasks with labelled images are learnt one after another (`degla continual`), and generated pairs are
+    available. In the embedded world it forgot less than plain fine-tuning.
     """
     base = clip()
     return replace(

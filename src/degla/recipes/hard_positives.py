@@ -10,20 +10,20 @@ from degla.recipes.clip import clip
 
 
 def hard_positives() -> TrainConfig:
-    """One hard negative and one hard positive a caption, under NegCLIP's contrast, own negatives and both contrasts of
-    the positives, each of weight 1.
+    """One hard negative and one hard positive per caption, with NegCLIP's contrast, own negatives and both contrasts of
+    the positives, each with weight 1.
 
     The authors released data and checkpoints but no training code (amitakamath/hard_positives 33addaa). The losses are
-    TSVLC's, as the paper says; the checkpoints are whole open_clip models without adapters; learning rate, batch and
-    epochs were published nowhere and are TSVLC's here, weight decay and warm-up are those of `clip`. The released
-    checkpoints load as ViT-B-32, so that they compute GELU with weights that were made with QuickGELU.
+    TSVLC's, as the paper says; the checkpoints are full open_clip models without adapters; learning rate, batch size
+    and epochs are unpublished and TSVLC's here, weight decay and warm-up are those of `clip`. The released checkpoints
+    load as ViT-B-32, so they compute GELU with weights that were trained with QuickGELU.
 
-    Reads the column positives: rewrites that change as little as a hard negative does and stay true, the words around
+    Reads the column `positives`: rewrites that change as little as a hard negative but stay true: the words around
     "and" swapped, or a word, verb or preposition replaced by a synonym. Ordinary paraphrases did not help in the paper.
 
     Use when: a model rejects true captions because hard negatives taught it to reject every small change. On
-    photographs its mean composition was the highest of all recipes that were run, and it lost retrieval; in the
-    embedded world it stood a little below `negclip`.
+    photographs its mean composition was the highest of all recipes tried, but it lost retrieval; in the embedded world
+    it was slightly below `negclip`.
     """
     base = clip()
     return replace(

@@ -12,17 +12,17 @@ from degla.recipes.clip import clip
 
 def labclip() -> TrainConfig:
     """The released settings (kdariina/CLIP-not-BoW-unimodally, read in a fork at 03087dd): one matrix on the text
-    embeddings, the identity at first; a scale that starts at 1 and has no bound; one negative a caption among the texts
-    of the batch; Adam with learning rate 1e-3, constant, without decay; batch 1024, 10 epochs; each picture embedded
-    once, by the model's own transform.
+    embeddings, initially the identity; an unbounded scale that starts at 1; one negative per caption among the texts of
+    the batch; Adam with constant learning rate 1e-3, without decay; batch size 1024, 10 epochs; each image embedded
+    once, with the model's own transform.
 
-    The release shuffles nouns and adjectives among themselves (--data.rules reshuffle_order), leaves out captions of
-    more than 40 words, and never reads COCO's restval images, which its loop means to. It embeds texts once, too; here
-    each step embeds those of its batch, without gradients. The scale stays at 1 or above.
+    The released code shuffles nouns and adjectives among themselves (--data.rules reshuffle_order), leaves out captions
+    of more than 40 words, and never reads COCO's restval images, although its loop is meant to. It also embeds texts
+    once; here each step embeds those of its batch, without gradients. The scale stays at 1 or above.
 
-    Use when: the towers must stay as they are, for example because pictures are indexed already. A checkpoint is a
-    plain open_clip model with the base's image embeddings. Neither in the embedded world nor on photographs did it gain
-    composition here.
+    Use when: the towers must not change, for example because images are already indexed. A checkpoint is a plain
+    open_clip model with the base's image embeddings. It gained no composition here, neither in the embedded world nor
+    on photographs.
     """
     base = clip()
     return replace(

@@ -1,4 +1,4 @@
-"""MACCO (arXiv 2606.13288), its text half: words of attributes and relations are masked, and read from the image."""
+"""MACCO (arXiv 2606.13288), its text half: attribute and relation words are masked and predicted from the image."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from degla.recipes.clip import clip
 
 
 def macco() -> TrainConfig:
-    """The released settings (hiker-lw/MACCO 97fbae1) without what masks images, which needs the boxes of a detector:
-    contrast with masked captions 1, between texts 0.05 (half of the 0.1 for texts and images), masked words 20;
-    learning rate 5e-7 and weight decay 0.2 of the model, 1e-3 and 0.01 of mask token and predictor; no negatives.
+    """The released settings (hiker-lw/MACCO 97fbae1) without image masking, which needs the boxes of a detector: weight
+    1 for contrast with masked captions, 0.05 between texts (half of the 0.1 for texts and images), 20 for masked words;
+    learning rate 5e-7 and weight decay 0.2 for the model, 1e-3 and 0.01 for mask token and predictor; no negatives.
 
-    Reads the column masked_words, which `degla prepare units` fills by grammar; the release takes the words of a
-    scene-graph parser. The paper has no ablation of this half alone: its nearest row masks images in the contrast.
+    Reads the column `masked_words`, which `degla prepare units` fills with a grammar; the released code uses a
+    scene-graph parser. The paper has no ablation of this half alone; its closest row masks images in the contrast.
 
-    Use when: there are no negatives, and the towers give patches and tokens. In the embedded world it gained less
-    composition than contrast alone, and forgot more; on photographs it gained none.
+    Use when: no negatives are available, and the towers give patch and token outputs. In the embedded world it gained
+    less composition than contrast alone, and forgot more; on photographs it gained none.
     """
     base = clip()
     return replace(

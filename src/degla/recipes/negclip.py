@@ -1,4 +1,4 @@
-"""NegCLIP (ICLR 2023): contrast with the hard negatives of the whole batch as further texts for every image."""
+"""NegCLIP (ICLR 2023): contrast with the hard negatives of the whole batch as additional texts for every image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from degla.recipes.clip import clip
 
 
 def negclip() -> TrainConfig:
-    """NegCLIP's text side with DeGLA's data form, K = 4 (arXiv 2504.16801, comparison runs).
+    """NegCLIP's text side with DeGLA's data, K = 4 negatives per caption (comparison runs of arXiv 2504.16801).
 
-    NegCLIP's README trains with weight decay 0.2 (its parser's default) and one negative a caption; its hard *images*
+    NegCLIP's README trains with weight decay 0.2 (its parser's default) and one negative per caption; its hard *images*
     are not part of this recipe.
 
-    Use when: composition counts more than what is forgotten. In the embedded world its average with the base, or only
-    its last image block trained, kept far more recognition.
+    Use when: composition matters more than forgetting. In the embedded world, averaging it with the base model or
+    training only its last image block kept far more recognition.
     """
     base = clip()
     return replace(

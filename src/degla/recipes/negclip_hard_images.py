@@ -1,4 +1,4 @@
-"""NegCLIP (ICLR 2023) with its hard images: each pair brings a similar image, with its caption and negative."""
+"""NegCLIP (ICLR 2023) with its hard images: each pair adds a similar image, with its caption and negative."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from degla.recipes.negclip import negclip
 
 
 def negclip_hard_images() -> TrainConfig:
-    """NegCLIP as published: one negative a caption, one of three neighbours a pair; 256 pairs make batches of 512.
+    """NegCLIP as published: one negative per caption, one of three neighbours per pair; 256 pairs make batches of 512.
 
-    Reads the file of `degla neighbours`. Captions of one picture are no negatives of each other: in the release, a
-    neighbour can be the picture of another row (N-6 in docs/decisions). --data.duplicates allow is as released.
+    Reads the file of `degla neighbours`. Captions of the same image are not negatives of each other; in the released
+    code, a neighbour can be the image of another row (N-6 in docs/decisions). --data.duplicates allow is as released.
 
-    Use when: NegCLIP is wanted as published, with similar images beside each pair. In the embedded world its joint
-    score was about that of `negclip`.
+    Use when: you want NegCLIP as published, with a similar image for each pair. In the embedded world its joint score
+    was about that of `negclip`.
     """
     base = negclip()
     return replace(

@@ -1,4 +1,4 @@
-"""What PointACL (arXiv 2411.14744) gives a CLIP: NegCLIP on part of each image, without what the teacher attends to."""
+"""PointACL (arXiv 2411.14744) applied to CLIP: NegCLIP on part of each image, without what the teacher attends to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from degla.recipes.negclip import negclip
 
 
 def pointacl_clip() -> TrainConfig:
-    """`negclip` with images of which the student reads 60 % of the patches, and `view_contrast` 0.5 with the whole
-    image as a teacher averaged with decay 0.9996, as in `degla`, embeds it.
+    """`negclip` in which the student reads 60 % of the patches of each image, with `view_contrast`, weight 0.5, to the
+    whole image as embedded by an EMA teacher of decay 0.9996 as in `degla`.
 
-    PointACL itself, on point clouds, is `degla system pointacl`; what it gives a CLIP is this package's own, and its
-    numbers are starting points and not chosen: the paper leaves out 60 % of a cloud. --views.by random costs the same.
+    The original PointACL, on point clouds, is `degla system pointacl`; its use for CLIP is this package's own, and its
+    settings are untuned starting points: the paper leaves out 60 % of a cloud. --views.by random costs the same.
 
-    Use when: a step's time in the image tower counts. Masks by attention were no better than random ones, on point
+    Use when: the image tower takes too much of a step's time. Attention masks were no better than random ones, on point
     clouds and in the embedded world, where `view_contrast` without a mask (--views.left-out 0) kept the most
     recognition at equal composition, and leaving out six of 16 patches did harm.
     """

@@ -1,4 +1,4 @@
-"""READ-CLIP (arXiv 2510.16540), its decoder on demand: NegCLIP's contrast, and paraphrases that find their captions."""
+"""READ-CLIP (arXiv 2510.16540), its decoder optional: NegCLIP's contrast, and paraphrases that find their captions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from degla.recipes.negclip import negclip
 
 def read_clip() -> TrainConfig:
     """The released settings (JiH00nKw0n/READ-CLIP b2f096c): three negatives, sentence alignment 0.5 with another
-    caption of the image, learning rate 1e-5; what its configuration leaves to the `Trainer` of transformers is AdamW
-    (0.9, 0.999, 1e-8) and gradients clipped at norm 1.
+    caption of the image, learning rate 1e-5; the defaults of transformers' `Trainer`, AdamW (0.9, 0.999, 1e-8) and
+    gradients clipped at norm 1.
 
-    Its 5 epochs draw one of the five captions of each COCO image; an epoch here passes all captions, so that 1 has as
-    many steps. Token reconstruction, which predicts another caption with a frozen T5 decoder, is added by
-    --objective.token-reconstruction.weight 0.1 --data.decoder FOLDER.
-    With an LLM's paraphrases in the column positives: --data.positives column. Differs in the weight decay of vectors
-    and the scale, which is 0 here, and in the largest scale, 100 here and unbounded in the release.
+    Its 5 epochs draw one of the five captions of each COCO image; an epoch here covers all captions, so 1 has as many
+    steps. To add token reconstruction, which predicts another caption with a frozen T5 decoder, set
+    --objective.token-reconstruction.weight 0.1 --data.decoder FOLDER. With an LLM's paraphrases in the column
+    `positives`, set --data.positives column. Differs in the weight decay of vectors and the scale, which is 0 here, and
+    in the maximum scale, 100 here and unbounded in the released code.
 
-    Use when: an image has several captions, or paraphrases are at hand. In the embedded world it did about as well as
-    `negclip` on both sides; on photographs its gain was not certain.
+    Use when: images have several captions, or paraphrases are available. In the embedded world it did about as well as
+    `negclip` in composition and recognition; on photographs its gain was not certain.
     """
     base = negclip()
     return replace(

@@ -1,4 +1,4 @@
-"""A few steps of DeGLA on the embedded model: does this machine, this data, this installation work?"""
+"""A few steps of DeGLA on the embedded model, to check machine, data and installation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from degla.recipes.degla import degla
 
 
 def smoke() -> TrainConfig:
-    """Four steps of batch 8 with 2 negatives.
+    """Four steps of batch size 8 with 2 negatives.
 
-    Use when: machine, data and installation are to be checked; what it trains is of no use.
+    Use when: you want to check machine, data and installation; the trained model is useless.
     """
     base = degla()
     return replace(

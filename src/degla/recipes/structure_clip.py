@@ -1,4 +1,4 @@
-"""Structure-CLIP (arXiv 2305.06152) without its knowledge encoder: hinges on the hardest and on own negatives."""
+"""Structure-CLIP (arXiv 2305.06152) without its knowledge encoder: hinge losses on the hardest and on own negatives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from degla.recipes.clip import clip
 
 
 def structure_clip() -> TrainConfig:
-    """The released script's settings: batch 64, 10 epochs, constant lr 5e-6, one negative, weights 1 and 5.
+    """The released script's settings: batch size 64, 10 epochs, constant lr 5e-6, one negative, weights 1 and 5.
 
     The knowledge encoder, a second text encoder over scene-graph triples, is left out: it needs triples of every text
-    at test time too, so that what it gives is no open_clip model. Differs from the script in the weight decay of
+    at test time too, so the result would not be an open_clip model. Differs from the script in the weight decay of
     vectors, biases and the scale, which is 0 here (0.1 there).
 
-    Use when: composition counts most. In the embedded world it had the highest of all recipes at one learning rate, and
-    lost about as much recognition as `negclip`.
+    Use when: composition matters most. In the embedded world it had the highest composition of all recipes at one
+    learning rate, and lost about as much recognition as `negclip`.
     """
     base = clip()
     return replace(

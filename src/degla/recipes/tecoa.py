@@ -1,4 +1,4 @@
-"""TeCoA (ICLR 2023): attacked images find the text of their class; the model's recognition resists small attacks."""
+"""TeCoA (ICLR 2023): attacked images find the text of their class, so that recognition resists small attacks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def tecoa() -> TrainConfig:
     """TeCoA's objective, prompt and attack (arXiv 2212.07016): cross-entropy over the classes' texts, image tower only,
     2 steps of 1/255 within 1/255 from a random start.
 
-    Reads the column label and `data.classes`. TeCoA trains by SGD with momentum 0.9 (batch 256, 10 epochs of ImageNet),
-    which is not here; optimiser, schedule and length are those of its re-implementation beside FARE
-    (arXiv 2402.12336): AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 steps of warm-up, cosine,
-    20,000 steps of batch 128, float32. The scale stays what the model has, which is the 100 of both for OpenAI's
-    models. Differs from both in random crops of at least 0.9 of the area (a centre crop in TeCoA), and in the weight
+    Reads the column `label` and `data.classes`. TeCoA trains with SGD of momentum 0.9 (batch size 256, 10 epochs of
+    ImageNet), which is not available here; optimiser, schedule and length are those of its reimplementation for FARE
+    (arXiv 2402.12336): AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 warm-up steps, cosine,
+    20,000 steps of batch size 128, float32. The scale stays that of the model, which for OpenAI's models is the 100 of
+    both. Differs from both in random crops of at least 0.9 of the area (a centre crop in TeCoA), and in the weight
     decay of vectors and biases, which is 0 here.
 
-    Use when: recognition must resist attacks, and each image has the label of a class.
+    Use when: recognition must resist attacks, and each image has a class label.
     """
     return replace(
         clip(),

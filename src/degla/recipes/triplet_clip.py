@@ -1,4 +1,4 @@
-"""TripletCLIP (arXiv 2411.02545): contrast of images and captions, and of the negatives with images drawn from them."""
+"""TripletCLIP (arXiv 2411.02545): contrast of images and captions, and of negatives and images generated from them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from degla.recipes.clip import clip
 
 
 def triplet_clip() -> TrainConfig:
-    """The published loss, the sum of two contrasts with exchanged roles, under the optimiser of `clip`.
+    """The published loss, the sum of two contrasts with exchanged roles, with the optimiser of `clip`.
 
-    Reads the columns distractor_image (drawn from the negative) and distractor_text (the negative). The released
-    settings (lr 5e-4, batch 1024, weight decay 0.5, 1000 steps of warm-up) train from scratch; none were released for
-    fine-tuning.
+    Reads the columns `distractor_image` (generated from the negative) and `distractor_text` (the negative). The
+    released settings (lr 5e-4, batch size 1024, weight decay 0.5, 1000 warm-up steps) train from scratch; none were
+    released for fine-tuning.
 
-    Use when: there is an image drawn from each negative. In the embedded world its joint score was about that of
+    Use when: you have an image generated from each negative. In the embedded world its joint score was about that of
     `negclip`.
     """
     base = clip()

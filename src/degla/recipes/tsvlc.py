@@ -11,16 +11,16 @@ from degla.recipes.clip import clip
 
 
 def tsvlc() -> TrainConfig:
-    """The released settings: one negative and one paraphrase a caption, weights 1, adapters of rank 4, batch 128.
+    """The released settings: one negative and paraphrase per caption, weights 1, adapters of rank 4, batch size 128.
 
-    Reads the column positives. The release (SivanDoveh/TSVLC 90b18e7) calls loralib without an alpha, whose default of
-    1 makes the adapters' factor 1/4, and trains nothing but adapters: the scale is frozen. Learning rate and weight
-    decay are its parser's for a ViT. It warms up for 10,000 steps of CC3M, which a smaller data set never reaches: 50
-    here, as in `clip`. Its two optional divergences between caption and paraphrase are left out, and so is its adapter
-    of the patch embedding; its adapters of queries, keys and values do not start at zero.
+    Reads the column `positives`. The released code (SivanDoveh/TSVLC 90b18e7) calls loralib without an alpha, whose
+    default of 1 makes the adapters' factor 1/4, and trains only adapters: the scale is frozen. Learning rate and weight
+    decay are its parser's for a ViT. It warms up for 10,000 steps of CC3M, more than a smaller data set has: 50 here,
+    as in `clip`. Its two optional divergences between caption and paraphrase are left out, and so is its adapter of the
+    patch embedding; its adapters of queries, keys and values do not start at zero.
 
-    Use when: there is a paraphrase of each caption, and little of the model may change. In the embedded world it kept
-    more recognition than `negclip` and gained less composition.
+    Use when: each caption has a paraphrase, and only a small part of the model may change. In the embedded world it
+    kept more recognition than `negclip` and gained less composition.
     """
     base = clip()
     return replace(

@@ -1,4 +1,4 @@
-"""What UGCL (arXiv 2210.08792) gives a CLIP: NegCLIP, and images found by captions smoothed over captions like them."""
+"""UGCL (arXiv 2210.08792) applied to CLIP: NegCLIP, and images found by captions smoothed over similar captions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from degla.recipes.negclip import negclip
 
 
 def ugcl_clip() -> TrainConfig:
-    """`negclip` with `contextual_contrast` 0.5 of one hop, by a teacher averaged with decay 0.9996 as in `degla`.
+    """`negclip` with `contextual_contrast`, weight 0.5 and one hop, with an EMA teacher of decay 0.9996 as in `degla`.
 
-    UGCL itself, on graphs, is `degla system ugcl`; what it gives a CLIP is this package's own, and its numbers are
-    starting points and not chosen. An edge joins captions that the teacher finds more alike than either and its own
-    negatives: for a teacher that hardly knows word order, captions that say the same.
+    The original UGCL, on graphs, is `degla system ugcl`; its use for CLIP is this package's own, and its settings are
+    untuned starting points. An edge joins captions that the teacher finds more similar to each other than to each
+    other's negatives: for a teacher with little sense of word order, captions that say the same.
 
     Use when: many captions of a batch say nearly the same, so that contrast pushes true pairs apart. In the embedded
     world it gained nothing over `negclip` at a weight of 0.1, chosen on validation scenes.

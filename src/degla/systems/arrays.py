@@ -1,4 +1,4 @@
-"""Arrays of files: each by its name, whole numbers that are whole, and one line about what cannot be read."""
+"""Arrays from files: read by name, checked to be integers, with one-line errors for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from degla.parse import in_one_line
 
 @contextmanager
 def reading(path: Path, wrong: str, *kinds: type[Exception]) -> Iterator[None]:
-    """A block in which another library reads a file.
+    """Turn errors of another library that reads a file into an `InputError`.
 
     Args:
-        path: of the file.
-        wrong: what is said of a file at which the library fails, such as "is no file of CIFAR".
-        kinds: of errors by which the library says so.
+        path: path of the file.
+        wrong: what the message says about the file, such as "not a CIFAR file".
+        kinds: exceptions by which the library fails.
 
     Raises:
-        InputError: it fails.
+        InputError: the library fails.
     """
     try:
         yield
     except kinds as error:
-        raise InputError(f"{path}: {wrong} ({in_one_line(error)}); fetch or make it again.") from None
+        raise InputError(f"{path}: {wrong} ({in_one_line(error)}). Download or recreate it.") from None
 
 
 def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of these names; nothing of the file is run.
+    """Read the arrays with these names, without unpickling.
 
     Args:
-        path: of the file.
-        names: that must be there.
-        what: needs them, for the message.
-        optional: that may be there.
+        path: path of the file.
+        names: required names.
+        what: what needs them, for the message.
+        optional: optional names.
 
     Raises:
         InputError: the file cannot be read, or a name is missing.
@@ -52,31 +52,31 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
     ):
         missing = [name for name in names if name not in file]
         if missing:
-            raise InputError(f"{path}: has no {missing[0]!r}; {what} needs {', '.join(names)}.")
+            raise InputError(f"{path}: {missing[0]!r} is missing; {what} needs {', '.join(names)}.")
         return {name: file[name] for name in (*names, *optional) if name in file}
 
 
 def whole_numbers(values: NDArray[Any], *, where: str, axes: int = 1) -> NDArray[np.int64]:
-    """Numbers of any type as integers; of a mask (true or false), the places that are true.
+    """Convert numbers of any type to integers, and a boolean mask to the indices that are true.
 
     Args:
-        values: that should be whole.
-        where: for the message.
-        axes: that they should have: 1 for a row, 2 for a table.
+        values: numbers that should be integers.
+        where: where they are from, for the message.
+        axes: required number of axes: 1 for a row, 2 for a table.
 
     Raises:
-        InputError: a value is no whole number, or they have other axes; several masks in a table are no mask.
+        InputError: a value is not an integer, or the number of axes differs; a table is not a mask.
     """
     if values.ndim != axes:
         form = "one row" if axes == 1 else "a table"
-        raise InputError(f"{where}: must be {form} of numbers, and has the shape {values.shape}.")
+        raise InputError(f"{where}: must be {form} of numbers, but has shape {values.shape}.")
     if values.dtype.kind == "b":
         return np.flatnonzero(values)
     if values.dtype.kind == "f":
         wrong = ~np.isfinite(values) | (values != np.floor(values))
         if wrong.any():
             place = np.argwhere(wrong)[0].tolist()
-            raise InputError(f"{where}: entry {place} is {values[tuple(place)]}; whole numbers are needed.")
+            raise InputError(f"{where}: entry {place} is {values[tuple(place)]}; it must be an integer.")
     elif values.dtype.kind not in "iu":
-        raise InputError(f"{where}: must be whole numbers, and is of the type {values.dtype}.")
+        raise InputError(f"{where}: must be integers, but has dtype {values.dtype}.")
     return values.astype(np.int64)

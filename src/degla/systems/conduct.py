@@ -1,4 +1,4 @@
-"""A system, its settings and seeds enter; every method trained and measured, the record and the page leave."""
+"""Run a system: train and measure every method with every seed, and write the record and the page."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch")
 
 
 def cases_of(system: AnySystem, settings: AnySettings, *, seeds: Iterable[int], methods: Sequence[str]) -> list[Case]:
-    """Every method on every data set with every seed; a seed's methods stand together.
+    """List every method on every data set with every seed, with the methods of a seed together.
 
     Raises:
-        InputError: there is no such method, or no data set.
+        InputError: a method is unknown, or no data set is given.
     """
     for method in methods:
         if method not in system.methods:
             known = ", ".join(system.methods)
             raise InputError(f"unknown method {method!r}.{did_you_mean(method, system.methods)} Known: {known}.")
     if not settings.data:
-        raise InputError("--data names no data set; leave it out for the default.")
+        raise InputError("--data names no data set. Omit it to use the default.")
     chosen = [method for method in system.methods if method in (methods or system.methods)]
     return [Case(data, method, seed) for data in settings.data for seed in seeds for method in chosen]
 
@@ -56,21 +56,21 @@ def run_system(
     command: str,
     models: Path | None = None,
 ) -> SystemRecord:
-    """Train what is not there yet, measure it, and write record, models and page.
+    """Train missing models, measure them, and write record, models and page.
 
-    Writes under `out`: ``system.json``, ``system.html``, ``system.md`` and, where it trains, ``models/``.
+    Writes under `out`: ``system.json``, ``system.html``, ``system.md`` and, if it trains, ``models/``.
 
     Args:
-        system: what is run.
-        settings: its settings.
-        cases: from `cases_of`.
-        name: of the system on the shelf.
-        out: folder; what an earlier call with the same settings made there is kept.
-        command: how to make it again, for the page.
-        models: folder of an earlier run, whose models are measured; nothing is trained then.
+        system: system to run.
+        settings: settings of the system.
+        cases: result of `cases_of`.
+        name: name of the system.
+        out: output folder; results of an earlier call with the same settings are kept.
+        command: command that reproduces the run, for the page.
+        models: folder of an earlier run whose models are measured; nothing is trained then.
 
     Raises:
-        InputError: bad data, or other data than then; another process holds the folder; or `models` lacks a model.
+        InputError: data are wrong or have changed; another process uses the folder; or `models` lacks a model.
         DeglaError: a score or a weight is not finite.
     """
     with lock(out):
@@ -100,7 +100,7 @@ def run_system(
 def _figures(
     system: System[AnySettings, Data], settings: AnySettings, cases: Sequence[Case], *, source: Path
 ) -> list[Figure]:
-    """One of each data set at most, of the models of the first seed."""
+    """Draw at most one figure per data set, from the models of the first seed."""
     first = min(case.seed for case in cases)
     drawn = []
     for name in dict.fromkeys(case.data for case in cases):
@@ -111,18 +111,18 @@ def _figures(
 
 
 def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> SystemRecord:
-    """An empty record, or that of an earlier call with the same settings."""
+    """Return an empty record, or that of an earlier call with the same settings."""
     versions = {each: found for each in _PACKAGES if (found := installed_version(each)) != "not installed"}
     new = SystemRecord(system=name, command=command, versions=versions, settings=to_plain(settings))
     if not (out / FILE).exists():
         return new
     old = load_record(out, system=name)
-    other = "" if old.degla == new.degla else f"by degla {old.degla}, and this is {new.degla}"
+    other = "" if old.degla == new.degla else f"by degla {old.degla}, but this is {new.degla}"
     if {**old.settings, "data": None} != {**new.settings, "data": None}:
         other = "with other settings"
     if other:
-        raise InputError(f"{out / FILE}: was made {other}; choose another --out, or delete the folder.")
-    # What was made before stays by the versions of then.
+        raise InputError(f"{out / FILE}: was made {other}. Choose another --out, or delete the folder.")
+    # Earlier results keep the versions that they were made with.
     for each, now in versions.items():
         was = old.versions.get(each, now)
         versions[each] = was if was.split(", then ")[-1] == now else f"{was}, then {now}"
@@ -132,14 +132,13 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
 def _do(
     system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, seconds: float | None
 ) -> CaseRecord:
-    began = time.perf_counter()
-    if seconds is None:  # Train it now; a number is what training took in the run that is evaluated.
+    began, where = time.perf_counter(), f"{case.method} on {case.data}, seed {case.seed}"
+    if seconds is None:  # Train it now; a number is the training time in the run that is evaluated.
         with seeded(case.seed):
             weights = system.train(settings, system.read(settings, case.data, case.seed), case.method)
         seconds = time.perf_counter() - began
         if not all(bool(value.isfinite().all()) for value in weights.values()):
-            where = f"{case.method} on {case.data}, seed {case.seed}"
-            raise DeglaError(f"{where}: training left weights that are no finite numbers; lower the rate.")
+            raise DeglaError(f"{where}: the trained weights are not finite. Lower the learning rate.")
         save_weights(weights, source, case)
     weights = load_weights(source, case)
     with seeded(case.seed):
@@ -147,7 +146,7 @@ def _do(
         values = dict(system.measure(settings, data, case.method, weights))
     for column, value in values.items():
         if not math.isfinite(value):
-            raise DeglaError(f"{case.method} on {case.data}, seed {case.seed}: {column} is {value}; lower the rate.")
+            raise DeglaError(f"{where}: {column} is {value}. Lower the learning rate.")
     told = ", ".join(f"{column} {value:.4g}" for column, value in values.items())
     log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed, told)
     return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=seconds)
@@ -155,7 +154,7 @@ def _do(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """A block with torch's generator at a seed, and as it was behind it."""
+    """Seed torch's generator for a block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -166,31 +165,30 @@ def _folder_name(data: str) -> str:
 
 
 def _check_folders(data: Iterable[str]) -> None:
-    """Refuse two data sets whose models would take each other's place."""
+    """Reject two data sets whose models would overwrite each other."""
     taken: dict[str, str] = {}
     for each in data:
         name = _folder_name(each)
         if (other := taken.setdefault(name, each)) != each:
             raise InputError(
-                f"--data {other} and {each}: both would keep their models in models/{name}. "
-                "Give each an --out of its own."
+                f"--data {other} and {each}: both would store models in models/{name}. Use a separate --out for each."
             )
 
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
-    """The record with the digests of these files and folders; one that has changed since it was measured is refused."""
+    """Return the record with the digests of these files and folders; reject any that changed since it was measured."""
     found = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
             raise InputError(
-                f"{out / FILE}: {name} was other data then; choose another --out for a new run, or bring "
-                "back what it was."
+                f"{out / FILE}: the data of {name} have changed. Choose another --out for a new run, or restore the "
+                "old data."
             )
     return record.model_copy(update={"digests": record.digests | found})
 
 
 def _digest_of(data: Path, out: Path) -> str:
-    """Of a file, or of a folder's files but for those that lie in `out`, which may be in it."""
+    """Return the digest of a file, or of a folder's files except those in `out`, which may be inside it."""
     if data.is_file():
         return sha256_of(data)
     root, own = data.resolve(), out.resolve()
@@ -203,7 +201,7 @@ def _model_file(folder: Path, case: Case) -> Path:
 
 
 def save_weights(weights: Weights, folder: Path, case: Case) -> None:
-    """Write a model, whole or not at all."""
+    """Write a model atomically."""
     from safetensors.torch import save
 
     with whole_file(_model_file(folder, case), binary=True) as stream:
@@ -214,7 +212,7 @@ def load_weights(folder: Path, case: Case) -> Weights:
     """Read a model.
 
     Raises:
-        InputError: it is not there, or is no file of safetensors.
+        InputError: it is missing, or not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -223,4 +221,4 @@ def load_weights(folder: Path, case: Case) -> Weights:
     try:
         return load(read_bytes(path, remedy="Train it first: degla system NAME run."))
     except SafetensorError as error:
-        raise InputError(f"{path}: is no model: {error}. Delete it and run again.") from None
+        raise InputError(f"{path}: not a model: {error}. Delete it and run again.") from None

@@ -1,4 +1,4 @@
-"""What systems share when they learn: a step, a network of kept weights, a linear classifier on frozen features."""
+"""Training helpers of the systems: a step, a network with saved weights, a linear classifier on frozen features."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most: float | None = None) -> None:
-    """One step of each optimiser; gradients are those of this loss alone, whoever left some before.
+    """Take one step of each optimiser with the gradients of this loss only; existing gradients are cleared.
 
     Args:
-        loss: whose gradients they follow.
-        optimisers: of the parties that move.
-        most: norm at which the gradients of all that one optimiser moves are cut.
+        loss: loss to minimise.
+        optimisers: optimisers to step.
+        most: maximum gradient norm of each optimiser's parameters.
     """
     for optimiser in optimisers:
         optimiser.zero_grad()
@@ -32,7 +32,7 @@ def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most:
 
 
 def with_weights(network: AnyNetwork, weights: Weights) -> AnyNetwork:
-    """The network with weights that training left, in evaluation mode."""
+    """Load trained weights into a network, and set it to evaluation mode."""
     network.load_state_dict(dict(weights))
     return network.eval()
 
@@ -46,18 +46,18 @@ def probe(
     steps: int = 60,
     scaled: bool = True,
 ) -> Float[Tensor, "classes dim_and_one"]:
-    """Logistic regression by L-BFGS from zeros, on features that are brought to mean 0 and variance 1.
+    """Fit a logistic regression by L-BFGS from zeros, on features standardised to mean 0 and variance 1.
 
     Args:
-        features: of training rows.
-        label: of each.
-        classes: how many there are; a class without a row is never the answer but by chance.
+        features: features of the training rows.
+        label: class of each row.
+        classes: number of classes; one without rows is hardly ever predicted.
         decay: factor of the squared weights.
-        steps: of L-BFGS.
-        scaled: bring them there; else they are taken as they are.
+        steps: number of L-BFGS steps.
+        scaled: standardise the features; otherwise they are used as they are.
 
     Returns:
-        Weights on the features as they are, the bias last; for `classify`.
+        Weights on the original features, the bias last; for `classify`.
     """
     features = features.detach().double()
     mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
@@ -82,5 +82,5 @@ def probe(
 def classify(
     weights: Float[Tensor, "classes dim_and_one"], features: Float[Tensor, "rows dim"]
 ) -> Int[Tensor, " rows"]:
-    """The class of each row."""
+    """Return the class of each row."""
     return (features @ weights[:, :-1].T + weights[:, -1]).argmax(dim=1)

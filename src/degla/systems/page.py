@@ -22,32 +22,30 @@ if TYPE_CHECKING:
 
 _FEW_SEEDS = 3
 _HOW_TO_READ = (
-    "Mean over {seeds}; ± is half of a 95 % interval of the mean over seeds, which leaves out other test data. Below: "
-    "the difference to `{baseline}`, paired by seed, with its 95 % interval; coloured where the interval leaves out 0, "
-    "without a correction for several comparisons. Training: time, while others may have run beside it."
+    "Mean over {seeds}; ± is half of a 95 % interval of the mean over seeds, which does not cover other test data. "
+    "Below: the difference from `{baseline}`, paired by seed, with its 95 % interval; coloured where the interval "
+    "excludes 0, not corrected for multiple comparisons. Training: elapsed time, perhaps with other jobs running."
 )
 _HOW_TO_READ_ONE = (
-    "One seed, which has no interval. Below: the difference to `{baseline}`. Training: time, while others may have run "
-    "beside it."
+    "One seed, so there is no interval. Below: the difference from `{baseline}`. Training: elapsed time, perhaps with "
+    "other jobs running."
 )
 _EXPECTED = (
-    "First minus second, paired by seed. Bound: what a paper or an earlier measurement lets expect. Seeds: in how many "
-    "the difference keeps to the bound."
+    "First minus second, paired by seed. Bound: what a paper or an earlier measurement suggests. Seeds: in how many "
+    "the difference is within the bound."
 )
 
 
 def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure] = ()) -> Page:
-    """The page, made from the record and figures."""
+    """Build the page from the record and figures."""
     seeds = seeds_of(record.cases)
-    lead: list[Part | str] = [Paragraph(f"arXiv {system.paper}, beside its baselines.", quiet=False)]
+    lead: list[Part | str] = [Paragraph(f"arXiv {system.paper}, compared with its baselines.", quiet=False)]
     lead += [Code(record.command, "sh")] if record.command else []
     warnings = []
     if len(seeds) < _FEW_SEEDS:
-        warnings.append(f"{counted(len(seeds), 'seed')}: other seeds may say otherwise.")
+        warnings.append(f"{counted(len(seeds), 'seed')}: other seeds may give other results.")
     if record.cases and system.expected and (others := _other_settings(system, record)):
-        warnings.append(
-            f"The bounds of what was expected are for the default settings; here others: {', '.join(others)}."
-        )
+        warnings.append(f"The expected bounds are for the default settings; these differ here: {', '.join(others)}.")
     parts: list[Part] = [
         Section(data, [_table(system, record, data), *_missing(system, record, data)]) for data in _data(record)
     ]
@@ -58,7 +56,7 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
     parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
     if rows := _expected(system, record):
         parts.append(Section("What was expected", [Table(_expected_columns(), rows, stacked=True), _EXPECTED]))
-    parts += [Section("Pictures", list(figures))] if figures else []
+    parts += [Section("Figures", list(figures))] if figures else []
     facts = {name: _shown(value) for name, value in record.settings.items()}
     facts |= {"versions": ", ".join(f"{package} {number}" for package, number in record.versions.items())}
     parts.append(Section("Settings", [Facts(facts)]))
@@ -66,7 +64,7 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
 
 
 def render_terminal(system: AnySystem, record: SystemRecord) -> Group:
-    """A table a data set, then what was expected."""
+    """Render one table per data set, then the expectations."""
     from rich.console import Group
 
     tables = [
@@ -91,7 +89,7 @@ def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
     rows = []
     for method in system.methods:
         cases = [row for row in record.cases if row.data == data and row.method == method]
-        # A method may give no scores on some data, as one that compares features with texts where they differ in size.
+        # A method may have no scores on some data, for example if it compares features with texts of another size.
         if any(row.values for row in cases):
             cells = [_cell(system, record, data, method, column) for column in system.columns]
             rows.append(TableRow([method, *cells, duration(fmean(row.seconds for row in cases))], key=method))
@@ -99,7 +97,7 @@ def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
 
 
 def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str]:
-    """Which methods the table of a data set has no row of, or one over fewer seeds than the page says."""
+    """Yield which methods have no row in the table of a data set, or one over fewer seeds than the page says."""
     cases = [row for row in record.cases if row.data == data]
     run, scored = {row.method for row in cases}, {row.method for row in cases if row.values}
     for told, methods in (
@@ -115,7 +113,7 @@ def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str
 
 
 def _other_settings(system: AnySystem, record: SystemRecord) -> list[str]:
-    """Names of settings that are not the default ones; each data set has its own table and may have its own bounds."""
+    """Return names of settings that differ from the defaults; data are left out, since each has its own table."""
     default = to_jsonable_python(system.settings)
     return [
         name
@@ -156,7 +154,7 @@ def _expected_columns() -> list[Column]:
 
 
 def _expected(system: AnySystem, record: SystemRecord) -> list[TableRow]:
-    """A row for each expectation and data set of which both methods were run."""
+    """Return a row for each expectation and data set on which both methods were run."""
     columns = {column.name: column for column in system.columns}
     rows = []
     for each in system.expected:

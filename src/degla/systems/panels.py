@@ -1,4 +1,4 @@
-"""Points in two dimensions side by side: a panel a method, a colour a class."""
+"""Two-dimensional points side by side: one panel per method, one colour per class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from degla.pages.plot import BASELINE, FONT, PALETTE, new_figure, styled, to_svg
 
 
 class PanelPoints(NamedTuple):
-    """Some points of a panel, all in one form: matplotlib's marker and its size."""
+    """Points of a panel that share a matplotlib marker and its size."""
 
     places: Float[Tensor, "points 2"]
     marker: str = "o"
@@ -30,16 +30,16 @@ def panel_figure(
     columns: int,
     shared: bool = False,
 ) -> Figure:
-    """A figure of them.
+    """Draw a figure of panels.
 
     Args:
-        panels: points by the title of their panel.
-        classes: number of each point's class, the same in all panels; below 0 for none.
-        caption: of the figure.
-        title: of the figure.
-        name: of the picture, from which its marks are named.
-        columns: panels beside each other, at most; two on a phone.
-        shared: all panels have the same ends.
+        panels: points by panel title.
+        classes: class number of each point, the same in all panels; below 0 for none.
+        caption: caption of the figure.
+        title: title of the figure.
+        name: name of the plot, used for the ids of its marks.
+        columns: maximum number of panels per row; two on a phone.
+        shared: whether all panels share their axes.
     """
     colours = [PALETTE[each % len(PALETTE)] if each >= 0 else BASELINE for each in classes]
 

@@ -1,4 +1,4 @@
-"""`system.json`: what every method scored on every data set with every seed; the page is made from it alone."""
+"""`system.json`: scores of every method on every data set with every seed; the page is made only from it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CaseRecord(Record):
     """One model's scores.
 
     Attributes:
-        values: by name of the column; shares are 0 to 1.
-        seconds: of training.
+        values: scores by column name; shares are 0 to 1.
+        seconds: training time.
     """
 
     data: str
@@ -34,21 +34,21 @@ class CaseRecord(Record):
 
     @property
     def case(self) -> Case:
-        """Which model."""
+        """The case of this model."""
         return Case(self.data, self.method, self.seed)
 
 
 class SystemRecord(Record):
-    """All that a run of a system found.
+    """All results of a run of a system.
 
     Attributes:
-        system: its name on the shelf.
-        command: how to make it again.
-        degla: version that made it.
-        versions: of packages.
-        settings: every field's value.
-        digests: sha256 of each data set that is a file or a folder, by its name.
-        cases: in the order in which they were made.
+        system: name of the system.
+        command: command that reproduces the run.
+        degla: version of degla that made it.
+        versions: versions of packages.
+        settings: value of every field.
+        digests: sha256 of each data set that is a file or folder, by name.
+        cases: results in the order in which they were made.
     """
 
     format: Literal[1] = 1
@@ -61,7 +61,7 @@ class SystemRecord(Record):
     cases: tuple[CaseRecord, ...] = ()
 
     def scores(self, data: str, method: str, column: str) -> dict[int | None, float]:
-        """Seed to value of one column; empty where the method was not run."""
+        """Map seeds to the values of one column; empty if the method was not run."""
         return {
             row.seed: row.values[column]
             for row in self.cases
@@ -78,22 +78,22 @@ def load_record(folder: Path, *, system: str) -> SystemRecord:
     """Read the ``system.json`` of a folder.
 
     Raises:
-        InputError: there is none, it cannot be read, or it is of another system.
+        InputError: it is missing, cannot be read, or belongs to another system.
     """
     path = folder / FILE
     record = validate(
-        SystemRecord, read_json(path, remedy=f"Make it: degla system {system} run --out {folder}."), where=str(path)
+        SystemRecord, read_json(path, remedy=f"Create it: degla system {system} run --out {folder}."), where=str(path)
     )
     if record.system != system:
-        raise InputError(f"{path}: is of the system {record.system!r}, not {system!r}; choose another folder.")
+        raise InputError(f"{path}: belongs to system {record.system!r}, not {system!r}. Choose another folder.")
     return record
 
 
 def read_settings(kind: type[AnySettings], values: Mapping[str, Any], *, where: str) -> AnySettings:
-    """The settings of these JSON values.
+    """Build settings from JSON values.
 
     Raises:
-        InputError: a field that there is not, or a value that it cannot have.
+        InputError: a field is unknown, or a value is not allowed.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(values))
@@ -102,5 +102,5 @@ def read_settings(kind: type[AnySettings], values: Mapping[str, Any], *, where: 
 
 
 def seeds_of(cases: Sequence[CaseRecord]) -> list[int]:
-    """The seeds, sorted."""
+    """Return the seeds, sorted."""
     return sorted({row.seed for row in cases})

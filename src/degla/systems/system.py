@@ -1,4 +1,4 @@
-"""What a folder of this room has to say of its system."""
+"""What each system folder has to define."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from degla.pages.page import Figure
 from degla.ranges import Checked
 
 MeasuredPart = Literal["test", "validation"]
-"""What models are measured on: settings are chosen on "validation", which is a part of the training data."""
+"""What models are measured on; settings are chosen on "validation", a part of the training data."""
 Weights = Mapping[str, Tensor]
-"""What training leaves: named tensors, as safetensors keeps them; may be empty."""
+"""Result of training: named tensors, as in safetensors; may be empty."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class SystemSettings(Checked, section=""):
     """Settings of a system: every field is a flag of `degla system NAME`; subclasses give the defaults."""
 
     data: tuple[str, ...] = ()
-    """Data sets, each with a table of its own: names of those that are made here, or paths of files or folders."""
+    """Data sets, each with its own table: names of built-in ones, or paths of files or folders."""
 
 
 class Case(NamedTuple):
-    """One model: a method on a data set with a seed. The same seed draws the same data for all methods."""
+    """One model: a method on a data set with a seed. All methods get the same data for the same seed."""
 
     data: str
     method: str
@@ -35,13 +35,13 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """A number that every model gets.
+    """A score of every model.
 
     Attributes:
-        name: of the column, and of the number in what `System.measure` returns.
+        name: name of the column, and of the score in the result of `System.measure`.
         meaning: one sentence for the page, with its unit.
-        better: which way.
-        percent: a share from 0 to 1, printed in percent; else printed as it is.
+        better: whether higher or lower is better.
+        percent: whether it is a share from 0 to 1, printed in percent; otherwise it is printed as it is.
     """
 
     name: str
@@ -52,13 +52,13 @@ class ScoreColumn:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a paper claims, or what was measured before, as a bound on the difference of two methods.
+    """A claim of a paper, or an earlier measurement, as a bound on the difference of two methods.
 
     Attributes:
         first, second: methods.
         column: name of the score.
-        bound: least value of first minus second; where lower is better, the largest.
-        data: the data sets that it is about; all by default.
+        bound: minimum of first minus second; the maximum if lower is better.
+        data: data sets that it applies to; all by default.
     """
 
     first: str
@@ -76,22 +76,22 @@ Data = TypeVar("Data")
 class System(Generic[AnySettings, Data]):
     """A system with its baselines.
 
-    All functions are called with torch's generator at the case's seed, and have no other source of chance than it and
-    the seed that `read` is given.
+    All functions are called with torch's generator seeded with the case's seed, and have no other source of randomness
+    than it and the seed passed to `read`.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         paper: arXiv number.
-        settings: of the default run.
-        quick: of `--quick`, at most 60 seconds on two cores.
-        methods: each with what it is, in one line for the page; the baseline first.
-        columns: the scores.
-        expected: what the table is compared with.
+        settings: settings of the default run.
+        quick: settings of `--quick`, at most 60 seconds on two cores.
+        methods: methods with a one-line description for the page; the baseline first.
+        columns: scores of each model.
+        expected: expectations that the table is compared with.
         made: names of data sets that need no path.
-        read: a data set, by its name and a seed; asked for by every method, so that it keeps what it has made.
-        train: one model of a data set, by a method.
-        measure: its scores, by name of the column.
-        draw: a figure of one data set's models of the first seed, by method; behind them the name of the data set.
+        read: return a data set, by name and seed; called for every method, so it should cache its result.
+        train: train one model on a data set with a method.
+        measure: return the scores of a model by column name.
+        draw: draw a figure of the first seed's models by method on one data set; the last argument is its name.
     """
 
     title: str
@@ -109,7 +109,7 @@ class System(Generic[AnySettings, Data]):
 
     @property
     def baseline(self) -> str:
-        """What the others are compared with."""
+        """The method that the others are compared with."""
         return next(iter(self.methods))
 
 

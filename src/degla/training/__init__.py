@@ -2,5 +2,5 @@
 
 Flow: recipe, loss -> checkpoints
 
-step.py is the method on one screen; loop.py is the run around it.
+step.py is one training step on one screen; loop.py is the run around it.
 """

@@ -1,8 +1,8 @@
-"""Attacks on a batch: images that raise the weighted sum of all losses, which the step then lowers.
+"""Adversarial attacks on a batch: images that raise the weighted sum of all losses, which the step then lowers.
 
-Nothing of it outlasts the call but the images: it differentiates in the pixels alone, in float32 and evaluation mode,
-draws from generators of its own, leaves the memories of losses where they are, and calls the bare encoder, so that
-processes exchange embeddings and their gradients, but no gradient of a parameter.
+An attack changes nothing but the images: it differentiates only with respect to the pixels, in float32 and evaluation
+mode, has its own random generators, leaves the memories of losses unchanged, and calls the unwrapped encoder. Processes
+exchange embeddings and their gradients, but no parameter gradients.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from degla.training.image_parts import image_seeds
 
 @dataclass(frozen=True)
 class Attack:
-    """Attacks all images of a batch together, whatever the losses: what a loss compares is moved at the same time.
+    """Attack all images of a batch together, whatever the losses, so that all images a loss compares move at once.
 
-    A batch in parts is attacked like the whole of it: in each step of the ascent all parts are embedded without a
-    graph, the loss over all of them gives the gradient of each embedding, and each part is embedded once more to send
-    that gradient to its pixels.
+    A batch in parts gives the same attack as the whole: in each ascent step all parts are embedded without a graph, the
+    loss over all of them gives the gradient of each embedding, and each part is embedded again to backpropagate that
+    gradient to its pixels.
 
     Attributes:
-        config: the attack's settings.
-        encoder: the bare student.
-        objective: what the attack raises.
-        processes: that share the batch.
-        seed: of the random starts, which depend on it, the step and the row of the global batch alone.
+        config: settings of the attack.
+        encoder: the unwrapped student.
+        objective: objective that the attack raises.
+        processes: processes that share the batch.
+        seed: seed of the random starts, which depend only on it, the step and the row of the global batch.
     """
 
     config: AttackConfig
@@ -48,16 +48,16 @@ class Attack:
     seed: int
 
     def __call__(self, batch: Batch, parts: Sequence[BatchPart], target: Target, *, number: int) -> list[BatchPart]:
-        """The same parts with attacked images, second images among them.
+        """Return the same parts with attacked images, including second images.
 
         Args:
-            batch: of this process.
-            parts: all of it, in order, with clean images.
-            target: what the teacher says of the clean images.
-            number: of the step, from 0.
+            batch: batch of this process.
+            parts: all parts of the batch, in order, with clean images.
+            target: the teacher's embeddings of the clean images.
+            number: step number, from 0.
 
         Raises:
-            InputError: no loss reads the images, so that nothing can be attacked.
+            InputError: no loss reads the images, so there is nothing to attack.
         """
         sizes = [len(part.image) for part in parts]
         images = torch.cat([part.image for part in parts])
@@ -78,12 +78,12 @@ class Attack:
     def _gradients(
         self, images: Sequence[Tensor], texts: Sequence[TowerOutputs], *, batch: Batch, target: Target
     ) -> list[Float[Tensor, "images 3 height width"]]:
-        """Gradient of the loss over all parts in the images of each."""
+        """Return the gradient of the loss over all parts with respect to the images of each."""
         inputs = [part.detach().requires_grad_() for part in images]
         whole = len(inputs) == 1
         with torch.set_grad_enabled(whole):
             rows = [self._images(part, text) for part, text in zip(inputs, texts, strict=True)]
-        # The loss sees leaves in place of the images' embeddings; texts stay as they are.
+        # The loss gets leaves instead of the image embeddings; text embeddings stay as they are.
         leaves = [
             TowerOutputs(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
             for found, text_rows in zip(rows, texts, strict=True)
@@ -93,7 +93,7 @@ class Attack:
         wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
         sent = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else (None,) * len(wanted)
         if all(each is None for each in sent):
-            raise InputError("--attack.epsilon: no active loss reads the images; leave the attack out.")
+            raise InputError("--attack.epsilon: no active loss reads the images. Omit --attack.epsilon.")
         gradient_of = {id(leaf): each for leaf, each in zip(wanted, sent, strict=True)}
         gradients = []
         for number, part in enumerate(inputs):
@@ -105,13 +105,13 @@ class Attack:
         return gradients
 
     def _images(self, images: Tensor, texts: TowerOutputs) -> TowerOutputs:
-        """What the image tower says, beside what the text tower said."""
+        """Return the outputs of the image tower, together with those of the text tower."""
         rows = self.encoder.embed(images, None, **self.objective.outputs)
         return rows._replace(text=texts.text, token=texts.token)
 
     @torch.no_grad()
     def _texts(self, part: BatchPart) -> TowerOutputs:
-        """What the text tower says of a part, once: an attack on pixels does not change it."""
+        """Return the outputs of the text tower for a part; an attack on pixels does not change them."""
         texts = part.texts if self.objective.reads_texts else None
         return self.encoder.embed(None, texts, **self.objective.outputs)
 

@@ -1,4 +1,4 @@
-"""From a configuration to what takes its steps: devices and precision, student, teacher, losses and optimiser."""
+"""Build a trainer from a configuration: devices and precision, student, teacher, losses and optimiser."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ log = logging.getLogger("degla.train")
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
-    """accelerate's view of devices, precision and trackers, as the configuration asks.
+    """Set up accelerate with the devices, precision and trackers of the configuration.
 
     Raises:
-        InputError: a precision that the device has not; an unknown tracker, or one that is not installed.
+        InputError: the device does not support the precision, or a tracker is unknown or not installed.
         DeglaError: the processes were started in a way that accelerate does not see.
     """
-    # Left to itself, accelerate takes Apple's and Intel's GPUs, on which nothing here was run and which evaluation does
-    # not take; and several processes without a GPU for as many runs of one process.
+    # By default, accelerate uses Apple's and Intel's GPUs, which are untested here and which evaluation does not use;
+    # and it takes several processes without a GPU for separate runs of one process.
     on_cpu = not torch.cuda.is_available()
     device = Accelerator(cpu=on_cpu).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
-        log.warning("--train.strategy fsdp does nothing in one process; torchrun starts several.")
-    # accelerate keeps one global state and refuses a second run of another precision in the same process.
+        log.warning("--train.strategy fsdp has no effect with one process; start several with torchrun.")
+    # accelerate keeps one global state and refuses a second run with another precision in the same process.
     AcceleratorState._reset_state()
     wanted = list(config.tracking.trackers)
     folder = None if config.out is None else folder_of_run(config.out)
@@ -59,27 +59,27 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
     if accelerator.num_processes != Processes.current().count:
         raise DeglaError(
-            f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate works "
-            f"with {accelerator.num_processes}; start them with torchrun or accelerate launch."
+            f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate sees "
+            f"{accelerator.num_processes}. Start them with torchrun or accelerate launch."
         )
     missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
     if missing:
-        raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed here.")
+        raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed.")
     return accelerator
 
 
 def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16", "fp16"]:
-    """Name of accelerate's mixed precision for a flag: bf16 for "auto" where the device computes it natively.
+    """Return accelerate's mixed precision for a flag; "auto" is bf16 where the device supports it natively.
 
-    On processors without native bf16 (AVX-512 BF16 or AMX) autocast is slower than fp32, so "auto" stays with fp32.
+    On CPUs without native bf16 (AVX-512 BF16 or AMX) autocast is slower than fp32, so "auto" is fp32 there.
 
     Raises:
-        InputError: fp16 on a processor, for which accelerate has none.
+        InputError: fp16 on a CPU, which accelerate does not support.
     """
     if asked == "fp32":
         return "no"
     if asked == "fp16" and device.type == "cpu":
-        raise InputError("--train.precision fp16 needs a GPU, and there is none; use bf16, fp32 or auto.")
+        raise InputError("--train.precision fp16 needs a GPU, but there is none. Use bf16, fp32 or auto.")
     if asked in ("bf16", "fp16"):
         return "bf16" if asked == "bf16" else "fp16"
     if device.type == "cuda":
@@ -92,19 +92,19 @@ def build_trainer(
     config: TrainConfig, accelerator: Accelerator, encoder: Encoder, processes: Processes, *, rules: int, steps: int,
     replay_rules: int = 1,
 ) -> Trainer:  # fmt: skip
-    """Student, teacher, losses and optimiser of a run.
+    """Build the student, teacher, losses and optimiser of a run.
 
     Args:
-        config: the run's.
-        accelerator: made by `open_accelerator`.
-        encoder: the student; what is not trained is frozen here.
-        processes: that share each batch.
+        config: configuration of the run.
+        accelerator: result of `open_accelerator`.
+        encoder: the student; its untrained parameters are frozen here.
+        processes: processes that share each batch.
         rules: number of rules whose negatives can occur.
-        steps: length of the run.
-        replay_rules: as `rules`, for the replayed pairs.
+        steps: length of the run in steps.
+        replay_rules: same as `rules`, for the replayed pairs.
 
     Raises:
-        InputError: settings that do not go together on this device.
+        InputError: settings cannot be combined on this device.
     """
     counts = (rules, replay_rules)
     objectives = [
@@ -134,7 +134,7 @@ def build_trainer(
         config.optim,
         predictor=None if predictor is None else (predictor, config.predictor),
     )
-    # Only what is not for evaluation alone is wrapped in DDP.
+    # accelerate wraps a model in DDP unless it is in evaluation mode.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     attack = None
     if config.attack.epsilon:
@@ -145,8 +145,8 @@ def build_trainer(
         encoder.refuse_without_class_token("--views.left-out")
         if getattr(encoder.clip.visual.patch_dropout, "prob", 0):
             raise InputError(
-                f"--views.left-out: {encoder.name} leaves out patches of its own in training "
-                "('vision_cfg.patch_dropout' of open_clip_config.json); set that to 0, or leave the flag out."
+                f"--views.left-out: {encoder.name} already drops patches in training ('vision_cfg.patch_dropout' in "
+                "open_clip_config.json). Set that to 0, or omit the flag."
             )
         patches = math.prod(encoder.clip.visual.grid_size)
         views = Views(config.views, patches, processes, seed=config.train.seed)
@@ -164,32 +164,32 @@ def build_trainer(
 
 
 def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
-    """The decoder whose writing a loss reads, where one does.
+    """Return the text decoder if a loss needs one.
 
     Raises:
-        InputError: it is none, the text tower gives no states, or a setting does not go together with it.
+        InputError: it is not a decoder, the text tower gives no states, or a setting cannot be combined with it.
     """
     if not _trained_along(config, "reconstruction", loss="token-reconstruction"):
         return None
     if "tokens" in config.pairs.reads:
         raise InputError(
-            "--objective.token-reconstruction.weight does not go together with a loss that reads patches and tokens; "
-            "leave one out."
+            "--objective.token-reconstruction.weight cannot be combined with a loss that reads patches and tokens. "
+            "Set the weight of one of them to 0."
         )
     if encoder.grow is None:
         why = why_no_tree(encoder.clip) or "--train.trim is needed"
-        raise InputError(f"{encoder.name}: gives no states for --objective.token-reconstruction.weight: {why}.")
+        raise InputError(f"{encoder.name}: no text states for --objective.token-reconstruction.weight: {why}.")
     width = int(text_tower(encoder.clip).ln_final.weight.shape[0])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)  # The same map in every process.
+        torch.manual_seed(config.train.seed)  # The same initial map in every process.
         return TextDecoder(decoder_folder(config.data), width=width).to_device(encoder.device)
 
 
 def _trained_along(config: TrainConfig, part: str, *, loss: str) -> bool:
-    """Whether a loss reads a part that a module beside the student makes.
+    """Return whether a loss reads a part that a module trained along with the student computes.
 
     Raises:
-        InputError: a setting does not go together with it.
+        InputError: a setting cannot be combined with it.
     """
     reading = [stream for stream in config.streams if part in stream.reads]
     if not reading:
@@ -201,25 +201,25 @@ def _trained_along(config: TrainConfig, part: str, *, loss: str) -> bool:
     }
     wrong = next((name for name, there in odd.items() if there), None)
     if wrong is not None:
-        raise InputError(f"--objective.{loss}.weight does not go together with {wrong}; leave one out.")
+        raise InputError(f"--objective.{loss}.weight cannot be combined with {wrong}. Omit one of them.")
     return True
 
 
 def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
-    """The mask token, which the encoder then reads, and the predictor of masked words, where a loss reads them.
+    """Return the predictor of masked words with its mask token if a loss needs them; the encoder then uses the token.
 
     Raises:
-        InputError: the text tower takes no mask token, or a setting does not go together with it.
+        InputError: the text tower supports no mask token, or a setting cannot be combined with it.
     """
     if not _trained_along(config, "masked", loss="masked-contrast"):
         return None
     if encoder.grow is None:
         why = why_no_tree(encoder.clip) or "--train.trim is needed"
-        raise InputError(f"{encoder.name}: takes no mask token, which a loss of this recipe reads: {why}.")
+        raise InputError(f"{encoder.name}: no mask token, which a loss of this recipe needs: {why}.")
     tower = text_tower(encoder.clip)
     vocabulary, width = tower.token_embedding.weight.shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)  # The same in every process.
+        torch.manual_seed(config.train.seed)  # The same initial weights in every process.
         dim, predicts = int(encoder.description.model_config["embed_dim"]), "prediction" in config.pairs.reads
         predictor = WordPredictor(
             width=width, dim=dim, vocabulary=vocabulary, config=config.predictor, predicts=predicts
@@ -230,15 +230,15 @@ def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
 
 
 def copy_of_start(config: TrainConfig, encoder: Encoder) -> Encoder | None:
-    """The model before training, where its average with the student is what a run keeps; else None."""
-    # In main memory: it is read only for checkpoints and evaluations.
+    """Return a copy of the model before training if the run keeps its average with the student, else None."""
+    # In CPU memory: it is read only for checkpoints and evaluations.
     return copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
 
 
 def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objective:
     losses = fit_to_model(stream.objective, biased=encoder.bias is not None, model=encoder.name)
     objective, data = Objective(losses, rules=rules), stream.data
-    # A similar image may be the picture of another row, whatever the order of the rows.
+    # A similar image may be the image of another row, whatever the order of the rows.
     if data.duplicates == "mask" or (data.neighbours_per_pair and data.duplicates == "avoid"):
         masking = [name for name, loss in objective.active.items() if hasattr(loss, "mask_same_image")]
         for name in masking:
@@ -246,8 +246,8 @@ def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objecti
         if not masking and data.duplicates == "mask" and Processes.current().rank == 0:
             flag = data.flag("duplicates")
             log.warning(
-                "%s mask does nothing here: %s cannot leave captions of the same picture out. %s avoid spreads them "
-                "over different batches.", flag, ", ".join(objective.active), flag,
+                "%s mask has no effect: %s cannot mask captions of the same image. Use %s avoid to spread them over "
+                "different batches.", flag, ", ".join(objective.active), flag,
             )  # fmt: skip
     return objective
 
@@ -256,7 +256,7 @@ def _l2_sp(config: TrainConfig, accelerator: Accelerator, encoder: Encoder, shar
     if not config.l2_sp.weight:
         return None
     if sharding is not None:
-        raise InputError("--train.strategy fsdp does not go together with --l2-sp.weight; use ddp.")
+        raise InputError("--train.strategy fsdp cannot be combined with --l2-sp.weight. Use ddp.")
     if accelerator.scaler is not None:
-        raise InputError("--train.precision fp16 does not go together with --l2-sp.weight; use bf16 or fp32.")
+        raise InputError("--train.precision fp16 cannot be combined with --l2-sp.weight. Use bf16 or fp32.")
     return L2SP(encoder.parameters(), config.l2_sp)

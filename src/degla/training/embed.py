@@ -1,10 +1,10 @@
-"""Embeddings of a batch by student and teacher, in the layout of the objective, some rows at a time.
+"""Embed a batch with student and teacher, in the layout of the objective, some rows at a time.
 
-A batch in parts goes by gradient caching ("Scaling deep contrastive learning batch size under memory limited setup",
+A batch in parts uses gradient caching ("Scaling deep contrastive learning batch size under memory limited setup",
 arXiv 2101.06983): all parts are embedded without a graph; the loss over all embeddings gives the gradient of each
-embedding; then each part is embedded once more, with a graph, and its embeddings' gradient is sent through. Value and
-gradient are those of the whole batch, whatever the losses and whatever the teacher says, for one more forward pass of
-the student.
+embedding; then each part is embedded again, with a graph, through which the gradient of its embeddings is
+backpropagated. Value and gradient are those of the whole batch, for any losses and any teacher, at the cost of one more
+forward pass of the student.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def embed_student(
     objective: Objective,
     accelerator: Accelerator,
 ) -> tuple[Embeddings, Callable[[Tensor], None]]:
-    """What an objective reads of a batch, and what sends the gradient of a loss over it into the student's parameters.
+    """Return the student's embeddings of a batch, and a function that backpropagates a loss over them.
 
     Args:
-        student: as wrapped for the processes at hand; they exchange gradients once.
-        encoder: the bare student.
-        batch: of this process.
-        parts: all of it, in order; several are embedded by gradient caching.
-        objective: says which outputs of the towers are read.
-        accelerator: for the precision of the forward pass, and the scale of gradients.
+        student: the student as wrapped for distributed training; processes exchange gradients once.
+        encoder: the unwrapped student.
+        batch: batch of this process.
+        parts: all parts of the batch, in order; several are embedded with gradient caching.
+        objective: determines which outputs of the towers are read.
+        accelerator: determines the precision of the forward pass and the gradient scale.
     """
     if len(parts) > 1:
         cache = GradientCache(encoder, parts, accelerator=accelerator, objective=objective)
@@ -54,7 +54,7 @@ def embed_student(
     (part,) = parts
     *rows, scale, bias = _embed(student, part, objective)
     embeddings = to_embeddings([TowerOutputs(*rows)], scale=scale, batch=batch, bias=bias)
-    # Processes wait for gradients of scale and bias, also where no loss reads them.
+    # DDP waits for gradients of scale and bias, even if no loss reads them.
     unread = embeddings.scale + embeddings.extra.get("bias", 0.0)
     return embeddings, lambda loss: accelerator.backward(loss + 0.0 * unread)
 
@@ -66,13 +66,13 @@ def to_embeddings(
     batch: Batch,
     bias: Float[Tensor, ""] | None = None,
 ) -> Embeddings:
-    """Put the parts of a batch together, each text beside its row.
+    """Join the parts of a batch, with each text at its row.
 
     Args:
-        rows: what the towers say of each part; texts that no loss reads may be None, and are zeros then.
+        rows: outputs of the towers for each part; texts that no loss reads may be None and become zeros.
         scale: 1 over the temperature.
-        batch: whose parts these are.
-        bias: of a model of the sigmoid loss.
+        batch: the batch of these parts.
+        bias: bias of a model trained with a sigmoid loss.
     """
     found: dict[str, list[Tensor]] = {}
     start = 0
@@ -102,7 +102,7 @@ def _without_texts(image: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 def _dense(patch: Tensor, token: Tensor, *, rows: slice, batch: Batch) -> dict[str, Tensor]:
-    """Outputs of patches and tokens of one part, all texts as long as those of the batch."""
+    """Return patch and token outputs of one part, with all texts padded to the length of the batch."""
     token = torch.nn.functional.pad(token, (0, 0, 0, batch.caption.shape[1] - token.shape[1]))
     tokens = {f"{name}_token": value for name, value in batch.split_texts(token, rows=rows).items()}
     return {"patch": patch[: rows.stop - rows.start]} | {name: tokens[name] for name in tokens if name in INPUTS}
@@ -116,14 +116,14 @@ def teacher_target(
     negatives: int,
     raw: Sequence[Tensor] = (),
 ) -> Target:
-    """The teacher's embeddings of the same images and texts, and only those that some loss reads.
+    """Return the teacher's embeddings of the same images and texts, only those that some loss reads.
 
     Args:
-        teacher: None where there is none.
-        parts: of the batch, in order.
-        needs: what losses read.
-        negatives: of each caption.
-        raw: its embeddings of the images of each part before they are brought to length one, where they are known.
+        teacher: the teacher, or None.
+        parts: parts of the batch, in order.
+        needs: what the losses read.
+        negatives: number of negatives per caption.
+        raw: its image embeddings of each part before normalisation, if they are known already.
     """
     if teacher is None or not needs:
         return Target()
@@ -133,7 +133,7 @@ def teacher_target(
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
         alone = "image" in needs and "raw_image" not in needs and not raw
         image, text = teacher.encode(part.image[:rows] if alone else None, texts)
-        if "raw_image" in needs or ("image" in needs and raw):  # One pass gives both, where both are read.
+        if "raw_image" in needs or ("image" in needs and raw):  # One pass gives both if both are read.
             own = raw[number][:rows] if raw else teacher.encode_raw_images(part.image[:rows])
             if "raw_image" in needs:
                 found["raw_image"].append(own)
@@ -154,18 +154,18 @@ def _join(rows: Sequence[Tensor]) -> Tensor:
 
 
 class GradientCache:
-    """One step's embeddings without a graph, to which the loss is attached.
+    """Embeddings of one step without a graph, as leaves on which the loss is computed.
 
     Args:
-        encoder: the bare student.
-        parts: of the batch, in order.
-        accelerator: for the precision of the forward pass.
-        objective: says which outputs of the towers are read.
+        encoder: the unwrapped student.
+        parts: parts of the batch, in order.
+        accelerator: determines the precision of the forward pass.
+        objective: determines which outputs of the towers are read.
 
     Attributes:
-        rows: embeddings of each part; leaves that collect the loss's gradient.
-        scale: the scale, such a leaf too.
-        bias: the bias, where the model has one.
+        rows: embeddings of each part; leaves that collect the gradient of the loss.
+        scale: the scale, a leaf as well.
+        bias: the bias if the model has one, a leaf as well.
     """
 
     def __init__(
@@ -189,11 +189,11 @@ class GradientCache:
         self.bias = None if self.bias is None else self.bias.detach().requires_grad_()
 
     def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
-        """Send the gradient of `loss` into the student's parameters.
+        """Backpropagate `loss` to the student's parameters.
 
         Args:
-            loss: computed from `rows`, `scale` and `bias`.
-            student: the student as wrapped for the processes at hand; they exchange gradients once.
+            loss: loss computed from `rows`, `scale` and `bias`.
+            student: the student as wrapped for distributed training; processes exchange gradients once.
         """
         scaler = self.accelerator.scaler
         scaled: Tensor = loss if scaler is None else scaler.scale(loss)
@@ -208,7 +208,7 @@ class GradientCache:
                 pairs = zip(values, rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
-                # Scale and bias are one for all parts; their gradients go along with the last.
+                # Scale and bias are shared by all parts; their gradients are sent with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
                 if bias is not None and self.bias is not None:
                     sent = sent + _product(bias, self.bias) * float(last)
@@ -218,13 +218,13 @@ class GradientCache:
 
 
 def _embed(towers: Callable[..., Any], part: BatchPart, objective: Objective) -> Any:
-    """What the towers say of a part, as far as it is read; an argument is there only where it is not the default."""
+    """Return the outputs of the towers for a part, only those that are read; defaults are not passed as arguments."""
     kept = {} if part.kept is None else {"kept": part.kept}
     return towers(part.image, part.texts if objective.reads_texts else None, **objective.outputs, **kept)
 
 
 def _product(value: Tensor, leaf: Tensor) -> Tensor:
-    """A scalar whose gradient in `value` is that of the loss in `leaf`."""
+    """Return a scalar whose gradient with respect to `value` is that of the loss with respect to `leaf`."""
     return (value.float() * (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)).sum()
 
 

@@ -1,5 +1,5 @@
-"""What is embedded before the first step: each picture, for a run that leaves the image tower as it is; and the images
-that a model sees as similar, whose captions are the hard images of a training."""
+"""Embeddings computed before the first step: of each image, for a run with a frozen image tower; and of images whose
+nearest neighbours serve as hard images in training."""
 
 from __future__ import annotations
 
@@ -38,45 +38,45 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("degla.train")
 _BATCH = 32
-"""Pictures that are embedded at a time with their patches."""
+"""Number of images embedded at a time with their patches."""
 
 
 @dataclass(frozen=True)
 class PictureRows:
-    """Unit embeddings [D] of pictures by their paths: what a data set gives in place of pixels."""
+    """Unit-length embeddings [D] of images by path, which a data set returns instead of pixels."""
 
     row_of: dict[str, int]
     rows: EmbeddingRows
 
     def __call__(self, path: str) -> Tensor:
-        """The embedding of one picture."""
+        """Return the embedding of one image."""
         return torch.from_numpy(self.rows[self.row_of[path]].copy())
 
 
 @dataclass(frozen=True)
 class PatchRows:
-    """Embeddings of pictures, of any length, and after each the outputs of its patches [1 + P, D]."""
+    """Unnormalised embeddings of images, each followed by the outputs of its patches [1 + P, D]."""
 
     row_of: dict[str, int]
     file: Path
 
     def __call__(self, path: str) -> Tensor:
-        """The rows of one picture."""
-        # Mapped anew each time: an array that is mapped goes to another process as a copy of the whole.
+        """Return the rows of one image."""
+        # Mapped again each time: pickling a mapped array for another process would copy all of it.
         return torch.from_numpy(np.load(self.file, mmap_mode="r")[self.row_of[path]].copy())
 
 
 def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PictureRows:
-    """Embed each picture whole, by the model's own evaluation transform; earlier runs and evaluations are made use of.
+    """Embed each whole image with the model's evaluation transform, using the cache of earlier runs and evaluations.
 
     Args:
-        paths: relative to `folder`, or absolute; each once or more.
-        folder: of the pictures.
+        paths: paths relative to `folder`, or absolute; may repeat.
+        folder: folder of the images.
         encoder: the student before the first step.
-        processes: that share the work, and all get the rows.
+        processes: processes that share the work; all get the rows.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     group = EvaluationProcesses(processes.rank, processes.count)
     images = [ItemImage(path=path) for path in dict.fromkeys(paths)]
@@ -85,21 +85,21 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
         embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=group, progress=progress)
         embedded = embedder.embed(images, [])
     _log.info(
-        "%s embedded once, whole and by the model's own transform: no random crops.",
-        counted(len(images), "picture is", "pictures are"),
+        "%s embedded once, with the model's own transform and without random crops.",
+        counted(len(images), "image is", "images are"),
     )
     row_of = {image.path: row for image, row in embedded.image_row.items()}
     return PictureRows(row_of, group.from_first(lambda: embedded.images))
 
 
 def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PatchRows:
-    """The same with the outputs of each picture's patches, in one file of the cache that all processes map.
+    """Embed images together with their patches, in one file of the cache that all processes map.
 
-    It takes 4 bytes for each of the (1 + P) D numbers of a picture. The first process makes it; runs of the same image
-    tower on the same pictures find it there.
+    It takes 4 bytes for each of the (1 + P) D numbers of an image. The first process writes it; later runs of the same
+    image tower on the same images use it again.
 
     Raises:
-        InputError: a picture cannot be read, or the file cannot be written.
+        InputError: an image cannot be read, or the file cannot be written.
     """
     group, pictures = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
 
@@ -115,8 +115,8 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
 
     file = group.from_first(made)
     _log.info(
-        "%s and their patches are embedded once, whole and by the model's own transform: no random crops.",
-        counted(len(pictures), "picture"),
+        "%s and their patches are embedded once, with the model's own transform and without random crops.",
+        counted(len(pictures), "image"),
     )
     return PatchRows({path: row for row, path in enumerate(pictures)}, file)
 
@@ -147,7 +147,7 @@ def _write_rows(file: Path, batches: Iterator[NDArray[np.float32]], *, count: in
 
 
 _BLOCK = 1024
-"""Images whose similarities to all others are held at a time."""
+"""Number of images whose similarities to all others are held at a time."""
 
 
 def find_neighbours(
@@ -158,16 +158,16 @@ def find_neighbours(
     count: int,
     seed: int = 0,
 ) -> Iterator[NeighbourRecord]:
-    """For each caption, one caption of each of the images nearest to its own by cosine, the nearest first.
+    """Yield, for each caption, one caption of each of the images nearest to its own by cosine, the nearest first.
 
-    Which caption of an image is a draw from the seed. Images with equal bytes are one, and never neighbours.
+    The seed determines which caption of an image is drawn. Images with equal bytes count as one, never as neighbours.
 
     Args:
-        captions: of all images.
-        folder: what image paths are relative to.
-        encoder: the model that says what is similar.
-        count: neighbours a caption, 1 or more.
-        seed: of the draws.
+        captions: captions of all images.
+        folder: folder that image paths are relative to.
+        encoder: model whose embeddings are compared.
+        count: neighbours per caption, 1 or more.
+        seed: seed of the draws.
 
     Raises:
         InputError: an image cannot be read, or there are not more images than neighbours.
@@ -177,7 +177,7 @@ def find_neighbours(
     try:
         embedded = embedder.embed(images, [])
     except ImageError:
-        # To name the caption, too: of a file that is not there, with one look each.
+        # Find the caption to name it too; missing files first, which is one stat each.
         for look in (look_for, read_image):
             for caption in captions:
                 look(caption.image, folder=folder, caption_id=caption.id)
@@ -185,8 +185,8 @@ def find_neighbours(
     row_of = [embedded.image_row[image] for image in images]
     if len(embedded.images) <= count:
         raise InputError(
-            f"{counted(count, 'neighbour')} a caption are wanted, but the captions are about {len(embedded.images)} "
-            "different images. Ask for fewer (--count), or give captions of more images."
+            f"--count asks for {counted(count, 'neighbour')} per caption, but the captions have only "
+            f"{counted(len(embedded.images), 'different image')}. Lower --count, or give captions of more images."
         )
     owners: dict[int, list[str]] = {}
     for row, caption in zip(row_of, captions, strict=True):
@@ -199,7 +199,7 @@ def find_neighbours(
 
 
 def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
-    """The `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
+    """Return the `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
     found = np.empty((len(rows), count), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         products = rows[start : start + _BLOCK] @ rows.T

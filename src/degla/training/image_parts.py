@@ -1,5 +1,5 @@
-"""Parts of images that a step makes: the patches that the student reads, drawn by what the teacher's class token
-attends to; and, as one more image, the part in which the teacher sees the evidence for the caption."""
+"""Image parts computed in a step: the patches that the student reads, sampled by what the teacher's class token
+attends to; and, as an additional image, the part with the teacher's evidence for the caption."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _BY: Final[dict[str, MaskedTokens]] = {"attention": "high", "random": "random", 
 
 
 def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number: int) -> Iterator[int]:
-    """A seed for each image of a part of a batch, however the batch is cut into parts and shared among processes.
+    """Yield a seed for each image of a part, independent of how the batch is split into parts and processes.
 
     Args:
-        purpose: of the draws; second images have one of their own.
-        part: whose images.
+        purpose: purpose of the draws; second images have one of their own.
+        part: part of the batch.
         first: number of the batch's first row in the global batch.
-        seed: of the run.
-        number: of the step, from 0.
+        seed: seed of the run.
+        number: step number, from 0.
     """
     own = part.rows.stop - part.rows.start
     for place in range(len(part.image)):
@@ -40,13 +40,13 @@ def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number:
 
 @dataclass(frozen=True)
 class Views:
-    """Draws the patches that are read; a draw depends on the seed, the step and the rows alone.
+    """Samples the patches that the student reads, depending only on the seed, the step and the rows.
 
     Attributes:
-        config: how many are left out, and which.
-        patches: of an image.
-        processes: that share the batch.
-        seed: of the draws.
+        config: how many patches are left out, and which.
+        patches: number of patches of an image.
+        processes: processes that share the batch.
+        seed: seed of the draws.
     """
 
     config: ViewsConfig
@@ -57,16 +57,16 @@ class Views:
     def __call__(
         self, parts: Sequence[BatchPart], teacher: Teacher | None, *, number: int
     ) -> tuple[list[BatchPart], list[Tensor]]:
-        """The same parts with the patches that the student reads of each image, second images among them.
+        """Return the same parts with the patches that the student reads of each image, including second images.
 
         Args:
-            parts: all of the batch, in order.
-            teacher: whose attention is asked for; may be None where the draw is by chance alone.
-            number: of the step, from 0.
+            parts: all parts of the batch, in order.
+            teacher: model whose attention is used; may be None if patches are drawn at random.
+            number: step number, from 0.
 
         Returns:
-            The parts, and the teacher's embeddings of the images of each as they are before they are brought to length
-            one: the pass that gave its attention gave them too. None of them where it was not asked.
+            The parts, and the teacher's image embeddings of each before normalisation, from the same pass as its
+            attention. The list is empty if its attention was not used.
         """
         found: list[BatchPart] = []
         raw: list[Tensor] = []
@@ -82,7 +82,7 @@ class Views:
         return found, raw
 
     def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:
-        """Of each image from a generator of its own, however the batch is cut into parts and shared among processes."""
+        """Draw noise with one generator per image, independent of how the batch is split into parts and processes."""
         generator, first = torch.Generator(), self.processes.rank * rows
         seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
         drawn = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
@@ -91,13 +91,13 @@ class Views:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Makes the parts; a draw by chance depends on the seed, the step and the row alone.
+    """Computes the parts with the evidence; random draws depend only on the seed, the step and the row.
 
     Attributes:
         config: which patches belong to a part.
-        grid: patches down and across.
-        processes: that share the batch.
-        seed: of draws by chance.
+        grid: number of patches down and across.
+        processes: processes that share the batch.
+        seed: seed of random draws.
     """
 
     config: EvidenceConfig
@@ -108,14 +108,14 @@ class Evidence:
     def __call__(
         self, batch: Batch, parts: Sequence[BatchPart], teacher: Teacher, target: Target, *, number: int
     ) -> Batch:
-        """The batch with `evidence_image`, `evidence_valid` and `evidence_seen`.
+        """Return the batch with `evidence_image`, `evidence_valid` and `evidence_seen`.
 
         Args:
-            batch: of this process.
-            parts: all of it, in order.
-            teacher: whose evidence it is.
-            target: its captions.
-            number: of the step, from 0.
+            batch: batch of this process.
+            parts: all parts of the batch, in order.
+            teacher: model whose evidence is used.
+            target: the teacher's captions.
+            number: step number, from 0.
         """
         captions = target.require("caption")
         found = [
@@ -134,13 +134,13 @@ class Evidence:
     def _part(
         self, images: Tensor, teacher: Teacher, captions: Tensor, *, noise: Tensor
     ) -> tuple[Float[Tensor, "rows 3 height width"], Bool[Tensor, " rows"], Float[Tensor, "rows dim"]]:
-        """The parts of some images, which of them hold a patch, and the teacher's embeddings of the parts."""
+        """Return the parts of some images, which of them have a patch, and the teacher's embeddings of the parts."""
         evidence = torch.unflatten(teacher.evidence(images, captions), 1, self.grid)
         kept = unit_range(evidence) > self.config.threshold
         if self.config.by == "random":
             drawn = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1))
             kept = torch.unflatten(drawn, 1, self.grid)
-        there = kept.any(dim=(1, 2))  # Never all: the patch with least evidence is at 0.
+        there = kept.any(dim=(1, 2))  # Never all patches: the one with least evidence is at 0.
         parts = kept_part(images, kept)
         rows, _ = teacher.encode(parts, None)
         assert rows is not None

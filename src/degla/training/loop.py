@@ -1,4 +1,4 @@
-"""A run around its steps: data and model are opened, a checkpoint is taken up; validation, limits, signals, metrics."""
+"""The training loop around the steps: data, model, resuming, validation, limits, signals and metrics."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class TrainResult:
 
     Attributes:
         folder: the last checkpoint.
-        step: steps taken in all.
-        finished: False where a signal stopped it before its end.
-        values: what the last step logged.
-        ended: why it was finished before its last step, by the limits of `StopConfig`; None where it was not.
-        best: the best checkpoint by the evaluations; None without them, or where none was within the budget.
+        step: total number of steps.
+        finished: False if a signal stopped the run before its end.
+        values: values logged by the last step.
+        ended: the limit of `StopConfig` that ended the run early, or None.
+        best: the best checkpoint by validation; None without validation, or if no checkpoint was within the budget.
     """
 
     folder: Path
@@ -65,27 +65,27 @@ class TrainResult:
     best: Path | None = None
 
 
-@torch.inference_mode(False)  # A notebook may have switched gradients off for its own work.
+@torch.inference_mode(False)  # A notebook may have disabled gradients.
 def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 
     Args:
         config: a recipe with its data and folder filled in.
-        resume: go on from the newest checkpoint in `config.out`, exactly as if it had never stopped.
+        resume: resume from the newest checkpoint in `config.out`, exactly where it stopped.
 
     Raises:
-        InputError: something given is wrong, or another process trains the run; nothing was trained.
-        DeglaError: the loss stopped being finite (the batch's ids are in `nonfinite.json`), or the disk is full.
+        InputError: an input is wrong, or another process trains the run; nothing was trained.
+        DeglaError: a loss was not finite (`nonfinite.json` has the ids of the batch), or the disk is full.
     """
     config.check()
     assert config.out is not None
     seed_everything(config.train.seed)
     accelerator = open_accelerator(config)
     if torch.is_autocast_enabled(accelerator.device.type):
-        # It keeps its casts of weights until its outermost block ends.
+        # It caches its casts of weights until its outermost block ends.
         raise InputError(
-            "training inside of torch.autocast would see the weights of the first step in all steps; leave that block, "
-            "and give --train.precision."
+            "cannot train inside torch.autocast, which would use the weights of the first step in every step. Leave "
+            "that block, and set --train.precision."
         )
     processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
     run = bring_here(config.out) if resume else folder_of_run(config.out)
@@ -99,7 +99,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: Mirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
-    # Data come before the model: a wrong file is told before anything is fetched.
+    # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
     group = evaluation.EvaluationProcesses(processes.rank, processes.count)
     validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
@@ -114,7 +114,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
-    base = encoder.fingerprint if config.reads_base else None  # Before anything is put into the model.
+    base = encoder.fingerprint if config.reads_base else None  # Before anything is added to the model.
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
@@ -171,12 +171,12 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
 
 
 def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, processes: Processes) -> None:
-    """The processor computes them as the run did so far, or as all of its processes measured: both round differently.
+    """Choose how the CPU computes linear layers: as the run did so far, or as all measured; the ways round differently.
 
     Args:
-        newest: the checkpoint that the run goes on from; None for a new run.
-        accelerator: says where the run is trained.
-        processes: that train it together.
+        newest: the checkpoint that the run resumes from; None for a new run.
+        accelerator: determines where the run is trained.
+        processes: processes of the run.
     """
     if accelerator.device.type != "cpu":
         return
@@ -190,7 +190,7 @@ def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, process
 def _batches(
     config: TrainConfig, pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
 ) -> Iterator[tuple[Iterator[Batch | None], Iterator[Batch | None]]]:
-    """The batches after a position, and those that are replayed beside each; None where a step has none of them."""
+    """Yield the batches after a position and the replayed batches; an entry is None where a step has none."""
     with ExitStack() as streams:
 
         def endless(each: Pairs, turn: int) -> Iterator[Batch | None]:
@@ -203,7 +203,7 @@ def _batches(
 
 
 def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
-    """Into the run's folder, and to the trackers."""
+    """Write the configuration to the run's folder and to the trackers."""
     if accelerator.is_main_process:
         write_json(run / "config.json", to_plain(config))
     fields = flat(to_plain(config)).items()
@@ -220,14 +220,14 @@ def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start:
 
 def _end(accelerator: Accelerator, processes: Processes) -> None:
     if processes.count > 1:
-        # A thread of the process group may still wait for Python's lock to drop its last tensors; the group's end waits
-        # for that thread and holds the lock. Sleeping gives the lock away first.
+        # A thread of the process group may still wait for the GIL to free its last tensors, while destroying the group
+        # waits for that thread and holds the GIL. Sleeping releases it first.
         time.sleep(0.2)
     accelerator.end_training()
 
 
 def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:
-    """Of all columns and classes that the run is trained on, replayed ones with that in front; of a decoder too."""
+    """Return digests of all columns and classes trained on ("replay " before replayed ones), and of a decoder."""
     digests: dict[str, str] = {}
     for stream, each in (("", pairs), *(("replay ", replay) for replay in replays)):
         found = data_digests(each.dataset, each.neighbours)
@@ -243,41 +243,41 @@ def _tell_end(
     out: str, run: Path, step: int, *, steps: int, ended: str | None, stopped: str | None, validation: Validation,
     stood: bool,
 ) -> None:  # fmt: skip
-    """Say why a run ended early, and which checkpoint is the best.
+    """Log why a run ended early, and which checkpoint is the best.
 
     Args:
-        out: what the user calls the run.
-        run: its folder.
-        step: the last one taken.
-        steps: of the whole run.
-        ended: the limit that ended it.
-        stopped: the signal that stopped it.
-        validation: after the last evaluation.
-        stood: no step was taken now.
+        out: the run as the user named it.
+        run: folder of the run.
+        step: number of the last step.
+        steps: steps of the whole run.
+        ended: limit that ended the run.
+        stopped: signal that stopped the run.
+        validation: validation after its last evaluation.
+        stood: whether this call took no step.
     """
     if ended is not None:
         log.warning(
-            "%s step %d of %d: %s. To go on, give that flag a higher value: degla train --resume %s ...",
-            "the run does not go on after" if stood else "ended early, after", step, steps, ended, out,
+            "%s step %d of %d: %s. To continue, raise that limit: degla train --resume %s ...",
+            "the run does not continue after" if stood else "ended early, after", step, steps, ended, out,
         )  # fmt: skip
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
         if not validation.improved:
             score = validation.config.score
-            log.warning("%s: by %s it is no better than the model before training", run / BEST_NAME, score)
+            log.warning("%s: its %s is no better than before training", run / BEST_NAME, score)
     elif ended is not None:
-        log.warning("no checkpoint is within the limits; %s is the last one", run / f"step-{step}")
+        log.warning("no checkpoint is within the limits; the last one is %s", run / f"step-{step}")
     if stopped is not None:
-        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stopped, step, steps, out)
+        log.warning("stopped by %s after step %d of %d. Resume: degla train --resume %s", stopped, step, steps, out)
 
 
 class StopRequest(Interruption):
     """An interruption that several processes agree on."""
 
     def agreed(self, processes: Processes, step: int = 0) -> bool:
-        """Whether any process was asked to stop; the same answer on all of them.
+        """Return whether any process was asked to stop; the same answer on all processes.
 
-        Several processes ask each other only every few steps, because the answer makes them wait for the device.
+        Several processes exchange this only every few steps, because it makes them wait for the device.
         """
         if processes.count == 1:
             return self.name is not None
@@ -288,13 +288,13 @@ class StopRequest(Interruption):
 
 @contextmanager
 def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.EvaluationProcesses) -> Iterator[None]:
-    """Hold a run's folder for the block; of several processes that train one run, the first holds it.
+    """Lock a run's folder for the block; if several processes train the run, the first holds the lock.
 
     Args:
-        run: made where it is not there.
-        out: what the user calls it.
-        resume: the folder must have a complete checkpoint; otherwise it must have none.
-        processes: that train the run together.
+        run: folder of the run, created if missing.
+        out: the run as the user named it.
+        resume: if true, the folder must have a complete checkpoint; otherwise it must have none.
+        processes: processes of the run.
 
     Raises:
         InputError: another process trains the run, the folder cannot be written, or it does not fit `resume`.
@@ -307,9 +307,9 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
                 raise InputError(f"{run}: no such run folder.")
             held.enter_context(lock(run, remedy="Wait for it, stop it, or choose another --out."))
             for folder, other in put_right(run):
-                raise InputError(f"{folder}: is no complete checkpoint, but holds {other}. Move it away.")
+                raise InputError(f"{folder}: not a complete checkpoint, but contains {other}. Move it away.")
             if resume and latest_checkpoint(run) is None:
-                raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
+                raise InputError(f"{run}: no complete checkpoint to resume from. Start the run without --resume.")
             if not resume:
                 check_new(out)
 
@@ -318,6 +318,6 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
 
 
 def check_new(out: Path) -> None:
-    """Refuse a place that holds a run already."""
+    """Raise an error if `out` already holds a run."""
     if checkpoints(folder_of_run(out)):
-        raise InputError(f"{told(out)}: already holds a run. Go on with --resume {told(out)}, or give another --out.")
+        raise InputError(f"{told(out)}: already holds a run. Use --resume {told(out)}, or choose another --out.")

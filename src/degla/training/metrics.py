@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl, trackers, a bar or lines; and whether all losses are finite."""
+"""Metrics of a run: metrics.jsonl, trackers, a progress bar or lines, and the check that all losses are finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-import rich.progress  # noqa: F401  # Before anything is seeded: importing it draws from Python's generator.
+import rich.progress  # noqa: F401  # Before seeding, because the import draws from Python's generator.
 import torch
 from torch import Tensor
 
@@ -26,15 +26,15 @@ log = logging.getLogger("degla.train")
 
 @dataclass
 class Metrics:
-    """Writes one JSON line every few steps and shows progress; only the main process is given one that is `active`.
+    """Writes one JSON line every few steps and shows progress; `active` only in the main process.
 
     Attributes:
-        folder: the run's folder; lines go to ``metrics.jsonl`` in it.
-        start: steps already taken; later lines of an earlier, interrupted process are cut off.
+        folder: folder of the run; lines go to ``metrics.jsonl`` in it.
+        start: steps already taken; later lines of an interrupted process are removed.
         steps: length of the run.
         every_steps: steps between lines.
         pairs_per_step: pairs of the global batch, for the rate.
-        active: False makes every call do nothing.
+        active: if False, every call does nothing.
         progress: show a bar on a terminal, lines elsewhere.
         tracker: accelerate's `log`, called with values and step.
     """
@@ -79,14 +79,14 @@ class Metrics:
                 stream.write(kept)
 
     def due(self, step: int) -> bool:
-        """Whether a line is written after step number `step`; the same on all processes."""
+        """Return whether a line is written after step number `step`; the same on all processes."""
         return step % self.every_steps == 0 or step == self.steps
 
     def record(self, step: int, *, epoch: int, values: dict[str, Tensor | float]) -> None:
-        """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last.
+        """Record step number `step` (1 for the first); a line is written every `every_steps` and at the last step.
 
-        It has the newest value of each name since the line before: where two streams take turns, every tenth step is
-        always of the same one.
+        The line has the newest value of each name since the previous line, because where two streams alternate, every
+        tenth step is always from the same one.
         """
         if not self.active:
             return
@@ -94,7 +94,7 @@ class Metrics:
         if not self.due(step):
             return
         tensors = {name: value for name, value in self._newest.items() if isinstance(value, Tensor)}
-        # One look for all: each would wait for a GPU.
+        # Read all at once: each read would wait for the GPU.
         read = iter(torch.stack(list(tensors.values())).tolist() if tensors else [])
         plain = {name: next(read) if name in tensors else float(value) for name, value in self._newest.items()}
         self._newest = {}
@@ -109,7 +109,7 @@ class Metrics:
         self._shown = step
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line for a step, and tell the trackers."""
+        """Append one line for a step, and send its numbers to the trackers."""
         if not self.active or not values:
             return
         self._stream.write(json.dumps({"step": step, **values}) + "\n")
@@ -118,7 +118,7 @@ class Metrics:
 
 
 def lines_up_to(path: Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
-    """The lines of a run's file of JSON lines that are about steps up to a number, as they are and parsed."""
+    """Return the lines of a run's JSONL file up to a step, unchanged and parsed."""
     kept = []
     lines = read_bytes(path).splitlines()
     for number, line in enumerate(lines, start=1):
@@ -127,17 +127,17 @@ def lines_up_to(path: Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
             if row["step"] <= step:
                 kept.append((line, row))
         except (InputError, KeyError, TypeError):
-            if number < len(lines):  # The last one was torn when the process ended.
-                log.warning("%s line %d: damaged, left out", path, number)
+            if number < len(lines):  # The last one was cut off when the process ended.
+                log.warning("%s line %d: damaged, skipped", path, number)
     return kept
 
 
 class NonFiniteLossError(DeglaError):
-    """A loss is not a number or infinite.
+    """A loss is NaN or infinite.
 
     Attributes:
-        step: number of the step, from 1.
-        ids: caption ids of its batch, those of this process.
+        step: step number, from 1.
+        ids: caption ids of its batch in this process.
     """
 
     def __init__(self, step: int, value: float, ids: tuple[str, ...]) -> None:
@@ -146,22 +146,22 @@ class NonFiniteLossError(DeglaError):
 
 
 class FiniteWatch:
-    """Remembers losses, which stay on their device, until `look`."""
+    """Collects losses on their device until `look` checks them."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[int, tuple[str, ...]]] = []
         self._losses: list[Tensor] = []
 
     def note(self, step: int, *, loss: Tensor, ids: tuple[str, ...]) -> None:
-        """Remember the loss, equal on all processes, of step number `step` (from 1)."""
+        """Store the loss of step number `step` (from 1); it is the same on all processes."""
         self._steps.append((step, ids))
         self._losses.append(loss)
 
     def look(self) -> None:
-        """Read all remembered losses at once; call it before anything is written that a bad step has changed.
+        """Check all stored losses at once; call it before writing anything that a bad step may have changed.
 
         Raises:
-            NonFiniteLossError: names the first step whose loss was not finite.
+            NonFiniteLossError: a loss was not finite; names the first such step.
         """
         if not self._losses:
             return
@@ -175,7 +175,7 @@ class FiniteWatch:
 
 @contextmanager
 def nonfinite_told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
-    """Write down the batch of a loss that was not finite, and say what to do."""
+    """Report a loss that was not finite: write the ids of its batch to a file, and say what to do."""
     try:
         yield
     except NonFiniteLossError as error:
@@ -184,7 +184,7 @@ def nonfinite_told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[No
         write_json(note, batch)
         newest = latest_checkpoint(run)
         raise DeglaError(
-            f"{error}; it changed no checkpoint. The captions of its batch are listed in {note}. "
+            f"{error}. No checkpoint was changed. {note} lists the captions of the batch. "
             + (f"The last checkpoint is {newest}. " if newest else "")
             + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
         ) from None

@@ -1,4 +1,4 @@
-"""Which parameters are trained, how they move (AdamW, learning rate), and what pulls them back to the start (L2-SP)."""
+"""Trainable parameters, the optimiser and its learning rate (AdamW), and the pull towards the start (L2-SP)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters in two groups: matrices with weight decay; vectors, norms, biases and the scale without.
+    """Group trainable parameters: matrices with weight decay; vectors, norms, biases and the scale without.
 
-    The rule is open_clip's: no decay below two dimensions or where the name contains bn, ln, bias or logit_scale.
+    As in open_clip, parameters with fewer than two dimensions, or with bn, ln, bias or logit_scale in their name, have
+    no decay.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -46,7 +47,7 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
 def build_optimizer(
     module: nn.Module, config: OptimConfig, *, predictor: tuple[nn.Module, PredictorConfig] | None = None
 ) -> torch.optim.AdamW:
-    """AdamW as in CLIP, over `parameter_groups`; a predictor's parameters are a group with a rate of its own."""
+    """Build AdamW as in CLIP, over `parameter_groups`; a predictor's parameters have a learning rate of their own."""
     groups = parameter_groups(module, weight_decay=config.weight_decay)
     if predictor is not None:
         along, own = predictor
@@ -58,19 +59,19 @@ def build_optimizer(
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
-        # One kernel over all parameters, which also skips its step on the device where the loss is not finite.
+        # One kernel for all parameters, which can also skip a step on the device if the loss is not finite.
         fused=all(parameter.device.type in ("cpu", "cuda") for parameter in module.parameters()),
     )
 
 
 def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser inside accelerate's wrapper."""
+    """Return the optimiser inside accelerate's wrapper."""
     inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner
 
 
 def learning_rate(step: int, *, steps: int, config: OptimConfig) -> float:
-    """Learning rate of step number `step` (from 0) of a run of `steps` steps.
+    """Return the learning rate of step number `step` (from 0) of a run of `steps` steps.
 
     lr (step + 1) / warm-up while step < warm-up, then lr (1 + cos(pi (step - warm-up) / (steps - warm-up))) / 2.
     """
@@ -83,13 +84,13 @@ def learning_rate(step: int, *, steps: int, config: OptimConfig) -> float:
 
 
 def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
-    """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
+    """Set `requires_grad` of every parameter, add adapters if configured, and choose the mode of BatchNorm.
 
     Raises:
-        InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
-            adapters; or moving statistics of BatchNorm do not go together with another flag.
+        InputError: nothing is left to train; the blocks of a tower are unknown or fewer than asked for; a tower does
+            not support adapters; or updating BatchNorm statistics cannot be combined with another flag.
     """
-    # A bias that no loss reads has a gradient of 0, and stays.
+    # A bias that no loss reads has a gradient of 0, and does not change.
     loop, scale = config.train, {"logit_scale", "logit_bias"} if config.train.train_scale else set()
     frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
     frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
@@ -106,32 +107,32 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
         for name, parameter in encoder.clip.named_parameters():
             parameter.requires_grad_(is_of_adapter(name) or name in scale)
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
+        raise InputError("nothing is left to train: turn on one of --train.train-image-tower, -text-tower, -scale.")
     _settle_statistics(encoder, config)
 
 
 def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
-    """Parameters of the first `count` blocks and what is before them; below 0: of all but the last -`count` blocks."""
+    """Return the parameters of the first `count` blocks and all before them; if negative, all but the last -`count`."""
     if not count:
         return set()
     depth = tower_depth(encoder.clip, tower)
     if depth is None:
         kind = type(tower_module(encoder.clip, tower)).__name__
         raise InputError(
-            f"--train.freeze-{tower}-blocks is {count}; what the blocks of {encoder.name}'s {tower} tower are is not "
-            f"known ({kind}). Give 0 to train all of it, or --train.no-train-{tower}-tower to train nothing of it."
+            f"--train.freeze-{tower}-blocks is {count}, but the blocks of the {tower} tower of {encoder.name} are not "
+            f"known ({kind}). Use 0 to train all of it, or --train.no-train-{tower}-tower to freeze all of it."
         )
     if abs(count) > depth.count:
         raise InputError(
-            f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {counted(depth.count, 'such block')}. Give "
-            f"a number from {-depth.count} to {depth.count}."
+            f"--train.freeze-{tower}-blocks is {count}, but {encoder.name} has {counted(depth.count, 'such block')}. "
+            f"Choose a number from {-depth.count} to {depth.count}."
         )
     first = count if count > 0 else depth.count + count
     return {name for name, number in depth.of.items() if number < first}
 
 
 def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
-    """Let the statistics of BatchNorm move where the configuration says so, and refuse what is not exact with it."""
+    """Update the statistics of BatchNorm if configured, and reject settings with which that would not be exact."""
     loop = config.train
     encoder.moves_statistics = loop.batch_norm == "update" and has_statistics(encoder.clip)
     if not encoder.moves_statistics:
@@ -140,14 +141,14 @@ def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
     own = loop.batch_size // processes
     for refused, flag, reason in (
         ((loop.chunk_size or own) < own, f"--train.chunk-size {loop.chunk_size}",
-         "each part would be normalised by its own statistics, not by those of the batch"),
-        (loop.gradient_checkpointing, "--train.gradient-checkpointing", "each batch would move the statistics twice"),
-        (processes > 1, f"{processes} processes", "each would have statistics of its own rows"),
+         "each part would be normalised with its own statistics instead of those of the batch"),
+        (loop.gradient_checkpointing, "--train.gradient-checkpointing", "each batch would update the statistics twice"),
+        (processes > 1, f"{processes} processes", "each would have statistics of its own rows only"),
     ):  # fmt: skip
         if refused:
             raise InputError(
-                f"--train.batch-norm update does not go together with {flag}: {reason}. Leave one of them out; with "
-                "--train.batch-norm frozen the model keeps the statistics that it came with."
+                f"--train.batch-norm update cannot be combined with {flag}: {reason}. Omit one of them; with "
+                "--train.batch-norm frozen the model keeps its original statistics."
             )
 
 
@@ -157,8 +158,8 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
         why = why_no_adapters(clip, tower) if on else None
         if why is not None:
             raise InputError(
-                f"--adapter.rank: {encoder.name} takes no adapters, for its {tower} tower {why}. Train its weights "
-                f"(--adapter.rank 0), or leave that tower out (--train.no-train-{tower}-tower)."
+                f"--adapter.rank: cannot add adapters to {encoder.name}: its {tower} tower {why}. Train its weights "
+                f"(--adapter.rank 0), or freeze that tower (--train.no-train-{tower}-tower)."
             )
     trained = {name for name, parameter in clip.named_parameters() if parameter.requires_grad}
     blocks = [
@@ -168,23 +169,22 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
         if any(name.startswith(block + ".") for name in trained)
     ]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)  # The same in every process, and for every way a model is read.
+        torch.manual_seed(config.train.seed)  # The same in every process, however a model was loaded.
         add_adapters(clip, config.adapter, blocks=blocks)
 
 
 class L2SP:
-    """Adds the gradient of ``weight * sum F (theta - start)^2`` to the gradients that are there, without autograd.
+    """Adds the gradient of ``weight * sum F (theta - start)^2`` to the existing gradients, without autograd.
 
-    With ``importance="adaptive"`` F is ``g^2 / mean(g^2)``, the mean over a tensor, where g is the gradient that the
-    parameters hold when `pull` is called: that of the replayed pairs at this step, the average over all processes
-    (adaptive weight consolidation of GIFT, arXiv 2503.04229). A tensor without any gradient is not held. With
-    "equal" F is 1.
+    With ``importance="adaptive"`` F is ``g^2 / mean(g^2)``, with the mean over a tensor, where g is the gradient of the
+    parameters when `pull` is called: that of the replayed pairs at this step, averaged over all processes (adaptive
+    weight consolidation of GIFT, arXiv 2503.04229). A tensor without a gradient is not pulled. With "equal" F is 1.
 
-    The start is copied when this is made, which every run does before it takes up a checkpoint, from the model
-    that it was started with: a resumed run has the same one.
+    The constructor copies the start. Every run creates the object from its initial model before it loads a checkpoint,
+    so a resumed run has the same start.
 
     Args:
-        parameters: those that are trained, as they are at the start of the run.
+        parameters: parameters as they are at the start of the run; only those that are trained are used.
         config: weight and importance.
     """
 
@@ -194,7 +194,7 @@ class L2SP:
 
     @torch.no_grad()
     def pull(self) -> Float[Tensor, ""]:
-        """Add the penalty's gradient to `grad` of every parameter; returns the penalty before its weight."""
+        """Add the gradient of the penalty to `grad` of every parameter; return the unweighted penalty."""
         values = []
         for parameter, start in self._held:
             away = parameter - start

@@ -1,4 +1,4 @@
-"""From a configuration and its training rows to the data set and the order of its batches."""
+"""Build the data set and the batch order from a configuration and its training rows."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from degla.training.rows import PairSource, decoder_folder, extra_data, read_pai
 
 @dataclass(frozen=True)
 class Pairs:
-    """The data of a run and the order in which they come.
+    """The data of a run and their order.
 
     Attributes:
-        dataset: pairs by (epoch, index); its `rules` are what a batch's `rule` numbers mean.
-        plan: the order, the same for any number of processes.
-        workers: processes that decode beside this one.
-        collate: how pairs become a batch.
-        neighbours: rows of similar images that join each batch.
+        dataset: pairs by (epoch, index); its `rules` name the `rule` numbers of a batch.
+        plan: order of the pairs, the same for any number of processes.
+        workers: number of worker processes that decode images.
+        collate: collates pairs into a batch.
+        neighbours: rows of similar images that are added to each batch.
     """
 
     dataset: PairDataset
@@ -44,20 +44,20 @@ class Pairs:
     neighbours: Neighbours | None = None
 
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
-        """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
+        """Yield this process's batches of one epoch from `start`; a pure function of seed, epoch and position."""
         yield from self._load(EpochSampler(self.plan, epoch, start, self.neighbours), device)
 
     def endless(
         self, *, start: int, device: torch.device, steps: int = sys.maxsize, turn: int | None = None
     ) -> Generator[Batch | None, None, None]:
-        """The batch of every step from number `start` on, pass after pass: a function of the seed and the number.
+        """Yield the batch of every step from number `start`, epoch after epoch, a function of the seed and the number.
 
         Args:
-            start: number of the first step of all.
-            device: of the batches.
-            steps: how many are needed, so that workers prepare no others.
-            turn: where two streams take turns, this one's: steps of even (0) or odd (1) numbers. The others have None,
-                and their batches are not prepared.
+            start: number of the first step, counted over all epochs.
+            device: device of the batches.
+            steps: number of steps, so that workers prepare no more.
+            turn: if two streams alternate, 0 for the even steps or 1 for the odd ones. The other steps yield None, and
+                no batch is prepared for them.
         """
         epoch, position = divmod(start, len(self.plan))
         if turn is None:
@@ -84,17 +84,17 @@ def open_pairs(
     source: PairSource | None = None,
     stream: StreamConfig | None = None,
 ) -> Pairs:
-    """Order the pairs of a run for a model.
+    """Prepare the pairs of a run for a model.
 
     Args:
-        config: of the run.
-        encoder: the model to train.
-        processes: that share each batch.
-        source: the rows, where they have been read already.
-        stream: which pairs of the run; those that it is about by default.
+        config: configuration of the run.
+        encoder: model to train.
+        processes: processes that share each batch.
+        source: the rows, if they have been read already.
+        stream: stream of pairs; the main one by default.
 
     Raises:
-        InputError: see `read_pairs`; fewer rows than one batch; a loss reads what the model does not give.
+        InputError: see `read_pairs`; there are fewer rows than one batch; or the model lacks an output a loss reads.
     """
     stream, loop = stream or config.pairs, config.train
     data = stream.data
@@ -130,16 +130,16 @@ def open_pairs(
 
 
 def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> Collate:
-    """How pairs become batches of this encoder; tells it to pad texts where the configuration says so.
+    """Return how pairs are collated for this encoder; make it pad texts if configured.
 
     Raises:
-        InputError: a loss reads patches and tokens, and the towers or flags do not give them; or no file of classes.
+        InputError: a loss reads patches and tokens, but the towers or flags do not give them; or no classes are given.
     """
     dense = "tokens" in stream.reads
     if dense and not (loop.trim and encoder.gives_tokens):
         raise InputError(
-            f"{encoder.name} gives no outputs for patches and tokens with these flags, and a loss of this recipe reads "
-            f"them: {fast_paths.why_no_tokens(encoder.clip) or 'they go together with --train.trim alone'}."
+            f"{encoder.name} has no patch and token outputs with these flags, but a loss of this recipe needs them: "
+            f"{fast_paths.why_no_tokens(encoder.clip) or 'they require --train.trim'}."
         )
     class_texts = extra_data(stream.data, stream.reads).class_texts()
     classes = encoder.tokenize(class_texts).long() if class_texts else None
@@ -147,7 +147,7 @@ def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> 
         encoder.grow = None
         return Collate(classes=classes)
     if encoder.grow is not None and loop.compile:
-        # Few different lengths for compiled kernels; the number of nodes is left to vary.
+        # Few different lengths for compiled kernels; the number of nodes may vary.
         encoder.grow = replace(encoder.grow, multiple=8)
     return Collate(
         trim=encoder.trims,
@@ -161,7 +161,7 @@ def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> 
 
 
 def image_transform(encoder: Encoder) -> ImageTransform:
-    """What the model expects of its images, from its own preprocessing configuration.
+    """Return the image transform that the model's preprocessing configuration asks for.
 
     Raises:
         InputError: the model takes images that are not square.
@@ -170,7 +170,7 @@ def image_transform(encoder: Encoder) -> ImageTransform:
     size = settings["size"]
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
     if height != width:
-        raise InputError(f"{encoder.name}: takes images of {height} x {width} pixels; only square ones can be trained.")
+        raise InputError(f"{encoder.name}: its images have {height} x {width} pixels; training needs square images.")
     return ImageTransform(
         size=height,
         mean=tuple(settings["mean"]),

@@ -1,4 +1,4 @@
-"""From a configuration to the training rows: files are read, joined and checked once, and what was made is kept."""
+"""Read the training rows of a configuration: files are read, joined and checked once, and the result is cached."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _COLUMNS: Final = "columns.arrow"
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), told: bool = True) -> PairTable:
-    """Captions joined with their accepted negatives, checked and reported.
+    """Join captions with their accepted negatives, check and report them.
 
-    The first call for these files and settings makes the table, with a bar; later ones, in any process, map it.
+    The first call for these files and settings makes the table, with a progress bar; later ones map it, in any process.
 
     Args:
         data: files and columns.
-        reads: optional parts that some loss reads; their columns must be there.
-        told: write to the log what came of the join.
+        reads: optional parts that some loss reads; their columns are required.
+        told: log the result of the join.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
@@ -56,29 +56,29 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), told: bo
 def _joined(
     data: DataConfig, reads: frozenset[str], *, anew: bool = False, told: bool = True
 ) -> tuple[PairTable, dict[str, Any]]:
-    """The rows, and the key of what was made from these files."""
+    """Return the rows, and the cache key of these files and settings."""
     file, wanted = data.captions, data.negatives_per_caption
     assert file is not None
     if wanted and data.negatives is None and not data.distractor_negative:
         raise InputError(
-            f"this recipe draws {counted(wanted, 'negative')} a caption and there are none: give "
+            f"this recipe draws {counted(wanted, 'negative')} per caption, but no negatives are given. Set "
             f"{data.flag('negatives')} FILE (made by `degla negatives {data.captions} --out FILE`), or "
             f"{data.flag('negatives_per_caption')} 0."
         )
     positives = data.positives_file
     if positives is not None and "positive" not in reads:
         raise InputError(
-            f"{data.flag('positives_file')} {positives}: no loss of this recipe reads further true texts. "
+            f"{data.flag('positives_file')} {positives}: no loss of this recipe reads additional true texts. "
             "Give one a weight, for example --objective.text-pull.weight 0.1 (text-contrast, positive-contrast and "
-            "positive-grounded read them too), or leave the file out."
+            "positive-grounded read them too), or omit the flag."
         )
     if positives is not None and data.positives == "same_image":
         flag = f"{data.flag('positives_file')} {positives}"
-        raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Leave one of them out.")
+        raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Omit one of them.")
     distractors = bool(wanted) and data.distractor_negative
     negatives = data.negatives if wanted and not distractors else None
     columns = dataclasses.replace(data.columns, optional=_optional_columns(data, reads))
-    # The readers say what is wrong with a path before it is opened to see what it holds.
+    # The readers report a wrong path before the file is opened for its digest.
     read_captions(file, format=data.format)
     for path in (negatives, positives):
         if path is not None:
@@ -110,14 +110,14 @@ def _joined(
             report = join_and_report(given, false, folder=folder, optional=columns.optional, advance=advance)
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
-                raise InputError(f"{path}: was changed while it was read. Start again when it is complete.")
+                raise InputError(f"{path}: the file changed while it was read. Start again when it is complete.")
         return {"report": report.model_dump(), **PairTable(folder / TABLE_NAME).describe()}
 
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
     report.require(wanted)
     if not told or Processes.current().rank:
-        return PairTable(folder / TABLE_NAME, about=about), key  # The first process tells it for all.
+        return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
     report.tell()
     _tell_unread(data, reads)
     if not data.rules:
@@ -126,12 +126,12 @@ def _joined(
 
 
 def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
-    """Say which negatives a model can learn to refuse without looking."""
+    """Warn of negatives that a model can learn to reject without the image."""
     told = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
     if told:
         _log.warning(
-            "%s: %s of %s of %s, which are longer than their captions: a model can learn to refuse them "
-            "without looking. %s with other rules leaves them out.",
+            "%s: %s of %s from %s. They are longer than their captions, so a model can learn to reject them without "
+            "the image. Use %s with other rules to leave them out.",
             flag, f"{sum(report.per_rule[rule] for rule in told):,}",
             counted(report.negatives, "negative is", "negatives are"), ", ".join(told), remedy,
         )  # fmt: skip
@@ -147,27 +147,27 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
 
 
 def _tell_unread(data: DataConfig, reads: frozenset[str]) -> None:
-    """Say which files are given and not read: the arms of a study may share them, a single run hardly means it."""
+    """Log which files are given but not read: arms of a study may share them, but in a single run it is unlikely."""
     unread = {
         "negatives": (not data.negatives_per_caption, f"{data.flag('negatives_per_caption')} is 0"),
         "neighbours": (not data.neighbours_per_pair, f"{data.flag('neighbours_per_pair')} is 0"),
-        "classes": ("classes" not in reads, "no loss of it reads classes"),
-        "decoder": ("reconstruction" not in reads, "no loss of it reads what a decoder writes"),
+        "classes": ("classes" not in reads, "no loss reads classes"),
+        "decoder": ("reconstruction" not in reads, "no loss uses a decoder"),
     }
     for name, (idle, reason) in unread.items():
         if idle and getattr(data, name) is not None:
-            _log.info("%s %s is not read by this run: %s.", data.flag(name), getattr(data, name), reason)
+            _log.info("%s %s is not used in this run: %s.", data.flag(name), getattr(data, name), reason)
 
 
 def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
-    """What the data set reads besides captions and negatives.
+    """Return what the data set reads in addition to captions and negatives.
 
     Raises:
-        InputError: a loss reads classes and there is no file of them, or it is wrong.
+        InputError: a loss reads classes, but their file is wrong or not given.
     """
     if "classes" in reads and data.classes is None:
         flag = data.flag("classes")
-        raise InputError(f"this recipe tells images apart by classes and there are none: give {flag} FILE.")
+        raise InputError(f"this recipe needs class names, but none are given. Set {flag} FILE.")
     return ExtraData(
         reads=reads,
         positives=data.positives_per_caption,
@@ -180,27 +180,27 @@ def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
 
 
 def decoder_folder(data: DataConfig) -> Path:
-    """Where the decoder is whose writing a loss reads.
+    """Return the folder of the frozen decoder that a loss uses.
 
     Raises:
         InputError: no folder is given.
     """
     if data.decoder is None:
         raise InputError(
-            "a loss of this recipe reads what a frozen decoder writes, and there is none: give "
-            f"{data.flag('decoder')} FOLDER, for example of t5-v1_1-large, or set that loss's weight to 0."
+            f"a loss of this recipe needs a frozen decoder, but none is given. Set {data.flag('decoder')} FOLDER, for "
+            "example of t5-v1_1-large, or set the weight of that loss to 0."
         )
     return data.decoder
 
 
 @dataclass(frozen=True)
 class PairSource:
-    """The rows of a run, read and checked before any model is looked up.
+    """The rows of a run, read and checked before any model is loaded.
 
     Attributes:
-        rows: with their negatives; those without a usable image are left out.
-        extras: columns that the data set reads besides; None where there are none.
-        neighbours: rows of similar images that join each batch.
+        rows: rows with their negatives, without those that have no usable image.
+        extras: additional columns that the data set reads, or None.
+        neighbours: rows of similar images that are added to each batch.
     """
 
     rows: PairTable
@@ -212,20 +212,20 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     """Read and check the rows of a stream of pairs and their images.
 
     Args:
-        stream: of a run.
-        seed: of the run.
-        processes: that share each batch.
-        anew: read and look at everything again, whatever was made before.
+        stream: stream of pairs of a run.
+        seed: seed of the run.
+        processes: processes that share each batch.
+        anew: read and check everything again, ignoring the cache.
 
     Raises:
-        InputError: see `read_rows`; a missing image; a batch that does not divide among the processes.
+        InputError: see `read_rows`; an image is missing; or the batch size is not a multiple of the process count.
     """
     data = stream.data
     if stream.batch_size % processes.count:
-        raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
+        raise InputError(f"{stream.batch_flag} {stream.batch_size} is not divisible by {processes.count} processes.")
     folder = data.image_folder
     if not folder.is_dir() and address_of(folder) is None:
-        raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
+        raise InputError(f"{folder}: no such image folder ({data.flag('images')}).")
     extras = extra_data(data, stream.reads)
     if "reconstruction" in stream.reads:
         decoder_folder(data)
@@ -241,7 +241,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
 def _with_images(
     stream: StreamConfig, rows: PairTable, key: Mapping[str, Any], *, folder: Path, anew: bool
 ) -> tuple[PairTable, list[str]]:
-    """The rows whose images can be used, and the images that cannot; every image is looked at once."""
+    """Return the rows with usable images, and the images that are not usable; every image is checked once."""
     data = stream.data
     flag, about_images = data.flag("bad_images"), {"folder": place_of(folder), "bad": data.bad_images}
     threads = max(choose_workers(data.workers), 2)
@@ -263,7 +263,7 @@ def _with_images(
     def look_further(_: Path) -> dict[str, Any]:
         other = check(rows, depth="exists", column=each.column)
         if other.bad:
-            raise InputError(f"images of the column {each.column}: {other.summary()}")
+            raise InputError(f"images in column {each.column}: {other.summary()}")
         return other.model_dump()
 
     for each in images_of_columns(stream.reads).values():
@@ -272,7 +272,7 @@ def _with_images(
 
 
 def _column_file(key: Mapping[str, object], make: Callable[[Path], None], *, anew: bool) -> ColumnFile | None:
-    """A file of columns that is made where it is not there; None where `make` writes none."""
+    """Return a cached column file, made if missing; None if `make` writes none."""
 
     def write(folder: Path) -> dict[str, Any]:
         make(folder / _COLUMNS)
@@ -290,7 +290,7 @@ def _neighbours(
     given = data.neighbours
     if given is None:
         raise InputError(
-            "this recipe trains on similar images together and does not know which are: give "
+            "this recipe adds similar images to each batch, but none are given. Set "
             f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
             f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )

@@ -1,4 +1,4 @@
-"""The state of a run between steps: when to write it, and how to take it up again bit for bit."""
+"""The state of a run between steps: when to save it, and how to restore it bit for bit."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from degla.training.step import Trainer
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: data are a pure function of seed, epoch and batch, so this is all there is to know.
+    """Position of a run. Batches are a pure function of seed, epoch and batch number, so nothing else is needed.
 
     Attributes:
         step: optimiser steps taken.
-        epoch: number of the running pass, from 0.
-        batch: batches of this pass already used.
+        epoch: number of the current epoch, from 0.
+        batch: batches of this epoch already used.
     """
 
     step: int = 0
@@ -48,11 +48,11 @@ class Position:
     batch: int = 0
 
     def after_batch(self) -> Position:
-        """One batch on."""
+        """Return the position one batch later."""
         return replace(self, step=self.step + 1, batch=self.batch + 1)
 
     def after_epoch(self) -> Position:
-        """At the start of the next pass."""
+        """Return the position at the start of the next epoch."""
         return replace(self, epoch=self.epoch + 1, batch=0)
 
 
@@ -60,14 +60,14 @@ class RunState:
     """Writes and reads the checkpoints of one run.
 
     Args:
-        run: the run's folder.
-        config: its configuration.
+        run: folder of the run.
+        config: configuration of the run.
         trainer: what is saved and restored.
-        watch: the losses that nobody has looked at yet.
-        start: the model before training, where its average with the student is what is kept for use; else None.
-        base: fingerprint of the model before training, where a resumed run reads it; else None.
-        data: digests of the rows that it is trained on, by column; see `data_digests`.
-        counts: how many rows those are, for the card; see `data_counts`.
+        watch: losses that have not been checked yet.
+        start: the model before training if the run keeps its average with the student, else None.
+        base: fingerprint of the model before training if a resumed run reads it, else None.
+        data: digests of the training rows by column; see `data_digests`.
+        counts: numbers of training rows, for the model card; see `data_counts`.
     """
 
     def __init__(
@@ -80,32 +80,32 @@ class RunState:
         self._saved = time.monotonic()
         self.mirror: Mirror | None = None
         """Copies checkpoints elsewhere."""
-        self._standing: int | None = None  # Step of the checkpoint that was loaded or written last.
+        self._standing: int | None = None  # Step of the checkpoint loaded or written last.
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint should be written after step number `step` (from 1); the same on all processes."""
+        """Return whether to write a checkpoint after step number `step` (from 1); the same on all processes."""
         wanted = self.config.checkpoint
         if wanted.every_steps and step % wanted.every_steps == 0:
             return True
         old = bool(wanted.every_minutes) and time.monotonic() - self._saved > 60 * wanted.every_minutes
         if self.trainer.processes.count == 1:
             return old
-        # Clocks differ; ask rarely, so that no step waits for the answer.
+        # Clocks differ; synchronise rarely, so that few steps wait.
         return step % 20 == 0 and bool(self.trainer.processes.total(torch.tensor(float(old))) > 0)
 
     def save(self, position: Position, *, best: str | None, ended: str | None = None) -> Path:
-        """Write ``RUN/step-N``, note the best one and remove what is no longer kept.
+        """Write ``RUN/step-N``, link the best checkpoint and remove old ones.
 
-        A checkpoint that stands for the same step is not written again: only what its state says of the run's end may
-        change.
+        An existing checkpoint of the same step is not written again; only what its state says about the end of the run
+        may change.
 
         Args:
-            position: where the run stands.
+            position: position of the run.
             best: name of the best checkpoint.
-            ended: the limit of `StopConfig` that the run has met here; None where it has met none.
+            ended: limit of `StopConfig` that the run has reached, or None.
 
         Raises:
-            NonFiniteLossError: a step since the last look went wrong; nothing is written.
+            NonFiniteLossError: a loss since the last check was not finite; nothing is written.
         """
         self.watch.look()
         if self.mirror is not None:
@@ -163,15 +163,15 @@ class RunState:
             self.mirror.copy()
 
     def load(self) -> Position:
-        """Take up the newest checkpoint; returns where it stood.
+        """Load the newest checkpoint; return its position.
 
         Raises:
-            InputError: no checkpoint, a damaged one, one of a run of another length or on other data, or another model
-                than before that it is an average with, or that adapters, L2-SP or embedded images read.
+            InputError: there is no checkpoint, it is damaged, or from a run of another length or on other data; or the
+                base model is another one, but the average, adapters, L2-SP or embedded images depend on it.
         """
         folder = latest_checkpoint(self.run)
         if folder is None:
-            raise InputError(f"{self.run}: no complete checkpoint to go on from.")
+            raise InputError(f"{self.run}: no complete checkpoint to resume from.")
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.whole() as (encoder, teacher):
             state, tensors = load_checkpoint(
@@ -183,15 +183,15 @@ class RunState:
         if state.steps != self.trainer.steps:
             raise InputError(
                 f"{folder}: the run had {counted(state.steps, 'step')} and would now have {self.trainer.steps}; the "
-                "data files have changed since. Put the old ones back, or start a new run from this checkpoint with "
+                "data files have changed. Restore the old files, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
         self._check_data(folder, state.data)
         if state.start != self._start or state.base != self._base:
-            read = "its average with the student is what is kept" if self.start else "the run still reads that one"
+            read = "averages the student with" if self.start else "still reads"
             raise InputError(
-                f"{folder}: --model {self.config.model} is another model than the run began with, and {read}. Put the "
-                "old one back."
+                f"{folder}: --model {self.config.model} is not the model that the run started from. The run {read} the "
+                "original; restore it."
             )
         self._recall(tensors["memory"])
         for name, module in self.trainer.along.items():
@@ -206,7 +206,7 @@ class RunState:
 
     @contextmanager
     def whole(self, *, everywhere: bool = True) -> Iterator[tuple[Encoder, Teacher | None]]:
-        """Student and teacher with all of their weights, in this process or only in the first."""
+        """Yield student and teacher with all of their weights, in every process or only in the first."""
         if self.trainer.sharding is None:
             yield self.trainer.encoder, self.trainer.teacher
         else:
@@ -214,14 +214,14 @@ class RunState:
                 yield models
 
     def kept(self, student: Encoder) -> Encoder:
-        """The model for use that a whole student stands for: itself, or its average with the model before training."""
+        """Return the model that the run keeps for use: the student, or its average with the model before training."""
         share = self.config.train.average
         if self.start is None or share is None:
             return student
         return average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
 
     def _memories(self) -> dict[str, dict[str, Tensor]]:
-        """What the losses of each stream remember from step to step, by what their names begin with."""
+        """Return the memories of each stream's losses, by the prefix of their names."""
         replay = self.trainer.replay
         return {"": self.trainer.pairs.objective.memory, "replay.": replay.objective.memory if replay else {}}
 
@@ -240,8 +240,8 @@ class RunState:
             paths = [(data.captions, data.negatives, data.classes) for data in given]
             files = [path for found in paths for path in found if path is not None]
             raise InputError(
-                f"{folder}: the run was trained on other data than there is now in {' and '.join(map(str, files))}; "
-                f"changed: {', '.join(changed)}. Put the old files back, or start a new run from this checkpoint with "
+                f"{folder}: the training data have changed since this checkpoint in {' and '.join(map(str, files))}; "
+                f"changed: {', '.join(changed)}. Restore the old files, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
 
@@ -270,7 +270,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """States of the global generators as tensors and plain values, safe to load with ``weights_only``."""
+    """Return the states of the global generators as tensors and plain values, safe to load with ``weights_only``."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
     return {
@@ -282,7 +282,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` gave; generators of devices that are not here are passed over."""
+    """Restore the result of `random_state`; generators of missing devices are skipped."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients, optimiser state and average are shared out among processes; checkpoints are whole."""
+"""FSDP2: parameters, gradients, optimiser state and EMA teacher are sharded across processes; checkpoints are whole."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from degla.model.towers import TOWERS, resblocks
 
 _CALLS = ("encode_images", "encode_captions", "embed", "see_class_token")
 NEEDS_TORCH = (2, 13)
-"""Oldest version with which slices were seen to give the gradients of whole copies; 2.7 gives others."""
+"""Oldest version in which shards were found to give the gradients of whole copies; 2.7 gives different ones."""
 _WHOLE = ("logit_scale", "logit_bias")
 
 
 class Sharding:
-    """Shares a student and its teacher out; each process keeps one slice of every parameter but the scale.
+    """Shards a student and its teacher; each process keeps one shard of every parameter except scale and bias.
 
-    Each block of a tower is gathered for the length of its own work, forward and backward, and so is the table of token
-    embeddings, forward; what stands around the blocks is gathered for each call of the model. Towers of other kinds
-    than open_clip's transformers are gathered as a whole. Beside each model stands a twin without memory, which is
-    filled when the whole is needed: for checkpoints and evaluation.
+    Each block of a tower is gathered only while it runs, forward and backward, and the table of token embeddings only
+    in the forward pass; the parameters around the blocks are gathered for each call of the model. Towers other than
+    open_clip's transformers are gathered as a whole. Each model has a twin on the meta device, which is filled when the
+    whole model is needed, for checkpoints and evaluation.
 
     Args:
-        encoder: the student, before its optimiser is made.
-        teacher: None where there is none.
-        config: the run's.
-        processes: two or more.
+        encoder: the student, before its optimiser is created.
+        teacher: the teacher, or None.
+        config: configuration of the run.
+        processes: two or more processes.
 
     Raises:
-        InputError: together with adapters, torch.compile or fp16, or with an older PyTorch.
+        InputError: combined with adapters, torch.compile or fp16, or PyTorch is too old.
     """
 
     def __init__(self, encoder: Encoder, teacher: Teacher | None, *, config: TrainConfig, processes: Processes) -> None:
         if tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH:
             raise InputError(
-                f"--train.strategy fsdp needs PyTorch {NEEDS_TORCH[0]}.{NEEDS_TORCH[1]} or newer, and "
-                f"{torch.__version__} is installed, whose slices give other gradients; use ddp."
+                f"--train.strategy fsdp needs PyTorch {NEEDS_TORCH[0]}.{NEEDS_TORCH[1]} or newer, but "
+                f"{torch.__version__} is installed, whose shards give different gradients. Use ddp."
             )
         for refused, name, remedy in (
-            (config.adapter.rank > 0, "--adapter.rank", "leave one of them out"),
-            (config.adapter.text_map, "--adapter.text-map", "leave one of them out"),
-            (config.train.compile, "--train.compile", "leave one of them out"),
+            (config.adapter.rank > 0, "--adapter.rank", "Omit one of them"),
+            (config.adapter.text_map, "--adapter.text-map", "Omit one of them"),
+            (config.train.compile, "--train.compile", "Omit one of them"),
             # "auto" means fp16 on some devices.
-            (encoder.precision == "fp16", "fp16", "give --train.precision fp32 or bf16, or --train.strategy ddp"),
+            (encoder.precision == "fp16", "fp16", "Use --train.precision fp32 or bf16, or --train.strategy ddp"),
         ):
             if refused:
-                raise InputError(f"--train.strategy fsdp does not go together with {name}; {remedy}.")
+                raise InputError(f"--train.strategy fsdp cannot be combined with {name}. {remedy}.")
         self.encoder, self.teacher, self.processes = encoder, teacher, processes
         self._twin = _without_memory(encoder)
         self._teacher_twin = None if teacher is None else _without_memory(teacher)
@@ -70,7 +70,7 @@ class Sharding:
                 self._share_out(model)
 
     def _share_out(self, model: Encoder) -> None:
-        # The scale is read and clamped outside of calls, and a single number cannot be cut.
+        # The scale is read and clamped outside of calls, and a single number cannot be sharded.
         whole = {value for name, value in model.clip.named_parameters() if name in _WHOLE}
         for name in (name for tower in TOWERS for name in resblocks(model.clip, tower)):
             block = model.clip.get_submodule(name)
@@ -79,20 +79,20 @@ class Sharding:
         table = getattr(text_tower(model.clip), "token_embedding", None)
         if isinstance(table, nn.Embedding):
             fully_shard(table, mesh=self._mesh, reshard_after_forward=True)
-            # The gradient of a table does not depend on what stands in it.
+            # The gradient of an embedding table does not depend on its values.
             cast(FSDPModule, table).set_unshard_in_backward(False)
         fully_shard(model, mesh=self._mesh, reshard_after_forward=True, ignored_params=whole)
         for name in _CALLS:
             register_fsdp_forward_method(model, name)
 
     def average_gradients(self) -> None:
-        """Average over processes what FSDP leaves out: the gradient of the scale."""
+        """Average over processes the gradients that FSDP does not handle: those of scale and bias."""
         for value in self.encoder.parameters():
             if value.grad is not None and not isinstance(value, DTensor):
                 value.grad.copy_(self.processes.total(value.grad) / self.processes.count)
 
     def clip_gradients(self, norm: float) -> None:
-        """Scale all gradients down to this norm of the whole gradient, as `torch.nn.utils.clip_grad_norm_` does."""
+        """Clip all gradients to this norm of the whole gradient, as `torch.nn.utils.clip_grad_norm_` does."""
         grads = [value.grad for value in self.encoder.parameters() if value.grad is not None]
         slices = [grad.to_local() for grad in grads if isinstance(grad, DTensor)]
         whole = [grad for grad in grads if not isinstance(grad, DTensor)]
@@ -102,10 +102,10 @@ class Sharding:
 
     @contextmanager
     def whole(self, *, everywhere: bool) -> Iterator[tuple[Encoder, Teacher | None]]:
-        """Student and teacher with all of their weights, for the length of the block; all processes must call it.
+        """Yield student and teacher with all of their weights for the block; all processes must call it.
 
         Args:
-            everywhere: False fills those of the first process only.
+            everywhere: if False, only the first process gets the weights.
         """
         keep = everywhere or self.processes.rank == 0
         pairs = [(self._twin, self.encoder)]
@@ -123,7 +123,7 @@ class Sharding:
                 twin.clip.load_state_dict(empty, assign=True)
 
     def take_over(self, encoder: Encoder, teacher: Teacher | None) -> None:
-        """Share out the weights of whole models, such as `whole` gives, that every process has alike."""
+        """Shard the weights of whole models, as `whole` yields them, that are the same in every process."""
         pairs = [(encoder, self.encoder)]
         if teacher is not None and self.teacher is not None:
             pairs.append((teacher.encoder, self.teacher.encoder))
@@ -134,7 +134,7 @@ class Sharding:
                     value.copy_(_like(given[name], value))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimiser's state as it would be without sharding; all processes must call it."""
+        """Return the optimiser state as it would be without sharding; all processes must call it."""
         keep = self.processes.rank == 0
         state = optimizer.state_dict()
         moments = {
@@ -144,7 +144,7 @@ class Sharding:
         return {**state, "state": moments}
 
     def share_optimizer_state(self, optimizer: torch.optim.Optimizer) -> None:
-        """Cut the moments of an optimiser that has loaded the state of a whole model."""
+        """Shard the moments of an optimiser that has loaded the state of a whole model."""
         for parameter, values in optimizer.state.items():
             for name, value in values.items():
                 if isinstance(parameter, DTensor) and value.shape == parameter.shape:
@@ -152,7 +152,7 @@ class Sharding:
 
 
 def _without_memory(module: Any) -> Any:
-    """A copy whose parameters have shapes only."""
+    """Return a copy whose parameters are on the meta device."""
     memo = {
         id(value): nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=value.requires_grad)
         for value in module.parameters()
@@ -161,7 +161,7 @@ def _without_memory(module: Any) -> Any:
 
 
 def _gathered(value: Any, *, keep: bool) -> Any:
-    """The whole of a tensor that is shared out, on the processes that keep it; anything else as it is."""
+    """Return the whole of a sharded tensor on the processes that keep it; anything else unchanged."""
     if not isinstance(value, DTensor):
         return value.clone() if isinstance(value, Tensor) else value
     whole = value.full_tensor().detach()
@@ -169,7 +169,7 @@ def _gathered(value: Any, *, keep: bool) -> Any:
 
 
 def _like(value: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor shared out as `model` is."""
+    """Return a whole tensor sharded like `model`."""
     value = value.to(model.device, model.dtype)
     if isinstance(model, DTensor):
         return cast(Tensor, distribute_tensor(value, model.device_mesh, model.placements))

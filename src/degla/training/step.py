@@ -1,4 +1,4 @@
-"""The method on one screen: embeddings, losses, gradients, optimiser, teacher - in this order."""
+"""One training step on one screen: embeddings, losses, gradients, optimiser, teacher - in this order."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from degla.training.sharding import Sharding
 
 @dataclass
 class Stream:
-    """What is minimised on the batches of one stream of pairs: `attack` first moves its images, where there is one."""
+    """What is minimised on the batches of one stream of pairs; `attack`, if any, first changes their images."""
 
     objective: Objective
     part_size: int | None = None
-    """Pairs of a process that are embedded at a time; all by default."""
+    """Number of pairs of a process embedded at a time; all by default."""
     attack: Attack | None = None
     views: Views | None = None
-    """Draws the patches that the student reads, where it does not read all."""
+    """Samples the patches that the student reads, if it does not read all."""
     evidence: Evidence | None = None
-    """Adds the part of each image with the evidence for its caption, where a loss reads it."""
+    """Adds the part of each image with the evidence for its caption, if a loss reads it."""
 
     def held(self, batch: Batch) -> int:
-        """Pairs of a batch that are embedded at a time."""
+        """Return the number of pairs of a batch embedded at a time."""
         return min(self.part_size or len(batch), len(batch))
 
 
 @dataclass
 class Trainer:
-    """All that one step needs. No step waits for the device.
+    """Everything that one step needs. No step waits for the device.
 
     Attributes:
-        encoder: the bare student.
-        student: the student as wrapped for the processes at hand.
-        teacher: None where no loss needs one.
-        pairs: the stream that the run is about.
-        replay: a second stream, whose gradients are added, or which has every other step; else None.
-        l2_sp: where weights are pulled back to the start; else None.
-        sharding: where the processes share student and teacher out; else None.
+        encoder: the unwrapped student.
+        student: the student as wrapped for distributed training.
+        teacher: the teacher, or None if no loss needs one.
+        pairs: the main stream of the run.
+        replay: a second stream, whose gradients are added or which has every other step, or None.
+        l2_sp: pull of the weights towards the start, or None.
+        sharding: FSDP sharding of student and teacher, or None.
         steps: length of the whole run.
         log_scale_limit: largest logarithm of the scale.
-        decoder: whose writing from captions' states a loss of `pairs` reads; its map is trained along; else None.
-        predictor: of masked words, with their mask token, where a loss of `pairs` reads either; else None.
+        decoder: text decoder that a loss of `pairs` uses, with a jointly trained map, or None.
+        predictor: predictor of masked words with the mask token, if a loss of `pairs` uses either, else None.
     """
 
     config: TrainConfig
@@ -77,17 +77,17 @@ class Trainer:
 
     @property
     def along(self) -> dict[str, torch.nn.Module]:
-        """What is trained beside the student and is no part of it, by the name that checkpoints have for it."""
+        """Modules trained jointly with the student but not part of it, by their names in checkpoints."""
         given = {"decoder": self.decoder, "predictor": self.predictor}
         return {name: module for name, module in given.items() if module is not None}
 
     def step(self, batch: Batch | None, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
-        """Take step `number` (from 0) on a batch of each stream; returns what to log, averaged over processes.
+        """Take step `number` (from 0) on a batch of each stream; return values to log, averaged over processes.
 
         Args:
-            batch: None where it is the other stream's turn.
-            number: of the step.
-            replayed: likewise; None, too, where nothing is replayed.
+            batch: batch of the main stream; None if it is the other stream's turn.
+            number: step number.
+            replayed: batch of the replay stream; None if it is not its turn or nothing is replayed.
         """
         rate = learning_rate(number, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
@@ -106,12 +106,12 @@ class Trainer:
     def gradients(
         self, batch: Batch | None, replayed: Batch | None, *, number: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Leave the gradients of all losses in the parameters; returns their sum and the value of each."""
+        """Compute the gradients of all losses in the parameters; return the total loss and the value of each."""
         loss, values = torch.zeros((), device=self.encoder.device), dict[str, Tensor]()
         if self.replay is not None and replayed is not None:
             loss, own = self.backward(replayed, self.replay, number=number)
             values |= {f"replay.{name}": value for name, value in own.items()}
-        if self.l2_sp is not None:  # After the replay: it may weigh parameters by the gradient that they have now.
+        if self.l2_sp is not None:  # After the replay: it may weight parameters by their gradient from it.
             values["l2_sp"] = self.l2_sp.pull()
             loss = loss + self.l2_sp.config.weight * values["l2_sp"]
         if batch is None:
@@ -122,7 +122,7 @@ class Trainer:
     def backward(
         self, batch: Batch, stream: Stream | None = None, *, number: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the gradients of one stream; returns its loss and the value of each of its losses, without gradient."""
+        """Add the gradients of one stream; return its total loss and the value of each of its losses, detached."""
         stream = stream or self.pairs
         parts, objective = list(batch.parts(stream.held(batch))), stream.objective
         raw: list[Tensor] = []
@@ -135,7 +135,7 @@ class Trainer:
             if stream.evidence is not None and self.teacher is not None:
                 batch = stream.evidence(batch, parts, self.teacher, target, number=number)
                 parts = list(batch.parts(stream.held(batch)))
-        if stream.attack is not None:  # After the target: the teacher sees the images as they are.
+        if stream.attack is not None:  # After the target: the teacher gets the clean images.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator
@@ -148,20 +148,20 @@ class Trainer:
         send_back(loss)
         if self.processes.count > 1:
             for own in chain(*(module.parameters() for module in self.along.values())):
-                # Outside of what data-parallel training wraps.
+                # These modules are not wrapped for data-parallel training.
                 own.grad = None if own.grad is None else self.processes.total(own.grad) / self.processes.count
         if self.sharding is not None:
             self.sharding.average_gradients()
         return loss.detach(), values
 
     def _written(self, student: Embeddings, decoder: TextDecoder) -> Embeddings:
-        """The same with what the decoder says of the target texts."""
+        """Return the embeddings with the decoder's losses on the target texts."""
         with self.accelerator.autocast():
             losses, valid = decoder(student.require("text_state"), student.require("target"))
         return replace(student, extra={**student.extra, "reconstruction": losses, "reconstruction_valid": valid})
 
     def _predicted(self, student: Embeddings, batch: Batch, predictor: WordPredictor) -> Embeddings:
-        """The same with what the predictor says of the masked words."""
+        """Return the embeddings with the predictor's losses on the masked words."""
         with self.accelerator.autocast():
             token, patch, image = map(student.require, ("masked_token", "patch", "raw_image"))
             end = student.require("caption_token_valid").sum(dim=1)
@@ -169,7 +169,7 @@ class Trainer:
         return replace(student, extra={**student.extra, "prediction": losses, "prediction_valid": valid})
 
     def update(self, loss: Tensor) -> None:
-        """Clip the gradients, step, and clamp the scale. Where `loss` is not finite no parameter moves."""
+        """Clip the gradients, step, and clamp the scale. If `loss` is not finite, no parameter changes."""
         limit, optimizer = self.config.optim.clip_norm, bare(self.optimizer)
         if limit is not None and self.sharding is not None:
             self.sharding.clip_gradients(limit)
@@ -177,11 +177,11 @@ class Trainer:
             along = chain(*(module.parameters() for module in self.along.values()))
             self.accelerator.clip_grad_norm_([*self.student.parameters(), *along], limit)
         if self.accelerator.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # The fused kernel looks at it on the device.
+            # The fused kernel checks it on the device.
             optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         scale = self.encoder.clip.logit_scale
-        if scale.requires_grad:  # A frozen one stays, whatever it is.
+        if scale.requires_grad:  # A frozen scale stays, whatever its value.
             with torch.no_grad():
                 scale.clamp_(0.0, self.log_scale_limit)

@@ -1,4 +1,4 @@
-"""Evaluation during training: what was gained and lost, which checkpoint is the best, and when to end early."""
+"""Validation during training: gains and losses, the best checkpoint, and early stopping."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("degla.train")
 
 JOINT = "joint"
-"""Name of the score that weighs what was gained against what was lost."""
+"""Name of the score that weighs gains against losses."""
 
 
 @dataclass
 class Validation:
-    """Runs benchmarks before the first step and every few steps; remembers the best score and its checkpoint.
+    """Runs benchmarks before the first step and every few steps; tracks the best score and its checkpoint.
 
     Attributes:
-        config: which benchmarks, how often, and which score decides.
-        stop: how much may be lost, and how long nothing may be gained.
-        run: the run's folder; ``validation.jsonl`` in it holds every score.
-        label: the recipe's name, for the results.
-        seed: the run's seed, for the results.
-        processes: that share each evaluation; all of them must call `begin` and `score`, and the first writes the
-            scores down.
+        config: which benchmarks to run, how often, and which score decides.
+        stop: limits on forgetting and on evaluations without a better score.
+        run: folder of the run; its ``validation.jsonl`` has every score.
+        label: name of the recipe, for the results.
+        seed: seed of the run, for the results.
+        processes: processes that share each evaluation; all must call `begin` and `score`, and the first writes the
+            scores.
     """
 
     config: ValidationConfig
@@ -54,24 +54,24 @@ class Validation:
     seed: int
     processes: EvaluationProcesses
     best: str | None = field(default=None, init=False)
-    """Name of the best checkpoint among those that lose no more than allowed."""
+    """Name of the best checkpoint among those within the limit on forgetting."""
     ended: str | None = field(default=None, init=False)
-    """Why the run is to end early, after the newest evaluation; the same on all processes."""
+    """Why the run should end early, after the newest evaluation, or None; the same on all processes."""
 
     def __post_init__(self) -> None:
         if self.config.benchmarks and self.config.root is None:
-            raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
+            raise InputError("--validation.benchmarks requires --validation.root, the folder of their data.")
         self._questions: list[BenchmarkQuestions] | None = None
         self._highest = self._before = float("-inf")
         self._without_better = 0
         self._start: dict[str, float] = {}
 
     def read(self, *, trained: TrainConfig, rows: Sequence[PairTable]) -> None:
-        """Read and check what the benchmarks ask, before a model is looked up; warn where they show trained images.
+        """Read and check the benchmarks before a model is loaded; warn if they contain training images.
 
         Args:
-            trained: the run's configuration; what a run that it begins from was trained on counts too.
-            rows: of each stream of its pairs.
+            trained: configuration of the run; the training data of a run that it starts from count too.
+            rows: rows of each stream of pairs.
 
         Raises:
             InputError: the benchmarks' files are wrong.
@@ -94,21 +94,21 @@ class Validation:
             leakage = self.processes.from_first(look)
             titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
             for sentence in trained_on("validation", leakage, titles) if self.processes.first else ():
-                log.warning("%s Its scores, and the choice of the best checkpoint, measure memory too.", sentence)
+                log.warning("%s Its scores, and so the best checkpoint, also measure memorisation.", sentence)
 
     def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
-        """Measure the model before training, or recall what an interrupted run has measured.
+        """Evaluate the model before training, or read the scores that an interrupted run has measured.
 
         Args:
             encoder: the model before training.
-            start: step of the checkpoint that the run goes on from; scores of later steps are forgotten. None for a
+            start: step of the checkpoint that the run resumes from; scores of later steps are dropped. None for a
                 new run.
 
         Returns:
-            The scores before training with the prefix ``validation/``, where they were measured now.
+            The scores before training with the prefix ``validation/``; empty if they were not measured now.
 
         Raises:
-            InputError: the benchmarks' files are wrong, or have not the scores that decide.
+            InputError: the benchmarks' files are wrong, or lack the scores that decide.
         """
         if not self.config.benchmarks:
             return {}
@@ -131,20 +131,20 @@ class Validation:
         return {f"validation/{name}": value for name, value in self._start.items()}
 
     def due(self, step: int, *, end: bool) -> bool:
-        """Whether to evaluate after step number `step` (from 1); `end`: it is the last of a pass or of the run."""
+        """Return whether to evaluate after step number `step` (from 1); `end`: it ends an epoch or the run."""
         if not self.config.benchmarks:
             return False
         return step % self.config.every_steps == 0 if self.config.every_steps else end
 
     @property
     def improved(self) -> bool:
-        """Whether the best checkpoint has a higher score than the model before training."""
+        """Whether the best checkpoint scores higher than the model before training."""
         return self._highest > self._before
 
     def score(self, encoder: Encoder, step: int) -> dict[str, float]:
         """Evaluate, each process its share, and return all scores with the prefix ``validation/``.
 
-        Besides the named averages these are ``gained``, ``lost`` and ``joint``, where the benchmarks have both scores.
+        They include ``gained``, ``lost`` and ``joint`` if the benchmarks have the scores `gain` and `kept`.
 
         Raises:
             InputError: the benchmarks' files are wrong.
@@ -173,7 +173,7 @@ class Validation:
         return named_scores(result)
 
     def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
-        """Rows up to a step, in order, and the names of the checkpoints that are still there."""
+        """Return the rows up to a step, in order, and the names of the checkpoints that still exist."""
         path = self.run / "validation.jsonl"
         known = lines_up_to(path, start) if start is not None and path.is_file() else []
         rows = {row["step"]: row for _, row in known}
@@ -195,20 +195,20 @@ class Validation:
         joint, budget = self.config.score == JOINT, self.stop.max_forgetting is not None
         needed = [] if joint else [("score", self.config.score, "")]
         if joint:
-            needed.append(("gain", self.config.gain, " (--validation.score joint counts what it gains)"))
+            needed.append(("gain", self.config.gain, " (--validation.score joint counts its gain)"))
         if joint or budget:
             by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
-            needed.append(("kept", self.config.kept, f" ({by} what it loses)"))
+            needed.append(("kept", self.config.kept, f" ({by} its loss)"))
         for flag, name, reason in needed:
             require_score(f"--validation.{flag}", name, known, reason=reason)
 
     def _over(self, trade: TradeOff | None) -> bool:
         budget = self.stop.max_forgetting
-        # A loss of exactly the budget, as differences of floats give it, is within the budget.
+        # A loss of exactly the budget is within it, despite rounding errors.
         return budget is not None and trade is not None and 100 * trade.lost > budget + 1e-6
 
     def _note(self, row: Mapping[str, Any], *, there: Collection[str] | None = None) -> None:
-        """Take an evaluation into account; `there`: the checkpoints that can still be the best, all by default."""
+        """Process an evaluation; `there`: checkpoints that can still be the best, all by default."""
         name, trade = f"step-{row['step']}", self._trade(row)
         over = self._over(trade)
         self.ended = None
@@ -218,17 +218,17 @@ class Validation:
             self._without_better += 1
             if self.stop.patience is not None and self._without_better >= self.stop.patience:
                 self.ended = (
-                    f"the last {counted(self._without_better, 'evaluation')} gave no better {self.config.score} "
+                    f"the last {counted(self._without_better, 'evaluation')} did not improve {self.config.score} "
                     f"(--stop.patience {self.stop.patience})"
                 )
         if over and trade is not None:
             self.ended = (
-                f"{self.config.kept} is {100 * trade.lost:.2f} points below where it began "
+                f"{self.config.kept} is {100 * trade.lost:.2f} points below its start "
                 f"(--stop.max-forgetting {self.stop.max_forgetting:g})"
             )
 
     def _tell(self, row: Mapping[str, Any], remark: str) -> None:
-        """One line of the log: "step 200: composition 75.1 (+6.7), recognition 88.2 (-8.6), joint -1.9, best"."""
+        """Log one line: "step 200: composition 75.1 (+6.7), recognition 88.2 (-8.6), joint -1.9, best"."""
         if not self.processes.first:
             return
         shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))

@@ -1,4 +1,4 @@
-"""Embeddings of a batch by student and teacher, which every loss reads; from plain tensors by name, too."""
+"""Embeddings of a batch by student and teacher, which every loss reads, and how to build them from named tensors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from degla.shelf import did_you_mean
 TeacherPart = Literal["image", "caption", "negative", "raw_image"]
 """A part of the teacher's embeddings."""
 LossValue = Float[Tensor, ""]
-"""A loss before its weight: a scalar, this process's share of the mean over the pairs of all processes."""
+"""An unweighted loss: a scalar, this process's share of the mean over the pairs of all processes."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit-length rows in float32. `negative[b, k]` belongs to `caption[b]`; no other layout exists in this package.
+    """The student's unit-length embeddings of a batch, in float32. `negative[b, k]` belongs to `caption[b]`.
 
-    What stands where a mask is False is zeros, without gradient, whatever was given there.
+    Entries where a mask is False are set to zero and get no gradient.
 
     Attributes:
         image: image embeddings of this process's pairs.
@@ -36,7 +36,7 @@ class Embeddings:
         scale: 1 over the temperature, already exponentiated; carries the gradient of the learnt temperature.
         group: equal exactly where two rows show the same image.
         rule: number of the rule that made a negative, -1 where there is none.
-        extra: the optional inputs that some active loss reads, by their names in `degla.inputs.LossTensors`.
+        extra: optional inputs that some active loss reads, by their names in `degla.inputs.LossTensors`.
     """
 
     image: Float[Tensor, "batch dim"]
@@ -50,7 +50,7 @@ class Embeddings:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Embeddings:
-        """From all inputs by name."""
+        """Build embeddings from all inputs by name."""
         own = {entry.name for entry in fields(cls)}
         always: dict[str, Any] = {name: value for name, value in tensors.items() if name in own}
         return cls(**always, extra={name: value for name, value in tensors.items() if name not in own})
@@ -60,31 +60,31 @@ class Embeddings:
         if "negative_token_valid" in extra:
             extra["negative_token_valid"] = extra["negative_token_valid"] & self.valid[..., None]
         object.__setattr__(self, "extra", extra)
-        # A masked logit still passes 0 times its input back, which is not 0 where the input is not finite.
+        # A masked logit still sends 0 times its input back, which is NaN where the input is not finite.
         object.__setattr__(self, "negative", self.negative.masked_fill(~self.valid[..., None], 0.0))
         for name in extra:
             if mask := INPUTS[name].mask:
                 extra[name] = extra[name].masked_fill(~extra[mask][..., None], 0.0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All inputs by name, as `of` takes them."""
+        """Return all inputs by name, as `of` takes them."""
         return {name: value for name, value in vars(self).items() if name != "extra"} | dict(self.extra)
 
     def margins(self, queries: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch negatives"]:
-        """Logits of each query's own negatives less that of its caption; -inf for those that do not exist."""
+        """Return the logits of each query's own negatives minus that of its caption; -inf where one does not exist."""
         away = self.negative - self.caption[:, None]
         return (self.scale * torch.einsum("bd,bkd->bk", queries, away)).masked_fill(~self.valid, -torch.inf)
 
     def require(self, name: str) -> Tensor:
-        """One of the optional inputs; a missing one is a mistake of the caller and raises LookupError."""
+        """Return one of the optional inputs; raise LookupError where the caller did not request it."""
         if name not in self.extra:
-            raise LookupError(f"the batch was not asked for {name}; add {INPUTS[name].part!r} to `reads`")
+            raise LookupError(f"the batch does not contain {name}; add {INPUTS[name].part!r} to `reads`")
         return self.extra[name]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the teacher says about the same batch, without gradient; only the parts that some loss needs are there."""
+    """The teacher's embeddings of the same batch, without gradient; only the parts that some loss needs are set."""
 
     image: Float[Tensor, "batch dim"] | None = None
     caption: Float[Tensor, "batch dim"] | None = None
@@ -92,10 +92,10 @@ class Target:
     raw_image: Float[Tensor, "batch dim"] | None = None
 
     def require(self, part: TeacherPart) -> Float[Tensor, "*shape"]:
-        """Return one part, cut off from any graph; a missing one is a mistake of the caller and raises LookupError."""
+        """Return one part, detached; raise LookupError where the caller did not request it."""
         value: Tensor | None = getattr(self, part)
         if value is None:
-            raise LookupError(f"the teacher was not asked for its {part} embeddings; add it to `needs`")
+            raise LookupError(f"the teacher's {part} embeddings were not computed; add {part!r} to `needs`")
         return value.detach()
 
 
@@ -104,13 +104,13 @@ class Wanted:
     """What a loss, or a sum of losses, reads.
 
     Attributes:
-        name: of the loss, in messages.
+        name: name of the loss in messages.
         needs: parts of the teacher's embeddings.
-        reads: optional parts of the student's.
+        reads: optional parts of the student's embeddings.
         texts: whether captions are read.
         scale: whether the scale is read.
         same_width: whether the teacher's embeddings are compared with the student's.
-        negatives: whether the captions' negatives must be there.
+        negatives: whether the captions' negatives are required.
     """
 
     name: str
@@ -123,15 +123,15 @@ class Wanted:
 
 
 def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) -> tuple[Embeddings, Target]:
-    """Check tensors and put them together.
+    """Check tensors and build embeddings and teacher target from them.
 
     Args:
-        tensors: by name.
-        wanted: what must be there.
-        processes: that share the batch.
+        tensors: tensors by name.
+        wanted: what is required.
+        processes: processes that share the batch.
 
     Raises:
-        InputError: a tensor is missing or unknown, of a wrong type, or shapes do not fit together.
+        InputError: a tensor is missing, unknown or of a wrong type, or shapes do not match.
     """
     given: dict[str, Any] = dict(tensors)
     unknown = sorted(given.keys() - INPUTS.keys())
@@ -141,7 +141,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     given = {name: value for name, value in given.items() if value is not None}
     _check_types(given, wanted.name)
     for name, value in given.items():
-        # One negative or positive a caption, without its axis.
+        # A single negative or positive per caption, without its axis.
         if INPUTS[name].kind in ("text", "teacher") and len(INPUTS[name].shape) == 3 and value.ndim == 2:
             given[name] = value[:, None]
     _set_defaults(given, wanted, processes)
@@ -150,7 +150,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     if wanted.same_width:
         _check_widths(given, wanted)
     rows = _of_one_type(given)
-    # Before they are brought to length one: what is not finite would still spoil the gradient.
+    # Before normalisation: a value that is not finite would still spoil the gradient.
     for name, value in rows.items():
         if mask := INPUTS[name].mask:
             value = value.masked_fill(~rows[mask][..., None], 0.0)
@@ -182,7 +182,7 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
             given.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
     for part in ("unit", "concept"):
         if part in given:
-            # Processes have as many rows, and each its own number of places in them.
+            # All processes have the same number of rows, but each its own number of places per row.
             column = rows * processes.count * torch.arange(given[part].shape[1], device=device)
             given.setdefault(f"{part}_group", processes.places(image)[:, None] + column)
     for part in ("raw_image", "teacher_raw_image"):
@@ -193,7 +193,7 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
     if not negatives and teacher is not None:
         given.setdefault("teacher_negative", teacher.new_zeros(rows, 0, teacher.shape[-1]))
     for name in [name for name in given if INPUTS[name].kind == "model"]:
-        # transformers' SigLIP has one number in a list of one.
+        # In transformers' SigLIP it is a tensor of one element.
         given[name] = torch.as_tensor(given[name], device=device).squeeze()
 
 
@@ -210,7 +210,7 @@ def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
 
 
 def _check_types(given: Mapping[str, Any], name: str) -> None:
-    """Masks are of bool, embeddings of floating point numbers; what is one number of the model may be no tensor."""
+    """Check that masks are bool and embeddings floating point; a scalar of the model need not be a tensor."""
     for entry, value in given.items():
         kind, tensor = INPUTS[entry].kind, isinstance(value, Tensor)
         if entry.endswith("valid"):
@@ -225,7 +225,7 @@ def _check_types(given: Mapping[str, Any], name: str) -> None:
 
 
 def _check_shapes(given: Mapping[str, Any], name: str) -> None:
-    """Each letter of a shape stands for one size."""
+    """Check shapes; each letter of a shape stands for one size."""
     sizes: dict[str, tuple[int, str]] = {}
     for entry, letters in [(entry, each.shape) for entry, each in INPUTS.items() if entry in given]:
         shape = tuple(given[entry].shape)
@@ -245,17 +245,17 @@ def _check_widths(given: Mapping[str, Any], wanted: Wanted) -> None:
     for name in sorted(f"teacher_{part}" for part in wanted.needs):
         if (other := given[name].shape[-1]) != width:
             raise InputError(
-                f"{wanted.name}: {name} is {other} numbers wide and image is {width}, and the one is compared with the "
-                "other. Take a teacher as wide as the student, or LogitDistillation, which compares similarities."
+                f"{wanted.name}: {name} has {other} dimensions and image has {width}, but the two are compared. Use a "
+                "teacher as wide as the student, or LogitDistillation, which compares similarities."
             )
 
 
 def _of_one_type(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All that is no index or mask in float32, or in float64 where some embedding is: never in half precision."""
+    """Convert everything but indices and masks to float32, or to float64 if some embedding is; never to half."""
     wide = any(value.dtype == torch.float64 for name, value in given.items() if INPUTS[name].kind != "model")
     kind = torch.float64 if wide else torch.float32
     return {
-        # A scale or bias may be a whole number, which has no gradient.
+        # A scale or bias may be an integer, which has no gradient.
         name: value.to(kind) if value.is_floating_point() or INPUTS[name].kind == "model" else value
         for name, value in given.items()
     }

@@ -1,4 +1,4 @@
-"""Softmax or sigmoid: the form of an objective follows from the model, which has a bias beside its scale or has not."""
+"""Softmax or sigmoid form of an objective, depending on whether the model has a logit bias."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from degla.losses.core.objective import AnyLoss, loss_class
 from degla.shelf import LOSSES
 
 SIGMOID = "sigmoid_"
-"""How the name of a loss begins that is the sigmoid form of another."""
+"""Prefix of a loss that is the sigmoid form of another."""
 
 BIAS = "bias"
-"""What a loss reads that is for models with a bias alone."""
+"""Input read by losses that work only for models with a bias."""
 
 
 def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> dict[str, AnyLoss]:
-    """The active losses in the form that a model of this kind is trained with.
+    """Return the active losses in the form that suits the model.
 
     Args:
-        losses: by name; those of weight 0 are left out.
-        biased: whether the model has a `logit_bias`, as models of the sigmoid loss have.
-        model: its name, for messages.
+        losses: losses by name; those with weight 0 are dropped.
+        biased: whether the model has a `logit_bias`, as models trained with a sigmoid loss have.
+        model: name of the model, for messages.
 
     Returns:
         For a model without a bias, the losses themselves. For one with a bias, the sigmoid form of each loss that has
-        one, with its settings, and what reads no scale as it is.
+        one, with its settings, and losses that do not read the scale unchanged.
 
     Raises:
-        InputError: a loss that reads a bias for a model without one; a loss that reads the scale and has no sigmoid
-            form, or a setting that its sigmoid form has not, for a model with a bias.
+        InputError: the model has no bias and a loss reads it; or it has one, and a loss that reads the scale has no
+            sigmoid form or has a setting that its sigmoid form lacks.
     """
     active = {name: loss for name, loss in losses.items() if loss.weight > 0}
     if not biased:
@@ -39,10 +39,10 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
         if wrong:
             plain = ", ".join(name.removeprefix(SIGMOID) for name in wrong if name.startswith(SIGMOID))
             all_have_one = all(name.startswith(SIGMOID) for name in wrong)
-            other = f"Use {plain} instead, or take" if all_have_one else "Take"
+            other = f"Use {plain} instead, or choose" if all_have_one else "Choose"
             raise InputError(
-                f"{model}: has no logit_bias, which {', '.join(wrong)} read. {other} a model of the sigmoid loss, such "
-                "as SigLIP."
+                f"{model}: the model has no logit_bias, but this recipe needs one for {', '.join(wrong)}. {other} a "
+                "model trained with a sigmoid loss, such as SigLIP."
             )
         return active
     forms = {name: SIGMOID + name for name in active if SIGMOID + name in LOSSES.names()}
@@ -50,17 +50,17 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
     if refused:
         having = [name.removeprefix(SIGMOID) for name in LOSSES.names() if name.startswith(SIGMOID)]
         raise InputError(
-            f"{model}: has a logit_bias, as SigLIP and other models of the sigmoid loss have, and this recipe's "
-            f"{', '.join(refused)} read its scale without the bias: both would no longer fit the embeddings. The "
-            "model can be evaluated. To train it, take a recipe of losses that have a sigmoid form "
-            f"({', '.join(having)}), such as clip, negclip or degla; to train by this recipe, take a model without "
+            f"{model}: the model has a logit_bias, like all models trained with a sigmoid loss, but this recipe's "
+            f"{', '.join(refused)} would use its scale without the bias, and neither would fit the embeddings. The "
+            "model can be evaluated. To train it, choose a recipe whose losses have a sigmoid form "
+            f"({', '.join(having)}), such as clip, negclip or degla. To use this recipe, choose a model without "
             "logit_bias."
         )
     twice = [name for name in forms.values() if name in active]
     if twice:
         raise InputError(
-            f"{model}: has a logit_bias, so {twice[0].removeprefix(SIGMOID)} is computed as {twice[0]}, and both have "
-            "a weight. Set one of the two weights to 0."
+            f"{model}: the model has a logit_bias, so {twice[0].removeprefix(SIGMOID)} is computed as {twice[0]}, but "
+            "both have a weight. Set one of the two weights to 0."
         )
     return {
         forms.get(name, name): _sigmoid_form(name, loss) if name in forms else loss for name, loss in active.items()
@@ -68,7 +68,7 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
 
 
 def _sigmoid_form(name: str, loss: Any) -> AnyLoss:
-    """The loss of the sigmoid form with all settings of another's softmax form."""
+    """Return the sigmoid form of a loss, with all settings of its softmax form."""
     form: Any = loss_class(SIGMOID + name)
     known = {field.name for field in dataclasses.fields(form)}
     settings = {}
@@ -79,7 +79,7 @@ def _sigmoid_form(name: str, loss: Any) -> AnyLoss:
         elif value != field.default:
             flag = f"--objective.{name}.{field.name}".replace("_", "-")
             raise InputError(
-                f"{flag} {value} has no sigmoid form; leave it at {field.default} for a model with a logit_bias."
+                f"{flag} {value} has no sigmoid form; keep it at {field.default} for a model with a logit_bias."
             )
     found: AnyLoss = form(**settings)
     return found

@@ -1,4 +1,4 @@
-"""The base classes of losses, and the objective: the weighted sum of those that are switched on, with their memory."""
+"""Base classes of losses, and the objective: the weighted sum of the active losses, with their memory."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from degla.shelf import LOSSES, class_name, did_you_mean
 
 
 class AnyLoss(Checked, ABC, section="objective"):
-    """One summand of a training objective; its fields are its settings. See `Loss` and `StatefulLoss`.
+    """One term of a training objective; its fields are its settings. See `Loss` and `StatefulLoss`.
 
     Attributes:
-        weight: its factor in an `Objective`; the loss itself does not apply it. 0 means that it is neither computed nor
-            logged.
+        weight: its weight in an `Objective`; the loss itself does not apply it. With weight 0 it is neither computed
+            nor logged.
         needs: parts of the teacher's embeddings that it reads.
         reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
-        reads_texts: whether it reads the embedding of any text. Where no loss does, no text is embedded.
-        scaled: whether it reads the model's scale: its logits are similarities times the scale.
-        same_width: whether it compares the teacher's embeddings with the student's, so that both must be as wide.
-        of_negatives: whether it is 0 without the captions' negatives, so that a call must give them.
+        reads_texts: whether it reads the embedding of any text. If no loss does, no text is embedded.
+        scaled: whether it reads the model's scale, as its logits are similarities times the scale.
+        same_width: whether it compares the teacher's embeddings with the student's, so that both need the same width.
+        of_negatives: whether it is 0 without negatives, so that a call must pass them.
     """
 
     weight: Factor
@@ -48,7 +48,7 @@ class AnyLoss(Checked, ABC, section="objective"):
 
     @classmethod
     def wanted(cls) -> Wanted:
-        """What a call must give."""
+        """Return what a call must pass."""
         return Wanted(
             cls.__name__,
             cls.needs,
@@ -61,7 +61,7 @@ class AnyLoss(Checked, ABC, section="objective"):
 
 
 class Loss(AnyLoss, section="objective"):
-    """A loss without memory. It is called with plain tensors in any training loop:
+    """A loss without memory. Call it with plain tensors in any training loop:
 
         loss = ImageGrounded()(image=image, caption=caption, negative=negative, scale=model.logit_scale.exp())
 
@@ -69,15 +69,15 @@ class Loss(AnyLoss, section="objective"):
     """
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> LossValue:
-        """The loss of a batch, before its weight: the mean over the pairs.
+        """Return the unweighted loss of a batch: the mean over its pairs.
 
-        Of several processes each has the share of its own pairs; the average of these is the mean over all.
+        With several processes, each returns the share of its own pairs; their average is the mean over all pairs.
 
         Args:
-            tensors: by name, as in `LossTensors`.
+            tensors: tensors by name, as in `LossTensors`.
 
         Raises:
-            InputError: a tensor that this loss reads is missing, or shapes do not fit together.
+            InputError: a tensor that this loss reads is missing, or shapes do not match.
         """
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, self.wanted(), processes)
@@ -86,30 +86,30 @@ class Loss(AnyLoss, section="objective"):
 
     @abstractmethod
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
-        """The loss of unit-length embeddings, before its weight: the mean over the pairs of all processes."""
+        """Return the unweighted loss of unit-length embeddings: the mean over the pairs of all processes."""
 
 
 class StatefulLoss(AnyLoss, section="objective"):
-    """A loss with memory from step to step, one small tensor, which the caller keeps:
+    """A loss with memory between steps, one small tensor that the caller keeps:
 
     memory = loss.start(rules=5)
     value, memory = loss(memory, image=image, caption=caption, negative=negative, rule=rule, scale=scale)
     """
 
     def __call__(self, memory: Tensor | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
-        """The loss of a batch under `memory`, before its weight, and the memory for the next step.
+        """Return the unweighted loss of a batch, given the memory, and the memory for the next step.
 
         Args:
-            memory: from `start`, or from the step before.
-            tensors: by name, as in `LossTensors`.
+            memory: result of `start`, or of the previous step.
+            tensors: tensors by name, as in `LossTensors`.
 
         Raises:
-            InputError: the memory or a tensor that this loss reads is missing, or shapes do not fit together.
+            InputError: the memory or a tensor that this loss reads is missing, or shapes do not match.
         """
         if not isinstance(memory, Tensor):
             raise InputError(
-                f"{type(self).__name__}: missing memory, a tensor before the others: memory = loss.start(rules=5); "
-                "then value, memory = loss(memory, image=image, ...) at each step. An Objective keeps it by itself."
+                f"{type(self).__name__}: missing memory, the first argument. Start with memory = loss.start(rules=5), "
+                "then value, memory = loss(memory, image=image, ...) at each step. An Objective does this itself."
             )
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, self.wanted(), processes)
@@ -118,13 +118,13 @@ class StatefulLoss(AnyLoss, section="objective"):
 
     @abstractmethod
     def start(self, rules: int) -> Tensor:
-        """Memory before the first step, for that many rules."""
+        """Return the memory before the first step, for this number of rules."""
 
     @abstractmethod
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
     ) -> tuple[LossValue, Tensor]:
-        """The loss under `memory`, and the memory for the next step (no gradient)."""
+        """Return the loss, given the memory, and the memory for the next step (no gradient)."""
 
 
 LossesByName = dict[str, Any]
@@ -132,28 +132,28 @@ LossesByName = dict[str, Any]
 
 @cache
 def loss_class(name: str) -> type[Any]:
-    """The dataclass of the loss called `name`: the file's name in CamelCase.
+    """Return the dataclass of the loss `name`: the file's name in CamelCase.
 
     Raises:
-        InputError: there is none; or it has no field `weight`, or a field without a default.
+        InputError: it does not exist, has no field `weight`, or has a field without a default.
     """
     found: type[Any] = LOSSES.member(name, class_name(name))
     fields = dataclasses.fields(found) if "__dataclass_fields__" in vars(found) else ()
     bare = [each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING]
     if bare or "weight" not in (each.name for each in fields):
-        lacking = f"; without one: {', '.join(bare)}" if bare else ""
+        lacking = f". Fields without a default: {', '.join(bare)}" if bare else ""
         raise InputError(
             f"{LOSSES.folder / name}.py: {found.__name__} must be a frozen dataclass with a field `weight` and a "
-            f"default for each field, since every recipe has every loss{lacking}."
+            f"default for each field, because every recipe has every loss{lacking}."
         )
     return found
 
 
 def losses_by_name(**given: AnyLoss) -> LossesByName:
-    """Every loss of the shelf, in alphabetical order: those given as they are, all others with weight 0.
+    """Return every loss, in alphabetical order: the given ones unchanged, all others with weight 0.
 
     Raises:
-        InputError: a name is not on the shelf.
+        InputError: a name is not that of a loss.
     """
     known = LOSSES.names()
     for name in given:
@@ -166,27 +166,27 @@ class Objective:
     """The weighted sum of losses, with the value of each for the log. It keeps the memory of stateful losses.
 
     Args:
-        losses: by name; those with weight 0 are neither computed nor asked for anything.
-        rules: number of rules whose negatives can occur, for losses with a memory for each rule.
+        losses: losses by name; those with weight 0 are ignored.
+        rules: number of rules whose negatives can occur, for losses with a memory per rule.
 
     Raises:
-        InputError: every loss has weight 0, or one is a class.
+        InputError: every loss has weight 0, or a class was given instead of an instance.
     """
 
     def __init__(self, losses: Mapping[str, AnyLoss], *, rules: int = 1) -> None:
         for name, loss in losses.items():
             if isinstance(loss, type):
-                raise InputError(f"Objective: {name!r} is the class {loss.__name__}; give {loss.__name__}().")
+                raise InputError(f"Objective: {name!r} is the class {loss.__name__}; pass {loss.__name__}().")
         self.active = {name: loss for name, loss in losses.items() if loss.weight > 0}
         if not self.active:
-            raise InputError("every loss of the objective has weight 0; give at least one a positive weight.")
+            raise InputError("all losses of the objective have weight 0; set at least one weight above 0.")
         self.memory: dict[str, Tensor] = {
             name: loss.start(rules) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
         }
 
     @property
     def needs(self) -> frozenset[TeacherPart]:
-        """The parts of the teacher's embeddings that the active losses read; empty means no teacher is run."""
+        """The parts of the teacher's embeddings that the active losses read; if empty, no teacher is run."""
         return frozenset().union(*(loss.needs for loss in self.active.values()))
 
     @property
@@ -196,23 +196,23 @@ class Objective:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """Which further outputs of the towers the active losses read: options of `Encoder.embed`."""
+        """The additional tower outputs that the active losses read, as options of `Encoder.embed`."""
         reads = with_sources(self.reads)
         return {"dense": "tokens" in reads, "raw": "raw_image" in reads, "state": "reconstruction" in reads}
 
     @property
     def reads_texts(self) -> bool:
-        """Whether some active loss reads the embedding of a text."""
+        """Whether any active loss reads a text embedding."""
         return any(loss.reads_texts for loss in self.active.values())
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
-        """The weighted sum, and each active loss before its weight (without gradient). Moves the memory on.
+        """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
 
         Args:
-            tensors: by name, as in `LossTensors`.
+            tensors: tensors by name, as in `LossTensors`.
 
         Raises:
-            InputError: a tensor that an active loss reads is missing, or shapes do not fit together.
+            InputError: a tensor that an active loss reads is missing, or shapes do not match.
         """
         scale = any(loss.scaled for loss in self.active.values())
         width = any(loss.same_width for loss in self.active.values())
@@ -233,7 +233,7 @@ class Objective:
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes
     ) -> tuple[LossValue, dict[str, LossValue]]:
-        """As a call, of unit-length embeddings."""
+        """Same as a call, for unit-length embeddings."""
         total = torch.zeros((), device=student.image.device, dtype=student.image.dtype)
         values: dict[str, Tensor] = {}
         for name, loss in self.active.items():
@@ -246,7 +246,7 @@ class Objective:
         return total, values
 
     def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
-        """The weighted sum alone; the memory stays where it is."""
+        """Return only the weighted sum, without updating the memory."""
         memory = dict(self.memory)
         try:
             return self.value(student, teacher, processes)[0]

@@ -1,4 +1,4 @@
-"""Sigmoid losses of pairs: each image and text is judged alone, so that a sum over all of them comes block by block."""
+"""Sigmoid losses of image-text pairs: each pair has a term of its own, so the sum over all is computed in blocks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from degla.losses.core.partition import BLOCK_LOGITS, outside_autocast
 from degla.losses.core.processes import Processes
 
 LeftOut = Callable[[slice, int], Bool[Tensor, "rows texts"]]
-"""From a slice of the images and a process: which of the texts of that process do not count for them."""
+"""Maps a slice of the images and a process to a mask of that process's texts that do not count for them."""
 
 
 def true_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-    """-log sigmoid(z): the loss of pairs that belong together."""
+    """Return -log sigmoid(z), the loss of pairs that belong together."""
     return -logsigmoid(logit)
 
 
 def false_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-    """-log sigmoid(-z): the loss of pairs that do not."""
+    """Return -log sigmoid(-z), the loss of pairs that do not."""
     return -logsigmoid(-logit)
 
 
 def mean_of_own(losses: Float[Tensor, "batch own"], valid: Bool[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
-    """The mean of each row over what it has of its own, valid negatives or tokens; 0 where it has none."""
+    """Return the mean of each row over its own valid entries (negatives or tokens), 0 for a row without any."""
     kept = losses.where(valid, losses.new_zeros(()))
     return kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
 def pair_logits(student: Embeddings, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-    """z = s <v, t> + b of pairs of one image and one text, by the model's scale and bias.
+    """Return z = s <v, t> + b of image-text pairs, with the model's scale and bias.
 
     Raises:
         LookupError: the model has no bias.
@@ -53,18 +53,18 @@ def false_pairs_of_all(
     processes: Processes,
     block_logits: int = BLOCK_LOGITS,
 ) -> Float[Tensor, " batch"]:
-    """sum_t w_t `false_pair`(s <v, t> + b) for each image of this process, over the texts of all processes.
+    """Return sum_t w_t `false_pair`(s <v, t> + b) for each image of this process, over the texts of all processes.
 
-    The texts of one process at a time visit the others, with their gradient on the way back, and logits are held in
-    blocks: no process holds the texts of all, nor a whole matrix of logits. The backward pass computes them again.
+    Each process in turn sends its texts to the others, which send their gradient back in the backward pass. Logits are
+    computed in blocks, and again in the backward pass: no process holds all texts or a full matrix of logits.
 
     Args:
         student: images, scale and bias.
-        texts: those of this process; all processes have as many.
-        weight: of each of these texts, 0 for one that does not exist.
+        texts: texts of this process; all processes have the same number.
+        weight: weight of each of these texts, 0 for one that does not exist.
         left_out: texts that do not count for some images.
-        processes: that share the batch.
-        block_logits: bound on the logits that are held at a time.
+        processes: processes that share the batch.
+        block_logits: maximum number of logits held at a time.
     """
     size = max(1, block_logits // max(len(texts), 1))
     blocks = [slice(start, min(start + size, len(student.image))) for start in range(0, len(student.image), size)]
@@ -75,7 +75,7 @@ def false_pairs_of_all(
 
 @dataclass(frozen=True)
 class _Visits:
-    """How the texts of each process meet the images of this one."""
+    """How the texts of each process are compared with the images of this one."""
 
     weight: Tensor
     left_out: LeftOut
@@ -83,7 +83,7 @@ class _Visits:
     blocks: list[slice]
 
     def texts(self, own: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Each process with its texts and their weights, in order of rank."""
+        """Yield each process with its texts and their weights, in order of rank."""
         for source in range(self.processes.count):
             yield source, self.processes.rows_of(own, source), self.processes.rows_of(self.weight, source)
 

@@ -1,4 +1,4 @@
-"""The log of a softmax's denominator over very many candidates, without ever holding all logits at once."""
+"""Log of a softmax denominator over many candidates, without holding all logits at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BLOCK_LOGITS = 2**21
-"""Logits that are held at a time: 8 MiB in float32, which also fits a processor's cache."""
+"""Number of logits held at a time: 8 MiB in float32, which also fits a CPU cache."""
 
 Absent = Callable[[slice], Bool[Tensor, "rows candidates"]]
 
 
 def outside_autocast(like: Tensor) -> torch.autocast:
-    """A block in the precision of its tensors, whatever the training loop around it computes the model in.
+    """Disable autocast for a block, whatever precision the surrounding training loop uses for the model.
 
     In bfloat16 a logit of 100 is off by up to a quarter.
     """
@@ -32,18 +32,18 @@ def log_partition(
     target: Int[Tensor, " batch"] | None = None,
     block_logits: int = BLOCK_LOGITS,
 ) -> Float[Tensor, " batch"]:
-    """log sum_c e^{s<q, c>} for each query, less the logit of its target where it has one (its cross-entropy).
+    """Return log sum_c e^{s<q, c>} for each query, minus the logit of its target if it has one (the cross-entropy).
 
     The backward pass computes the logits again, block by block.
 
     Args:
-        queries: one row a softmax.
-        candidates: what every query is compared with.
+        queries: one row per softmax.
+        candidates: rows that every query is compared with.
         scale: factor of the similarities; may carry a gradient.
-        absent: candidates that do not count, for all queries alike, or a function from a slice of the queries to
-            those of its rows. They get no gradient. Where none is left the result is -inf and has no gradient.
-        target: a candidate of each query, which must not be absent.
-        block_logits: bound on the logits that are held at a time.
+        absent: mask of candidates that do not count, one for all queries, or a function from a slice of the queries to
+            the mask of its rows. They get no gradient. A query without candidates is -inf and has no gradient.
+        target: index of a candidate for each query; it must not be absent.
+        block_logits: maximum number of logits held at a time.
     """
     size = max(1, block_logits // max(len(candidates), 1))
     blocks = [slice(start, min(start + size, len(queries))) for start in range(0, len(queries), size)]
@@ -51,13 +51,13 @@ def log_partition(
 
 
 def own_place(rows: slice, candidates: Float[Tensor, "candidates dim"]) -> Bool[Tensor, "rows candidates"]:
-    """Of each query of a slice, the candidate of its own number: `absent` where queries are among the candidates."""
+    """Mask the candidate with each query's own index; serves as `absent` where queries are among the candidates."""
     place = torch.arange(len(candidates), device=candidates.device)
     return place[rows, None] == place[None, :]
 
 
 def with_own(whole: Float[Tensor, " batch"], logits: Float[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
-    """The logarithm of a sum with further terms of each row's own, given by their logarithms."""
+    """Return the log of each row's sum with additional terms of that row, all given by their logs."""
     return torch.cat([whole[:, None], logits], dim=1).logsumexp(dim=1)
 
 
@@ -90,7 +90,7 @@ class _LogPartition(torch.autograd.Function):
         to_queries = torch.empty_like(queries)
         to_candidates = torch.zeros_like(candidates)
         to_scale = torch.zeros_like(scale)
-        # A row without any candidate is -inf; its shares are 0, not -inf less -inf.
+        # A row without any candidate is -inf; its shares are 0, not -inf minus -inf.
         shift = torch.where(torch.isinf(whole), torch.zeros_like(whole), whole)
         with outside_autocast(queries):
             for rows in ctx.blocks:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather along the first axis whose backward adds up what every process sends back."""
+    """All-gather along the first axis; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -32,15 +32,15 @@ class _Gather(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes share the global batch, and which one this is.
+    """The number of processes that share the global batch, and the rank of this one.
 
-    The convention that makes gradients independent of their number: every process computes the share of the loss that
-    belongs to its own rows, times `count`, divided by the number of rows of *all* processes. The average over
-    processes, which data-parallel training takes of the gradients, is then the gradient of the global mean.
+    To make gradients independent of the number of processes, every process computes the share of the loss that
+    belongs to its own rows, times `count`, divided by the number of rows of *all* processes. Averaging the gradients
+    over processes, as data-parallel training does, then gives the gradient of the global mean.
 
     Attributes:
         count: number of processes, 1 without distribution.
-        rank: number of this process.
+        rank: rank of this process.
     """
 
     count: int = 1
@@ -48,26 +48,26 @@ class Processes:
 
     @classmethod
     def current(cls) -> Processes:
-        """The processes of the running job; a single one where `torch.distributed` is not set up."""
+        """Return the processes of the running job; a single one if `torch.distributed` is not initialised."""
         if dist.is_available() and dist.is_initialized():
             return cls(count=dist.get_world_size(), rank=dist.get_rank())
         return cls()
 
     def own_rows(self, rows: int) -> slice:
-        """Where the rows of this process, so many as every process has, lie among the gathered ones."""
+        """Return the slice of this process's rows among the gathered ones, if every process has `rows` of them."""
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def places(self, tensor: Tensor) -> Int[Tensor, " batch"]:
-        """Where each row of this process lies among the gathered ones."""
+        """Return the index of each row of this process among the gathered ones."""
         own = self.own_rows(len(tensor))
         return torch.arange(own.start, own.stop, device=tensor.device)
 
     def gather(self, tensor: Float[Tensor, "batch ..."]) -> Float[Tensor, "all ..."]:
-        """Rows of all processes in rank order; gradients of all processes flow back to each row's owner."""
+        """Return the rows of all processes in rank order; gradients flow back to the process that owns a row."""
         return tensor if self.count == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
 
     def gather_constant(self, tensor: Tensor) -> Tensor:
-        """Rows of all processes in rank order, without gradient (masks, indices)."""
+        """Return the rows of all processes in rank order, without gradient (masks, indices)."""
         if self.count == 1:
             return tensor
         wire = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
@@ -76,7 +76,7 @@ class Processes:
         return torch.cat(parts).to(tensor.dtype)
 
     def rows_of(self, tensor: Tensor, rank: int) -> Tensor:
-        """What one process has, on every process, without gradient; all of them must call it with the same shape."""
+        """Broadcast the tensor of one process, without gradient; all must call it with the same shape."""
         if self.count == 1:
             return tensor
         found = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -84,7 +84,7 @@ class Processes:
         return found
 
     def sum_at(self, tensor: Tensor, rank: int) -> Tensor:
-        """Sum over processes, without gradient, for one of them; what the others get is of no meaning."""
+        """Sum over processes onto one of them, without gradient; the result on the others is undefined."""
         if self.count > 1:
             dist.reduce(tensor, dst=rank)
         return tensor
@@ -93,22 +93,22 @@ class Processes:
         """Sum over processes, without gradient, on the tensor's own device."""
         tensor = tensor.detach().clone()
         if self.count > 1:
-            # NCCL moves only what lies on its GPU; a flag made on the host takes the trip there.
+            # NCCL handles only tensors on its GPU; one made on the host is copied there.
             wire = tensor.cuda() if dist.get_backend() == "nccl" else tensor
             dist.all_reduce(wire)
             tensor = wire.to(tensor.device)
         return tensor
 
     def mean(self, values: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"] | None = None) -> Float[Tensor, ""]:
-        """This process's share of the mean over all kept entries of all processes.
+        """Return this process's share of the mean over all kept entries of all processes.
 
         Args:
-            values: one value an entry.
-            keep: which entries count; all by default. Entries left out get an exact zero gradient, also where they
-                are infinite. Where none is left anywhere the mean is 0.
+            values: one value per entry.
+            keep: which entries count; all by default. The others get an exact zero gradient, even if they are
+                infinite. If no process keeps any, the mean is 0.
         """
         if keep is None:
-            # Filled there, not copied there: a copy would wait for the device.
+            # Filled on the device: a copy from the host would wait for it.
             count = torch.full((), float(values.numel()), device=values.device)
             kept = values
         else:

@@ -1,4 +1,4 @@
-"""Training, measuring and pictures of Contextualization Distillation and its baselines."""
+"""Training, evaluation and figures of Contextualization Distillation and its baselines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from degla.systems.system import Weights
 
 
 def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str) -> Figure:
-    """The share of test answers at or before each rank, on a logarithmic axis, and chance."""
+    """Draw the share of test answers at or before each rank, on a logarithmic axis, and chance."""
 
     @styled
     def draw(width: float) -> str:
@@ -44,7 +44,7 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         axes.set_xlabel("rank")
         axes.set_ylabel("share of answers")
         dress(axes)
-        # Below the lines, which fill the corners of a narrow picture.
+        # Below the plot, because the lines fill the corners of a narrow figure.
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5 if width > 6 else 3)
         figure.tight_layout()
         return to_svg(figure, f"ranks {data}")
@@ -54,7 +54,7 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
 
 @lru_cache(maxsize=4)
 def read(settings: ContextSettings, data: str, seed: int) -> ContextCorpus:
-    """A graph and the contexts of its training triples."""
+    """Return a graph and the contexts of its training triples."""
     graph = _graph(settings, data, seed)
     file = Path(settings.contexts) if settings.contexts else None
     return ContextCorpus(graph, contexts_of(graph, model=_writer(settings), file=file))
@@ -62,14 +62,14 @@ def read(settings: ContextSettings, data: str, seed: int) -> ContextCorpus:
 
 def _graph(settings: ContextSettings, data: str, seed: int) -> KnowledgeGraph:
     if settings.entities < 2:
-        raise InputError(f"--entities is {settings.entities}; a graph has two or more.")
+        raise InputError(f"--entities is {settings.entities}; it must be 2 or more.")
     if settings.dim % HEADS:
         raise InputError(f"--dim is {settings.dim}; it must be a multiple of {HEADS}, the number of heads.")
     if data == "wordnet":
         return embedded_graph(settings.entities, seed=seed)
     graph = read_knowledge(Path(data))
     if settings.entities >= len(graph.entities):
-        return graph  # All published questions: WN18RR asks some about entities that no training triple has.
+        return graph  # All published queries: some in WN18RR are about entities without a training triple.
     return graph.within(walk(graph, settings.entities), name=graph.name)
 
 
@@ -82,7 +82,7 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
         return EmbeddedModel(settings.writer_model or None)
     if not settings.writer.startswith(("http://", "https://")) or not settings.writer_model:
         raise InputError(
-            f"--writer {settings.writer}: must be template, embedded, or the address of a server with --writer-model."
+            f"--writer {settings.writer}: use template, embedded, or a server address together with --writer-model."
         )
     from degla.negatives.llm.server import ServerModel
 
@@ -90,7 +90,7 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
 
 
 def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weights:
-    """One encoder that answers queries."""
+    """Train one encoder that answers queries."""
     task = method if method in ("reconstruct", "write") else ""
     return train_completion(data, settings, warm=method != "names", task=task).state_dict()
 
@@ -100,7 +100,7 @@ def _encoder(settings: ContextSettings, data: ContextCorpus, weights: Weights) -
 
 
 def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights: Weights) -> Mapping[str, float]:
-    """Filtered ranks of answers, and how well masked words of texts about test triples are told."""
+    """Measure filtered ranks of answers, and how well masked words in texts about test triples are predicted."""
     graph, encoder = data.graph, _encoder(settings, data, weights)
     told, guessed = masked_perplexity(encoder, data, [by_template(graph, triple) for triple in graph.test])
     chosen = ranks_of(encoder, data, graph.validation) if graph.validation else []
@@ -112,7 +112,7 @@ def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights
 
 
 def draw(settings: ContextSettings, data: ContextCorpus, models: Mapping[str, Weights], name: str) -> Figure:
-    """Shares of test answers by rank, of all methods."""
+    """Draw the shares of test answers by rank, for all methods."""
     ranks = {
         method: ranks_of(_encoder(settings, data, weights), data, data.graph.test) for method, weights in models.items()
     }

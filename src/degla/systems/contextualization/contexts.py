@@ -1,4 +1,4 @@
-"""Contexts of triples: texts that introduce head and tail and say their relation, by templates or a language model."""
+"""Contexts of triples: texts that introduce head and tail and state their relation, from templates or an LLM."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from degla.records import Record, read_jsonl, write_jsonl
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
 
 LONGEST: Final = 4_000
-"""Characters of a context."""
+"""Maximum number of characters of a context."""
 _DEFINITION: Final = 1_500
-"""Characters of a definition in a context by template, so that two of them and the names stay below `LONGEST`."""
+"""Maximum characters of a definition in a template context, so that two of them and the names fit in `LONGEST`."""
 _TEMPLATES: Final = (
     "{about_head} {about_tail} {head} is related to {tail}: {head}, {relation}, {tail}.",
     "{about_head} {about_tail} The relation {relation} leads from {head} to {tail}.",
@@ -31,12 +31,12 @@ _ASK: Final = (
 
 
 class ContextRecord(Record):
-    """A line of a file of contexts.
+    """A line of a context file.
 
     Attributes:
-        head: what the graph's files call it.
-        relation: as the graph says it.
-        tail: as head.
+        head: head entity as named in the graph's files.
+        relation: relation as the graph says it.
+        tail: tail entity, same as head.
         text: the context.
         source: "template", or the name of a language model.
     """
@@ -49,12 +49,12 @@ class ContextRecord(Record):
 
 
 def by_template(graph: KnowledgeGraph, triple: Triple, *, number: int | None = None) -> str:
-    """A context of both definitions and the relation, in one of four orders.
+    """Return a context of both definitions and the relation, in one of four orders.
 
     Args:
         graph: names and definitions.
-        triple: of the graph.
-        number: of the template; by default the triple's own, the same everywhere.
+        triple: triple of the graph.
+        number: number of the template; by default a fixed one for each triple.
     """
     if number is None:
         number = hashlib.sha256(graph.say(triple).encode()).digest()[0]
@@ -69,13 +69,13 @@ def by_template(graph: KnowledgeGraph, triple: Triple, *, number: int | None = N
 
 def _about(graph: KnowledgeGraph, entity: int) -> str:
     definition = graph.definitions[entity]
-    if len(definition) > _DEFINITION:  # Of UMLS some are pages long; cut behind a word.
+    if len(definition) > _DEFINITION:  # Some in UMLS are pages long; cut after a word.
         definition = definition[:_DEFINITION].rpartition(" ")[0]
     return f"{graph.names[entity]}: {definition.rstrip('.')}." if definition else f"{graph.names[entity]}."
 
 
 def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> Request:
-    """What a language model is asked: to write a context, or, where it cannot, to choose among those by template."""
+    """Return the request to a language model: to write a context, or, if it cannot, to choose among the templates."""
     key = RequestKey(f"{triple.head}/{triple.relation}/{triple.tail}", "context", 0)
     source = by_template(graph, triple, number=0)
     chat = (ChatMessage("system", _ASK), ChatMessage("user", source))
@@ -86,12 +86,12 @@ def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> R
 
 
 def by_model(graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageModel) -> dict[Triple, ContextRecord]:
-    """A context of each triple by a language model; by template where its answer lacks a name or does not come.
+    """Write a context for each triple with a language model; use a template if its answer lacks a name or fails.
 
     Args:
         graph: names and definitions.
-        triples: of the graph.
-        model: the client that negatives use, too.
+        triples: triples of the graph.
+        model: language model client, the same as for negatives.
 
     Raises:
         DeglaError: the model cannot be reached.
@@ -129,15 +129,15 @@ def _record(graph: KnowledgeGraph, triple: Triple, text: str | None, source: str
 
 
 def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Path | None) -> dict[Triple, str]:
-    """The context of every training triple, and of no other.
+    """Return the contexts of the training triples only.
 
     Args:
-        graph: whose `train` is read alone.
-        model: writes those that the file lacks; None: by template.
-        file: JSONL of `ContextRecord`: what it has is taken, what is written is added.
+        graph: graph of which only `train` is read.
+        model: model that writes contexts missing in the file; templates are used if None.
+        file: JSONL of `ContextRecord`; its contexts are used, and new ones are appended.
 
     Raises:
-        InputError: the file is damaged or has a triple twice.
+        InputError: the file is damaged or repeats a triple.
     """
     kept = {} if file is None or not file.exists() else _by_triple(graph, read_jsonl(ContextRecord, file), where=file)
     lacking = [triple for triple in dict.fromkeys(graph.train) if triple not in kept]
@@ -154,13 +154,13 @@ def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Pat
 
 
 def _by_triple(graph: KnowledgeGraph, rows: Iterable[ContextRecord], *, where: Path) -> dict[Triple, ContextRecord]:
-    """By the numbers that triples have in the graph: texts and numbers are never mistaken for each other."""
+    """Return rows by the numbers of their triples in the graph, so that texts and numbers cannot be confused."""
     entity, relation = ({name: at for at, name in enumerate(names)} for names in (graph.entities, graph.relations))
     found: dict[Triple, ContextRecord] = {}
     for row in rows:
         if row.head in entity and row.tail in entity and row.relation in relation:
             triple = Triple(entity[row.head], relation[row.relation], entity[row.tail])
             if triple in found:
-                raise InputError(f"{where}: {graph.say(triple)} has two contexts; take one out.")
+                raise InputError(f"{where}: {graph.say(triple)} has two contexts. Remove one.")
             found[triple] = row
     return found

@@ -1,4 +1,4 @@
-"""Knowledge graphs with names and definitions: the two published forms of files, and a part of WordNet."""
+"""Knowledge graphs with names and definitions: the two published file formats, and a part of WordNet."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from degla.errors import InputError
 from degla.systems.arrays import reading
 
 EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
-"""1,200 senses of WordNet 3.0 with their glosses, in the order of a walk through its graph; see its notice."""
+"""1,200 senses of WordNet 3.0 with their glosses, in breadth-first order; see its notice."""
 _PARTS: Final = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)}
 _TESTED: Final = 0.15
 
 
 class Triple(NamedTuple):
-    """Numbers of head, relation and tail, as they stand in the lists of a graph."""
+    """Numbers of head, relation and tail in the lists of a graph."""
 
     head: int
     relation: int
@@ -31,20 +31,20 @@ class Triple(NamedTuple):
 
 @dataclass(frozen=True)
 class KnowledgeGraph:
-    """Entities, relations between them, and what is known, chosen by and tested.
+    """Entities, their relations, and the training, validation and test triples.
 
     Attributes:
-        name: for messages.
-        entities: what files call them.
-        names: of each, as people say it.
-        definitions: of each; "" where there is none.
-        relations: as people say them.
-        train: triples that are known.
-        validation: triples that choose settings; may be empty.
-        test: triples that are asked for.
+        name: name for messages.
+        entities: entity identifiers in the files.
+        names: readable name of each entity.
+        definitions: definition of each entity; "" if there is none.
+        relations: readable names of relations.
+        train: training triples.
+        validation: triples for choosing settings; may be empty.
+        test: test triples.
 
     Raises:
-        InputError: there is nothing to train on or to test, or the same triple is trained on and tested.
+        InputError: there are no training or test triples, or a triple is in both.
     """
 
     name: str
@@ -59,17 +59,17 @@ class KnowledgeGraph:
     def __post_init__(self) -> None:
         for part, triples in (("train", self.train), ("test", self.test)):
             if not triples:
-                raise InputError(f"{self.name}: there is no {part} triple; take a larger graph.")
+                raise InputError(f"{self.name}: there is no {part} triple. Use a larger graph.")
         both = set(self.train) & set(self.test)
         if both:
-            raise InputError(f"{self.name}: {self.say(min(both))} is trained on and tested; take it out of one.")
+            raise InputError(f"{self.name}: {self.say(min(both))} is in both train and test. Remove it from one.")
 
     def say(self, triple: Triple) -> str:
-        """ "head | relation | tail" by names."""
+        """Return "head | relation | tail" with names."""
         return f"{self.names[triple.head]} | {self.relations[triple.relation]} | {self.names[triple.tail]}"
 
     def within(self, kept: Sequence[int], *, name: str) -> KnowledgeGraph:
-        """The graph of some entities alone, in this order; tested are triples whose entities are trained on."""
+        """Return the graph of only these entities, in this order; test triples need entities with training triples."""
         place = {old: new for new, old in enumerate(kept)}
 
         def moved(triples: Sequence[Triple]) -> list[Triple]:
@@ -89,7 +89,7 @@ class KnowledgeGraph:
 
 
 def walk(graph: KnowledgeGraph, size: int) -> list[int]:
-    """The first entities of a walk in breadth from the one with most neighbours, through triples of all parts."""
+    """Return the first entities in breadth-first order from the one with most neighbours, over all triples."""
     beside: list[dict[int, None]] = [{} for _ in graph.entities]
     for triple in (*graph.train, *graph.validation, *graph.test):
         beside[triple.head][triple.tail] = beside[triple.tail][triple.head] = None
@@ -106,11 +106,11 @@ def walk(graph: KnowledgeGraph, size: int) -> list[int]:
 
 
 def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
-    """The first senses of the embedded part of WordNet; one triple in seven or so is tested, and as many choose.
+    """Return the first senses of the embedded part of WordNet; about 15 % of the triples each for test and validation.
 
     Args:
         size: number of senses, at most 1,200.
-        seed: of the split. A tested sense is always trained on in another triple.
+        seed: seed of the split. Each test sense also has a training triple.
     """
     with gzip.open(EMBEDDED, "rt", encoding="utf-8") as stream:
         lines = [line.rstrip("\n").split("\t") for line in stream]
@@ -126,7 +126,7 @@ def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
 
 
 def split(triples: Sequence[Triple], *, seed: int) -> tuple[tuple[Triple, ...], ...]:
-    """Training, validation and test triples; every entity of the latter two is in a training triple as well."""
+    """Split triples into training, validation and test; every entity of the latter two is also in a training triple."""
     left = [0] * (1 + max(max(triple.head, triple.tail) for triple in triples))
     for triple in triples:
         left[triple.head] += 1
@@ -145,16 +145,16 @@ def split(triples: Sequence[Triple], *, seed: int) -> tuple[tuple[Triple, ...], 
 
 
 def read_knowledge(folder: Path) -> KnowledgeGraph:
-    """A graph from a folder of either published form; every file may end in `.gz`.
+    """Read a graph from a folder in either published format; every file may end in `.gz`.
 
-    * `train.tsv`, `dev.tsv`, `test.tsv` (or `.txt`, `valid.txt`) of head, relation, tail by tabs, with
-      `entity2text.txt` and `relation2text.txt` where names are not the files' own words (KG-BERT's WN18RR, UMLS,
+    * `train.tsv`, `dev.tsv`, `test.tsv` (or `.txt`, `valid.txt`) of tab-separated head, relation, tail, with
+      `entity2text.txt` and `relation2text.txt` if identifiers are not readable names (KG-BERT's WN18RR, UMLS,
       FB15k-237N);
-    * `train2id.txt`, `valid2id.txt`, `test2id.txt` of head, tail, relation as numbers below a line with their count,
+    * `train2id.txt`, `valid2id.txt`, `test2id.txt` of head, tail, relation as numbers after a line with their count,
       with `entityid2name.txt`, `entityid2description.txt`, `relationid2name.txt` (KG-S2S's and CSProm-KG's FB15k-237N).
 
     Raises:
-        InputError: a file is missing or damaged, or a triple names what is not there.
+        InputError: a file is missing or damaged, or a triple refers to something unknown.
     """
     if _find(folder, "train2id.txt") is not None:
         return _by_numbers(folder)
@@ -183,7 +183,7 @@ def _by_words(folder: Path) -> KnowledgeGraph:
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(entities),
-        # Where there is no longer text, the name stands before the first comma, as in WN18RR.
+        # Without a file of longer texts, the name is before the first comma, as in WN18RR.
         names=tuple(_said(name if longer else name.partition(", ")[0]) for name in names),
         definitions=tuple(longer.get(each) or texts.get(each, "").partition(", ")[2] for each in entities),
         relations=tuple(_said(names_of_relations.get(each, each)) for each in relations),
@@ -201,10 +201,10 @@ def _by_numbers(folder: Path) -> KnowledgeGraph:
         for number, line in enumerate(lines[1:], 2):
             words = line.split()
             if len(words) != 3 or not all(word.isdecimal() for word in words):
-                raise InputError(f"{where} line {number}: must be the numbers of head, tail and relation; is {line!r}.")
+                raise InputError(f"{where} line {number}: must be numbers of head, tail and relation; got {line!r}.")
             head, tail, relation = map(int, words)
             if max(head, tail) >= len(names) or relation >= len(relations):
-                raise InputError(f"{where} line {number}: names what is not in the lists of names: {line!r}.")
+                raise InputError(f"{where} line {number}: refers to a number without a name: {line!r}.")
             found.append(Triple(head, relation, tail))
         if lines[0].strip() != str(len(found)):
             raise InputError(f"{where}: its first line says {lines[0]!r} triples, but {len(found)} follow.")
@@ -229,26 +229,25 @@ def _triples_of_words(folder: Path, stems: Sequence[str]) -> Iterator[tuple[str,
     for number, line in enumerate(lines, 1):
         row = line.split("\t")
         if len(row) != 3 or not all(row):
-            raise InputError(f"{where} line {number}: must be head, relation and tail with tabs between; is {line!r}.")
+            raise InputError(f"{where} line {number}: must be tab-separated head, relation and tail; got {line!r}.")
         yield f"{where} line {number}", row
 
 
 def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
-    """Two columns by a tab, the first a key; {} without the file. A `counted` file begins with its number of lines."""
+    """Read two tab-separated columns, the first a key; {} without the file. A `counted` file begins with its length."""
     path = _find(folder, name)
     if path is None:
         if counted and "description" not in name:
-            raise InputError(f"{folder / name}: no such file; this form of graph needs it.")
+            raise InputError(f"{folder / name}: no such file; this graph format needs it.")
         return {}
     rows: dict[str, str] = {}
     for number, line in enumerate(_text(path)[int(counted) :], 1 + int(counted)):
         key, tab, text = line.partition("\t")
         if not tab:
-            raise InputError(f"{path} line {number}: must be two columns with a tab between; is {line!r}.")
+            raise InputError(f"{path} line {number}: must be two tab-separated columns; got {line!r}.")
         if counted and key in rows:
             raise InputError(
-                f"{path} line {number}: {key!r} stands there twice, so that triples name what follows "
-                "by another number; take one out."
+                f"{path} line {number}: {key!r} is repeated, which shifts the numbers of all that follow. Remove one."
             )
         rows[key] = text
     return rows
@@ -257,7 +256,7 @@ def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
 def _lines(folder: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     path = next(filter(None, (_find(folder, name) for name in names)), None)
     if path is None:
-        raise InputError(f"{folder}: has none of {', '.join(names)}; give the folder of a knowledge graph.")
+        raise InputError(f"{folder}: has none of {', '.join(names)}. Use the folder of a knowledge graph.")
     lines = _text(path)
     if not lines:
         raise InputError(f"{path}: is empty.")

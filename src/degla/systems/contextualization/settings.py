@@ -10,31 +10,31 @@ from degla.systems.system import SystemSettings
 
 @dataclass(frozen=True)
 class ContextSettings(SystemSettings):
-    """How a graph is completed, and what contexts do for it."""
+    """Settings of graph completion and of the contexts."""
 
     data: tuple[str, ...] = ("wordnet",)
-    """"wordnet" is part of this package; else a folder of a knowledge graph with texts."""
+    """"wordnet", which is part of this package, or the folder of a knowledge graph with texts."""
     entities: AtLeastOne = 700
-    """Entities that are read, the first of a walk in breadth, >= 2."""
+    """Number of entities, the first in breadth-first order, >= 2."""
     contexts: str = ""
-    """File of contexts (JSONL): what it lacks is written and added; none by default."""
+    """File of contexts (JSONL); missing ones are written and appended; none by default."""
     writer: str = "template"
-    """"template"; "embedded", the small language model that chooses among templates; or the address of a server."""
+    """"template"; "embedded", the small language model that chooses among templates; or a server address."""
     writer_model: str = ""
-    """Of "embedded" a GGUF file or hub id, of a server its model's name."""
+    """GGUF file or hub id for "embedded", or the model name of a server."""
     alpha: Factor = 1.0
-    """Factor of the task of contexts, >= 0 (0.1, 0.5 or 1 in arXiv 2402.01729)."""
+    """Weight of the context task, >= 0 (0.1, 0.5 or 1 in arXiv 2402.01729)."""
     dim: AtLeastOne = 64
     """Width, >= 1, a multiple of 4."""
     layers: AtLeastOne = 2
-    """Layers, >= 1."""
+    """Number of layers, >= 1."""
     epochs: AtLeastOne = 9
     """Passes over the training triples, >= 1."""
     warm_up: Count = 9
-    """Passes over the contexts before, with masked words alone, >= 0; stands in for a pre-trained encoder."""
+    """Passes over the contexts beforehand, with masked words only, >= 0; replaces a pre-trained encoder."""
     batch: AtLeastOne = 64
-    """Triples a step, >= 2."""
+    """Triples per step, >= 2."""
     lr: LearningRate = 1e-3
-    """Of AdamW, > 0."""
+    """Learning rate of AdamW, > 0."""
     scale: Positive = 20.0
     """1 / temperature of answers, > 0."""

@@ -1,4 +1,4 @@
-"""Training of answers to queries, with contexts beside; their filtered ranks, and how well masked words are told."""
+"""Training on queries with contexts; filtered ranks of answers, and how well masked words are predicted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from degla.systems.learning import take_step
 
 
 class Query(NamedTuple):
-    """An entity and a relation that ask for another entity; `turned` asks for the head."""
+    """A query for an entity by another entity and a relation; `turned` asks for the head."""
 
     entity: int
     relation: int
@@ -37,13 +37,13 @@ class Query(NamedTuple):
 
 
 def queries_of(triple: Triple) -> tuple[tuple[Query, int], tuple[Query, int]]:
-    """The two questions that a triple answers, each with its answer."""
+    """Return the two queries of a triple, each with its answer."""
     head, relation, tail = triple
     return (Query(head, relation, False), tail), (Query(tail, relation, True), head)
 
 
 def answers(triples: Iterable[Triple]) -> Mapping[Query, set[int]]:
-    """Every answer in some triples."""
+    """Collect all answers to each query in some triples."""
     known: dict[Query, set[int]] = {}
     for triple in triples:
         for query, answer in queries_of(triple):
@@ -52,12 +52,12 @@ def answers(triples: Iterable[Triple]) -> Mapping[Query, set[int]]:
 
 
 def filtered_rank(scores: Float[Tensor, " entities"], answer: int, others: Iterable[int]) -> float:
-    """The place of an answer, 1 for the best, among entities that are not right as well; ties count half.
+    """Return the rank of an answer, 1 for the best, without other right entities; ties count half.
 
     Args:
-        scores: of all entities.
+        scores: scores of all entities.
         answer: the entity asked for.
-        others: entities that are right, too; the answer may be among them.
+        others: right entities to leave out; the answer may be among them.
     """
     left = scores.clone()
     away = [other for other in others if other != answer]
@@ -68,13 +68,13 @@ def filtered_rank(scores: Float[Tensor, " entities"], answer: int, others: Itera
 
 
 def rank_means(ranks: Sequence[float]) -> dict[str, float]:
-    """Of one rank or more: the mean reciprocal rank "mrr", and shares of ranks at most 1, 3 and 10, "hits_1", ..."""
+    """Return the mean reciprocal rank "mrr" of one or more ranks, and shares of ranks up to 1, 3, 10: "hits_1", ..."""
     hits = {f"hits_{most}": sum(rank <= most for rank in ranks) / len(ranks) for most in (1, 3, 10)}
     return {"mrr": sum(1 / rank for rank in ranks) / len(ranks), **hits}
 
 
 class ContextCorpus:
-    """What a graph and its contexts are to the encoder: rows of words for queries, answers and contexts."""
+    """A graph and its contexts as encoder input: rows of words for queries, answers and contexts."""
 
     def __init__(self, graph: KnowledgeGraph, contexts: Mapping[Triple, str]) -> None:
         self.graph = graph
@@ -85,7 +85,7 @@ class ContextCorpus:
         self.entities = self.words.rows([(name,) for name in graph.names], longest=LONGEST_ROW)
 
     def rows_of(self, queries: Sequence[Query]) -> Int[Tensor, "queries length"]:
-        """[CLS] name [SEP] relation [SEP], or "inverse" before the relation."""
+        """Encode queries as [CLS] name [SEP] relation [SEP], with "inverse" before the relation if turned."""
         names, relations = self.graph.names, self.graph.relations
         said = [
             (names[entity], f"inverse {relations[relation]}" if turned else relations[relation])
@@ -95,14 +95,14 @@ class ContextCorpus:
 
 
 def train_completion(completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: str) -> TextEncoder:
-    """An encoder that answers queries, by torch's generator.
+    """Train an encoder that answers queries, with torch's generator.
 
     Args:
         completion: graph and contexts.
-        settings: of the training.
-        warm: masked words of contexts first.
-        task: what contexts are for beside the queries: "reconstruct" for masked words, "write" for word by word behind
-            the triple; "" for nothing.
+        settings: training settings.
+        warm: whether to train on masked words of contexts first.
+        task: task of the contexts in addition to the queries: "reconstruct" for masked words, "write" for word by word
+            after the triple; "" for none.
     """
     if warm:
         state, chance = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes())
@@ -122,7 +122,7 @@ def train_completion(completion: ContextCorpus, settings: ContextSettings, *, wa
 
 @lru_cache(maxsize=2)
 def _warmed(completion: ContextCorpus, settings: ContextSettings, chance: bytes) -> tuple[dict[str, Tensor], Tensor]:
-    """Weights after the warm-up, and the generator behind it: the same for every task that begins with it."""
+    """Return the weights and the generator state after the warm-up, which all tasks that begin with it share."""
     encoder = TextEncoder(len(completion.words.known), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
@@ -154,7 +154,7 @@ def _run(
 def query_loss(
     encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple], *, scale: float
 ) -> Float[Tensor, ""]:
-    """Contrast of queries with the answers of the batch, both ways of asking; other right answers are left out."""
+    """Contrast queries with the answers of the batch, in both directions, leaving out other right answers."""
     pairs = [pair for triple in triples for pair in queries_of(triple)]
     queries, right = [query for query, _ in pairs], torch.tensor([answer for _, answer in pairs])
     candidates, place = torch.unique(right, return_inverse=True)
@@ -166,7 +166,7 @@ def query_loss(
 
 
 def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence[int], task: str) -> Float[Tensor, ""]:
-    """Masked words of the contexts of some training triples, or the words of the contexts one after another."""
+    """Return the loss of masked words in contexts of some training triples, or of their words one by one."""
     graph, contexts = completion.graph, [completion.contexts[number] for number in some]
     if task == "reconstruct":
         rows = completion.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
@@ -184,7 +184,7 @@ def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence
 
 @torch.no_grad()
 def ranks_of(encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple]) -> list[float]:
-    """Filtered ranks of tail and head of each triple among all entities; names alone are read."""
+    """Return filtered ranks of tail and head of each triple among all entities, using only names."""
     right = completion.right
     entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
     pairs = [pair for triple in triples for pair in queries_of(triple)]
@@ -198,9 +198,9 @@ def ranks_of(encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[
 
 @torch.no_grad()
 def masked_perplexity(encoder: TextEncoder, completion: ContextCorpus, texts: Sequence[str]) -> tuple[float, float]:
-    """Perplexity of every seventh word of texts where it is masked, and by the words' frequencies in the contexts.
+    """Return the perplexity of every seventh word of texts, by the encoder when masked, and by word frequencies.
 
-    Words that are not known are left out; frequencies have one added to each.
+    Unknown words are left out; frequencies are those in the contexts, plus one each.
     """
     words = completion.words
     read = [number for context in completion.contexts for number in words.numbers(context)]

@@ -1,4 +1,4 @@
-"""Training, measuring and pictures of ExCon and supervised contrast."""
+"""Training, evaluation and figures of ExCon and supervised contrast."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from degla.systems.system import Weights
 _SHOWN: Final = 8
 _SHOWN_NARROW: Final = 4
 _KEPT = 0.15
-"""Share of the pixels that an explanation keeps when it is measured."""
+"""Share of the pixels that an explanation keeps when it is evaluated."""
 _EPSILON = 2 / 255
 _NOISE = 0.1
 _READ = 500
-"""Pictures at a time where no gradient is kept."""
+"""Number of images per pass without gradients."""
 
 
 def calibration_error(
     probability: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"], *, bins: int = 15
 ) -> float:
-    """Expected calibration error (arXiv 1706.04599): sum over bins of confidence of share |accuracy - confidence|."""
+    """Return the expected calibration error (arXiv 1706.04599): sum over bins of share |accuracy - confidence|."""
     confidence, predicted = probability.max(dim=1)
     right = (predicted == label).to(confidence)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -55,13 +55,13 @@ def calibration_error(
 def draw_evidence(
     networks: Mapping[str, Network], pictures: LabelledPictures, *, data: str, threshold: float
 ) -> Figure:
-    """The first pictures, half as many on a phone; below, a line a method, what its explanation keeps of each.
+    """Draw the first images, half as many on a phone; below, one row per method, what its explanation keeps of each.
 
     Args:
-        networks: by method.
-        pictures: of which the first are shown.
-        data: their name.
-        threshold: evidence above which a place is kept.
+        networks: networks by method.
+        pictures: images of which the first are shown.
+        data: name of the data set.
+        threshold: evidence above which a pixel is kept.
     """
     few = pictures.chosen(torch.arange(min(_SHOWN, len(pictures.label))))
     rows = {"": few.pixels, **{name: _kept(each, few, threshold) for name, each in networks.items()}}
@@ -82,8 +82,8 @@ def draw_evidence(
         return to_svg(figure, f"excon-{data}")
 
     caption = (
-        "Test pictures; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
-        f"{threshold:g}, the rest in the mean colour."
+        "Test images; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
+        f"{threshold:g}, with the rest in the mean colour."
     )
     return Figure(draw, caption, title=data)
 
@@ -97,9 +97,9 @@ def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
 
 
 def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
-    """One network by supervised contrast, with masked views and backgrounds as the method says."""
+    """Train one network by supervised contrast, with the masked views and backgrounds of the method."""
     pictures, _ = data
-    # A draw of few pictures may lack classes that are measured.
+    # A draw of few training images may lack classes that are tested.
     network = Network(1 + max(int(each.label.max()) for each in data))
     shares = pictures.pixels.float() / 255
     network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
@@ -128,7 +128,7 @@ def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
 def training_loss(
     network: Network, images: Pixels, label: Int[Tensor, " batch"], settings: ExconSettings, method: str
 ) -> Float[Tensor, ""]:
-    """Contrast of two views of each picture, as a method has them."""
+    """Return the contrast of two views of each image, as the method defines them."""
     first, second = augment(images), augment(images)
     background = images[:0]
     if method != "supcon":
@@ -160,14 +160,14 @@ def _train_classifier(
 
 
 def measure(settings: ExconSettings, data: PictureSets, method: str, weights: Weights) -> Mapping[str, float]:
-    """Accuracy, and what the explanations of the predicted classes keep, on test pictures."""
+    """Measure accuracy and the explanations of predicted classes, on test images."""
     _, test = data
     network = load_network(weights)
     known, last = len(network.classifier.bias), int(test.label.max())
     if last >= known:
         raise InputError(
-            f"--test-images {settings.test_images}: a picture is of class {last}, counted from 0, and the "
-            f"model was trained for {known}; train it again with more --images."
+            f"--test-images {settings.test_images}: an image has class {last}, counted from 0, but the model was "
+            f"trained for {known} classes. Train it again with more --images."
         )
     places = torch.split(torch.arange(len(test.label)), _READ)
     found = [_measured(network, test.chosen(rows)) for rows in places]
@@ -212,6 +212,6 @@ def draw(
     models: Mapping[str, Weights],
     name: str,
 ) -> Figure:
-    """Explanations of all methods for the first test pictures."""
+    """Draw the explanations of all methods for the first test images."""
     networks = {method: load_network(weights) for method, weights in models.items()}
     return draw_evidence(networks, data[1], data=name, threshold=settings.threshold)

@@ -1,4 +1,4 @@
-"""ExCon's network, what explains it, the views that it is trained on, and supervised contrast of them."""
+"""ExCon's network, its explanations, its training views, and supervised contrast."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from degla.systems.system import Weights
 Pixels = Float[Tensor, "batch 3 height width"]
 _WIDTHS = (16, 32, 64)
 BASE_TEMPERATURE = 0.07
-"""t0: the loss is multiplied with t / t0."""
+"""t0: the loss is multiplied by t / t0."""
 
 
 class Network(nn.Module):
-    """Three convolutions to states, their mean as features; a head for the contrast, a linear classifier."""
+    """Three convolutions whose mean gives the features; a head for the contrast, and a linear classifier."""
 
     mean: Tensor
     std: Tensor
@@ -42,26 +42,26 @@ class Network(nn.Module):
         self.register_buffer("std", torch.ones(3, 1, 1))
 
     def classify(self, states: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits of the classes."""
+        """Return the logits of the classes."""
         return self.classifier(states.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
     def embed(self, images: Pixels) -> Float[Tensor, "batch dim"]:
-        """Unit embeddings of the head."""
+        """Return the unit embeddings of the head."""
         return normalize(self.head(self.body(images).mean(dim=(2, 3))), dim=1)
 
     def normalised(self, pixels: Tensor) -> Pixels:
-        """Bytes to what the network reads; 0 is the mean colour."""
+        """Normalise bytes for the network; 0 is the mean colour."""
         return (pixels.float() / 255 - self.mean) / self.std
 
 
 def load_network(weights: Weights) -> Network:
-    """The network of these weights, in evaluation mode."""
+    """Build the network with these weights, in evaluation mode."""
     return with_weights(Network(len(weights["classifier.bias"])), weights)
 
 
 @contextmanager
 def looking(network: Network) -> Iterator[None]:
-    """Evaluation mode without gradients, and the mode before it behind the block."""
+    """Use evaluation mode without gradients for a block, and restore the mode afterwards."""
     mode = network.training
     network.eval()
     try:
@@ -72,7 +72,7 @@ def looking(network: Network) -> Iterator[None]:
 
 
 def explain(network: Network, images: Pixels, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch height width"]:
-    """Grad-CAM of a class of each picture, 0 to 1; the network stays as it is."""
+    """Return Grad-CAM of a class for each image, 0 to 1; the network does not change."""
     with looking(network):
         states = network.body(images)
         evidence = grad_cam(states, lambda leaf: network.classify(leaf).gather(1, label[:, None])[:, 0])
@@ -82,14 +82,14 @@ def explain(network: Network, images: Pixels, label: Int[Tensor, " batch"]) -> F
 def masked_views(
     network: Network, images: Pixels, label: Int[Tensor, " batch"], *, threshold: float
 ) -> tuple[Pixels, Tensor]:
-    """What the explanation of its own class keeps of each picture, and whether the class is still found in it."""
+    """Return the part of each image that explains its own class, and whether the class is still found in it."""
     masked = images * above(explain(network, images, label), threshold)[:, None]
     with looking(network):
         return masked, network.classify(network.body(masked)).argmax(dim=1) == label
 
 
 def augment(images: Pixels, *, least: float = 0.2) -> Pixels:
-    """A crop of a share of the area, mirrored or not, with other brightness, contrast and, of some, no colour."""
+    """Crop a random share of the area, flip at random, change brightness and contrast, and remove colour of some."""
     count = len(images)
     side = (least + (1 - least) * torch.rand(count)).sqrt()
     move = (2 * torch.rand(count, 2) - 1) * (1 - side)[:, None]
@@ -112,13 +112,13 @@ def supervised_contrast(
     temperature: float,
     background: Float[Tensor, "backgrounds dim"] | None = None,
 ) -> Float[Tensor, ""]:
-    """-(t/t0) mean_i 1/|P(i)| sum_{p in P(i)} log e^{z_i z_p / t} / sum_{a != i} e^{z_i z_a / t}.
+    """Return -(t/t0) mean_i 1/|P(i)| sum_{p in P(i)} log e^{z_i z_p / t} / sum_{a != i} e^{z_i z_a / t}.
 
     Args:
-        views: unit rows; each is an i, and a p of the others of its label.
+        views: unit rows; each is an i, and a p of the others with its label.
         label: class of each view. Every class needs two views or more.
         temperature: t.
-        background: unit rows that are in the sum over a alone.
+        background: unit rows that are only in the sum over a.
 
     Raises:
         ValueError: a view is the only one of its class.

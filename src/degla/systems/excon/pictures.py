@@ -1,4 +1,4 @@
-"""Labelled pictures: real ones in their published forms, the world's, and drawn shapes with a distractor."""
+"""Labelled images: published data sets, the world's, and drawn shapes with a distractor."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _SHORTCUT: Final = 0.9
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Pictures with the number of each one's class."""
+    """Images with their class numbers."""
 
     pixels: UInt8[Tensor, "pictures 3 height width"]
     label: Int[Tensor, " pictures"]
 
     def chosen(self, places: Int[Tensor, " chosen"]) -> LabelledPictures:
-        """Those at these places."""
+        """Return the images at these indices."""
         return LabelledPictures(self.pixels[places], self.label[places])
 
 
 PictureSets = tuple[LabelledPictures, LabelledPictures]
-"""Pictures to train on, and to measure."""
+"""Training and test images."""
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """What can be drawn from, before it is decoded: how many, and a reader of some of them."""
+    """Images to draw from before decoding: their labels, and a function that reads some of them."""
 
     label: list[int]
     read: Callable[[Sequence[int]], NDArray[np.uint8]]
@@ -59,12 +59,12 @@ class _Pool:
 
 @lru_cache(maxsize=2)
 def read_pictures(settings: ExconSettings, name: str, seed: int) -> PictureSets:
-    """Training and test pictures, as many as there are up to the numbers of the settings, drawn by the seed.
+    """Return training and test images, at most as many as the settings say, drawn with the seed.
 
-    For the part "validation" the second are drawn from training pictures that are left.
+    For the part "validation", the second are drawn from the remaining training images.
 
     Raises:
-        InputError: no such name or folder; files are missing or damaged; or the pictures are of one class only.
+        InputError: the name or folder is unknown; files are missing or damaged; or the images have only one class.
     """
     images, test_images, part = settings.images, settings.test_images, settings.part
     if name in ("shapes", "shortcut"):
@@ -83,7 +83,7 @@ def read_pictures(settings: ExconSettings, name: str, seed: int) -> PictureSets:
     ]
     for pictures, what in zip(drawn, ("training", part), strict=True):
         if len(set(pictures.label.tolist())) < 2:
-            raise InputError(f"{name}: the {what} pictures are of one class only; two or more are needed.")
+            raise InputError(f"{name}: the {what} images have only one class; two or more are needed.")
     return drawn[0], drawn[1]
 
 
@@ -95,8 +95,8 @@ def _pools(name: str) -> tuple[_Pool, _Pool]:
         return _fashion(folder, "train"), _fashion(folder, "t10k")
     if name == "fashion":
         raise InputError(
-            "fashion: Debian's package dataset-fashion-mnist is not installed; install it, give the "
-            "folder of its files in its place, or take --data world."
+            "fashion: Debian's package dataset-fashion-mnist is not installed. Install it, pass the "
+            "folder of its files instead, or use --data world."
         )
     for place in (folder, folder / "cifar-100-python"):
         if (place / "train").is_file():
@@ -108,18 +108,18 @@ def _pools(name: str) -> tuple[_Pool, _Pool]:
             names = _subfolders(folder / "train")
             return _class_folders(folder / "train", names), _class_folders(folder / test, names)
     raise InputError(
-        f"{name}: no data set and no folder of one. Known: fashion, world, shapes, shortcut; or a folder of "
+        f"{name}: not a data set or the folder of one. Known: fashion, world, shapes, shortcut; or a folder of "
         "Fashion-MNIST (train-images-idx3-ubyte.gz, ...), of CIFAR-100 (cifar-100-python/train, test), of "
-        "Tiny-ImageNet (train, val/val_annotations.txt), or with train and test of one subfolder a class."
+        "Tiny-ImageNet (train, val/val_annotations.txt), or with train and test of one subfolder per class."
     )
 
 
 def _fashion(folder: Path, part: str) -> _Pool:
-    """IDX files: a magic number, the sizes, then bytes; brought to 32 by 32 with black around."""
+    """Read IDX files (a magic number, the sizes, then bytes); images are padded with black to 32 by 32."""
     pixels, label = (_idx(folder / f"{part}-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
     if len(pixels) != len(label):
         raise InputError(
-            f"{folder}: {counted(len(pixels), 'picture')} and {counted(len(label), 'label')} in {part}; fetch the "
+            f"{folder}: {counted(len(pixels), 'image')} and {counted(len(label), 'label')} in {part}. Download the "
             "files again."
         )
 
@@ -131,13 +131,13 @@ def _fashion(folder: Path, part: str) -> _Pool:
 
 
 def _idx(file: Path) -> NDArray[np.uint8]:
-    with reading(file, "is damaged", OSError, EOFError, ValueError, zlib.error):
+    with reading(file, "damaged", OSError, EOFError, ValueError, zlib.error):
         content = gzip.decompress(read_bytes(file))
     axes = content[3] if content[:3] == b"\x00\x00\x08" else 0
     start = 4 + 4 * axes
     sizes = [int.from_bytes(content[place : place + 4]) for place in range(4, start, 4)]
     if not axes or len(content) != start + math.prod(sizes):
-        raise InputError(f"{file}: is no IDX file of bytes, or is cut off; fetch or make it again.")
+        raise InputError(f"{file}: not an IDX byte file, or truncated. Download or recreate it.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
@@ -147,7 +147,7 @@ def _cifar(file: Path) -> _Pool:
 
 
 def _world(part: str) -> _Pool:
-    """The twenty animals of the embedded world, 32 by 32; 300 training and 60 test pictures of each can be drawn."""
+    """Return the twenty animals of the embedded world, 32 by 32, with 300 training and 60 test images of each."""
     from degla.world.domains import DOMAINS
     from degla.world.scenes import stream
 
@@ -167,17 +167,17 @@ def _world(part: str) -> _Pool:
 def _subfolders(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if len(names) < 2:
-        raise InputError(f"{folder}: holds {len(names)} subfolder(s); one a class is needed, two at least.")
+        raise InputError(f"{folder}: found {len(names)} subfolder(s); one per class is needed, at least two.")
     return names
 
 
 def _class_folders(folder: Path, names: Sequence[str]) -> _Pool:
-    """One subfolder a class; Tiny-ImageNet's have a folder `images` in them."""
+    """Read one subfolder per class; Tiny-ImageNet's have a folder `images` in them."""
     listed: list[tuple[Path, int]] = []
     for number, name in enumerate(names):
         found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise InputError(f"{folder / name}: holds no picture of this class; add some, or remove it from train too.")
+            raise InputError(f"{folder / name}: no image of this class. Add some, or remove it from train too.")
         listed += [(path, number) for path in found]
     return _of_files(listed)
 
@@ -189,14 +189,14 @@ def _tiny_imagenet(folder: Path) -> tuple[_Pool, _Pool]:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split("\t")
         if len(words) < 2 or words[1] not in names:
-            raise InputError(f"{file} line {number}: must be a picture and a class of train, got {line[:80]!r}.")
+            raise InputError(f"{file} line {number}: must be an image and a class of train, got {line[:80]!r}.")
         listed.append((folder / "val" / "images" / words[0], names.index(words[1])))
     return _class_folders(folder / "train", names), _of_files(listed)
 
 
 def _of_files(listed: Sequence[tuple[Path, int]]) -> _Pool:
     def one(path: Path) -> NDArray[np.uint8]:
-        subject = Subject(f"{path}: the picture", if_missing="Put it there, or remove its line.")
+        subject = Subject(f"{path}: the image", if_missing="Put it there, or remove its line.")
         picture = decode(read_file(path, subject), subject)
         return np.asarray(ImageOps.fit(picture, (_FOLDER_SIDE, _FOLDER_SIDE), Image.Resampling.BICUBIC))
 
@@ -207,12 +207,12 @@ def _of_files(listed: Sequence[tuple[Path, int]]) -> _Pool:
 
 
 def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledPictures:
-    """Eight grey shapes on noise, each beside a coloured patch.
+    """Draw eight grey shapes on noise, each with a coloured patch.
 
     Args:
-        count: pictures; classes by turns.
-        rate: share of the pictures whose patch has the colour of their class; the others' is any.
-        seed: of places, sizes, greys, colours and noise.
+        count: number of images; classes alternate.
+        rate: share of images whose patch has the colour of their class; the others have a random one.
+        seed: seed of positions, sizes, greys, colours and noise.
     """
     chance = np.random.default_rng([seed, 17])
     pixels = chance.normal(90, 28, (count, 32, 32, 3))

@@ -10,36 +10,36 @@ from degla.ranges import AtLeastOne, Count, LearningRate, Positive, Share
 from degla.systems.system import MeasuredPart, SystemSettings
 
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+"""Where Debian's package dataset-fashion-mnist installs its files."""
 
 
 def real_pictures() -> str:
-    """ "fashion" where Debian's package is installed, else "world"."""
+    """Return "fashion" if Debian's package is installed, else "world"."""
     return "fashion" if (FASHION / "train-images-idx3-ubyte.gz").is_file() else "world"
 
 
 @dataclass(frozen=True)
 class ExconSettings(SystemSettings):
-    """Defaults are those of a run of minutes; behind each, the paper's value on CIFAR-100."""
+    """Settings of ExCon. Defaults are for a run of minutes; the paper's value on CIFAR-100 is in parentheses."""
 
     data: tuple[str, ...] = (real_pictures(),)
     """fashion (Debian's dataset-fashion-mnist), world, shapes, shortcut, or a folder of Fashion-MNIST, CIFAR-100,
-    Tiny-ImageNet, or of train and test with a subfolder a class."""
+    Tiny-ImageNet, or of train and test with one subfolder per class."""
     images: AtLeastOne = 1000
-    """Training pictures, drawn by the seed (50,000)."""
+    """Training images, drawn with the seed (50,000)."""
     test_images: AtLeastOne = 500
-    """Test pictures, drawn by the seed (10,000)."""
+    """Test images, drawn with the seed (10,000)."""
     epochs: AtLeastOne = 10
-    """Passes over the training pictures (200)."""
+    """Passes over the training images (200)."""
     explained_from: Count = 4
     """First epoch with masked views, counted from 0 (50)."""
     batch: AtLeastOne = 128
-    """Pictures a step (256)."""
+    """Images per step (256)."""
     lr: LearningRate = 0.1
-    """Largest rate of SGD with momentum 0.9, of the network and the classifier (0.5)."""
+    """Peak learning rate of SGD with momentum 0.9, for network and classifier (0.5)."""
     temperature: Positive = 0.1
-    """t."""
+    """Temperature t."""
     threshold: Share = 0.5
-    """Evidence above which a place is kept."""
+    """Evidence above which a pixel is kept."""
     part: MeasuredPart = "test"
-    """"test", or "validation": measured on training pictures that are held out, and settings are chosen."""
+    """"test", or "validation", to choose settings on held-out training images."""

@@ -1,4 +1,4 @@
-"""Training, measuring and pictures of FREE and its baselines."""
+"""Training, evaluation and figures of FREE and its baselines."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from degla.systems.panels import PanelPoints, panel_figure
 from degla.systems.system import Weights
 
 _SHOWN: Final = 6
-"""Classes, and made features of each are as many as real ones."""
+"""Number of classes shown, each with as many generated features as real ones."""
 
 
 def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure:
-    """A panel a model, a colour a class: dots are real, crosses are made."""
+    """Draw one panel per model, one colour per class: dots are real features, crosses are generated."""
     classes = data.unseen[:_SHOWN]
     rows = data.test_unseen[torch.isin(data.label[data.test_unseen], classes)]
     real, label = data.features[rows], data.label[rows]
@@ -45,9 +45,9 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
     return panel_figure(
         panels,
         [classes.tolist().index(each) for each in label.tolist()],
-        f"{data.name}: {counted(len(classes), 'class', 'classes')} never trained on, a colour each. Dots are real, "
-        "crosses are made.",
-        title="Real and made features, first two principal components of the real ones",
+        f"{data.name}: {counted(len(classes), 'unseen class', 'unseen classes')}, one colour each. Dots are real, "
+        "crosses are generated.",
+        title="Real and generated features, first two principal components of the real ones",
         name=f"features {data.name}",
         columns=2,
         shared=True,
@@ -55,7 +55,7 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
 
 
 class ZeroShotProblem(NamedTuple):
-    """A data set as it is, and scaled for what is trained."""
+    """A data set as it is, and scaled for training."""
 
     plain: ZeroShotData
     scaled: ZeroShotData
@@ -72,7 +72,7 @@ def _data(name: str, model: str, part: str, seed: int) -> ZeroShotProblem:
 
 
 def read(settings: FreeSettings, data: str, seed: int) -> ZeroShotProblem:
-    """Features of files, of drawn shapes by a CLIP, or made ones; with the part "validation" to choose settings by."""
+    """Return features from files, of drawn shapes by a CLIP, or synthetic ones; for choosing settings if validation."""
     return _data(data, settings.model, settings.part, seed)
 
 
@@ -81,7 +81,7 @@ def _new(settings: FreeSettings, data: ZeroShotProblem, method: str) -> FreeMode
 
 
 def train(settings: FreeSettings, data: ZeroShotProblem, method: str) -> Weights:
-    """What makes features, and refines them; nothing for `linear` and `zero_shot`."""
+    """Train the generator and refiner of features; nothing for `linear` and `zero_shot`."""
     if method in ("linear", "zero_shot"):
         return {}
     return train_free(
@@ -94,7 +94,7 @@ def train(settings: FreeSettings, data: ZeroShotProblem, method: str) -> Weights
 
 
 def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights: Weights) -> Mapping[str, float]:
-    """Accuracy of seen and unseen classes; nothing for `zero_shot` where features and semantics differ in size."""
+    """Measure accuracy of seen and unseen classes; none for `zero_shot` if features and semantics differ in size."""
     if method == "zero_shot":
         nearest = nearest_semantics(data.plain)
         return {} if nearest is None else score_rows(nearest, data.scaled)
@@ -106,7 +106,7 @@ def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights:
 
 
 def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
-    """Real and made features of classes never trained on, by the baseline and by FREE."""
+    """Draw real and generated features of unseen classes, by the baseline and by FREE."""
     shown = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
     made = {method: with_weights(_new(settings, data, method), weights) for method, weights in shown.items()}
     return draw_features(made, data.scaled) if made else None

@@ -1,4 +1,4 @@
-"""Features with classes of which some are never trained on: made ones, a CLIP's, xlsa17's, arrays of any program."""
+"""Features with seen and unseen classes: synthetic ones, a CLIP's, xlsa17's, or arrays from any program."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SPLITS: Final = "att_splits.mat"
 _PLACES: Final = ("trainval_loc", "val_loc", "test_seen_loc", "test_unseen_loc")
 _ARRAYS: Final = ("features", "label", "semantics", "train", "test_seen", "test_unseen")
 _HELD_OUT: Final = 5
-"""Every fifth row of a seen class is its test in a validation problem that no file gives."""
+"""Every fifth class is held out, and every fifth row tested, in a validation problem that no file gives."""
 TEMPLATES: Final = ("{}", "a photo of {}", "a picture of {}", "a drawing of {}", "this is {}")
 SHAPES_SHOWN: Final = ("circle", "square", "triangle", "star", "heart", "diamond")
 COLOURS_SHOWN: Final = ("red", "green", "blue", "yellow", "purple", "orange")
 TESTED_SHARE: Final = 3
-"""One picture in three of a class that is trained on is tested."""
+"""One image in three of each seen class is a test image."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class ZeroShotData:
     """One problem of generalised zero-shot recognition.
 
     Attributes:
-        name: for messages.
-        features: of all rows.
+        name: name for messages.
+        features: features of all rows.
         label: class of each row.
-        semantics: of each class.
-        train: rows that are trained on.
-        test_seen: other rows of the classes trained on.
-        test_unseen: rows of the others.
+        semantics: semantics of each class.
+        train: training rows.
+        test_seen: other rows of the seen classes.
+        test_unseen: rows of the unseen classes.
         validation: rows of `train` whose classes play the unseen ones while settings are chosen; may be empty.
 
     Raises:
-        InputError: a row that is not there, or is trained on and tested; a class without semantics, or of
-            `test_unseen` that is trained on; a number that is not finite.
+        InputError: a row does not exist, or is both trained on and tested; a class has no semantics, or is in
+            `test_unseen` and trained on; or a number is not finite.
     """
 
     name: str
@@ -61,22 +61,22 @@ class ZeroShotData:
         for what, rows in (("features", self.features), ("semantics", self.semantics)):
             if rows.ndim != 2:
                 raise InputError(
-                    f"{self.name}: {what} must be a table of numbers, and have {counted(rows.ndim, 'axis', 'axes')}."
+                    f"{self.name}: {what} must be a table of numbers, but have {counted(rows.ndim, 'axis', 'axes')}."
                 )
         if self.label.shape != (len(self.features),):
             raise InputError(
-                f"{self.name}: {counted(len(self.label), 'label')} for {counted(len(self.features), 'row')}; one a "
-                "row, please."
+                f"{self.name}: {counted(len(self.label), 'label')} for {counted(len(self.features), 'row')}; there "
+                "must be one per row."
             )
         for part in ("train", "test_seen", "test_unseen", "validation"):
             rows = getattr(self, part)
             wrong = rows[(rows < 0) | (rows >= len(self.features))]
             if len(wrong):
                 raise InputError(
-                    f"{self.name}: {part} names row {int(wrong[0])} of {len(self.features)}, counted from 0."
+                    f"{self.name}: {part} refers to row {int(wrong[0])} of {len(self.features)}, counted from 0."
                 )
             if not len(rows) and part != "validation":
-                raise InputError(f"{self.name}: {part} is empty; there is nothing to train or to score.")
+                raise InputError(f"{self.name}: {part} is empty; there is nothing to train on or to score.")
         if not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.semantics):
             raise InputError(f"{self.name}: class {int(self.label.max())} has no semantics; {len(self.semantics)} do.")
         for what, rows in (("features", self.features), ("semantics", self.semantics)):
@@ -85,30 +85,30 @@ class ZeroShotData:
                 raise InputError(f"{self.name}: row {row} of the {what} has a number that is not finite.")
         twice = set(self.train.tolist()) & set(self.test_seen.tolist())
         if twice:
-            raise InputError(f"{self.name}: row {min(twice)} is trained on and in test_seen; take it out of one.")
+            raise InputError(f"{self.name}: row {min(twice)} is in both train and test_seen. Remove it from one.")
         both = set(self.unseen.tolist()) & set(self.seen.tolist())
         if both:
-            raise InputError(f"{self.name}: class {min(both)} of test_unseen is trained on, so that it is not unseen.")
+            raise InputError(f"{self.name}: class {min(both)} of test_unseen is in train, so it is not unseen.")
         if len(self.seen) < 2:
-            raise InputError(f"{self.name}: one class is trained on; there must be two or more.")
+            raise InputError(f"{self.name}: train has only one class; there must be two or more.")
 
     @property
     def seen(self) -> Int[Tensor, " seen"]:
-        """Classes that are trained on, sorted."""
+        """Classes with training rows, sorted."""
         classes: Tensor = torch.unique(self.label[self.train])
         return classes
 
     @property
     def unseen(self) -> Int[Tensor, " unseen"]:
-        """Classes that are not, sorted."""
+        """Classes without training rows, sorted."""
         classes: Tensor = torch.unique(self.label[self.test_unseen])
         return classes
 
     def scaled(self) -> ZeroShotData:
-        """Features in 0 to 1 on the rows that are trained on, semantics from 0 and of length one.
+        """Scale features to 0 to 1 on the training rows, and semantics to be non-negative and of unit length.
 
-        Semantics that may be negative, such as embeddings of texts, are moved together to 0 or more first: the
-        refiner's sigmoid gives nothing else.
+        Semantics that may be negative, such as text embeddings, are first shifted together to 0 or more, because the
+        refiner's sigmoid is never negative.
         """
         rows = self.features[self.train]
         low, high = rows.min(dim=0).values, rows.max(dim=0).values
@@ -120,10 +120,10 @@ class ZeroShotData:
         )
 
     def to_choose_by(self) -> ZeroShotData:
-        """A problem made of the training rows alone, by which settings are chosen without a look at the test.
+        """Return a problem made only of training rows, for choosing settings without the test data.
 
         Raises:
-            InputError: no class is left to train on, or none to play the unseen ones.
+            InputError: no class is left to train on, or to play the unseen ones.
         """
         if len(self.validation):
             hidden = torch.unique(self.label[self.validation])
@@ -132,7 +132,7 @@ class ZeroShotData:
         away = torch.isin(self.label[self.train], hidden)
         known = self.train[~away]
         if not away.any() or not len(known):
-            raise InputError(f"{self.name}: too few classes are trained on to choose settings by some of them.")
+            raise InputError(f"{self.name}: too few classes are in train to hold some out for choosing settings.")
         tested = torch.arange(len(known)) % _HELD_OUT == _HELD_OUT - 1
         return replace(
             self, train=known[~tested], test_seen=known[tested], test_unseen=self.train[away], validation=known[:0]
@@ -140,13 +140,13 @@ class ZeroShotData:
 
 
 def made_features(*, seed: int) -> ZeroShotData:
-    """Features that compose: a fixed non-linear map of a class's attributes with noise, and of what they do not tell.
+    """Make compositional features: a fixed non-linear map of a class's noisy attributes and of nuisance factors.
 
-    64 numbers in 60 rows of each of 26 classes, six of them unseen. A class has a set of 20 attributes of its own, 0 or
-    1 each, a quarter of them 1. A third of the rows of seen classes are tested.
+    64 dimensions, 60 rows for each of 26 classes, six of them unseen. Each class has its own set of 20 attributes, 0 or
+    1 each, a quarter of them 1. A third of the rows of seen classes are test rows.
 
     Args:
-        seed: of everything.
+        seed: seed of everything.
     """
     classes, unseen, attributes, dim, rows = 26, 6, 20, 64, 60
     chance = torch.Generator().manual_seed(seed)
@@ -178,16 +178,16 @@ def made_features(*, seed: int) -> ZeroShotData:
 
 
 def read_features(path: Path) -> ZeroShotData:
-    """Features from a folder of xlsa17 (`res101.mat`, `att_splits.mat`) or an `.npz` with the arrays of `ZeroShotData`.
+    """Read features from an xlsa17 folder (`res101.mat`, `att_splits.mat`) or an `.npz` of `ZeroShotData`'s arrays.
 
     Raises:
-        InputError: neither is there, or a variable is missing or damaged; see also `ZeroShotData`.
+        InputError: neither exists, or a variable is missing or damaged; see also `ZeroShotData`.
     """
     if path.is_file():
         return _from_arrays(path)
     for name in (_RESNET, _SPLITS):
         if not (path / name).is_file():
-            raise InputError(f"{path / name}: no such file; give a folder of xlsa17 or an .npz of features.")
+            raise InputError(f"{path / name}: no such file. Pass an xlsa17 folder or an .npz file of features.")
     held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
     rows = {
         name: torch.as_tensor(whole_numbers(held[name].ravel(), where=f"{path}: {name}") - 1)
@@ -210,17 +210,17 @@ def read_features(path: Path) -> ZeroShotData:
 def _mat(path: Path, *names: str) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    with reading(path, "cannot be read as a .mat file of version 7 or before", Exception):  # SciPy's meets many ways.
+    with reading(path, "cannot be read as a .mat file of version 7 or older", Exception):  # SciPy fails in many ways.
         held: dict[str, Any] = loadmat(path, variable_names=names)
     for name in names:
         if name not in held:
             what = "the proposed splits of xlsa17" if name in _PLACES else "a file of xlsa17"
-            raise InputError(f"{path}: has no {name!r}, so it does not hold {what}; take the file from there.")
+            raise InputError(f"{path}: {name!r} is missing, so it is not {what}. Use the file from there.")
     return held
 
 
 def _from_arrays(path: Path) -> ZeroShotData:
-    held = read_arrays(path, _ARRAYS, what="it", optional=("validation",))
+    held = read_arrays(path, _ARRAYS, what="an .npz of features", optional=("validation",))
     held.setdefault("validation", np.zeros(0, dtype=np.int64))
     with reading(path, "features and semantics must be numbers", ValueError, TypeError):
         floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
@@ -230,17 +230,17 @@ def _from_arrays(path: Path) -> ZeroShotData:
 
 
 def is_unseen(shape: int, colour: int) -> bool:
-    """Two colours of each shape are kept from training, other ones for the next shape: no shape or colour is new."""
+    """Hold out two colours of each shape, different ones for the next shape, so that no shape or colour is new."""
     return (colour - shape) % len(COLOURS_SHOWN) in (0, 3)
 
 
 def embed_shapes(model: str, *, seed: int, pictures: int = 45) -> ZeroShotData:
-    """Image embeddings as features, embeddings of "a red circle" as semantics: 36 classes, 12 of them unseen.
+    """Use image embeddings as features and embeddings of "a red circle" as semantics: 36 classes, 12 of them unseen.
 
     Args:
-        model: any that `degla evaluate` takes.
-        seed: of the pictures.
-        pictures: of each class.
+        model: any model that `degla evaluate` accepts.
+        seed: seed of the images.
+        pictures: number of images per class.
     """
     from degla.api import encode_captions, encode_images, load_model
     from degla.world.domains import with_article

@@ -1,4 +1,4 @@
-"""FREE's networks over features in 0 to 1 and semantics, and what teaches them.
+"""FREE's networks over features in 0 to 1 and semantics, and their losses.
 
 Encoder, generator, critic and feature refiner; margins to class centres, consistency of semantics, WGAN's penalty;
 accuracy over classes and its harmonic mean.
@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy
 _SLOPE = 0.2
 _SPREAD = 0.02
 Other = Literal["random", "nearest"]
-"""Whose centre a feature is pushed from: a random other class, or the other class whose centre is nearest."""
+"""The class from whose centre a feature is pushed: a random other class, or the one with the nearest centre."""
 
 
 def _layers(before: int, hidden: int, after: int) -> nn.Sequential:
@@ -32,7 +32,7 @@ def _start(part: nn.Module) -> None:
 
 
 class Refined(NamedTuple):
-    """What the refiner makes of features: hidden layer h, mean of e, and semantics a^."""
+    """Output of the refiner: hidden layer h, mean of e, and semantics a^."""
 
     hidden: Float[Tensor, "rows hidden"]
     mean: Float[Tensor, "rows centred"]
@@ -42,8 +42,8 @@ class Refined(NamedTuple):
 class Refiner(nn.Module):
     """FR: h = lrelu(W1 x); [mean, s] = W3 h; e = mean + sigmoid(s) noise; a^ = sigmoid(e).
 
-    Noise is drawn while it trains alone: in evaluation mode e is its mean, so that one picture has one refined feature.
-    The released code draws at test time, too.
+    Noise is drawn only in training; in evaluation mode e is its mean, so that one image has one refined feature. The
+    released code also draws at test time.
     """
 
     def __init__(self, features: int, semantics: int, hidden: int) -> None:
@@ -53,7 +53,7 @@ class Refiner(nn.Module):
         self.apply(_start)
 
     def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
-        """Of each row."""
+        """Refine each row."""
         hidden = nn.functional.leaky_relu(self.first(rows), _SLOPE)
         mean, spread = self.last(hidden).chunk(2, dim=1)
         drawn = mean + spread.sigmoid() * torch.randn_like(mean) if self.training else mean
@@ -63,7 +63,7 @@ class Refiner(nn.Module):
 class ResidualAdapter(nn.Module):
     """r = x + W2 lrelu(W1 x), and semantics a^ = sigmoid(W3 r); at first r is x itself.
 
-    It has the place of `Refiner` beside frozen embeddings: r is where the centres lie, and what is classified.
+    It replaces `Refiner` for frozen embeddings: the centres are in the space of r, and r is classified.
     """
 
     def __init__(self, features: int, semantics: int, hidden: int) -> None:
@@ -73,14 +73,14 @@ class ResidualAdapter(nn.Module):
         nn.init.zeros_(cast(nn.Linear, self.change[-1]).weight)
 
     def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
-        """Of each row; `mean` is r."""
+        """Adapt each row; `mean` is r."""
         changed = self.change(rows)
         adapted = rows + changed
         return Refined(changed, adapted, self.tells(adapted).sigmoid())
 
 
 class FeatureMaker(nn.Module):
-    """Encoder E(x, a), generator G(z, a) and critic D(x, a) of an f-VAEGAN; z has as many numbers as a."""
+    """Encoder E(x, a), generator G(z, a) and critic D(x, a) of an f-VAEGAN; z has the size of a."""
 
     def __init__(self, features: int, semantics: int, hidden: int) -> None:
         super().__init__()
@@ -91,21 +91,21 @@ class FeatureMaker(nn.Module):
     def generate(
         self, latent: Float[Tensor, "rows latent"], semantics: Float[Tensor, "rows semantics"]
     ) -> Float[Tensor, "rows features"]:
-        """Features in 0 to 1."""
+        """Generate features in 0 to 1."""
         made: Tensor = self.generator(torch.cat([latent, semantics], dim=1)).sigmoid()
         return made
 
     def judge(
         self, rows: Float[Tensor, "rows features"], semantics: Float[Tensor, "rows semantics"]
     ) -> Float[Tensor, " rows"]:
-        """The critic's score: higher for what looks real."""
+        """Return the critic's score: higher for features that look real."""
         score: Tensor = self.critic(torch.cat([rows, semantics], dim=1))[:, 0]
         return score
 
     def reconstruct(
         self, rows: Float[Tensor, "rows features"], semantics: Float[Tensor, "rows semantics"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """G(E(x, a), a), mean and log variance of E(x, a)."""
+        """Return G(E(x, a), a), and mean and log variance of E(x, a)."""
         mean, log_variance = self.encoder(torch.cat([rows, semantics], dim=1)).chunk(2, dim=1)
         latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         return self.generate(latent, semantics), mean, log_variance
@@ -114,12 +114,12 @@ class FeatureMaker(nn.Module):
 def other_class(
     label: Int[Tensor, " batch"], squared: Float[Tensor, "batch classes"], *, choice: Other
 ) -> Int[Tensor, " batch"]:
-    """A class for each row that is never its own.
+    """Choose a class for each row that is never its own.
 
     Args:
         label: own classes.
         squared: squared distances to all centres, for "nearest".
-        choice: how.
+        choice: how to choose.
     """
     classes = squared.shape[1]
     if choice == "nearest":
@@ -140,12 +140,12 @@ def margin_loss(
     """SAMC: mean max(0, D + g ||e_i - c_y||^2 - (1 - g) ||e_i - c_y'||^2).
 
     Args:
-        rows: e, means that the refiner gives real features of seen classes.
+        rows: e, the refiner's means of real features of seen classes.
         label: y.
         centres: c, learnt; two or more.
         margin: D.
         balance: g, 0 to 1.
-        choice: of y'.
+        choice: how y' is chosen.
     """
     squared = torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
     own = squared.gather(1, label[:, None])[:, 0]
@@ -156,7 +156,7 @@ def margin_loss(
 def cycle_loss(found: Float[Tensor, "batch semantics"], true: Float[Tensor, "batch semantics"]) -> Float[Tensor, ""]:
     """SCC: mean over rows of sum_k w_k |d_k| with d = a^ - a and w_k = d_k^2 / ||d||_2, without gradient through w.
 
-    A row that is right everywhere is 0, where the released code divides 0 by 0.
+    A row without any error counts 0, where the released code divides 0 by 0.
     """
     off = found - true
     length: Tensor = off.detach().norm(dim=1, keepdim=True)
@@ -188,11 +188,11 @@ def gradient_penalty(
 
 
 def class_accuracy(found: Int[Tensor, " rows"], label: Int[Tensor, " rows"]) -> float:
-    """The mean over the classes in `label` of the share of their rows that are found, 0 to 1."""
+    """Return the mean over the classes in `label` of their accuracy, 0 to 1."""
     right = (found == label).double()
     return float(torch.stack([right[label == each].mean() for each in torch.unique(label)]).mean())
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """2 S U / (S + U); 0 where both are."""
+    """Return 2 S U / (S + U), or 0 if both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0

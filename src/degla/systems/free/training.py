@@ -1,4 +1,4 @@
-"""Training of FREE and of the f-VAEGAN below it, and what a softmax over all classes makes of their features."""
+"""Training of FREE and its f-VAEGAN, and classification of their features over all classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from degla.systems.learning import take_step
 
 
 class FreeModel(nn.Module):
-    """Everything that training leaves; one without a refiner is an f-VAEGAN."""
+    """All trained modules; without a refiner it is an f-VAEGAN."""
 
     def __init__(self, data: ZeroShotData, hidden: int, *, refines: bool, residual: bool = False) -> None:
         super().__init__()
@@ -41,18 +41,18 @@ def train_free(
     data: ZeroShotData, settings: FreeSettings, *, model: FreeModel, trains_refiner: bool = True,
     choice: Other = "random",
 ) -> FreeModel:  # fmt: skip
-    """Train on the rows of seen classes, by torch's generator.
+    """Train on the rows of seen classes, with torch's generator.
 
     Args:
-        data: scaled.
-        settings: of the training.
-        model: as it was made.
-        trains_refiner: or it is left as it was made: the same number of features without what FREE teaches them.
-        choice: which other class's centre a feature is pushed from.
+        data: scaled data.
+        settings: training settings.
+        model: untrained model.
+        trains_refiner: if false, the refiner stays untrained: the same number of features without FREE's losses.
+        choice: from which other class's centre a feature is pushed.
     """
     taught = model.refiner if trains_refiner else None
     centres = nn.Parameter(torch.randn(len(data.seen), data.semantics.shape[1]))
-    if isinstance(taught, ResidualAdapter):  # Features stay where they are at first, and so do their centres.
+    if isinstance(taught, ResidualAdapter):  # Features start unchanged, and so do their centres.
         centres = nn.Parameter(class_means(data.features[data.train], data.label[data.train], data.seen))
     steps = _Steps(model, taught, centres, settings, choice)
     for _ in range(settings.epochs):
@@ -63,7 +63,7 @@ def train_free(
 
 
 class _Steps:
-    """One optimiser for each of the parties, and the steps that they take in turn."""
+    """One optimiser for each network, and the steps that they take in turn."""
 
     def __init__(
         self, model: FreeModel, refiner: nn.Module | None, centres: nn.Parameter, settings: FreeSettings, choice: Other
@@ -78,7 +78,7 @@ class _Steps:
         return torch.optim.Adam(parameters, lr=self.settings.lr, betas=(0.5, 0.999))
 
     def take(self, rows: Tensor, told: Tensor, label: Tensor) -> None:
-        """All steps of one batch."""
+        """Take all steps of one batch."""
         for _ in range(self.settings.critic_steps):
             if self.refiner is not None and self.refinement is not None:
                 take_step(self.refine(self.refiner, rows, told, label), self.refinement)
@@ -87,7 +87,7 @@ class _Steps:
         take_step(self.make(rows, told), *both)
 
     def refine(self, refiner: nn.Module, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
-        """Centres and consistency of real features. Centres move by this step's gradient alone."""
+        """Return the loss of centres and consistency on real features. Centres move only by this gradient."""
         settings, found = self.settings, refiner(rows)
         apart = margin_loss(
             found.mean, label, self.centres, margin=settings.margin, balance=settings.balance, choice=self.choice
@@ -95,7 +95,7 @@ class _Steps:
         return settings.centre * apart + settings.cycle * cycle_loss(found.semantics, told)
 
     def criticise(self, rows: Tensor, told: Tensor) -> Tensor:
-        """WGAN-GP's critic."""
+        """Return the loss of WGAN-GP's critic."""
         maker, settings = self.model.maker, self.settings
         with torch.no_grad():
             made = maker.generate(torch.randn_like(told), told)
@@ -105,11 +105,11 @@ class _Steps:
         )
 
     def make(self, rows: Tensor, told: Tensor) -> Tensor:
-        """VAE, the critic's opinion, and consistency of the features that are made."""
+        """Return the generator's loss: VAE, critic, and consistency of generated features."""
         maker, settings = self.model.maker, self.settings
         found, mean, log_variance = maker.reconstruct(rows, told)
         if not bool(found.isfinite().all()):
-            raise DeglaError("free: what is trained gives features that are no finite numbers; lower --lr.")
+            raise DeglaError("free: the generated features are not finite. Lower --lr.")
         loss = variational_loss(found, rows, mean, log_variance)
         made = maker.generate(torch.randn_like(told), told)
         loss = loss - settings.gan * maker.judge(made, told).mean()
@@ -119,15 +119,15 @@ class _Steps:
 
 
 def score_rows(found: Int[Tensor, " rows"], data: ZeroShotData) -> dict[str, float]:
-    """Mean accuracy over classes among all classes, 0 to 1, of a class for each row: "seen", "unseen", "harmonic"."""
+    """Score predicted classes by mean accuracy over classes, 0 to 1: "seen", "unseen", "harmonic"."""
     seen, unseen = (class_accuracy(found[rows], data.label[rows]) for rows in (data.test_seen, data.test_unseen))
     return {"seen": seen, "unseen": unseen, "harmonic": harmonic_mean(seen, unseen)}
 
 
 def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> Int[Tensor, " rows"]:
-    """A class for each row, by one softmax over all classes, trained on real rows of seen and made ones of unseen ones.
+    """Predict classes with one softmax over all, trained on real rows of seen and generated ones of unseen classes.
 
-    Every row, real or made, is replaced by [x; h; a^] where the model refines.
+    If the model has a refiner, every row, real or generated, is replaced by [x; h; a^].
     """
     known, label, everything = _to_learn_by(model, data, settings)
     weight, bias = fit_softmax(known, label, classes=len(data.semantics))
@@ -135,9 +135,9 @@ def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> In
 
 
 def by_prototypes(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> Int[Tensor, " rows"]:
-    """The class of the nearest prototype for each row: the mean of a class's adapted rows, made ones of unseen classes.
+    """Predict the class with the nearest mean of adapted rows, which are generated for unseen classes.
 
-    Nothing is trained on made rows, so that nothing can learn to tell them from real ones.
+    Nothing is trained on generated rows, so nothing can learn to distinguish them from real ones.
     """
     known, label, everything = _to_learn_by(model, data, settings)
     classes = torch.unique(label)
@@ -148,13 +148,13 @@ def by_prototypes(model: FreeModel, data: ZeroShotData, settings: FreeSettings) 
 def class_means(
     rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], classes: Int[Tensor, " classes"]
 ) -> Float[Tensor, "classes dim"]:
-    """The mean of the rows of each class."""
+    """Return the mean of the rows of each class."""
     return torch.stack([rows[label == each].mean(dim=0) for each in classes])
 
 
 @torch.no_grad()
 def _to_learn_by(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Refined rows that are trained on and that are made for unseen classes, their classes, and all rows, refined."""
+    """Return refined training rows and rows generated for unseen classes, their classes, and all rows, refined."""
     label = data.unseen.repeat_interleave(settings.made_rows)
     told = data.semantics[label]
     rows = torch.cat([data.features[data.train], model.maker.generate(torch.randn_like(told), told)])
@@ -162,7 +162,7 @@ def _to_learn_by(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -
 
 
 def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "rows wide"]:
-    """[x; h; a^] of each row, the adapted row, or x alone; the same for the same row, whatever is drawn."""
+    """Return [x; h; a^] of each row, the adapted row, or only x; deterministic for each row."""
     if model.refiner is None:
         return rows
     found: Refined = model.refiner.eval()(rows)
@@ -174,7 +174,7 @@ def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Ten
 def fit_softmax(
     rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], *, classes: int
 ) -> tuple[Float[Tensor, "dim classes"], Float[Tensor, " classes"]]:
-    """Weight and bias after 60 passes of Adam at the rate 0.01, on batches of 512."""
+    """Return weight and bias after 60 epochs of Adam with learning rate 0.01, on batches of 512."""
     weight = torch.zeros(rows.shape[1], classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=1e-2)
@@ -185,7 +185,7 @@ def fit_softmax(
 
 
 def linear_map(data: ZeroShotData) -> Int[Tensor, " rows"]:
-    """A class for each row without made features: ridge regression (1) to semantics, then the nearest by cosine."""
+    """Predict classes without generated features: ridge regression (1) to semantics, then the nearest by cosine."""
     rows, told = data.features[data.train], data.semantics[data.label[data.train]]
     middle, centre = rows.mean(dim=0), told.mean(dim=0)
     square = (rows - middle).T @ (rows - middle) + torch.eye(rows.shape[1])
@@ -194,11 +194,10 @@ def linear_map(data: ZeroShotData) -> Int[Tensor, " rows"]:
 
 
 def nearest_semantics(data: ZeroShotData) -> Int[Tensor, " rows"] | None:
-    """A class for each row by the cosine of the row itself with semantics, as a CLIP does; None where a row has another
-    number of entries.
+    """Predict classes by the cosine of features with semantics, as CLIP does; None if their sizes differ.
 
     Args:
-        data: not scaled.
+        data: unscaled data.
     """
     return _nearest(data.features, data) if data.features.shape[1] == data.semantics.shape[1] else None
 
@@ -209,5 +208,5 @@ def _nearest(rows: Float[Tensor, "rows semantics"], data: ZeroShotData) -> Int[T
 
 
 def _allowed(data: ZeroShotData) -> Float[Tensor, " classes"]:
-    """0 for classes that have rows, -inf for others."""
+    """Return 0 for classes that have rows, -inf for others."""
     return torch.full((len(data.semantics),), -torch.inf).index_fill(0, torch.cat([data.seen, data.unseen]), 0.0)

@@ -1,19 +1,19 @@
-"""PointACL: a point transformer learns from the patches that its class token attends to least, beside the whole cloud
+"""PointACL: a point transformer learns from the patches that its class token attends to least, and the whole cloud
 
-Formula:  Point-MAE: the encoder reads a share 1 - R of a cloud's patches, the decoder gives the points of the others,
-          and the loss is the Chamfer distance, mean of squared distances to the nearest point both ways. The
-          significance of patch j is S_j = A_j |V_j| / sum_i A_i |V_i|, with A the class token's attention in the last
-          block, summed over heads, and V the values. Patches are left out by draws without replacement from softmax(S
-          / tau). To the loss comes lambda times InfoNCE, both ways, of the projected class tokens of the masked and
-          of the whole cloud.
+Formula:  Point-MAE: the encoder reads a share 1 - R of a cloud's patches, the decoder predicts the points of the
+          others, and the loss is the Chamfer distance, the mean of squared distances to the nearest point in both
+          directions. The significance of patch j is S_j = A_j |V_j| / sum_i A_i |V_i|, with A the class token's
+          attention in the last block, summed over heads, and V the values. The patches left out are sampled without
+          replacement from softmax(S / tau). Added to the loss is lambda times symmetric InfoNCE between the projected
+          class tokens of the masked and the whole cloud.
 Source:   arXiv 2411.14744: its abstract, one formula and four reviews. No code was published (the repository of that
-          name is another paper's), and the full text could not be read. Point-MAE: arXiv 2203.06604.
-Differs:  Assumed, and not known to be the paper's: the disturbance of the draw is Gumbel noise, and the contrast is
-          symmetric with temperature 0.1 and gradients on both sides. Point-MAE has no class token in pre-training;
-          this encoder has one, in all methods. Significance comes from the pass over the whole cloud, which the
-          contrast needs anyway. Sizes are those of minutes. `random_contrast` costs the same as `pointacl`: only its
-          mask is drawn evenly; `low_contrast` leaves out the patches with the least significance.
-Cost:     Beside Point-MAE's pass over 1 - R of the patches, one over all of them, for the three methods with
+          name belongs to another paper), and the full text was not available. Point-MAE: arXiv 2203.06604.
+Differs:  Assumptions that may differ from the paper: the sampling uses Gumbel noise, and the contrast is symmetric with
+          temperature 0.1 and gradients on both sides. Point-MAE has no class token in pre-training; this encoder has
+          one, in all methods. Significance comes from the pass over the whole cloud, which the contrast needs anyway.
+          Sizes are for minutes of training. `random_contrast` costs the same as `pointacl`: only its mask is drawn
+          uniformly; `low_contrast` leaves out the patches with the least significance.
+Cost:     In addition to Point-MAE's pass over 1 - R of the patches, one over all of them, for the three methods with
           contrast.
 """
 
@@ -33,15 +33,15 @@ SYSTEM = System(
     settings=_SETTINGS,
     quick=replace(_SETTINGS, clouds=128, labelled=80, test_clouds=100, epochs=2),
     methods={
-        "point_mae": "Rebuilds the patches of a cloud that it does not see; no contrast.",
-        "random_contrast": "The same with a contrast of masked and whole cloud; patches are left out at random.",
+        "point_mae": "Reconstructs masked patches of a cloud; no contrast.",
+        "random_contrast": "The same plus a contrast of masked and whole cloud; patches are left out at random.",
         "pointacl": "The same contrast; patches that the class token attends to are left out more often.",
         "low_contrast": "The same contrast; patches that it attends to least are left out more often.",
     },
     columns=(
         ScoreColumn("clean", f"{_WHAT}, on test clouds as they are."),
         ScoreColumn("noise", "The same with Gaussian noise of 0.05 on every coordinate."),
-        ScoreColumn("cut_out", "The same without the 40 % of the points that are nearest to one of them."),
+        ScoreColumn("cut_out", "The same without the 40 % of the points nearest to a random one."),
     ),
     made=("solids",),
     read=read_clouds,

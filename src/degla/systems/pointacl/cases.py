@@ -1,4 +1,4 @@
-"""Training, measuring and pictures of PointACL and its baselines."""
+"""Training, evaluation and figures of PointACL and its baselines."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CUT = 0.4
 
 
 def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints, *, data: str) -> Figure:
-    """The first clouds, fewer on a phone; below, the patches that stay, and the centres of those left out.
+    """Draw the first clouds, fewer on a phone; below, the patches that stay, and the centres of those left out.
 
     Args:
-        network: whose class token attends.
-        settings: of the mask.
-        points: of which the first are shown.
-        data: their name.
+        network: network whose class token attends.
+        settings: settings of the mask.
+        points: clouds of which the first are shown.
+        data: name of the data set.
     """
     clouds = points[:_SHOWN]
     centres, near = all_patches(settings, clouds)
@@ -48,7 +48,7 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
     def draw(width: float) -> str:
         from matplotlib.colors import LinearSegmentedColormap
 
-        # Colours with a dark end are lost on a dark page.
+        # Colour maps with a dark end would be invisible on a dark page.
         colours_of_scores = LinearSegmentedColormap.from_list("significance", PALETTE[:2])
         columns = min(len(clouds), _SHOWN if width > 6 else _SHOWN_NARROW)
         figure, first = new_figure(width, width * 2 / columns)
@@ -72,15 +72,15 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         return to_svg(figure, f"pointacl-{data}")
 
     caption = (
-        "Test clouds. Above: points in the colour of their nearest patch's significance, blue for little, orange for "
-        f"much. Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
+        "Test clouds. Above: points coloured by the significance of their nearest patch, from blue (low) to orange "
+        f"(high). Below: patches that remain when a share of {settings.mask:g} is left out by it; crosses: centres of "
         "those left out."
     )
     return Figure(draw, caption, title=data)
 
 
 def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:
-    """One encoder, on clouds without labels that are turned and scaled anew each time."""
+    """Train one encoder, on unlabelled clouds with a new rotation and scale each time."""
     clouds, _, _ = data
     centres, points = all_patches(settings, clouds.points)
     network = PointNetwork(settings)
@@ -100,8 +100,8 @@ def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:
 
 
 def cut_out(points: CloudPoints, share: float) -> CloudPoints:
-    """Without the share of the points that are nearest to one drawn by chance; the first of the others again in their
-    place, so that their number stays."""
+    """Remove the share of the points nearest to a random one, and repeat the first of the others to keep the number of
+    points."""
     count = int(share * points.shape[1])
     middle = points[torch.arange(len(points)), torch.randint(points.shape[1], (len(points),))]
     order = (points - middle[:, None]).square().sum(dim=2).argsort(dim=1)
@@ -111,7 +111,7 @@ def cut_out(points: CloudPoints, share: float) -> CloudPoints:
 
 
 def measure(settings: PointaclSettings, data: CloudSets, method: str, weights: Weights) -> Mapping[str, float]:
-    """Accuracy of a linear classifier on frozen features, on test clouds as they are, noisy and cut."""
+    """Measure the accuracy of a linear classifier on frozen features, on original, noisy and cut test clouds."""
     _, labelled, test = data
     network = with_weights(PointNetwork(settings), weights)
     classes = int(max(labelled.label.max(), test.label.max())) + 1
@@ -126,7 +126,7 @@ def measure(settings: PointaclSettings, data: CloudSets, method: str, weights: W
 
 
 def draw(settings: PointaclSettings, data: CloudSets, models: Mapping[str, Weights], name: str) -> Figure | None:
-    """Solids coloured by the significance of their patches, and what a mask by it keeps."""
+    """Draw clouds coloured by the significance of their patches, and what a mask by it keeps."""
     if "pointacl" not in models:
         return None
     network = with_weights(PointNetwork(settings), models["pointacl"])

@@ -1,4 +1,4 @@
-"""Labelled point clouds: ten solids that are drawn here, or real ones in their published forms; patches of them."""
+"""Labelled point clouds: ten synthetic solids, or published data sets; and their patches."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from degla.systems.pointacl.settings import PointaclSettings, check_settings
 
 Array = NDArray[np.float64]
 Mesh = tuple[Array, NDArray[np.int64]]
-"""Vertices [V, 3] and triangles [T, 3] of their numbers."""
+"""Vertices [V, 3], and triangles [T, 3] of vertex numbers."""
 
 _SEGMENTS: Final = 24
 CloudPoints = Float[Tensor, "batch points 3"]
 _INSTALL: Final = "Reading it needs h5py: pip install 'degla[systems]'."
 _SAMPLED: Final = 2048
-"""CloudPoints drawn from a mesh before as many as a cloud has are taken."""
+"""Number of points sampled from a mesh, of which a cloud takes some."""
 
 
 def sample_surface(mesh: Mesh, count: int, chance: np.random.Generator) -> Array:
-    """Points [count, 3], even over the area of a mesh.
+    """Sample points [count, 3] uniformly over the area of a mesh.
 
     Raises:
         ValueError: the mesh has no area.
@@ -52,7 +52,7 @@ def sample_surface(mesh: Mesh, count: int, chance: np.random.Generator) -> Array
 
 
 def draw_solid(kind: str, count: int, chance: np.random.Generator) -> Array:
-    """Points of a solid that is stretched by chance and turned about the upright axis, each moved a little."""
+    """Sample points of a solid, randomly stretched and rotated about the vertical axis, each with a little noise."""
     points = sample_surface(SOLIDS[kind](), count, chance) * chance.uniform(0.6, 1.4, 3)
     angle = chance.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
@@ -61,7 +61,7 @@ def draw_solid(kind: str, count: int, chance: np.random.Generator) -> Array:
 
 
 def _revolved(profile: Sequence[tuple[float, float]]) -> Mesh:
-    """A profile of radius and height, turned about the upright axis."""
+    """Return the mesh of a profile of radius and height, revolved about the vertical axis."""
     angles = np.arange(_SEGMENTS) * 2 * np.pi / _SEGMENTS
     rings = [np.stack([r * np.cos(angles), r * np.sin(angles), np.full(_SEGMENTS, z)], 1) for r, z in profile]
     here = np.arange(_SEGMENTS)
@@ -117,19 +117,19 @@ SOLIDS: Final[dict[str, Callable[[], Mesh]]] = {
 
 @dataclass(frozen=True)
 class Clouds:
-    """Clouds in the unit ball about 0, with the number of each one's class."""
+    """Clouds in the unit ball around 0, with their class numbers."""
 
     points: CloudPoints
     label: Int[Tensor, " batch"]
 
 
 CloudSets = tuple[Clouds, Clouds, Clouds]
-"""Clouds to train on, whose labels are not read, those of the linear classifier, and those that are measured."""
+"""Clouds to train on, whose labels are not read, labelled ones for the linear classifier, and test clouds."""
 
 
 @dataclass(frozen=True)
 class _CloudPool:
-    """What can be drawn from: a name (for messages) and a class for each cloud, and a reader of one."""
+    """Clouds to draw from: a name (for messages) and a class of each, and a function that reads one."""
 
     names: Sequence[str]
     label: Sequence[int]
@@ -138,13 +138,13 @@ class _CloudPool:
 
 @lru_cache(maxsize=2)
 def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
-    """Unlabelled training clouds, labelled ones and test clouds, drawn by the seed.
+    """Return unlabelled training clouds, labelled ones and test clouds, drawn with the seed.
 
-    For the part "validation" the third are further training clouds, as many as are left up to their number.
+    For the part "validation", the third are other training clouds, as many as remain up to their number.
 
     Raises:
-        InputError: settings do not fit together; no such name or folder; files are missing or damaged; a cloud has too
-            few points or one that is no number; all are of one class.
+        InputError: settings cannot be combined; the name or folder is unknown; files are missing or damaged; a cloud
+            has too few points or one that is not finite; or there is only one class.
     """
     check_settings(settings)
     train, test = _cloud_pools(data)
@@ -159,7 +159,7 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         held = order[max(counts[:2]) :][: counts[2]] if chooses else []
         if chooses and not held:
             raise InputError(
-                f"{data}: --clouds or --labelled takes all of its {counted(len(order), 'training cloud')}; lower both "
+                f"{data}: --clouds or --labelled uses all of its {counted(len(order), 'training cloud')}. Lower both "
                 "for --part validation."
             )
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
@@ -172,7 +172,7 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
     ]
     for part in found[1:]:
         if len(set(part.label.tolist())) < 2:
-            raise InputError(f"{data}: the clouds are of one class only; two or more are needed.")
+            raise InputError(f"{data}: the clouds have only one class; two or more are needed.")
     return found[0], found[1], found[2]
 
 
@@ -182,16 +182,16 @@ def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random
         try:
             points = np.asarray(pool.read(place, chance), dtype=np.float64)
         except (ValueError, TypeError):
-            raise InputError(f"{pool.names[place]}: must be rows of numbers; mend or remove the file.") from None
+            raise InputError(f"{pool.names[place]}: must be rows of numbers. Fix or remove the file.") from None
         if points.ndim != 2 or points.shape[1] < 3:
-            raise InputError(f"{pool.names[place]}: must be rows of x, y, z, got the shape {points.shape}.")
+            raise InputError(f"{pool.names[place]}: must be rows of x, y, z, got shape {points.shape}.")
         if not np.isfinite(points[:, :3]).all():
             row = int(np.flatnonzero(~np.isfinite(points[:, :3]).all(axis=1))[0])
-            raise InputError(f"{pool.names[place]}: point {row} is not three finite numbers; mend or remove the file.")
+            raise InputError(f"{pool.names[place]}: point {row} is not three finite numbers. Fix or remove the file.")
         if len(points) < count:
             raise InputError(
-                f"{pool.names[place]}: has {counted(len(points), 'point')}, --points asks for {count}; lower it, or "
-                "leave it out."
+                f"{pool.names[place]}: has {counted(len(points), 'point')}, but --points asks for {count}. Lower "
+                "--points, or omit it."
             )
         clouds.append(points[chance.permutation(len(points))[:count], :3])
     stacked = np.stack(clouds) if clouds else np.zeros((0, count, 3))
@@ -204,7 +204,7 @@ def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random
 def _cloud_pools(name: str) -> tuple[_CloudPool, _CloudPool]:
     if name == "solids":
         kinds = list(SOLIDS)
-        # Clouds by turns of their classes, without end for any use; each draw differs by the generator.
+        # Classes alternate, with more clouds than any use needs; the generator makes each draw different.
         label = [place % len(kinds) for place in range(100_000)]
         pool = _CloudPool(
             [kinds[kind] for kind in label],
@@ -221,7 +221,7 @@ def _cloud_pools(name: str) -> tuple[_CloudPool, _CloudPool]:
     if len(kinds) > 1:
         return _modelnet(folder, kinds, "train"), _modelnet(folder, kinds, "test")
     raise InputError(
-        f"{name}: no data set and no folder of one. Known: solids; or a folder of ModelNet40 (CLASS/train/*.off, "
+        f"{name}: not a data set or the folder of one. Known: solids; or a folder of ModelNet40 (CLASS/train/*.off, "
         "CLASS/test/*.off), of ScanObjectNN (training_objectdataset.h5, test_objectdataset.h5), or of ShapeNet-55 "
         "(train.txt, test.txt, shapenet_pc/*.npy)."
     )
@@ -232,7 +232,7 @@ def _modelnet(folder: Path, kinds: Sequence[str], part: str) -> _CloudPool:
         (path, number) for number, kind in enumerate(kinds) for path in sorted((folder / kind / part).glob("*.off"))
     ]
     if not files:
-        raise InputError(f"{folder}: holds no CLASS/{part}/*.off; fetch ModelNet40 again.")
+        raise InputError(f"{folder}: no CLASS/{part}/*.off found. Download ModelNet40 again.")
     return _CloudPool(
         [str(path) for path, _ in files],
         [number for _, number in files],
@@ -244,17 +244,17 @@ def _sampled(file: Path, chance: np.random.Generator) -> NDArray[np.float64]:
     try:
         return sample_surface(read_off(file), _SAMPLED, chance)
     except ValueError as error:
-        raise InputError(f"{file}: {error}; mend or remove the file.") from None
+        raise InputError(f"{file}: {error}. Fix or remove the file.") from None
 
 
 def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices and triangles of an OFF file; some of ModelNet40's have the counts in the first line.
+    """Read vertices and triangles of an OFF file; some of ModelNet40's have the counts in the first line.
 
     Raises:
-        InputError: it cannot be read, or is cut off or damaged.
+        InputError: it cannot be read, or is truncated or damaged.
     """
     words = decode(read_bytes(file), where=str(file)).split()
-    with reading(file, "is no OFF file, or is cut off or damaged", ValueError, IndexError, OverflowError):
+    with reading(file, "not an OFF file, or truncated or damaged", ValueError, IndexError, OverflowError):
         if not words[0].startswith("OFF"):
             raise ValueError("does not begin with OFF")
         words = [words[0][3:], *words[1:]] if len(words[0]) > 3 else words[1:]
@@ -271,7 +271,7 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
             triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
         found = np.array(triangles, dtype=np.int64).reshape(-1, 3)
         if found.size and not 0 <= found.min() <= found.max() < count:
-            raise ValueError("a face names a vertex that there is not")
+            raise ValueError("a face refers to a vertex that does not exist")
     return vertices, found
 
 
@@ -280,20 +280,20 @@ def _scanobject(file: Path) -> _CloudPool:
         import h5py
     except ImportError:
         raise InputError(f"{file}: {_INSTALL}") from None
-    with reading(file, "is no file of ScanObjectNN", OSError, KeyError, ValueError), h5py.File(file) as stored:
+    with reading(file, "not a ScanObjectNN file", OSError, KeyError, ValueError), h5py.File(file) as stored:
         points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
     if len(points) != len(label):
-        raise InputError(f"{file}: {counted(len(points), 'cloud')} and {counted(len(label), 'label')}; fetch it again.")
+        raise InputError(f"{file}: {counted(len(points), 'cloud')}, {counted(len(label), 'label')}. Download it again.")
     return _CloudPool(
         [f"{file} cloud {place}" for place in range(len(label))], label.tolist(), lambda place, chance: points[place]
     )
 
 
 def _shapenet(folder: Path, part: str) -> _CloudPool:
-    """The class is what stands before the first "-" of a file's name."""
+    """Read ShapeNet; the class is the part of a file name before the first "-"."""
     names = read_text(folder / f"{part}.txt").split()
     if not names:
-        raise InputError(f"{folder / f'{part}.txt'}: names no file; fetch ShapeNet-55 again.")
+        raise InputError(f"{folder / f'{part}.txt'}: lists no files. Download ShapeNet-55 again.")
     everything = {*names, *read_text(folder / "train.txt").split()}
     kinds = sorted({name.partition("-")[0] for name in everything})
 
@@ -307,7 +307,7 @@ def _shapenet(folder: Path, part: str) -> _CloudPool:
 
 
 def farthest(points: CloudPoints, count: int) -> Int[Tensor, "batch count"]:
-    """Places of `count` points by farthest point sampling: point 0, then each the farthest from those before it."""
+    """Return the indices of `count` points by farthest point sampling, starting from point 0."""
     nearest = torch.full(points.shape[:2], torch.inf)
     chosen = torch.zeros(len(points), count, dtype=torch.long)
     rows = torch.arange(len(points))
@@ -321,10 +321,10 @@ def farthest(points: CloudPoints, count: int) -> Int[Tensor, "batch count"]:
 def patches_of(
     points: CloudPoints, *, patches: int, size: int
 ) -> tuple[CloudPoints, Float[Tensor, "batch patches size 3"]]:
-    """Centres by farthest point sampling, and the nearest points of each, relative to it.
+    """Return centres by farthest point sampling, and the nearest points of each, relative to it.
 
     Raises:
-        InputError: a cloud has fewer points than that.
+        InputError: a cloud has too few points.
     """
     if points.shape[1] < max(patches, size):
         raise InputError(f"--points is {points.shape[1]}; it must be at least --patches and --patch-points.")

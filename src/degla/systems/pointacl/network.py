@@ -1,6 +1,6 @@
-"""Point-MAE with a class token: patches to tokens, encoder, decoder; and the losses of pre-training.
+"""Point-MAE with a class token: tokens of patches, encoder, decoder; and the losses of pre-training.
 
-The encoder tells its attention, the decoder gives the points of patches that are left out, two views are contrasted.
+The encoder returns its attention, the decoder predicts the points of masked patches, and two views are contrasted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from degla.systems.pointacl.clouds import CloudPoints, patches_of
 from degla.systems.pointacl.settings import HEADS, PointaclSettings
 
 _READ = 200
-"""Clouds at a time where no gradient is kept."""
+"""Number of clouds per pass without gradients."""
 Tokens = Float[Tensor, "batch tokens width"]
 MASKED_BY: Final[dict[str, MaskedTokens]] = {
     "point_mae": "random",
@@ -30,7 +30,7 @@ MASKED_BY: Final[dict[str, MaskedTokens]] = {
 
 
 class PointBlock(nn.Module):
-    """A transformer's block; `attended` also gives what its class token reads of each other token."""
+    """A transformer block; `attended` can also return the significance of each token for the class token."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,16 +39,16 @@ class PointBlock(nn.Module):
         self.own = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, states: Tokens) -> Tokens:
-        """One step."""
+        """Apply the block."""
         return self.attended(states, scores=False)[0]
 
     def attended(self, states: Tokens, *, scores: bool) -> tuple[Tokens, Float[Tensor, "batch tokens"] | None]:
-        """One step, and the significance of all tokens but the first, without gradient, where it is asked for."""
+        """Apply the block; return also the significance of all tokens but the first, detached, if `scores`."""
         parts = self.mixed(self.before(states)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
         found = None
         if scores:
-            # The fused kernel gives no attention: the class token's row alone is computed again.
+            # The fused kernel does not return attention, so the row of the class token is computed again.
             row = (query[:, :, :1] @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)[:, :, 0, 1:]
             found = significance(row, value[:, :, 1:]).detach()
         mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
@@ -58,7 +58,7 @@ class PointBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Of one pass: the class token, the patches, and each patch's significance where it was asked for."""
+    """Result of one pass: class token, patches, and the significance of each patch if requested."""
 
     summary: Float[Tensor, "batch width"]
     patches: Tokens
@@ -76,7 +76,7 @@ class PointNetwork(nn.Module):
     def __init__(self, settings: PointaclSettings) -> None:
         super().__init__()
         width = settings.width
-        # LayerNorm in place of Point-MAE's BatchNorm: no statistics that masked or disturbed clouds could move.
+        # LayerNorm instead of Point-MAE's BatchNorm, whose statistics masked or noisy clouds would change.
         self.point = nn.Sequential(nn.Linear(3, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, width))
         self.patch = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
         self.place = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
@@ -89,11 +89,11 @@ class PointNetwork(nn.Module):
         self.projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def tokens(self, patches: Float[Tensor, "batch patches size 3"]) -> Tokens:
-        """One token a patch: the maximum over its points."""
+        """Return one token per patch: the maximum over its points."""
         return cast(Tensor, self.patch(self.point(patches).amax(dim=2)))
 
     def encode(self, tokens: Tokens, places: Tokens, *, scores: bool = False) -> Encoded:
-        """The encoder on some patches; what stands for their centres is added before every block."""
+        """Encode some patches; the embeddings of their centres are added before every block."""
         states = torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], dim=1)
         places = torch.cat([torch.zeros_like(places[:, :1]), places], dim=1)
         found = None
@@ -104,19 +104,19 @@ class PointNetwork(nn.Module):
         return Encoded(states[:, 0], states[:, 1:], found)
 
     def rebuild(self, seen: Encoded, places: Tokens, kept: Tensor, left: Tensor) -> Float[Tensor, "batch left size 3"]:
-        """The points of the patches that were left out."""
+        """Predict the points of the patches that were left out."""
         states = torch.cat([seen.patches, self.hidden.expand(len(left), left.shape[1], -1)], dim=1)
         states = self.decoder(states + torch.cat([taken(places, kept), taken(places, left)], dim=1))
         points: Tensor = self.points(self.last(states[:, kept.shape[1] :]))
         return points.view(*left.shape, -1, 3)
 
     def project(self, seen: Encoded) -> Float[Tensor, "batch width"]:
-        """Unit rows that the contrast compares."""
+        """Return the unit rows that the contrast compares."""
         return normalize(self.projection(seen.summary), dim=1)
 
 
 def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudPoints, Tensor]:
-    """`patches_of` as the settings say."""
+    """Return `patches_of` for the settings."""
     found = [
         patches_of(part, patches=settings.patches, size=settings.patch_points) for part in torch.split(points, _READ)
     ]
@@ -124,7 +124,7 @@ def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudP
 
 
 def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints) -> Encoded:
-    """The encoder on whole clouds, without gradients."""
+    """Encode whole clouds, without gradients."""
     parts = []
     with torch.no_grad():
         for part in torch.split(points, _READ):
@@ -137,7 +137,7 @@ def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: Clo
 
 
 def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:
-    """Mean squared distance of each point to the nearest of the other set, both ways added (Chamfer-L2)."""
+    """Return the mean squared distance of each point to the nearest in the other set, summed both ways (Chamfer-L2)."""
     squared = (found[..., :, None, :] - true[..., None, :, :]).square().sum(dim=-1)
     return squared.amin(dim=-1).mean() + squared.amin(dim=-2).mean()
 
@@ -145,7 +145,7 @@ def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch
 def info_nce(
     one: Float[Tensor, "batch dim"], other: Float[Tensor, "batch dim"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of each row's own partner among all of the batch, the mean of both ways; unit rows."""
+    """Return the cross-entropy of each unit row's partner within the batch, averaged over both directions."""
     logits = one @ other.T / temperature
     own = torch.arange(len(one))
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
@@ -154,13 +154,13 @@ def info_nce(
 def pretraining_loss(
     network: PointNetwork, settings: PointaclSettings, method: str, patches: tuple[CloudPoints, Tensor]
 ) -> Float[Tensor, ""]:
-    """Chamfer distance of the patches that were left out, and the weighted contrast where the method has one.
+    """Return the Chamfer distance of masked patches, plus the weighted contrast if the method has one.
 
     Args:
-        network: that is trained.
-        settings: mask, weight, temperatures.
-        method: of `MASKED_BY`.
-        patches: centres and points of each, as `patches_of` gives them.
+        network: network to train.
+        settings: mask, weight and temperatures.
+        method: one of `MASKED_BY`.
+        patches: centres and points, as returned by `patches_of`.
     """
     centres, points = patches
     tokens, places = network.tokens(points), network.place(centres)
@@ -182,7 +182,7 @@ def pretraining_loss(
 
 
 def turns(count: int) -> Float[Tensor, "count 3 3"]:
-    """Turns about the upright axis, each times a scale of 2/3 to 3/2."""
+    """Return random rotations about the vertical axis, each times a scale of 2/3 to 3/2."""
     angle = 2 * torch.pi * torch.rand(count)
     scale = (2 / 3) * (9 / 4) ** torch.rand(count)
     zero, one = torch.zeros(count), torch.ones(count)

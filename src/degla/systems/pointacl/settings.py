@@ -14,55 +14,55 @@ HEADS: Final = 4
 
 @dataclass(frozen=True)
 class PointaclSettings(SystemSettings):
-    """Defaults are those of a run of minutes; behind each, the value of Point-MAE or the paper."""
+    """Settings of PointACL. Defaults are for a run of minutes; Point-MAE's or the paper's value is in parentheses."""
 
     data: tuple[str, ...] = ("solids",)
-    """solids (ten, drawn here), or a folder of ModelNet40, ScanObjectNN or ShapeNet-55."""
+    """solids (ten synthetic ones), or a folder of ModelNet40, ScanObjectNN or ShapeNet-55."""
     clouds: AtLeastOne = 800
-    """Unlabelled clouds to train on, drawn by the seed (41,952 of ShapeNet-55)."""
+    """Unlabelled clouds to train on, drawn with the seed (41,952 of ShapeNet-55)."""
     labelled: AtLeastOne = 200
-    """Clouds with labels for the linear classifier on frozen features."""
+    """Labelled clouds for the linear classifier on frozen features."""
     test_clouds: AtLeastOne = 600
-    """Clouds to test with."""
+    """Test clouds."""
     points: AtLeastOne = 256
-    """Points of a cloud (1024)."""
+    """Points per cloud (1024)."""
     patches: AtLeastOne = 24
-    """Patches of a cloud (64)."""
+    """Patches per cloud (64)."""
     patch_points: AtLeastOne = 12
-    """Points of a patch (32)."""
+    """Points per patch (32)."""
     width: AtLeastOne = 64
-    """Of the transformer; a multiple of 4, its number of heads (384)."""
+    """Width of the transformer, a multiple of 4, its number of heads (384)."""
     blocks: AtLeastOne = 3
-    """Of the encoder (12); the decoder has one (4)."""
+    """Blocks of the encoder (12); the decoder has one (4)."""
     epochs: AtLeastOne = 12
     """Passes over the clouds (300)."""
     batch: AtLeastOne = 64
-    """Clouds a step (128)."""
+    """Clouds per step (128)."""
     lr: LearningRate = 1e-3
-    """Largest rate of AdamW (1e-3)."""
+    """Peak learning rate of AdamW (1e-3)."""
     mask: Share = 0.6
-    """Share of the patches that is left out (0.6)."""
+    """Share of the patches to leave out (0.6)."""
     weight: Factor = 0.1
-    """Factor of the contrast."""
+    """Weight of the contrast."""
     temperature: Positive = 0.1
-    """Of the contrast."""
+    """Temperature of the contrast."""
     sampling_temperature: Positive = 0.02
-    """Of the sampling by significance: small values leave out the patches with most of it; they sum to 1."""
+    """Temperature of sampling by significance, which sums to 1; small values leave out the most significant patches."""
     part: MeasuredPart = "test"
-    """"test", or "validation": measured on further training clouds, and settings are chosen."""
+    """"test", or "validation", to choose settings on other training clouds."""
 
 
 def check_settings(settings: PointaclSettings) -> None:
-    """Refuse what no field says for itself.
+    """Check constraints between settings.
 
     Raises:
-        InputError: the width has no whole heads, or a mask leaves out no patch or all of them.
+        InputError: the width is not a multiple of the number of heads, or a mask leaves out no patch or all of them.
     """
     if settings.width % HEADS:
         raise InputError(f"--width is {settings.width}; it must be a multiple of {HEADS}, the number of heads.")
     left = int(settings.mask * settings.patches + 1e-9)
     if not 0 < left < settings.patches:
         raise InputError(
-            f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; one must stay, "
-            "and one must not."
+            f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; it must leave out at least one "
+            "and keep at least one."
         )

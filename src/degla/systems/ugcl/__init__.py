@@ -1,15 +1,15 @@
-"""UGCL: nodes of a graph contrasted with contexts of a chosen scope, beside smoothing alone and no training
+"""UGCL: graph nodes contrasted with contexts of selectable scope, compared with plain smoothing and no training
 
-Formula:  A~ = D^-1/2 (A + I) D^-1/2; two one-layer encoders give H = PReLU(A~ X W + b) and, with weights of its own,
-          Z; the context of scope n is C = A~^n Z, which never leaves a node's connected component.
+Formula:  A~ = D^-1/2 (A + I) D^-1/2; two one-layer encoders give H = PReLU(A~ X W + b) and, with separate weights, Z;
+          the context of scope n is C = A~^n Z, which never leaves a node's connected component.
           L = mean_i [ -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)} ]. Rows of (H + A~^n H) / 2 are classified.
-Source:   arXiv 2210.08792; its released code for what the text leaves open.
-Differs:  `form` "binomial" has (I + A~)^n Z, which the released script of citation graphs computes where the paper
-          writes A~^n. Self-loops are added once, not twice. The loss compares nodes drawn anew in each step, whose
-          contexts see the whole graph; the release cuts a window of neighbouring node numbers out of it. The
-          classifier's weight decay is chosen on validation nodes, for every method alike; the release chooses it by
-          data set, and its script looks at test accuracy alone. The processor is enough; each seed is its own run.
-Cost:     Two products with A, one with X, n + 1 more with A~, and the cosines of the drawn nodes, a step.
+Source:   arXiv 2210.08792; its released code where the paper is not specific.
+Differs:  `form` "binomial" uses (I + A~)^n Z, which the released script for citation graphs computes where the paper
+          writes A~^n. Self-loops are added once, not twice. The loss compares nodes drawn again in each step, whose
+          contexts cover the whole graph; the released code cuts a window of neighbouring node numbers out of it. The
+          classifier's weight decay is chosen on validation nodes, in the same way for every method; the released code
+          sets it by data set, and its script looks only at test accuracy. A CPU is enough; each seed is its own run.
+Cost:     Per step, two products with A, one with X, n + 1 more with A~, and the cosines of the drawn nodes.
 """
 
 from degla.systems.system import Expectation, ScoreColumn, System
@@ -23,14 +23,14 @@ SYSTEM = System(
     quick=UgclSettings(dim=128, epochs=60),
     methods={
         "sgc": "Words smoothed over n + 1 hops, A~^(n+1) X; nothing is trained.",
-        "raw": "Words alone, X.",
-        "untrained": "(H + A~^n H) / 2 of an encoder as it was made.",
+        "raw": "Words only, X.",
+        "untrained": "(H + A~^n H) / 2 of an untrained encoder.",
         "ugcl_near": "The same of an encoder trained with contexts of one hop.",
         "ugcl": "The same of an encoder trained with contexts of n hops (the setting `scope`).",
     },
     columns=(
-        ScoreColumn("test", "Test nodes whose class a logistic regression on the frozen rows finds."),
-        ScoreColumn("validation", "The same of the validation nodes, which choose the regression's weight decay."),
+        ScoreColumn("test", "Accuracy of logistic regression on the frozen rows of test nodes."),
+        ScoreColumn("validation", "The same on validation nodes, used to choose the regression's weight decay."),
     ),
     made=("block",),
     read=read,

@@ -1,6 +1,6 @@
-"""Training, measuring and pictures of UGCL and its baselines.
+"""Training, evaluation and figures of UGCL and its baselines.
 
-Rows are measured by logistic regression, with its weight decay chosen on the validation nodes.
+Rows are evaluated by logistic regression, with its weight decay chosen on the validation nodes.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, p
 from degla.systems.ugcl.settings import UgclSettings
 
 DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Weight decays that are tried, the same for every method; the first of equals is taken."""
+"""Weight decays to try, the same for every method; the first of equally good ones is used."""
 NEAR: Final = 1
-"""Scope of the method `ugcl_near`, with which that of the settings is compared."""
+"""Scope of the method `ugcl_near`, for comparison with that of the settings."""
 
 
 def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, float]:
-    """Accuracy of the regression that does best on the validation nodes; the test nodes choose nothing.
+    """Return the accuracy of the regression that is best on the validation nodes; test nodes choose nothing.
 
     Args:
-        rows: of the nodes; their mean length is brought to one first.
+        rows: rows of the nodes; they are first scaled to mean length 1.
         graph: classes and splits.
 
     Returns:
-        Shares of nodes, 0 to 1, by "test" and "validation".
+        Accuracy, 0 to 1, for "test" and "validation".
     """
     scaled = rows.detach() / rows.norm(dim=1).mean().clamp(min=torch.finfo(rows.dtype).tiny)
     best = {"validation": -1.0}
     for decay in DECAYS:
-        # The probe's factor is that of the squares themselves, not of their half.
+        # The probe's factor is for the squares themselves, not for half of them.
         weights = probe(
             scaled[graph.train], graph.label[graph.train], classes=graph.classes, decay=decay / 2, scaled=False
         )
@@ -53,17 +53,17 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
 
 
 def draw_rows(rows: Mapping[str, Float[Tensor, "nodes dim"]], graph: Graph) -> Figure:
-    """A panel a method: each node's row in two dimensions."""
+    """Draw one panel per method with each node's row in two dimensions."""
     panels = {method: [PanelPoints(principal(each))] for method, each in rows.items()}
     caption = f"`{graph.name}`: {len(graph.features)} nodes, {graph.classes} classes"
     if graph.isolated:
-        caption += f"; {graph.isolated} have no edge, so that their context is themselves"
+        caption += f"; {graph.isolated} have no edge, so they are their own context"
     title = "Rows of the nodes, first two principal components"
     return panel_figure(panels, graph.label.tolist(), caption + ".", title=title, name=f"rows {graph.name}", columns=5)
 
 
 def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
-    """Rows of length one, less their mean, in the two directions of largest variance."""
+    """Project normalised rows, minus their mean, onto the two directions of largest variance."""
     unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
     _, _, directions = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
     places: Tensor = (unit - unit.mean(dim=0)) @ directions[:2].T
@@ -72,7 +72,7 @@ def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
 
 @lru_cache(maxsize=4)
 def read(settings: UgclSettings, data: str, seed: int) -> Graph:
-    """A graph of a file, or the block model of the seed."""
+    """Read a graph from a file, or make the block model of the seed."""
     return block_model(seed=seed) if data == "block" else read_graph(Path(data))
 
 
@@ -81,7 +81,7 @@ def _scope(settings: UgclSettings, method: str) -> int:
 
 
 def train(settings: UgclSettings, graph: Graph, method: str) -> Weights:
-    """One encoder of nodes; nothing for `sgc` and `raw`."""
+    """Train one encoder of nodes; nothing for `sgc` and `raw`."""
     if method in ("sgc", "raw"):
         return {}
     if method == "untrained":
@@ -90,7 +90,7 @@ def train(settings: UgclSettings, graph: Graph, method: str) -> Weights:
 
 
 def _rows(settings: UgclSettings, graph: Graph, method: str, weights: Weights) -> Tensor:
-    """What the probe reads: n + 1 hops of smoothing are what UGCL's rows have, too."""
+    """Return the rows for the probe; `sgc` has n + 1 hops of smoothing, as UGCL's rows have."""
     if method == "raw":
         return graph.features
     if method == "sgc":
@@ -101,10 +101,10 @@ def _rows(settings: UgclSettings, graph: Graph, method: str, weights: Weights) -
 
 
 def measure(settings: UgclSettings, graph: Graph, method: str, weights: Weights) -> Mapping[str, float]:
-    """Accuracy of a linear classifier on the frozen rows."""
+    """Measure the accuracy of a linear classifier on the frozen rows."""
     return probe_accuracy(_rows(settings, graph, method, weights), graph)
 
 
 def draw(settings: UgclSettings, graph: Graph, models: Mapping[str, Weights], name: str) -> Figure:
-    """Rows of the nodes by all methods."""
+    """Draw the rows of the nodes for all methods."""
     return draw_rows({method: _rows(settings, graph, method, weights) for method, weights in models.items()}, graph)

@@ -15,15 +15,15 @@ from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
 from degla.systems.ugcl.settings import UgclSettings
 
 _DENSE: Final = 0.1
-"""Share of features that are not 0 above which a dense matrix is faster."""
+"""Share of non-zero features above which a dense matrix is faster."""
 
 
 def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
-    """mean_i -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)}; there is no temperature (arXiv 2210.08792).
+    """Return mean_i -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)}, without a temperature (arXiv 2210.08792).
 
     Args:
         nodes: H, two or more.
-        contexts: C, one for each.
+        contexts: C, one per node.
     """
     unit = normalize(nodes, dim=-1)
     pulled = (unit * normalize(contexts, dim=-1)).sum(dim=-1)
@@ -42,22 +42,22 @@ class GraphEncoder(nn.Module):
         self.activation = nn.PReLU()
 
     def forward(self, adjacency: Tensor, features: Float[Tensor, "nodes features"]) -> Float[Tensor, "nodes dim"]:
-        """One row a node."""
+        """Return one row per node."""
         rows: Tensor = self.activation(adjacency @ (features @ self.weight) + self.bias)
         return rows
 
 
 def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphEncoder:
-    """The encoder of the nodes after training, by torch's generator; that of contexts is dropped, as in the release.
+    """Train the encoder of nodes, with torch's generator; that of contexts is dropped, as in the released code.
 
     Args:
-        graph: whose labels are not read.
-        settings: of the training; 0 epochs leave the encoder as it was made.
-        scope: n, in place of that of the settings.
+        graph: graph, whose labels are not read.
+        settings: training settings; with 0 epochs the encoder stays untrained.
+        scope: n, used instead of that of the settings.
     """
     own, other = (GraphEncoder(graph.features.shape[1], settings.dim) for _ in range(2))
     adjacency = normalised_adjacency(graph.edges, len(graph.features))
-    # Words are nearly all zeros, and products with a sparse matrix take their gradient to the dense one alone.
+    # Words are nearly all zeros, and products with a sparse matrix have gradients only for the dense one.
     words = graph.features.to_sparse() if graph.features.count_nonzero() < _DENSE * graph.features.numel() else None
     features = graph.features if words is None else words
     optimiser = torch.optim.Adam([*own.parameters(), *other.parameters()], lr=settings.lr)
@@ -71,7 +71,7 @@ def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphE
 
 @torch.no_grad()
 def embed(encoder: GraphEncoder, graph: Graph, *, scope: int) -> Float[Tensor, "nodes dim"]:
-    """(H + A~^n H) / 2, by which nodes are classified."""
+    """Return (H + A~^n H) / 2, by which nodes are classified."""
     adjacency = normalised_adjacency(graph.edges, len(graph.features))
     rows: Tensor = encoder(adjacency, graph.features)
     return (rows + propagate(adjacency, rows, scope)) / 2

@@ -1,4 +1,4 @@
-"""Graphs with words and labels, their adjacency and rows smoothed over n hops; read from files, or a block model.
+"""Graphs with words and labels, their adjacency, and smoothing over n hops; read from files, or a block model.
 
 Files: Planetoid's own pickles, the same as arrays, and ogbn's tables.
 """
@@ -23,7 +23,7 @@ from degla.parse import read_bytes, read_text, unpickle
 from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 Scope = Literal["power", "binomial"]
-"""How n hops are taken: A~^n, as the paper writes, or (I + A~)^n, as the released script of citation graphs does."""
+"""Form of n hops: A~^n, as in the paper, or (I + A~)^n, as in the released script for citation graphs."""
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
 _PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
 _VALIDATION: Final = 500
@@ -34,17 +34,17 @@ class Graph:
     """An undirected graph whose nodes have features and, some of them, a class.
 
     Attributes:
-        name: for tables and messages.
-        features: of each node.
+        name: name for tables and messages.
+        features: features of each node.
         edges: pairs of different nodes, each once.
         label: class of each node, -1 where it has none.
-        train: nodes whose class the probe is trained on.
-        validation: nodes by which settings are chosen.
-        test: nodes that are scored.
+        train: nodes that the probe is trained on.
+        validation: nodes for choosing settings.
+        test: test nodes.
 
     Raises:
-        InputError: an edge or a split names a node that is not there, there is another number of labels than of nodes,
-            a node of a split has no class, one is trained on and tested, or a feature is no number.
+        InputError: an edge or a split refers to a node that does not exist, the numbers of labels and nodes differ, a
+            node of a split has no class or is both trained on and tested, or a feature is not finite.
     """
 
     name: str
@@ -59,25 +59,25 @@ class Graph:
         nodes = len(self.features)
         if self.label.shape != (nodes,):
             shape = " x ".join(map(str, self.label.shape))
-            raise InputError(f"{self.name}: {shape} labels for {nodes} nodes; there must be one a node.")
+            raise InputError(f"{self.name}: {shape} labels for {nodes} nodes; there must be one per node.")
         if not self.features.isfinite().all():
             node = int((~self.features.isfinite()).any(dim=1).nonzero()[0])
-            raise InputError(f"{self.name}: node {node} has a feature that is no finite number; mend or drop it.")
+            raise InputError(f"{self.name}: node {node} has a feature that is not finite. Fix or remove it.")
         outside = self.edges[(self.edges < 0) | (self.edges >= nodes)]
         if len(outside):
-            raise InputError(f"{self.name}: an edge names node {int(outside[0])}; nodes go from 0 to {nodes - 1}.")
+            raise InputError(f"{self.name}: an edge refers to node {int(outside[0])}; nodes are 0 to {nodes - 1}.")
         for part in ("train", "validation", "test"):
             numbers = getattr(self, part)
             if not len(numbers) or not 0 <= int(numbers.min()) <= int(numbers.max()) < nodes:
-                raise InputError(f"{self.name}: the {part} split is empty or names nodes outside 0 to {nodes - 1}.")
+                raise InputError(f"{self.name}: the {part} split is empty or has nodes outside 0 to {nodes - 1}.")
             bare = numbers[self.label[numbers] < 0]
             if len(bare):
-                raise InputError(f"{self.name}: node {int(bare[0])} of the {part} split has no label; take it out.")
+                raise InputError(f"{self.name}: node {int(bare[0])} of the {part} split has no label. Remove it.")
         shared = set(self.train.tolist()) & set(self.test.tolist())
         if shared:
-            raise InputError(f"{self.name}: node {min(shared)} is trained on and tested; take it out of one split.")
+            raise InputError(f"{self.name}: node {min(shared)} is in both train and test. Remove it from one split.")
         if len(set(self.label[self.train].tolist())) < 2:
-            raise InputError(f"{self.name}: the train split has one class; a probe needs two or more.")
+            raise InputError(f"{self.name}: the train split has only one class; a probe needs two or more.")
 
     @property
     def classes(self) -> int:
@@ -86,19 +86,19 @@ class Graph:
 
     @property
     def isolated(self) -> int:
-        """Nodes without an edge: their context is themselves, whatever the scope."""
+        """Number of nodes without an edge; they are their own context, whatever the scope."""
         return len(self.features) - len(set(self.edges.flatten().tolist()))
 
 
 def undirected(pairs: Int[Tensor, "2 pairs"]) -> Int[Tensor, "2 edges"]:
-    """Pairs in any direction and number as edges: each once, the smaller node first, no node with itself."""
+    """Convert pairs in any direction and number to edges: each once, the smaller node first, without self-loops."""
     ordered = torch.stack([pairs.min(dim=0).values, pairs.max(dim=0).values])
     edges: Tensor = torch.unique(ordered[:, ordered[0] != ordered[1]], dim=1)
     return edges
 
 
 def normalised_adjacency(edges: Int[Tensor, "2 edges"], nodes: int) -> Float[Tensor, "nodes nodes"]:
-    """A~ = D^-1/2 (A + I) D^-1/2 with D the row sums of A + I, sparse; a self-loop is added once, whatever is given."""
+    """Return the sparse A~ = D^-1/2 (A + I) D^-1/2, with D the row sums of A + I; each node has one self-loop."""
     once = undirected(edges)
     loops = torch.arange(nodes)
     places = torch.cat([once, once.flip(0), torch.stack([loops, loops])], dim=1)
@@ -110,7 +110,7 @@ def normalised_adjacency(edges: Int[Tensor, "2 edges"], nodes: int) -> Float[Ten
 def propagate(
     adjacency: Float[Tensor, "nodes nodes"], rows: Float[Tensor, "nodes dim"], hops: int, *, form: Scope = "power"
 ) -> Float[Tensor, "nodes dim"]:
-    """A~^n X, or (I + A~)^n X; n = 0 is X itself. `rows` stays as it is.
+    """Return A~^n X, or (I + A~)^n X; n = 0 is X itself. `rows` is not changed.
 
     Args:
         adjacency: A~, sparse or dense.
@@ -125,26 +125,26 @@ def propagate(
 
 
 def read_graph(path: Path) -> Graph:
-    """A graph from what lies at `path`.
+    """Read a graph.
 
     Args:
         path: an `.npz` of CSR features (indptr, indices, data, shape), label, edges, train, val and test; the file
-            `ind.NAME.x` of Planetoid, with the others beside it; or a raw folder of ogbn (`edge.csv.gz`,
-            `node-feat.csv.gz`, `node-label.csv.gz`) with `split/` beside it.
+            `ind.NAME.x` of Planetoid, next to its other files; or a raw folder of ogbn (`edge.csv.gz`,
+            `node-feat.csv.gz`, `node-label.csv.gz`) next to `split/`.
 
     Raises:
-        InputError: there is no such graph, or a file of it is damaged; see also `Graph`.
+        InputError: there is no such graph, or one of its files is damaged; see also `Graph`.
     """
     if path.is_file():
         planetoid = re.fullmatch(r"ind\.(\w+)\.x", path.name)
         return _from_pickles(path.parent, planetoid[1]) if planetoid else _from_arrays(path)
     if (path / "edge.csv.gz").is_file():
         return _from_ogbn(path)
-    raise InputError(f"{path}: no graph: neither an .npz, nor Planetoid's ind.NAME.x, nor a folder with edge.csv.gz.")
+    raise InputError(f"{path}: not a graph. Use an .npz, Planetoid's ind.NAME.x, or a folder with edge.csv.gz.")
 
 
 def row_normalised(rows: Tensor) -> Tensor:
-    """Rows that sum to one, as citation graphs are read; a row of zeros stays."""
+    """Scale rows to sum to 1, as for citation graphs; a row of zeros does not change."""
     return rows / rows.sum(dim=1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
@@ -157,22 +157,22 @@ def _from_arrays(path: Path) -> Graph:
     splits = {part: whole_numbers(held[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
     edges = whole_numbers(held["edges"], where=f"{path}: edges", axes=2)
     if edges.shape[1] != 2:
-        raise InputError(f"{path}: edges must be rows of two nodes, and have the shape {edges.shape}.")
+        raise InputError(f"{path}: edges must be rows of two nodes, but have shape {edges.shape}.")
     return _graph(path.stem, rows, edges.T, whole_numbers(held["label"], where=f"{path}: label"), splits)
 
 
 def _from_pickles(folder: Path, name: str) -> Graph:
     held = {part: _unpickle(folder / f"ind.{name}.{part}") for part in _PARTS}
     index = folder / f"ind.{name}.test.index"
-    with reading(index, "cannot be read as numbers of nodes", ValueError, OverflowError):
+    with reading(index, "cannot be read as node numbers", ValueError, OverflowError):
         order = np.array([int(word) for word in read_text(index).split()], dtype=np.int64)
         first, last = int(order.min()), int(order.max())
     kinds = (AttributeError, TypeError, ValueError, IndexError)
-    with reading(folder / f"ind.{name}.x", "is no graph together with the files beside it", *kinds):
+    with reading(folder / f"ind.{name}.x", "not a graph together with the files next to it", *kinds):
         known = held["allx"].shape[0]
         if first != known or len(order) != held["tx"].shape[0]:
-            raise InputError(f"{folder}: ind.{name}.test.index does not go on after the {known} rows of allx.")
-        # Test nodes lie in the file's own order, and those that the index leaves out have neither words nor a class.
+            raise InputError(f"{folder}: ind.{name}.test.index does not continue after the {known} rows of allx.")
+        # Test nodes are in the file's own order, and those missing in the index have neither words nor a class.
         rows = np.zeros((last + 1, held["allx"].shape[1]), dtype=np.float32)
         label = np.full(last + 1, -1)
         rows[:known], rows[order] = held["allx"].toarray(), held["tx"].toarray()
@@ -191,7 +191,7 @@ def _from_pickles(folder: Path, name: str) -> Graph:
 def _from_ogbn(folder: Path) -> Graph:
     split = next(iter(sorted(folder.parent.glob("split/*"))), None)
     if split is None:
-        raise InputError(f"{folder.parent}: has no split/ with train.csv.gz, valid.csv.gz and test.csv.gz.")
+        raise InputError(f"{folder.parent}: no split/ folder with train.csv.gz, valid.csv.gz and test.csv.gz.")
     files = {"train": "train", "val": "valid", "test": "test"}
     splits = {part: _numbers(split / f"{name}.csv.gz").ravel() for part, name in files.items()}
     label = _table(folder / "node-label.csv.gz").ravel()
@@ -227,22 +227,22 @@ def _table(path: Path) -> NDArray[np.float64]:
 
 def _unpickle(path: Path) -> Any:
     content = read_bytes(path, remedy=f"Planetoid has a file for each of {', '.join(_PARTS)}.")
-    with reading(path, "is no file of Planetoid", Exception):  # A damaged pickle may raise anything.
+    with reading(path, "not a Planetoid file", Exception):  # A damaged pickle may raise anything.
         return unpickle(content, encoding="latin1")
 
 
 def block_model(*, seed: int, members: int = 160, words: int = 600, spoken: int = 14, labelled: int = 10) -> Graph:
-    """A graph like a citation graph: more edges within a class, and a few words a node, those of its class likelier.
+    """Make a graph like a citation graph: more edges within a class, and a few words per node, more of its class.
 
-    An edge is there with probability 0.02 between two nodes of one of the five classes, 0.0025 between two classes; a
-    node takes a word of its class 2.2 times as likely as another.
+    Two nodes of the same class have an edge with probability 0.02, of different classes with 0.0025; there are five
+    classes. A word of a node's class is 2.2 times as likely as any other.
 
     Args:
-        seed: of everything.
-        members: nodes of each class.
-        words: number of words; each class has its share of them, one after another, as its own.
-        spoken: words of a node, all different.
-        labelled: nodes of each class that the probe is trained on; as many choose settings, the rest is scored.
+        seed: seed of everything.
+        members: nodes per class.
+        words: number of words; each class has an equal, consecutive share of its own.
+        spoken: words per node, all different.
+        labelled: nodes per class for training the probe; as many choose settings, the rest are test nodes.
     """
     chance, classes = torch.Generator().manual_seed(seed), 5
     nodes, share = classes * members, words // classes
