@@ -103,7 +103,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "'world' is the name of a model": lambda: degla.encode_images("world", [closed]),  # type: ignore[arg-type]
         "encode_captions: CLIP is no model of load_model": lambda: degla.encode_captions(model.clip, ["a"]),  # type: ignore[attr-defined]
         "evaluate: NoneType is no model of load_model": lambda: degla.evaluate(None, ["own"], tmp_path),  # type: ignore[arg-type]
-        "its weights are of torch.float16; take it in float32": lambda: degla.evaluate(
+        r"weights are torch\.float16\. Load them in float32": lambda: degla.evaluate(
             degla.load_model(str(tiny_model)).half(),
             ["zeroshot"],
             write_classes(tmp_path / "data", images=1),  # type: ignore[attr-defined]
@@ -112,9 +112,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         r"name at least one rule, and each only once \(got none\)": lambda: degla.generate_negatives(["a"], rules=[]),
         r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),
         "benchmarks: 'own' is one str": lambda: degla.evaluate(model, "own", tmp_path),
-        "the name of a result must end in .json": lambda: degla.evaluate(
-            model, ["own"], tmp_path, out="before/scoring"
-        ),
+        "a result's name must end in .json": lambda: degla.evaluate(model, ["own"], tmp_path, out="before/scoring"),
         "device 'gpu' cannot be used": lambda: degla.load_model(str(tiny_model), device="gpu"),
         "is a folder. Choose a file for the negatives": lambda: degla.write_negatives(
             tmp_path / "captions.csv", tmp_path.root

@@ -104,13 +104,13 @@ def test_results_are_read_back(tmp_path: Path) -> None:
 
 
 def test_what_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="holds no result of mteb"):
+    with pytest.raises(InputError, match="has no mteb results"):
         read_mteb_results(tmp_path)
     file = tmp_path / "x.json"
     for content, told in (('{"a": 1}', "KeyError at 'scores'"), ('{"scores": {"test": [{}]}}', "KeyError at 'main_sc"),
-                          ('{"scores": []}', "no result of mteb: AttributeError")):  # fmt: skip
+                          ('{"scores": []}', "not an mteb result: AttributeError")):  # fmt: skip
         file.write_text(content)
-        with pytest.raises(InputError, match=rf"x\.json: no result of mteb: .*{told.partition(': ')[2] or told}"):
+        with pytest.raises(InputError, match=rf"x\.json: not an mteb result: .*{told.partition(': ')[2] or told}"):
             read_mteb_results(file)
     monkeypatch.setitem(sys.modules, "mteb.models.abs_encoder", None)
     with pytest.raises(InputError, match=r"which is not installed\. Install it: pip install 'degla\[mteb\]'"):

@@ -204,9 +204,9 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
 
 
 def test_results_without_a_gallery(results: list[Path]) -> None:
-    with pytest.raises(InputError, match="no result was found"):
+    with pytest.raises(InputError, match="no results found"):
         Gallery([])
-    with pytest.raises(InputError, match="no item of these results has another margin"):
+    with pytest.raises(InputError, match="no item's margin differs from"):
         Gallery(results[:1])
 
 

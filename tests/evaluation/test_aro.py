@@ -198,7 +198,11 @@ def test_averaged_over_the_seeds_that_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "aro" / "order_seeds.json").unlink()
     alone = {item.id: item.texts for item in BENCHMARK.items(tmp_path) if isinstance(item, PairItem)}
     assert alone == {name: texts for name, texts in items.items() if "seed" not in name}
-    for content, message in (("[]", "field 'the record'"), ("[1, -2]", "field '1'"), ("[3, 3]", "stands there twice")):
+    for content, message in (
+        ("[]", "field 'the record'"),
+        ("[1, -2]", "field '1'"),
+        ("[3, 3]", "contains a seed twice"),
+    ):
         (tmp_path / "aro").mkdir(exist_ok=True)
         (tmp_path / "aro" / "order_seeds.json").write_text(content)
         with pytest.raises(InputError, match=rf"order_seeds\.json.*{message}"):
@@ -237,7 +241,7 @@ def test_a_crop_outside_its_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no file of ARO(.|\n)*mertyg(.|\n)*visual_genome_relation\.json"):
+    with pytest.raises(InputError, match=r"no ARO files found(.|\n)*mertyg(.|\n)*visual_genome_relation\.json"):
         list(BENCHMARK.items(tmp_path))
     write_lists(tmp_path, ["on"], [("old", "red")])
     for name, change, message in (

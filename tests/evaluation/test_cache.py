@@ -251,7 +251,7 @@ def test_the_versions_of_what_computes_count(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot create the cache folder"):
         open_cache(tmp_path / "file" / "cache")
     with caplog.at_level(logging.WARNING), DiskCache(tmp_path / "file" / "cache") as cache:
         cache[KEY] = np.ones(3, dtype=np.float32)

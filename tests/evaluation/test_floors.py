@@ -140,7 +140,7 @@ def test_they_stand_beside_chance_in_the_report(gift: Path, tmp_path: Path) -> N
     scored_random = load_result(paths[0]).benchmarks[0].parts[0].scores[0].value
     assert row.floors == {"shorter text": 1.0, "random": scored_random, "blind": 1.0}
     assert any(
-        "Gift: blind answers without looking at the image: pair 100 % (chance 50 %)" in warning
+        "Gift: blind beats chance without the image: pair 100 % (chance 50 %)" in warning
         for warning in comparison.warnings
     )
     assert not any("activation" in warning for warning in comparison.warnings)

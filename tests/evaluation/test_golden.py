@@ -103,7 +103,7 @@ def test_what_differs_lacks_and_is_not_known_is_named(tmp_path: Path) -> None:
     said = "\n".join(found.lines())
     assert "b/add_obj/1 text_ok: 0 here, 1 there, margin +0.00020" in said
     assert "v.csv line 5 (1 | add_obj | a cat | a dog)" in said and "not in the file: b/add_obj/3" in said
-    assert "3 items compared, 1 agree, 2 differ" in said and "which rounding can turn" in said
+    assert "3 items compared, 1 agree, 2 differ" in said and "within rounding" in said
     other = [GivenVerdict("v.jsonl line 1", (entries[0].id,), "", {"image_ok": 1.0})]
     with pytest.raises(InputError, match="none of its 1 row"):
         compare_verdicts(items, entries, other, file=file)
@@ -117,17 +117,17 @@ def test_rows_about_what_was_not_scored_do_not_hide_the_rest(tmp_path: Path) -> 
     rows += [[f"{number}.jpg", "a cow", "a hen", "add", "obj", 1] for number in range(1500)]
     file = write_table(tmp_path / "v.csv", rows)
     said = list(compare_verdicts([verdict(item(0), 1)], [item(0)], read_verdicts(file), file=file).lines())
-    assert len(said) == 24 and said[21] == "about no item here: 1,480 more"
-    assert "1,500 rows are about no item here" in said[22]
+    assert len(said) == 24 and said[21] == "no such item here: 1,480 more"
+    assert "1,500 rows match no item here" in said[22]
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([["1.jpg", "a", "b", "add", "obj", "yes"]], HEADER, r"v\.csv line 2: 'yes' is no verdict"),
+        ([["1.jpg", "a", "b", "add", "obj", "yes"]], HEADER, r"v\.csv line 2: 'yes' is not a verdict"),
         ([["a", "b", "add", "obj"]], HEADER[1:-1], r"v\.csv line 2: has no verdict \(correct"),
         ([["1.jpg", "", "b", "add", "obj", 1]], HEADER, r"v\.csv line 2: has no caption"),
-        ([["1.jpg", "a", "b", "add", "obj", 1]], HEADER, r"v\.csv: none of its 1 row is about an item"),
+        ([["1.jpg", "a", "b", "add", "obj", 1]], HEADER, r"v\.csv: none of its 1 row matches an item"),
     ],
 )
 def test_wrong_tables_are_named(tmp_path: Path, rows: list[list[object]], header: list[str], message: str) -> None:

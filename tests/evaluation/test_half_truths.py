@@ -89,7 +89,7 @@ def test_captions_may_be_a_folder(tmp_path: Path) -> None:
 
 
 def test_without_captions_what_is_needed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"half_truths: holds no captions(.|\n)*half_truths/captions\.\*"):
+    with pytest.raises(InputError, match=r"half_truths: no captions found(.|\n)*half_truths/captions\.\*"):
         list(BENCHMARK.items(tmp_path))
     (tmp_path / "half_truths").mkdir()
     (tmp_path / "half_truths" / "captions.jsonl").write_text('{"id": "1"}')

@@ -136,10 +136,10 @@ def test_files_that_are_not_aligned_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "hard_positives" / "swapped_data" / "vl_checklist_relations.json"
     rows = json.loads(file.read_text())
     file.write_text(json.dumps(rows[:-1]))
-    with pytest.raises(InputError, match=r"swapped_data/vl_checklist_relations\.json: has 3 rows, .* has 4"):
+    with pytest.raises(InputError, match=r"swapped_data/vl_checklist_relations\.json: has 3 rows, but .* has 4"):
         list(BENCHMARK.items(tmp_path))
     file.write_text(json.dumps([rows[1], rows[0], *rows[2:]]))
-    with pytest.raises(InputError, match=r"vl_checklist_relations\.json item 0: its image or false caption is not"):
+    with pytest.raises(InputError, match=r"vl_checklist_relations\.json item 0: its image or false caption differs"):
         list(BENCHMARK.items(tmp_path))
     file.write_text(json.dumps([rows[0] | {"true_caption": ""}, *rows[1:]]))
     with pytest.raises(InputError, match=r"vl_checklist_relations\.json item 0: field 'true_caption'"):

@@ -62,7 +62,7 @@ def test_turned_pictures_are_scored_upright_and_official_reading_is_another_resu
 
     # The rows of the upright reading stand in the cache; they must not answer for the official one, nor it for them.
     official = score(roots["turned"], tmp_path / "official.json", "--image-reading", "official")
-    assert "Images are read as by the released codes" in capsys.readouterr().out
+    assert "Images are read as in the released codes" in capsys.readouterr().out
     assert named_scores(official)["shapes"] < named_scores(upright)["shapes"] - 0.2
     assert score(roots["turned"], tmp_path / "again.json").items == upright.items
     assert (upright.image_reading, official.image_reading) == ("upright", "official")
@@ -70,7 +70,7 @@ def test_turned_pictures_are_scored_upright_and_official_reading_is_another_resu
     report([tmp_path / "upright.json", tmp_path / "official.json"], out=tmp_path / "report.html")
     for page in ("report.html", "report.md"):
         told = (tmp_path / page).read_text()
-        assert "The results differ in the reading of images: official, upright." in told, page
+        assert "The results differ in the image reading: official, upright." in told, page
     assert "image reading: upright; " in (tmp_path / "report.md").read_text()
 
 

@@ -27,7 +27,7 @@ def test_an_empty_folder_holds_nothing_and_is_left_empty(tmp_path: Path) -> None
     assert {row.state for row in found} == {"absent"}
     assert all(row.items == 0 and row.source and row.layout and row.licence for row in found)
     by_name = {row.name: row for row in found}
-    assert "makes it by itself" in by_name["world"].notes[0]
+    assert "creates it when needed" in by_name["world"].notes[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,9 +129,12 @@ def test_the_official_items_of_colorswap(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([[1, "Color", "a"], [2, "Color", "b"], [4, "Color", "c"], [5, "Color", "d"]], r"line 4: rows \[4, 5\] are no"),
-        ([[1, "Color", "a"], [3, "Color", "b"]], r"line 2: rows \[1, 3\] are no pair"),
-        ([[1, "Color", "a"]], r"line 2: rows \[1\] are no pair"),
-        ([[1, "Colour", "a"], [2, "Color", "b"]], r"line 2: field 'Type': 'Colour' .*Did you mean 'Color'"),
+        ([[1, "Color", "a"], [3, "Color", "b"]], r"line 2: rows \[1, 3\] are not a pair"),
+        ([[1, "Color", "a"]], r"line 2: rows \[1\] are not a pair"),
+        (
+            [[1, "Colour", "a"], [2, "Color", "b"]],
+            r"line 2: field 'Type': unknown pattern 'Colour'.*Did you mean 'Color'",
+        ),
         ([[1, "Color", ""], [2, "Color", "b"]], r"line 2: field 'Statement'"),
         ([["one", "Color", "a"], [2, "Color", "b"]], r"line 2: field 'Question ID'"),
     ],

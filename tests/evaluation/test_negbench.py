@@ -145,7 +145,9 @@ def test_a_cell_that_is_code_is_not_run(tmp_path: Path, cell: str, message: str)
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -> None:
-    with pytest.raises(InputError, match=r"holds none of COCO_val_mcq(.|\n)*m1k2zoo/negbench(.|\n)*voc2007/JPEGImages"):
+    with pytest.raises(
+        InputError, match=r"none of COCO_val_mcq(.|\n)*found\.(.|\n)*m1k2zoo/negbench(.|\n)*voc2007/JPEGImages"
+    ):
         list(BENCHMARK.items(tmp_path))
     write_table(tmp_path, COCO, CHOICE, [row])
     with pytest.raises(InputError, match=rf"{COCO} {message}"):
@@ -154,7 +156,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -
 
 def test_a_file_without_a_caption_is_named(tmp_path: Path) -> None:
     write_table(tmp_path, "COCO_val_retrieval.csv", ["filepath", "captions"], [["1.jpg", "[]"]])
-    with pytest.raises(InputError, match=r"COCO_val_retrieval\.csv: holds no caption for retrieval/coco"):
+    with pytest.raises(InputError, match=r"COCO_val_retrieval\.csv: has no captions for retrieval/coco"):
         list(BENCHMARK.items(tmp_path))
 
 
@@ -163,13 +165,15 @@ def test_other_counts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'mcq/coco' under .* has 4 items, the published one has 5,914"):
         score(tiny_encoder(), "negbench", tmp_path, allow_missing=False)
     write_table(tmp_path, COCO, CHOICE, [["1.jpg", 0, *"abcd", "hybrid"]] * 5914)
-    with pytest.raises(InputError, match=r"rephrased\.csv: has {'hybrid': 5914} answers of each template, .*2032"):
+    with pytest.raises(
+        InputError, match=r"rephrased\.csv: answers per template are {'hybrid': 5914}, in the published file .*2032"
+    ):
         list(BENCHMARK.items(tmp_path))
     (tmp_path / "negbench" / "images" / COCO).unlink()
     rows: list[list[object]] = [["[]", "[]", f"{number:012d}.jpg", number, "['a', 'b']"] for number in range(5000)]
     write_table(tmp_path, PLAIN, CAPTIONS, rows)
     with pytest.raises(
-        InputError, match=r"retrieval\.csv: 10,000 captions of 5,000 images, the published file has 25,014"
+        InputError, match=r"retrieval\.csv: has 10,000 captions of 5,000 images, but the published file has 25,014"
     ):
         list(BENCHMARK.items(tmp_path))
 

@@ -139,7 +139,7 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
     assert not caplog.records
     (run.parent / "first.jsonl").unlink()
     assert training_images(str(run)) is None
-    assert "whether benchmark images were trained on is not known" in caplog.text and "first.jsonl" in caplog.text
+    assert "cannot check whether benchmark images were trained on" in caplog.text and "first.jsonl" in caplog.text
 
 
 def test_a_damaged_configuration_is_no_reason_to_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,8 +147,8 @@ def test_a_damaged_configuration_is_no_reason_to_stop(tmp_path: Path, caplog: py
     config = {"data": {"captions": str(tmp_path / "c.jsonl")}, "replay": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert training_images(str(tmp_path)) is None
-    assert "whether benchmark images were trained on is not known" in caplog.text
-    assert "the folder that its training was started in" in caplog.text
+    assert "cannot check whether benchmark images were trained on" in caplog.text
+    assert "the folder in which its training was started" in caplog.text
 
 
 def test_images_of_captions_that_name_none_are_those_of_the_pattern(small_root: Path, tmp_path: Path) -> None:

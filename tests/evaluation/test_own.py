@@ -98,7 +98,7 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"image": "a.png", "caption": "x"}, "line 1: .*give one false caption"),
-        ({"image": "a.png", "caption": "x", "negative": "x"}, "line 1: .*is the caption itself"),
+        ({"image": "a.png", "caption": "x", "negative": "x"}, "line 1: .*is identical to the caption"),
         ({"image": "a.png", "caption": "x", "negatives": ["y", " "]}, "line 1: .*none of them empty"),
         ({"image": "", "caption": "x", "negative": "y"}, "line 1: field 'image'"),
         ({"image": "a.png", "caption": "x", "negativ": "y"}, "line 1: field 'negativ'"),
@@ -112,7 +112,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: object, said: str) -> None:
 
 
 def test_wrong_folders_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"own: no table and no negatives there(.|\n)*own/NAME\.jsonl"):
+    with pytest.raises(InputError, match=r"own: no table and no negatives found(.|\n)*own/NAME\.jsonl"):
         read(tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "t.csv").write_text("image,caption,negative\na.png,x\n")
@@ -124,7 +124,7 @@ def test_wrong_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "own" / "t.csv").unlink()
     negative = {"caption_id": "9", "kind": "x", "source": "rules", "rule": "r", "text": "fake", "accepted": True}
     write(tmp_path, "negatives.jsonl", negative)
-    with pytest.raises(InputError, match=r"negatives\.jsonl: its captions are missing; .* own/captions"):
+    with pytest.raises(InputError, match=r"negatives\.jsonl: its captions are missing\. .* own/captions"):
         read(tmp_path)
     write(tmp_path, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
     with pytest.raises(InputError, match=r"caption id '9' is not in captions\.jsonl"):

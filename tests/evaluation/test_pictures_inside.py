@@ -245,7 +245,7 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
     parquet.write_table(table.set_column(place, "image", arrow.array(cells, PICTURE)), file)
     path = f"bivlc/{file.name}#image/3"
     assert not has_picture(tmp_path, path) and has_picture(tmp_path, path[:-1] + "4")
-    with pytest.raises(InputError, match=r"#image/3: there is no such picture"):
+    with pytest.raises(InputError, match=r"#image/3: the file has no such image"):
         read_picture(tmp_path, path)
     (row,) = take_inventory(tmp_path, names=["bivlc"])
     assert (row.missing_images, row.missing_examples) == (1, (path,))
@@ -264,7 +264,7 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
 )
 def test_damaged_and_missing_files_are_named(name: str, told: str, tmp_path: Path) -> None:
     write, benchmark = WRITERS[name]
-    with pytest.raises(InputError, match=rf"holds no {name}/\*.*huggingface\.co"):
+    with pytest.raises(InputError, match=rf"has no {name}/\*.*huggingface\.co"):
         list(benchmark.items(tmp_path))
     write(tmp_path)
     file = min((tmp_path / name).iterdir())

@@ -84,7 +84,7 @@ def test_only_networks_of_pytorch_have_a_precision_to_choose(small_root: Path) -
     with computing_in(RandomModel("random", seed=0), "bf16"):
         assert RandomModel("random", seed=0).precision == "fp32"
     with (
-        pytest.raises(InputError, match="fake: computes in fp32, as its files say; precision bf16 is for"),
+        pytest.raises(InputError, match="fake: computes in fp32, set by its files; precision bf16 is only for"),
         computing_in(spreading(), "bf16"),
     ):
         pass
@@ -185,5 +185,5 @@ def test_graphs_among_several_models_are_refused_before_any_is_loaded(
     (tmp_path / "graphs" / "degla_onnx.json").write_text("{}")
     words = ["evaluate", "no/model", str(tmp_path / "graphs"), "--benchmarks", "world", "--root", str(tmp_path / "w")]
     assert main([*words, "--out", str(tmp_path / "x.json"), "--precision", "bf16"]) == 2
-    assert "graphs: computes in a precision of its own, as its files say; precision bf16" in capsys.readouterr().err
+    assert "graphs: computes in a fixed precision, set by its files; precision bf16" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()

@@ -36,7 +36,7 @@ def test_crops_cover_the_picture_and_overlap() -> None:
     own = Regions((2,)).crops(ItemImage(path="a.png", crop=(10, 20, 30, 30)), (80, 80))
     assert [crop.crop for crop in own] == [(10, 20, 20, 20), (20, 20, 20, 20), (10, 30, 20, 20), (20, 30, 20, 20)]
     assert {crop.crop for crop in Regions((3,)).crops(IMAGE, (1, 1))} == {(0, 0, 1, 1)}
-    with pytest.raises(InputError, match="--crops 1 0: give numbers of crops a side"):
+    with pytest.raises(InputError, match="--crops 1 0: give the crops per side"):
         Regions((1, 0))
 
 
@@ -78,7 +78,7 @@ def test_an_evaluation_by_parts_says_so_and_refuses_rankings(
 ) -> None:
     settings: Any = {"benchmarks": ["small"], "root": small_root, "progress": False, "regions": Regions((1, 2))}
     (asked,) = ask_all(["small"], small_root)
-    with pytest.raises(InputError, match=r"--scorer regions compares the few .* and small asks for more"):
+    with pytest.raises(InputError, match=r"--scorer regions compares the few .* but small has other questions"):
         Evaluation(questions=[asked], **settings).score(spreading())
     pairs = tuple(entry for entry in asked.entries if isinstance(entry, PairItem))
     encoder = spreading()

@@ -253,9 +253,9 @@ def test_one_seed_is_told_also_where_no_method_has_more(comparison: Comparison, 
     paths = [tmp_path / f"{label}.json" for label in ("base", "clip", "degla")]
     report(paths, out=tmp_path / "demo.html", baseline="base")
     for shown in (tmp_path / "demo.html", tmp_path / "demo.md"):
-        assert "One training seed for every method" in shown.read_text()
+        assert "Only one training seed per method" in shown.read_text()
     several = " ".join(comparison.warnings)
-    assert f"One result only for {BASELINE}" in several and "for every method" not in several
+    assert f"Only one result for {BASELINE}" in several and "seed per method" not in several
     assert not any("seed" in warning for warning in compare(paths[:1]).warnings), "one model has nothing to be compared"
 
 
@@ -270,14 +270,14 @@ def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> N
     comparison = compare([*results, path], baseline=BASELINE)
     assert all(cell.gain is None and not cell.best for row in comparison.rows for cell in row.cells.values())
     text = " ".join(comparison.warnings)
-    assert "not all results answer the same questions" in text
+    assert "the results do not all answer the same questions" in text
     assert "7 images were missing" in text
     assert "activation function: gelu, quick_gelu" in text
     assert "tie exactly" in text
 
 
 def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no result was given"):
+    with pytest.raises(InputError, match="no results given"):
         report([], out=tmp_path / "r.html")
     with pytest.raises(InputError, match=r"'negclap'.*Did you mean 'negclip'"):
         report(results, out=tmp_path / "r.html", baseline="negclap")

@@ -200,7 +200,7 @@ def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     report(paths, out=tmp_path / "bare.html", baseline="base")
     bare = (tmp_path / "bare.html").read_text()
     assert "What changed most" in bare and "order-blind ceiling 0.0" in bare
-    assert "<img" not in bare and "degla report --root FOLDER" in bare
+    assert "<img" not in bare and "run degla report with --root FOLDER" in bare
     # The root lacks the recognition files: what was read before is not lost, and the page is written.
     report(paths, out=tmp_path / "full.html", baseline="base", root=root)
     full = (tmp_path / "full.html").read_text()
@@ -234,14 +234,14 @@ def test_texts_of_another_version_are_not_shown(tmp_path: Path, caplog: pytest.L
     assert texts() == {(f"a {at} cat",) for at in range(3)} and not caplog.records
     write("".join(json.dumps(row) + "\n" for row in rows).replace("a 1 cat", "a 1 dog"))
     assert texts() == {()}
-    assert f"no texts of own: the files under {tmp_path} are others than were asked about" in caplog.text
+    assert f"no texts of own: the files under {tmp_path} differ from those evaluated" in caplog.text
 
 
 def test_missing_or_damaged_verdicts(tmp_path: Path) -> None:
     paths = _world(tmp_path)
     items = tmp_path / "tuned-1.items.jsonl"
     items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=r"tuned-1\.items\.jsonl: holds \d+ items, tuned-1\.json was made from"):
+    with pytest.raises(InputError, match=r"tuned-1\.items\.jsonl: has \d+ items, but tuned-1\.json was made from"):
         largest_changes(compare(paths, baseline="base"))
     items.unlink()
     assert largest_changes(compare(paths, baseline="base")) == {}
@@ -270,7 +270,7 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     told = "composition (Winoground) gained minus retrieval (Image-text retrieval) lost"
     assert told in (tmp_path / "report.html").read_text()
     text = (tmp_path / "report.md").read_text()
-    assert "italics); where there is none, for one seed alone the 95 % interval over items." in text
+    assert "italics); where there is no difference, the 95 % interval over items, for one seed." in text
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
     # One that was asked for composition alone has no joint score, nor one of which no seed was asked for both.
     halves = [_save(tmp_path, _made("winoground", "half"))]
@@ -356,7 +356,7 @@ def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> No
     with pytest.raises(InputError, match="each method its own label"):
         compare(paths)
     save_result(_made("retrieval", "base"), paths[1])
-    with pytest.raises(InputError, match="name all of them in one call of degla evaluate"):
+    with pytest.raises(InputError, match="name all of them in one degla evaluate call"):
         compare(paths)
 
 
@@ -369,8 +369,8 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     report(paths, out=tmp_path / "report.html", published=False)
     glance, parts = (tmp_path / "report.md").read_text().split("## Every part")
     for section in (glance, parts):
-        assert "eyeless: the shorter text; dice: a random direction for each picture and text." in section
-        assert "words only" not in section and "not counted" not in section
+        assert "eyeless: the shorter text; dice: a random direction for each image and text." in section
+        assert "words only" not in section and "does not count" not in section
     # One that gains are counted from is a method.
     against = compare(paths, baseline="eyeless")
     assert [method.label for method in against.methods] == ["eyeless", "base"]
@@ -436,4 +436,4 @@ def test_half_precision_is_not_said_to_move_scores_by_points(tmp_path: Path) -> 
     save_result(result.model_copy(update={"model": result.model.model_copy(update=update)}), paths[1])
     told = {warning.partition(":")[0]: warning for warning in compare(paths).warnings}
     assert "by up to 0.6 points" in told["The results differ in the precision"]
-    assert "It can move scores by points" in told["The results differ in the activation function"]
+    assert "This can change scores by points" in told["The results differ in the activation function"]

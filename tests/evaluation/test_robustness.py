@@ -202,10 +202,10 @@ def test_results_of_other_models_and_benchmarks_are_not_written_over(
     before = out.read_bytes()
     for words in (["random:2", "zeroshot"], ["random:1", "own"]):
         assert measure(*words) == 2
-        assert f"{out}: holds results of random:1 on zeroshot, which would be lost" in capsys.readouterr().err
+        assert f"{out}: has results of random:1 on zeroshot, which would be lost" in capsys.readouterr().err
     attack = ["attack", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path), "--out", str(out)]
     assert main(attack) == 2 and out.read_bytes() == before
-    assert measure("random:1", "zeroshot") == 0 and "which are replaced" in caplog.text
+    assert measure("random:1", "zeroshot") == 0 and "replacing earlier results" in caplog.text
     out.write_text("[]")
-    with pytest.raises(InputError, match="is there already, and holds no results"):
+    with pytest.raises(InputError, match="exists already and does not contain results"):
         degla.evaluate("random", ["zeroshot"], tmp_path, out=out)

@@ -202,7 +202,7 @@ def test_results_come_back_from_disk_as_they_were(small_root: Path, tmp_path: Pa
     with pytest.raises(InputError, match=r"results\.items\.jsonl: changed since results\.json was written"):
         load_result(path, items=True)
     items.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=r"results\.items\.jsonl: holds \d+ items"):
+    with pytest.raises(InputError, match=r"results\.items\.jsonl: has \d+ items"):
         load_result(path, items=True)
 
 

@@ -195,5 +195,5 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         list(BENCHMARK.items(tmp_path))
     row = {"id": 7, "filename": "a.jpg", "caption": "x", "caption2": "z", "negative_caption": "y"}
     file.write_text(json.dumps([row, row]))
-    with pytest.raises(InputError, match="'sugarcrepe_pp/replace_obj/7' stands there twice"):
+    with pytest.raises(InputError, match="'sugarcrepe_pp/replace_obj/7' occurs twice"):
         score(tiny_encoder(), "sugarcrepe_pp", tmp_path)

@@ -84,7 +84,7 @@ def test_the_first_of_several_wordings_is_asked(tmp_path: Path) -> None:
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"vl_checklist: no file there(.|\n)*om-ai-lab(.|\n)*Attribute,Object,Relation"
+        InputError, match=r"vl_checklist: no files found(.|\n)*om-ai-lab(.|\n)*Attribute,Object,Relation"
     ):
         list(BENCHMARK.items(tmp_path))
     write_made(tmp_path)
@@ -99,7 +99,10 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"color\.json:? ?{message}"):
             list(BENCHMARK.items(tmp_path))
     file.write_text("[]")
-    for name, message in (("Attribute/coco/color.json", "which corpus"), ("Colour/vg/a.json", "one of the folders")):
+    for name, message in (
+        ("Attribute/coco/color.json", "must name the images' corpus"),
+        ("Colour/vg/a.json", "one of the folders"),
+    ):
         wrong = tmp_path / "vl_checklist" / name
         wrong.parent.mkdir(parents=True)
         wrong.write_text("[]")

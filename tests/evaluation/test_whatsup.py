@@ -126,7 +126,7 @@ def test_equals_a_literal_reading(tmp_path: Path) -> None:
         ("controlled_images_dataset", {"image_path": "a/dog_on_chair.jpeg", "caption_options": list("abc")},
          r"item 0: field 'caption_options'"),
         ("coco_qa_one_obj", [5, "a photo", ""], r"item 0: field '2'"),
-        ("coco_qa_two_obj", ["mug.jpg", "a photo", "another"], "item 0: 'mug.jpg' is no number of an image of COCO"),
+        ("coco_qa_two_obj", ["mug.jpg", "a photo", "another"], "item 0: 'mug.jpg' is not a COCO image number"),
         ("vg_qa_two_obj", [5, "a photo"], r"item 0: field '2'"),
     ],
 )  # fmt: skip

@@ -38,7 +38,7 @@ def test_exact_binomial_known_values() -> None:
     assert proportion_interval(0, 20).low == 0
     assert proportion_interval(0, 20).high == pytest.approx(1 - 0.025 ** (1 / 20))
     assert proportion_interval(20, 20).high == 1
-    with pytest.raises(ValueError, match="no proportion"):
+    with pytest.raises(ValueError, match="not a proportion"):
         proportion_interval(3, 2)
 
 

@@ -245,7 +245,7 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
         return tmp_path / f"{label}.json"
 
     one = {BASE: results[BASE], "good": {**results["good"], 3: renamed(results["good"][3], "one")}}
-    with pytest.raises(InputError, match="good: the results of seeds 0 and 3 do not hold the same items"):
+    with pytest.raises(InputError, match="good: the results of seeds 0 and 3 do not have the same items"):
         _study(one)
     every = {BASE: results[BASE], "good": {seed: renamed(path, f"a{seed}") for seed, path in results["good"].items()}}
     with pytest.raises(InputError, match="good: its results do not hold the same items as those of base"):

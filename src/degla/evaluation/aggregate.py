@@ -1,4 +1,4 @@
-"""From verdicts to scores: the items of each part enter; its metrics and the named averages, with intervals, leave."""
+"""Aggregate item verdicts to scores of parts and named averages, with intervals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from degla.statistics.proportions import (
 
 @dataclass(frozen=True)
 class _Column:
-    """The numbers behind one metric of one part: `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
+    """The values of one metric of one part: `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
 
     part: str
     metric: Metric
@@ -48,9 +48,9 @@ class ItemScore:
 
     Attributes:
         draws: `[draws]`.
-        weights: `[n]` their weights, 1 in all.
-        worth: `[n]` what each is worth.
-        clusters: `[n]` numbers of their images; of `drawn_values` an image has one number in all benchmarks.
+        weights: `[n]` weights of the items, which sum to 1.
+        worth: `[n]` value of each item.
+        clusters: `[n]` numbers of their images; from `drawn_values`, an image has the same number in all benchmarks.
     """
 
     draws: FloatArray
@@ -72,8 +72,8 @@ class Scores:
     """Scores of one benchmark.
 
     Attributes:
-        parts: a part's name to its scores, its own first; parts without a scored item are absent.
-        averages: the named averages whose parts are all there, in order.
+        parts: a part's name to its scores, its main metric first; parts without a scored item are absent.
+        averages: the named averages whose parts are all present, in order.
     """
 
     parts: dict[str, tuple[Score, ...]]
@@ -84,17 +84,17 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
     """Average verdicts to scores.
 
     Args:
-        benchmark: names the metrics and averages.
-        judged: of its items.
+        benchmark: defines the metrics and averages.
+        judged: verdicts of its items.
         seed: of the bootstrap.
-        draws: of the bootstrap; 1 where no interval is wanted.
+        draws: of the bootstrap; 1 if no interval is needed.
 
-    The interval of a plain mean over items that share no image is exact binomial; every other one is a bootstrap in
-    which images are drawn, all parts of the benchmark in the same draw, since parts ask about the same images. Where
-    few images are answered otherwise than the rest, it is widened to Wilson's (`statistics.proportions`).
+    The interval of a plain mean over items that share no image is exact binomial; all others are bootstraps over
+    images, with all parts of the benchmark in the same draw, since parts share images. If only few images are answered
+    differently from the rest, it is widened to Wilson's (`statistics.proportions`).
 
     Raises:
-        DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
+        DeglaError: a metric's verdict is missing, an error in the benchmark's file.
     """
     drawn = _draw_all(benchmark, judged, seed, draws)
     parts: dict[str, tuple[Score, ...]] = {}
@@ -104,14 +104,14 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
 
 
 def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[tuple[str, str], ItemScore]:
-    """Every score with its items and its value in each bootstrap draw, by (name of part or average, metric).
+    """Return every score with its items and its value in each bootstrap draw, by (part or average, metric).
 
-    Two models' verdicts on the same items in the same order are drawn alike, with one seed: the difference of their
-    values is a paired bootstrap. So is a sum of scores of two benchmarks that ask about the same images in the same
-    order; draws of others are independent.
+    Two models' verdicts on the same items in the same order use the same draws: the difference of their
+    values is a paired bootstrap. So is a sum of scores of two benchmarks with the same images in the same
+    order; draws of other benchmarks are independent.
     """
     drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
-    # Each benchmark numbers its images from 0 and draws those numbers alike, whatever the images are.
+    # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are.
     names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
     images = np.array([_number_of(name) for name in names])
     order = np.random.default_rng(_number_of("\n".join(names))).permutation(DRAWS)
@@ -139,7 +139,7 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
         for metric in benchmark.part(name).metrics
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    if not columns:  # No group is large enough for any metric, or nothing was judged.
+    if not columns:  # No group is large enough for any metric, or there are no verdicts.
         return []
     count = int(clusters.max()) + 1
     means = [DrawnMeans(column.worth, column.clusters, column.groups, count=count) for column in columns]
@@ -180,7 +180,7 @@ def _column(
 
 
 def _whole_groups(column: _Column, groups: NDArray[np.int64]) -> _Column:
-    """One row a group: the product of its items, at the place of its first."""
+    """One row per group: the product of its items, at the position of its first."""
     members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
     first = [each[0] for each in members]
     return replace(
@@ -252,7 +252,7 @@ def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
 
 
 def _members(average: Average, drawn: Sequence[_Drawn], made: dict[str, _Drawn]) -> list[_Drawn]:
-    """What the average is of; empty where a named part has no scored item, since half an average misleads."""
+    """Members of the average; empty if a named part has no scored item, since a partial average misleads."""
     first: dict[str, _Drawn] = {}
     for entry in drawn:
         if average.metric in ("", entry.score.metric):

@@ -1,7 +1,7 @@
-"""Annotation files of published benchmarks: CSV, JSON, JSONL, Parquet or Arrow enter, checked rows leave.
+"""Read annotation files of published benchmarks (CSV, JSON, JSONL, Parquet or Arrow) into validated rows.
 
-What is missing or wrong is named, with where to get it. Karpathy's test split of COCO and Flickr30k is read in either
-published form: images with their captions leave.
+Errors name what is missing or wrong and where to get it. Karpathy's test split of COCO and Flickr30k is read in either
+published form, as images with their captions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PICKLED: Final = (".pt", ".pth", ".pkl", ".pickle")
 
 
 class Published(Protocol):
-    """What a message says of files that lack: where to get them, and how they must lie."""
+    """What a message says about missing files: where to get them, and their layout."""
 
     @property
     def source(self) -> str:
@@ -34,26 +34,26 @@ class Published(Protocol):
 
     @property
     def layout(self) -> str:
-        """How they must lie, one path a line."""
+        """The expected layout, one path per line."""
 
 
 def where_to_get(published: Published) -> str:
-    """What ends a message about files that lack."""
-    return f"Get it from {published.source}; the files must lie so:\n{published.layout}"
+    """The end of a message about missing files."""
+    return f"Get it from {published.source}. Expected layout:\n{published.layout}"
 
 
 def read_object(file: Path, published: Published) -> dict[str, Any]:
-    """The members of a file that is one JSON object, in the file's order.
+    """Return the members of a file that is one JSON object, in the file's order.
 
     Raises:
-        InputError: the file is missing (the message says where to get it and how it must lie), is not JSON, is not an
-            object or holds a key twice.
+        InputError: the file is missing (the message says where to get it and the expected layout), is not JSON, is not
+            an object or contains a key twice.
     """
     return _read(file, published, dict, "object")
 
 
 def read_list(file: Path, published: Published) -> list[Any]:
-    """The elements of a file that is one JSON list; raises like `read_object`."""
+    """Return the elements of a file that is one JSON list; raises like `read_object`."""
     return _read(file, published, list, "list")
 
 
@@ -65,46 +65,46 @@ def _read(file: Path, published: Published, kind: type[Kind], name: str) -> Kind
 
 
 def published_row(kind: type[RecordType], row: object, *, where: str) -> RecordType:
-    """One row of a published file, checked as by `records.validate`; raises like it."""
+    """Validate one row of a published file with `records.validate`; raises like it."""
     return validate(kind, row, where=where, remedy=_AGAIN)
 
 
 def read_annotation(file: Path, published: Published) -> str:
-    """The whole of a text file.
+    """Return the whole content of a text file.
 
     Raises:
-        InputError: the file is missing (the message says where to get it and how it must lie) or not UTF-8.
+        InputError: the file is missing (the message says where to get it and the expected layout) or not UTF-8.
     """
     return parse.decode(parse.read_bytes(file, remedy=where_to_get(published)), where=str(file), remedy=_AGAIN)
 
 
 def read_records(kind: type[RecordType], file: Path, published: Published) -> Iterator[tuple[str, RecordType]]:
-    """Every row of a table, validated, behind its place: ("cc_neg.jsonl line 3", row).
+    """Yield every row of a table, validated, with its location: ("cc_neg.jsonl line 3", row).
 
     Args:
-        kind: of a row.
-        file: its ending says its form. In Parquet and Arrow, the cell of a column of pictures is the picture's name
+        kind: type of a row.
+        file: its extension determines its format. In Parquet and Arrow, the cell of an image column is the image's name
             (`archives`).
         published: where to get the file.
 
     Raises:
-        InputError: the file is missing, empty or of another form, or a row is wrong; file, row and field are named.
+        InputError: the file is missing, empty or of another format, or a row is wrong; names file, row and field.
     """
     empty = True
     for where, row in read_table(file, published):
         empty = False
         yield where, published_row(kind, row, where=where)
     if empty:
-        raise InputError(f"{file}: holds no row. Get it again from {published.source}.")
+        raise InputError(f"{file}: has no rows. Get it again from {published.source}.")
 
 
 def read_table(file: Path, published: Published) -> Iterator[tuple[str, Any]]:
-    """Every row as it is, behind its place; arguments and errors as for `read_records`."""
+    """Yield every row unvalidated, with its location; arguments and errors as for `read_records`."""
     form = file.suffix.lower()
     if form in _PICKLED:
         raise InputError(
-            f"{file}: a pickle, which can run any program where it is opened, so that it is not read here. Have its "
-            f"rows written as JSON, one a line:\n{published.layout}"
+            f"{file}: is a pickle, which can run arbitrary code when opened, so degla does not read it. Convert it to "
+            f"JSON lines, one row per line:\n{published.layout}"
         )
     parse.check_regular(file, remedy=where_to_get(published))
     if form == ".csv":
@@ -121,16 +121,16 @@ def read_table(file: Path, published: Published) -> Iterator[tuple[str, Any]]:
 
 
 def find_files(root: Path, patterns: Sequence[str], published: Published) -> list[Path]:
-    """The files of the first pattern that any file fits, by name.
+    """Return the files that match the first pattern with any match, sorted by name.
 
     Raises:
-        InputError: there is none.
+        InputError: no pattern matches a file.
     """
     for pattern in patterns:
         found = sorted(root.glob(pattern))
         if found:
             return found
-    raise InputError(f"{root}: holds no {' nor '.join(patterns)}. {where_to_get(published)}")
+    raise InputError(f"{root}: has no {' or '.join(patterns)}. {where_to_get(published)}")
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -138,13 +138,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class KarpathySplit:
-    """Where a data set's split lies and what its published test split holds.
+    """Files of a data set's Karpathy split, and the size of its published test split.
 
     Attributes:
-        blip: name in `karpathy/` of the list of test images that BLIP made and ARO uses.
-        original: name in `karpathy/` of Karpathy's own file, which holds all splits.
-        prefix: put before the image paths of the first form, which are relative to the data set's folder.
-        folder: where the images of the second form lie.
+        blip: name in `karpathy/` of the list of test images that BLIP published and ARO uses.
+        original: name in `karpathy/` of Karpathy's own file, which has all splits.
+        prefix: prepended to the image paths of the first form, which are relative to the data set's folder.
+        folder: folder of the images in the second form.
         images: number of test images.
         captions: number of test captions.
     """
@@ -177,7 +177,7 @@ class _OriginalRow(Record, extra="ignore"):
 
 
 def read_blip(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
-    """Path and captions of each test image from the list form, in its order.
+    """Return path and captions of each test image from the list form, in its order.
 
     Raises:
         InputError: the file is missing or wrong.
@@ -187,10 +187,10 @@ def read_blip(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tu
 
 
 def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
-    """Path and captions of each test image from the form that is there, the list form where both are.
+    """Return path and captions of each test image from the form that exists, from the list form if both do.
 
     Raises:
-        InputError: neither file is there, or it is wrong.
+        InputError: neither file exists, or it is wrong.
     """
     if (root / "karpathy" / split.blip).exists():
         return read_blip(root, split, benchmark)
@@ -207,6 +207,6 @@ def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[
 
 
 def has_split(root: Path, split: KarpathySplit, *, original: bool = True) -> bool:
-    """Whether a file of the split is under the root; `original` allows Karpathy's own."""
+    """Whether a file of the split exists under the root; `original` also allows Karpathy's own file."""
     names = (split.blip, split.original) if original else (split.blip,)
     return any((root / "karpathy" / name).exists() for name in names)

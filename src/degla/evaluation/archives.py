@@ -1,8 +1,8 @@
-"""Pictures and labels in one file, nothing unpacked: WebDataset archives (`*.tar`), CIFAR's own pickled batches, and
-Parquet and Arrow files, where `a.parquet#image/17` is row 17 of the column `image`.
+"""Read images and labels from single files without unpacking: WebDataset archives (`*.tar`), CIFAR's pickled batches,
+and Parquet and Arrow files, where `a.parquet#image/17` is row 17 of the column `image`.
 
-A column of pictures holds the bytes of image files, as they are or in a struct with the field `bytes`, which is what
-Hugging Face `datasets` writes. Rows are read where they lie, some hundred at a time.
+An image column has the bytes of image files, either directly or in a struct with the field `bytes`, as written by
+Hugging Face `datasets`. Rows are read in place, a few hundred at a time.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from degla.parse import in_one_line, open_parquet, unpickle
 from degla.remote import remembered
 
 MARK = "#"
-"""Stands between a file that holds several pictures and the name of one in it."""
+"""Separates a file with several images from the name of one of them."""
 LABEL_SUFFIX = ".cls"
 _NUMBER = re.compile("[0-9]{1,9}")
 SIDE = 32
-"""Pixels of a side of CIFAR's pictures."""
+"""Side length of CIFAR's images, in pixels."""
 SUFFIXES = (".parquet", ".arrow")
 _READING = RLock()
-"""Pyarrow's reader of Parquet files is not safe to share: two threads in one file end the process."""
+"""Pyarrow's Parquet reader is not thread-safe: two threads in one file crash the process."""
 _MEMBER = re.compile(r"(?P<column>[^/]+)/(?P<row>[0-9]{1,12})")
 
 
 def find_tars(folder: Path) -> list[Path]:
-    """The archives of a folder, or of its subfolder `test`, by name."""
+    """Return the archives of a folder, or of its subfolder `test`, sorted by name."""
     return sorted(folder.glob("*.tar")) or sorted((folder / "test").glob("*.tar"))
 
 
 def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
-    """Name and label of each picture: members that are equal up to the first dot of their name belong together.
+    """Yield name and label of each image; members whose names are equal up to the first dot belong together.
 
     Raises:
-        InputError: a picture without label, a label without picture, or one that is no number.
+        InputError: an image without a label, a label without an image, or a label that is not a number.
     """
     for key, group in records_of(tar, {LABEL_SUFFIX[1:]: "label"}).items():
-        for kind, suffix in (("picture", "an image's ending"), ("label", LABEL_SUFFIX)):
+        for kind, suffix in (("picture", "an image extension"), ("label", LABEL_SUFFIX)):
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
         text = (group["label"].content or b"").decode("ascii", errors="replace").strip()
         if not _NUMBER.fullmatch(text):
             raise InputError(
-                f"{tar}: member {group['label'].name!r} must be the number of a class, from 0, got {text[:40]!r}."
+                f"{tar}: member {group['label'].name!r} must be a class number, 0 or more; got {text[:40]!r}."
             )
         yield group[PICTURE].name, int(text)
 
 
 @remembered(2)
 def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
-    """Pictures `[N, 3, 32, 32]` and labels of one file of the Python version.
+    """Read images `[N, 3, 32, 32]` and labels of one file of the Python version.
 
     Raises:
-        InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
+        InputError: the file cannot be read, or is not a batch of CIFAR-10 or CIFAR-100.
     """
     try:
         content = unpickle(file.read_bytes(), encoding="bytes")
@@ -70,28 +70,28 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
         labels = tuple(int(label) for label in found["fine_labels" if "fine_labels" in found else "labels"])
         pictures = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
     except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(f"{file}: not a batch of CIFAR ({error}). Fetch the file again.") from None
+        raise InputError(f"{file}: not a CIFAR batch ({error}). Fetch the file again.") from None
     return pictures, labels
 
 
 def as_image_file(file: Path, number: int) -> bytes:
-    """One picture as the bytes of a PPM file, which every reader of images knows.
+    """Return one image as the bytes of a PPM file, which every image library can read.
 
     Raises:
-        InputError: see `read_batch`; or there is no picture of that number.
+        InputError: see `read_batch`; or there is no image with this number.
     """
     pictures, _ = read_batch(file)
     if not 0 <= number < len(pictures):
-        raise InputError(f"{file}: has {counted(len(pictures), 'picture')}, number {number} was asked for.")
+        raise InputError(f"{file}: has {counted(len(pictures), 'image')}, so there is no number {number}.")
     pixels: bytes = pictures[number].transpose(1, 2, 0).tobytes()
     return f"P6 {SIDE} {SIDE} 255\n".encode() + pixels
 
 
 def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row behind its place; the cell of a column of pictures is the picture's name, "a.parquet#image/17".
+    """Yield every row with its location; the cell of an image column is the image's name, "a.parquet#image/17".
 
     Raises:
-        InputError: it is not a file of that form, or damaged.
+        InputError: the file has another format, or is damaged.
     """
     table = _open(file)
     others = [name for name in table.names if name not in table.pictures]
@@ -103,7 +103,7 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def has_bytes(file: Path, member: str) -> bool:
-    """Whether that row's picture is there; what it holds is not looked at.
+    """Whether that row has an image; its content is not read.
 
     Raises:
         InputError: the file is damaged.
@@ -113,20 +113,20 @@ def has_bytes(file: Path, member: str) -> bool:
 
 
 def read_bytes(file: Path, member: str) -> bytes:
-    """The image file in a row, byte for byte.
+    """Return the image file in a row, byte for byte.
 
     Raises:
-        InputError: there is no such picture, or the file is damaged.
+        InputError: there is no such image, or the file is damaged.
     """
     place = _place(file, member)
     content: bytes | None = None if place is None else place[0][place[1]].as_py()
     if content is None:
-        raise InputError(f"{file}{MARK}{member}: there is no such picture in the file. Fetch the file again.")
+        raise InputError(f"{file}{MARK}{member}: the file has no such image. Fetch the file again.")
     return content
 
 
 def _place(file: Path, member: str) -> tuple[Any, int] | None:
-    """The column of the group of rows that a picture is in, and its row there; None where there is none."""
+    """The column of the row group with an image, and the image's row there; None if there is none."""
     found = _MEMBER.fullmatch(member)
     table = _open(file)
     if found is None or found["column"] not in table.pictures:
@@ -134,7 +134,7 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     row = int(found["row"])
     for group, size in enumerate(table.sizes):
         if row < size:
-            with _READING:  # threads that want one group of rows read it once
+            with _READING:  # threads that need the same row group read it once
                 return _pictures(file, found["column"], group), row
         row -= size
     return None
@@ -142,7 +142,7 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
 
 @remembered(4)
 def _pictures(file: Path, column: str, group: int) -> Any:
-    """The bytes of one column in one group of rows."""
+    """The bytes of one column in one row group."""
     import pyarrow.compute as compute
     from pyarrow import types
 
@@ -151,7 +151,7 @@ def _pictures(file: Path, column: str, group: int) -> Any:
 
 
 class _RowGroups:
-    """A Parquet file, or an Arrow stream as `save_to_disk` writes it, as groups of rows."""
+    """A Parquet file, or an Arrow stream as written by `save_to_disk`, as row groups."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as arrow
@@ -167,7 +167,7 @@ class _RowGroups:
                 self.sizes = [about.row_group(at).num_rows for at in range(about.num_row_groups)]
             else:
                 self._parquet = None
-                # A memory map: only the rows that are read are ever in memory.
+                # Memory-mapped: only the rows that are read are in memory.
                 self._batches = list(arrow.ipc.open_stream(arrow.memory_map(str(path))))
                 schema = self._batches[0].schema if self._batches else arrow.schema([])
                 self.sizes = [batch.num_rows for batch in self._batches]
@@ -177,7 +177,7 @@ class _RowGroups:
         self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_pictures(kind)]
 
     def read(self, group: int, columns: list[str]) -> Any:
-        """Columns of one group of rows, as a table."""
+        """Read columns of one row group as a table."""
         import pyarrow as arrow
 
         try:
@@ -185,7 +185,7 @@ class _RowGroups:
                 with _READING:
                     return self._parquet.read_row_group(group, columns=columns)
             table = arrow.Table.from_batches([self._batches[group]]).select(columns)
-            # Arrow trusts the offsets in its files: a damaged one would be followed out of the file's memory.
+            # Arrow trusts the offsets in its files: a damaged one would be followed out of bounds.
             table.validate(full=True)
             return table
         except (arrow.ArrowException, OSError, ValueError, SystemError) as error:

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: `Benchmark`, its parts and averages, and the questions that it asks."""
+"""Building blocks of benchmarks: `Benchmark`, its parts and averages, and its questions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
 COLUMNS: Final = ("composition", "swap", "order", "recognition", "retrieval")
-"""Of the first table of reports, by which plans and flags name scores too."""
+"""Columns of a report's first table; plans and flags use these names for scores too."""
 
 TieRule = Literal["strict", "half", "lenient"]
 """What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
@@ -25,13 +25,13 @@ TieRule = Literal["strict", "half", "lenient"]
 class Classification(Record):
     """One zero-shot classification part: which of the classes is in each image.
 
-    The scorer embeds every template filled with every class name, takes the mean of a class's unit embeddings
-    and brings it back to length one. One verdict an image, with the key `top1` and the group `class`.
+    The scorer embeds every template filled with every class name, averages a class's unit embeddings and normalises the
+    mean to length one. One verdict per image, with the key `top1` and the group `class`.
 
     Attributes:
         images: N images.
         labels: N indices into `classes`.
-        classes: what stands for `{}` in the templates, as the text encoder reads it.
+        classes: class names that replace `{}` in the templates, as the text encoder reads them.
         templates: prompts, each with one `{}`.
     """
 
@@ -54,7 +54,7 @@ class Classification(Record):
         return self
 
     def only(self, numbers: Sequence[int]) -> Classification:
-        """The same question with these of its images, at least one."""
+        """Return the same question restricted to these images, at least one."""
         images, labels = (tuple(values[number] for number in numbers) for values in (self.images, self.labels))
         return self.model_copy(update={"images": images, "labels": labels})
 
@@ -62,8 +62,8 @@ class Classification(Record):
 class Retrieval(Record):
     """One retrieval part: all images against all texts, both directions.
 
-    One verdict an image with the keys `image_to_text@1`, `@5`, `@10` (1 where at least one true text is among
-    the first k) and one a text with `text_to_image@1`, `@5`, `@10`.
+    One verdict per image with the keys `image_to_text@1`, `@5`, `@10` (1 if at least one true text is among
+    the first k) and one per text with `text_to_image@1`, `@5`, `@10`.
 
     Attributes:
         images: N images.
@@ -80,7 +80,7 @@ class Retrieval(Record):
     @model_validator(mode="after")
     def _fits(self) -> Retrieval:
         if len(self.owners) != len(self.texts):
-            raise ValueError(f"{len(self.texts)} texts but {len(self.owners)} lists of owners")
+            raise ValueError(f"{len(self.texts)} texts but {len(self.owners)} owner lists")
         if not all(owner and all(0 <= index < len(self.images) for index in owner) for owner in self.owners):
             raise ValueError(f"owners must be non-empty lists of numbers from 0 to {len(self.images) - 1}")
         return self
@@ -89,13 +89,13 @@ class Retrieval(Record):
     def of_pairs(
         cls, benchmark: str, part: str, pairs: Iterable[tuple[str, str]], *, merged: bool, where: Path
     ) -> Retrieval:
-        """The question that pairs of an image's path and a text ask.
+        """Make a retrieval question from pairs of an image path and a text.
 
         Args:
             benchmark: its name.
             part: name of the part.
-            pairs: one a caption.
-            merged: whether equal texts are one, which is true of all their images; else each is true of its own alone.
+            pairs: one per caption.
+            merged: merge equal texts into one that is true of all their images; else each is true only of its own.
             where: file or folder that they were read from.
 
         Raises:
@@ -107,7 +107,7 @@ class Retrieval(Record):
             owners = texts.setdefault(text if merged else place, (text, []))[1]
             owners.append(numbers.setdefault(_one_name(image), len(numbers)))
         if not texts:
-            raise InputError(f"{where}: holds no caption for {part}. Get it again, or leave it out.")
+            raise InputError(f"{where}: has no captions for {part}. Get it again, or remove it.")
         return cls(
             benchmark=benchmark,
             part=part,
@@ -120,7 +120,7 @@ class Retrieval(Record):
 ItemPlace = tuple[str, str, object]
 """Benchmark, part, and the item's key in it."""
 ItemPicture = str | ItemImage
-"""A picture's path, or with its crop."""
+"""An image's path, or path and crop."""
 
 
 def pair_question(
@@ -130,7 +130,7 @@ def pair_question(
     gold: tuple[tuple[int, ...], ...],
     **fields: Any,
 ) -> PairItem:
-    """K images with L texts, and what is true of what: gold `[K, L]`; `fields` are further ones of `PairItem`."""
+    """Make an item of K images and L texts with gold `[K, L]`; `fields` are additional fields of `PairItem`."""
     benchmark, part, key = place
     return PairItem(
         id=f"{benchmark}/{part}/{key}",
@@ -144,28 +144,28 @@ def pair_question(
 
 
 def _one_name(path: str) -> str:
-    """The path without "./" and "//": questions about one picture are drawn together, by its name."""
+    """The path without "./" and "//": questions about one image are drawn together, by its name."""
     return PurePosixPath(path).as_posix()
 
 
 def image_question(
     place: ItemPlace, image: ItemPicture, true: Sequence[str], false: Sequence[str], **fields: Any
 ) -> PairItem:
-    """One image with texts that are true of it and texts that are not.
+    """Make an item of one image with texts that are true of it and texts that are not.
 
     Args:
         place: of the item.
-        image: or its path.
-        true: texts, one at least.
-        false: texts.
-        fields: further ones of `PairItem`.
+        image: image or its path.
+        true: true texts, at least one.
+        false: false texts.
+        fields: additional fields of `PairItem`.
     """
     return pair_question(place, [image], [*true, *false], ((1,) * len(true) + (0,) * len(false),), **fields)
 
 
 Entry = PairItem | Classification | Retrieval
 Entries = Iterator[Entry]
-"""What `Benchmark.items` yields."""
+"""Return type of `Benchmark.items`."""
 
 
 @dataclass(frozen=True)
@@ -174,21 +174,21 @@ class Metric:
 
     Attributes:
         name: as printed, for example "accuracy" or "mean_per_class".
-        verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok; text_ok.1, text_ok.2,
-            ... where one image has several true texts (the first, the second alone against every false one), and
-            brittle where it has two: one is above every false text, the other is not; text_ok.k, image_ok.k of several
-            images and texts: the k-th image, the k-th text alone; image_ok alone where several images have one text,
-            or average_precision of them; text_only_ok where it has no images. `Classification`: top1; `Retrieval`:
-            image_to_text@k, text_to_image@k with k of 1, 5, 10.
-        chance: the score of a blind model, 0 to 1; None: counted from the items (1 / classes, k / candidates,
+        verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok. One image with several
+            true texts: text_ok.1, text_ok.2, ... (only the first, the second against every false one); with two true
+            texts also brittle (one is above every false text, the other is not). Several images and texts: text_ok.k,
+            image_ok.k (only the k-th image, text). Several images and one text: only image_ok, or average_precision.
+            No images: text_only_ok. `Classification`: top1. `Retrieval`: image_to_text@k, text_to_image@k with k of 1,
+            5, 10.
+        chance: the score of a blind model, 0 to 1; None: computed from the items (1 / classes, k / candidates,
             or the share of orders of L random similarities that are right).
-        group: name in `ItemVerdict.group` to average over first (each group counts the same); "": every item
-            counts the same. Mean-per-class accuracy is `top1` with the group "class".
+        group: name in `ItemVerdict.group` to average over first (each group has the same weight); "": every item
+            has the same weight. Mean-per-class accuracy is `top1` with the group "class".
         minimum: groups with fewer items are left out.
         exclude: values of the group that the protocol leaves out.
-        whole: a group is worth the product of its items, so that all of them must be right; n counts groups. In the
-            bootstrap a group goes with its first item's image.
-        lower: less is better; the report has neither gains nor losses of it.
+        whole: a group's value is the product of its items, so all of them must be right; n counts groups. In the
+            bootstrap a group is drawn with its first item's image.
+        lower: lower is better; the report shows no gains or losses for it.
     """
 
     name: str = "accuracy"
@@ -209,12 +209,12 @@ class BenchmarkPart:
         name: the part's name, or a pattern with `*` for parts that are found when the folder is read.
         family: what it tests, in one word that the report groups by: "replace", "swap", "add", "order",
             "relation", "recognition", "retrieval", ...
-        n: published number of items; None where it depends on the user's folder. Another number is an error.
+        n: published number of items; None if it depends on the user's folder. Another number is an error.
         metrics: the first is the part's score.
         tie: what a tie is worth in the published protocol.
-        optional: the user's folder may lack the whole part; what is there of it must be complete all the same.
+        optional: the user's folder may lack the whole part, but not a piece of it.
         ceiling: best value, 0 to 1, of the first metric that a model which ignores word order can reach under `tie`;
-            None where it is not known exactly.
+            None if not known exactly.
     """
 
     name: str
@@ -235,15 +235,15 @@ def parts_of(
     optional: bool = False,
     ceilings: Mapping[str, float] | None = None,
 ) -> tuple[BenchmarkPart, ...]:
-    """Parts that are alike but for their names, published numbers and ceilings; see `BenchmarkPart`.
+    """Make parts that differ only in names, published numbers and ceilings; see `BenchmarkPart`.
 
     Args:
-        counts: name to number.
-        family: "": each name up to its first "_".
-        metrics: of all.
-        tie: likewise.
-        optional: likewise.
-        ceilings: name to ceiling, where it is known.
+        counts: name to number of items.
+        family: family of all; "": each name up to its first "_".
+        metrics: metrics of all.
+        tie: tie rule of all.
+        optional: whether all are optional.
+        ceilings: name to ceiling, where known.
     """
     known = ceilings or {}
     return tuple(
@@ -254,12 +254,12 @@ def parts_of(
 
 @dataclass(frozen=True)
 class Average:
-    """A named combination of parts, printed under its name; there is no average without a name.
+    """A named combination of parts, printed under its name.
 
     Attributes:
         name: for example "swap.macro".
-        of: names of parts, patterns with `*` of parts, or names of averages that stand before this one.
-        how: "macro": the plain mean of the values; "micro": every item counts the same (parts only).
+        of: names of parts, patterns with `*` of parts, or names of averages defined before this one.
+        how: "macro": the plain mean of the values; "micro": every item has the same weight (parts only).
         metric: name of the metric; "": each part's first.
     """
 
@@ -269,16 +269,16 @@ class Average:
     metric: str = ""
 
     def members(self, parts: Iterable[str], earlier: Container[str]) -> list[list[str]]:
-        """What each of `of` names, of the averages before this one or of the parts; nothing where none fits."""
+        """Return, for each entry of `of`, the matching earlier average or parts; empty if nothing matches."""
         names = list(parts)
         return [[one] if one in earlier else [name for name in names if fnmatchcase(name, one)] for one in self.of]
 
 
 def described(name: str) -> dict[str, Any]:
-    """What the docstring of a benchmark's file says in its sections, for `Benchmark(**described(name), ...)`.
+    """Read the sections of the docstring of a benchmark's file, for `Benchmark(**described(name), ...)`.
 
-    A section is its name, a colon and its text from the tenth column on, in further lines too. The file is read, so
-    that the sections are there where Python drops docstrings (-OO).
+    A section is its name, a colon and text indented to column ten, also in continuation lines. The source file is read,
+    so that sections exist even if Python drops docstrings (-OO).
     """
     text = BENCHMARKS.docstrings(name)[0]
     found = {title.lower(): lines.split("\n          ") for title, lines in _SECTION.findall(text)}
@@ -295,19 +295,19 @@ class Benchmark:
 
     Attributes:
         name: the file's name.
-        title: the name in print.
+        title: its published name.
         paper: where it was published, for example "arXiv 2306.14610".
         licence: of the annotations and of the images.
         source: where a user gets the files.
-        layout: how the files must lie under the root folder, one path a line, as shown to the user.
+        layout: expected layout under the root folder, one path per line, as shown to the user.
         citation: BibTeX.
-        parts: the pieces.
+        parts: its parts.
         items: function of the root folder; see the shelf's docstring.
         annotations: patterns, relative to the root, of the files whose sha256 goes into the result.
         averages: named combinations of parts, in order.
-        headline: column of the report's first table, of `COLUMNS`, to the name of the average or part that fills it.
-        floors: of `text_floors`, besides those that every benchmark has.
-        prepare: for a benchmark that this package can make itself: writes what is missing under the root.
+        headline: column of the report's first table, from `COLUMNS`, to the name of the average or part that fills it.
+        floors: floors of `text_floors` in addition to those of every benchmark.
+        prepare: for a benchmark that this package can create: writes what is missing under the root.
     """
 
     name: str
@@ -326,10 +326,10 @@ class Benchmark:
     prepare: Callable[[Path], None] | None = None
 
     def part(self, name: str) -> BenchmarkPart:
-        """Return the first part whose name or pattern fits `name`.
+        """Return the first part whose name or pattern matches `name`.
 
         Raises:
-            DeglaError: none fits; the benchmark's file is at fault.
+            DeglaError: none matches, an error in the benchmark's file.
         """
         for part in self.parts:
             if fnmatchcase(name, part.name):

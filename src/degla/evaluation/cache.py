@@ -1,10 +1,10 @@
-"""Rows of earlier runs: what makes an embedding the same one, and one SQLite file a model that keeps them.
+"""Cache embeddings of earlier runs, keyed by model and content, in one SQLite file per model.
 
-Two embeddings are the same by the model as it computes and the picture's or text's content, never by a name.
+Embeddings are identified by everything that affects the model's output and by the content of the image or text, never
+by a name.
 
-SQLite's transactions make torn writes and two processes at once its own concern; what it does not notice, a changed
-byte inside a row, a checksum a row does. A cache only ever saves time: whatever is wrong with it is told once, and the
-evaluation goes on as if it were not there.
+SQLite's transactions handle interrupted writes and concurrent processes; a checksum per row detects changed bytes. A
+cache only saves time: any problem is reported once, and the evaluation continues without the cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
 FORMAT = 1
-"""Number of the files' form; files of another one are left alone."""
+"""Version of the file format; files of other versions are left alone."""
 _ROWS_A_WRITE = 512
 _SECONDS_A_WRITE = 5.0
 _SECONDS_TO_WAIT = 60.0
@@ -51,17 +51,17 @@ def identity_of(
     image_reading: ImageReading = "upright",
     texts: bool = True,
 ) -> str:
-    """sha256 of all that an embedding depends on besides its input.
+    """Return the sha256 of everything that an embedding depends on besides its input.
 
-    That is the weights, the configuration, the precision, the kind of device, the reading of images, the preprocessing,
-    and the versions of the libraries that decode, transform and multiply: another version may round otherwise, and a
-    score that changes with the age of a cache would be no result.
+    That is the weights, the configuration, the precision, the kind of device, the image reading, the preprocessing,
+    and the versions of the libraries that decode, transform and multiply: another version may round differently, and
+    scores must not depend on the age of a cache.
 
     Args:
         encoder: the model.
-        fingerprint: the encoder's own, where the caller has it already (it reads all weights).
+        fingerprint: the encoder's own, if already known (computing it reads all weights).
         image_reading: see `data.decoding.decode`.
-        texts: False leaves out what the configuration says of the text tower.
+        texts: False leaves out the text tower's configuration.
     """
     from degla.model.linear_kernel import NAME, is_faster
 
@@ -81,15 +81,15 @@ def identity_of(
 
 
 def image_identity_of(encoder: EmbeddingModel, *, image_reading: ImageReading = "upright") -> str:
-    """The same for embeddings of images alone: models that differ in the text tower only share them."""
+    """Return the same for image embeddings only: models that differ only in the text tower share them."""
     own = getattr(encoder, "image_fingerprint", None)
     return identity_of(encoder, own, image_reading=image_reading, texts=own is None)
 
 
 def _network_of(encoder: EmbeddingModel, *, texts: bool) -> dict[str, Any]:
-    """What a model's configuration says of its network: heads, norms and where a text is read show in no weight.
+    """The network part of a model's configuration: heads, norms and text pooling do not show in the weights.
 
-    Tokenizers are left out, since texts are known by their tokens.
+    Tokenizers are left out, since texts are identified by their tokens.
     """
     config = dict(getattr(getattr(encoder, "description", None), "model_config", {}))
     text = config.pop("text_cfg", {})
@@ -97,10 +97,10 @@ def _network_of(encoder: EmbeddingModel, *, texts: bool) -> dict[str, Any]:
 
 
 def preprocessing_digest(transform: Any) -> str:
-    """sha256 of what a transform makes of one fixed picture.
+    """Return the sha256 of a transform's output for one fixed image.
 
-    What it does says more than what it is called: sizes, crops, filters, means and deviations all show in the pixels,
-    whether or not the transform can describe itself. A transform that draws random numbers never gives the same.
+    Output identifies a transform better than its name: sizes, crops, filters, means and deviations all show in the
+    pixels, whether or not the transform can describe itself. A random transform never gives the same digest.
     """
     import torch
     from PIL import Image
@@ -111,7 +111,7 @@ def preprocessing_digest(transform: Any) -> str:
 
 @cache
 def _probe() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture `[467, 613, 3]`, neither square nor round in size, with slow and fast changes in each colour."""
+    """An image `[467, 613, 3]`, with odd, unequal sides and slow and fast changes in each colour."""
     height, width = 467, 613
     y, x = np.mgrid[:height, :width]
     slow = (x * 251 // width + y * 241 // height) // 2
@@ -120,51 +120,51 @@ def _probe() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 class Cache(Protocol):
-    """Rows `[D]` by key, IDENTITY:KIND:CONTENT. A dict keeps them in memory, `DiskCache` on the disk."""
+    """Rows `[D]` by key, IDENTITY:KIND:CONTENT. A dict keeps them in memory, `DiskCache` on disk."""
 
     def get(self, key: str, /) -> EmbeddingRows | None:
-        """The row of a key; None where it is not kept."""
+        """Return the row of a key, or None."""
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None: ...
 
 
 def open_cache(folder: Path) -> DiskCache:
-    """Open a cache that the user asked for by name.
+    """Open a cache in a folder that the user named.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: the cache's folder cannot be made: {error.strerror}.") from None
+        raise InputError(f"{folder}: cannot create the cache folder: {error.strerror}.") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: the cache's folder cannot be written. Name another one, or give --no-cache.")
+        raise InputError(f"{folder}: the cache folder is not writable. Choose another one, or use --no-cache.")
     return DiskCache(folder)
 
 
 class DiskCache:
-    """Float32 rows `[D]` by key; what stands before a key's first colon names its file.
+    """Float32 rows `[D]` by key; the part of a key before the first colon names its file.
 
-    Rows that are set are written together, at the latest after five seconds of further ones, on `flush` and on leaving
-    the `with` block. One thread uses it at a time; any number of processes may share a folder.
+    New rows are written in batches: after 512 rows or five seconds, on `flush`, and on leaving the `with` block.
+    Use it from one thread at a time; any number of processes may share a folder.
 
     Args:
-        folder: made when the first row is written.
-        images_only: rows of texts are kept for the run, and not written.
+        folder: created when the first row is written.
+        images_only: keep rows of texts only for the run, without writing them.
     """
 
     def __init__(self, folder: Path, *, images_only: bool = False) -> None:
         self.folder = folder
         self._images_only = images_only
         self.read = 0
-        """Rows that were found on the disk."""
+        """Number of rows found in the cache."""
         self.written = 0
-        """Rows that were put there."""
+        """Number of rows written to disk."""
         self._files: dict[str, _File] = {}
 
     def get(self, key: str, /) -> EmbeddingRows | None:
-        """The row of a key; None where it is not kept."""
+        """Return the row of a key, or None."""
         row = self._file(key).get(key)
         self.read += row is not None
         return row
@@ -185,20 +185,20 @@ class DiskCache:
         self._files.clear()
 
     def flush(self) -> None:
-        """Write all rows that wait."""
+        """Write all pending rows."""
         self.written += sum(file.write() for file in self._files.values())
 
     def _file(self, key: str) -> _File:
         name, _, content = key.partition(":")
         if not content or not name.isalnum():
-            raise ValueError(f"{key!r}: keys are IDENTITY:KIND:CONTENT, the identity of letters and digits")
+            raise ValueError(f"{key!r}: keys are IDENTITY:KIND:CONTENT, with an identity of letters and digits")
         if name not in self._files:
             self._files[name] = _File(self.folder / f"{name}.sqlite")
         return self._files[name]
 
 
 class _File:
-    """One model's rows. After the first thing that goes wrong it is not used again, and rows stay in memory."""
+    """One model's rows. After the first error the file is not used again, and rows stay in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,7 +218,7 @@ class _File:
         return None if row is None else self._checked(key, *row)
 
     def write(self) -> int:
-        """Put the waiting rows on the disk in one transaction; returns how many."""
+        """Write the pending rows in one transaction and return their number."""
         self.last_write = time.monotonic()
         if not self.waiting or self._given_up:
             return 0
@@ -245,9 +245,9 @@ class _File:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             if _version(self._connection) != FORMAT:
-                # A row of 512 numbers takes over half of SQLite's usual page, which would waste the other half.
+                # A row of 512 numbers takes over half of SQLite's default page; the other half would be wasted.
                 self._connection.execute("PRAGMA page_size = 16384")
-                # Another process may be making the same file: who comes second finds it made.
+                # Another process may be creating the same file; the second one finds the table.
                 self._connection.execute("BEGIN IMMEDIATE")
                 _make_table(self._connection)
                 self._connection.execute("COMMIT")
@@ -260,8 +260,8 @@ class _File:
             self._given_up = True
             self.close()
             logger.warning(
-                "%s: the cache of embeddings cannot be used: %s. Everything is embedded anew; delete the file if this "
-                "comes again.",
+                "%s: the embedding cache cannot be used: %s. Continuing without it; delete the file if this happens "
+                "again.",
                 self.path,
                 error,
             )
@@ -273,7 +273,7 @@ class _File:
         if not self._told_of_rows:
             self._told_of_rows = True
             logger.warning(
-                "%s: rows of the cache of embeddings are damaged; they are embedded and written anew.", self.path
+                "%s: some rows of the embedding cache are damaged; they are embedded and written again.", self.path
             )
         return None
 
@@ -291,7 +291,7 @@ def _make_table(connection: sqlite3.Connection) -> None:
     if version == FORMAT:
         return
     if version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise sqlite3.DatabaseError(f"written in form {version}, this version of degla reads {FORMAT}")
+        raise sqlite3.DatabaseError(f"written in format {version}, but this version of degla reads {FORMAT}")
     connection.execute("CREATE TABLE rows (key TEXT PRIMARY KEY, row BLOB NOT NULL, checksum BLOB NOT NULL)")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a number: missing images, ties, unlike settings, parts that texts tell."""
+"""Caveats of results: missing images, ties, differing settings, parts that can be solved from the texts only."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from degla.pages.words import counted
 from degla.results import BenchmarkResult, Result
 
 _NAMED = 3
-_POINTS = "It can move scores by points"
-_HALF = "Half precision moved scores by up to 0.6 points where it was measured, by up to 0.3 over 2,000 items and more"
+_POINTS = "This can change scores by points"
+_HALF = "In measurements half precision changed scores by up to 0.6 points, on 2,000 items or more by up to 0.3"
 
 
 def caveats_of(
     results: Sequence[tuple[str, TracedResult]], *, floors: Sequence[tuple[str, Result]] = ()
 ) -> Iterator[str]:
-    """Yield one sentence a warning.
+    """Yield one sentence per warning.
 
     Args:
         results: (label, result) in the order of the report.
-        floors: likewise, of models that cannot know the answer.
+        floors: the same for models that cannot know the answer.
     """
     titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
     names = list(dict.fromkeys(entry.name for _, result in results for entry in result.benchmarks))
@@ -39,7 +39,7 @@ def caveats_of(
 
 
 def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence a benchmark of which images were trained on; `titles`: name of a benchmark to its title."""
+    """Yield a sentence for each benchmark whose images were trained on; `titles`: benchmark name to title."""
     for overlap in leakage.overlaps if leakage else ():
         if overlap.shared:
             ways = [
@@ -55,7 +55,7 @@ def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -
 
 
 def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
-    """Parts that a blind floor answers better than chance."""
+    """Parts on which a blind floor beats chance."""
     given_away = [
         f"{part.name} {100 * score.value:.0f} % (chance {100 * score.chance:.0f} %)"
         for part in entry.parts
@@ -64,11 +64,11 @@ def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
     ]
     if given_away:
         more = f" and {counted(len(given_away) - _NAMED, 'more part')}" if len(given_away) > _NAMED else ""
-        yield f"{entry.title}: {label} answers without looking at the image: {', '.join(given_away[:_NAMED])}{more}."
+        yield f"{entry.title}: {label} beats chance without the image: {', '.join(given_away[:_NAMED])}{more}."
 
 
 def spoiled(results: Iterable[TracedResult], benchmarks: Collection[str]) -> tuple[bool, bool]:
-    """Whether images of these benchmarks were trained on, and whether some were not there, in any of the results."""
+    """Whether any of the results has images of these benchmarks that were trained on, and any that are missing."""
     leaked = missing = False
     for result in results:
         overlaps = result.leakage.overlaps if result.leakage is not None else ()
@@ -78,7 +78,7 @@ def spoiled(results: Iterable[TracedResult], benchmarks: Collection[str]) -> tup
 
 
 def missing_images(entry: BenchmarkResult) -> Iterator[str]:
-    """Yield a sentence where images of a benchmark were not there."""
+    """Yield a sentence if images of a benchmark are missing."""
     if entry.missing_images:
         scored = sum(part.scores[0].n for part in entry.parts)
         left_out = sum(part.missing for part in entry.parts)
@@ -97,7 +97,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
         found = part.scores[0].n + part.missing + part.filtered
         if part.published_n is not None and part.family != "retrieval" and found != part.published_n:
             held = counted(found, "item")
-            yield f"{title}, {part.name}: the files hold {held}, the published ones {part.published_n}."
+            yield f"{title}, {part.name}: the files have {held}, the published ones {part.published_n}."
     labels: dict[str, tuple[int, int]] = {}
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
@@ -107,29 +107,29 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
         yield (
-            f"{title}, {label}: {ties:,} of {counted(n, 'item')} tie exactly (tie rule: {rules}). A model that ignores "
-            "word order, or half-precision embeddings, can cause that."
+            f"{title}, {label}: {ties:,} of {counted(n, 'item')} tie exactly (tie rule: {rules}). Possible causes: a "
+            "model that ignores word order, or half-precision embeddings."
         )
     degenerate = max(sum(part.degenerate for part in entry.parts) for _, entry in entries)
     if degenerate:
         yield (
-            f"{title}: in {counted(degenerate, 'item')} a true and a false text are the same tokens, so no model can "
+            f"{title}: in {counted(degenerate, 'item')} a true and a false text have the same tokens, so no model can "
             "tell them apart."
         )
     if len({entry.items_sha256 for _, entry in entries}) > 1:
-        yield f"{title}: not all results answer the same questions; no gain and no best is shown for it."
+        yield f"{title}: the results do not all answer the same questions, so no gains and no best are shown for it."
     rules_of = {tuple((part.name, part.tie) for part in entry.parts) for _, entry in entries}
     if len(rules_of) > 1 and len({rule for rules in rules_of for _, rule in rules}) > 1:
-        yield f"{title}: results were scored under different tie rules; no gain and no best is shown for it."
+        yield f"{title}: results were scored under different tie rules, so no gains and no best are shown for it."
 
 
 def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     readers: tuple[tuple[str, Callable[[Result], str], str], ...] = (
         ("activation function", lambda result: result.model.activation, _POINTS),
         ("precision", lambda result: result.model.precision, _HALF),
-        ("reading of images", lambda result: result.image_reading, _POINTS),
-        ("version of degla", lambda result: result.versions.get("degla", "unknown"), _POINTS),
-        ("version of torch", lambda result: result.versions.get("torch", "unknown"), _POINTS),
+        ("image reading", lambda result: result.image_reading, _POINTS),
+        ("degla version", lambda result: result.versions.get("degla", "unknown"), _POINTS),
+        ("torch version", lambda result: result.versions.get("torch", "unknown"), _POINTS),
     )
     for noun, read, effect in readers:
         values = sorted({read(result) for _, result in results})
@@ -139,18 +139,18 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     single = [label for label, count in seeds.items() if count == 1]
     if len(single) == len(seeds) > 1:
         yield (
-            "One training seed for every method: intervals are over items alone, and another run of the same training "
-            "may change the order. Evaluate several seeds under one label to see by how much."
+            "Only one training seed per method: intervals cover only items, and another run of the same training may "
+            "change the ranking. Evaluate several seeds under one label to see by how much."
         )
     elif single and len(seeds) > 1:
         yield (
-            f"One result only for {', '.join(single)}: intervals there are over items, not over training seeds, and "
-            "gains against it take it as fixed."
+            f"Only one result for {', '.join(single)}: its intervals cover items, not training seeds, and gains "
+            "against it treat it as fixed."
         )
 
 
 def told_notes(entry: BenchmarkResult) -> Iterator[str]:
-    """One sentence that names every told part with what tells it; none where no part is told."""
+    """Yield a sentence that names every part that a text floor solves, with those floors; nothing if there is none."""
     if not entry.told:
         return
     scores = {part.name: part.scores[0] for part in entry.parts}

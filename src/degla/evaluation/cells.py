@@ -1,4 +1,4 @@
-"""What a report's tables hold: methods, where their numbers come from, rows, and a cell for each method in a row."""
+"""Contents of a report's tables: methods and their provenance, rows, and a cell for each method in a row."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Cell:
     Attributes:
         mean: over seeds.
         deviation: sample standard deviation over seeds; None for one seed.
-        interval: 95 % over seeds and items; over items where there is one seed.
+        interval: 95 % over seeds and items; with one seed, over items.
         values: training seed (as text; "-" for none) to value.
         ties: items with a tie, the most of any seed.
         n: items.
-        gain: against the baseline; None for the baseline itself and where the two cannot be compared.
-        best: highest of all methods, and every difference to the others has an interval above 0.
+        gain: against the baseline; None for the baseline itself and if the two cannot be compared.
+        best: highest of all methods, where every difference to the others is significant.
     """
 
     mean: float
@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One part or named average of one benchmark, with a cell a method.
+    """One part or named average of one benchmark, with one cell per method.
 
     Attributes:
         title: as printed; in the headline the column ("composition"), else the name.
@@ -62,11 +62,11 @@ class Row:
         kind: "part" or "average".
         family: of a part, else "".
         tie: of a part, else "".
-        ceiling: the best of a model that ignores word order, where the benchmark states it.
-        comparable: all methods answered the same questions under the same tie rule.
-        floors: what sees the texts alone (`text_floors`), and label of a floor that was scored as a model
-            (`models.load_floor`), to its score on the same questions, 0 to 1.
-        lower: less is better; neither gains nor a best are shown.
+        ceiling: best score of a model that ignores word order, if the benchmark states it.
+        comparable: whether all methods answered the same questions under the same tie rule.
+        floors: text-only floors (`text_floors`), and labels of floors that were scored as models
+            (`models.load_floor`), to their scores on the same questions, 0 to 1.
+        lower: lower is better; no gains and no best are shown.
     """
 
     title: str
@@ -89,7 +89,7 @@ Data = dict[str, Any]
 
 
 def provenance(method: Method) -> Data:
-    """Where a method's numbers come from."""
+    """Return the provenance of a method's scores."""
     results = list(method.results.values())
 
     def distinct(values: Iterable[str]) -> list[str]:
@@ -113,7 +113,7 @@ def provenance(method: Method) -> Data:
 
 
 def _training_data(result: TracedResult) -> str:
-    """What is known of the images that the model was fine-tuned on."""
+    """Description of the images that the model was fine-tuned on."""
     leakage = result.leakage
     if leakage is None:
         return "not known"
@@ -124,18 +124,18 @@ def _training_data(result: TracedResult) -> str:
 
 
 def ordered_results(methods: Iterable[Method]) -> list[tuple[str, TracedResult]]:
-    """(label, result) of all results in the order of the report."""
+    """Return (label, result) of all results in the order of the report."""
     return [(method.label, result) for method in methods for result in method.results.values()]
 
 
 def entries_of(methods: Iterable[Method], name: str | None = None) -> list[BenchmarkResult]:
-    """Every result of a benchmark, or of all benchmarks, in the order of the report."""
+    """Return every result of a benchmark, or of all benchmarks, in the order of the report."""
     entries = (entry for _, result in ordered_results(methods) for entry in result.benchmarks)
     return [entry for entry in entries if name in (None, entry.name)]
 
 
 def benchmark_sources(methods: Iterable[Method]) -> dict[str, Data]:
-    """Name to title, paper, licence, tie rules and digests, of the first result that has it."""
+    """Return title, paper, licence, tie rules and digests of each benchmark, from the first result with it."""
     found: dict[str, Data] = {}
     for entry in entries_of(methods):
         found.setdefault(

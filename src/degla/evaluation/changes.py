@@ -1,6 +1,6 @@
-"""The items that changed most: verdicts of a baseline and of each other method enter, ten items a method leave.
+"""Find the items that changed most between a baseline and each other method, ten per method.
 
-`Gallery` has all of them, to look through by benchmark and by whether they were fixed or broken.
+`Gallery` gives access to all of them, by benchmark and by whether they were fixed or broken.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ COUNT = 10
 
 @dataclass(frozen=True)
 class ItemAnswers:
-    """How one method answers one item, over its seeds.
+    """One method's answers to one item, over its seeds.
 
     Attributes:
         margin: mean lead of the true text over the best false one, a difference of cosines.
-        right: seeds whose answer is right.
+        right: number of seeds whose answer is right.
         seeds: number of seeds.
     """
 
@@ -50,12 +50,12 @@ class ItemChange:
     """One item before and after.
 
     Attributes:
-        image: path of its (first) image, relative to the benchmark's root; its own id where it has none.
-        images: number of its images; 0 where that is not known.
-        asked: digest of all questions of its benchmark, as the results have it.
-        change: of the margin.
-        true, false: texts that are true of the first image, and that are not; none where they are not known.
-        picture: `data:` address of a thumbnail; "" where the file was not found.
+        image: path of its (first) image, relative to the benchmark's root; its own id if it has none.
+        images: number of its images; 0 if unknown.
+        asked: digest of all questions of its benchmark, as in the results.
+        change: change of the margin.
+        true, false: texts that are true of the first image, and texts that are not; empty if unknown.
+        picture: `data:` URL of a thumbnail; "" if the file was not found.
     """
 
     id: str
@@ -74,7 +74,7 @@ class ItemChange:
 
 @dataclass(frozen=True)
 class ShownChange:
-    """An item as a part of a page; `title` is its benchmark's, where the page has several."""
+    """An item as a part of a page; `title` is its benchmark's if the page has several."""
 
     change: ItemChange
     title: str
@@ -123,7 +123,7 @@ def _answered(answers: ItemAnswers) -> str:
 
 
 class _Row(Record, extra="ignore"):
-    """What is needed of an `ItemVerdict`: half a million of them are read for one report."""
+    """The fields needed of an `ItemVerdict`: half a million of them are read for one report."""
 
     id: str
     benchmark: str
@@ -148,11 +148,11 @@ class _Tally:
 def largest_changes(
     comparison: Comparison, *, root: Path | None = None, count: int = COUNT
 ) -> dict[str, tuple[ItemChange, ...]]:
-    """The first of `moved_items`, by method.
+    """Return the first of `moved_items`, by method.
 
     Args:
-        root: folder that holds the benchmarks' files: where texts and pictures are looked up. None: neither is shown.
-        count: items a method.
+        root: folder of the benchmarks' files, used to look up texts and images. None: neither is shown.
+        count: items per method.
 
     Raises:
         InputError: see `moved_items`.
@@ -162,10 +162,10 @@ def largest_changes(
 
 
 def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
-    """The items whose margin moved from the baseline to each other method, averaged over seeds, largest change first.
+    """Return the items whose margin differs between the baseline and each other method, averaged over seeds.
 
-    Retrieval is left out: its margins are against thousands of texts that no page can show. Methods without verdicts
-    beside their results, or that were asked other questions, are left out too.
+    The largest change comes first. Retrieval is left out, since its margins are against thousands of texts. Methods
+    without verdicts beside their results, or with other questions, are left out too.
 
     Raises:
         InputError: a file of verdicts is damaged, or belongs to another result.
@@ -201,14 +201,14 @@ def _tallies(method: Method) -> dict[str, _Tally]:
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))
             tally.margin += row.margin
-            # The first verdict is the part's own; half a point for a tie is not a right answer.
+            # The first verdict is the part's own; half credit for a tie is not a right answer.
             tally.right += next(iter(row.ok.values()), 0.0) == 1.0
             tally.seeds += 1
     return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
 
 
 def _alike(first: Method, second: Method) -> dict[str, str]:
-    """Benchmarks of which all results of both methods answer the same questions, and the digest of these."""
+    """Benchmarks where all results of both methods answer the same questions, and the digest of these."""
     digests: dict[str, set[str]] = {}
     for result in (*first.results.values(), *second.results.values()):
         for entry in result.benchmarks:
@@ -226,7 +226,7 @@ def _change(before: _Tally, after: _Tally) -> ItemChange:
         change=now.margin - was.margin,
         before=was,
         after=now,
-        # A classification's question is its image; the answer is the class.
+        # In a classification the image is the question and the class is the answer.
         true=(row.group["class"],) if "top1" in row.ok and "class" in row.group else (),
         images=1 if "top1" in row.ok else 0,
     )
@@ -235,12 +235,12 @@ def _change(before: _Tally, after: _Tally) -> ItemChange:
 def illustrated(
     found: Mapping[str, Sequence[ItemChange]], root: Path, *, side: int = SIDE
 ) -> dict[str, tuple[ItemChange, ...]]:
-    """The same with texts and pictures, as far as the root folder has them.
+    """Add texts and images to changes, as far as the root folder has them.
 
     Args:
         found: changes, by any name.
         root: folder that holds the benchmarks' files.
-        side: pixels of a picture's longer side, at most.
+        side: largest number of pixels of an image's longer side.
     """
     wanted: dict[tuple[str, str], set[str]] = {}
     for change in (change for changes in found.values() for change in changes):
@@ -260,20 +260,20 @@ def _items(name: str, asked: str, ids: set[str], root: Path) -> Iterable[PairIte
         read.extend(BENCHMARKS.load(name).BENCHMARK.items(root))
         if asked not in digests_of(read, root):
             logger.warning(
-                "The report shows no texts of %s: the files under %s are others than were asked about. Evaluate again.",
+                "The report shows no texts of %s: the files under %s differ from those evaluated. Evaluate again.",
                 name,
                 root,
             )
             return []
     except InputError as error:
-        # What was read before the fault is shown; the scores of the report need none of it.
+        # Items read before the error are still shown; the report's scores do not need them.
         logger.warning("The report cannot show all texts of %s: %s", name, error)
     return [entry for entry in read if isinstance(entry, PairItem) and entry.id in ids]
 
 
 def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int) -> ItemChange:
     if item is not None and item.images and item.images[0].path != change.image:
-        logger.warning("%s: the item of that name under %s is about another image.", change.id, root)
+        logger.warning("%s: the item with this name under %s is about another image.", change.id, root)
         return change
     image = item.images[0] if item is not None and item.images else ItemImage(path=change.image)
     change = replace(change, picture=thumbnail(image, root=root, side=side) or "")
@@ -293,32 +293,32 @@ DIRECTIONS: Final = get_args(Direction)
 
 
 class Gallery:
-    """The items of results that moved from a baseline to each other method.
+    """All items of results that changed between a baseline and each other method.
 
     Args:
         results: files of `degla evaluate`.
         baseline: label of the method that the others are compared with; None: that of the first file.
-        root: folder of the benchmarks' files, for texts and pictures; None: neither is shown.
+        root: folder of the benchmarks' files, for texts and images; None: neither is shown.
 
     Attributes:
-        baseline: its label.
-        labels: of the other methods, as far as they answered the same items.
+        baseline: the baseline's label.
+        labels: labels of the other methods that answered the same items.
         benchmarks: name to title.
 
     Raises:
-        InputError: see `compare` and `moved_items`; there is no result, or only one method.
+        InputError: see `compare` and `moved_items`; also if there are no results or only one method.
     """
 
     def __init__(self, results: Sequence[Path], *, baseline: str | None = None, root: Path | None = None) -> None:
         if not results:
-            raise InputError("no result was found. Make some with `degla evaluate BASE TUNED --out results.json`.")
+            raise InputError("no results found. Make some with `degla evaluate BASE TUNED --out results.json`.")
         self.baseline = baseline or load_result(results[0]).model.label
         self.root = root
         comparison = compare(results, baseline=self.baseline)
         self._moved = moved_items(comparison)
         if not self._moved:
             raise InputError(
-                f"no item of these results has another margin than with {self.baseline!r}. Give results of two models "
+                f"no item's margin differs from {self.baseline!r} in these results. Give results of two models "
                 "on the same questions, with the .items.jsonl files beside them."
             )
         self.labels = tuple(self._moved)
@@ -328,14 +328,14 @@ class Gallery:
     def items(
         self, label: str, *, benchmark: str | None = None, direction: Direction = "all", count: int, side: int
     ) -> tuple[tuple[ItemChange, ...], int]:
-        """The items whose margin moved most, with texts and pictures, and how many there are in all.
+        """Return the items whose margin changed most, with texts and images, and the total number of items.
 
         Args:
             label: of the method.
             benchmark: name; None: all.
-            direction: which of them.
-            count: items, at most.
-            side: pixels of a picture's longer side, at most.
+            direction: which items.
+            count: largest number of items.
+            side: largest number of pixels of an image's longer side.
         """
         chosen = [
             change

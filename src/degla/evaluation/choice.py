@@ -1,4 +1,4 @@
-"""Gain against loss: the joint score of a model, and the choice of the best average that keeps enough."""
+"""Weigh gain against loss: a model's joint score, and the choice of the best interpolation that keeps enough."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """A model against the one that it was tuned from. All values are shares, 0.01 a point."""
+    """Gain and loss of a model against the one it was fine-tuned from. All values are shares: 0.01 is one point."""
 
     gained: float
-    """Score that is to rise, minus the start's."""
+    """Score that should rise, minus the start's."""
     lost: float
-    """Score that is to be kept: the start's minus this one's; below 0 where it rose."""
+    """Score to keep: the start's minus this model's; below 0 if it rose."""
     joint: float
     """Gained minus price times lost."""
 
@@ -31,52 +31,52 @@ class TradeOff:
 def trade_off(
     scores: Mapping[str, float], start: Mapping[str, float], *, gain: str, kept: str, price: float
 ) -> TradeOff:
-    """What was gained and lost.
+    """Compute what was gained and lost.
 
     Args:
-        scores: the tuned model's by name, 0 to 1.
-        start: those of the model before tuning.
-        gain: name of the score that is to rise.
-        kept: name of the score that is to be kept.
-        price: of a point lost, in points gained, 0 or more.
+        scores: the fine-tuned model's scores by name, 0 to 1.
+        start: scores of the model before fine-tuning.
+        gain: name of the score that should rise.
+        kept: name of the score to keep.
+        price: price of a lost point, in gained points, 0 or more.
     """
     gained, lost = scores[gain] - start[gain], start[kept] - scores[kept]
     return TradeOff(gained, lost, gained - price * lost)
 
 
 def require_score(place: str, name: str, known: Collection[str], *, reason: str = "") -> None:
-    """Refuse the name of a score that the benchmarks do not have.
+    """Reject the name of a score that the benchmarks do not have.
 
     Args:
         place: where it is named: a flag, or a field of a file.
         name: of the score.
-        known: all that there are; one with a colon names its benchmark too.
-        reason: why it is read, put behind its name.
+        known: all existing names; a name with a colon includes its benchmark.
+        reason: why it is read, added after its name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such score.
     """
     if name not in known:
         raise InputError(
-            f"{place} {name!r}{reason}: the benchmarks have no such part or named average, of which more is better."
+            f"{place} {name!r}{reason}: the benchmarks have no such part or named average where higher is better."
             f"{did_you_mean(name, known)} Known: {', '.join(score for score in known if ':' not in score)}. Name one "
-            "of these, or add a benchmark that has it (recognition: zeroshot, or world)."
+            "of these, or add a benchmark that has it (recognition: zeroshot or world)."
         )
 
 
 POINTS_TO_LOSE = 1.0
-"""Largest loss of the kept score against the base, in points, where no other limit is given."""
-NOTE = "Alpha was chosen on these very items: to say how good the choice is, evaluate it on others."
+"""Default limit: largest loss of the kept score against the base, in points."""
+NOTE = "Alpha was chosen on these items. To measure how good the choice is, evaluate it on other items."
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Point:
-    """One average of the two models.
+    """One interpolation of the two models.
 
     Attributes:
-        alpha: share of the tuned model, 0 to 1.
-        gain, kept: its scores by the two names that the choice looks at, 0 to 1.
+        alpha: share of the fine-tuned model, 0 to 1.
+        gain, kept: its two scores that the choice compares, 0 to 1.
         file: its result.
     """
 
@@ -88,14 +88,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All averages that were measured, and the chosen one.
+    """All measured interpolations, and the chosen one.
 
     Attributes:
         points: by rising alpha, the base first.
         gain, kept: names of the scores.
-        limit: least kept score of a choice, 0 to 1.
-        rule: a sentence that says what chose.
-        warnings: what a reader must know before believing a number, in sentences.
+        limit: smallest kept score allowed, 0 to 1.
+        rule: a sentence that explains the choice.
+        warnings: caveats, in sentences.
     """
 
     points: tuple[Point, ...]
@@ -107,7 +107,7 @@ class Sweep:
     warnings: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, ready for JSON; scores from 0 to 1."""
+        """Return plain values for JSON; scores from 0 to 1."""
         values = asdict(self) | {"note": NOTE}
         for point in [*values["points"], values["chosen"]]:
             point["file"] = point["file"].name
@@ -115,12 +115,12 @@ class Sweep:
 
 
 def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None = None) -> Sweep:
-    """Of the points that keep enough, the one with the best gain; of equals the one that keeps most, then the smallest.
+    """Choose the point with the best gain among those that keep enough; ties go to the most kept, then smallest alpha.
 
     Args:
-        points: by rising alpha; the first is the base where `keep` is None.
+        points: by rising alpha; the first is the base if `keep` is None.
         gain, kept: names of their scores.
-        keep: least kept score, points (percent); None: `POINTS_TO_LOSE` below the first point's.
+        keep: smallest kept score allowed, in percent; None: `POINTS_TO_LOSE` below the first point's.
 
     Raises:
         InputError: no point keeps enough.
@@ -130,8 +130,8 @@ def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None 
     if not allowed:
         best = max(points, key=lambda point: point.kept)
         raise InputError(
-            f"no average keeps {100 * limit:.1f} points of {kept}; the most is {100 * best.kept:.1f}, at alpha "
-            f"{best.alpha:g}. Lower --keep. The results are written, no checkpoint was chosen."
+            f"no average keeps {kept} at {100 * limit:.1f} points or more; the best is {100 * best.kept:.1f}, at alpha "
+            f"{best.alpha:g}. Lower --keep. Results were written, but no checkpoint was chosen."
         )
     chosen = max(allowed, key=lambda point: (point.gain, point.kept, -point.alpha))
     where = (
@@ -147,14 +147,14 @@ def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None 
 
 
 def render_sweep(sweep: Sweep) -> RichTable:
-    """Every alpha with its two scores and their change against the base, in points."""
+    """Render every alpha with its two scores and their change against the base, in points."""
     notes = [f"{sweep.rule}.", NOTE, *sweep.warnings]
     if sweep.chosen.alpha == 0 and len(sweep.points) > 1:
-        notes.append("No average gains within this limit; --keep POINTS sets another one.")
+        notes.append("No average gains anything within this limit. Set another limit with --keep POINTS.")
     start = sweep.points[0]
     rows = []
     for point in sweep.points:
-        said = "keeps too little" if point.kept < sweep.limit - _ROUNDING else ""
+        said = "below limit" if point.kept < sweep.limit - _ROUNDING else ""
         scores = ((point.gain, start.gain), (point.kept, start.kept))
         cells = [text for now, before in scores for text in (percent(now), points(now - before))]
         rows.append([f"{point.alpha:g}", *cells, "chosen" if point is sweep.chosen else said])

@@ -1,4 +1,4 @@
-"""Results side by side: files of several methods and seeds enter, rows with spreads, gains and warnings leave."""
+"""Compare result files of several methods and seeds: rows with spreads, gains and warnings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_s
 BySeed = Mapping[int | None, float]
 """Training seed to value."""
 ScoreKey = tuple[str, str, str, str, str]
-"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for an average."""
+"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for averages."""
 
 
 @dataclass(frozen=True)
 class JointScore:
-    """Gained plus what was kept or lost, of every method but the baseline.
+    """Sum of gain and loss of every method except the baseline.
 
     Attributes:
         gained: the composition row.
-        kept: the recognition row, or that of retrieval where there is none.
-        methods: label to the sum of both differences to the baseline; all values from 0 to 1.
+        kept: the recognition row, or the retrieval row if there is none.
+        methods: label to the sum of both differences to the baseline, as shares (0.01 is a point).
     """
 
     gained: Row
@@ -41,17 +41,17 @@ class JointScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a report shows.
+    """Everything that a report shows.
 
     Attributes:
         methods: in the order of the rows, the baseline first.
-        baseline: label that gains are counted against; None: no gains.
-        headline: one row a column of the first table.
+        baseline: label that gains are measured against; None: no gains.
+        headline: one row per column of the first table.
         rows: every part and every average, benchmark by benchmark.
         warnings: sentences.
-        floors: models that cannot know the answer; they stand beside chance, not among the methods.
-        told: a sentence a benchmark that names the parts which the texts alone tell.
-        joint: composition gained minus recognition lost; None without a baseline, or without one of the two.
+        floors: models that cannot know the answer, shown beside chance and not among the methods.
+        told: one sentence per benchmark that names the parts which can be solved from the texts only.
+        joint: composition gained minus recognition lost; None without a baseline or without one of the two.
     """
 
     methods: tuple[Method, ...]
@@ -65,31 +65,31 @@ class Comparison:
 
     @property
     def titles(self) -> dict[str, str]:
-        """Name of each benchmark to its title in print."""
+        """Name of each benchmark to its published title."""
         return {name: data["title"] for name, data in benchmark_sources(self.methods).items()}
 
     def floor_names(self, benchmark: str) -> list[str]:
-        """Names of the floors that any row of a benchmark has, in order."""
+        """Return the names of the floors that any row of a benchmark has, in order."""
         return list(dict.fromkeys(name for row in self.rows if row.benchmark == benchmark for name in row.floors))
 
 
 def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
-    """Read results and set them side by side.
+    """Read results and compare them.
 
     Args:
-        paths: result files; those with one label are one method and must differ in their training seed.
-        baseline: label that gains and losses are counted against.
+        paths: result files; files with the same label are one method and must differ in their training seed.
+        baseline: label that gains and losses are measured against.
 
     Raises:
-        InputError: no file, a file is wrong, two results with one label and seed, an unknown baseline.
+        InputError: no file, an invalid file, two results with the same label and seed, or an unknown baseline.
     """
     if not paths:
-        raise InputError("no result was given. Make one with `degla evaluate MODEL --out results.json`.")
+        raise InputError("no results given. Make one with `degla evaluate MODEL --out results.json`.")
     methods = _group(paths)
     if baseline is not None:
         if baseline not in methods:
             raise InputError(
-                f"no result has the label {baseline!r} of the baseline.{did_you_mean(baseline, methods)} "
+                f"no result has the baseline's label {baseline!r}.{did_you_mean(baseline, methods)} "
                 f"Labels: {', '.join(methods)}."
             )
         methods = {baseline: methods[baseline], **methods}
@@ -109,7 +109,7 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Each composition column with that of recognition, its benchmark's first; of retrieval, where there is none."""
+    """Pair each composition column with recognition, preferably of its own benchmark; else with retrieval."""
     kept = [row for row in headline if row.title == "recognition"]
     kept = kept or [row for row in headline if row.title == "retrieval"]
     return [
@@ -120,16 +120,16 @@ def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 
 def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseline: str) -> JointScore | None:
-    """The sum of both differences, seed by seed; its interval covers the questions of both.
+    """Add both differences to the baseline, seed by seed; the interval covers the questions of both scores.
 
     Args:
-        gained: the score that is to rise.
-        kept: the score that is to stay.
-        methods: by label, the baseline among them.
+        gained: the score that should rise.
+        kept: the score that should not fall.
+        methods: by label, including the baseline.
         baseline: label.
 
     Returns:
-        None where a row cannot be compared, or no method has both.
+        None if a row cannot be compared, or no method has both.
     """
     rows = (gained, kept)
     scores = [(row.benchmark, (row.name, row.metric)) for row in rows]
@@ -140,7 +140,7 @@ def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseli
         known = {seed: [own[name] for own in cells if name in own] for seed, name in names.items()}
         return {seed: sum(own) for seed, own in known.items() if len(own) == len(rows)}
 
-    # One seed may have been asked for the one score alone, and another seed for the other.
+    # One seed may have only one of the scores, and another seed only the other.
     sums = {label: both for label in methods if (both := values(label))}
     if not all(row.comparable for row in rows) or baseline not in sums:
         return None
@@ -183,8 +183,8 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
             advice = (
                 "Give each run its own seed, or each method its own label, when you evaluate."
                 if shared
-                else "To have other benchmarks of the same model in one report, name all of them in one call of degla "
-                "evaluate; what is in its cache is not embedded again."
+                else "To report several benchmarks of one model, name all of them in one degla evaluate call; "
+                "cached embeddings are reused."
             )
             raise InputError(
                 f"{path}: label {label!r} with training seed {seed} is already in {method.paths[seed]}. {advice}"
@@ -194,7 +194,7 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
 
 
 def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[Method, ...], tuple[Method, ...]]:
-    """Methods, and floors; a floor that gains are counted from, or that has no other company, is a method."""
+    """Separate methods from floors; a floor that is the baseline, or floors without any other model, are methods."""
     low = [
         method
         for label, method in methods.items()
@@ -244,7 +244,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )
         )
-    # A part's tie rule is part of its key, so two rules give two rows; parts stand before averages.
+    # A part's tie rule is part of its key, so two rules give two rows; parts come before averages.
     return sorted(rows, key=lambda row: row.kind != "part")
 
 
@@ -297,7 +297,7 @@ def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list
 
 
 def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
-    """Every score of a benchmark, parts before averages."""
+    """Return every score of a benchmark with its key, parts before averages."""
     rows: list[tuple[ScoreKey, Score]] = [
         (("part", part.name, score.metric, part.family, part.tie), score)
         for part in benchmark.parts
@@ -309,12 +309,12 @@ def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
 def floor_values(
     floors: Mapping[str, Sequence[Result]], name: str, *, questions: Collection[str]
 ) -> dict[ScoreKey, dict[str, float]]:
-    """Mean score of each floor, 0 to 1, over its seeds.
+    """Return the mean score of each floor over its seeds, 0 to 1.
 
     Args:
         floors: label to results.
         name: of the benchmark.
-        questions: `items_sha256` of what the methods were asked; results on other questions are passed over.
+        questions: `items_sha256` of the methods' questions; results on other questions are ignored.
     """
     found: dict[ScoreKey, dict[str, list[float]]] = {}
     for label, results in floors.items():
@@ -326,12 +326,12 @@ def floor_values(
 
 
 def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, float]:
-    """Name of a part or average to its order-blind ceiling, 0 to 1; one whose ceiling is not known is left out.
+    """Return the order-blind ceilings, 0 to 1, by name of part or average; unknown ones are omitted.
 
     Args:
         name: of a benchmark; one that is not on the shelf has no ceilings.
-        rules: name of each part to the tie rules that it was scored under. A ceiling holds under the benchmark's own
-            rule alone.
+        rules: name of each part to the tie rules that it was scored under. A ceiling holds only under the benchmark's
+            own rule.
     """
     if name not in BENCHMARKS.names():
         return {}
@@ -348,7 +348,7 @@ def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, fl
     for average in benchmark.averages:
         members = dict.fromkeys(chain.from_iterable(average.members(rules, earlier)))
         ceilings = [known[member] for member in members if member in known]
-        # A mean over items is not known without their numbers.
+        # A mean over items cannot be computed without their numbers.
         if members and len(ceilings) == len(members) and average.how == "macro" and not average.metric:
             known[average.name] = sum(ceilings) / len(ceilings)
         earlier.add(average.name)

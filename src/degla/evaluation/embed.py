@@ -1,9 +1,9 @@
-"""The embedding table: every distinct image and text of all asked benchmarks enters once, unit rows leave.
+"""Embed every distinct image and text of the benchmarks once, as unit rows.
 
-Texts are told apart by their tokens, not by their letters: two texts that the tokenizer reads alike get the
-very same row, so that they tie exactly, as they must. Images are told apart by their files' bytes, not by their names.
+Texts are identified by their tokens, not by their characters: two texts with the same tokens get the
+same row, so they tie exactly, as they must. Images are identified by their files' bytes, not by their names.
 
-Measurements that need pixels and not kept embeddings open some of a benchmark's pictures, batch by batch.
+Measurements that need pixels and not embeddings open some of a benchmark's images, batch by batch.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from degla.model.encoder import Encoder
 
 Batches = Sequence[Sequence[int]]
-"""Numbers of keys, some at a time."""
+"""Indices of keys, in batches."""
 _MEMORY_SHARE: Final = 16
-"""One over the part of the machine's memory in which files may wait that were read for their digests."""
+"""Inverse of the share of main memory in which files read for their digests may be kept."""
 _SMALL = 20_000_000
-"""Weights of a model below which PyTorch's own work for each call outweighs the products of a small batch."""
+"""Number of weights below which PyTorch's overhead per call outweighs the computation of a small batch."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class EmbeddedItems:
     Attributes:
         images: `[I, D]`.
         image_row: an image to its row.
-        texts: `[J, D]`, one row a distinct token sequence.
+        texts: `[J, D]`, one row per distinct token sequence.
         text_row: a text to its row; texts with equal tokens share one.
-        digests: sha256 of the file of each image, by path; empty where pixels and not files were embedded.
+        digests: sha256 of the file of each image, by path; empty if pixels and not files were embedded.
     """
 
     images: EmbeddingRows
@@ -65,21 +65,21 @@ class EmbeddedItems:
 
 @dataclass(frozen=True)
 class Embedder:
-    """Embeds with one model.
+    """Embeds images and texts with one model.
 
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
-        images_per_batch: 0: 8 on a processor, whose caches activations outgrow, 64 there with a small model, else 128.
-        texts_per_batch: 0: 32 on a processor, 256 there with a small model, else 512.
+        images_per_batch: 0: 8 on a CPU, whose caches activations outgrow (64 with a small model), else 128.
+        texts_per_batch: 0: 32 on a CPU (256 with a small model), else 512.
         reading: how images become pixels, see `data.decoding.decode`.
-        workers: threads that open and transform images; 0: one a core.
+        workers: threads that open and transform images; 0: one per core.
         cache: rows of earlier runs, read and filled.
-        identity: tells models apart in a cache that they share, see `cache.identity_of`; needed where the cache
-            outlives the call.
-        image_identity: the same for images, see `cache.image_identity_of`; that of the model by default.
-        progress: where to show how far it is.
-        processes: among which the work is shared; only the first gets the rows.
+        identity: identifies the model in a shared cache, see `cache.identity_of`; needed if the cache outlives the
+            call.
+        image_identity: the same for images, see `cache.image_identity_of`; default: `identity`.
+        progress: progress display.
+        processes: processes that share the work; only the first gets the rows.
     """
 
     encoder: EmbeddingModel
@@ -99,7 +99,7 @@ class Embedder:
 
         Raises:
             InputError: an image cannot be read, or a crop lies outside its image.
-            DeglaError: the model returns rows of another number than it was given.
+            DeglaError: the model returns a wrong number of rows.
         """
         import torch
 
@@ -128,7 +128,7 @@ class Embedder:
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
                 def embed(mine: Batches, place: int) -> Tensor:
-                    # Three batches are in flight, so memory stays small however long the list is.
+                    # Only three batches are in flight, so memory use does not depend on the number of images.
                     for later in range(place, min(place + 3, len(mine))):
                         if later not in ahead:
                             ahead[later] = [
@@ -146,7 +146,7 @@ class Embedder:
         return image_row, table, digests
 
     def _digests(self, paths: list[str], files: PictureFiles, pool: ThreadPoolExecutor) -> dict[str, str]:
-        """sha256 of the content of each image; every process reads its share of the files."""
+        """sha256 of each image's content; every process reads its share of the files."""
 
         def read() -> dict[str, str]:
             mine = self.processes.share(paths)
@@ -164,23 +164,23 @@ class Embedder:
         told: Callable[[int], str],
         order: Callable[[int], Any] | None = None,
     ) -> EmbeddingRows:
-        """One row a key; what the cache lacks is embedded, a batch a process in each round.
+        """Return one row per key; rows missing in the cache are embedded, one batch per process in each round.
 
-        The borders of the batches do not depend on the number of processes. Only the first process gets the rows.
-        Those of a batch are waited for when the next one is under way, so that a GPU always has work.
+        Batches do not depend on the number of processes. Only the first process gets the rows.
+        A batch's rows are awaited after the next batch was started, so that a GPU always has work.
 
         Args:
             keys: of the cache.
-            embed: the batches of this process, and the number of one of them, to its rows where the model is.
-            size: numbers of keys in a batch.
+            embed: the batches of this process, and the index of one of them, to its rows on the model's device.
+            size: number of keys in a batch.
             name: what is embedded, for the progress.
-            told: what a key's number is called in an error: the image's path, or the text.
-            order: sorts the numbers of keys that are to be embedded; None: as they come.
+            told: name of an index in an error: the image's path, or the text.
+            order: sort key of the indices to embed; None: as they come.
         """
         count, first = self.processes.count, self.processes.first
-        # The rows are held here too: a cache may forget.
+        # Keep the rows here too: a cache may lose them.
         rows = [self.cache.get(key) if first else None for key in keys]
-        # What the first process has of earlier runs is what all of them need not do.
+        # Rows that the first process has in its cache need not be embedded by any process.
         todo = self.processes.from_first(lambda: [index for index, row in enumerate(rows) if row is None])
         todo = todo if order is None else sorted(todo, key=order)
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
@@ -224,7 +224,7 @@ class Embedder:
         lengths = [int(np.flatnonzero(row != padding)[-1]) + 1 if (row != padding).any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
 
-        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
+        # Group texts by shared prefix if the tower computes prefixes once, else by length.
         bytes_of = list(distinct)
         grows = getattr(self.encoder, "grow", None) is not None
 
@@ -234,7 +234,7 @@ class Embedder:
             if self.encoder.trims:
                 stacked = stacked[:, : max(lengths[i] for i in batch)]
             numbers = torch.from_numpy(stacked.copy())
-            # Beginnings are sought in main memory.
+            # Prefixes are found in main memory.
             return self.encoder.encode_captions(numbers if grows else _sent(numbers, self.encoder.device))
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
@@ -243,7 +243,7 @@ class Embedder:
         return text_row, self._rows(keys, embed, size=size, name="texts", told=asked.__getitem__, order=order)
 
     def _size(self, processor: int, other: int) -> int:
-        """Inputs a batch, by the kind of device and the size of the model."""
+        """Batch size by device and model size."""
         if not str(self.encoder.device).startswith("cpu"):
             return other
         parameters = getattr(self.encoder, "parameters", None)
@@ -258,8 +258,8 @@ class Embedder:
         values = unit_rows(rows.numpy())
         if values.ndim != 2 or len(values) != len(batch):
             raise DeglaError(
-                f"model {self.encoder.name!r} returned {tuple(values.shape)} for {len(batch)} inputs; "
-                f"one row each, [{len(batch)}, dimension], is needed."
+                f"model {self.encoder.name!r} returned shape {tuple(values.shape)} for {len(batch)} inputs; "
+                f"expected one row each, [{len(batch)}, dimension]."
             )
         wrong = ~np.isfinite(values).all(axis=1)
         if wrong.any():
@@ -272,22 +272,22 @@ class Embedder:
 
 
 def _sent(inputs: Tensor, device: Any) -> Tensor:
-    """Inputs on a device; a copy to a GPU is only begun, and does not block the processor."""
+    """Move inputs to a device; a copy to a GPU is asynchronous."""
     if not str(device).startswith("cuda"):
         return inputs.to(device)
     return inputs.pin_memory().to(device, non_blocking=True)
 
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy rows to main memory, in float32; what is returned waits for them."""
+    """Start copying rows to main memory, in float32; the returned function waits for them."""
     import torch
 
-    # A copy always: a model may write its next rows where these are.
+    # Always copy: a model may reuse this memory for its next rows.
     rows = rows.detach().to(torch.float32, copy=True)
     if rows.device.type != "cuda":
         return rows.cpu
     copied, done = rows.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    # Of the model's own GPU: by default it would be the first one, where there is nothing to wait for.
+    # The stream of the model's own GPU: the default is the first GPU, where there is nothing to wait for.
     done.record(torch.cuda.current_stream(rows.device))
 
     def wait() -> Tensor:
@@ -303,7 +303,7 @@ def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[obje
     if not takes_precision(encoder):
         return contextlib.nullcontext()
     dtype = torch.float16 if encoder.precision == "fp16" else torch.bfloat16
-    # Switched off for float32: whoever calls may have it on.
+    # Disabled for float32: the caller may have it enabled.
     return torch.autocast(torch.device(encoder.device).type, dtype, enabled=encoder.precision in HALVES)
 
 
@@ -313,7 +313,7 @@ def _nothing() -> EmbeddingRows:
 
 @contextlib.contextmanager
 def _evaluating(encoder: Any) -> Iterator[None]:
-    """Switch dropout and the like off, and back on if they were on."""
+    """Switch to evaluation mode (no dropout), and back to training mode if it was on."""
     training = getattr(encoder, "training", False)
     if training:
         encoder.eval()
@@ -325,7 +325,7 @@ def _evaluating(encoder: Any) -> Iterator[None]:
 
 
 def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
-    """The numbers below `count`, sorted; at most `most` of them, drawn at random."""
+    """Return the numbers below `count`, sorted; at most `most` of them, drawn at random."""
     return list(range(count)) if most is None or most >= count else sorted(Random(key).sample(range(count), most))
 
 
@@ -339,16 +339,16 @@ def open_images(
     name: str,
     size: int = 0,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Images by their numbers, opened, transformed and on the model's device, some at a time.
+    """Yield batches of images by index, opened, transformed and on the model's device.
 
     Args:
-        encoder: whose transform it is.
-        images: of which some are opened.
-        numbers: which.
+        encoder: model whose transform is used.
+        images: all images.
+        numbers: indices of the images to open.
         root: folder that their paths are relative to.
-        progress: where to show how far it is.
+        progress: progress display.
         name: of the task.
-        size: how many at a time; 0: 32 on a processor, else 128.
+        size: batch size; 0: 32 on a CPU, else 128.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""Drop and increase of explanations: a model and its benchmarks enter, what its evidence keeps of its answers leaves.
+"""Measure drop and increase of a model's explanations on benchmarks.
 
-After ExCon (arXiv 2111.14271), with texts as the classes. A model answers a question with the text that it finds most
-probable of those of the question; its evidence for that text says which squares of the picture stay, the rest becomes
-the mean colour, and the probability of the same text is asked again. As many squares drawn by chance stand beside: a
-part of a picture may keep an answer whatever it shows.
+After ExCon (arXiv 2111.14271), with texts as the classes. A model answers a question with its most probable text. The
+evidence for that text selects the squares of the image that are kept; the rest becomes the mean colour, and the
+probability of the same text is computed again. The same number of random squares serves as a control, since part of an
+image may keep an answer whatever it shows.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from degla.results import Interval, Score
 from degla.statistics.proportions import FloatArray, cluster_numbers, contributions, drawn_means, share_interval
 
 SQUARES: Final = (8, 8)
-"""Down and across, where evidence is that of pixels."""
+"""Rows and columns of squares when evidence is computed from pixels."""
 _METRICS: Final = ("drop", "increase", "drop by chance", "increase by chance")
 
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """What is kept of how many pictures; a wrong value is refused.
+    """Settings of explanations; invalid values raise `InputError`.
 
     Attributes:
-        share: of the squares that stay, above 0 and below 1 (0.15 in ExCon's code).
-        images: largest number of pictures of each part, drawn at random, 1 or more; None: all.
+        share: share of squares that are kept, above 0 and below 1 (0.15 in ExCon's code).
+        images: largest number of images per part, drawn at random, 1 or more; None: all.
         by: "attention": attention of the class token times its gradient in the last block; "gradient": gradient times
-            pixels, for towers of any kind; None: by attention where there is a class token.
-        seed: of drawn pictures, squares and intervals.
+            pixels, for any tower; None: "attention" if there is a class token, else "gradient".
+        seed: for drawn images, squares and intervals.
     """
 
     share: float = 0.15
@@ -66,13 +66,13 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class AskedPictures:
-    """The pictures of a part, each with its own texts.
+    """The images of a part, each with its own texts.
 
     Attributes:
         part: its name.
-        images: N pictures.
+        images: N images.
         texts: unit embeddings of all texts.
-        own: places of the texts of each picture among these, two or more.
+        own: for each image, the indices of its texts, two or more.
     """
 
     part: str
@@ -81,7 +81,7 @@ class AskedPictures:
     own: tuple[tuple[int, ...], ...]
 
     def rows_of(self, numbers: Sequence[int]) -> tuple[Float[Tensor, "batch most dim"], Bool[Tensor, "batch most"]]:
-        """The texts of some pictures, and which of the rows there are: some pictures have fewer than others."""
+        """Return the text embeddings of some images, padded, and a mask of the rows that are not padding."""
         some = [torch.tensor(self.own[number], device=self.texts.device) for number in numbers]
         places = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=-1)
         return self.texts[places.clamp(min=0)], places >= 0
@@ -89,13 +89,13 @@ class AskedPictures:
 
 @dataclass(frozen=True)
 class Explainer:
-    """Asks one model.
+    """Explains the answers of one model.
 
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
         settings: of the explanations.
-        progress: where to show how far it is.
+        progress: progress display.
     """
 
     encoder: Encoder
@@ -105,17 +105,17 @@ class Explainer:
 
     @property
     def by(self) -> EvidenceBy:
-        """Where evidence comes from.
+        """Source of the evidence.
 
         Raises:
-            InputError: attention is asked of a tower without a class token.
+            InputError: attention was requested for a tower without a class token.
         """
         if self.settings.by == "attention":
             self.encoder.refuse_without_class_token("--by attention")
         return self.settings.by or ("attention" if self.encoder.reads_class_token else "gradient")
 
     def ask(self, asked: AskedPictures) -> Float[Tensor, "images 3"]:
-        """Probability of each picture's answer: by all of it, by what its evidence keeps, by a part by chance."""
+        """Return the probability of each image's answer: for the whole image, for its evidence, for random squares."""
         everything = range(len(asked.images))
         found = torch.empty(len(everything), 3)
         with at_rest(self.encoder):
@@ -133,13 +133,13 @@ class Explainer:
         *,
         numbers: Sequence[int],
     ) -> Float[Tensor, "batch 3"]:
-        """The same of some pictures.
+        """Return the same for one batch of images.
 
         Args:
-            pixels: transformed.
+            pixels: transformed images.
             texts: unit embeddings of the texts of each.
-            there: which of them there are.
-            numbers: of the pictures, by which squares are drawn.
+            there: mask of the texts that are not padding.
+            numbers: indices of the images, which seed the random squares.
         """
         whole = self._probabilities(pixels, texts, there)
         answer = whole.argmax(dim=1, keepdim=True)
@@ -175,19 +175,19 @@ def explain_model(
     label: str | None = None,
     progress: bool = True,
 ) -> ExplainedResult:
-    """What a model's explanations keep of its answers.
+    """Measure how much of a model's answers its explanations keep.
 
     Args:
         encoder: the model.
         settings: of the explanations.
-        questions: of benchmarks (`run.ask_all`): of classes, or of one picture with two texts or more; others are left
-            out.
+        questions: of benchmarks (`run.ask_all`): zero-shot classes, or one image with two or more texts; others are
+            skipped.
         root: folder that holds the benchmarks' files.
         label: the method's name; None: the model's.
-        progress: show how far it is on stderr.
+        progress: show progress on stderr.
 
     Raises:
-        InputError: a benchmark has no such question, or attention is asked of a tower without a class token.
+        InputError: a benchmark has no such question, or attention was requested for a tower without a class token.
     """
     explainer = Explainer(encoder, root, settings, progress=TaskProgress(progress))
     return ExplainedResult(
@@ -206,7 +206,7 @@ def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> Expla
     benchmark = asked.benchmark
     if not parts:
         raise InputError(
-            f"{benchmark.title}: asks nothing of one picture with several texts, so that there is no answer to explain."
+            f"{benchmark.title}: has no questions of one image with several texts, so there is no answer to explain."
         )
     return ExplainedBenchmark(
         name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(asked.entries), parts=parts
@@ -214,7 +214,7 @@ def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> Expla
 
 
 def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPictures]:
-    """What can be asked, part by part, as many pictures as the settings say."""
+    """Yield the explainable questions, part by part, with as many images as the settings say."""
     settings = explainer.settings
     embedder = Embedder(explainer.encoder, root=explainer.root, progress=explainer.progress)
     device = explainer.encoder.device
@@ -238,12 +238,12 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
 
 
 def scores_of(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int) -> tuple[Score, ...]:
-    """Drop and increase, of the evidence and by chance, with intervals over pictures.
+    """Compute drop and increase, of the evidence and by chance, with intervals over images.
 
     Args:
-        asked: the pictures.
-        found: probability of the model's answer for each, of the whole picture, of what the evidence keeps and of what
-            is kept by chance.
+        asked: the images.
+        found: probability of the model's answer for each: for the whole image, for the squares that the evidence keeps
+            and for random squares.
         seed: of the intervals.
     """
     whole, kept, drawn = found.double().T
@@ -264,6 +264,6 @@ def scores_of(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: i
 
 
 def _interval(values: FloatArray, clusters: NDArray[np.int64], *, seed: int) -> Interval | None:
-    """Over pictures, and never a point, also where no probability of few pictures has risen, or every one."""
+    """Interval over images; never a point, even if for few images none or every probability has risen."""
     parts = contributions(values, np.full(len(values), 1 / len(values)), clusters)
     return share_interval(drawn_means(values, clusters, seed=seed), parts)

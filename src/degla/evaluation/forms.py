@@ -1,4 +1,4 @@
-"""Forms of questions that several benchmarks share: two by two, one image with options, one text with pictures."""
+"""Forms of questions shared by several benchmarks: two by two, one image with options, one text with images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SQUARE = ("group", "text", "image")
 
 
 def square_metrics(*names: str) -> tuple[Metric, ...]:
-    """Metrics of two images with two texts, in this order; without names group, text, image."""
+    """Return metrics of two images with two texts, in this order; default: group, text, image."""
     return tuple(Metric(name=name, verdict=f"{name}_ok") for name in names or SQUARE)
 
 
 def square_question(place: ItemPlace, images: Sequence[ItemPicture], texts: Sequence[str], **fields: Any) -> PairItem:
-    """As many images as texts, each text true of the image in its place; `fields` as for `PairItem`."""
+    """Make an item with as many images as texts, the k-th text true of the k-th image; `fields` as for `PairItem`."""
     count = range(len(texts))
     return pair_question(place, images, texts, tuple(tuple(int(row == at) for at in count) for row in count), **fields)
 
@@ -26,12 +26,12 @@ def square_question(place: ItemPlace, images: Sequence[ItemPicture], texts: Sequ
 def choice_question(
     place: ItemPlace, image: ItemPicture, options: Sequence[str], *, right: int, **fields: Any
 ) -> PairItem:
-    """One image with options in the order of the file, of which the one at `right` is true."""
+    """Make an item of one image with options in the order of the file; the one at index `right` is true."""
     return pair_question(place, [image], options, (tuple(int(at == right) for at in range(len(options))),), **fields)
 
 
 def picture_question(
     place: ItemPlace, text: str, images: Sequence[ItemPicture], *, right: int, **fields: Any
 ) -> PairItem:
-    """One text with pictures, of which it is true of the one at `right`."""
+    """Make an item of one text with images; it is true of the one at index `right`."""
     return pair_question(place, images, [text], tuple((int(at == right),) for at in range(len(images))), **fields)

@@ -1,8 +1,8 @@
-"""Verdicts of someone else beside ours, item by item: a file of them enters, every item that differs leaves.
+"""Compare a file of someone else's verdicts with ours, item by item.
 
-Three forms are read: a result's own items (`NAME.items.jsonl`), and the tables that BiVLC's authors publish of
-SugarCrepe (`SUGARCREPE_CORRECT_*.csv`, column `correct`) and of BiVLC (`BiVLC_*.csv`, a column a score). Rows of a
-table have no id: an item is found by its part and its texts, of which letters and digits count.
+Three formats are read: a result's own items (`NAME.items.jsonl`), and the tables that BiVLC's authors published for
+SugarCrepe (`SUGARCREPE_CORRECT_*.csv`, column `correct`) and BiVLC (`BiVLC_*.csv`, one column per score). Rows of a
+table have no id: items are matched by part and by the letters and digits of their texts.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _COLUMNS = {
     "image_score_c0": "image_ok.1",
     "image_score_c1": "image_ok.2",
 }
-"""Column of a published table to the verdict that it holds."""
+"""Column of a published table to the verdict in it."""
 _WORTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 _NAMED = 20
-"""Rows and items without a partner that are named; the rest are counted."""
+"""Number of unmatched rows and items that are named; the rest are counted."""
 SMALL = 1e-3
-"""Difference of cosines that another order of additions, or half precision, can turn round."""
+"""Difference of cosines that another summation order, or half precision, can reverse."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What a message says of a file that lacks."""
+    """What a message says about a missing file."""
 
     source: str = "whoever scored the model (SugarCrepe and BiVLC: github.com/IMirandaM/BiVLC, results/)"
     layout: str = "NAME.items.jsonl of a result, or a table with caption, negative_caption, type, subtype and verdicts"
@@ -52,8 +52,8 @@ class GivenVerdict:
 
     Attributes:
         where: file and row.
-        key: an item's id, or what its texts say.
-        file_name: of its image, "" where the row has none.
+        key: an item's id, or its normalised texts.
+        file_name: of its image, "" if the row has none.
         ok: verdict's name to its worth.
     """
 
@@ -79,11 +79,11 @@ class VerdictComparison:
     """Our verdicts against those of a file.
 
     Attributes:
-        file: that was read.
-        items: of ours that a row of it is about.
+        file: the file read.
+        items: number of our items with a matching row.
         differing: in the order of the file.
-        unknown: rows that are about no item of ours, or hold none of its verdicts.
-        unmatched: items of ours, of parts that it speaks of, that no row is about.
+        unknown: rows that match no item of ours, or have none of its verdicts.
+        unmatched: our items without a row, in parts that occur in the file.
     """
 
     file: Path
@@ -93,44 +93,44 @@ class VerdictComparison:
     unmatched: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """Every difference, one a line, and what they mean."""
+        """Yield every difference, one per line, and a summary."""
         for row in self.differing:
             margin = "" if row.margin is None else f", margin {row.margin:+z.5f}"
             yield f"{row.id} {row.verdict}: {row.here:g} here, {row.there:g} there{margin}"
-        for lead, names in (("about no item here", self.unknown), ("not in the file", self.unmatched)):
-            # Where images are missing, thousands of rows are about nothing that was scored.
+        for lead, names in (("no such item here", self.unknown), ("not in the file", self.unmatched)):
+            # If images are missing, thousands of rows may match nothing that was scored.
             yield from (f"{lead}: {name}" for name in names[:_NAMED])
             if len(names) > _NAMED:
                 yield f"{lead}: {len(names) - _NAMED:,} more"
         wrong = len({row.id for row in self.differing})
         yield (
             f"{self.file}: {counted(self.items, 'item compared', 'items compared')}, {self.items - wrong:,} agree, "
-            f"{wrong:,} differ; {counted(len(self.unknown), 'row is', 'rows are')} about no item here, "
-            f"{counted(len(self.unmatched), 'item is', 'items are')} not in it."
+            f"{wrong:,} differ; {counted(len(self.unknown), 'row matches', 'rows match')} no item here, "
+            f"{counted(len(self.unmatched), 'item is', 'items are')} not in the file."
         )
         large = max((abs(row.margin) for row in self.differing if row.margin is not None), default=0.0)
         if large > SMALL:
             yield (
-                f"The largest margin among them is {large:.4f}; rounding turns {SMALL:g} at most. The model, its "
-                "activation function (QuickGELU or GELU), its preprocessing or the reading of images is another one."
+                f"The largest margin among them is {large:.4f}; rounding changes at most {SMALL:g}. The model, its "
+                "activation function (QuickGELU or GELU), its preprocessing or the image reading must differ."
             )
         elif wrong:
-            yield f"All margins among them are below {SMALL:g}, which rounding can turn: the two scorers are the same."
+            yield f"All their margins are below {SMALL:g}, within rounding: the two scorers are equivalent."
 
 
 def compare_verdicts(
     items: Iterable[ItemVerdict], entries: Iterable[Entry], given: Iterable[GivenVerdict], *, file: Path
 ) -> VerdictComparison:
-    """Set verdicts beside those of a file.
+    """Compare verdicts with those of a file.
 
     Args:
-        items: ours.
+        items: our verdicts.
         entries: the questions that they answer.
-        given: those of the file, as `read_verdicts` reads them.
+        given: the file's verdicts, from `read_verdicts`.
         file: for messages.
 
     Raises:
-        InputError: none of the rows is about an item.
+        InputError: none of the rows matches an item.
     """
     ours = {row.id: row for row in items}
     asked: dict[tuple[str, ...], list[PairItem]] = {}
@@ -153,7 +153,7 @@ def compare_verdicts(
             if key in verdict.ok and verdict.ok[key] != worth
         ]
     if not matched:
-        raise InputError(f"{file}: none of its {counted(len(found.unknown), 'row')} is about an item that was scored.")
+        raise InputError(f"{file}: none of its {counted(len(found.unknown), 'row')} matches an item that was scored.")
     found.items = len(matched)
     parts = {(ours[name].benchmark, ours[name].part) for name in matched}
     found.unmatched = [row.id for row in ours.values() if (row.benchmark, row.part) in parts and row.id not in matched]
@@ -161,10 +161,10 @@ def compare_verdicts(
 
 
 def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
-    """Every row of a file of verdicts.
+    """Yield every row of a file of verdicts.
 
     Raises:
-        InputError: the file is missing, or a row is of neither form.
+        InputError: the file is missing, or a row has neither format.
     """
     for where, row in read_table(file, _Form()):
         if not isinstance(row, dict):
@@ -179,7 +179,7 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
         lacking = [name for name in words if not isinstance(row.get(name), str) or not row[name]]
         if lacking or not ok:
             missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
-            raise InputError(f"{where}: has no {missing}. Needed is {_Form.layout}.")
+            raise InputError(f"{where}: has no {missing}. Needed: {_Form.layout}.")
         pictures = 1 if "correct" in row else 2
         texts = (plain(row["caption"]), plain(row["negative_caption"]))
         yield GivenVerdict(
@@ -188,7 +188,7 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
 
 
 def _named(given: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:
-    """Id of the first item of these texts and this image that no row before was about; "" where there is none."""
+    """Id of the first item with these texts and this image that no earlier row matched; "" if there is none."""
     fitting = (item.id for item in items if item.images[0].path.endswith(given.file_name))
     return next((name for name in fitting if name not in matched), "")
 
@@ -198,5 +198,5 @@ def _worth(cell: Any, where: str) -> float:
         return float(cell)
     worth = _WORTH.get(str(cell).strip().lower())
     if worth is None:
-        raise InputError(f"{where}: {str(cell)[:40]!r} is no verdict; 0, 1, True or False is needed.")
+        raise InputError(f"{where}: {str(cell)[:40]!r} is not a verdict. Use 0, 1, True or False.")
     return worth

@@ -1,8 +1,8 @@
-"""Scores in print: the tables of the DeGLA paper with what is wrong in them, and reference values of OpenAI's weights.
+"""Published scores: tables of the DeGLA paper with their errata, and reference values of OpenAI's weights.
 
-They were measured by others, on other code and often with another activation function; whoever shows them beside
-scores of their own says so. Of each table the parts and averages that a comparison measured too are shown. What mteb
-has measured is read from its result files, and stands in a section of its own.
+They were measured by others, with other code and often another activation function; label them so beside your own
+scores. Of each table, the parts and averages that a comparison measured too are shown. Results of mteb are read
+from its result files and shown in a separate section.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Percents = dict[str, float]
 
 
 class PublishedRow(Record):
-    """One model's scores, in percent, corrected where the print is wrong.
+    """One model's scores, in percent, with printing errors corrected.
 
     Attributes:
         model: the method's name in the table.
-        scores: name of a part, or of an average that stands for a printed column, to its score. Where a part has
-            several metrics the first is meant; another is named "part:metric".
-        averages: name of an average of the benchmark to its value as printed, or as its columns give it.
-        misprinted: what is printed where `scores` or `averages` differ from the print.
-        note: what a reader must know, "" for nothing.
+        scores: name of a part, or of an average that stands for a printed column, to its score. If a part has
+            several metrics, its name means the first; another one is named "part:metric".
+        averages: name of an average of the benchmark to its value as printed, or as computed from its columns.
+        misprinted: the printed values where `scores` or `averages` differ from them.
+        note: remark for readers, or "".
     """
 
     model: str = Field(min_length=1)
@@ -52,12 +52,12 @@ class PublishedRow(Record):
 
     @property
     def percents(self) -> Percents:
-        """Every score, of parts and of averages."""
+        """All scores, of parts and of averages."""
         return self.scores | self.averages
 
     @property
     def remark(self) -> str:
-        """The note, and what is printed where it is wrong."""
+        """The note, and the misprinted values."""
         printed = ", ".join(f"{name} {value:g}" for name, value in self.misprinted.items())
         return "; ".join(filter(None, (self.note, printed and f"printed: {printed}")))
 
@@ -69,8 +69,8 @@ class PublishedTable(Record):
         title: what was measured.
         benchmark: name on the shelf.
         source: paper and table, or file.
-        setting: how it was measured, as far as that is known.
-        row: one a model.
+        setting: how it was measured, as far as known.
+        row: one per model.
     """
 
     title: str
@@ -86,7 +86,7 @@ class _File(Record):
 
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
-    """All tables, in the order of their files' names."""
+    """Return all tables, sorted by file name."""
     folder = resources.files("degla.evaluation") / _FOLDER
     found: list[PublishedTable] = []
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
@@ -98,7 +98,7 @@ def published_tables() -> tuple[PublishedTable, ...]:
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """One model of a published table: column to value, 0 to 1, and what a reader must know of it."""
+    """One model of a published table: column to value, 0 to 1, and a remark."""
 
     model: str
     values: dict[str, float]
@@ -107,13 +107,13 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A published table, cut to the parts and averages that were measured here too.
+    """A published table, restricted to the parts and averages that were measured here too.
 
     Attributes:
         published: the whole table.
-        measured: column, the name of a part ("part:metric" where it is not the first) or average, to the row of the
-            comparison that it stands beside.
-        rows: those with a score in one of the columns.
+        measured: column, the name of a part ("part:metric" if not the first metric) or average, to the corresponding
+            row of the comparison.
+        rows: rows with a score in one of the columns.
     """
 
     published: PublishedTable
@@ -122,10 +122,10 @@ class PrintedTable:
 
 
 def tables_in_print(comparison: Comparison) -> tuple[PrintedTable, ...]:
-    """Each published table that shares a part or average with the comparison.
+    """Return each published table that shares a part or average with the comparison.
 
-    A part is the published one only where all results have all its items under the benchmark's own tie rule, an
-    average only where all parts are.
+    A part counts as the published one only if all results have all its items under the benchmark's own tie rule, an
+    average only if all its parts do.
     """
     found = []
     for table in published_tables():
@@ -151,7 +151,7 @@ def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
     for row in comparison.rows:
         if row.benchmark != name or row.name in broken or (row.kind == "average" and broken):
             continue
-        # The first metric of a part goes by the part's name alone.
+        # The name of a part means its first metric.
         columns.setdefault(row.name, row)
         columns.setdefault(f"{row.name}:{row.metric}", row)
     return columns
@@ -170,12 +170,12 @@ def _is_published(benchmark: Benchmark, part: PartResult) -> bool:
 
 @dataclass(frozen=True)
 class MtebScore:
-    """One main score that mteb has written.
+    """One main score from an mteb result.
 
     Attributes:
-        task: mteb's name of it.
+        task: mteb's task name.
         split: of its data.
-        subset: of its data, "default" where it has one alone.
+        subset: of its data, "default" if there is only one.
         score: 0 to 1.
     """
 
@@ -186,18 +186,18 @@ class MtebScore:
 
 
 def read_mteb_results(path: str | Path) -> list[MtebScore]:
-    """The main scores of a result file of mteb, or of all result files below a folder, by task.
+    """Read the main scores of an mteb result file, or of all result files below a folder, sorted by task.
 
     Args:
-        path: what mteb writes: `TASK.json`, or a folder of such files (model_meta.json is passed over).
+        path: `TASK.json` as written by mteb, or a folder of such files (model_meta.json is ignored).
 
     Raises:
-        InputError: there is none, or a file is no result of mteb; names it and the field.
+        InputError: there is none, or a file is not an mteb result; names the file and the field.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*.json") if p.name != "model_meta.json")
     if not files:
-        raise InputError(f"{path}: holds no result of mteb (TASK.json).")
+        raise InputError(f"{path}: has no mteb results (TASK.json).")
     found = []
     for file in files:
         content = read_json_object(file, constants=True)
@@ -207,15 +207,15 @@ def read_mteb_results(path: str | Path) -> list[MtebScore]:
                     score = float(row["main_score"])
                     found.append(MtebScore(str(content["task_name"]), split, str(row["hf_subset"]), score))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{file}: no result of mteb: {type(error).__name__} at {error}.") from None
+            raise InputError(f"{file}: not an mteb result: {type(error).__name__} at {error}.") from None
     return sorted(found, key=lambda each: (each.task, each.split, each.subset))
 
 
 def mteb_section(results: Mapping[str, Path]) -> Iterator[Section]:
-    """The section of what mteb measured, a column a model; none without results.
+    """Yield the section of mteb's results, one column per model; nothing without results.
 
     Args:
-        results: label to a file or folder, as `read_mteb_results` takes it.
+        results: label to a file or folder, as for `read_mteb_results`.
 
     Raises:
         InputError: see `read_mteb_results`.
@@ -231,8 +231,8 @@ def mteb_section(results: Mapping[str, Path]) -> Iterator[Section]:
         found = [scores.get(place) for scores in by_label.values()]
         lines.append(TableRow([*place, *(UNKNOWN if each is None else percent(each) for each in found)]))
     parts: list[Part | str] = [
-        "Main score of each task as mteb's own code has it. No gain, best or plot counts these numbers; intervals, "
-        "ties and leakage are not known of them.",
+        "Main score of each task, as computed by mteb's own code. These numbers enter no gain, best or plot; their "
+        "intervals, ties and leakage are unknown.",
         Table(["task", Column("split", align="left"), Column("subset", align="left"), *by_label], lines),
     ]
     yield Section("Measured by mteb", parts)

@@ -1,4 +1,4 @@
-"""What other questions would do to a score of a method and to its lead over another, from every item's verdict."""
+"""Estimate from item verdicts how other questions would change a score, or a method's lead over another."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from degla.statistics.seeds import QuestionVariance, over_questions
 ScoreName = tuple[str, str]
 """Name of a part or average, and metric."""
 Asked = tuple[tuple[str, str], ...]
-"""Id of each item, and the name of the picture with which it is drawn: a difference is paired in both."""
+"""Id of each item, and the name of the image with which it is drawn: a difference is paired in both."""
 
 
 def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[Asked, ItemScore] | None:
-    """What was asked, and the score with verdicts averaged over results of one method.
+    """Return the items, and the score with verdicts averaged over results of one method.
 
     Args:
         benchmark: its name.
         key: of the score.
-        paths: files of results, one a training seed; their items lie beside them.
+        paths: result files, one per training seed, with their items files beside them.
 
     Returns:
-        None where the items are not the same in all of them, or not there.
+        None if the items are missing or differ between the results.
     """
     if not paths:
         return None
@@ -48,17 +48,17 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[A
 
 
 def questions_of(score: ItemScore) -> QuestionVariance | None:
-    """What other questions would do to a score."""
+    """Return the variance of a score over questions."""
     return over_questions(score.draws, contributions(score.worth, score.weights, score.clusters))
 
 
 def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> QuestionVariance | None:
-    """What other questions would do to a weighted sum of leads.
+    """Return the variance of a weighted sum of leads over questions.
 
     Args:
         leads: factor, score of the first model, the same score of the second on the same items.
     """
-    # What counts for nothing must not lend its pictures to the rest.
+    # Scores with factor 0 must not add their images to the others.
     rows = [lead for lead in leads if lead[0]]
     if not rows:
         return None
@@ -80,15 +80,15 @@ def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Qu
 def lead_over(
     scores: Iterable[tuple[str, ScoreName]], first: Sequence[Path], second: Sequence[Path]
 ) -> QuestionVariance | None:
-    """What other questions would do to the first method's sum of scores minus the second's.
+    """Return the variance over questions of the first method's sum of scores minus the second's.
 
     Args:
         scores: the benchmark of each, and its key there.
-        first: files of results of a method, one a training seed; verdicts are averaged over them.
+        first: result files of a method, one per training seed; verdicts are averaged over them.
         second: likewise.
 
     Returns:
-        None where their items are not the same, or not there.
+        None if their items differ or are missing.
     """
     leads = []
     for benchmark, key in scores:
@@ -100,21 +100,21 @@ def lead_over(
 
 
 def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[ScoreName, ItemScore]]:
-    """By benchmark, the scores of one method's results with their verdicts averaged.
+    """Return the scores of one method's results by benchmark, with verdicts averaged over the results.
 
     Args:
         results: with their items.
         where: names the method in messages.
 
     Raises:
-        InputError: they do not hold the same items in the same order.
+        InputError: they do not have the same items in the same order.
     """
     asked = _asked(results[0].items)
     for other in results[1:]:
         if _asked(other.items) != asked:
             raise InputError(
-                f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not hold the "
-                "same items, so they cannot be averaged; measure both on the same questions."
+                f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not have the "
+                "same items, so they cannot be averaged. Measure both on the same questions."
             )
     verdicts = [
         rows[0].model_copy(
@@ -138,7 +138,7 @@ def _asked(verdicts: Sequence[ItemVerdict]) -> Asked:
 
 @remembered(128)
 def _drawn(path: Path) -> dict[str, tuple[Asked, dict[ScoreName, ItemScore]]]:
-    """By benchmark, what a result asked and its scores; none where its file of items is not there."""
+    """By benchmark, the items and scores of a result; empty if its items file does not exist."""
     if not items_file(path, load_result(path)).is_file():
         return {}
     result = load_result(path, items=True)

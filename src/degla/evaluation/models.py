@@ -1,7 +1,7 @@
-"""Whatever can be scored: what evaluation needs of a model, floors, and how a model's name becomes one.
+"""Models that can be scored: the interface that evaluation needs, floors, and loading a model by name.
 
-Floors are models that cannot know the answer, scored like any other: `random` draws, `blind` never sees the image. What
-a floor scores above chance, a benchmark gives away for nothing.
+Floors are models that cannot know the answer, scored like any other: `random` guesses, `blind` never sees the image.
+Whatever a floor scores above chance needs no understanding of the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
 HALVES: Final = ("bf16", "fp16")
-"""Number formats of a forward pass in which products are computed in half precision (PyTorch's autocast)."""
+"""Half-precision formats of a forward pass (PyTorch's autocast)."""
 
 
 class EmbeddingModel(Protocol):
@@ -34,7 +34,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def name(self) -> str:
-        """How the user named the model."""
+        """Name of the model as the user gave it."""
 
     @property
     def activation(self) -> str:
@@ -54,11 +54,11 @@ class EmbeddingModel(Protocol):
 
     @property
     def trims(self) -> bool:
-        """True where token rows may be cut to the longest text of a batch."""
+        """Whether token rows may be cut to the longest text of a batch."""
 
     @property
     def device(self) -> Any:
-        """Where inputs must be."""
+        """Device that inputs must be on."""
 
     @property
     def tokenize(self) -> Any:
@@ -70,20 +70,20 @@ class EmbeddingModel(Protocol):
 
     @property
     def scale(self) -> Any:
-        """1 over the temperature, a tensor or a number, which losses read; None where the model has none, as floors."""
+        """Logit scale (1 / temperature), a tensor or a number, used by losses; None if there is none, as for floors."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to unit rows `[B, D]`."""
+        """Encode `[B, 3, H, W]` to unit rows `[B, D]`."""
 
     def encode_captions(self, tokens: Tensor) -> Tensor:
-        """`[N, T]` to unit rows `[N, D]`."""
+        """Encode `[N, T]` to unit rows `[N, D]`."""
 
 
 KINDS = ("random", "blind")
 DIMENSION = 512
-"""Of random rows: two of them have a cosine of 0 ± 1 / sqrt(512)."""
+"""Dimension of random rows: two of them have a cosine of 0 ± 1 / sqrt(512)."""
 Dislike = Callable[[Sequence[str]], Sequence[float]]
-"""Texts to how little each is expected, 0 or more."""
+"""Texts to how unlikely each is, 0 or more."""
 
 
 def is_floor(name: str) -> bool:
@@ -92,48 +92,48 @@ def is_floor(name: str) -> bool:
 
 
 def meaning_of(floor: str) -> str:
-    """What a floor of that name answers, as pages say it."""
+    """Return what a floor of that name answers, as shown on pages."""
     if floor.startswith("random"):
-        return "a random direction for each picture and text"
-    return "the shorter text" if floor == "blind" else "the text that a language model finds likelier"
+        return "a random direction for each image and text"
+    return "the shorter text" if floor == "blind" else "the text that a language model finds more likely"
 
 
 def load_floor(name: str) -> EmbeddingModel:
-    """Make the floor of that name.
+    """Create the floor with this name.
 
-    ``random`` and ``random:SEED``: a random unit row for each picture and text, the same for the same content.
-    ``blind``: prefers the shorter text, whatever the image; equal lengths are ordered by chance. Negatives that add
-    words are right answers to it. ``blind:embedded`` and ``blind:FILE``: prefers the text whose tokens are the likelier
-    on average to a language model.
+    ``random`` and ``random:SEED``: a random unit row for each image and text, the same for the same content.
+    ``blind``: prefers the shorter text, whatever the image; equal lengths are ordered at random. It is right wherever
+    the negative adds words. ``blind:embedded`` and ``blind:FILE``: prefers the text whose tokens are more likely
+    on average under a language model.
 
     Raises:
-        InputError: no such floor, or its language model cannot be opened.
+        InputError: there is no such floor, or its language model cannot be opened.
     """
     kind, _, setting = name.partition(":")
     if kind == "random":
         if setting and not setting.isdecimal():
-            raise InputError(f"{name}: must be random or random:SEED, the seed a number from 0.")
+            raise InputError(f"{name}: must be random or random:SEED, with a seed of 0 or more.")
         return RandomModel(name, seed=int(setting or 0))
     if kind == "blind":
         if not setting:
             return BlindModel(name, count_characters, fingerprint="characters")
         dislike, fingerprint = open_dislike(setting)
         return BlindModel(name, dislike, fingerprint=fingerprint)
-    raise InputError(f"{name}: no floor; known are {', '.join(KINDS)}.")
+    raise InputError(f"{name}: unknown floor. Known: {', '.join(KINDS)}.")
 
 
 def seed_of(name: str) -> int | None:
-    """The seed of a random floor, which stands for a training seed; None for any other model."""
+    """Return the seed of a random floor, used as its training seed; None for any other model."""
     kind, _, setting = name.partition(":")
     return int(setting or 0) if kind == "random" and (setting or "0").isdecimal() else None
 
 
 class Floor:
-    """What both have in common: pictures and texts are known by the digests of their contents.
+    """Base class of floors: images and texts are identified by the digests of their contents.
 
     Attributes:
-        activation: none; it is no network.
-        scale: none, likewise.
+        activation: "none", since a floor is no network.
+        scale: None, for the same reason.
     """
 
     activation = "none"
@@ -149,13 +149,13 @@ class Floor:
         self._texts: dict[bytes, str] = {}
 
     def tokenize(self, texts: list[str]) -> Tensor:
-        """The digest of each text as sixteen numbers from 1 to 65,536."""
+        """Return the digest of each text as sixteen numbers from 1 to 65,536."""
         digests = [hashlib.sha256(text.encode()).digest() for text in texts]
         self._texts |= dict(zip(digests, texts, strict=True))
         return _numbers(digests)
 
     def transform(self, image: Any) -> Tensor:
-        """The digest of a picture's pixels, likewise."""
+        """Return the digest of an image's pixels in the same form."""
         return _numbers([hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()])[0]
 
     def _texts_of(self, tokens: Tensor) -> list[str]:
@@ -164,7 +164,7 @@ class Floor:
 
 
 class RandomModel(Floor):
-    """Every picture and every text has a random direction of its own.
+    """Model that gives every image and every text its own random direction.
 
     Args:
         name: as the user gave it.
@@ -191,12 +191,12 @@ class RandomModel(Floor):
 
 
 class BlindModel(Floor):
-    """One similarity a text, the same with every image: a unit vector in the plane, the images all on its first axis.
+    """Model that gives each text one similarity for all images: unit vectors in the plane, images on the first axis.
 
     Args:
         name: as the user gave it.
-        dislike: how little each text is expected; less is preferred.
-        fingerprint: says what `dislike` is.
+        dislike: how unlikely each text is; lower is preferred.
+        fingerprint: identifies `dislike`.
     """
 
     def __init__(self, name: str, dislike: Dislike, *, fingerprint: str) -> None:
@@ -204,13 +204,13 @@ class BlindModel(Floor):
         self._dislike = dislike
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Any pictures to the same unit rows `[B, 2]`."""
+        """Encode any images to the same unit rows `[B, 2]`."""
         import torch
 
         return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
 
     def encode_captions(self, tokens: Tensor) -> Tensor:
-        """`[N, 16]` digests to unit rows `[N, 2]`, whose cosine with every image falls with the dislike."""
+        """Encode `[N, 16]` digests to unit rows `[N, 2]`, whose cosine with every image falls with the dislike."""
         import torch
 
         disliked = np.array(self._dislike(self._texts_of(tokens)), dtype=np.float64)
@@ -220,7 +220,7 @@ class BlindModel(Floor):
 
 
 def count_characters(texts: Sequence[str]) -> list[float]:
-    """Characters of each text, and a fraction of one drawn from its content, so that equal lengths do not tie."""
+    """Count the characters of each text, plus a fraction drawn from its content so that equal lengths do not tie."""
     return [len(text) + _fraction(text) for text in texts]
 
 
@@ -245,11 +245,11 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
         model: "embedded" for the one of `degla negatives --llm embedded`, else a GGUF file, a folder or a hub id.
 
     Returns:
-        A function of texts to minus their mean log-likelihood a token (nats), and what tells the model apart.
+        A function from texts to minus their mean log-likelihood per token (nats), and an identifier of the model.
 
     Raises:
-        InputError: the model is not installed, damaged or of no sort that can be used; from the function, a text does
-            not fit it.
+        InputError: the model is not installed, damaged or unsupported; raised by the function: a text is too long
+            for the model.
     """
     from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
     from degla.negatives.llm.weights import find_weights, load
@@ -258,7 +258,7 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
     likelihood = Likelihood(*load(weights, precision="float32"))
 
     def some(texts: Sequence[str]) -> list[float]:
-        # The token that begins a text has no likelihood of its own; its path follows nothing.
+        # The start token has no likelihood of its own; its path follows nothing.
         tree = Tree()
         paths = [tree.add((likelihood.start, *likelihood.encode(text)), after=-2)[1:] for text in texts]
         computed = likelihood.compute(tree)
@@ -275,19 +275,19 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
 
 
 def takes_precision(model: EmbeddingModel) -> bool:
-    """Whether a model computes in the precision that it is told, as PyTorch's do here; others have their own."""
+    """Whether a model's precision can be set, as for PyTorch models; others have a fixed one."""
     return hasattr(model, "clip")
 
 
 @contextlib.contextmanager
 def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Iterator[None]:
-    """Let a model's forward passes be of a precision, in provenance and caches too; floors have none.
+    """Set the precision of a model's forward passes, also in provenance and caches; floors have none.
 
-    So is one that training left in another: what validation compares is of one precision.
+    This also overrides a precision set by training, so that validation always compares at one precision.
 
     Raises:
-        InputError: the model is not PyTorch's, and its precision is that of its file; or its weights are of another
-            type than float32, which no provenance would say.
+        InputError: the model is not a PyTorch model, so its file fixes the precision; or its weights are not float32,
+            which provenance would not show.
     """
     if not takes_precision(model):
         if precision != "fp32" and not isinstance(model, Floor):
@@ -296,7 +296,7 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
         return
     network: Any = model
     if (kind := str(network.clip.logit_scale.dtype)) != "torch.float32":
-        raise InputError(f"{model.name}: its weights are of {kind}; take it in float32, and a precision as an option.")
+        raise InputError(f"{model.name}: weights are {kind}. Load them in float32 and set the precision by option.")
     before, network.precision = network.precision, precision
     try:
         yield
@@ -305,28 +305,28 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
 
 
 def check_precision(names: Sequence[str], precision: EvaluationPrecision) -> None:
-    """Refuse a precision for folders of ONNX graphs, whose own is fixed, before any of these models is loaded.
+    """Reject a precision for ONNX folders, which have a fixed one, before any model is loaded.
 
     Raises:
-        InputError: one of the names is such a folder, and the precision is not the usual one.
+        InputError: one of the names is an ONNX folder, and the precision is not fp32.
     """
     from degla.model.address import folder_here
     from degla.model.onnx_folder import is_onnx_folder
 
     for name in names if precision != "fp32" else ():
         if not means_floor(name) and is_onnx_folder(folder_here(name)):
-            raise _has_own(name, "a precision of its own", precision)
+            raise _has_own(name, "a fixed precision", precision)
 
 
 def _has_own(name: str, own: str, precision: EvaluationPrecision) -> InputError:
     return InputError(
-        f"{name}: computes in {own}, as its files say; precision {precision} is for models of PyTorch. Leave it out "
+        f"{name}: computes in {own}, set by its files; precision {precision} is only for PyTorch models. Omit it "
         "for this one."
     )
 
 
 def means_floor(name: str) -> bool:
-    """Whether a user who gives this name means a floor, and not a file or folder that is called so."""
+    """Whether this name refers to a floor and not to an existing file or folder of that name."""
     return is_floor(name) and not Path(name).exists()
 
 
@@ -335,9 +335,9 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
 
     Args:
         name: random, random:SEED, blind, blind:LANGUAGE_MODEL, a folder of ONNX graphs, or any form of
-            `degla.model.load.FORMS`; folders of transformers also where open_clip has no form of their model. A folder
-            of that name is meant before a floor.
-        device: where its parameters go.
+            `degla.model.load.FORMS`; transformers folders also when open_clip has no equivalent model. An existing
+            folder takes precedence over a floor.
+        device: device of its parameters.
 
     Raises:
         InputError: see `load_floor`, `load_transformers_folder` and `load_encoder`.

@@ -1,8 +1,8 @@
-"""Which parts of a benchmark the texts alone tell, and what is left of its averages without them.
+"""Find the parts of a benchmark that can be solved from the texts only, and compute its averages without them.
 
-A part is told where one of the floors of `text_floors` is right more than ten points above chance: above 60 % where
-chance is 50. The items decide that, no model does. Told parts do not count in the columns of a report's first table;
-every average that they are in stays under its own name, and has a twin without them, NAME.neutral.
+A part is "told" if one of the floors of `text_floors` scores more than ten points above chance: above 60 % if chance
+is 50. This depends only on the items, not on a model. Told parts do not count in the columns of a report's first
+table; every average with told parts keeps its name and gets a twin without them, NAME.neutral.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import proportion_interval
 
 MARGIN = 0.10
-"""Above chance; more than that tells a part."""
+"""A part is told if a floor exceeds chance by more than this."""
 _NEUTRAL, _TOLD_SCORE = ".neutral", "told"
-"""End of the name of a twin; name of the average of the told parts."""
+"""Suffix of a twin's name; name of the average of the told parts."""
 _SURE = 0.99
-"""Level of the interval that must leave chance below it: three right of four say nothing."""
+"""Level of the interval that must be above chance: three of four right prove nothing."""
 _found: dict[Hashable, TextFloors] = {}
-"""What this process has found: a run is evaluated many times on the same items."""
+"""Results of this process: a run is evaluated many times on the same items."""
 
 
 @dataclass(frozen=True)
 class TextFloors:
-    """What the floors get on one benchmark.
+    """Scores of the floors on one benchmark.
 
     Attributes:
-        told: name of each told part to the floors that tell it.
-        benchmark: with the averages and columns that this leaves.
+        told: name of each told part to the floors that solve it.
+        benchmark: the benchmark with neutral averages and columns.
         values: floor to its scores.
     """
 
@@ -49,7 +49,7 @@ class TextFloors:
     values: Mapping[str, Scores]
 
     def beside(self, score: Score) -> Score:
-        """The score with the floors' values on the same questions."""
+        """Return the score with the floors' values on the same questions."""
         found = {
             floor: other.value
             for floor, scores in self.values.items()
@@ -59,7 +59,7 @@ class TextFloors:
         return score.model_copy(update={"floors": found})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
-        """The entry with these scores, each beside its floors, and the columns that the told parts leave."""
+        """Return the entry with these scores and their floors, and columns without told parts."""
         parts = tuple(
             part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
         )
@@ -70,12 +70,12 @@ class TextFloors:
 
 
 def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
-    """Let the floors answer a benchmark, once in a process for the same items.
+    """Score a benchmark with the floors, once per process for the same items.
 
     Args:
         benchmark: as its file declares it.
-        entries: all of its items, also those whose image is missing: the floors are the texts' own.
-        cache: keeps what takes more than a moment.
+        entries: all of its items, including those with a missing image, since floors use only texts.
+        cache: keeps results that take long to compute.
     """
     entries = list(entries)
     items = [entry for entry in entries if isinstance(entry, PairItem)]
@@ -112,7 +112,7 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
     known = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
     if not known:
         return False
-    # A sum: 31 / 43 of 43 items are a bit fewer than 31 where shares are rounded.
+    # A sum, since 31 / 43 of 43 items is slightly less than 31 after rounding.
     right = math.fsum(row.verdict.ok[verdict] for row in known)
     chance = fmean(row.chance[verdict] for row in known)
     sure = proportion_interval(int(right), len(known), level=_SURE).low > chance
@@ -120,18 +120,18 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
 
 
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
-    """The benchmark of a result as the shelf has it, with the averages that the result's floors leave."""
+    """Return the benchmark of a result from the shelf, with the neutral averages of the result's floors."""
     benchmark: Benchmark = BENCHMARKS.load(result.name).BENCHMARK
     return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
 
 
 def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -> Benchmark:
-    """The benchmark with a twin of each average that told parts are in, and columns that hold no told part.
+    """Return the benchmark with a twin of each average that includes told parts, and columns without told parts.
 
     Args:
         benchmark: as its file declares it.
-        told: names of parts.
-        parts: names of all parts that are asked.
+        told: names of told parts.
+        parts: names of all scored parts.
     """
     if not told:
         return benchmark
@@ -152,7 +152,7 @@ def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -
     if len(apart) > 1:
         twins.append(Average(name=_TOLD_SCORE, of=tuple(apart)))
     if apart:
-        # Behind the column that they were taken from.
+        # After the column that they were removed from.
         place = 1 if "composition" in columns else 0
         ordered = list(columns.items())
         ordered.insert(place, (TOLD, _TOLD_SCORE if len(apart) > 1 else next(iter(apart))))
@@ -161,9 +161,9 @@ def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -
 
 
 def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
-    """The averages that fill columns, what those are made of, and averages of none of their parts.
+    """The averages that fill columns, their members, and averages of none of their parts.
 
-    Other averages of the same parts are the official ones in other forms: twins of all of them would tell nothing new.
+    Other averages of the same parts are official ones in other forms; twins of them would add nothing.
     """
     due = set(benchmark.headline.values())
     for average in reversed(benchmark.averages):
@@ -177,7 +177,7 @@ def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
 
 
 def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
-    """Names of the averages that are made of these parts; one that lacks any of its own is not made."""
+    """Return the names of the averages whose parts are all among these."""
     made: list[str] = []
     for average in benchmark.averages:
         measured = [
@@ -202,13 +202,13 @@ def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
 
 
 def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) -> None:
-    """Refuse names of scores that the benchmarks declare none of, before anything is measured.
+    """Reject names of scores that no benchmark declares, before anything is measured.
 
-    Which scores told parts leave and make, the floors decide: names of such are let through here.
+    Scores that depend on told parts are known only after the floors were scored; their names pass here.
 
     Args:
-        wanted: where a score is named, as messages say it, and its name.
-        names: as `score_names` gives them.
+        wanted: where a score is named, for messages, and its name.
+        names: from `score_names`.
 
     Raises:
         InputError: there is no such score.
@@ -219,7 +219,7 @@ def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) 
 
 
 def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[str]:
-    """Names of the parts that a part or an average is made of."""
+    """Return the names of the parts in a part or an average."""
     average = next((average for average in benchmark.averages if average.name == name), None)
     if average is None:
         return [part for part in parts if part == name]
@@ -233,7 +233,7 @@ def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[st
 def _cut(
     average: Average, cuts: Mapping[str, Average | None], told: Collection[str], parts: Sequence[str]
 ) -> Average | None:
-    """The average without told parts: itself where there are none, None where nothing is left."""
+    """The average without told parts: itself if it has none, None if nothing is left."""
     left: list[str] = []
     for pattern, fitting in zip(average.of, average.members(parts, cuts), strict=True):
         if pattern in cuts:

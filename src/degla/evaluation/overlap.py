@@ -1,7 +1,7 @@
-"""Leakage: the images that a model was fine-tuned on enter, and those of a benchmark; what both have leaves.
+"""Find leakage: benchmark images that a model was fine-tuned on.
 
-Two images are the same where their names carry the same COCO id, or their files the same bytes. What the model saw
-before fine-tuning is not known here.
+Two images are the same if their names have the same COCO id, or their files the same bytes. What the model saw
+before fine-tuning is unknown here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Overlap(Record):
 
     Attributes:
         benchmark: its name.
-        images: distinct images of the items that were scored.
-        by_id: of them, those whose COCO id is in the training data.
-        by_content: of them, those whose file is byte by byte in the training data and whose id is not.
+        images: number of distinct images of the scored items.
+        by_id: number of those whose COCO id is in the training data.
+        by_content: number of those whose file is byte for byte in the training data, but not their id.
         examples: paths of the first few.
     """
 
@@ -46,17 +46,17 @@ class Overlap(Record):
 
     @property
     def shared(self) -> int:
-        """Images that are in the training data, for either reason."""
+        """Number of images in the training data, by id or content."""
         return self.by_id + self.by_content
 
 
 class Leakage(Record):
-    """What is known of a model's fine-tuning data beside the benchmarks.
+    """A model's fine-tuning data and its overlap with the benchmarks.
 
     Attributes:
         captions: names of the captions files.
-        images: distinct images in them.
-        overlaps: one a benchmark.
+        images: number of distinct images in them.
+        overlaps: one per benchmark.
     """
 
     captions: tuple[str, ...]
@@ -71,7 +71,7 @@ class TrainingImages:
     Attributes:
         captions: the captions files.
         files: the images' full paths.
-        originals: what the images of packed pairs were before; `files` then has their places in the shards.
+        originals: the original files of packed images; `files` then has their places in the shards.
     """
 
     captions: tuple[Path, ...]
@@ -80,14 +80,14 @@ class TrainingImages:
 
 
 _SECOND: Final = ("distractor_image", "distractor_text")
-"""Fields with a second image of a caption, which only some recipes train on."""
+"""Fields with a second image of a caption, used by only some recipes."""
 
 
 def training_images(name: str) -> TrainingImages | None:
-    """The images behind a run or checkpoint folder, and behind the run that it began from, if it began from one.
+    """Return the training images of a run or checkpoint folder, and of the runs that it was fine-tuned from.
 
     Returns:
-        None for any other model, and, with a warning, where the captions file cannot be read any more.
+        None for any other model, and, with a warning, if the captions file can no longer be read.
     """
     found: list[TrainingImages] = []
     for config in _configs(name):
@@ -95,8 +95,8 @@ def training_images(name: str) -> TrainingImages | None:
             found += trained_by(config)
         except (InputError, KeyError, TypeError, AttributeError) as error:
             logger.warning(
-                "%s: whether benchmark images were trained on is not known: %s "
-                "(A run's relative paths count from the folder that its training was started in.)",
+                "%s: cannot check whether benchmark images were trained on: %s "
+                "(A run's relative paths are relative to the folder in which its training was started.)",
                 name,
                 error,
             )
@@ -105,7 +105,7 @@ def training_images(name: str) -> TrainingImages | None:
 
 
 def joined_images(given: Iterable[TrainingImages | None]) -> TrainingImages:
-    """Those of several trainings; None: of one that nothing is known of."""
+    """Join the training images of several trainings; None stands for an unknown one."""
     parts = [part for part in given if part is not None]
     captions = tuple(path for part in parts for path in part.captions)
     return TrainingImages(
@@ -130,7 +130,7 @@ def _configs(name: str) -> Iterator[dict[str, Any]]:
 def _folder(name: str) -> Path:
     from degla.model.address import folder_here
 
-    # What a run began from may be gone from its address, as a folder may be.
+    # The run's base may no longer exist at its address.
     with suppress(DeglaError):
         return folder_here(name)
     return Path(name)
@@ -153,7 +153,7 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 
 def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
-    """The images of each stream of pairs of a configuration, as plain values; replayed pairs are trained on, too.
+    """Return the images of each stream of pairs in a configuration (plain values), including replayed pairs.
 
     Raises:
         InputError: captions cannot be read.
@@ -163,11 +163,11 @@ def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
 
 
 def trained_images(data: Mapping[str, Any], names: Iterable[str] | None = None) -> TrainingImages:
-    """The images that the section `data` of a configuration, as plain values, names.
+    """Return the images of the section `data` of a configuration (plain values).
 
     Args:
         data: the section.
-        names: the images' names, where they are known; those of the captions by default.
+        names: the images' names, if known; default: those in the captions.
 
     Raises:
         InputError: the captions cannot be read.
@@ -196,9 +196,9 @@ def _named(captions: Path, data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:
-    """Look for the images of benchmarks among those of the training.
+    """Look for benchmark images among the training images.
 
-    Files are read only where a training image has the very size of a benchmark image: another size is another file.
+    Files are read only if a training image has the same size in bytes as a benchmark image.
 
     Args:
         training: see `training_images`.
@@ -211,7 +211,7 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     for original in training.originals:
         by_size.setdefault(original.bytes, []).append(original.sha256)
     for file in training.files:
-        # Of one that is gone, or inside a data set's file, the name is all that can be compared.
+        # A file that is gone, or inside a data set's file, can only be compared by name.
         if (state := _state_of(str(file))) is not None:
             by_size.setdefault(state[0], []).append(file)
     return Leakage(
@@ -239,9 +239,9 @@ def _overlap(
 
 
 def coco_id(file_name: str) -> str | None:
-    """The twelve digits of `COCO_val2014_000000391895.jpg` and `000000391895.jpg`; None for any other name.
+    """Return the twelve digits of `COCO_val2014_000000391895.jpg` or `000000391895.jpg`; None for any other name.
 
-    The splits of 2014 and 2017 share out the same images, so the digits alone name one.
+    The splits of 2014 and 2017 divide the same images, so the digits identify an image.
     """
     found = _COCO_NAME.match(file_name)
     return found[1] if found else None

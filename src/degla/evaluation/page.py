@@ -1,4 +1,4 @@
-"""The report's page: a comparison, scores in print and the items that changed most enter, one `pages.Page` leaves."""
+"""Build the report's page from a comparison, published scores and the items that changed most, as one `pages.Page`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
 
 _GLANCE = (
-    "Mean over training seeds ± half of its 95 % interval. Below it{against} for one seed alone the 95 % interval over "
-    "items. **Bold**: above every other method, each difference with an interval above 0 and nothing against it. "
-    "Intervals of several seeds cover seeds and questions, those of one seed questions alone; none covers the choice "
-    "of training data."
+    "Mean over training seeds ± half of its 95 % interval. Below the score:{against} the 95 % interval over items, for "
+    "one seed. **Bold**: better than every other method, where every difference has an interval above 0 and no caveat. "
+    "Intervals over several seeds cover seeds and questions, those of one seed cover only questions; none covers the "
+    "choice of training data."
 )
 _AGAINST = (
-    " the difference to {baseline} with its 95 % interval, coloured where the interval leaves out 0 and nothing speaks "
-    "against it (images that were trained on or are missing, too few items; said below it in italics); where there is "
-    "none,"
+    " the difference to {baseline} with its 95 % interval, coloured where the interval excludes 0 and no caveat "
+    "applies (images that were trained on or are missing, too few items; shown in italics); where there is no "
+    "difference,"
 )
 _CHANGED = (
-    "The ten items of each method whose margin moved most from {baseline}, both averaged over seeds. Margin: "
-    "similarity (cosine) of the true text minus that of the best false one; below zero the answer is wrong. Methods "
+    "For each method, the ten items whose margin changed most from {baseline}, both averaged over seeds. Margin: "
+    "cosine similarity of the true text minus that of the best false text; below zero the answer is wrong. Methods "
     "differ in the spread of their similarities, so compare signs before sizes."
 )
-_BARE = "degla report --root FOLDER, the folder of the benchmarks' data, shows their pictures and texts."
+_BARE = "To show images and texts, run degla report with --root FOLDER, the folder of the benchmarks' data."
 
 
 def page_of(
@@ -45,18 +45,18 @@ def page_of(
     weighed: tuple[str, str] | None = None,
     mteb: Mapping[str, Path] | None = None,
 ) -> Page:
-    """The page.
+    """Build the page of a report.
 
     Args:
         comparison: methods and their scores.
-        printed: scores in print, shown as not measured here.
+        printed: published scores, shown as not measured here.
         changed: label to the items that changed most.
         weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
             against recognition.
-        mteb: label to what mteb wrote of a model.
+        mteb: label to the results that mteb wrote for a model.
 
     Raises:
-        InputError: no benchmark has a score of these names; see `read_mteb_results` too.
+        InputError: no benchmark has a score with these names; see also `read_mteb_results`.
     """
     titles = comparison.titles
     several = len(comparison.methods) > 1
@@ -84,7 +84,7 @@ def page_of(
 
 
 def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part | str]:
-    """A table a benchmark: one of all columns would be wider than a page."""
+    """One table per benchmark: a single table of all columns would be wider than a page."""
     columns = {name: [row for row in comparison.headline if row.benchmark == name] for name in titles}
     tables: dict[str, Part] = {name: _glance_table(comparison, rows) for name, rows in columns.items() if rows}
     if not tables:
@@ -104,7 +104,7 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
 
 
 def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
-    """The columns of one benchmark; the joint score stands where its gain does."""
+    """The columns of one benchmark; the joint score is in the table of its gained score."""
     heads = [Column("method"), Column("seeds", where="text")]
     for row in rows:
         ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
@@ -133,9 +133,9 @@ def _floors_told(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
     names = [name for name in dict.fromkeys(name for row in rows for name in row.floors) if name in meanings]
     if not names:
         return
-    told = f"Floors cannot know the answer. Chance: a random one; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
+    told = f"Floors cannot know the answer. Chance: a random answer; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
     if texts := " or ".join(name for name in names if name in MEANINGS and name != COMPARED):
-        told += f" A part that {texts} answers more than 10 points above chance is not counted in composition."
+        told += f" A part where {texts} scores more than 10 points above chance does not count in composition."
     yield told
 
 
@@ -146,7 +146,7 @@ def _method(comparison: Comparison, method: Method) -> TableCell:
 
 
 def _cell(row: Row, label: str) -> TableCell:
-    """A score with its difference to the baseline below it, or else its interval over items."""
+    """A score with its difference to the baseline below it, or its interval over items."""
     cell = row.cells.get(label)
     key = f"{row.benchmark} {row.name} {row.metric}"
     if cell is None:
@@ -166,7 +166,7 @@ def _cell(row: Row, label: str) -> TableCell:
 
 
 def _joint(comparison: Comparison, joint: JointScore, label: str) -> TableCell:
-    """Points against the baseline, with their interval below; not known of a method that lacks one of the scores."""
+    """Points against the baseline, with their interval below; unknown for a method that lacks one of the scores."""
     found = joint.methods.get(label)
     if found is None:
         return TableCell("0" if label == comparison.baseline else UNKNOWN)
@@ -189,14 +189,14 @@ def _frontiers(
     pairs = weighed_rows(comparison.headline)
     if weighed is not None:
         chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
-        # The usual plot of the same two scores would only say it again.
+        # The default plot of the same two scores would be a duplicate.
         pairs = [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
     for across, up in pairs:
         floors = f" (chance {percent(across.chance)}{_floors(across)})" if across.floors else ""
-        dashed = f" Dashed: {comparison.baseline}; better is to the right of it and not below it."
+        dashed = f" Dashed: {comparison.baseline}; better means to its right and not below it."
         caption = (
-            "One point a method, bars 95 % (over seeds and items; over items alone for a method with one seed). "
-            f"Across: {across.name} of {titles[across.benchmark]}{floors}. Up: {up.name} of "
+            "One point per method with 95 % bars (over seeds and items; only over items for a method with one seed). "
+            f"Horizontal: {across.name} of {titles[across.benchmark]}{floors}. Vertical: {up.name} of "
             f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
         )
         picture = Figure(partial(frontier, across, up, comparison), caption)
@@ -219,7 +219,7 @@ def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnl
         )
     if figures:
         note = (
-            "Percent; each is the row of that name in the tables. Line on a bar: its 95 % interval. Dotted: chance "
+            "Percent; each plot shows the table row of the same name. Line on a bar: 95 % interval. Dotted: chance "
             "and the other floors."
         )
         yield PageOnly(Section("By family", [Grid(figures), note]))
@@ -250,12 +250,12 @@ def _changed(
 def _every_part(
     comparison: Comparison, titles: Mapping[str, str], printed: Sequence[PrintedTable]
 ) -> Iterator[Part | str]:
-    """A table a benchmark, folded but for the first, and what the words of these tables mean.
+    """One table per benchmark, all but the first folded, and a legend of the tables' terms.
 
     Args:
         comparison: methods and their scores.
         titles: of the benchmarks, by name.
-        printed: scores in print, shown below the benchmark's own table.
+        printed: published scores, shown below the benchmark's own table.
     """
     for number, (name, title) in enumerate(titles.items()):
         tables = [
@@ -264,11 +264,11 @@ def _every_part(
         yield Fold(title, [_parts_table(comparison, name), *tables], open=number == 0)
     if any(row.ceiling is not None for row in comparison.rows):
         yield (
-            "Order-blind ceiling: the most that a model which ignores word order can reach, where the benchmark "
+            "Order-blind ceiling: the best score that a model which ignores word order can reach, where the benchmark "
             "states it."
         )
     yield from _floors_told(comparison, comparison.rows)
-    yield "Ties: items in which a true and a false answer came out exactly equal, the most of any method and seed."
+    yield "Ties: items where a true and a false answer score exactly the same; the maximum over methods and seeds."
 
 
 def _parts_table(comparison: Comparison, name: str) -> Table:
@@ -277,7 +277,7 @@ def _parts_table(comparison: Comparison, name: str) -> Table:
     ceilings = any(row.ceiling is not None for row in rows)
     heads = [Column("part"), Column("metric", align="left", where="text")]
     heads += map(Column, ("n", "chance", *floors, *(["order-blind ceiling"] if ceilings else [])))
-    # A method has a column of the page, and one of Markdown, where there is room for gains and ties of each.
+    # A method has one column on the page and one in Markdown, where there is room for gains and ties.
     heads.append(Column("ties", where="page"))
     heads += [Column(label, where=where) for label in labels for where in ("page", "text")]
     lines = []
@@ -297,7 +297,7 @@ def _parts_table(comparison: Comparison, name: str) -> Table:
 
 
 def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
-    """A method's number as a table of many columns has it, and with all that belongs to it."""
+    """A method's score in short form, for a table of many columns, and in full."""
     if cell is None:
         return TableCell(), TableCell()
     short = TableCell(percent(cell.mean), spread=_spread(cell), bold=cell.best)
@@ -312,8 +312,8 @@ def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str
     published = table.published
     yield Paragraph(f"**Published, not measured here: {published.title}**", quiet=False)
     yield (
-        f"Source: {published.source}. {published.setting}. Only parts and averages that were measured here too, all "
-        "of their items under the published tie rule. No gain, best or plot counts these numbers."
+        f"Source: {published.source}. {published.setting}. Shown: parts and averages that were measured here too, with "
+        "all their items and the published tie rule. These numbers enter no gain, best or plot."
     )
     lines = [TableRow(["measured here"], kind="section")]
     for method in comparison.methods:
@@ -328,14 +328,14 @@ def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str
 
 
 def _spread(cell: Cell) -> str:
-    """Half of the 95 % interval of the mean over seeds, " ± 0.8", as on the pages of studies; empty for one seed."""
+    """Half of the 95 % interval of the mean over seeds, " ± 0.8", as on study pages; empty for one seed."""
     if cell.deviation is None or cell.interval is None:
         return ""
     return f" ± {percent((cell.interval.high - cell.interval.low) / 2)}"
 
 
 def _gain(cell: Cell) -> str:
-    """Points against the baseline with their interval, "+7.1 [+5.0, +9.2]"; empty where there is none."""
+    """Points against the baseline with their interval, "+7.1 [+5.0, +9.2]"; empty without a gain."""
     if cell.gain is None:
         return ""
     ends = cell.gain.interval

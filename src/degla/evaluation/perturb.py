@@ -1,9 +1,9 @@
-"""Captions in a wrong order, as COCO-Order and Flickr30k-Order make them: captions enter, four shuffles of each leave.
+"""Shuffle the words of captions in four ways, as COCO-Order and Flickr30k-Order do.
 
-The four shuffles draw from two random streams that run on from caption to caption, so a shuffle depends on the seed, on
-all captions before it and on the versions of the tagger and of numpy. The streams start as the official ones do, but
-importing spaCy draws from Python's global stream there and not here: a published number is met within the spread of
-seeds, not shuffle by shuffle.
+The four shuffles draw from two random streams that continue from caption to caption, so a shuffle depends on the seed,
+on all captions before it and on the versions of the tagger and of numpy. The streams start like the official ones, but
+there importing spaCy draws from Python's global stream, and here it does not: published numbers are reproduced within
+the spread of seeds, not shuffle by shuffle.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class TaggedCaption:
 
 
 Tagger = Callable[[tuple[str, ...]], Sequence[TaggedCaption]]
-"""Gives every caption its words and tags: one result a caption, in their order."""
+"""Returns words and tags of every caption, in the order of the captions."""
 
 
 def prepare(caption: str) -> str:
-    """The text that is scored: lower case, without . ! " ( ) * # : ; ~, single spaces, at most 30 words."""
+    """Return the text that is scored: lower case, without . ! " ( ) * # : ; ~, single spaces, at most 30 words."""
     spaced = re.sub(r"\s{2,}", " ", _REMOVED.sub(" ", caption.lower()))
     return " ".join(spaced.rstrip("\n").strip(" ").split(" ")[:_LARGEST_WORDS])
 
@@ -48,8 +48,8 @@ def prepare(caption: str) -> str:
 def perturb(captions: Sequence[str], *, seed: int, tagger: Tagger | None = None) -> Iterator[tuple[str, str, str, str]]:
     """Shuffle every caption in four ways, each prepared for scoring.
 
-    They are: nouns among themselves and then adjectives among themselves; all other words; words inside groups of
-    three; the groups of three. A shuffle may leave a caption as it was.
+    The ways are: nouns among themselves and then adjectives among themselves; all other words; words inside groups of
+    three; the groups of three. A shuffle may leave a caption unchanged.
 
     Args:
         captions: as written.
@@ -95,10 +95,10 @@ _JOINED_WORDS = {"cannot": 3, "gimme": 3, "gonna": 3, "gotta": 3, "lemme": 3, "w
 
 
 def split_words(text: str) -> list[str]:
-    """Words and marks by the conventions of the Penn Treebank, as NLTK's word tokenizer has them.
+    """Split into words and punctuation by the Penn Treebank conventions, like NLTK's word tokenizer.
 
-    Clitics and marks stand alone, a full stop only at the end of a sentence; a double quote becomes two backticks where
-    it opens and two apostrophes where it closes.
+    Clitics and punctuation are separate tokens, a full stop only at the end of a sentence; an opening double quote
+    becomes two backticks, a closing one two apostrophes.
     """
     marked = _OPENING_QUOTE.sub(" `` ", text.strip())
     marked = _SENTENCE_END.sub(" . ", marked).replace('"', " '' ")
@@ -113,12 +113,12 @@ def split_words(text: str) -> list[str]:
 
 @lru_cache(maxsize=2)
 def tag(captions: tuple[str, ...]) -> tuple[TaggedCaption, ...]:
-    """Words and tags by spaCy; the last captions asked for are kept, since several seeds ask for the same.
+    """Tag captions with spaCy; the last results are cached, since several seeds use the same captions.
 
     Raises:
         InputError: the model is not installed.
     """
-    # Tags come from the tagger alone.
+    # Only the tagger is needed for tags.
     documents = load_tagger(exclude=("ner", "lemmatizer", "parser")).pipe(captions, batch_size=256)
     return tuple(
         TaggedCaption(tuple(word.text for word in document), tuple(word.tag_ for word in document))

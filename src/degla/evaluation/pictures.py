@@ -1,8 +1,8 @@
-"""A benchmark's pictures by path: a file, a member of a tar (`a.tar#b.jpg`), a row of a Parquet or Arrow file
+"""Access a benchmark's images by path: a file, a member of a tar (`a.tar#b.jpg`), a row of a Parquet or Arrow file
 (`a.parquet#image/17`) or of CIFAR (`test#17`).
 
-So are the pictures of captions, which a model embeds too: rows of a dataset and parts of packed shards, see
-`data.images`. Every one is decoded by `data.decoding`.
+Images of captions work too: rows of a dataset and parts of packed shards, see
+`data.images`. All are decoded by `data.decoding`.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from degla.records import ImageReading, ItemImage
 
 logger = logging.getLogger(__name__)
 LARGEST = 10_000
-"""Bytes of a thumbnail of the usual size in a page, in base64; of a larger one, as many more as it has more pixels."""
+"""Largest size of a default thumbnail in a page, in base64 bytes; scaled with the pixels for larger ones."""
 SIDE = 144
-"""Pixels of its longer side."""
+"""Longer side of a default thumbnail, in pixels."""
 _FRAME = ".npy"
-"""Ending of frames of videos as EqBen has them."""
+"""Extension of EqBen's video frames."""
 _QUALITIES = (82, 65, 45, 25)
 
 
 def _split(root: Path, path: str) -> tuple[Path, str]:
-    """The file, and the name of the picture in it; "" where the file is the picture."""
+    """The file, and the name of the image in it; "" if the file is the image."""
     file, mark, member = path.rpartition(MARK)
     return (root / file, member) if mark and is_file(root / file) else (root / path, "")
 
 
 def has_picture(root: Path, path: str) -> bool:
-    """Whether there is such a picture; what it holds is not looked at."""
+    """Whether the image exists; its content is not read."""
     file, member = _split(root, path)
     if not member:
         return bool(_images().is_there(_images().locate(path, root)))
@@ -53,7 +53,7 @@ def has_picture(root: Path, path: str) -> bool:
 
 
 def size_of(root: Path, path: str) -> int:
-    """Bytes of a picture's file; 0 for a row of CIFAR, which is no file of its own.
+    """Return the size of an image file in bytes; 0 for a row of CIFAR, which is not a file.
 
     Raises:
         InputError: see `tar_members`.
@@ -67,11 +67,11 @@ def size_of(root: Path, path: str) -> int:
 
 
 def read_picture(root: Path, path: str) -> bytes:
-    """The bytes of an image file.
+    """Return the bytes of an image file.
 
     Raises:
-        ImageError: it cannot be read.
-        InputError: nor can the file that holds it.
+        ImageError: the image cannot be read.
+        InputError: the file that contains it cannot be read.
     """
     file, member = _split(root, path)
     if not member:
@@ -83,14 +83,14 @@ def read_picture(root: Path, path: str) -> bytes:
 
 
 def _frame_file(content: bytes, subject: Subject) -> bytes:
-    """A frame that OpenCV read and numpy saved, blue first, as the bytes of a PNG file."""
+    """A frame saved by numpy in OpenCV's BGR order, as the bytes of a PNG file."""
     try:
         pixels = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ImageError(f"{subject.name} is no array that numpy saved ({error}). {subject.if_damaged}") from None
+        raise ImageError(f"{subject.name} is not a saved numpy array ({error}). {subject.if_damaged}") from None
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ImageError(
-            f"{subject.name} is an array {pixels.shape} of {pixels.dtype}, not [height, width, 3] of bytes."
+            f"{subject.name} is an array {pixels.shape} of {pixels.dtype}, not [height, width, 3] of uint8."
         )
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).save(stream, "PNG", compress_level=1)
@@ -98,7 +98,7 @@ def _frame_file(content: bytes, subject: Subject) -> bytes:
 
 
 def content_digest(root: Path, path: str) -> str:
-    """sha256 of a picture's bytes, wherever it lies.
+    """Return the sha256 of an image's bytes, wherever it is stored.
 
     Raises:
         InputError: it cannot be read.
@@ -107,11 +107,11 @@ def content_digest(root: Path, path: str) -> str:
 
 
 class PictureFiles:
-    """The files of images, read once for their digests and, where memory allows, kept for decoding.
+    """Image files, read once for their digests and, if memory allows, kept for decoding.
 
     Args:
         root: folder that paths are relative to.
-        room: bytes that may be kept.
+        room: largest number of bytes to keep.
     """
 
     def __init__(self, root: Path, *, room: int) -> None:
@@ -119,7 +119,7 @@ class PictureFiles:
         self._kept: dict[str, bytes] = {}
 
     def digest(self, path: str) -> str:
-        """sha256 of a file's bytes.
+        """Return the sha256 of a file's bytes.
 
         Raises:
             InputError: it cannot be read.
@@ -132,7 +132,7 @@ class PictureFiles:
         return hashlib.sha256(content).hexdigest()
 
     def read(self, path: str, digest: str) -> bytes:
-        """The bytes of which `digest` was made.
+        """Return the bytes with this digest.
 
         Raises:
             InputError: the file cannot be read, or was changed.
@@ -142,12 +142,12 @@ class PictureFiles:
         content = read_picture(self._root, path)
         if hashlib.sha256(content).hexdigest() != digest:
             place = shown(str(self._root / path))
-            raise InputError(f"{place}: was changed while it was read. Evaluate again when nobody writes to it.")
+            raise InputError(f"{place}: was changed while it was read. Evaluate again when nothing writes to it.")
         return content
 
 
 def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReading = "upright") -> Image.Image:
-    """The RGB picture in the bytes that `read_picture` gave.
+    """Decode the bytes from `read_picture` to an RGB image.
 
     Raises:
         ImageError: see `data.decoding`.
@@ -156,11 +156,11 @@ def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReadi
 
 
 def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageReading = "upright") -> Image.Image:
-    """The RGB picture of an item's image, or its crop of it.
+    """Decode an item's image to RGB and apply its crop.
 
     Raises:
         ImageError: see `data.decoding`.
-        InputError: the crop lies outside of the image. One that begins above or left of the image, as some boxes of
+        InputError: the crop is outside the image. A crop that starts above or left of the image, as some boxes of
             Visual Genome do by a pixel or two, is black there, as in the released codes.
     """
     picture = decode_picture(content, root, image.path, reading=reading)
@@ -173,13 +173,13 @@ def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageR
     if x + width > picture.width or y + height > picture.height:
         raise InputError(
             f"{path}: crop {image.crop} lies outside the image of {picture.width} x {picture.height} "
-            "pixels. The image is not the one that the annotation is about."
+            "pixels. This is not the image that the annotation is about."
         )
     return picture.crop((x, y, x + width, y + height))
 
 
 def _row(member: str) -> int:
-    """The number of a row of CIFAR; -1 for what is none."""
+    """The number of a row of CIFAR; -1 if it is not a number."""
     return int(member) if member.isdecimal() and len(member) < 10 else -1
 
 
@@ -188,15 +188,15 @@ def _subject(root: Path, path: str) -> Subject:
 
 
 def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
-    """A JPEG of bounded bytes and pixels a side, as a `data:` address.
+    """Return a JPEG thumbnail of bounded size, as a `data:` URL.
 
     Args:
-        image: its path must lead into the root folder; its crop is cut out first.
+        image: its path must stay inside the root folder; its crop is applied first.
         root: folder that image paths are relative to.
-        side: pixels of the longer side, at most.
+        side: largest number of pixels of the longer side.
 
     Returns:
-        None where there is no such file, it is no picture, or its path leads out of the folder.
+        None if there is no such file, it is not an image, or its path leads out of the folder.
     """
     path = PurePosixPath(image.path)
     if path.is_absolute() or ".." in path.parts:
@@ -222,6 +222,6 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
 
 
 def _images() -> ModuleType:
-    from degla.data import images  # Opens Arrow, which a report of results needs not.
+    from degla.data import images  # Imports Arrow, which a report of results does not need.
 
     return images

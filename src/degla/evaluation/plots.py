@@ -1,4 +1,4 @@
-"""Plots of a comparison as inline SVG: colours that follow the page's light or dark, labels that do not overlap."""
+"""Plots of a comparison as inline SVG, with colours for light and dark pages and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points
 from degla.shelf import BENCHMARKS, did_you_mean
 
 BARS = 3.6
-"""Inches: the width of bars, of which a page has several beside each other."""
+"""Width of a bar plot in inches; a page has several side by side."""
 _NAME = 20
-"""Characters of a line of a method's name beside its bar."""
+"""Largest number of characters per line of a method's name beside its bar."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Family:
     """One family of parts, by the row that sums it up.
 
     Attributes:
-        title: name of the family, and of its place in the benchmark where the family has several.
-        row: what the bars show: the column of the first table that has the family's name, else an average of just
+        title: name of the family, and of its section of the benchmark if the family has several.
+        row: the row that the bars show: the first table's column with the family's name, else an average of just
             these parts, else the one part.
-        parts: the parts that the row is made of.
+        parts: the parts in the row.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Family:
 
 
 def families(comparison: Comparison) -> list[Family]:
-    """Every family that a row of the tables sums up, benchmark by benchmark."""
+    """Return every family that a row of the tables summarises, benchmark by benchmark."""
     found = []
     for name in dict.fromkeys(row.benchmark for row in comparison.rows):
         rows = [row for row in comparison.rows if row.benchmark == name and row.comparable]
@@ -76,7 +76,7 @@ def _average_of(names: Sequence[str], members: dict[str, list[str]]) -> str:
 
 
 def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:
-    """Name of each average to the parts that it is made of; empty for a benchmark that is not on the shelf."""
+    """Name of each average to its parts; empty for a benchmark that is not on the shelf."""
     if name not in BENCHMARKS.names():
         return {}
     entry = entries_of(comparison.methods, name)[0]
@@ -85,9 +85,9 @@ def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:
 
 
 def find_row(comparison: Comparison, name: str) -> Row:
-    """The row that goes by a name: a part, a named average or a column of the first table, or BENCHMARK:NAME.
+    """Find a row by name: a part, a named average or a column of the first table, or BENCHMARK:NAME.
 
-    Where several benchmarks have the name the first is meant, and its parts and averages before its columns.
+    If several benchmarks have the name, the first one is used, and its parts and averages before its columns.
 
     Raises:
         InputError: no benchmark has it.
@@ -102,13 +102,13 @@ def find_row(comparison: Comparison, name: str) -> Row:
 
 
 def marks(comparison: Comparison) -> dict[str, Mark]:
-    """What stands for each method in plots and tables."""
+    """Return the mark of each method in plots and tables."""
     return marks_of((method.label for method in comparison.methods), baseline=comparison.baseline)
 
 
 @styled
 def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -> str:
-    """One point a method: what was to be gained (x) against what was to be kept (y), with 95 % bars; inches wide."""
+    """Plot one point per method: score to gain (x) against score to keep (y), with 95 % bars; width in inches."""
     figure, axes = new_figure(width, min(width * 4.1 / 4.7, 5.2))
     shown = marks(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
@@ -137,10 +137,10 @@ def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -
 
 @styled
 def family_bars(family: Family, comparison: Comparison, width: float) -> str:
-    """One bar a method: the number of the family's row, its 95 % interval, and a dot for each part behind it."""
+    """Plot one bar per method: the score of the family's row, its 95 % interval, and a dot for each of its parts."""
     row = family.row
     labels = [method.label for method in comparison.methods if method.label in row.cells]
-    # A name as wide as the picture would leave no room for the bars, and be cut off with their numbers.
+    # A name as wide as the plot would leave no room for the bars and be cut off.
     names = [fill(label, _NAME) for label in labels]
     lines = max((name.count("\n") + 1 for name in names), default=1)
     figure, axes = new_figure(width, 0.6 + max(0.3, 0.19 * lines) * len(labels))

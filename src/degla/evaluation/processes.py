@@ -1,4 +1,4 @@
-"""One evaluation in several processes: work that is shared enters, every process's results leave, errors together."""
+"""Share one evaluation among several processes: split work, gather results, report errors once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from degla.errors import DeglaError, InputError, error_of_system
 
 Value = TypeVar("Value")
 _SECONDS_TO_WAIT: Final = 5.0
-"""How long an error waits for the first process to have the same."""
+"""How long a process with an error waits for the first process to raise the same."""
 _SECONDS_TO_REPORT: Final = 1.0
-"""What the first process needs to report it: torchrun ends all processes soon after one has ended."""
+"""Time for the first process to report it: torchrun ends all processes soon after one has ended."""
 
 
 @dataclass(frozen=True)
 class EvaluationProcesses:
-    """The processes of one evaluation, and which one this is.
+    """The processes of one evaluation, and this process's rank.
 
     Attributes:
-        rank: number of this process; the first, 0, keeps the cache, scores and writes.
+        rank: rank of this process; rank 0 keeps the cache, scores and writes.
         count: number of processes.
     """
 
@@ -40,14 +40,14 @@ class EvaluationProcesses:
         return self.rank == 0
 
     def share(self, work: Sequence[Value]) -> Sequence[Value]:
-        """This process's part: every `count`-th, from `rank`."""
+        """Return this process's part: every `count`-th item, from `rank`."""
         return work[self.rank :: self.count]
 
     def together(self, work: Callable[[], Value]) -> list[Value]:
-        """Do this process's work and exchange it: every process's result, by rank.
+        """Do this process's work and return every process's result, by rank.
 
         Raises:
-            DeglaError: of the first process that has one; all processes raise it.
+            DeglaError: the error of the lowest rank that has one; all processes raise it.
         """
         if self.count == 1:
             return [work()]
@@ -68,22 +68,22 @@ class EvaluationProcesses:
         return outcomes
 
     def from_first(self, work: Callable[[], Value]) -> Value:
-        """What the first process's work gives; the others wait for it.
+        """Run the work in the first process and return its result in all.
 
         Raises:
-            DeglaError: the first process's own; all processes raise it.
+            DeglaError: the first process's error; all processes raise it.
         """
         return self.together(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
 def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[EvaluationProcesses]:
-    """Join the processes that `torchrun` started, for the length of the block; alone where it started none.
+    """Join the processes that `torchrun` started for the duration of the block; a single process if it started none.
 
-    They talk over `gloo`, in the machine's memory or over its network: rows are small, whatever made them.
+    They communicate over `gloo`: rows are small, whatever device computed them.
 
     Raises:
-        InputError: the environment is torchrun's, but not whole.
+        InputError: torchrun's environment variables are incomplete.
     """
     if started_processes(environment) == 1:
         yield EvaluationProcesses()
@@ -106,18 +106,18 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
 
 
 def started_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes were started together, this one among them; 1 where it was started alone."""
+    """Return the number of processes started together, including this one; 1 without torchrun."""
     return int(environment.get("WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:
-    """Whether this is, of the processes that torchrun started, the one that tells what all of them do."""
+    """Whether this is the first of the processes that torchrun started, the one that prints."""
     return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def parsed_once() -> Iterator[None]:
-    """Let the first process alone say what a parser says of the words, which all processes of a job have alike."""
+    """Let only the first process print the parser's output, since all processes of a job have the same arguments."""
     if first_process():
         yield
         return
@@ -131,10 +131,10 @@ def parsed_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reported_once() -> Iterator[None]:
-    """Mark errors that the first process of the job reports too; one that a process has alone it reports itself.
+    """Mark errors that the first process of the job also reports; a process reports its own errors itself.
 
     Raises:
-        DeglaError: in place of the network's own error, where another process has left the job.
+        DeglaError: instead of the network's own error, if another process has left the job.
     """
     try:
         yield
@@ -155,22 +155,22 @@ def reported_once() -> Iterator[None]:
 
 
 def _as_told(caught: DeglaError | OSError | RuntimeError) -> DeglaError | None:
-    """What a person is told of an error; None where it is one of the program."""
+    """The error to show the user; None for a bug."""
     if isinstance(caught, DeglaError):
         return caught
     if isinstance(caught, OSError):
         return None if isinstance(caught, BrokenPipeError) else error_of_system(caught)
     if re.search("Connection (closed|reset) by peer", str(caught)) is None:
         return None
-    return DeglaError("another process of this job has ended, and says why; this one ends too.")
+    return DeglaError("another process of this job has ended and reports the reason; this one ends too.")
 
 
 def _store_and_rank() -> tuple[Any, int]:
-    """Where the processes of a job leave words for each other, None where this one is alone; and its number."""
+    """The store through which the processes of a job exchange messages (None for a single process), and the rank."""
     if started_processes() > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        # torchrun's own, which is there before the processes are joined, and when one of them is gone.
+        # torchrun's own store exists before the processes are joined and after one of them is gone.
         address, wait = os.environ["MASTER_ADDR"], timedelta(seconds=_SECONDS_TO_WAIT)
         port, rank = int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
         with contextlib.suppress(RuntimeError):  # Gone, or not to be reached.
@@ -182,7 +182,7 @@ def _store_and_rank() -> tuple[Any, int]:
 
 
 def _is_left(key: str, store: Any) -> bool:
-    """Whether a process leaves that word within the time. The store's own way to wait writes lines of its own."""
+    """Whether a process sets that key in time. The store's own wait prints lines of its own."""
     end = time.monotonic() + _SECONDS_TO_WAIT
     while not (there := bool(store.check([key]))) and time.monotonic() < end:
         time.sleep(0.1)
@@ -190,7 +190,7 @@ def _is_left(key: str, store: Any) -> bool:
 
 
 def _first_reports(message: str, store: Any, *, rank: int) -> bool:
-    """Whether the first process reports this message; the first leaves its own where the others look for it."""
+    """Whether the first process reports this message; the first one stores its own for the others."""
     if rank == 0:
         store.set("degla/error", message)
         return False
@@ -205,7 +205,7 @@ def _first_reports(message: str, store: Any, *, rank: int) -> bool:
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Gloo of some releases of PyTorch (2.8, 2.9) says on stdout, which is for results, whom it is connected to."""
+    """Redirect stdout, which is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there."""
     sys.stdout.flush()
     stdout = os.dup(1)
     os.dup2(2, 1)

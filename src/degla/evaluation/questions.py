@@ -1,6 +1,6 @@
-"""What a benchmark asks under a root folder: its files enter, what can be scored and what is missing leave.
+"""Read a benchmark's files under a root folder: what can be scored and what is missing.
 
-`ask` is for evaluations. `take_inventory` tells what a folder holds of each benchmark: counts, gaps, and where to get
+`ask` is for evaluations. `take_inventory` reports what a folder has of each benchmark: counts, gaps, and where to get
 the rest.
 """
 
@@ -34,14 +34,14 @@ _EXAMPLES, _EXAMPLES_FOUND = 5, 3
 
 @dataclass(frozen=True)
 class BenchmarkQuestions:
-    """What is asked of one benchmark, after what cannot be asked was left out.
+    """The questions of one benchmark that can be scored.
 
     Attributes:
-        entries: to score.
-        kept: all that the protocol asks, also where an image is missing.
-        absent: images that are not there.
-        counts, missing, filtered: a part's name to its number of items in the files, items left out because an
-            image is missing, items left out by the protocol's filter.
+        entries: entries to score.
+        kept: all entries of the protocol, including those with missing images.
+        absent: missing images.
+        counts, missing, filtered: by part, the number of items in the files, of items left out because an image is
+            missing, and of items left out by the protocol's filter.
     """
 
     benchmark: Benchmark
@@ -54,21 +54,21 @@ class BenchmarkQuestions:
 
     @property
     def shown(self) -> tuple[str, list[str]]:
-        """Name of the benchmark, and paths of the images that are scored: what `find_leakage` looks for."""
+        """Name of the benchmark and paths of its scored images, the input of `find_leakage`."""
         return self.benchmark.name, [image.path for image in images_of(self.entries)]
 
 
 def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQuestions:
-    """Read a benchmark's files and leave out what cannot be asked.
+    """Read a benchmark's files and leave out what cannot be scored.
 
     Raises:
-        InputError: files are missing or wrong, or of another number of items than published; an image is missing
-            without `allow_missing`, or all are.
+        InputError: files are missing or wrong, or their number of items differs from the published one; an image is
+            missing without `allow_missing`, or all images are.
     """
     if benchmark.prepare is not None:
         benchmark.prepare(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder. For {benchmark.title} it must hold\n{benchmark.layout}")
+        raise InputError(f"{root}: no such folder. Expected layout for {benchmark.title}:\n{benchmark.layout}")
     entries = list(benchmark.items(root))
     _refuse_repeated(benchmark, entries)
     counts = count_items(entries)
@@ -80,8 +80,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         raise InputError(
             f"{benchmark.title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under "
             f"{root}, for example "
-            f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there"
-            f" or score what is there with --allow-missing.\nThe files must lie so:\n{benchmark.layout}"
+            f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there,"
+            f" or score only the others with --allow-missing.\nExpected layout:\n{benchmark.layout}"
         )
     there = _without_absent(kept, absent)
     if not there:
@@ -92,7 +92,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         )
         raise InputError(
             f"{benchmark.title}: {lacks} under {root}, for example "
-            f"{sorted(absent)[0] if absent else '-'}. The files must lie so:\n{benchmark.layout}"
+            f"{sorted(absent)[0] if absent else '-'}. Expected layout:\n{benchmark.layout}"
         )
     kept_counts, there_counts = count_items(kept), count_items(there)
     missing = {part: number - there_counts.get(part, 0) for part, number in kept_counts.items()}
@@ -114,22 +114,22 @@ def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
     for entry in entries:
         name = entry.id if isinstance(entry, PairItem) else f"{entry.benchmark}/{entry.part}"
         if name in seen:
-            raise InputError(f"{benchmark.title}: {name!r} stands there twice; names of items must be unique.")
+            raise InputError(f"{benchmark.title}: {name!r} occurs twice. Item names must be unique.")
         seen.add(name)
 
 
 def _refuse_columns(benchmark: Benchmark, root: Path, parts: Iterable[str]) -> None:
-    """Refuse a user's part under a name by which tables and plans mean more than that part."""
+    """Reject a user's part whose name is already that of a column or average."""
     taken = {*COLUMNS, *(average.name for average in benchmark.averages)} - {part.name for part in benchmark.parts}
     for name in taken.intersection(parts):
         raise InputError(
-            f"{benchmark.title}: a part under {root} is called {name!r}, as a column or an average of tables is, and "
-            "would stand for it. Rename the file, the folder or the field part that calls it so."
+            f"{benchmark.title}: a part under {root} is called {name!r}, which is also the name of a column or an "
+            "average. Rename the file, the folder or the field 'part' that gives it this name."
         )
 
 
 def questions_digest(entries: Iterable[Entry]) -> str:
-    """sha256 of all that is asked: results are comparable where it is equal."""
+    """Return the sha256 of all questions: results are comparable if it is equal."""
     digest = hashlib.sha256()
     for entry in entries:
         digest.update(entry.model_dump_json(exclude={"meta"}).encode())
@@ -137,18 +137,18 @@ def questions_digest(entries: Iterable[Entry]) -> str:
 
 
 def kept_of(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that the protocol's own filter does not leave out."""
+    """Return the entries that pass the protocol's own filter."""
     return [entry for entry in entries if not isinstance(entry, PairItem) or entry.keep]
 
 
 def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
-    """Paths of all distinct images of the entries, and those of them that are not under the root."""
+    """Return the paths of all distinct images of the entries, and those that are not under the root."""
     paths = list(dict.fromkeys(image.path for image in images_of(entries)))
     return paths, {path for path in paths if not has_picture(root, path)}
 
 
 def count_items(entries: Iterable[Entry]) -> dict[str, int]:
-    """A part's name to its number of items: questions, or images where a part is one classification or retrieval."""
+    """Count the items of each part: questions, or images if the part is one classification or retrieval."""
     counts: Counter[str] = Counter()
     for entry in entries:
         counts[entry.part] += 1 if isinstance(entry, PairItem) else len(entry.images)
@@ -159,12 +159,12 @@ def _check_published(benchmark: Benchmark, root: Path, counts: Mapping[str, int]
     for difference in count_differences(benchmark, root, counts):
         message = f"{benchmark.title}: {difference}"
         if not allow_missing:
-            raise InputError(f"{message}. Fetch the files again, or score what is there with --allow-missing.")
+            raise InputError(f"{message}. Fetch the files again, or score them as they are with --allow-missing.")
         logger.warning("%s.", message)
 
 
 def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
-    """One phrase for each part that has another number of items than the published one."""
+    """Return one phrase for each part whose number of items differs from the published one."""
     return [
         f"part {part.name!r} under {root} has {counted(counts.get(part.name, 0), 'item')}, the published one has "
         f"{part.n:,}"
@@ -174,7 +174,7 @@ def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int
 
 
 def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
-    """The `questions_digest` of results on these entries: of all, and of those whose images are here."""
+    """Yield the `questions_digest` of results on these entries: of all, and of those whose images exist."""
     kept = kept_of(entries)
     yield questions_digest(kept)
     yield questions_digest(_without_absent(kept, images_under(root, kept)[1]))
@@ -185,7 +185,7 @@ def _without_absent(kept: Iterable[Entry], absent: set[str]) -> list[Entry]:
 
 
 def _without(entry: Entry, absent: set[str]) -> Entry | None:
-    """The entry without its absent images; None where nothing is left to ask."""
+    """The entry without its absent images; None if nothing is left."""
     if not absent:
         return entry
     there = [index for index, image in enumerate(entry.images) if image.path not in absent]
@@ -208,17 +208,17 @@ def _without(entry: Entry, absent: set[str]) -> Entry | None:
 
 
 State = Literal["complete", "incomplete", "absent"]
-"""All items and images are there; something is missing or wrong, and the notes say what; none of its files is there."""
+"""All items and images exist; something is missing or wrong, as the notes say; none of its files exists."""
 _DESCRIBED = ("name", "title", "paper", "licence", "source", "layout")
 
 
 class PartFound(Record):
-    """What is there of one part.
+    """What was found of one part.
 
     Attributes:
-        items: in the files.
-        kept: of them, those that the protocol's own filter keeps.
-        published: number of items of the published part; None where there is none.
+        items: number of items in the files.
+        kept: number of items that pass the protocol's own filter.
+        published: number of items of the published part; None if there is none.
     """
 
     name: str
@@ -228,16 +228,16 @@ class PartFound(Record):
 
 
 class BenchmarkFound(Record):
-    """What is there of one benchmark.
+    """What was found of one benchmark.
 
     Attributes:
         items, kept: sums over the parts.
-        images: distinct images that the kept items ask for.
-        missing_images: those of them that are not there.
+        images: number of distinct images of the kept items.
+        missing_images: number of those that are missing.
         missing_examples: the first few of their paths.
         notes: what is wrong or left out, one sentence each.
         source: where to get the files.
-        layout: how they must lie under the root, one path a line.
+        layout: expected layout under the root, one path per line.
     """
 
     name: str
@@ -257,17 +257,17 @@ class BenchmarkFound(Record):
 
 
 def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkFound]:
-    """Look for each benchmark's files and images under a folder; nothing is written and no image is opened.
+    """Look for each benchmark's files and images under a folder, without writing anything or opening an image.
 
     Args:
-        root: folder that holds the benchmarks' data.
+        root: folder of the benchmarks' data.
         names: of benchmarks; None: all on the shelf.
 
     Raises:
-        InputError: there is no such folder, or an unknown benchmark. Wrong files are told in the notes.
+        InputError: there is no such folder, or a benchmark is unknown. Invalid files are reported in the notes.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder. Give the one that holds the benchmarks' data.")
+        raise InputError(f"{root}: no such folder. Give the folder of the benchmarks' data.")
     chosen = BENCHMARKS.names() if names is None else names
     return [_look(BENCHMARKS.load(name).BENCHMARK, root) for name in chosen]
 
@@ -279,7 +279,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
     except InputError as error:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
         if not any(path.exists() for path in begun):
-            note = ("`degla evaluate` makes it by itself.",) if benchmark.prepare is not None else ()
+            note = ("`degla evaluate` creates it when needed.",) if benchmark.prepare is not None else ()
             return BenchmarkFound(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
         return BenchmarkFound(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
@@ -292,7 +292,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
         there = counted(len(paths), "image is", "images are")
         wrong.append(f"{len(absent):,} of {there} missing, for example {', '.join(examples)}.")
     left_out = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
-    notes = [f"Not there, and not needed for the rest: {', '.join(left_out)}."] if left_out else []
+    notes = [f"Absent optional parts: {', '.join(left_out)}."] if left_out else []
     return BenchmarkFound(
         **about,
         state="incomplete" if wrong else "complete",
@@ -310,7 +310,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
 
 
 def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
-    """A table, and below it each benchmark's licence, what is wrong, and where to get what is not complete."""
+    """Render a table, and below it each benchmark's licence, problems, and where to get what is incomplete."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -323,7 +323,7 @@ def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
         below += [Text(), Text(f"{row.title} ({row.name}): {row.state}", style="bold")]
         lines = [*row.notes, f"licence: {row.licence}"]
         if row.state != "complete":
-            lines += [f"from: {row.source}", "must lie so:"]
+            lines += [f"from: {row.source}", "expected layout:"]
         below += [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
         if row.state != "complete":
             below += [Padding(Text(line), (0, 0, 0, 4)) for line in row.layout.splitlines()]

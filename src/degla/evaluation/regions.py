@@ -1,9 +1,9 @@
-"""Frozen towers asked part by part: crops of pictures against phrases of texts, and no training.
+"""Score frozen towers part by part: image crops against phrases of texts, without training.
 
 After "Adding simple structure at inference" (arXiv 2506.09691), whose code was not released: S(I, T) = 1/G sum_g max_r
-cos(v_r, t_g) over G parts g of the text and the crops r of the picture. Crops and parts are this package's own choice:
-the whole picture, 2 x 2 and 3 x 3 overlapping crops; the whole text, its noun phrases, and what stands between two of
-them with both. What the paper prints is not to be compared with what this gives.
+cos(v_r, t_g) over G parts g of the text and the crops r of the image. Crops and parts are this package's own choice:
+the whole image, 2 x 2 and 3 x 3 overlapping crops; the whole text, its noun phrases, and each pair of neighbouring
+phrases with the words between them. The paper's numbers are not comparable with these.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from degla.records import ImageReading, ItemImage, PairItem
 
 @dataclass(frozen=True)
 class RegionTable:
-    """Which crops stand for an image and which texts for a text; what is not in it stands for itself.
+    """The crops that represent an image, and the phrases that represent a text.
 
     Attributes:
-        crops: of each image, the image itself among them where the grid has a 1.
+        crops: of each image, including the image itself if the grid has a 1.
         parts: of each text, the text itself first.
     """
 
@@ -37,16 +37,16 @@ class RegionTable:
 
     @property
     def images(self) -> list[ItemImage]:
-        """Every crop, each once."""
+        """All distinct crops."""
         return list(dict.fromkeys(crop for some in self.crops.values() for crop in some))
 
     @property
     def texts(self) -> list[str]:
-        """Every part, each once."""
+        """All distinct parts."""
         return list(dict.fromkeys(part for some in self.parts.values() for part in some))
 
     def similarities(self, items: Sequence[PairItem], embeddings: EmbeddedItems) -> EmbeddingRows:
-        """S of each image with each text of an item [N, K, L].
+        """Compute S of each image with each text of an item, [N, K, L].
 
         Args:
             items: of equal shape.
@@ -67,18 +67,18 @@ class RegionTable:
 
 @dataclass(frozen=True)
 class Regions:
-    """How pictures are cut.
+    """How images are cropped.
 
     Attributes:
-        grid: numbers n of crops a side, each 1 or more: n x n crops of 2 / (n + 1) of the picture's width and height,
-            each of which overlaps half of the next; 1 is the whole picture.
+        grid: numbers n of crops per side, each 1 or more: n x n crops of 2 / (n + 1) of the image's width and height,
+            each overlapping half of the next; 1 is the whole image.
     """
 
     grid: tuple[int, ...] = (1, 2, 3)
 
     def __post_init__(self) -> None:
         if not self.grid or any(count < 1 for count in self.grid):
-            raise InputError(f"--crops {' '.join(map(str, self.grid))}: give numbers of crops a side, each 1 or more.")
+            raise InputError(f"--crops {' '.join(map(str, self.grid))}: give the crops per side, each 1 or more.")
 
     @property
     def name(self) -> str:
@@ -88,16 +88,16 @@ class Regions:
     def table(
         self, images: Iterable[ItemImage], texts: Iterable[str], *, root: Path, reading: ImageReading = "upright"
     ) -> RegionTable:
-        """What stands for images and texts; every picture is opened for its size.
+        """Find the crops of images and the parts of texts; every image is opened for its size.
 
         Args:
-            images: repetitions are passed over.
+            images: duplicates are ignored.
             texts: likewise.
             root: folder that image paths are relative to.
             reading: how images become pixels.
 
         Raises:
-            InputError: a picture cannot be read, or the tagger is not installed.
+            InputError: an image cannot be read, or the tagger is not installed.
         """
 
         def size_of(path: str) -> tuple[int, int]:
@@ -114,7 +114,7 @@ class Regions:
         return RegionTable(crops, parts)
 
     def crops(self, image: ItemImage, size: tuple[int, int]) -> tuple[ItemImage, ...]:
-        """The crops of a picture of this width and height, or of the image's own crop of it."""
+        """Return the crops of an image of this width and height, or of its own crop."""
         left, top, width, height = image.crop or (0, 0, *size)
         found = []
         for count in self.grid:
@@ -131,13 +131,13 @@ class Regions:
 
 
 def require_pairs(entries: Iterable[object], *, benchmark: str) -> None:
-    """Refuse a benchmark that ranks long lists of candidates, for each of which there would be a table of cosines.
+    """Reject a benchmark that ranks long lists of candidates, each of which would need a table of cosines.
 
     Raises:
         InputError: names the benchmark.
     """
     if not all(isinstance(entry, PairItem) and entry.images for entry in entries):
         raise InputError(
-            f"--scorer regions compares the few images and texts of one question, and {benchmark} asks for more "
-            "(retrieval, classes or texts alone). Leave it out, or the flag."
+            f"--scorer regions compares the few images and texts of one question, but {benchmark} has other questions "
+            "(retrieval, classes or only texts). Omit the benchmark or the flag."
         )

@@ -1,4 +1,4 @@
-"""The report: result files enter; one self-contained HTML page, a Markdown file beside it and plain data leave."""
+"""Write the report of result files: one self-contained HTML page, a Markdown file beside it, and plain data."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def report(
     weighed: tuple[str, str] | None = None,
     mteb: Mapping[str, Path] | None = None,
 ) -> Data:
-    """Write `out` (HTML, nothing outside it is needed) and the same tables as Markdown beside it.
+    """Write `out` (one self-contained HTML file) and the same tables as Markdown beside it.
 
     Args:
-        results: what `degla evaluate` wrote; results with one label are one method over training seeds.
-        out: ends in ".html"; the Markdown file has the ending ".md".
-        baseline: label that gains and losses are counted against.
-        root: folder that holds the benchmarks' files; texts and pictures of the items that changed most come from it.
-        published: show scores in print of the same parts, labelled as not measured here.
+        results: files written by `degla evaluate`; results with one label are one method over training seeds.
+        out: ends in ".html"; the Markdown file ends in ".md".
+        baseline: label that gains and losses are measured against.
+        root: folder of the benchmarks' files, for texts and images of the items that changed most.
+        published: show published scores of the same parts, labelled as not measured here.
         weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
             against recognition.
-        mteb: label to what mteb wrote of a model, shown in a section of its own.
+        mteb: label to the results that mteb wrote for a model, shown in a separate section.
 
     Returns:
         The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
-        their pictures); scores from 0 to 1.
+        their images); scores from 0 to 1.
 
     Raises:
         InputError: see `compare`, `largest_changes` and `read_mteb_results`; or `out` does not end in ".html" or cannot
@@ -51,7 +51,7 @@ def report(
         DeglaError: the disk is full.
     """
     if out.suffix != ".html":
-        raise InputError(f"{out}: the name of a report must end in .html (the Markdown goes to NAME.md).")
+        raise InputError(f"{out}: a report's name must end in .html (the Markdown goes to NAME.md).")
     comparison = compare(results, baseline=baseline)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
@@ -60,7 +60,7 @@ def report(
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those of folders, but for what `degla attack` and `degla evidence` wrote there.
+    """Return the given files and the result files in given folders, without those of `degla attack` and `evidence`.
 
     Raises:
         InputError: a file of a folder cannot be read.
@@ -73,7 +73,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
         try:
             load_result(file)
         except OtherResultError:
-            log.info("%s: of degla attack or degla evidence, left out", file)
+            log.info("%s: written by degla attack or degla evidence, skipped", file)
         else:
             yield file
 

@@ -1,4 +1,4 @@
-"""Results on disk: `NAME.json` for the numbers, `NAME.items.jsonl` beside it for every item's verdict."""
+"""Save and load results: `NAME.json` has the scores, `NAME.items.jsonl` beside it every item's verdict."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-_REMEDY = "A result is what `degla evaluate` writes."
+_REMEDY = "Results are files written by `degla evaluate`."
 
 
 class OtherResultError(InputError):
-    """The file is of `degla attack` or `degla evidence`."""
+    """The file was written by `degla attack` or `degla evidence`."""
 
 
 class TracedResult(Result):
-    """A result that also says which of its images its model was trained on.
+    """A result that also records which benchmark images the model was trained on.
 
     Attributes:
-        leakage: None where nothing is known of the model's training data.
+        leakage: None if the model's training data is unknown.
     """
 
     leakage: Leakage | None = None
@@ -48,9 +48,9 @@ class AttackedScores(Record):
     """Scores of one benchmark under attacks of one size.
 
     Attributes:
-        epsilon: largest change of a pixel whose range is 0 to 1; 0: the images as they are.
-        scores: of each part, all its metrics.
-        averages: named averages whose parts are all there.
+        epsilon: largest change of a pixel in the range 0 to 1; 0: clean images.
+        scores: all metrics of each part.
+        averages: named averages whose parts are all present.
     """
 
     epsilon: float
@@ -59,7 +59,7 @@ class AttackedScores(Record):
 
 
 class AskedRecord(Record):
-    """A benchmark that models were measured on: `items_sha256` is of all that was asked."""
+    """A benchmark that models were measured on; `items_sha256` is the digest of its questions."""
 
     name: str
     title: str
@@ -67,18 +67,18 @@ class AskedRecord(Record):
 
 
 class AttackedBenchmark(AskedRecord):
-    """One benchmark, of which all images, labels and classes were asked about."""
+    """One benchmark under attacks of each size."""
 
     attacked: tuple[AttackedScores, ...] = Field(min_length=1)
 
 
 class SampledResult(Record):
-    """What was measured of one model, on all pictures of each part or on some.
+    """Measurements of one model on all images of each part or on a sample.
 
     Attributes:
-        images: bound on the pictures of a part; None: all.
-        seed: of drawn pictures, of everything else that is drawn, and of intervals.
-        date: when, ISO 8601.
+        images: largest number of images per part; None: all.
+        seed: of the image sample, of everything else that is drawn, and of intervals.
+        date: ISO 8601.
         versions: of the software.
     """
 
@@ -94,8 +94,8 @@ class AttackResult(SampledResult):
     """One model under attack.
 
     Attributes:
-        steps: of each attack.
-        step_size: of each step, as a share of epsilon.
+        steps: number of steps of each attack.
+        step_size: size of each step, as a share of epsilon.
     """
 
     steps: int
@@ -121,11 +121,11 @@ class ExplainedBenchmark(AskedRecord):
 
 
 class ExplainedResult(SampledResult):
-    """What one model's explanations keep of its answers.
+    """How much of one model's answers its explanations keep.
 
     Attributes:
-        by: where evidence came from.
-        share: of the squares that stay.
+        by: source of the evidence.
+        share: share of the squares that are kept.
     """
 
     by: EvidenceBy
@@ -134,13 +134,13 @@ class ExplainedResult(SampledResult):
 
 
 def name_epsilon(epsilon: float) -> str:
-    """As it is said: "2/255" where it is a whole number of such steps."""
+    """Format an epsilon: "2/255" if it is a whole number of such steps."""
     levels = epsilon * 255
     return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
 
 
 def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
-    """What a result says of the model that was scored."""
+    """Return the provenance of the scored model."""
     return ModelProvenance(
         name=encoder.name,
         label=label or encoder.name,
@@ -151,7 +151,7 @@ def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) 
 
 
 def about_sample(encoder: EmbeddingModel, label: str | None, *, images: int | None, seed: int) -> dict[str, Any]:
-    """The fields of `SampledResult`; `label` is the model's name where there is none."""
+    """Return the fields of `SampledResult`; `label` defaults to the model's name."""
     import torch
 
     return {
@@ -164,17 +164,17 @@ def about_sample(encoder: EmbeddingModel, label: str | None, *, images: int | No
 
 
 def check_result_name(path: Path) -> None:
-    """Raise InputError where the name does not end in ".json"; before an evaluation, which takes long."""
+    """Raise InputError if the name does not end in ".json", before a long evaluation starts."""
     if path.suffix != ".json":
-        raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
+        raise InputError(f"{path}: a result's name must end in .json (the items go to NAME.items.jsonl).")
 
 
 def save_result(result: Result, path: Path) -> Path:
-    """Write a result and its items; a file that is there is replaced, complete or not at all.
+    """Write a result and its items; an existing file is replaced atomically.
 
     Args:
         result: with its items.
-        path: ends in ".json"; the folder is made.
+        path: ends in ".json"; its folder is created.
 
     Returns:
         The path of the items.
@@ -194,15 +194,15 @@ def save_result(result: Result, path: Path) -> Path:
 
 
 def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
-    """Refuse to write over what was measured of other models or benchmarks; say so of what is measured again.
+    """Refuse to overwrite results of other models or benchmarks; log when the same ones are replaced.
 
     Args:
         out: file of one result, or of several as ``{"models": [...]}``.
-        models: names of those that are measured now.
-        benchmarks: that are asked now.
+        models: names of the models measured now.
+        benchmarks: names of the benchmarks used now.
 
     Raises:
-        InputError: results would be lost, or the file holds something else.
+        InputError: results would be lost, or the file contains something else.
     """
     if not out.exists():
         return
@@ -212,19 +212,19 @@ def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]
         measured = {entry["model"]["name"] for entry in entries}
         asked = {row["name"] for entry in entries for row in entry["benchmarks"]}
     except (InputError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{out}: is there already, and holds no results. Choose another --out.") from None
+        raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
     if not (measured <= set(models) and asked <= set(benchmarks)):
         told = f"{', '.join(sorted(measured))} on {', '.join(sorted(asked))}"
-        raise InputError(f"{out}: holds results of {told}, which would be lost. Choose another --out, or delete it.")
-    log.info("%s: holds earlier results of the same, which are replaced", out)
+        raise InputError(f"{out}: has results of {told}, which would be lost. Choose another --out, or delete it.")
+    log.info("%s: replacing earlier results of the same models and benchmarks", out)
 
 
 def load_result(path: Path, *, items: bool = False) -> TracedResult:
-    """Read a result, and with `items` every item's verdict too.
+    """Read a result, with `items` also every item's verdict.
 
     Raises:
-        InputError: the file is missing, is no result, was written by another version, or its items are missing or
-            incomplete, or one of the files is not as it was written.
+        InputError: the file is missing, is not a result, or was written by another version; its items are missing or
+            incomplete; or one of the files was changed after it was written.
     """
     result = _load(path)
     if not items:
@@ -233,7 +233,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
     beside = items_file(path, result)
     if result.items_file_sha256 and result.items_file_sha256 != sha256_of(beside):
         raise InputError(
-            f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
+            f"{beside}: changed since {path.name} was written (sha256 differs), or from another run. Use an "
             "undamaged copy or evaluate again."
         )
     return result.model_copy(update={"items": verdicts})
@@ -246,40 +246,40 @@ def _load(path: Path) -> TracedResult:
     version = row.get("schema_version") if isinstance(row, dict) else None
     if version is None:
         kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
-        raise kind(f"{path}: not a result: field 'schema_version' is missing. Give what `degla evaluate` wrote.")
+        raise kind(f"{path}: not a result: field 'schema_version' is missing. Give a file that `degla evaluate` wrote.")
     if version != Result.model_fields["schema_version"].default:
         raise InputError(
-            f"{path}: field 'schema_version' is {version!r}, this version of degla reads "
+            f"{path}: field 'schema_version' is {version!r}, but this version of degla reads "
             f"{Result.model_fields['schema_version'].default}. Evaluate again, or use the version that wrote it "
             f"({_version(row)})."
         )
     result = validate(TracedResult, row, where=str(path))
     if result.sha256 and result.sha256 != _digest(row):
         raise InputError(
-            f"{path}: changed since it was written (sha256 differs), so that a number in it may be wrong. Take an "
-            "undamaged copy or evaluate again; if you changed it on purpose, remove its field 'sha256'."
+            f"{path}: changed since it was written (sha256 differs), so its numbers may be wrong. Use an undamaged "
+            "copy or evaluate again. If you changed it on purpose, remove its field 'sha256'."
         )
     return result
 
 
 def items_file(path: Path, result: Result) -> Path:
-    """Where the items of a result lie that was read from a file."""
+    """Return the path of the items of a result that was read from a file."""
     return path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
 
 
 def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[RecordType]:
-    """Every item of a result, all of `ItemVerdict` or as much of it as `kind` has.
+    """Yield every item of a result, with all fields of `ItemVerdict` or those of `kind`.
 
     Raises:
-        InputError: the file of items is missing or wrong, or holds another number of them.
+        InputError: the items file is missing or wrong, or has another number of items.
     """
     beside, number = items_file(path, result), 0
     for number, row in enumerate(read_jsonl(kind, beside), start=1):  # noqa: B007
         yield row
     if number != result.items_count:
         raise InputError(
-            f"{beside}: holds {counted(number, 'item')}, {path.name} was made from {result.items_count}. Evaluate "
-            "again, or bring the two files of one run together."
+            f"{beside}: has {counted(number, 'item')}, but {path.name} was made from {result.items_count}. Evaluate "
+            "again, or put the two files of the same run together."
         )
 
 

@@ -1,8 +1,8 @@
-"""Adversarial zero-shot recognition: a model and its benchmarks enter, accuracy under attacks of each size leaves.
+"""Adversarial zero-shot recognition: accuracy of a model under attacks of each size.
 
-The attack (PGD, arXiv 1706.06083) raises the cross-entropy of the image's class among all classes. An image counts as
-right within epsilon where it is right as it is, and no attack within epsilon or less has made it wrong: the score is an
-upper bound that stronger attacks can only lower.
+The attack (PGD, arXiv 1706.06083) maximises the cross-entropy of the image's class among all classes. An image counts
+as right within epsilon if it is right when clean and no attack within epsilon or less has made it wrong: the score is
+an upper bound that stronger attacks can only lower.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from degla.progress import TaskProgress
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """How models are attacked; a wrong value is refused.
+    """Settings of attacks; invalid values raise `InputError`.
 
     Attributes:
-        epsilons: largest changes of a pixel whose range is 0 to 1, each above 0 and at most 1.
-        steps: of each attack, 1 or more.
-        step_size: of each step, as a share of epsilon, above 0; None: 2.5 / steps, which reaches any corner of the box.
-        images: largest number of images of each part, drawn at random; None: all.
-        seed: of starts, drawn images and intervals.
+        epsilons: largest changes of a pixel in the range 0 to 1, each above 0 and at most 1.
+        steps: number of steps of each attack, 1 or more.
+        step_size: size of each step, as a share of epsilon, above 0; None: 2.5 / steps, enough to reach any corner.
+        images: largest number of images per part, drawn at random; None: all.
+        seed: for start points, drawn images and intervals.
     """
 
     epsilons: Sequence[float]
@@ -67,7 +67,7 @@ class AttackSettings:
 
     @property
     def sizes(self) -> list[float]:
-        """The epsilons, each once, from the smallest."""
+        """The distinct epsilons in ascending order."""
         return sorted(set(self.epsilons))
 
 
@@ -79,8 +79,8 @@ class Attacker:
         encoder: the model.
         root: folder that image paths are relative to.
         settings: of the attacks.
-        images_per_batch: 0: 32 on a processor, else 128.
-        progress: where to show how far it is.
+        images_per_batch: 0: 32 on a CPU, else 128.
+        progress: progress display.
     """
 
     encoder: Encoder
@@ -90,10 +90,10 @@ class Attacker:
     progress: TaskProgress = field(default_factory=TaskProgress)
 
     def judge(self, benchmark: Benchmark, entry: Classification, *, tie: TieRule | None = None) -> list[list[Judged]]:
-        """Verdicts on the clean images, then under attacks of each size, from the smallest.
+        """Return verdicts on the clean images, then under attacks of each size, from the smallest.
 
         Args:
-            benchmark: says the tie rule.
+            benchmark: defines the tie rule.
             entry: images, labels, classes and prompts.
             tie: overrides the benchmark's rule.
         """
@@ -159,17 +159,17 @@ def attack_model(
     label: str | None = None,
     progress: bool = True,
 ) -> AttackResult:
-    """Recognition of a model on clean and on attacked images.
+    """Measure a model's recognition on clean and on attacked images.
 
     Args:
         encoder: the model.
         settings: of the attacks.
-        questions: of benchmarks (`run.ask_all`), each with parts that are zero-shot classification; other parts are
-            left out.
+        questions: of benchmarks (`run.ask_all`), each with zero-shot classification parts; other parts are skipped.
         root: folder that holds the benchmarks' files.
         tie: overrides the benchmarks' tie rules.
         label: the method's name; None: the model's.
-        progress: show how far it is on stderr.
+        progress: show progress on stderr.
+
 
     Raises:
         InputError: a benchmark has no classification.
@@ -186,7 +186,7 @@ def attack_model(
 
 
 def require_classes(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQuestions]:
-    """The questions of benchmarks, each of which has classes.
+    """Return the questions of benchmarks after checking that each has classes.
 
     Raises:
         InputError: a benchmark has no classification.
@@ -195,7 +195,7 @@ def require_classes(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQu
     for asked in every:
         if not any(isinstance(entry, Classification) for entry in asked.entries):
             raise InputError(
-                f"{asked.benchmark.title}: has no zero-shot classification to attack; take zeroshot or world."
+                f"{asked.benchmark.title}: has no zero-shot classification to attack. Use zeroshot or world."
             )
     return every
 

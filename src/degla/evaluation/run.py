@@ -1,4 +1,4 @@
-"""One evaluation from end to end: a model and names of benchmarks enter, a `Result` with provenance leaves."""
+"""Evaluate a model on benchmarks, end to end, giving a `Result` with provenance."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ _TIES = ("strict", "half", "lenient")
 def ask_all(
     benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: EvaluationProcesses | None = None
 ) -> list[BenchmarkQuestions]:
-    """Read and check what benchmarks ask, before any model is looked up; arguments as for `Evaluation`.
+    """Read and check the benchmarks' questions before any model is loaded; arguments as for `Evaluation`.
 
     Raises:
         InputError: an unknown benchmark, files missing or wrong, images missing.
     """
     if not benchmarks:
-        raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
+        raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
-    # What a benchmark draws by itself is drawn by one process, while the others wait.
+    # One process prepares generated benchmarks while the others wait.
     (processes or EvaluationProcesses()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
     )
@@ -65,25 +65,25 @@ def ask_all(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What models are asked, and how; every distinct image and text of all benchmarks is embedded once a model.
+    """Benchmarks and settings of an evaluation; each distinct image and text is embedded once per model.
 
     Attributes:
         benchmarks: names on the shelf.
         root: folder that holds the benchmarks' files.
-        seed: of the bootstrap behind the intervals.
+        seed: of the bootstrap for the intervals.
         tie: "strict", "half" or "lenient" for all parts; None: each benchmark's own rule.
-        allow_missing: score what is there where images are missing; the result says what was left out.
+        allow_missing: score the other items if images are missing; the result records what was left out.
         image_reading: how images become pixels, see `data.decoding.decode`.
-        precision: of the forward passes: "fp32", or half of it by PyTorch's autocast, "bf16" or "fp16".
-        images_per_batch: 0: by the device and the model's size, see `embed.Embedder`.
+        precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
+        images_per_batch: 0: chosen by device and model size, see `embed.Embedder`.
         texts_per_batch: likewise.
-        workers: threads that open images; 0: one a core.
-        progress: show how far it is on stderr.
-        cache: embedded rows of earlier calls, read and filled; see `cache.DiskCache`. None: none are kept.
-        regions: compare crops of pictures with parts of texts, see `regions`; None: pictures with texts, by cosine.
-        processes: those of one job that all evaluate alike: they share the embedding and get the same result; the
-            first of them reads and fills the cache and scores. This one alone, whatever job it belongs to, by default.
-        questions: of these benchmarks, where `ask_all` has read them already.
+        workers: threads that open images; 0: one per core.
+        progress: show progress on stderr.
+        cache: embeddings of earlier calls, read and filled; see `cache.DiskCache`. None: no cache.
+        regions: compare image crops with parts of texts, see `regions`; None: compare images with texts, by cosine.
+        processes: the processes of one job, which share the embedding and all get the same result; the first one reads
+            and fills the cache and scores. Default: only this process, whatever job it belongs to.
+        questions: of these benchmarks, if `ask_all` has read them already.
     """
 
     benchmarks: Sequence[str]
@@ -110,7 +110,7 @@ class Evaluation:
 
     @cached_property
     def asked(self) -> Sequence[BenchmarkQuestions]:
-        """The questions, read and checked when they are first needed; errors as for `ask_all`."""
+        """The questions, read and checked on first use; errors as for `ask_all`."""
         if self.questions is not None:
             return self.questions
         return ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
@@ -118,12 +118,12 @@ class Evaluation:
     def score_named(
         self, model: str | EmbeddingModel, *, label: str | None = None, device: str = "cpu"
     ) -> TracedResult:
-        """Score a model with what its name tells: the seed of its training, and the images that it was trained on.
+        """Score a model, with the training seed and the training images found by its name.
 
         Args:
-            model: what `load_model` takes, or what it gave.
+            model: a name as for `load_model`, or a loaded model.
             label: the method's name in reports; None: the model's name.
-            device: where to load it.
+            device: device to load it on.
 
         Raises:
             InputError, DeglaError: as for `score`; or there is no such model.
@@ -151,12 +151,12 @@ class Evaluation:
         Args:
             encoder: the model.
             label: the method's name in reports; None: the model's name.
-            training_seed: of the run that made the model.
-            training: images that the model was fine-tuned on; the result says which of them are asked about.
+            training_seed: of the run that trained the model.
+            training: images that the model was fine-tuned on; the result records which of them are in the benchmarks.
 
         Raises:
-            InputError: an unknown benchmark, files missing or wrong, images missing; a precision for a model that has
-                its own.
+            InputError: an unknown benchmark, files missing or wrong, images missing; a precision for a model with a
+                fixed one.
             DeglaError: the model gives similarities that are not finite.
         """
         with computing_in(encoder, self.precision):
@@ -166,7 +166,7 @@ class Evaluation:
         self, encoder: EmbeddingModel, label: str | None, training_seed: int | None, training: TrainingImages | None
     ) -> TracedResult:
         processes = self.processes
-        # A floor is made anew in less time than it takes to read.
+        # A floor is recomputed faster than it is read.
         cache = None if isinstance(encoder, Floor) else self.cache
         entries = list(chain.from_iterable(asked.entries for asked in self.asked))
         fingerprint = encoder.fingerprint
@@ -242,7 +242,7 @@ class Evaluation:
             for name, values in scores.parts.items()
         )
         found = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
-        # Captions of the user's own may be a folder of files, as `datasets` and Parquet have it.
+        # The user's own captions may be a folder of files, as with `datasets` and Parquet.
         files = [file for path in found for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         result = BenchmarkResult(
             name=benchmark.name,
@@ -269,5 +269,5 @@ def evaluate(
     training: TrainingImages | None = None,
     **settings: Any,
 ) -> TracedResult:
-    """Score one model: `Evaluation(**settings).score(...)`, of which this has the arguments and errors."""
+    """Score one model with `Evaluation(**settings).score(...)`; same arguments and errors."""
     return Evaluation(**settings).score(encoder, label=label, training_seed=training_seed, training=training)

@@ -1,9 +1,9 @@
-"""The one scoring: embeddings and gold answers enter, verdicts leave; float32, ties seen, non-finite numbers
-refused.
+"""Score embeddings against gold answers, in float32, with exact ties counted and non-finite numbers
+rejected.
 
-Every similarity is a cosine in float32 between rows brought to length one in float32, whatever precision the
-model wrote them in. Rows that are equal bit by bit get equal similarities, so that a tie is a fact about the
-model and not about the order in which a matrix product adds.
+Every similarity is a float32 cosine between rows normalised in float32, whatever precision the
+model computed them in. Rows that are bitwise equal get equal similarities, so a tie depends on the
+model and not on the summation order of a matrix product.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PairVerdicts:
     """Verdicts of N items of equal shape, in the order of the items.
 
     Attributes:
-        text_ok: `[N]` float64: of each image, every true text is above every false one.
-        image_ok: `[N]`: of each text, every image it is true of is above every other.
+        text_ok: `[N]` float64: for each image, every true text is above every false one.
+        image_ok: `[N]`: for each text, every image it is true of is above every other.
         group_ok: `[N]`: both (their product).
         text_ties, image_ties: `[N]` int: comparisons of a positive with a negative that came out equal.
         margin: `[N]` float32: the smallest lead of a positive over a negative, over both directions.
@@ -60,9 +60,9 @@ class RankVerdicts:
     margin: EmbeddingRows
 
     def within(self, k: int, tie: TieRule) -> NDArray[np.float64]:
-        """Worth `[N]` of "the true one is among the first k".
+        """Return the value `[N]` of "the true one is among the first k".
 
-        Strict puts it behind its ties, lenient before them; half is the expectation over a random order of
+        Strict ranks it after its ties, lenient before them; half is the expectation over a random order of
         the ties, which for k = 1 and one tie is 1/2.
         """
         if tie == "half":
@@ -72,7 +72,7 @@ class RankVerdicts:
 
 
 def unit_rows(rows: NDArray[Any]) -> EmbeddingRows:
-    """Bring rows `[N, D]` of any float type to length one in float32; zero or non-finite rows become NaN."""
+    """Normalise rows `[N, D]` of any float type to length one in float32; zero or non-finite rows become NaN."""
     wide = np.asarray(rows, dtype=np.float32)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(wide / np.sqrt((wide * wide).sum(axis=-1, keepdims=True)), dtype=np.float32)
@@ -81,11 +81,11 @@ def unit_rows(rows: NDArray[Any]) -> EmbeddingRows:
 def pair_similarities(
     images: EmbeddingRows, texts: EmbeddingRows, image_index: NDArray[Any], text_index: NDArray[Any]
 ) -> EmbeddingRows:
-    """Cosines `[N, K, L]` of the items' own images and texts.
+    """Compute the cosines `[N, K, L]` of each item's images and texts.
 
     Args:
-        images: `[I, D]` unit rows, of which `image_index` `[N, K]` picks.
-        texts: `[J, D]` unit rows, of which `text_index` `[N, L]` picks.
+        images: `[I, D]` unit rows, indexed by `image_index` `[N, K]`.
+        texts: `[J, D]` unit rows, indexed by `text_index` `[N, L]`.
         image_index: see `images`.
         text_index: see `texts`.
     """
@@ -94,8 +94,8 @@ def pair_similarities(
     step = max(1, _CHUNK_BYTES // (4 * K * L * max(1, images.shape[1])))
     for start in range(0, count, step):
         part = slice(start, start + step)
-        # Multiply and sum along the row: the order of addition is the same for every pair. A matrix product
-        # adds edge columns in another order and so breaks ties of identical rows by one last bit.
+        # Multiply and sum along the row: the summation order is the same for every pair. A matrix product
+        # sums edge columns in another order and so breaks ties of identical rows in the last bit.
         product = images[image_index[part]][:, :, None, :] * texts[text_index[part]][:, None, :, :]
         result[part] = product.sum(axis=-1)
     return result
@@ -106,9 +106,9 @@ def score_pairs(
 ) -> PairVerdicts:
     """Score N items of K images and L texts.
 
-    For each image, every text that is true of it is compared with every text that is not; a comparison is
-    worth 1 where the true one is strictly above, the tie's worth where they are equal, else 0; an item's
-    worth is the product. `image_ok` does the same down the columns.
+    For each image, every text that is true of it is compared with every text that is not. A comparison
+    is worth 1 if the true one is strictly above, the tie's worth if they are equal, else 0. An item's
+    worth is the product. `image_ok` does the same over columns.
 
     Args:
         similarities: `[N, K, L]`, finite.
@@ -117,7 +117,7 @@ def score_pairs(
         ids: N names for the error message.
 
     Raises:
-        DeglaError: a similarity is not finite; the first such item is named.
+        DeglaError: a similarity is not finite; names the first such item.
     """
     values = np.asarray(similarities, dtype=np.float32)
     truth = np.asarray(gold, dtype=bool)
@@ -136,12 +136,12 @@ def score_texts(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
     """Score N items of L texts without an image.
 
-    Each text that says the same as another must be closer to it than to any text that says something else. With two
-    that say the same, p and q, and one other, n: p-q must be above both p-n and q-n.
+    Texts with the same meaning must be closer to each other than to any text with another meaning. With two
+    equivalent texts, p and q, and another one, n: p-q must be above both p-n and q-n.
 
     Args:
         similarities: `[N, L, L]` of texts with texts, finite.
-        same: `[N, L]`, 1 for the texts that say the same.
+        same: `[N, L]`, 1 for the texts with the same meaning.
         tie: what an exact tie is worth.
         ids: N names for the error message.
 
@@ -163,10 +163,10 @@ def score_texts(
 def score_ranking(
     similarities: NDArray[Any], gold: NDArray[Any], *, ids: Sequence[str] = ()
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
-    """Average precision of N texts, each over the same K images.
+    """Compute the average precision of N texts, each over the same K images.
 
-    The mean over the true images of the share of true ones among all that are at least as similar: images of equal
-    similarity count together, in whatever order they stand.
+    The mean over the true images of the share of true ones among all that are at least as similar: images with equal
+    similarity count together, whatever their order.
 
     Args:
         similarities: `[N, K]`, finite.
@@ -174,7 +174,7 @@ def score_ranking(
         ids: N names for the error message.
 
     Returns:
-        Average precision, pairs of a true and a false image that are equal, and the true images' least lead, `[N]`.
+        Average precision, number of ties of a true and a false image, and the true images' smallest lead, `[N]`.
 
     Raises:
         DeglaError: a similarity is not finite; the first such item is named.
@@ -189,14 +189,14 @@ def score_ranking(
 
 
 def ranking_chance(gold: NDArray[Any]) -> float:
-    """Expected average precision of K images in random order, of which gold `[K]` says the true ones."""
+    """Return the expected average precision of K images in random order, with true images by gold `[K]`."""
     count, true = len(gold), int(np.sum(gold))
     first = float((1 / np.arange(1, count + 1)).sum()) / count
     return first + (1 - first) * (true - 1) / max(1, count - 1)
 
 
 def _asked(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which entry (third axis) is compared with which (fourth): the true ones with the false ones of their row."""
+    """Comparisons of entries (third axis) with entries (fourth): the true ones with the false ones of their row."""
     return truth[..., :, None] & ~truth[..., None, :]
 
 
@@ -218,10 +218,10 @@ def _compare(
 
 
 def class_rows(prompts: EmbeddingRows, classes: int) -> EmbeddingRows:
-    """One unit row a class: the mean of its unit prompt embeddings, brought back to length one.
+    """Return one unit row per class: the normalised mean of its unit prompt embeddings.
 
     Args:
-        prompts: `[classes * templates, D]` unit rows, a class's templates one after the other.
+        prompts: `[classes * templates, D]` unit rows, grouped by class.
         classes: number of classes.
     """
     return unit_rows(prompts.reshape(classes, -1, prompts.shape[1]).mean(axis=1, dtype=np.float32))
@@ -230,7 +230,7 @@ def class_rows(prompts: EmbeddingRows, classes: int) -> EmbeddingRows:
 def rank(
     queries: EmbeddingRows, candidates: EmbeddingRows, truth: Sequence[Sequence[int]], ids: Sequence[str]
 ) -> RankVerdicts:
-    """Rank the candidates of each query by cosine and find where its best true one stands.
+    """Rank the candidates of each query by cosine and find the rank of its best true one.
 
     Args:
         queries: `[N, D]` unit rows.
@@ -241,7 +241,7 @@ def rank(
     Raises:
         DeglaError: a similarity is not finite; the first such query is named.
     """
-    # Equal candidates are scored once: a matrix product could tell them apart by rounding.
+    # Equal candidates are scored once: a matrix product could separate them by rounding.
     distinct, inverse = _distinct(candidates)
     count = len(queries)
     better = np.empty(count, dtype=np.int64)
@@ -279,5 +279,5 @@ def _refuse_non_finite(values: NDArray[Any], ids: Sequence[str], noun: str) -> N
         raise DeglaError(
             f"{noun} {name!r}: the model's similarity is {values[index][~np.isfinite(values[index])][0]} "
             f"(in {int(bad.sum())} of {len(values)}). A model that overflows cannot be scored: load it in "
-            "fp32, or look at its training for a loss that became NaN."
+            "fp32, or check its training for a loss that became NaN."
         )

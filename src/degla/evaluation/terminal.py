@@ -1,4 +1,4 @@
-"""Results for the terminal, and a result's scores by name."""
+"""Render results for the terminal, and look up a result's scores by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from degla.results import Result, Score
 
 
 def named_scores(result: Result) -> dict[str, float]:
-    """Scores by name, 0 to 1: the headline's columns ("composition", "recognition", ...), then parts and averages.
+    """Return scores by name, 0 to 1: the headline's columns ("composition", "recognition", ...), parts and averages.
 
-    A name that two benchmarks share belongs to the first of them. Scores of which less is better have none: what has a
-    name is to be gained or kept.
+    A name that two benchmarks share belongs to the first of them. Scores where lower is better are left out, since
+    named scores are to be gained or kept.
     """
     scores: dict[str, float] = {}
     for benchmark in result.benchmarks:
@@ -29,9 +29,9 @@ def named_scores(result: Result) -> dict[str, float]:
 
 
 def render_result(result: TracedResult) -> Group:
-    """A table a benchmark: every part and named average in points, with its 95 % interval, items, ties and floors.
+    """Render one table per benchmark: parts and named averages in percent, with 95 % interval, items, ties and floors.
 
-    Below them, a line a benchmark that shows images which the model was trained on.
+    Below the tables, one line for each benchmark with images that the model was trained on.
     """
     tables = []
     for benchmark in result.benchmarks:
@@ -47,11 +47,11 @@ def render_result(result: TracedResult) -> Group:
         notes = list(told_notes(benchmark))
         if benchmark.missing_images:
             notes.append(
-                f"{counted(benchmark.missing_images, 'image is', 'images are')} missing; the scores cover what is "
-                "there."
+                f"{counted(benchmark.missing_images, 'image is', 'images are')} missing; the scores cover only the "
+                "others."
             )
         if result.image_reading == "official":
-            notes.append("Images are read as by the released codes: not turned by EXIF, transparency dropped.")
+            notes.append("Images are read as in the released codes: EXIF rotation ignored, transparency dropped.")
         table = Table(["part", "score", "95 %", "items", "ties", "chance", *floors], rows)
         tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
     titles = {benchmark.name: benchmark.title for benchmark in result.benchmarks}
@@ -66,10 +66,10 @@ def _row(score: Score, floors: Sequence[str], *, name: str) -> TableRow:
 
 
 def render_attacks(results: Sequence[AttackResult]) -> Group:
-    """A table a benchmark: for each part and named average one row a model, in points, with 95 % intervals.
+    """Render one table per benchmark: a row per model for each part and named average, in percent, with intervals.
 
     Args:
-        results: of models that were asked alike.
+        results: of models with the same questions and attacks.
     """
     tables = []
     for place, benchmark in enumerate(results[0].benchmarks):
@@ -93,10 +93,10 @@ def render_attacks(results: Sequence[AttackResult]) -> Group:
 
 
 def render_explained(results: Sequence[ExplainedResult]) -> Group:
-    """A table a benchmark: for each part one row a model, drop and increase by its evidence and by chance, in percent.
+    """Render one table per benchmark: a row per model for each part, drop and increase by evidence and by chance.
 
     Args:
-        results: of models that were asked alike.
+        results: of models with the same questions and settings.
     """
     tables = []
     for place, benchmark in enumerate(results[0].benchmarks):
@@ -108,8 +108,8 @@ def render_explained(results: Sequence[ExplainedResult]) -> Group:
                 rows.append(TableRow([about, result.model.label, *map(_cell, scores)]))
         heads = [f"{score.metric} {'↓' if score.lower else '↑'}" for score in benchmark.parts[0].scores]
         caption = (
-            f"Where {percent(results[0].share)} % of a picture's squares stay: drop is what is lost of the probability "
-            "of the model's own answer, a mean share; increase says how often it rises. By chance: squares drawn."
+            f"With {percent(results[0].share)} % of an image's squares kept: drop is the mean relative loss of the "
+            "probability of the model's own answer; increase is how often it rises. By chance: random squares."
         )
         table = Table(["part", Column("model", align="left"), *heads], rows)
         tables.append(table.terminal(title=f"{benchmark.title}: what explanations keep (%)", caption=caption))
@@ -123,5 +123,5 @@ def _scores(result: AttackResult, benchmark: int, size: int) -> tuple[Score, ...
 
 def _cell(score: Score) -> TableCell:
     ends = score.interval
-    # Below the number: beside it, two sizes would not fit on a terminal of 80 columns.
+    # Below the number: next to it, two sizes would not fit on a terminal of 80 columns.
     return TableCell(percent(score.value), note=f"{100 * ends.low:.1f}-{100 * ends.high:.1f}" if ends else "")

@@ -1,13 +1,13 @@
-"""What the texts alone tell: the items of a benchmark enter, verdicts of two solvers that see no image leave.
+"""Score a benchmark's items with solvers that see only the texts, not the image.
 
-"shorter text" calls the shorter of two texts true. "words only" is a classifier that learns from the items of other
-images which words true and false texts have: a bag of words, without order. Both choose by lot between texts that look
-alike to them. The third floor, a random answer, is the score's chance.
+"shorter text" picks the shorter of two texts. "words only" is a bag-of-words classifier that learns, from the items of
+other images, which words occur in true and in false texts. Both choose at random between texts that look the same to
+them. The third floor, a random answer, is the score's chance.
 
-"options compared" tells which of NegBench's four options is true by comparing them with each other. A question has a
-true option, "N but not B", "N" and "not A", where A and B are there and N is not. So the one option that affirms a
-single thing names what is absent, and the true one either denies that thing or affirms two others. The things are the
-classes of COCO and VOC, which are all that NegBench asks of; what is denied is read off a few words.
+"options compared" finds the true one of NegBench's four options by comparing them with each other. A question has a
+true option, "N but not B", "N" and "not A", where A and B are present and N is not. So the one option that affirms a
+single object names the absent one, and the true option either denies that object or affirms two others. The objects
+are the classes of COCO and VOC, which are all that NegBench asks about; a few words show what is denied.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from degla.results import ItemVerdict
 SHORTER, WORDS = "shorter text", "words only"
 LONGER, COMPARED = "longer text", "options compared"
 """Floors of the benchmarks that name them. The last compares a question's options with each other, which a model that
-scores one text at a time cannot do: it stands beside the score and tells no part."""
+scores one text at a time cannot do: it is shown beside the score but excludes no part."""
 MEANINGS: Final = {
-    SHORTER: "the one of fewer characters",
-    WORDS: "a bag of words that learnt from the items of other images",
-    LONGER: "the one of more characters",
-    COMPARED: "the option that a comparison of the options' words leaves",
+    SHORTER: "the text with fewer characters",
+    WORDS: "a bag-of-words classifier trained on the items of other images",
+    LONGER: "the text with more characters",
+    COMPARED: "the option that is left after comparing the options' words",
 }
-"""What each of them answers, as pages say it; all see no image."""
+"""What each floor answers, as shown on pages; none sees the image."""
 TOLD = "told by the text alone"
 """Column of the report's first table for the mean of the parts that a floor answers."""
 _KEY = "textfloors:words"
-"""How the keys of kept verdicts begin; another one for another way to make them."""
+"""Prefix of the keys of cached verdicts; change it when the way to make them changes."""
 Leads = NDArray[np.float64]
 """`[true, false]`: above 0 where a solver prefers the true text of one row of gold, 0 where it cannot choose."""
 
@@ -48,15 +48,15 @@ Leads = NDArray[np.float64]
 def floor_verdicts(
     items: Iterable[PairItem], cache: Cache | None = None, *, further: Sequence[str] = ()
 ) -> dict[str, list[Judged]]:
-    """Name of each floor to its verdicts, with chance, in the order of the items.
+    """Return the verdicts of each floor by its name, with chance, in the order of the items.
 
-    Items without an image ask the texts alone, items of one text which image: no floor is due there. "words only"
-    leaves out parts of fewer than 40 comparisons or 10 images, too few to learn from.
+    Items without an image or with only one text have no floor. "words only" skips parts with fewer than 40 comparisons
+    or 10 images, which are too few to learn from.
 
     Args:
         items: of one benchmark.
-        cache: keeps what takes more than a moment.
-        further: floors of the benchmark's own choice, of `FURTHER`.
+        cache: keeps results that take long to compute.
+        further: additional floors that the benchmark chose, from `FURTHER`.
     """
     parts: dict[str, list[PairItem]] = {}
     for item in items:
@@ -131,7 +131,7 @@ def _chosen(item: PairItem, which: NDArray[np.bool_]) -> list[str]:
 
 def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
     chance = dict(chance_of(item.gold))
-    # To a solver without eyes all images are one: its order of the texts must fit each of them.
+    # A solver that sees no image orders the texts once: the order must be right for every image.
     text = 0.0 if _contradict(item.gold) else math.prod(map(_worth, leads))
     ok = {"text_ok": text, "image_ok": chance["image_ok"], "group_ok": text * chance["image_ok"]}
     if len(item.gold) == 1:
@@ -153,7 +153,7 @@ def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
 
 
 def _worth(leads: Leads) -> float:
-    """How probably every true text stands before every false one, where equals stand in any order."""
+    """Probability that every true text ranks above every false one, with ties in random order."""
     if leads.size == 0:
         return 1.0
     if (leads < 0).any():
@@ -201,16 +201,16 @@ _BEFORE: Final = re.compile(
     r"|pictured|evident|here|anywhere|in|on|captured|displayed|observed|appear)\b|\b(?:not|isn['’]t|aren['’]t)\W*$"
     r"|\b(?:not|isn['’]t)(?=[.,;])|\b(?:absent|missing|nowhere|out of sight|excluded)\b|-free\b"
 )
-"""What denies the thing before it."""
+"""Denies the object before it."""
 _BEHIND: Final = re.compile(
     r"\b(?:no|not|never|without|lacks?|lacking|devoid|free of|excludes?|excluding|absence|nor|neither|none|minus"
     r"|omits?)\b|n['’]t\b|\b(?:absent|missing)\b(?=[^.,;]{0,30} (?:is|are)\b)"
 )
-"""What denies the thing behind it; the last, "absent from this image is a cat"."""
+"""Denies the object after it; the last alternative: "absent from this image is a cat"."""
 
 
 def compare_options(options: Sequence[str]) -> int | None:
-    """Number of the option that must be true if one is, of the options alone; None where they do not tell."""
+    """Return the index of the option that must be true, judged from the options only; None if undecided."""
     told = [_claims(text) for text in options]
     single = [next(iter(affirmed)) for affirmed, denied in told if len(affirmed) == 1 and not denied]
     if len(single) != 1:
@@ -225,13 +225,13 @@ def compare_options(options: Sequence[str]) -> int | None:
 
 
 def _claims(text: str) -> tuple[set[str], set[str]]:
-    """Things that a text affirms, and those that it denies."""
+    """Objects that a text affirms, and objects that it denies."""
     said = text.lower()
     things = [(found.start(), _NAMES[found[1]]) for found in _THING.finditer(said)]
     denied: set[str] = set()
     for found in _BEFORE.finditer(said):
         denied |= {name for _, name in [thing for thing in things if thing[0] < found.start()][-1:]}
-    # What denied a thing before it denies none behind it; at the beginning of a text there is none before.
+    # A phrase that denied the object before it denies none after it; at the start of a text there is none before.
     first = things[0][0] if things else 0
     rest = _BEFORE.sub(lambda found: found[0] if found.start() < first else " " * len(found[0]), said)
     for found in _BEHIND.finditer(rest):

@@ -1,4 +1,4 @@
-"""From embeddings to verdicts: each item of a benchmark enters, a row that says what was right leaves."""
+"""Judge each item of a benchmark from embeddings: one verdict row per item."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ _ALL = slice(None)
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, and for each of its keys what a blind model would be worth there (without ties)."""
+    """A verdict, and for each of its keys the expected value for a blind model (without ties)."""
 
     verdict: ItemVerdict
     chance: dict[str, float]
 
 
 def texts_of(entry: Entry) -> list[str]:
-    """All texts that scoring the entry needs; a classification's prompts class by class."""
+    """Return all texts needed to score the entry; a classification's prompts class by class."""
     if isinstance(entry, Classification):
         return [template.replace("{}", name) for name in entry.classes for template in entry.templates]
     return list(entry.texts)
 
 
 def images_of(entries: Iterable[Entry]) -> Iterator[ItemImage]:
-    """All images of the entries, repetitions included."""
+    """Yield all images of the entries, with repetitions."""
     for entry in entries:
         yield from entry.images
 
@@ -62,14 +62,14 @@ def judge(
     benchmark: Benchmark, entries: Sequence[Entry], embeddings: EmbeddedItems, *, tie: TieRule | None = None,
     regions: RegionTable | None = None,
 ) -> list[Judged]:  # fmt: skip
-    """Score every entry; the order is that of the entries.
+    """Score every entry, in the order of the entries.
 
     Args:
-        benchmark: says the tie rule of each part.
-        entries: items to score; those with `keep` False must be left out before.
+        benchmark: defines the tie rule of each part.
+        entries: items to score, without those whose `keep` is False.
         embeddings: rows of all their images and texts.
         tie: overrides the benchmark's tie rules.
-        regions: compares pictures and texts of pairs part by part, in place of the cosine.
+        regions: compares images and texts of pairs part by part, instead of by cosine.
 
     Raises:
         DeglaError: a similarity is not finite.
@@ -107,7 +107,7 @@ def _judge_pairs(
         )
         for row, (index, item) in enumerate(zip(members, chosen, strict=True)):
             if not math.isfinite(worths.margin[row]):
-                raise InputError(f"item {item.id!r}: no text or image is false in its gold, nothing to compare.")
+                raise InputError(f"item {item.id!r}: gold has no false text or image, so there is nothing to compare.")
             verdict = ItemVerdict(
                 id=item.id,
                 benchmark=item.benchmark,
@@ -125,7 +125,7 @@ def _judge_pairs(
 
 
 def _repeated_pictures(entries: Sequence[Entry], digests: Mapping[str, str]) -> dict[str, str]:
-    """Path of each pair's (first) image, and of all others, to that of an earlier one with the same bytes, if any."""
+    """Path of an image (of pairs only the first) to that of an earlier one with the same bytes, if any."""
     first: dict[str, str] = {}
     repeated: dict[str, str] = {}
     asked = (entry.images[:1] if isinstance(entry, PairItem) else entry.images for entry in entries)
@@ -137,7 +137,7 @@ def _repeated_pictures(entries: Sequence[Entry], digests: Mapping[str, str]) -> 
 
 @dataclass(frozen=True)
 class _Worths:
-    """Verdicts of N items of one gold: by key, worth and ties `[N]`; margin `[N]`; chance by key."""
+    """Verdicts of N items with the same gold: by key, worth and ties `[N]`; margin `[N]`; chance by key."""
 
     ok: dict[str, NDArray[np.float64]]
     ties: dict[str, NDArray[np.int64]]
@@ -171,9 +171,9 @@ def _compare_images(
     if len(gold) > 1:
         ok |= {"image_ok": verdicts.image_ok, "group_ok": verdicts.group_ok}
         ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
-        if len(gold[0]) == 1:  # one text: only which picture is asked
+        if len(gold[0]) == 1:  # one text: only the image direction is scored
             ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
-        # Not in the order of a set, which is another one in each process: equal results are equal files.
+        # Not in the order of a set, which differs between processes: equal results must give equal files.
         places: dict[str, tuple[Any, ...]] = {f"text_ok.{at + 1}": (_ALL, [at]) for at in range(len(gold))}
         places |= {f"image_ok.{at + 1}": (_ALL, _ALL, [at]) for at in range(len(gold[0]))}
         alone = {name: cells for name, cells in places.items() if name in wanted}
@@ -192,7 +192,7 @@ def _compare_images(
 
 
 def brittle(worth: Mapping[str, Any]) -> Any:
-    """Probability that exactly one of two true texts is above every false one, from those of each and of both."""
+    """Return the probability that exactly one of two true texts is above every false one, from each and from both."""
     return worth["text_ok.1"] + worth["text_ok.2"] - 2 * worth["text_ok"]
 
 
@@ -202,7 +202,7 @@ def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedIt
     ok, ties, margin = score_texts(
         similarities, np.broadcast_to(gold[0], index.shape), tie=rule, ids=[item.id for item in items]
     )
-    # Two that say the same have one similarity, which must be the largest of itself and two with each other text.
+    # Two equivalent texts have one similarity, which must be larger than the two with each other text.
     chance = {"text_only_ok": 1 / (1 + 2 * (len(gold[0]) - 2))} if sum(gold[0]) == 2 else {}
     return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, chance)
 
@@ -212,7 +212,7 @@ def _text_index(items: Sequence[PairItem], embeddings: EmbeddedItems) -> NDArray
 
 
 def _is_degenerate(item: PairItem, embeddings: EmbeddedItems) -> bool:
-    """Whether some image has a true and a false text of the same tokens (which share one row of the table)."""
+    """Whether some image has a true and a false text with the same tokens (which share one row of the table)."""
     text_rows = [embeddings.text_row[text] for text in item.texts]
     return any(
         text_rows[true] == text_rows[false]
@@ -236,7 +236,7 @@ def _judge_classification(
     paths = [image.path for image in entry.images]
     ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
     ranks = rank(images, class_embeddings(entry, embeddings), [[label] for label in entry.labels], ids)
-    # ImageNet has classes of equal names, which are classes all the same.
+    # ImageNet has distinct classes with equal names.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
     queries = zip(ids, paths, groups, [{"top1": 1 / len(entry.classes)}] * len(ids), strict=True)
@@ -276,7 +276,7 @@ def _judge_ranks(
     worth: Mapping[str, NDArray[np.float64]],
     repeated: Mapping[str, str],
 ) -> list[Judged]:
-    """One verdict a query, of which the id, the image, the groups and the chance of a blind model are given."""
+    """One verdict per query; `queries` gives its id, image, groups and chance."""
     return [
         Judged(
             ItemVerdict(
@@ -297,17 +297,17 @@ def _judge_ranks(
 
 
 def _blind_recall(candidates: int, true: int, k: int) -> float:
-    """Probability that k of the candidates, drawn without looking, hold one of the true ones."""
+    """Probability that k candidates drawn at random include one of the true ones."""
     k = min(k, candidates)
     return 1 - math.comb(candidates - true, k) / math.comb(candidates, k)
 
 
 @cache
 def chance_of(gold: Gold) -> dict[str, float]:
-    """Worth of an item for a model whose similarities are independent random numbers.
+    """Return the expected value of an item for a model with independent random similarities.
 
     A row with p true and n false texts is right in 1 of C(p + n, p) orders; rows are independent, and so are
-    columns. Both together are not: `group_ok` is counted over all orders, and left out above six similarities.
+    columns. Both together are not: `group_ok` is counted over all orders, and omitted above six similarities.
     """
     rows = math.prod(1 / math.comb(len(line), sum(line)) for line in gold)
     columns = math.prod(1 / math.comb(len(line), sum(line)) for line in zip(*gold, strict=True))

@@ -1,12 +1,12 @@
-"""ROOM - pages: tables, plots and sentences enter; one HTML page that needs nothing else, or Markdown, leaves.
+"""ROOM - pages: render tables, plots and sentences as one self-contained HTML page, or as Markdown.
 
-The room knows nothing of what is shown. A room that has a page describes it once, as a `page.Page` of tables, figures
-and sentences, and writes `page.html()` and `page.markdown()`; its terminal shows the same tables by `table.terminal()`.
+The room knows nothing about the content. Other rooms describe a page once, as a `page.Page` of tables, figures
+and sentences, and write `page.html()` and `page.markdown()`; terminals show the same tables with `table.terminal()`.
 
 table    `Table`, `Column`, `TableRow`, `TableCell`: value, spread, interval below it, mark, tone; three renderings
 page     `Page` and its parts: `Section`, `Fold`, `Grid`, `Paragraph`, `Figure`, `Facts`, `Code`, `PageOnly`, `Raw`
-plot     the style of the plots, names beside points, SVG; plots in two widths, for the page and for a phone
-words    numbers as pages print them: percent, points, intervals, p, durations, counts
+plot     plot style, point labels, SVG; plots in two widths, for a page and for a phone
+words    number formats of pages: percent, points, intervals, p-values, durations, counts
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @cache
 def open_templates(package: str) -> Environment:
-    """The templates of a package, in which every text is escaped and a missing one is an error."""
+    """Open the templates of a package, with autoescape and an error for missing variables."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -1,7 +1,7 @@
 """A page: title, warnings, sections of tables, figures and sentences; as one HTML file, or as Markdown.
 
-Sentences may hold `code` and **bold**, written so. Whatever else a page needs is a part of its own with `__html__`,
-as markupsafe takes it, and `markdown`.
+Sentences may contain `code` and **bold** in this notation. Anything else is a custom part with `__html__`, as in
+markupsafe, and `markdown`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from degla.version import __version__
 
 
 class Part(Protocol):
-    """Anything that stands on a page."""
+    """A part of a page."""
 
     def __html__(self) -> str:
-        """As HTML."""
+        """Return the part as HTML."""
 
     def markdown(self) -> str:
-        """As Markdown without an empty line at its ends; "" where Markdown has nothing of it."""
+        """Return the part as Markdown without leading or trailing empty lines; "" if it has no Markdown form."""
 
 
 _CODE_OR_TAG = re.compile(r"(```.*?```|`[^`\n]*`)|<(?=[A-Za-z/!?])", re.DOTALL)
 Parts = Sequence[Part | str]
-"""Parts of a page; a plain string is a quiet paragraph."""
+"""Parts of a page; a plain string is a paragraph in muted colour."""
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences; quiet ones explain what stands above them."""
+    """Sentences; `quiet` ones, in muted colour, explain what is above them."""
 
     text: str
     quiet: bool = True
@@ -48,13 +48,13 @@ class Paragraph:
         return Markup("<p{}>{}</p>").format(Markup(' class="soft"') if self.quiet else "", _inline(self.text))
 
     def markdown(self) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return self.text
 
 
 @dataclass(frozen=True)
 class Section:
-    """Parts below a heading."""
+    """Parts under a heading."""
 
     title: str
     parts: Parts
@@ -63,13 +63,13 @@ class Section:
         return Markup("<h2>{}</h2>\n{}").format(self.title, _html(self.parts))
 
     def markdown(self) -> str:
-        """With a heading of the second level; nothing where none of its parts has Markdown."""
+        """Return the parts under a second-level heading; "" if none of them has Markdown."""
         return _below(f"## {self.title}", self.parts)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that a click shows; in Markdown below a heading of the third level."""
+    """Collapsible parts; in Markdown under a third-level heading."""
 
     title: str
     parts: Parts
@@ -82,13 +82,13 @@ class Fold:
         )
 
     def markdown(self) -> str:
-        """With a heading of the third level; nothing where none of its parts has Markdown."""
+        """Return the parts under a third-level heading; "" if none of them has Markdown."""
         return _below(f"### {self.title}", self.parts)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Parts side by side as far as the page is wide."""
+    """Parts side by side, as many as fit the page's width."""
 
     parts: Parts
 
@@ -96,21 +96,21 @@ class Grid:
         return Markup('<div class="grid">\n{}\n</div>').format(_html(self.parts))
 
     def markdown(self) -> str:
-        """One after another."""
+        """Return the parts one after another."""
         return _joined(map(_markdown, self.parts))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its caption; nothing is drawn where a page becomes Markdown.
+    """A plot with its caption; it is not drawn for Markdown.
 
     Attributes:
-        draw: gives an `<svg>` element of a width in inches.
-        caption: below it.
-        title: above it.
-        file: of the same picture, for Markdown, which shows none without.
-        key: names the plot for programs that read the page (`data-row`).
-        widths: those of the drawings: one, or a page's and a phone's.
+        draw: returns an `<svg>` element of a width in inches.
+        caption: text below it.
+        title: text above it.
+        file: file of the same picture, needed to show it in Markdown.
+        key: identifies the plot for programs that read the page (`data-row`).
+        widths: widths of the drawings: one, or a page's and a phone's.
     """
 
     draw: Callable[[float], str]
@@ -139,13 +139,13 @@ class Figure:
         )
 
     def markdown(self) -> str:
-        """A link to the file, and the caption."""
+        """Return a link to the file, and the caption."""
         return _joined([f"![{self.title or 'Plot'}]({self.file})", self.caption]) if self.file else ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are, such as where numbers come from."""
+    """A list of names and values, such as the provenance of numbers."""
 
     facts: Mapping[str, str] | Sequence[tuple[str, str]]
     title: str = ""
@@ -160,7 +160,7 @@ class Facts:
         return Markup('<div class="card">{}<dl>{}</dl></div>').format(head, Markup("\n").join(lines))
 
     def markdown(self) -> str:
-        """A line of a list where it has a title, a list of its own where it has none."""
+        """Return one list item if it has a title, else a list."""
         if self.title:
             return f"* {self.title}: " + "; ".join(f"{name}: {text}" for name, text in self._pairs())
         return "\n".join(f"* {name}: {text}" for name, text in self._pairs())
@@ -177,13 +177,13 @@ class Code:
         return Markup('<div class="card"><pre>{}</pre></div>').format(self.text)
 
     def markdown(self) -> str:
-        """Between fences."""
+        """Return the text as a fenced block."""
         return f"```{self.language}\n{self.text.rstrip()}\n```"
 
 
 @dataclass(frozen=True)
 class PageOnly:
-    """What Markdown leaves out."""
+    """A part that Markdown leaves out."""
 
     part: Part | str
 
@@ -197,7 +197,7 @@ class PageOnly:
 
 @dataclass(frozen=True)
 class Raw:
-    """HTML as it is; Markdown has nothing of it."""
+    """Raw HTML, left out of Markdown."""
 
     html: str
 
@@ -214,12 +214,12 @@ class Page:
     """One page.
 
     Attributes:
-        title: at its top.
-        lead: what it is about.
-        warnings: what a reader must know before believing a number, in sentences.
-        parts: what it shows.
-        tab: title of the browser's tab.
-        foot: last line; the package's version stands before it.
+        title: heading.
+        lead: introduction.
+        warnings: caveats, in sentences.
+        parts: its content.
+        tab: title of the browser tab.
+        foot: last line, after the package's version.
     """
 
     title: str
@@ -230,7 +230,7 @@ class Page:
     foot: str = ""
 
     def html(self) -> str:
-        """The whole page; nothing outside it is needed."""
+        """Return the whole self-contained page."""
         return (
             open_templates("degla.pages")
             .get_template("page.html.j2")
@@ -244,14 +244,14 @@ class Page:
         )
 
     def markdown(self) -> str:
-        """The same as Markdown, with figures as links to their files."""
+        """Return the page as Markdown, with figures as links to their files."""
         notes = [f"> **Note.** {warning}" for warning in self.warnings]
         text = _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)])
-        # A name such as "lr<max>" is no HTML, which viewers would swallow, or run; code is shown as it is.
+        # Escape "<" in names such as "lr<max>", which viewers would take for HTML; code stays as it is.
         return _CODE_OR_TAG.sub(lambda found: found[1] or "\\<", text) + "\n"
 
     def write(self, path: Path) -> None:
-        """Write the HTML file, and Markdown beside it with the ending ".md"; raises like `write_text`."""
+        """Write the HTML file, and Markdown beside it with the extension ".md"; raises like `write_text`."""
         html, markdown = self.html(), self.markdown()
         write_text(path, html)
         write_text(path.with_suffix(".md"), markdown)
@@ -279,6 +279,6 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _inline(text: str) -> Markup:
-    """Escaped, with `code` and **bold** as HTML has them."""
+    """Escape the text, and convert `code` and **bold** to HTML."""
     marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", marked))

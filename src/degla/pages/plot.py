@@ -1,7 +1,7 @@
-"""What all plots share: colours that follow the page's light or dark, one style, names beside points, inline SVG.
+"""Common parts of all plots: colours for light and dark pages, one style, point labels, inline SVG.
 
-A plot is a function that is `styled`, makes a `new_figure`, draws, and returns `to_svg`. With its width as an argument
-it fills a page and can be read on a phone: `page.Figure`.
+A plot is a function decorated with `styled` that makes a `new_figure`, draws, and returns `to_svg`. With its width
+as an argument it fits both a page and a phone: `page.Figure`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from textwrap import fill
 from typing import Any, Final, NamedTuple, ParamSpec
 
 INK, SOFT, RULE = "#010203", "#010204", "#010205"
-"""Stand for the page's own colours of letters, axes and grid lines until `to_svg` puts those in their place."""
+"""Placeholders for the page's colours of text, axes and grid lines, which `to_svg` replaces."""
 _PAGE_COLOURS: Final = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)"}
 PALETTE: Final = ("#3b82c4", "#d9772b", "#3f9b5f", "#b8569b", "#8a6fd1", "#b08b1e", "#2a9d9d", "#d0505a")
-"""Colours of the things compared, readable on light and dark."""
+"""Colours of the compared methods, readable on light and dark."""
 BASELINE: Final = "#808890"
-"""Colour of what they are compared with."""
+"""Colour of the baseline."""
 MARKERS: Final = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 """Shapes of marks, with matplotlib's names."""
 PAGE, PHONE = 10.8, 4.6
-"""Inches at which letters have their own size: across a page, on a phone."""
+"""Widths in inches at which text has its nominal size: on a page, on a phone."""
 _INKS: Final = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
-"""Of a picture that has no page to take its colours from."""
+"""Colours of a picture outside a page."""
 FONT: Final = 10.0
-"""Points."""
+"""Font size in points."""
 _STYLE: Final[Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": FONT,
@@ -53,10 +53,10 @@ PlotPoint = tuple[float, float]
 
 @dataclass(frozen=True)
 class Mark:
-    """How a thing is shown, the same in plots and tables.
+    """Colour and shape of a method, the same in plots and tables.
 
     Attributes:
-        colour: as CSS has it.
+        colour: CSS colour.
         shape: a name in `MARKERS`.
     """
 
@@ -65,7 +65,7 @@ class Mark:
 
 
 def marks_of(names: Iterable[str], *, baseline: str | None) -> dict[str, Mark]:
-    """A mark for each name, in order; shapes change where the colours begin anew. The baseline is a grey diamond."""
+    """Return a mark for each name, in order; shapes change when the colours repeat. The baseline is a grey diamond."""
     others = [name for name in dict.fromkeys(names) if name != baseline]
     shapes = [shape for shape in MARKERS if shape != "diamond"]
     marks = {} if baseline is None else {baseline: Mark(BASELINE, "diamond")}
@@ -83,7 +83,7 @@ def styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-            # A name in another script stays text, which the reader's own fonts draw.
+            # A name in another script stays text, drawn with the reader's own fonts.
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
             return plot(*args, **kwargs)
 
@@ -91,7 +91,7 @@ def styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of its own, without pyplot: nothing of the user's matplotlib is touched."""
+    """Create a figure without pyplot, so that the user's matplotlib state is untouched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -101,7 +101,7 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def dress(axes: Any, grid: str = "both") -> None:
-    """Only the axes that are read, and a quiet grid."""
+    """Hide unused axes and add a light grid."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(True, axis=grid, color=RULE, linewidth=0.7)
@@ -115,14 +115,14 @@ def label_points(
     marks: dict[str, tuple[str, str]],
     bars: Iterable[tuple[PlotPoint, PlotPoint]],
 ) -> None:
-    """Name every point beside it where no two names then cover each other, or else all of them in a key.
+    """Label every point if no two labels then overlap, else add a legend.
 
     Args:
-        figure: finished but for the names.
+        figure: finished except for the labels.
         axes: its axes.
-        points: label to place; the order is that of the key.
+        points: label to position, in the order of the legend.
         marks: label to colour and marker.
-        bars: lines that names should not cover, each by its two ends.
+        bars: lines that labels should not cover, each by its two ends.
     """
     figure.draw_without_rendering()
     places = _places(figure, axes, points, bars)
@@ -133,7 +133,7 @@ def label_points(
     for label, place in places.items():
         colour, _ = marks[label]
         left, low, right, high = place.box
-        if place.far:  # A line tells which point a far label is for.
+        if place.far:  # A line connects a far label with its point.
             centre = axes.transData.transform(points[label])
             (x, y), end = points[label], to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
             axes.plot((x, end[0]), (y, end[1]), color=colour, linewidth=0.6, zorder=1)
@@ -155,9 +155,9 @@ class _Place(NamedTuple):
 def _places(
     figure: Any, axes: Any, points: dict[str, PlotPoint], bars: Iterable[tuple[PlotPoint, PlotPoint]]
 ) -> dict[str, _Place] | None:
-    """Each label where it covers the least: of 32 places around its point the cheapest, points from the left first.
+    """The best of 32 places around its point for each label, points from the left first.
 
-    None where a label would cover another, cover a point, whose name it would seem to be, or leave the axes.
+    None if a label would overlap another label or a point, or leave the axes.
     """
     import numpy as np
 
@@ -195,10 +195,10 @@ def _places(
 
 
 def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]]) -> None:
-    """Label, colour and marker of each, right of the axes or, on a phone, below them; the figure grows."""
+    """Add a legend right of the axes or, on a phone, below them; the figure grows."""
     from matplotlib.lines import Line2D
 
-    # A wider drawing would be shown smaller where there is no more width, and its letters could not be read.
+    # A wider drawing would be scaled down on a narrow screen, and its text would be unreadable.
     below = figure.get_figwidth() <= PHONE
     if below:
         entries = [(fill(label, 40), colour, marker) for label, colour, marker in entries]
@@ -231,13 +231,13 @@ def _overlap(first: Rectangle, second: Rectangle) -> bool:
 
 
 def to_svg(figure: Any, name: str) -> str:
-    """The figure as an `<svg>` element that can stand beside others in one page."""
+    """Return the figure as an `<svg>` element that can share a page with others."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     for part in (figure, *figure.axes):
         part.patch.set(facecolor="none", edgecolor="none")
     stream = io.StringIO()
-    # `savefig` would draw everything twice, the first time for nothing.
+    # `savefig` would draw everything twice.
     canvas: Any = FigureCanvasSVG(figure)
     canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
@@ -245,7 +245,7 @@ def to_svg(figure: Any, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for placeholder, variable in _PAGE_COLOURS.items():
         text = text.replace(placeholder, variable)
-    # Names inside an SVG are names of the whole page: make them this plot's own.
+    # Ids inside an SVG are global to the page: make them unique to this plot.
     prefix = re.sub(r"\W+", "-", f"{name} {figure.get_figwidth():.1f}")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
@@ -253,5 +253,5 @@ def to_svg(figure: Any, name: str) -> str:
 
 
 def standing_alone(picture: str) -> str:
-    """The same picture as a file of its own, which has no page to take its colours from."""
+    """Return the picture with fixed colours, for a separate file outside a page."""
     return re.sub(r"var\(--(\w+)\)", lambda name: _INKS.get(name[1], "#888888"), picture)

@@ -1,7 +1,7 @@
 """One table, rendered as HTML, as Markdown or on a terminal.
 
-The first cell of a row names it and stays in sight where a wide table is scrolled. On a phone a `stacked` table becomes
-one block a row, with the column's title before each cell.
+The first cell of a row names it and stays visible when a wide table is scrolled. On a phone a `stacked` table becomes
+one block per row, with the column's title before each cell.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Tone = Literal["", "up", "down"]
 Rendering = Literal["page", "text"]
-"""In HTML, or in Markdown and on a terminal."""
+"""HTML, or Markdown and terminal."""
 _TERMINAL_TONES = {"": "", "up": "green", "down": "red"}
 
 
@@ -34,9 +34,9 @@ class Column:
 
     Attributes:
         title: its name.
-        notes: small lines below it, in HTML alone.
-        align: numbers stand right, words left.
-        where: "page": in HTML alone; "text": in Markdown and on the terminal alone.
+        notes: small lines below it, only in HTML.
+        align: right for numbers, left for words.
+        where: "page": only in HTML; "text": only in Markdown and on the terminal.
     """
 
     title: str
@@ -47,19 +47,19 @@ class Column:
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in one place; a plain string is a cell with that value.
+    """One cell; a plain string is a cell with that value.
 
     Attributes:
         value: number or words.
-        spread: quiet, right behind it: " ± 0.8".
+        spread: directly after it, in muted colour: " ± 0.8".
         note: below it: an interval, or the difference to a baseline.
-        tone: colour of what is better ("up") or worse ("down"): of the note, or of the value where there is none.
-        doubt: why the note may not be believed, below it.
+        tone: colour for better ("up") or worse ("down"), of the note, or of the value if there is no note.
+        doubt: caveat about the note, below it.
         bold: the best of its kind.
-        mark: colour and shape that stand for it in the plots.
-        tags: small labels behind it in HTML; elsewhere they stand in for a value that is "".
-        hint: shown where a mouse rests, in HTML alone.
-        key: names the number for programs that read the page (`data-row`).
+        mark: its colour and shape in the plots.
+        tags: small labels after it in HTML; elsewhere they replace an empty value.
+        hint: tooltip, only in HTML.
+        key: identifies the number for programs that read the page (`data-row`).
     """
 
     value: str = UNKNOWN
@@ -75,7 +75,7 @@ class TableCell:
 
     @property
     def text(self) -> str:
-        """Value and spread, without what only a page can show."""
+        """Value and spread as plain text."""
         return (self.value or ", ".join(self.tags)) + self.spread
 
 
@@ -84,10 +84,10 @@ class TableRow:
     """A row; its first cell names it.
 
     Attributes:
-        cells: one a column.
-        kind: "floor": quiet, as numbers that stand for no model; "more": belongs to the row above; "section": its only
+        cells: one per column.
+        kind: "floor": muted, for numbers that belong to no model; "more": belongs to the row above; "section": its only
             cell is a title of the rows below.
-        key: names the row for programs that read the page (`data-row`).
+        key: identifies the row for programs that read the page (`data-row`).
     """
 
     cells: Sequence[TableCell | str]
@@ -100,9 +100,9 @@ class Table:
     """Columns, and rows with a cell for each.
 
     Attributes:
-        columns: a plain string is a column of numbers, or, the first one, of names.
-        rows: plain lists are rows of the usual kind.
-        stacked: on a phone one block a row in place of a table to scroll.
+        columns: a plain string is a column of numbers; the first one is a column of names.
+        rows: plain lists are ordinary rows.
+        stacked: on a phone, show one block per row instead of a scrolling table.
     """
 
     columns: Sequence[Column | str]
@@ -130,7 +130,7 @@ class Table:
         return Markup(_template().table(self._shown("page"), list(self._rows("page")), self.stacked))
 
     def markdown(self) -> str:
-        """The lines of a Markdown table."""
+        """Return the lines of a Markdown table."""
         columns = self._shown("text")
         lines = [markdown_line(column.title for column in columns), markdown_line(["---"] * len(columns))]
         for row, cells in self._rows("text"):
@@ -143,7 +143,7 @@ class Table:
         return "\n".join(lines)
 
     def terminal(self, *, title: str = "", caption: str = "") -> RichTable:
-        """For a terminal of 80 columns: long names are broken, numbers never.
+        """Render for a terminal of 80 columns: long names are wrapped, numbers never.
 
         Args:
             title: above the table.
@@ -174,18 +174,18 @@ def _template() -> Any:
 
 
 def markdown_line(cells: Iterable[str]) -> str:
-    """A row of a Markdown table."""
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def breakable(name: str) -> Markup:
-    """A name that may break where a word of it ends, but in no number."""
+    """Make a name breakable at the ends of its words, but not inside numbers."""
     text = re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", str(escape(name)))
     return Markup(re.sub(r"([/_.])(?=[^\W\d])", r"\1<wbr>", text))
 
 
 def html_mark(mark: Mark | None) -> Markup:
-    """The coloured shape that stands for a thing in the plots; nothing for None."""
+    """Return the coloured shape of a mark in the plots; empty for None."""
     if mark is None:
         return Markup("")
     shape = "" if mark.shape == "circle" else f" {mark.shape}"

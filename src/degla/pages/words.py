@@ -1,4 +1,4 @@
-"""Numbers as pages and terminals print them: scores in percent, differences in points, intervals, durations, counts."""
+"""Format numbers for pages and terminals: scores in percent, differences in points, intervals, durations, counts."""
 
 from __future__ import annotations
 
@@ -6,56 +6,56 @@ import re
 from collections.abc import Callable
 
 UNKNOWN = "–"
-"""Stands where there is no number."""
+"""Placeholder for a missing number."""
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""All but the end of a line."""
+"""All control characters except the newline."""
 
 
 def percent(value: float | None) -> str:
-    """0.6134 as "61.3"; a dash for None."""
+    """Format 0.6134 as "61.3"; a dash for None."""
     return UNKNOWN if value is None else minus(f"{100 * value:z.1f}")
 
 
 def points(value: float) -> str:
-    """A difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
-    # "z": what rounds to nothing is no loss, as are the means of equal scores that differ in their last bits.
+    """Format a difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
+    # "z": what rounds to zero is no loss, such as means of equal scores that differ in their last bits.
     return minus(f"{100 * value:+z.1f}")
 
 
 def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:
-    """ "[59.9, 62.8]", each end as `number` prints it."""
+    """Format as "[59.9, 62.8]", each end with `number`."""
     return f"[{number(low)}, {number(high)}]"
 
 
 def p_value(value: float | None) -> str:
-    """ "0.013", "< 0.001", or a dash for None."""
+    """Format as "0.013", "< 0.001", or a dash for None."""
     if value is None:
         return UNKNOWN
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "12.3 min" or "3.4 h"."""
+    """Format as "42 s", "12.3 min" or "3.4 h"."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def counted(number: int, noun: str, several: str = "") -> str:
-    """ "1 seed", "8,000 captions"; with what stands for several, "1 class is", "2 classes are"."""
+    """Format a count: "1 seed", "8,000 captions"; with an explicit plural, "1 class is", "2 classes are"."""
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def capitalized(sentence: str) -> str:
-    """With a capital first letter; the others stay as they are."""
+    """Capitalise the first letter only; leave the others unchanged."""
     return sentence[:1].upper() + sentence[1:]
 
 
 def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
+    """Replace hyphens by minus signs, which are as wide as a plus."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def printable(text: str) -> str:
-    """With control characters and marks that turn the direction of writing as codes, so that a terminal obeys none."""
+    """Escape control characters and marks that change the text direction, so that a terminal does not obey them."""
     return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)

@@ -1,12 +1,12 @@
-"""Intervals and tests: what a number, and a difference of two, say about other questions, seeds, negatives and worlds.
+"""Intervals and tests: generalise scores and differences to other questions, seeds, negatives and worlds.
 
-proportions  draws of whole images and means in them; intervals of shares and of differences of two shares that do not
-             collapse to a point in small samples; how far two readers agree beyond chance
-seeds        means and differences over training seeds, their intervals together with that over questions; p-values,
-             Holm's correction, and what a difference needs before it may be called one; how much a result owes to
-             training seed, negatives' seed and world, and an interval over all
+proportions  bootstrap over images; intervals of shares and of differences of two shares that do not collapse to a point
+             in small samples; Cohen's kappa
+seeds        means and differences over training seeds, with intervals over seeds and questions; p-values,
+             Holm's correction, and the conditions for calling a difference significant; the variance of a result due to
+             training seed, negatives' seed and world, and an interval over all of them
 
-Sources of chance are kept apart. Items: another draw of questions from the same source; several questions about one
-image are not independent, so images are drawn, not questions. Seeds: another run of the same training. What a page
-prints covers both, and says what it leaves out.
+Sources of chance are kept apart. Items: another sample of questions from the same source; several questions about one
+image are not independent, so images are drawn, not questions. Seeds: another run of the same training. Pages print
+intervals that cover both, and say what they leave out.
 """

@@ -1,9 +1,9 @@
 """Shares and differences of two shares with 95 % intervals that do not collapse to a point in small samples.
 
-Items that share an image are not independent: a bootstrap draws whole images. Where few images are answered otherwise
-than the rest, it draws the same answer again and again, and its interval is too narrow, or a point. There it is widened
-to the score interval: Wilson's for a share, Tango's for a difference of two models on the same items. How far two
-readers agree beyond chance is told by Cohen's kappa.
+Items that share an image are not independent, so the bootstrap draws whole images. If only few images are answered
+differently from the rest, it draws the same answer again and again, and its interval is too narrow, or a point. It is
+then widened to the score interval: Wilson's for a share, Tango's for a difference of two models on the same items.
+Cohen's kappa measures the agreement of two readers beyond chance.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from degla.results import Interval
 
 FloatArray = NDArray[np.float64]
 Z: Final = 1.959963984540054
-"""Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
+"""Standard deviations on each side of the mean that contain 95 % of a normal distribution."""
 FEW: Final = 20
-"""With fewer images than this, by weight, answered otherwise than the rest, a bootstrap alone is not trusted."""
+"""With fewer images than this (by weight) answered differently from the rest, the bootstrap is widened."""
 DRAWS = 1000
-"""Bootstrap draws: the ends of a 95 % interval are then known to about a twentieth of its width."""
+"""Bootstrap draws: enough to know the ends of a 95 % interval to about a twentieth of its width."""
 TAIL = (1 - 0.95) / 2
 """Probability beyond each end of a 95 % interval."""
 _BLOCK = 2**15
-"""Counts that are drawn at once: they stay in a processor's cache."""
+"""Number of counts drawn at once, so that they fit in the CPU cache."""
 
 
 def cluster_numbers(names: Sequence[str]) -> NDArray[np.int64]:
@@ -38,7 +38,7 @@ def cluster_numbers(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def cluster_draws(clusters: int, *, seed: int, draws: int = DRAWS) -> Iterator[FloatArray]:
-    """Draw the clusters with replacement, `draws` times: blocks `[some, clusters]` of how often each was drawn."""
+    """Draw the clusters with replacement, `draws` times; yield blocks `[some, clusters]` of draw counts."""
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // max(1, clusters))
     for start in range(0, draws, block):
@@ -48,11 +48,11 @@ def cluster_draws(clusters: int, *, seed: int, draws: int = DRAWS) -> Iterator[F
 
 
 def drawn_means(values: FloatArray, clusters: NDArray[np.int64], *, seed: int = 0, draws: int = DRAWS) -> FloatArray:
-    """Mean of the values in each draw.
+    """Return the mean of the values in each draw.
 
     Args:
         values: `[N]`.
-        clusters: `[N]` numbers from 0, each of them used.
+        clusters: `[N]` numbers from 0, without gaps.
         seed: of the draws.
         draws: number of draws.
     """
@@ -66,8 +66,8 @@ class DrawnMeans:
     Args:
         values: `[N]`.
         clusters: `[N]` numbers from 0.
-        groups: `[N]` numbers from 0, each of them used; none for a plain mean.
-        count: number of all clusters; by default those that the values are of.
+        groups: `[N]` numbers from 0, without gaps; None for a plain mean.
+        count: number of all clusters; default: those of the values.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class DrawnMeans:
         *,
         count: int | None = None,
     ) -> None:
-        from scipy.sparse import csr_array  # A report's help needs no such package.
+        from scipy.sparse import csr_array  # Not needed for a report's help.
 
         self.clusters = int(clusters.max(initial=-1)) + 1 if count is None else count
         columns = np.zeros_like(clusters) if groups is None else groups
         shape, places = (self.clusters, int(columns.max(initial=0)) + 1), (clusters, columns)
         tables = [csr_array((each, places), shape=shape) for each in (values, np.ones(len(values)))]
-        # Of one group the table is whole: a plain product is three times as fast.
+        # With one group the table is dense: a plain product is three times as fast.
         self._sums, self._sizes = tables if groups is not None else [table.toarray() for table in tables]
 
     def __call__(self, counts: FloatArray) -> FloatArray:
-        """`[draws]` means; NaN where nothing is left. `counts`: `[draws, clusters]`."""
+        """Return `[draws]` means, NaN for empty draws. `counts`: `[draws, clusters]`."""
         sums, sizes = counts @ self._sums, counts @ self._sizes
         there = sizes > 0
         means = np.divide(sums, sizes, out=np.zeros_like(sums), where=there).sum(axis=1)
@@ -97,13 +97,13 @@ class DrawnMeans:
 
 
 def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None) -> float:
-    """Mean of values, or mean of the groups' means; NaN where there are none."""
+    """Return the mean of the values, or of the groups' means; NaN if there are none."""
     means = values if groups is None else np.bincount(groups, values) / np.bincount(groups)
     return float(means.mean()) if len(means) else math.nan
 
 
 def shares_of_items(groups: NDArray[np.int64] | None, n: int) -> FloatArray:
-    """`[n]` weights that add up to 1 and make `grouped_mean` a weighted sum."""
+    """Return `[n]` weights that sum to 1 and make `grouped_mean` a weighted sum."""
     if groups is None:
         return np.full(n, 1 / n)
     sizes = np.bincount(groups)
@@ -132,7 +132,7 @@ class Proportion:
         return self.count / self.n if self.n else math.nan
 
     def plain(self) -> dict[str, float | int | None]:
-        """JSON values; None where there is no item."""
+        """Return JSON values; None without items."""
         known = self.n > 0
         return {
             "share": self.share if known else None,
@@ -145,16 +145,16 @@ class Proportion:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each image adds to a score that is a weighted sum over items.
+    """What each image contributes to a score that is a weighted sum over items.
 
     Attributes:
         totals: `[images]` sums of weight times worth, or times lead of one model over another.
-        weights: `[images]` sums of weights, 1 in all.
-        uneven: images with an answer otherwise than the rest: for a share, of the rarer kind, right or wrong; for a
-            difference, those that the two models answer differently.
-        telling: as many equally weighted items as tell as much as those that are answered otherwise, `uneven` at most:
-            near 0 where all lie in parts that hardly count in an average beside a small one.
-        plain: one item an image, equal weights, and answers of 0 and 1 alone (leads of -1, 0 and 1).
+        weights: `[images]` sums of weights, which sum to 1.
+        uneven: number of images answered differently from the rest: for a share, those of the rarer kind, right or
+            wrong; for a difference, those that the two models answer differently.
+        telling: effective number of equally weighted items among those answered differently, at most `uneven`: near 0
+            if all are in parts with little weight in an average next to a small part.
+        plain: whether there is one item per image, with equal weights and values of only 0 and 1 (leads -1, 0 and 1).
     """
 
     totals: FloatArray
@@ -170,19 +170,19 @@ class Contributions:
 
     @property
     def independent(self) -> float:
-        """Number of equally weighted images that tell as much (Kish): 1 / sum of squared weights."""
+        """Effective number of equally weighted images (Kish): 1 / sum of squared weights."""
         return float(1 / (self.weights**2).sum())
 
 
 def contributions(
     values: FloatArray, weights: FloatArray, clusters: NDArray[np.int64], *, paired: bool = False
 ) -> Contributions:
-    """Sum items up by image.
+    """Sum the items of each image.
 
     Args:
         values: `[N]` worth of each item, 0 to 1; or its lead, -1 to 1, with `paired`.
-        weights: `[N]`, 1 in all.
-        clusters: `[N]` numbers of images.
+        weights: `[N]`, which sum to 1.
+        clusters: `[N]` image numbers.
         paired: whether the values are leads.
     """
     _, numbers = np.unique(clusters, return_inverse=True)
@@ -191,7 +191,7 @@ def contributions(
     count = len(totals)
     kinds = [values != 0] if paired else [values < 1, values > 0]
     uneven = min(len(np.unique(numbers[kind])) for kind in kinds)
-    # By items: how much of an image's weight is that of many items, the bootstrap sees by itself.
+    # By items: the bootstrap itself accounts for images with the weight of many items.
     squares = weights**2
     telling = min(uneven, min(float(squares[kind].sum()) for kind in kinds) / float(squares.sum()) ** 2)
     whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
@@ -200,13 +200,13 @@ def contributions(
 
 
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """Exact (Clopper-Pearson) interval of a proportion of independent items.
+    """Return the exact (Clopper-Pearson) interval of a proportion of independent items.
 
     Raises:
         ValueError: not 0 <= successes <= n, or n is 0.
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} of {n} is no proportion")
+        raise ValueError(f"{successes} of {n} is not a proportion")
     from scipy.special import betaincinv
 
     tail = (1 - level) / 2
@@ -216,13 +216,13 @@ def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Inter
 
 
 def wilson(count: int, n: int) -> Proportion:
-    """A share with Wilson's interval, which holds for small n and for shares near 0 and 1.
+    """Return a share with Wilson's interval, which is valid for small n and for shares near 0 and 1.
 
     Raises:
         ValueError: not 0 <= count <= n.
     """
     if not 0 <= count <= n:
-        raise ValueError(f"{count} of {n} is no share")
+        raise ValueError(f"{count} of {n} is not a share")
     if n == 0:
         return Proportion(0, 0, math.nan, math.nan)
     return Proportion(count, n, *_wilson(count / n, n))
@@ -236,23 +236,23 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def paired_score_interval(first: float, second: float, n: float, *, level: float = 0.95) -> Interval:
-    """Score interval of the difference of two proportions on the same independent items (Tango, Stat Med 17, 1998).
+    """Return the score interval of a difference of proportions on the same independent items (Tango, Stat Med 1998).
 
     Args:
-        first: items that the first model alone has right.
-        second: items that the second alone has right.
-        n: all items.
+        first: number of items that only the first model has right.
+        second: number of items that only the second model has right.
+        n: number of all items.
         level: of the interval.
 
     Returns:
-        Interval of (first - second) / n: where there is no such item, from -z² / (n + z²) to z² / (n + z²).
+        Interval of (first - second) / n; if both are 0, from -z² / (n + z²) to z² / (n + z²).
     """
     from scipy.special import ndtri
 
     z = float(ndtri(1 - (1 - level) / 2))
 
     def distance(gap: float) -> float:
-        """Standard errors between the difference that was seen and `gap`, under `gap`."""
+        """Standard errors between the observed difference and `gap`, under `gap`."""
         middle = (2 * n - first + second) * gap - first - second
         root = math.sqrt(max(0.0, middle**2 + 8 * n * second * gap * (1 - gap)))
         variance = (root - middle) / (2 * n) + gap * (1 - gap)
@@ -267,7 +267,7 @@ def paired_score_interval(first: float, second: float, n: float, *, level: float
 
 
 def _crossing(above: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a falling function stops being above something."""
+    """Find where a falling function crosses a threshold."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if above(middle) else (low, middle)
@@ -275,14 +275,14 @@ def _crossing(above: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
-    """Interval of a score: exact for plain items, else a bootstrap, never narrower than Wilson's where few differ.
+    """Return a score's interval: exact for plain items, else a bootstrap, at least as wide as Wilson's if few differ.
 
     Args:
         draws: the score in each bootstrap draw.
-        parts: what each image adds to it.
+        parts: what each image contributes to it.
 
     Returns:
-        None for a single image, which says nothing of others.
+        None for a single image, which says nothing about others.
     """
     if parts.images < 2:
         return None
@@ -293,14 +293,14 @@ def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
 
 
 def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
-    """Interval of the first model's score minus the second's on the same items.
+    """Return the interval of the first model's score minus the second's on the same items.
 
-    Tango's score interval for plain items; else a paired bootstrap, never narrower than the score interval where few
-    images are answered differently: gains and losses then count by what they add to the score.
+    Tango's score interval for plain items; else a paired bootstrap, at least as wide as the score interval if few
+    images are answered differently, with gains and losses weighted by their contribution to the score.
 
     Args:
         draws: the difference in each bootstrap draw.
-        parts: what each image adds to it.
+        parts: what each image contributes to it.
 
     Returns:
         None for a single image.
@@ -333,15 +333,15 @@ def _widened(
 
 
 def clipped_share(value: float) -> float:
-    """A mean of values from 0 to 1 whose rounding went over an end by a bit, cut there."""
+    """Clip a mean of values from 0 to 1 that rounding moved slightly outside."""
     return min(1.0, max(0.0, value))
 
 
 def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) -> Proportion:
-    """A share of items that are not independent, with a bootstrap over whole clusters.
+    """Return a share of items that are not independent, with a bootstrap over whole clusters.
 
     Args:
-        worth: [N] 1 where an item has the property, 0 where not, 1/2 for a tie.
+        worth: [N] 1 if an item has the property, 0 if not, 1/2 for a tie.
         clusters: N names, for example of images.
         seed: of the bootstrap.
     """
@@ -359,7 +359,7 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) ->
 
 
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:
-    """Kappa of two readers' answers and its 95 % interval; three times None where it is undefined."""
+    """Return Cohen's kappa of two readers' answers and its 95 % interval; three times None if undefined."""
     n = len(pairs)
     share = {(a, b): sum(pair == (a, b) for pair in pairs) / n for a in (False, True) for b in (False, True)}
     first = {a: share[a, False] + share[a, True] for a in (False, True)}

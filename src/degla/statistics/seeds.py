@@ -1,13 +1,13 @@
-"""Means and differences over training seeds and other sources of chance, with intervals that cover the questions too.
+"""Means and differences over training seeds and other sources of chance, with intervals that also cover the questions.
 
 The variance of a mean over seeds, s² / n, and that of the same score over questions (verdicts averaged over the seeds,
-images drawn) are added, with the degrees of freedom of Welch and Satterthwaite. What seed and question do together is
-in both, so the sum counts it twice: such an interval is rather too wide. It is never narrower than over seeds alone.
+images drawn) are added, with the degrees of freedom of Welch and Satterthwaite. The interaction of seed and question
+is in both, so the sum counts it twice and the interval is conservative. It is never narrower than over seeds only.
 
-Where the variance of a result comes from (`over_sources`): one source is varied at a time around the runs of the plan
-as it is. The deviation over a source is that of the means, over the training seeds in common, with each of its levels;
-the plan's own level is one of them. Effects are taken to add up, so the value over all sources is the plan's mean plus,
-for each source, what its levels are on average above the plan's own level; its variance is the sum of s² / n over
+Sources of variance (`over_sources`): one source at a time is varied around the runs of the plan
+itself. The deviation over a source is that of the means, over the common training seeds, at each of its levels;
+the plan's own level is one of them. Effects are assumed to be additive: the value over all sources is the plan's mean
+plus, for each source, the mean of its levels minus the plan's own level. Its variance is the sum of s² / n over
 sources and of the variance over questions.
 """
 
@@ -25,13 +25,13 @@ from degla.statistics.proportions import FEW, TAIL, Contributions, FloatArray, Z
 
 @dataclass(frozen=True)
 class QuestionVariance:
-    """What other questions would do to a score or a difference.
+    """Uncertainty of a score or a difference over questions.
 
     Attributes:
         error: standard error.
-        images: independent images behind it.
-        uneven: images that are answered otherwise than the rest; of a difference, that two models answer differently.
-        interval: 95 % over questions alone; None for a single image.
+        images: number of independent images.
+        uneven: number of images answered differently from the rest; of a difference, differently by the two models.
+        interval: 95 % over questions only; None for a single image.
     """
 
     error: float
@@ -41,16 +41,16 @@ class QuestionVariance:
 
     @property
     def variance(self) -> tuple[float, int]:
-        """Variance, and its degrees of freedom."""
+        """Variance and its degrees of freedom."""
         return self.error**2, max(1, self.images - 1)
 
 
 def over_questions(draws: FloatArray, parts: Contributions, *, paired: bool = False) -> QuestionVariance | None:
-    """Standard error and interval over questions; None where one image is all there is.
+    """Return standard error and interval over questions; None for a single image.
 
     Args:
         draws: a score, or with `paired` a difference of two, in each bootstrap draw.
-        parts: what each image adds to it.
+        parts: what each image contributes to it.
         paired: whether it is a difference.
     """
     interval = (lead_interval if paired else share_interval)(draws, parts)
@@ -69,9 +69,9 @@ class Spread:
     Attributes:
         mean: of the values.
         deviation: sample standard deviation (n - 1) over seeds; None for one value.
-        half_width: of the 95 % interval of the mean over seeds and questions, as far as each is known; else None.
+        half_width: of the 95 % interval of the mean, over seeds and questions as far as known; else None.
         n: number of values.
-        covers: what varies in the interval: "seeds and questions", "seeds", "questions", or "".
+        covers: sources covered by the interval: "seeds and questions", "seeds", "questions", or "".
     """
 
     mean: float
@@ -82,7 +82,7 @@ class Spread:
 
     @property
     def interval(self) -> Interval | None:
-        """Of the mean."""
+        """Interval of the mean."""
         if self.half_width is None:
             return None
         low, high = self.mean - self.half_width, self.mean + self.half_width
@@ -95,8 +95,8 @@ class Difference:
 
     Attributes:
         value: the difference.
-        interval: 95 %; None where there is nothing to make one from.
-        doubt: why it may not be called significant, whatever its interval (`doubt_of`); "" where it may.
+        interval: 95 %; None if it cannot be computed.
+        doubt: why it may not be called significant, whatever its interval (`doubt_of`); "" if it may.
     """
 
     value: float
@@ -105,12 +105,12 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out 0, and nothing speaks against saying so."""
+        """Whether the interval excludes 0 and there is no caveat."""
         return not self.doubt and self.interval is not None and not self.interval.low <= 0 <= self.interval.high
 
 
 def half_width(variances: Iterable[tuple[float, int]]) -> float:
-    """Half of the 95 % t-interval of a sum of independent parts (Welch, Satterthwaite).
+    """Return half of the 95 % t-interval of a sum of independent parts (Welch, Satterthwaite).
 
     Args:
         variances: each part's variance with its degrees of freedom.
@@ -126,10 +126,10 @@ def half_width(variances: Iterable[tuple[float, int]]) -> float:
 
 
 def covering_half_width(*sources: Sequence[tuple[float, int]]) -> float:
-    """Half of the interval over several sources of chance, at least as wide as that over any one of them.
+    """Return half of the interval over several sources of chance, at least as wide as over any one of them.
 
-    Two or three seeds often show too small a deviation; the many degrees of freedom that questions bring would then
-    hide how little is known (87 to 91 % held in place of 95 %, simulated).
+    Two or three seeds often underestimate the deviation; the many degrees of freedom of the questions would then
+    hide this (coverage of 87 to 91 % instead of 95 %, simulated).
 
     Args:
         sources: the variances of each, with their degrees of freedom.
@@ -138,17 +138,17 @@ def covering_half_width(*sources: Sequence[tuple[float, int]]) -> float:
 
 
 def seed_spread(values: Sequence[float], questions: QuestionVariance | None = None) -> Spread:
-    """Mean, standard deviation over training seeds, and the interval of the mean.
+    """Return mean, standard deviation over training seeds, and the interval of the mean.
 
     Args:
-        values: one a seed.
-        questions: of the mean of the values over questions; None: the interval is over seeds alone.
+        values: one per seed.
+        questions: uncertainty of the mean over questions; None: the interval covers only seeds.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: there are no values.
     """
     if not values:
-        raise ValueError("no value to take a mean of")
+        raise ValueError("no values to average")
     n, mean = len(values), math.fsum(values) / len(values)
     over = [] if questions is None else [questions.variance]
     if n == 1:
@@ -158,7 +158,7 @@ def seed_spread(values: Sequence[float], questions: QuestionVariance | None = No
 
 
 def deviation_of(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1) of two values or more."""
+    """Return the sample standard deviation (n - 1) of two or more values."""
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
@@ -170,18 +170,18 @@ def seed_difference(
     *,
     doubt: str = "",
 ) -> Difference:
-    """Difference of two methods over training seeds, seed by seed where both have it.
+    """Compute the difference of two methods over training seeds, paired by seed where both have it.
 
     Args:
-        first: seed to value. A single value counts as one fixed model, whatever its seed is called.
+        first: seed to value. A single value counts as one fixed model, whatever its seed.
         second: likewise, for example the untrained model.
-        questions: of the difference, over the same questions; None: the interval is over seeds alone.
+        questions: uncertainty of the difference over the same questions; None: the interval covers only seeds.
         doubt: see `Difference`.
 
     Returns:
-        The mean difference. With two or more seeds in common: over the pairs, whose shared part of chance (order of
-        the data) cancels. With one fixed model: over the seeds of the other. Without a seed in common: Welch's
-        interval. One value on both sides: over questions alone.
+        The mean difference. With two or more common seeds: paired by seed, so that shared randomness (order of
+        the data) cancels. With one fixed model: over the seeds of the other. Without common seeds: Welch's
+        interval. With one value on each side: only over questions.
     """
     also = "" if questions is None else " and questions"
     over = [] if questions is None else [questions.variance]
@@ -202,24 +202,24 @@ def seed_difference(
 
 
 def _of_mean(values: Sequence[float]) -> tuple[float, int]:
-    """Variance of the mean of two values or more, and its degrees of freedom."""
+    """Variance of the mean of two or more values, and its degrees of freedom."""
     return deviation_of(values) ** 2 / len(values), len(values) - 1
 
 
 LEVEL = 0.05
 LEAST_IMAGES = 25
-"""Independent images behind a difference that may be called significant."""
+"""Smallest number of independent images for a significant difference."""
 LEAST_UNEVEN = 6
-"""Of them, those that the two models answer differently: with five, all for one side, an exact test gives p = 0.06."""
+"""Smallest number that the two models answer differently: with five, all for one side, an exact test gives p = 0.06."""
 
 
 def doubt_of(questions: QuestionVariance | None, *, leaked: bool = False, missing: bool = False) -> str:
-    """Why a difference may not be called significant, whatever its interval; "" where it may.
+    """Return why a difference may not be called significant, whatever its interval; "" if it may.
 
     Args:
-        questions: of the difference; None where the two do not have the same items.
+        questions: uncertainty over questions; None if the two do not have the same items.
         leaked: images of these questions were trained on.
-        missing: images of these questions were not there.
+        missing: images of these questions are missing.
     """
     if leaked:
         return "benchmark images were trained on"
@@ -235,7 +235,7 @@ def doubt_of(questions: QuestionVariance | None, *, leaked: bool = False, missin
 
 
 def p_over_seeds(gaps: Sequence[float]) -> float | None:
-    """Two-sided p-value of a paired t-test of differences seed by seed; None for one seed."""
+    """Return the two-sided p-value of a paired t-test over seeds; None for one seed."""
     if len(gaps) < 2:
         return None
     from scipy.special import stdtr
@@ -247,7 +247,7 @@ def p_over_seeds(gaps: Sequence[float]) -> float | None:
 
 
 def p_over_questions(value: float, questions: QuestionVariance | None) -> float | None:
-    """Two-sided p-value of a normal test by the standard error over questions."""
+    """Return the two-sided p-value of a z-test with the standard error over questions."""
     if questions is None:
         return None
     if questions.error == 0:
@@ -258,7 +258,7 @@ def p_over_questions(value: float, questions: QuestionVariance | None) -> float 
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of p-values; None stays None and does not count."""
+    """Apply Holm's correction to p-values; None stays None and does not count as a test."""
     known = sorted((p, place) for place, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0
@@ -269,18 +269,18 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 
 RunValues = Mapping[tuple[int | None, str], float]
-"""(Training seed, replicate) to a value; the plan as it is has the replicate ""."""
+"""(Training seed, replicate) to a value; the plan's own runs have the replicate ""."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one source does to a value.
+    """Effect of one source of variance on a value.
 
     Attributes:
         name: "training seed", or what replicates change.
-        n: levels, the plan's own among them.
+        n: number of levels, including the plan's own.
         deviation: sample standard deviation over the levels.
-        low, high: 95 % interval of the deviation (chi-square, values taken as normal).
+        low, high: 95 % interval of the deviation (chi-square, assuming normal values).
         shift: mean over the levels minus the plan's own; 0 for training seeds.
     """
 
@@ -297,9 +297,9 @@ class Overall:
     """A value over all sources.
 
     Attributes:
-        value: of a mean seed, mean negatives and a mean world.
+        value: for an average seed, average negatives and an average world.
         half_width: of its 95 % interval.
-        sources: what was varied.
+        sources: the sources that were varied.
     """
 
     value: float
@@ -310,15 +310,15 @@ class Overall:
 def over_sources(
     values: RunValues, replicates: Mapping[str, Sequence[str]], questions: QuestionVariance | None
 ) -> Overall | None:
-    """Deviations by source, and the value with an interval over all of them.
+    """Compute deviations by source, and the value with an interval over all of them.
 
     Args:
         values: of one model, or of one minus another.
-        replicates: name of a source to the replicates that vary it alone.
-        questions: of the plan's own mean.
+        replicates: name of a source to the replicates that vary only this source.
+        questions: uncertainty of the plan's own mean over questions.
 
     Returns:
-        None where nothing but the training seed was varied.
+        None if only the training seed was varied.
     """
     own = {seed: value for (seed, replicate), value in values.items() if not replicate}
     sources = [_source("training seed", list(own.values()))] if len(own) > 1 else []
@@ -346,7 +346,7 @@ def _source(name: str, levels: Sequence[float], *, shifted: bool = False) -> Sou
 
 
 def deviation_factors(n: int) -> tuple[float, float]:
-    """Ends of the 95 % chi-square interval of a standard deviation of n values, in parts of it."""
+    """Return the ends of the 95 % chi-square interval of a standard deviation of n values, as factors of it."""
     from scipy.special import chdtri
 
     return math.sqrt((n - 1) / float(chdtri(n - 1, TAIL))), math.sqrt((n - 1) / float(chdtri(n - 1, 1 - TAIL)))

@@ -1,4 +1,4 @@
-"""ARO: relations and attributes of Visual Genome exchanged, and captions of COCO and Flickr30k in a wrong order.
+"""ARO: swapped relations and attributes of Visual Genome, and COCO and Flickr30k captions with shuffled words.
 
 Title:    ARO
 Paper:    arXiv 2210.01936
@@ -8,9 +8,9 @@ Source:   https://github.com/mertyg/vision-language-models-are-bows (its Google 
           unpacked into vg/) and, for the orders,
           https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json
           with the images of COCO and Flickr30k
-Layout:   aro/visual_genome_relation.json       each of the four parts may be left out
+Layout:   aro/visual_genome_relation.json       each of the four parts is optional
           aro/visual_genome_attribution.json
-          aro/order_seeds.json                  optional: seeds of the word orders, [1] if there is none
+          aro/order_seeds.json                  optional: seeds of the word orders, default [1]
           karpathy/coco_karpathy_test.json      COCO-Order
           karpathy/flickr30k_test.json          Flickr30k-Order
           vg/N.jpg
@@ -66,11 +66,11 @@ of, near, next to, with, beside, on the side of, around
 """
 
 EXCLUDED_RELATIONS: Final = frozenset(" ".join(_LISTED.split()).split(", "))
-"""The 157 names that the authors' notebook lists (mertyg/vision-language-models-are-bows, MIT)."""
+"""The 157 names listed in the authors' notebook (mertyg/vision-language-models-are-bows, MIT)."""
 
 
 PUBLISHED_SEED = 1
-"""Default seed of the official script, for the order of the words."""
+"""Default seed of the official script, for the word order."""
 
 _LISTS = {"vg_relation": "visual_genome_relation.json", "vg_attribution": "visual_genome_attribution.json"}
 _ORDERS = {"coco_order": COCO, "flickr30k_order": FLICKR30K}
@@ -103,12 +103,12 @@ class _Seeds(RootModel[Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ..
 
 
 def items(root: Path) -> Entries:
-    """Read those of the four parts whose annotation file is there; the orders are made here, one set a seed."""
+    """Read those of the four parts whose annotation file exists; word orders are generated here, one set per seed."""
     lists = [part for part, name in _LISTS.items() if (root / "aro" / name).exists()]
     orders = [part for part, split in _ORDERS.items() if has_split(root, split, original=False)]
     if not lists and not orders:
         raise InputError(
-            f"{root}: holds no file of ARO. Get them from {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+            f"{root}: no ARO files found. Get them from {BENCHMARK.source}. Expected layout:\n{BENCHMARK.layout}"
         )
     for part in lists:
         yield from _visual_genome(root, part)
@@ -156,12 +156,12 @@ def _seeds(root: Path) -> tuple[int, ...]:
         return (PUBLISHED_SEED,)
     seeds = published_row(_Seeds, read_list(file, BENCHMARK), where=str(file)).root
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"{file}: a seed stands there twice; each must be named once.")
+        raise InputError(f"{file}: contains a seed twice. List every seed once.")
     return seeds
 
 
 def _macro(group: str, **settings: Any) -> tuple[Metric, ...]:
-    """The published number first; then every item counted the same, as UniBench and mteb have it."""
+    """The published number first; then the mean over items, as UniBench and mteb report it."""
     return (Metric(name="macro", chance=0.5, group=group, **settings), Metric(name="micro", chance=0.5))
 
 
@@ -182,12 +182,12 @@ BENCHMARK = Benchmark(
             metrics=_macro("attributes", minimum=_SMALLEST_PAIR),
             optional=True,
         ),
-        # Lenient: in a fifth of the captions a shuffle gives the caption back, which the official code counts as right.
+        # Lenient: for a fifth of the captions a shuffle reproduces the caption, and the official code counts it right.
         *parts_of({name: split.captions for name, split in _ORDERS.items()}, "order", tie="lenient", optional=True),
         *(BenchmarkPart(name=f"{name}/seed*", family="order", tie="lenient", optional=True) for name in _ORDERS),
     ),
     averages=(
-        # The mean over the seeds that were asked for; of one seed where there is one.
+        # The mean over the listed seeds; with one seed, its value.
         *(Average(name=f"{name}.mean", of=(f"{name}*",)) for name in _ORDERS),
         Average(name="order", of=tuple(f"{name}.mean" for name in _ORDERS)),
         Average(name="mean4", of=("vg_relation", "vg_attribution", *(f"{name}.mean" for name in _ORDERS))),

@@ -1,13 +1,13 @@
-"""BiVLC: 2,933 pairs of SugarCrepe with a generated image for the false caption; which text, and which image.
+"""BiVLC: 2,933 pairs of SugarCrepe with a generated image for the false caption; text and image retrieval.
 
-A generated image can be told from a photograph: a model may prefer one kind whatever the text says. The four single
-directions stand beside the scores for that reason.
+Generated images can be told from photographs, so a model may prefer one kind whatever the text says. For that reason
+the four single directions are reported as well.
 
 Title:    BiVLC
 Paper:    arXiv 2406.09952
 Licence:  MIT; photographs COCO val2017, Flickr terms of each image
 Source:   https://huggingface.co/datasets/imirandam/BiVLC (the Parquet files of its test split)
-Layout:   bivlc/*.parquet   pictures are read inside the files
+Layout:   bivlc/*.parquet   images are read from inside the files
 Citation: @inproceedings{miranda2024bivlc, title={BiVLC: Extending Vision-Language Compositionality Evaluation with
           Text-to-Image Retrieval}, author={Miranda, Imanol and Salaberria, Ander and Agirre, Eneko and Azkune, Gorka},
           booktitle={NeurIPS Datasets and Benchmarks}, year={2024}}
@@ -33,7 +33,7 @@ _COUNTS = {
     "add_att": 76,
 }
 _ORDER_BLIND = {"swap_obj": 24 / 81, "swap_att": 109 / 278}
-"""Best group score of a model that ignores word order: the share of pairs that are not the same words."""
+"""Best group score of a model that ignores word order: the share of pairs whose captions differ in their words."""
 _FAMILIES = ("replace", "swap", "add")
 _DIRECTIONS = (
     Metric(name="texts_of_photograph", verdict="text_ok.1"),
@@ -44,7 +44,7 @@ _DIRECTIONS = (
 
 
 class _Row(Record):
-    """One pair; rows have no id, so that a row's number is its name."""
+    """One pair; rows have no id, so the row number serves as one."""
 
     image: str
     caption: Text
@@ -55,7 +55,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read every row of the split; a part is one of SugarCrepe's."""
+    """Read every row of the split; the parts are SugarCrepe's."""
     numbers = count()
     for file in find_files(root, ("bivlc/*.parquet", "bivlc/*.arrow"), BENCHMARK):
         for _, row in read_records(_Row, file, BENCHMARK):

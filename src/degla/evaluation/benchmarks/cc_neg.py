@@ -1,13 +1,13 @@
-"""CC-Neg: a caption of CC3M against the same with one part negated.
+"""CC-Neg: a CC3M caption against the same caption with one part negated.
 
-Every false caption is longer, says "not" or "no", and has lost its commas: a model that dislikes such words is right
-without the image. Read the floors beside the score.
+Every false caption is longer, contains "not" or "no", and has no commas, so a model that dislikes such words is right
+without the image. Compare the score with its floors.
 
 Title:    CC-Neg
 Paper:    arXiv 2403.20312
-Licence:  annotations MIT; images of CC3M, which may not be passed on
-Source:   https://github.com/jaisidhsingh/CoN-CLIP (ccneg_preprocessed.pt: a pickle, which is not opened here; have the
-          last 40,000 rows of image_paths and annotations written as JSON lines)
+Licence:  annotations MIT; images of CC3M, which may not be redistributed
+Source:   https://github.com/jaisidhsingh/CoN-CLIP (ccneg_preprocessed.pt: a pickle, which degla does not open; convert
+          the last 40,000 rows of image_paths and annotations to JSON lines)
 Layout:   cc_neg/cc_neg.jsonl   {"image": "1.jpg", "caption": "...", "negative_caption": "..."}
           cc_neg/images/*
 Citation: @inproceedings{singh2025learning, title={Learning the Power of ``No'': Foundation Models with Negations},
@@ -33,7 +33,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read the rows; commas are taken out of false captions, as the released code does, and left in true ones."""
+    """Read the rows; commas are removed from false captions, as in the released code, and kept in true ones."""
     folder = root / "cc_neg"
     pickled = next(iter(sorted(folder.glob("*.pt"))), None)
     file = folder / "cc_neg.jsonl"
@@ -46,7 +46,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("cc_neg"),
-    # The true caption stands first in the released code, which takes the first of the best.
+    # In the released code the true caption comes first, and the first of the best wins.
     parts=(BenchmarkPart(name="test", family="negation", n=40000, tie="lenient"),),
     headline={"composition": "test"},
     items=items,

@@ -1,4 +1,4 @@
-"""COLA, multi-object: 210 pairs of Visual Genome images whose captions exchange the attributes of two objects.
+"""COLA, multi-object: 210 pairs of Visual Genome images whose captions swap the attributes of two objects.
 
 Title:    COLA (multi-object)
 Paper:    arXiv 2305.03689
@@ -26,11 +26,11 @@ _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
 
 
 class _Row(RootModel[tuple[_Address, Text, _Address, Text]]):
-    """Address and caption of the first image, address and caption of the second."""
+    """URL and caption of the first image, URL and caption of the second."""
 
 
 def items(root: Path) -> Entries:
-    """Read the one file; of an image's address only the file's name, Visual Genome's number, is used."""
+    """Read the one file; of an image's URL only the file name, Visual Genome's number, is used."""
     file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
     for index, (_, row) in enumerate(read_records(_Row, file, BENCHMARK)):
         first, first_caption, second, second_caption = row.root
@@ -45,7 +45,7 @@ BENCHMARK = Benchmark(
             name="multi_object",
             family="attribute",
             n=210,
-            # The published number: of each caption, the right image above the other one. Text and group are extras.
+            # The published number: for each caption, the right image ranks first. Text and group are extras.
             metrics=square_metrics("image", "text", "group"),
         ),
     ),

@@ -1,13 +1,13 @@
-"""COLA, single object: the images that show a phrase such as "square white plate" before those that nearly do.
+"""COLA, single object: rank the images that show a phrase such as "square white plate" above those that nearly do.
 
-Mean average precision over the phrases, each among the images that have one of its words ("hard"). The share of right
-images differs from phrase to phrase, so that chance is not 1/320.
+Mean average precision over the phrases, each among the images that match one of its words ("hard"). The share of right
+images differs from phrase to phrase, so chance is not 1/320.
 
 Title:    COLA (single object)
 Paper:    arXiv 2305.03689
 Licence:  annotations MIT; images of GQA (Visual Genome, CC BY 4.0), CLEVR (CC BY 4.0) and PACO (COCO)
 Source:   https://github.com/arijitray1993/COLA (data/*.json) and the images of GQA, CLEVR and PACO
-Layout:   cola/COLA_singleobjects_benchmark_{GQA,CLEVR,PACO}.json   each may lack
+Layout:   cola/COLA_singleobjects_benchmark_{GQA,CLEVR,PACO}.json   each optional
           vg/N.jpg
           clevr/*.png
           paco/*.jpg
@@ -33,7 +33,7 @@ _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
 
 
 class _Image(Record):
-    """One image: which phrases are true of it, and for which of them it is a hard one."""
+    """One image: the phrases that are true of it, and those for which it is a hard image."""
 
     file: Text
     label: tuple[Literal[0, 1], ...]
@@ -46,12 +46,12 @@ class _File(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read the files that are there; phrases without a right or a wrong image among the hard ones are left out."""
+    """Read the files that exist; phrases without both a right and a wrong image among the hard ones are skipped."""
     files = {part: root / "cola" / f"COLA_singleobjects_benchmark_{part.upper()}.json" for part in _FOLDERS}
     there = {part: file for part, file in files.items() if file.exists()}
     if not there:
         names = ", ".join(file.name for file in files.values())
-        raise InputError(f"{root / 'cola'}: holds none of {names}. {where_to_get(BENCHMARK)}")
+        raise InputError(f"{root / 'cola'}: none of {names} found. {where_to_get(BENCHMARK)}")
     for part, file in there.items():
         phrases, images = _read(file)
         for number, phrase in enumerate(phrases):
@@ -68,14 +68,14 @@ def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
     images = []
     for index, row in enumerate(whole.images):
         where = f"{file} image {index}"
-        # PACO's rows have no dictionary of what is in the image, the others have it second.
+        # PACO's rows have no dictionary of the image's contents; in the others it comes second.
         cells = row if isinstance(row, list) else []
         fields = {"file": cells[0], "label": cells[-2], "hard": cells[-1]} if len(cells) in (3, 4) else {}
         read = published_row(_Image, fields, where=where)
         if not len(read.label) == len(read.hard) == len(whole.phrases):
             raise InputError(
-                f"{where}: {counted(len(read.label), 'label')} and {counted(len(read.hard), 'mark')} of hard images "
-                f"for {counted(len(whole.phrases), 'phrase')}. Fetch it again."
+                f"{where}: {counted(len(read.label), 'label')} and {counted(len(read.hard), 'hard-image flag')} "
+                f"for {counted(len(whole.phrases), 'phrase')}. Fetch the file again."
             )
         images.append(read)
     return whole.phrases, images

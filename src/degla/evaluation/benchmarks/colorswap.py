@@ -1,4 +1,4 @@
-"""ColorSwap: 300 pairs of images and captions of the same words with the colours exchanged.
+"""ColorSwap: 300 pairs of images and captions that use the same words with the colours swapped.
 
 Title:    ColorSwap
 Paper:    arXiv 2402.04492
@@ -37,7 +37,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read the test split, captions as written; the ids are not contiguous."""
+    """Read the test split, with captions as written; the ids are not contiguous."""
     for _, row in read_records(_Row, root / "colorswap" / "test.json", BENCHMARK):
         images = [f"colorswap/{name}" for name in (row.image_1, row.image_2)]
         about = {"image_source": row.image_source, "caption_source": row.caption_source}
@@ -46,7 +46,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("colorswap"),
-    # Only 12 pairs are not the same words: on the others a model that ignores word order ties.
+    # Only in 12 pairs do the words differ; on the others a model that ignores word order ties.
     parts=(BenchmarkPart(name="test", family="color", n=300, metrics=square_metrics(), ceiling=12 / 300),),
     headline={"composition": "test"},
     items=items,

@@ -1,7 +1,7 @@
-"""CREPE, productivity: regions of Visual Genome with captions of 4 to 12 parts against many false ones.
+"""CREPE, productivity: Visual Genome regions with captions of 4 to 12 parts against many false ones.
 
-The false captions are made by templates and can be told without the image; "negate" rewards a model that dislikes the
-word "not". Read the floors beside the scores.
+The false captions come from templates and can be recognised without the image; "negate" rewards a model that dislikes
+the word "not". Compare the scores with their floors.
 
 Title:    CREPE (productivity)
 Paper:    arXiv 2212.07796
@@ -31,7 +31,7 @@ _COUNTS = {"atom": 17698, "swap": 7405, "negate": 17303}
 
 
 class _Row(Record, extra="ignore"):
-    """One region, in pixels, with its caption and a list of false ones in a cell."""
+    """One region, in pixels, with its caption and a cell that lists the false ones."""
 
     image_id: int = Field(ge=0)
     caption: Text
@@ -43,14 +43,14 @@ class _Row(Record, extra="ignore"):
 
 
 def items(root: Path) -> Entries:
-    """Read the tables of each kind by complexity."""
+    """Read the tables of each kind in order of complexity."""
     for kind in _COUNTS:
         files = find_files(root, (f"crepe/{kind}/prod_vg_hard_negs_{kind}_complexity_*.csv",), BENCHMARK)
         for complexity, file in sorted((_complexity(file), file) for file in files):
             for number, (where, row) in enumerate(read_records(_Row, file, BENCHMARK)):
                 false = list_in_cell(row.hard_negs, column="hard_negs", where=where)
                 if not false or not all(text.strip() for text in false):
-                    raise InputError(f"{where}: field 'hard_negs': holds no text, or an empty one. Fetch it again.")
+                    raise InputError(f"{where}: field 'hard_negs' has no text, or an empty one. Fetch it again.")
                 image = ItemImage(path=f"vg/{row.image_id}.jpg", crop=(row.x, row.y, row.width, row.height))
                 place, group = ("crepe", kind, f"{complexity}/{number}"), {"complexity": str(complexity)}
                 yield image_question(place, image, [row.caption], false, group=group)
@@ -59,13 +59,13 @@ def items(root: Path) -> Entries:
 def _complexity(file: Path) -> int:
     found = re.search(r"_([0-9]{1,3})$", file.stem)
     if found is None:
-        raise InputError(f"{file}: its name must end in the complexity, as in complexity_4.csv.")
+        raise InputError(f"{file}: the file name must end in the complexity, as in complexity_4.csv.")
     return int(found[1])
 
 
 BENCHMARK = Benchmark(
     **described("crepe"),
-    # The true caption stands first in the released code, whose sort leaves the order of equals open.
+    # In the released code the true caption comes first, and its sort leaves the order of ties open.
     parts=parts_of(
         _COUNTS, metrics=(Metric(name="recall@1"), Metric(name="per_complexity", group="complexity")), tie="lenient"
     ),

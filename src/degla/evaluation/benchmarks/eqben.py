@@ -1,15 +1,15 @@
-"""EqBen: pairs of images, mostly frames of one video, that differ a little, with a caption of each; seven sources.
+"""EqBen: pairs of slightly different images, mostly frames of one video, each with its caption; seven sources.
 
-Neighbouring frames of Action Genome often look alike to people too. Numbers on the whole and on the published tenth
-must not be mixed; this reads whichever annotation file is there.
+Neighbouring frames of Action Genome often look alike to people too. Do not mix numbers on the full set with numbers on
+the published 10 % subset; degla reads whichever annotation file exists.
 
 Title:    EqBen
 Paper:    arXiv 2303.14465
-Licence:  Apache 2.0; frames of Action Genome, YouCook2 and GEBC on the terms of those
-Source:   https://github.com/Wangt-CN/EqBen (its README links images and annotations, and the tenth)
-Layout:   eqben/all_select.json                      of the whole, or
-          eqben/eqben_subset_10percent_final.json    of the published tenth
-          eqben/eqbenag/..., eqben/eqbenyoucook2/*.npy, ...   images as the file names them
+Licence:  Apache 2.0; frames of Action Genome, YouCook2 and GEBC under their own terms
+Source:   https://github.com/Wangt-CN/EqBen (its README links the images, the annotations and the 10 % subset)
+Layout:   eqben/all_select.json                      the full set, or
+          eqben/eqben_subset_10percent_final.json    the published 10 % subset
+          eqben/eqbenag/..., eqben/eqbenyoucook2/*.npy, ...   images, by the paths in the annotation file
 Citation: @inproceedings{wang2023equivariant, title={Equivariant Similarity for Vision-Language Foundation Models},
           author={Wang, Tan and Lin, Kevin and Li, Linjie and Lin, Chung-Ching and Yang, Zhengyuan and Zhang, Hanwang
           and Liu, Zicheng and Wang, Lijuan}, booktitle={ICCV}, year={2023}}
@@ -41,7 +41,7 @@ _WHOLE, _TENTH = "eqben/all_select.json", "eqben/eqben_subset_10percent_final.js
 
 
 def _first(value: object) -> object:
-    """Action Genome has lists of captions, of which the first counts."""
+    """Action Genome has lists of captions; the first counts."""
     return value[0] if isinstance(value, list) and value else value
 
 
@@ -58,23 +58,23 @@ class _Row(Record, extra="ignore"):
 
 
 def items(root: Path) -> Entries:
-    """Read the one annotation file that is there; the folder that a path begins with is the part."""
+    """Read the one annotation file that exists; the folder that a path begins with is the part."""
     (file, *_) = find_files(root, (_WHOLE, _TENTH), BENCHMARK)
     beginning = "tenth/" if file.name == Path(_TENTH).name else ""
     for number, (where, row) in enumerate(read_records(_Row, file, BENCHMARK)):
         parts = row.image0.split("/")
-        # Kubric's three have a folder each, or one folder with three in it.
+        # Kubric's three sets have a folder each, or one folder with three subfolders.
         part = next((name for name in ("/".join(parts[:1]), "_".join(parts[:2])) if name in _COUNTS), None)
         if part is None:
             raise InputError(
-                f"{where}: field 'image0': {row.image0!r} begins with none of {', '.join(_COUNTS)}. Fetch it again."
+                f"{where}: field 'image0': {row.image0!r} starts with none of {', '.join(_COUNTS)}. Fetch it again."
             )
         images = [_there(root, f"eqben/{name}") for name in (row.image0, row.image1)]
         yield square_question(("eqben", beginning + part, number), images, (row.caption0, row.caption1))
 
 
 def _there(root: Path, path: str) -> str:
-    """The light version's name of a picture, where only that is there."""
+    """The light version's name of an image, where only that exists."""
     light = f"{path.removesuffix('.png')}.jpg"
     return light if path.endswith(".png") and not (root / path).exists() and (root / light).exists() else path
 

@@ -1,17 +1,17 @@
-"""Half-truths: a short true text against the same with one wrong detail, made of any captions by our own rules.
+"""Half-truths: a short true text against the same text with one wrong detail, made from any captions by our own rules.
 
-After CS-CLIP (arXiv 2602.23906), whose texts a language model wrote; these are made by grammar (`negatives.units`), so
-that its numbers are not to be compared with these. Of each caption at most one detail of either kind is asked: a
-second thing ("a dog" against "a dog and a red sofa"), and what the first thing does or where it is ("a dog" against "a
-dog under a sofa"). The text with the right detail is asked too: "contrast" is what other benchmarks ask, right detail
-against wrong one. A half-truth is always the longer text, so that its length tells it: see the floors.
+After CS-CLIP (arXiv 2602.23906), whose texts were written by a language model; these are made by grammar
+(`negatives.units`), so the two sets of numbers are not comparable. Each caption gives at most one question per kind of
+detail: a second object ("a dog" against "a dog and a red sofa"), and what the first object does or where it is ("a dog"
+against "a dog under a sofa"). The text with the right detail is scored too: "contrast" is what other benchmarks ask,
+right detail against wrong detail. A half-truth is always the longer text, so length gives it away: see the floors.
 
 Title:    Half-truths
-Paper:    none: this package's own, after arXiv 2602.23906
-Licence:  of the captions
-Source:   captions of your own, in any format that degla negatives reads; COCO's (cocodataset.org) will do
+Paper:    none: degla's own, after arXiv 2602.23906
+Licence:  that of the captions
+Source:   your own captions, in any format that degla negatives reads, for example COCO's (cocodataset.org)
 Layout:   half_truths/captions.*   captions that the model was not trained on
-          half_truths/images/*     what the images' paths are relative to; without it, the root
+          half_truths/images/*     the folder that image paths are relative to; without it, the root
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from degla.records import CaptionRecord
 _FOLDER = "half_truths"
 _KINDS = ("thing", "relation")
 Detail = tuple[str, str, str]
-"""With the right detail, without any, with a wrong one."""
+"""Texts with the right detail, with none, and with a wrong one."""
 
 
 def items(root: Path) -> Entries:
-    """Read the captions and ask of each what its grammar allows; the same captions give the same texts."""
+    """Read the captions and make the questions its grammar allows; equal captions give the same texts."""
     folder = root / _FOLDER
     file = next(iter(sorted(folder.glob("captions*"))), None)
     if file is None:
         raise InputError(
-            f"{folder}: holds no captions. Needed are {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+            f"{folder}: no captions found. Needed: {BENCHMARK.source}. Expected layout:\n{BENCHMARK.layout}"
         )
     from degla.data.sources import read_captions
     from degla.negatives.units import with_units
@@ -51,7 +51,7 @@ _NONE: Detail = ("", "", "")
 
 
 def _second_thing(caption: CaptionRecord) -> Detail:
-    """The first thing, and a later one that has a foil."""
+    """The first object, and a later one that has a foil."""
     things = [unit for unit in caption.units if unit.kind == "thing"]
     for unit in things[1:]:
         if unit.foils and unit.text != things[0].text:
@@ -61,7 +61,7 @@ def _second_thing(caption: CaptionRecord) -> Detail:
 
 
 def _relation(caption: CaptionRecord) -> Detail:
-    """A thing that a relation and its foil begin with."""
+    """An object that both a relation and its foil begin with."""
     for unit in caption.units:
         if unit.kind == "relation":
             for thing in caption.concepts:

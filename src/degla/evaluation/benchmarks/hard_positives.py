@@ -1,7 +1,7 @@
-"""Hard positives: whether a caption's paraphrase is preferred to its hard negative as the caption is; 56,191 triples.
+"""Hard positives: does a caption's paraphrase beat the hard negative, as the caption does? 56,191 triples.
 
-The replaced words are few (31 attributes, 28 relations) and some of them rare, so that a score says as much of the
-frequency of words as of their meaning; the mean over replacements stands beside the mean over items.
+The replaced words are few (31 attributes, 28 relations) and some are rare, so a score reflects word frequency as much
+as meaning; the mean over replacements is reported beside the mean over items.
 
 Title:    Hard positives
 Paper:    arXiv 2409.17958
@@ -35,7 +35,7 @@ _PARTS = {
 
 
 class _Row(Record, extra="ignore"):
-    """One entry of either file; only those of Visual Genome Attribution have a box, in pixels."""
+    """One entry of either file; only entries of Visual Genome Attribution have a box, in pixels."""
 
     image_path: Text
     true_caption: Text
@@ -52,20 +52,20 @@ class _Row(Record, extra="ignore"):
 
 
 def items(root: Path) -> Entries:
-    """Read each pair of files row by row: the caption is in the first, its paraphrase in the second."""
+    """Read each pair of files row by row: the first has the caption, the second its paraphrase."""
     for part, (stem, _) in _PARTS.items():
         files = [root / "hard_positives" / folder / f"{stem}.json" for folder in ("data", "swapped_data")]
         original, other = (list(read_records(_Row, file, BENCHMARK)) for file in files)
         if len(original) != len(other):
             raise InputError(
-                f"{files[1]}: has {counted(len(other), 'row')}, {files[0]} has {len(original)}; row by row they must "
-                "be about the same captions. Fetch both again."
+                f"{files[1]}: has {counted(len(other), 'row')}, but {files[0]} has {len(original)}. Their rows must "
+                "match one to one. Fetch both again."
             )
         for number, ((_, first), (where, second)) in enumerate(zip(original, other, strict=True)):
             if (first.image, first.false_caption) != (second.image, second.false_caption):
                 raise InputError(
-                    f"{where}: its image or false caption is not that of the same row of {files[0]}; row by row they "
-                    "must be about the same captions. Fetch both again."
+                    f"{where}: its image or false caption differs from the same row of {files[0]}. Their rows must "
+                    "match one to one. Fetch both again."
                 )
             true = (first.true_caption, second.true_caption)
             group = {} if part == "swap" else {"replacement": _replacement(*true)}
@@ -74,7 +74,7 @@ def items(root: Path) -> Entries:
 
 
 def _replacement(caption: str, other: str) -> str:
-    """The words that one text has in place of the other's."""
+    """The words that differ between the two texts."""
     one, two = caption.split(), other.split()
     changes = difflib.SequenceMatcher(None, one, two, autojunk=False).get_opcodes()
     return ", ".join(f"{' '.join(one[a:b])} -> {' '.join(two[c:d])}" for kind, a, b, c, d in changes if kind != "equal")

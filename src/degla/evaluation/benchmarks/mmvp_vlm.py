@@ -1,4 +1,4 @@
-"""MMVP-VLM: 135 pairs of images that CLIP finds alike, in nine visual patterns; which image a statement is true of.
+"""MMVP-VLM: 135 pairs of images that CLIP finds alike, in nine visual patterns; which image matches a statement.
 
 Title:    MMVP-VLM
 Paper:    arXiv 2401.06209
@@ -37,12 +37,12 @@ _PATTERNS = {
 }
 _PREFIX = "a photo of "
 _RAW = "raw"
-"""Beginning of the parts whose statements are asked without the official prefix."""
+"""Prefix of the parts whose statements are scored without the official prompt."""
 _METRICS = ("image", "text", "group")
 
 
 class _Row(Record):
-    """One statement about one image; two rows after each other are a pair."""
+    """One statement about one image; two consecutive rows are a pair."""
 
     number: int = Field(alias="Question ID", ge=1)
     pattern: str = Field(alias="Type")
@@ -50,7 +50,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read Questions.csv; a pair's pattern, and the folder of both its images, is the type of its first row."""
+    """Read Questions.csv; the type of a pair's first row is its pattern and the folder of both images."""
     file = root / "mmvp_vlm" / "Questions.csv"
     rows = list(read_records(_Row, file, BENCHMARK))
     for at in range(0, len(rows), 2):
@@ -59,11 +59,11 @@ def items(root: Path) -> Entries:
         numbers = [row.number for _, row in pair]
         if len(pair) < 2 or first.number % 2 == 0 or numbers[1] != first.number + 1:
             raise InputError(
-                f"{where}: rows {numbers} are no pair of an odd number and the next. Fetch the file again."
+                f"{where}: rows {numbers} are not a pair of an odd number and the next. Fetch the file again."
             )
         if first.pattern not in _PATTERNS:
             raise InputError(
-                f"{where}: field 'Type': {first.pattern!r} is no pattern.{did_you_mean(first.pattern, _PATTERNS)} "
+                f"{where}: field 'Type': unknown pattern {first.pattern!r}.{did_you_mean(first.pattern, _PATTERNS)} "
                 f"Known: {', '.join(_PATTERNS)}."
             )
         images = [f"mmvp_vlm/MLLM_VLM Images/{first.pattern}/{number}.jpg" for number in numbers]
@@ -80,7 +80,7 @@ BENCHMARK = Benchmark(
         for beginning in ("", f"{_RAW}/")
         for name in _PATTERNS.values()
     ),
-    # The published number is "image"; others print "group" under the benchmark's name.
+    # The published number is "image"; other papers print "group" under the benchmark's name.
     averages=tuple(
         Average(
             name=f"{_RAW}.{metric}" if beginning else metric,

@@ -1,21 +1,21 @@
 """NegBench: multiple choice of what is and is not in an image, and retrieval by captions that name an absent object.
 
-Compared with each other, the four options tell which of them is true ("options compared" beside the score); a model
-that scores one text at a time, as CLIP does, cannot compare them, a language model that reads all four can.
+Comparing the four options with each other reveals which one is true (floor "options compared"). A model that scores one
+text at a time, such as CLIP, cannot compare them; a language model that reads all four can.
 
-Known defects are kept, as published: remarks of the language model that rephrased stand inside some options (42 items
-of COCO, 38 of VOC2007) and captions, one negated caption is empty, some negate nothing; what is called absent may be
-there unlabelled. COCO has up to six questions an image, which the intervals take into account.
+Known defects are kept as published: some options (42 items of COCO, 38 of VOC2007) and captions contain remarks of the
+language model that rephrased them, one negated caption is empty, and some negate nothing. An object that is called
+absent may be present but unlabelled. COCO has up to six questions per image; the intervals account for this.
 
 Title:    NegBench
 Paper:    arXiv 2501.09425
 Licence:  annotations MIT (captions COCO, CC BY 4.0); images COCO val2017 and VOC2007, Flickr terms of each image
-Source:   https://github.com/m1k2zoo/negbench (its README links the CSV files; those of before March 2025 are others),
+Source:   https://github.com/m1k2zoo/negbench (its README links the CSV files; those before March 2025 differ),
           cocodataset.org (val2017), host.robots.ox.ac.uk/pascal/VOC/voc2007 (the test split)
 Layout:   negbench/images/COCO_val_mcq_llama3.1_rephrased.csv
           negbench/images/VOC2007_mcq_llama3.1_rephrased.csv
           negbench/images/COCO_val_retrieval.csv
-          negbench/images/COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv   each of the four may lack
+          negbench/images/COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv   each of the four is optional
           coco/val2017/*.jpg
           voc2007/JPEGImages/*.jpg
 Citation: @inproceedings{alhamoud2025vision, title={Vision-Language Models Do Not Understand Negation}, author={
@@ -54,13 +54,13 @@ _CHOICES = {
         {"positive": 682, "negative": 2121, "hybrid": 2228},
     ),
 }
-"""Part, its file, where its images lie, and how many items each template has."""
+"""Part to its file, the folder of its images, and the number of items per template."""
 _TEMPLATES = ("positive", "negative", "hybrid")
 _BY_TEMPLATE = tuple(
     Metric(name=one, group="template", exclude=frozenset(other for other in _TEMPLATES if other != one))
     for one in _TEMPLATES
 )
-"""What the true option says: two things are there, one is not, one is and another is not."""
+"""What the true option says: two objects are present, one is absent, or one is present and another absent."""
 _RETRIEVALS = {
     "coco": "COCO_val_retrieval.csv",
     "coco_negated": "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv",
@@ -70,7 +70,7 @@ _RECALL = tuple(Metric(name=f"text_to_image@{k}", verdict=f"text_to_image@{k}") 
 
 
 class _Choice(Record):
-    """One question: four options of which one is true."""
+    """One question: four options, one of them true."""
 
     image_path: Text
     correct_answer: int = Field(ge=0, le=3)
@@ -82,18 +82,18 @@ class _Choice(Record):
 
 
 class _Captions(Record, extra="ignore"):
-    """One image with a list of captions in a cell."""
+    """One image with a cell that lists its captions."""
 
     filepath: Text
     captions: str
 
 
 def items(root: Path) -> Entries:
-    """Read the files that are there; of an image's path only the name is used, the rest is a cluster's."""
+    """Read the files that exist; only the name of an image's path is used, the rest is specific to a cluster."""
     folder = root / _FOLDER
     files = [*(file for file, _, _ in _CHOICES.values()), *_RETRIEVALS.values()]
     if not any((folder / file).exists() for file in files):
-        raise InputError(f"{folder}: holds none of {', '.join(files)}. {where_to_get(BENCHMARK)}")
+        raise InputError(f"{folder}: none of {', '.join(files)} found. {where_to_get(BENCHMARK)}")
     for name, (file, _, _) in _CHOICES.items():
         if (folder / file).exists():
             yield from _choices(name, folder / file)
@@ -108,7 +108,7 @@ def _choices(name: str, file: Path) -> Entries:
     counts = Counter(row.correct_answer_template for row in rows)
     if len(rows) == sum(templates.values()) and counts != templates:
         raise InputError(
-            f"{file}: has {dict(counts)} answers of each template, the published file {templates}. Get it again from "
+            f"{file}: answers per template are {dict(counts)}, in the published file {templates}. Get it again from "
             f"{BENCHMARK.source}."
         )
     for number, row in enumerate(rows):
@@ -127,11 +127,11 @@ def _retrieval(name: str, file: Path) -> Retrieval:
         images += 1
         captions = list_in_cell(row.captions, column="captions", where=where)
         if not all(text.strip() for text in captions):
-            logger.warning("%s: a caption of %s is empty; it is asked as it is, as published.", where, row.filepath)
+            logger.warning("%s: a caption of %s is empty; it is scored as published.", where, row.filepath)
         pairs += [(f"coco/val2017/{PurePosixPath(row.filepath).name}", text) for text in captions]
     if images == _IMAGES and len(pairs) != _CAPTIONS:
         raise InputError(
-            f"{file}: {counted(len(pairs), 'caption')} of {counted(images, 'image')}, the published file has "
+            f"{file}: has {counted(len(pairs), 'caption')} of {counted(images, 'image')}, but the published file has "
             f"{_CAPTIONS:,}. Get it again from {BENCHMARK.source}."
         )
     return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False, where=file)
@@ -139,7 +139,7 @@ def _retrieval(name: str, file: Path) -> Retrieval:
 
 BENCHMARK = Benchmark(
     **described("negbench"),
-    # The released code takes the first of the best options; in both files of images that is the true one.
+    # The released code takes the first of the best options; in both image files that is the true one.
     parts=(
         *parts_of(
             {f"mcq/{name}": sum(templates.values()) for name, (_, _, templates) in _CHOICES.items()},

@@ -1,4 +1,4 @@
-"""Your own true and false captions: a table of them, or captions with the negatives that `degla negatives` made.
+"""Your own true and false captions: a table, or captions with the negatives that `degla negatives` made from them.
 
 Title:    Own captions
 Paper:    none: your own
@@ -6,10 +6,10 @@ Licence:  your own
 Source:   captions of your own, by degla negatives or by hand
 Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}
                                 or a list as negatives; optional: part (NAME), id
-          own/NAME.csv          the same as columns image, caption, negative, part, id
+          own/NAME.csv          the same fields as columns: image, caption, negative, part, id
           own/captions.*        held-out captions, in any format that degla negatives reads, and
-          own/negatives.jsonl   what it made of them: one part a rule
-          own/images/*          what the images' paths are relative to; without it, the root
+          own/negatives.jsonl   the negatives it made from them: one part per rule
+          own/images/*          the folder that image paths are relative to; without it, the root
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Row(Record):
     @model_validator(mode="after")
     def _has_false(self) -> _Row:
         if not self.false or not all(text.strip() for text in self.false):
-            raise ValueError("give one false caption as negative, or several as negatives; none of them empty")
+            raise ValueError("give one false caption in 'negative' or several in 'negatives', none of them empty")
         if self.caption in self.false:
-            raise ValueError("a false caption is the caption itself")
+            raise ValueError("a false caption is identical to the caption")
         return self
 
     @property
@@ -60,16 +60,16 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read every table under `own`, one item a false caption; then the captions with their accepted negatives."""
+    """Read every table under `own`, one item per false caption; then the captions with their accepted negatives."""
     folder = root / _FOLDER
-    # A folder of pictures beside the tables needs no name in each row.
+    # With a folder of images beside the tables, rows need not name the folder.
     images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
     tables = sorted(
         file for suffix in _TABLES for file in folder.glob(f"*{suffix}") if file.stem not in (_CAPTIONS, _NEGATIVES)
     )
     negatives = next(iter(sorted(folder.glob(f"{_NEGATIVES}.*"))), None)
     if not tables and negatives is None:
-        raise InputError(f"{folder}: no table and no negatives there. The files must lie so:\n{BENCHMARK.layout}")
+        raise InputError(f"{folder}: no table and no negatives found. Expected layout:\n{BENCHMARK.layout}")
     for file in tables:
         yield from _table(file, images)
     if negatives is not None:
@@ -77,7 +77,7 @@ def items(root: Path) -> Entries:
 
 
 def _table(file: Path, images: str) -> Iterator[PairItem]:
-    # An empty cell says nothing.
+    # An empty cell counts as missing.
     tables = (
         (where, {name: cell for name, cell in row.items() if cell}) for where, row in read_rows(file, delimiter=",")
     )
@@ -95,7 +95,7 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
 
     beside = next(iter(sorted(folder.glob(f"{_CAPTIONS}.*"))), None)
     if beside is None:
-        raise InputError(f"{file}: its captions are missing; put the file they were made from at {_FOLDER}/captions.*.")
+        raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
     counts: dict[tuple[str, str], int] = {}
     for record in read_negatives(file):

@@ -1,4 +1,4 @@
-"""Retrieval both ways on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any file of captions.
+"""Retrieval in both directions on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any captions file.
 
 Title:    Image-text retrieval
 Paper:    arXiv 1412.2306 (the splits)
@@ -6,11 +6,11 @@ Licence:  COCO captions CC BY 4.0, images Flickr terms of each image; Flickr30k 
 Source:   https://huggingface.co/datasets/openflamingo/eval_benchmark (dataset_coco.json, dataset_flickr30k.json) or
           https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json;
           images: cocodataset.org (val2014), https://forms.illinois.edu/sec/229675 (Flickr30k)
-Layout:   karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; each part may be left out
+Layout:   karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; each part is optional
           karpathy/{flickr30k_test,dataset_flickr30k}.json        one of them
           coco/val2014/*.jpg
           flickr30k-images/*.jpg
-          retrieval/NAME.jsonl   your own: {"id": "1", "image": "under the root", "text": "...", "image_id": "1"}
+          retrieval/NAME.jsonl   your own: {"id": "1", "image": "path under root", "text": "...", "image_id": "1"}
 Citation: @inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignments for Generating Image Descriptions},
           author={Karpathy, Andrej and Fei-Fei, Li}, booktitle={CVPR}, year={2015}}
 """
@@ -31,11 +31,11 @@ _DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 def items(root: Path) -> Entries:
-    """One part for each Karpathy split that is there, then one for each `retrieval/*.jsonl`; captions as written."""
+    """One part for each Karpathy split that exists, then one for each `retrieval/*.jsonl`; captions as written."""
     splits = [part for part, split in _SPLITS.items() if has_split(root, split)]
     files = sorted((root / "retrieval").glob("*.jsonl"))
     if not splits and not files:
-        raise InputError(f"{root}: holds nothing to retrieve. {where_to_get(BENCHMARK)}")
+        raise InputError(f"{root}: no retrieval data found. {where_to_get(BENCHMARK)}")
     for part in splits:
         split = _SPLITS[part]
         rows = read_either(root, split, BENCHMARK)
@@ -43,17 +43,17 @@ def items(root: Path) -> Entries:
         if len(rows) == split.images and captions != split.captions:
             raise InputError(
                 f"{root / 'karpathy'}: {part} has {counted(captions, 'caption')} of "
-                f"{counted(len(rows), 'test image')}, Karpathy's split has {split.captions:,}. Another selection of "
-                f"images or of captions gives other numbers: take the file from {BENCHMARK.source}, or put captions "
-                "of your own in retrieval/NAME.jsonl."
+                f"{counted(len(rows), 'test image')}, but Karpathy's split has {split.captions:,}. A different "
+                f"selection of images or captions changes the scores: get the file from {BENCHMARK.source}, or put "
+                "your own captions in retrieval/NAME.jsonl."
             )
         pairs = [(image, text) for image, texts in rows for text in texts]
-        # Every caption is a text of its own, also where two images have the same: it is true of its own image only.
+        # Every caption is a separate text, even if two images share it: it is true of its own image only.
         yield Retrieval.of_pairs("retrieval", part, pairs, merged=False, where=root / "karpathy")
     for file in files:
         pairs = [(record.image, record.text) for record in read_jsonl(CaptionRecord, file)]
         if not pairs:
-            raise InputError(f"{file}: holds no caption; write one JSON record with id, image, text, image_id a line.")
+            raise InputError(f"{file}: has no captions. Write one JSON record with id, image, text, image_id per line.")
         yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False, where=file)
 
 
@@ -61,7 +61,7 @@ _METRICS = tuple(Metric(name=f"{way}@{k}", verdict=f"{way}@{k}") for k in _RECAL
 
 BENCHMARK = Benchmark(
     **described("retrieval"),
-    # Published scripts order equals arbitrarily; here the true one stands before its equals, and ties are counted.
+    # Published scripts order ties arbitrarily; here the true one comes first, and ties are counted.
     parts=parts_of(
         {name: split.images for name, split in _SPLITS.items()} | {"captions/*": None},
         "retrieval",

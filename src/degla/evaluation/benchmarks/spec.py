@@ -1,7 +1,7 @@
-"""SPEC: size, position, existence and count in drawn scenes that differ in one thing; of texts, and of images.
+"""SPEC: size, position, existence and count in composed scenes that differ in one detail; choice of texts and images.
 
-The scenes are cut-outs on white, far from photographs; models fine-tuned by its authors were trained on scenes of the
-same generator. Others score all captions of an object against each other under the same name.
+The scenes are cut-outs on white, far from photographs; the authors' fine-tuned models were trained on scenes from the
+same generator. Some papers score all captions of an object against each other under the same name.
 
 Title:    SPEC
 Paper:    arXiv 2312.00081
@@ -9,7 +9,7 @@ Licence:  Apache 2.0 (data); the code states none
 Source:   https://huggingface.co/datasets/wjpoom/SPEC (data.zip)
 Layout:   spec/{absolute_size,relative_size,absolute_spatial,relative_spatial,existence,count}/image2text.json
           spec/{absolute_size,relative_size,absolute_spatial,relative_spatial,existence,count}/text2image.json
-          spec/SUBSET/...   images as the files name them
+          spec/SUBSET/...   images, by the paths in the files
 Citation: @inproceedings{peng2024synthesize, title={Synthesize, Diagnose, and Optimize: Towards Fine-Grained
           Vision-Language Understanding}, author={Peng, Wujian and Xie, Sicheng and You, Zuyao and Lan, Shiyi and Wu,
           Zuxuan}, booktitle={CVPR}, year={2024}}
@@ -48,12 +48,12 @@ class _Row(Record):
     @model_validator(mode="after")
     def _label_is_one(self) -> _Row:
         if self.label >= len(self.keys):
-            raise ValueError(f"label {self.label} is none of {len(self.keys)} keys")
+            raise ValueError(f"label {self.label} is out of range for {len(self.keys)} keys")
         return self
 
 
 def items(root: Path) -> Entries:
-    """Read both files of each subset; the image that a question is about names its scene."""
+    """Read both files of each subset; the image of a question names its scene."""
     for subset in _COUNTS:
         folder = root / "spec" / subset
         for number, (_, row) in enumerate(read_records(_Row, folder / "image2text.json", BENCHMARK)):
@@ -66,7 +66,7 @@ def items(root: Path) -> Entries:
 
 BENCHMARK = Benchmark(
     **described("spec"),
-    # The released code takes the first of the best, wherever the right one stands: a tie is worth a half.
+    # The released code takes the first of the best, wherever the right one is: a tie is worth a half.
     parts=tuple(
         BenchmarkPart(name=f"{way}/{name}", family=_FAMILIES.get(name, "spatial"), n=n, tie="half", metrics=(metric,))
         for way, metric in (("i2t", Metric()), ("t2i", Metric(verdict="image_ok")))

@@ -1,4 +1,4 @@
-"""SugarCrepe: 7,511 fluent false captions of COCO photographs, by replacing, swapping and adding.
+"""SugarCrepe: 7,511 fluent false captions of COCO photographs, made by replacing, swapping and adding.
 
 Title:    SugarCrepe
 Paper:    arXiv 2306.14610

@@ -1,4 +1,4 @@
-"""SugarCrepe++: two true captions against a false one, asked of image and texts and of the texts alone; 4,757 items.
+"""SugarCrepe++: two true captions against a false one, scored with the image and with the texts only; 4,757 items.
 
 Title:    SugarCrepe++
 Paper:    arXiv 2406.11171
@@ -27,7 +27,7 @@ _TEXT_ONLY = "text_only"
 
 
 class _Row(Record):
-    """One entry of an annotation file; the captions are edited, so it is not SugarCrepe with a column more."""
+    """One entry of an annotation file; the captions are edited, so this is not SugarCrepe with an extra column."""
 
     id: int = Field(ge=0)
     filename: Text
@@ -37,7 +37,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read the five files: each row gives a question about the image (ITT) and one about the texts alone (TOT)."""
+    """Read the five files: each row gives a question about the image (ITT) and one about the texts only (TOT)."""
     for part in _COUNTS:
         file = root / "sugarcrepe_pp" / f"{part}.json"
         for _, row in read_records(_Row, file, BENCHMARK):
@@ -65,7 +65,7 @@ BENCHMARK = Benchmark(
             metrics=(Metric(name=_TEXT_ONLY, verdict="text_only_ok"),),
         ),
     ),
-    # The paper prints the five numbers only; these averages are ours.
+    # The paper prints only the five numbers; these averages are ours.
     averages=(
         Average(name="replace.macro", of=("replace_*",)),
         Average(name="swap.macro", of=("swap_*",)),

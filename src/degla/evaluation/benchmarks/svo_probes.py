@@ -1,8 +1,8 @@
-"""SVO-Probes: of a right and a wrong image, which one a sentence is true of; subject, verb or object is another one.
+"""SVO-Probes: which of two images matches a sentence; subject, verb or object differs in the wrong one.
 
-Many of its 14,102 addresses lead nowhere any more: two laboratories never have the same items. Score what is there with
---allow-missing; the report compares only results on the same items. The paper's own score needs a threshold on a
-classifier's answer, so that it is not this one.
+Many of its 14,102 image URLs are dead, so no two labs have the same items. Score the images you have with
+--allow-missing; the report compares only results on the same items. The paper's own score thresholds a classifier's
+output and is a different number.
 
 Title:    SVO-Probes
 Paper:    arXiv 2106.09141
@@ -42,7 +42,7 @@ class _Row(Record, extra="ignore"):
 
 
 def items(root: Path) -> Entries:
-    """Read the table; rows that change none, or more than one, of subject, verb and object are left out."""
+    """Read the table; rows that do not change exactly one of subject, verb and object are not scored."""
     for number, (_, row) in enumerate(read_records(_Row, root / "svo_probes" / "svo_probes.csv", BENCHMARK)):
         changed = [part for part, flag in zip(_PARTS, (row.subj_neg, row.verb_neg, row.obj_neg), strict=True) if flag]
         keep = len(changed) == 1

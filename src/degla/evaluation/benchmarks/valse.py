@@ -1,4 +1,4 @@
-"""VALSE: captions against foils, one linguistic phenomenon a file; 7,702 of 8,782 items are valid and scored.
+"""VALSE: captions against foils, one linguistic phenomenon per file; 7,702 of 8,782 items are valid and scored.
 
 Title:    VALSE
 Paper:    arXiv 2112.07566
@@ -52,7 +52,7 @@ _FOLDERS = (
 
 
 class _Votes(Record):
-    """How many of three people said that the caption, the foil or neither is true of the image."""
+    """How many of three annotators chose the caption, the foil or neither as true of the image."""
 
     caption: int = Field(ge=0)
     foil: int = Field(ge=0)
@@ -60,7 +60,7 @@ class _Votes(Record):
 
 
 class _Row(Record, extra="ignore"):
-    """The fields of an entry that are used; the rest differs from piece to piece and goes to `meta` unchanged."""
+    """The fields used of an entry; the others differ between files and go to `meta` unchanged."""
 
     dataset: str
     image_file: Text
@@ -89,17 +89,17 @@ def items(root: Path) -> Entries:
 
 
 def _image_path(row: _Row, where: str) -> str:
-    """Where an image lies: by the name's beginning, else by the data set (COCO 2017 and SWiG name files alike)."""
+    """Path of an image: by the prefix of its name, else by the data set (COCO 2017 and SWiG name files alike)."""
     for beginning, folder in _FOLDERS:
         if row.image_file.startswith(beginning):
-            # Visual7W took its images from Visual Genome and put v7w_ before the number.
+            # Visual7W took its images from Visual Genome and prefixed the number with v7w_.
             return folder + (row.image_file.removeprefix(beginning) if beginning == "v7w_" else row.image_file)
     if row.dataset in ("coco2017", "coco_2017"):
         return f"coco/val2017/{row.image_file}"
     if row.dataset == "SWiG":
         return f"swig/images_512/{row.image_file}"
     raise InputError(
-        f"{where}: field 'dataset': {row.dataset!r} with image {row.image_file!r} is none of Visual7W, COCO, SWiG, "
+        f"{where}: field 'dataset': {row.dataset!r} with image {row.image_file!r} is not Visual7W, COCO, SWiG or "
         "VisDial. Fetch the file again."
     )
 
@@ -115,7 +115,7 @@ _PHENOMENA = {
     "actions": _ACTIONS,
     "coreference": _COREFERENCE,
 }
-"""Those of several pieces."""
+"""Phenomena with several files."""
 
 BENCHMARK = Benchmark(
     **described("valse"),
@@ -125,7 +125,7 @@ BENCHMARK = Benchmark(
     ),
     averages=(
         *(Average(name=name, of=of) for name, of in _PHENOMENA.items()),
-        # The average of the tables of CE-CLIP and DeGLA: counting enters three times.
+        # The average in the tables of CE-CLIP and DeGLA: counting enters three times.
         Average(name="mean11", of=tuple(_PIECES)),
         # The plain mean of the nine columns that those tables print.
         Average(
@@ -135,7 +135,7 @@ BENCHMARK = Benchmark(
         Average(
             name="mean7", of=("existence", "plurals", "counting", "relations", "actions", "coreference", "foil-it")
         ),
-        # The same seven with every item of a phenomenon counting the same; gives vl_compo's 67.6 of OpenAI ViT-B/32.
+        # The same seven, each phenomenon a mean over its items; gives vl_compo's 67.6 for OpenAI ViT-B/32.
         *(Average(name=f"{name}.micro", of=of, how="micro") for name, of in _PHENOMENA.items()),
         Average(
             name="mean7.micro",

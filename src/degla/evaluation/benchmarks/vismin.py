@@ -1,14 +1,14 @@
 """VisMin: 2,084 pairs of images that differ in one object, attribute, count or relation, with a caption of each.
 
-On "relation" CLIP models are far below chance: captions and images are nearly alike for them, so that one of each wins
-everywhere. The first image of "object" and "attribute" is a photograph and the second an edited one: a model that tells
-edits from photographs has an advantage in the image score.
+On "relation" CLIP models score far below chance: both captions and both images are nearly alike to them, so one of each
+always wins. In "object" and "attribute" the first image is a photograph and the second an edit of it: a model that can
+tell edits from photographs has an advantage in the image score.
 
 Title:    VisMin
 Paper:    arXiv 2407.16772
 Licence:  CC BY 4.0
 Source:   https://huggingface.co/datasets/mair-lab/vismin-bench (the Arrow files of its test split)
-Layout:   vismin/*.arrow, or vismin/*.parquet   pictures are read inside the files
+Layout:   vismin/*.arrow, or vismin/*.parquet   images are read from inside the files
 Citation: @inproceedings{awal2024vismin, title={VisMin: Visual Minimal-Change Understanding}, author={Awal, Rabiul and
           Ahmadi, Saba and Zhang, Le and Agrawal, Aishwarya}, booktitle={NeurIPS}, year={2024}}
 """
@@ -38,7 +38,7 @@ class _Row(Record, extra="ignore"):
 
 
 def items(root: Path) -> Entries:
-    """Read every row of the split; a part is a category."""
+    """Read every row of the split; each category is a part."""
     for file in find_files(root, ("vismin/*.arrow", "vismin/*.parquet"), BENCHMARK):
         for _, row in read_records(_Row, file, BENCHMARK):
             images = [f"vismin/{name}" for name in (row.image_0, row.image_1)]

@@ -1,14 +1,14 @@
-"""VL-CheckList's format: captions against ones with a replaced object, attribute or relation, in the user's files.
+"""VL-CheckList's format: captions against copies with a replaced object, attribute or relation, in the user's files.
 
 Title:    VL-CheckList
 Paper:    arXiv 2207.00221
 Licence:  annotations state none; images of Visual Genome CC BY 4.0, SWiG, HAKE (its PIC images are gone)
 Source:   https://github.com/om-ai-lab/VL-CheckList (data/); images: visualgenome.org, github.com/allenai/swig,
           github.com/DirtyHarryLYL/HAKE
-Layout:   vl_checklist/{Attribute,Object,Relation}/**/*.json   with vg, vaw, swig or hake in each path
+Layout:   vl_checklist/{Attribute,Object,Relation}/**/*.json   each path contains vg, vaw, swig or hake
           vg/N.jpg                 Visual Genome, both parts in one folder
           swig/images_512/*.jpg
-          hake/...                 as the files name them
+          hake/...                 by the paths in the files
 Citation: @article{zhao2022vlchecklist, title={VL-CheckList: Evaluating Pre-trained Vision-Language Models with
           Objects, Attributes and Relations}, author={Zhao, Tiancheng and Zhang, Tianqi and Zhu, Mingwei and Shen,
           Haozhan and Lee, Kyusong and Lu, Xiaopeng and Yin, Jianwei}, journal={arXiv:2207.00221}, year={2022}}
@@ -38,24 +38,24 @@ class _Captions(Record):
 
 
 class _Row(RootModel[tuple[Text, _Captions]]):
-    """An image's path, as its corpus names it, and its captions."""
+    """An image's path in its corpus, and its captions."""
 
 
 def items(root: Path) -> Entries:
-    """Read every file under `vl_checklist`; a part is a file's path without its ending, in lower case."""
+    """Read every file under `vl_checklist`; a part is a file's path without its extension, in lower case."""
     folder = root / "vl_checklist"
     files = sorted(folder.rglob("*.json"))
     if not files:
-        raise InputError(f"{folder}: no file there. {where_to_get(BENCHMARK)}")
+        raise InputError(f"{folder}: no files found. {where_to_get(BENCHMARK)}")
     for file in files:
         part = file.relative_to(folder).with_suffix("").as_posix().lower()
         if part.split("/")[0] not in _FAMILIES:
-            raise InputError(f"{file}: must lie in one of the folders {', '.join(_FAMILIES)} of {folder}.")
+            raise InputError(f"{file}: must be in one of the folders {', '.join(_FAMILIES)} of {folder}.")
         images = _image_folder(file, part)
         for index, (where, row) in enumerate(read_table(file, BENCHMARK)):
             image, captions = published_row(_Row, row, where=where).root
             path = _image_path(images, image)
-            # The objects of SWiG have three wordings of each, of which the released code asks the first.
+            # SWiG's objects have three wordings of each caption; the released code uses the first.
             yield image_question(("vl_checklist", part, index), path, captions.POS[:1], captions.NEG[:1])
 
 
@@ -63,18 +63,18 @@ def _image_folder(file: Path, part: str) -> str:
     for word in re.split(r"[/_]", part):
         if word in _CORPORA:
             return _CORPORA[word]
-    raise InputError(f"{file}: its path must say which corpus the images are from: {', '.join(_CORPORA)}.")
+    raise InputError(f"{file}: the path must name the images' corpus: one of {', '.join(_CORPORA)}.")
 
 
 def _image_path(folder: str, name: str) -> str:
-    """Visual Genome's two parts lie in one folder here, SWiG's images in one as they come; HAKE keeps its folders."""
+    """Visual Genome's two parts share one folder here, and so do SWiG's images; HAKE keeps its folders."""
     return f"{folder}/{name if folder == 'hake' else name.rpartition('/')[2]}"
 
 
 BENCHMARK = Benchmark(
     **described("vl_checklist"),
     parts=tuple(BenchmarkPart(name=f"{family}/*", family=family, optional=True) for family in _FAMILIES),
-    # Means of the files of a family, then of the families; papers differ in which files they take.
+    # Means over the files of a family, then over the families; papers differ in which files they use.
     averages=(
         *(Average(name=family, of=(f"{family}/*",)) for family in _FAMILIES),
         Average(name="mean3", of=_FAMILIES),

@@ -1,13 +1,13 @@
-"""What'sUp: left, right, on, under, in front and behind; two sets of photographs made for it, and COCO and GQA.
+"""What'sUp: left, right, on, under, in front and behind; two sets of photographs taken for it, plus COCO and GQA.
 
-Scores of CLIP models are near chance, so that two points are noise. Other protocols are in print: one preposition
-against its opposite (chance 50), the mean of the six parts.
+CLIP models score near chance, so a difference of two points is noise. Papers also report other protocols: one
+preposition against its opposite (chance 50), the mean of the six parts.
 
 Title:    What'sUp
 Paper:    arXiv 2310.19785
 Licence:  code MIT; annotations and photographs state none; images COCO (Flickr terms of each), GQA CC BY 4.0
-Source:   https://github.com/amitakamath/whatsup_vlms (its README links the JSON files and images; GQA's are Visual
-          Genome's by number)
+Source:   https://github.com/amitakamath/whatsup_vlms (its README links the JSON files and images; GQA's images are
+          Visual Genome's, by number)
 Layout:   whatsup/{controlled_images,controlled_clevr}_dataset.json
           whatsup/{coco_qa,vg_qa}_{one,two}_obj.json
           whatsup/controlled_images/*.jpeg
@@ -45,18 +45,18 @@ _PREPOSITIONS = ("left of", "right of", "above", "below", "in front of", "front 
 
 
 class _Controlled(Record):
-    """A photograph that was taken for it, and one option a preposition, the true one first."""
+    """A photograph taken for the benchmark, and one option per preposition, the true one first."""
 
     image_path: Text
     caption_options: Annotated[tuple[Text, ...], Field(min_length=4, max_length=4)]
 
 
 class _Taken(RootModel[tuple[int | str, Text, Text]]):
-    """Number of an image, a true and a false caption."""
+    """Number of an image, a true caption and a false caption."""
 
 
 def items(root: Path) -> Entries:
-    """Read the six files; the pair and set of a controlled photograph are in its file's name."""
+    """Read the six files; the file name of a controlled photograph gives its pair and set."""
     for part, (stem, _) in _CONTROLLED.items():
         file = root / "whatsup" / f"{stem}_dataset.json"
         for where, row in read_records(_Controlled, file, BENCHMARK):
@@ -76,7 +76,7 @@ def items(root: Path) -> Entries:
         for number, (where, taken) in enumerate(read_records(_Taken, file, BENCHMARK)):
             picture, true, false = taken.root
             if part.startswith("coco") and not str(picture).isdecimal():
-                raise InputError(f"{where}: {str(picture)[:40]!r} is no number of an image of COCO. Fetch it again.")
+                raise InputError(f"{where}: {str(picture)[:40]!r} is not a COCO image number. Fetch it again.")
             path = f"coco/val2017/{int(picture):012d}.jpg" if part.startswith("coco") else f"vg/{picture}.jpg"
             group = {"preposition": _preposition(true)}
             yield choice_question(("whatsup", part, number), path, (true, false), right=0, group=group)
@@ -90,7 +90,7 @@ _PER_PREPOSITION = Metric(name="per_preposition", group="preposition")
 
 BENCHMARK = Benchmark(
     **described("whatsup"),
-    # The released code takes the first of the best options, and the true one stands first.
+    # The released code takes the first of the best options, and the true one comes first.
     parts=(
         *parts_of(
             {name: n for name, (_, n) in _CONTROLLED.items()},

@@ -1,9 +1,9 @@
-"""Winoground: 400 pairs of images and captions of the same words in another order; text, image and group score.
+"""Winoground: 400 pairs of images and captions with the same words in different order; text, image and group score.
 
 Title:    Winoground
 Paper:    arXiv 2204.03162
 Licence:  Meta research licence: no commercial use, no redistribution; images Getty
-Source:   https://huggingface.co/datasets/facebook/winoground, after its conditions were accepted (data/examples.jsonl
+Source:   https://huggingface.co/datasets/facebook/winoground, after accepting its conditions (data/examples.jsonl
           and data/images.zip)
 Layout:   winoground/examples.jsonl
           winoground/images/ex_N_img_{0,1}.png
@@ -28,7 +28,7 @@ _COUNTS = {"object": 141, "relation": 233, "both": 26}
 
 
 class _Row(Record, extra="allow"):
-    """One line of examples.jsonl; what is left out here describes the swap more finely and goes to `meta`."""
+    """One line of examples.jsonl; the other fields describe the swap in more detail and go to `meta`."""
 
     id: int = Field(ge=0)
     image_0: Text
@@ -39,7 +39,7 @@ class _Row(Record, extra="allow"):
 
 
 def items(root: Path) -> Entries:
-    """Read examples.jsonl; a part is what the captions exchange (`collapsed_tag`)."""
+    """Read examples.jsonl; a part is what the captions swap (`collapsed_tag`)."""
     file = root / "winoground" / "examples.jsonl"
     for _, row in read_records(_Row, file, BENCHMARK):
         images = [f"winoground/images/{_file_name(name)}" for name in (row.image_0, row.image_1)]
@@ -48,7 +48,7 @@ def items(root: Path) -> Entries:
 
 
 def _file_name(name: str) -> str:
-    """examples.jsonl names images without the ending that the files have."""
+    """examples.jsonl names images without the extension that the files have."""
     return name if name.endswith(".png") else f"{name}.png"
 
 

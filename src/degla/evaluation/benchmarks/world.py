@@ -1,6 +1,6 @@
 """The embedded world's own benchmark: composition, recognition and retrieval with exact ground truth.
 
-Two texts an item, so a blind model scores 0.5. Swapped and shuffled negatives hold exactly the words of their
+Each item has two texts, so a blind model scores 0.5. Swapped and shuffled negatives have exactly the words of their
 positives: a model that ignores word order ties on all of them and scores 0 under the strict rule.
 
 Title:    Embedded world
@@ -38,13 +38,13 @@ _SWAPS = ("swap_noun", "swap_adjective", "swap_phrase")
 _REPLACED = ("replace_noun", "replace_adjective", "replace_relation")
 _KINDS = (*_REPLACED, *_SWAPS, "add_attribute")
 _AVERAGES = {"composition": _KINDS, "replace": _REPLACED, "swap": _SWAPS, "order": ("order",)}
-"""Of each domain of composition."""
+"""Averages in each domain of composition."""
 _DOMAINS = ("id", "ood")
 _RECOGNITION = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
 _RETRIEVAL = ("mixed", "scenes")
 
 ORDER_BLIND_CEILING = {f"{domain}/{kind}": 0.0 for domain in _DOMAINS for kind in (*_SWAPS, "order")}
-"""Best strict score of a model that ignores word order, for the parts where it is exact: every item is a tie."""
+"""Best strict score of a model that ignores word order, for the parts where it is exact because every item ties."""
 
 
 class _Classes(Record):
@@ -76,7 +76,7 @@ def _recognition(root: Path, name: str) -> Classification:
             images.append(ItemImage(path=image.relative_to(root).as_posix()))
             labels.append(label)
     if not images:
-        raise InputError(f"{file.parent}: holds no image; draw the benchmark again into an empty folder.")
+        raise InputError(f"{file.parent}: has no images. Draw the benchmark again into an empty folder.")
     return Classification(
         benchmark="world",
         part=f"recognition/{name}",
@@ -90,7 +90,7 @@ def _recognition(root: Path, name: str) -> Classification:
 def _prepare(root: Path) -> None:
     from degla.world.draw import MARKER, draw_benchmark
 
-    # A folder that the user drew with settings of their own is complete as it is.
+    # A folder that the user drew with custom settings is already complete.
     if not (root / MARKER).exists():
         draw_benchmark(root)
 

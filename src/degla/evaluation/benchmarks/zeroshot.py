@@ -1,6 +1,6 @@
-"""Zero-shot classification: what a model recognises without having been trained for it.
+"""Zero-shot classification: what a model recognises without training for it.
 
-The eleven data sets of the paper have their own class names and prompts; any other folder is one of the user's.
+The paper's eleven data sets have their own class names and prompts; any other folder is a data set of the user's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def items(root: Path) -> Entries:
     folder = root / "zeroshot"
     there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not there:
-        raise InputError(f"{folder}: no data set there. It must hold\n{BENCHMARK.layout}")
+        raise InputError(f"{folder}: no data sets found. Expected layout:\n{BENCHMARK.layout}")
     for name in [*(name for name in NAMES if name in there), *(name for name in there if name not in NAMES)]:
         yield read_data_set(folder / name, root=root)
 
@@ -29,12 +29,12 @@ BENCHMARK = Benchmark(
     name="zeroshot",
     title="Zero-shot classification",
     paper="arXiv 2103.00020, section 3.1",
-    licence="; ".join([*(f"{about.title}: {about.licence}" for about in _PUBLISHED), "of your own data sets"]),
+    licence="; ".join([*(f"{about.title}: {about.licence}" for about in _PUBLISHED), "your own data sets: theirs"]),
     source="\n".join(f"{about.name}: {about.source}" for about in _PUBLISHED),
     layout="\n".join(
         (
             *(about.layout for about in _PUBLISHED),
-            "zeroshot/NAME/{test,val}/CLASS/*.jpg    instead of any of these layouts: one folder a class",
+            "zeroshot/NAME/{test,val}/CLASS/*.jpg    instead of any of these layouts: one folder per class",
             "zeroshot/NAME/{test/,}*.tar             or WebDataset: x.jpg, x.cls; classnames.txt beside them, optional",
             "zeroshot/DATASET/CLASS/*.jpg            your own, under any other name",
             'zeroshot/DATASET/classes.json           optional: {"classes": {"CLASS": "name"}, "templates": ["{}."]}',
@@ -49,7 +49,7 @@ BENCHMARK = Benchmark(
         BenchmarkPart(name="*", family="recognition", metrics=METRICS),
     ),
     averages=(
-        # Of the eleven, each by the paper's metric; then of what is there, whatever it is.
+        # Of the eleven, each by the paper's metric; then of whatever data sets exist.
         Average(name="mean", of=NAMES),
         Average(name="mean.there", of=("*",)),
         Average(name="mean.there.top1", of=("*",), metric="top1"),

@@ -1,7 +1,7 @@
-"""Published classification data sets: `NAME.toml` says all about one, a user's folder of it enters, labels leave.
+"""Published classification data sets, one `NAME.toml` each.
 
-A `.toml` file holds class names and prompts with their source; `reading` reads the layout in which a data set is
-published (and in which torchvision puts it), WebDataset archives or one folder a class.
+A `.toml` file has class names and prompts with their source; `reading` reads the layout in which a data set is
+published (also torchvision's), WebDataset archives, or one folder per class.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from degla.evaluation.benchmark import BenchmarkPart, Metric
 from degla.records import Record, validate
 
 METRICS = (Metric(name="top1", verdict="top1"), Metric(name="mean_per_class", verdict="top1", group="class"))
-"""Of recognition; the first is a part's score."""
+"""Metrics of recognition; the first is a part's score."""
 
 
 class DataSet(Record):
-    """What is published about one data set.
+    """A published data set.
 
     Attributes:
         name: of its file, and of its part of the benchmark.
-        items: number of test images; None where no test split is published.
-        metric: the CLIP paper's: share of right images, or its mean over classes.
-        tie: what it is worth that two classes' similarities are equal.
+        items: number of test images; None if no test split is published.
+        metric: the CLIP paper's metric: accuracy, or its mean over classes.
+        tie: what a tie between two classes' similarities is worth.
         source: where a user gets the files.
-        files: how they must lie in the data set's folder.
-        annotations: those of them that say what is asked.
-        names_from: where names and prompts were taken from.
+        files: their layout in the data set's folder.
+        annotations: the files among them that define the questions.
+        names_from: source of names and prompts.
         templates: prompts, each with one `{}`.
         classes: the data set's own name, or number, of each class to its name in a prompt, in the order of the labels.
     """
@@ -52,7 +52,7 @@ class DataSet(Record):
 
     @property
     def layout(self) -> str:
-        """How the files must lie under the benchmarks' root, one path a line."""
+        """Expected layout under the benchmarks' root, one path per line."""
         return "\n".join(f"zeroshot/{self.name}/{file}" for file in self.files)
 
     @property
@@ -68,7 +68,7 @@ class DataSet(Record):
         )
 
     def label_of(self, key: str) -> int | None:
-        """Number of the class that goes by this name on a disk: its own, or the one in prompts; None for no class."""
+        """Return the label of the class with this name on disk, its own or that in prompts; None if there is none."""
         return _labels(self.name).get(plain(key))
 
 
@@ -90,14 +90,14 @@ NAMES = (
 
 @cache
 def data_set(name: str) -> DataSet:
-    """The data set of that name, one of `NAMES`."""
+    """Return the data set with this name, one of `NAMES`."""
     file = resources.files("degla.evaluation.data_sets") / f"{name}.toml"
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     return validate(DataSet, {"name": name, **content}, where=f"data_sets/{name}.toml")
 
 
 def plain(key: str) -> str:
-    """A name without what differs between disks and prose: small letters and digits, one space between words."""
+    """Normalise a name for comparison: lower-case letters and digits, one space between words."""
     return re.sub(r"[^a-z0-9]+", " ", key.lower()).strip()
 
 
@@ -105,6 +105,6 @@ def plain(key: str) -> str:
 def _labels(name: str) -> dict[str, int]:
     classes = data_set(name).classes
     keys = {plain(key): label for label, key in enumerate(classes)}
-    # A name in prompts serves too, unless two classes share it, as in ImageNet.
+    # A name in prompts works too, unless two classes share it, as in ImageNet.
     spoken = [plain(spoken) for spoken in classes.values()]
     return {text: label for label, text in enumerate(spoken) if spoken.count(text) == 1} | keys

@@ -1,16 +1,16 @@
-"""One data set in whatever layout it lies: a folder enters, a `Classification` leaves.
+"""Read one data set's folder, in any supported layout, into a `Classification`.
 
-Published layouts are those that torchvision's loaders make and read. Their test lists are read here and not through
-torchvision, since listing what a folder holds must not import torch, and since torchvision has no test split of SUN397
+Published layouts are those of torchvision's loaders. Their test lists are read here and not through
+torchvision, since listing a folder's contents must not import torch, and since torchvision has no test split of SUN397
 and Caltech-101.
 
-Of the user's own with one subfolder a class:
+The user's own data sets have one subfolder per class:
 
     FOLDER/classes.json        optional: names and prompts
     FOLDER/<class>/*.jpg       the images of one class
 
 `classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list
-of names is matched with the sorted subfolders, one by one. Without the file a class is called as its folder is, with
+of names is matched with the sorted subfolders, one by one. Without the file a class has its folder's name, with
 spaces for underscores, and the only prompt is "a photo of a {}."."""
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from degla.shelf import did_you_mean
 BENCHMARK_NAME = "zeroshot"
 CLASSES_FILE = "classes.json"
 CLASS_NAMES_FILE = "classnames.txt"
-"""Names of the classes of tar archives, one a line in the order of the labels, as CLIP_benchmark writes it."""
+"""Class names of tar archives, one per line in the order of the labels, as written by CLIP_benchmark."""
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""
 CALTECH_TRAINING_IMAGES = 30
-"""Images of each class that the protocol of Caltech-101 trains on."""
+"""Training images per class in the protocol of Caltech-101."""
 _CLASS_FIRST = "(?P<image>(?P<kind>[^/]*).*)"
 
 
 class ClassesFile(Record):
-    """`classes.json`: names of the classes and the prompts that they are put into."""
+    """`classes.json`: names of the classes and prompt templates."""
 
     classes: dict[str, str] | tuple[str, ...] | None = None
     templates: tuple[str, ...] = Field(default=("a photo of a {}.",), min_length=1)
 
 
 def _read_classes_file(file: Path) -> ClassesFile:
-    """Read `classes.json`; where it is not there, what holds without it.
+    """Read `classes.json`; return the defaults if it does not exist.
 
     Raises:
         InputError: not JSON, or a field is wrong.
@@ -71,11 +71,11 @@ def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, 
     if isinstance(read.classes, dict):
         unnamed = [name for name in folders if name not in read.classes]
         if unnamed:
-            raise InputError(f"{file}: field 'classes': no name for folder {unnamed[0]!r} ({len(unnamed)} such).")
+            raise InputError(f"{file}: field 'classes': no name for folder {unnamed[0]!r} ({len(unnamed)} in total).")
         without = [name for name in read.classes if name not in folders]
         if without:
             raise InputError(
-                f"{file}: field 'classes': no folder {without[0]!r} ({len(without)} such). "
+                f"{file}: field 'classes': no folder {without[0]!r} ({len(without)} in total). "
                 "A class without images still changes the score; remove its name or add its folder."
             )
         return tuple(read.classes[name] for name in folders), read.templates
@@ -88,12 +88,12 @@ def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def read_data_set(folder: Path, *, root: Path) -> Classification:
-    """Read one folder: a published data set if it has one's name, else one with classes of its own.
+    """Read one folder: a published data set if it has the name of one, else a custom data set.
 
-    The published layout is preferred to tars, and tars to one folder a class (in `test`, in `val` or in the folder).
+    The published layout takes precedence over tars, and tars over class folders (in `test`, `val` or the folder).
 
     Raises:
-        InputError: files are missing or wrong, or a class is not known.
+        InputError: files are missing or wrong, or a class is unknown.
     """
     if folder.name in NAMES:
         return _read_published(folder, data_set(folder.name), root=root)
@@ -117,13 +117,12 @@ def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classificati
 
 
 def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet) -> Iterator[tuple[str, int]]:
-    """The same with the classes' numbers for their names."""
+    """The same with labels instead of class names."""
     for path, key in labelled:
         label = about.label_of(key)
         if label is None:
             raise InputError(
-                f"{folder}: {path} is of class {key!r}, which {about.title} does not have."
-                f"{did_you_mean(key, about.classes)}"
+                f"{folder}: {path} has class {key!r}, which is not in {about.title}.{did_you_mean(key, about.classes)}"
             )
         yield path, label
 
@@ -132,8 +131,8 @@ def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
     kinds = _subfolders(next((folder / name for name in ("test", "val") if (folder / name).is_dir()), folder))
     if not kinds:
         raise InputError(
-            f"{folder}: holds nothing of {about.title}. Get it from {about.source}; it must lie so:\n{about.layout}\n"
-            f"or as one folder a class in zeroshot/{about.name}/test/, or as tars of WebDataset in it."
+            f"{folder}: no {about.title} files found. Get them from {about.source}. Expected layout:\n{about.layout}\n"
+            f"or one folder per class in zeroshot/{about.name}/test/, or WebDataset tars in it."
         )
     for kind in kinds:
         for path in _pictures(kind):
@@ -150,17 +149,17 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _read_class_folder(folder: Path, *, root: Path) -> Classification:
-    """The user's own images, one subfolder a class."""
+    """The user's own images, one subfolder per class."""
     subfolders = _subfolders(folder)
     if len(subfolders) < 2:
-        raise InputError(f"{folder}: holds {len(subfolders)} subfolder(s); one a class is needed, two at least.")
+        raise InputError(f"{folder}: has {len(subfolders)} subfolder(s). Make one per class, at least two.")
     names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
     labelled: list[tuple[str, int]] = []
     for label, subfolder in enumerate(subfolders):
         pictures = _pictures(subfolder)
         if not pictures:
             raise InputError(
-                f"{subfolder}: no image of class {names[label]!r} (known endings: "
+                f"{subfolder}: no image of class {names[label]!r} (known extensions: "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}). Add its images or remove the folder."
             )
         labelled += [(path.relative_to(folder).as_posix(), label) for path in pictures]
@@ -170,20 +169,20 @@ def _read_class_folder(folder: Path, *, root: Path) -> Classification:
 def _read_own_tars(folder: Path, *, root: Path) -> Classification:
     names = _names_of_tars(folder)
     if not names:
-        raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing, the names of the tars' classes, one a line.")
+        raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing. List the names of the tars' classes, one per line.")
     labelled = _read_tars(find_tars(folder), folder, classes=len(names))
     templates = _read_classes_file(folder / CLASSES_FILE).templates
     return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 
 def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, ...]:
-    """What `classnames.txt` says; nothing where it is not there."""
+    """The names in `classnames.txt`; empty if it does not exist."""
     file = folder / CLASS_NAMES_FILE
     if not file.exists():
         return ()
     names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     if expected is not None and len(names) != expected:
-        raise InputError(f"{file}: names {counted(len(names), 'class', 'classes')}, the data set has {expected}.")
+        raise InputError(f"{file}: names {counted(len(names), 'class', 'classes')}, but the data set has {expected}.")
     return names
 
 
@@ -192,7 +191,7 @@ def _read_tars(tars: Sequence[Path], folder: Path, *, classes: int) -> Iterator[
         for name, label in labelled_members(tar):
             if label >= classes:
                 raise InputError(
-                    f"{tar}: {name!r} has label {label}, the largest of {counted(classes, 'class', 'classes')} is "
+                    f"{tar}: {name!r} has label {label}; with {counted(classes, 'class', 'classes')} the largest is "
                     f"{classes - 1}."
                 )
             yield f"{tar.relative_to(folder).as_posix()}{MARK}{name}", label
@@ -208,7 +207,7 @@ def _classification(
 ) -> Classification:
     rows = list(labelled)
     if not rows:
-        raise InputError(f"{folder}: holds no image.")
+        raise InputError(f"{folder}: has no images.")
     place = folder.relative_to(root).as_posix()
     row = {
         "benchmark": BENCHMARK_NAME,
@@ -226,7 +225,7 @@ def _cifar(folder: Path, about: DataSet, *, file: str) -> Labelled:
     names = list(about.classes)
     for number, label in enumerate(read_batch(folder / file)[1]):
         if not 0 <= label < len(names):
-            raise InputError(f"{folder / file}: picture {number} has label {label}, the largest is {len(names) - 1}.")
+            raise InputError(f"{folder / file}: image {number} has label {label}, the largest is {len(names) - 1}.")
         yield f"{file}{MARK}{number}", names[label]
 
 
@@ -234,7 +233,7 @@ def _food101(folder: Path, about: DataSet) -> Labelled:
     file = folder / "food-101/meta/test.json"
     for key, paths in read_object(file, about).items():
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-            raise InputError(f"{file}: field {key!r}: must be a list of texts. Fetch the file again.")
+            raise InputError(f"{file}: field {key!r}: must be a list of strings. Fetch the file again.")
         for path in paths:
             yield f"food-101/images/{path}.jpg", key
 
@@ -253,7 +252,7 @@ def _cars(folder: Path, about: DataSet) -> Labelled:
 
 
 def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, form: str = "") -> Labelled:
-    """The images that a text file names, one a line.
+    """The images listed in a text file, one per line.
 
     Args:
         folder: of the data set.
@@ -261,7 +260,7 @@ def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, f
         file: its path in the folder.
         image: path of an image in the folder, with `{}` for the group.
         line: pattern of a line, with the groups `image` and `kind`.
-        form: the same in words, where not every line fits.
+        form: the same in words, for errors, if not every line matches.
     """
     for number, words in enumerate(map(str.strip, read_annotation(folder / file, about).splitlines()), start=1):
         if not words:
@@ -273,9 +272,9 @@ def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, f
 
 
 def _caltech101(folder: Path, about: DataSet) -> Labelled:
-    """The images of `test.txt` where it is there; else all but 30 a class, those of the smallest digests of names.
+    """The images of `test.txt` if it exists; else all but 30 per class, those with the smallest name digests.
 
-    No list of test images was ever published; papers draw 30 training images a class, each its own.
+    No list of test images was ever published; each paper draws its own 30 training images per class.
     """
     images = folder / "caltech101/101_ObjectCategories"
     if (folder / "caltech101/test.txt").exists():
@@ -323,11 +322,11 @@ OFFICIAL: dict[str, tuple[str, Callable[[Path, DataSet], Labelled]]] = {
         ),
     ),
 }  # fmt: skip
-"""A data set's name to the folder that tells its published layout, and the reader. ImageNet's is one folder a class."""
+"""A data set's name to the folder that identifies its published layout, and the reader. ImageNet has class folders."""
 
 
 def _matlab(file: Path, name: str, about: DataSet) -> Any:
-    """One array of a MATLAB file; the published files are of versions 5 to 7."""
+    """One array of a MATLAB file; the published files have versions 5 to 7."""
     if not file.is_file():
         read_annotation(file, about)  # says what is missing and where to get it
     from scipy.io import loadmat
