@@ -1,4 +1,4 @@
-"""Towers whose blocks attend as those of open_clip 4 do: parameters of the same names as in 3, other classes."""
+"""Towers with attention blocks as in open_clip 4: the same parameter names as in version 3, but other classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and tiny data and models made once a session."""
+"""Shared by all tests: a single thread, and tiny data and models made once per session."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ settings.register_profile("search", deadline=None, suppress_health_check=[Health
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
 
-gc.disable()  # Until all is imported, nothing is garbage.
+gc.disable()  # Before everything is imported, there is no garbage.
 
 # Its bounds are those of COCO's captions; what they bound is tested on captions of ours everywhere.
 collect_ignore = [] if OFFICIAL else ["negatives/test_coco_captions.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first: else one process would work on it alone at the end."""
+    """Run the slowest tests first; otherwise a single process would work on them at the end."""
     long = (
         "training/test_processes", "test_on_gpu", "test_ray", "study/test_conduct", "test_demo", "test_export",
         "test_loss_parity", "test_loss_processes", "test_interpolate", "test_chunks", "tests/app/", "test_resume",
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays to the end: garbage is looked for seldom, and never through PyTorch."""
+    """Imported modules stay to the end, so collect garbage rarely and never scan PyTorch."""
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
     gc.enable()
@@ -65,7 +65,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Shared out by file; all pages by one process, since each would read gradio and start a browser first."""
+    """Distribute tests by file; all pages run in one process, because each process would load gradio and a browser."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
@@ -91,7 +91,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def all_tokens_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with open_clip's own tokenizer, most of whose tokens the other lacks."""
+    """The same with open_clip's own tokenizer, which has many more tokens."""
     from tests.tiny import ALL_TOKENS, write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "tiny", text_cfg=ALL_TOKENS)
@@ -107,7 +107,7 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(params=("installed", "4"))
 def attention_form(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each test that uses it runs with blocks as open_clip makes them, and with those of its version 4."""
+    """Run each test that uses it with open_clip's current blocks and with those of version 4."""
     from tests.attention_forms import models_of
 
     with models_of(request.param):

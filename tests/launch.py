@@ -1,4 +1,4 @@
-"""New processes without their seconds of imports: each is forked from one that has PyTorch and degla imported already.
+"""New processes without seconds of imports: each is forked from one that has already imported PyTorch and degla.
 
 That one has no thread and no process group, and a fork of it shares nothing with the tests: files, environment and
 everything that a program changes while it runs are its own. What only a new interpreter shows (imports, the hash seed,

@@ -1,4 +1,4 @@
-"""Pictures as no one expects them, made here: their bytes, and what every reader must make of them."""
+"""Unusual images, made here: their bytes, and how every reader must decode them."""
 
 from __future__ import annotations
 

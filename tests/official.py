@@ -1,4 +1,4 @@
-"""Files in the published forms: a handful of records made for these tests, and the official ones where they are.
+"""Files in the published formats: a few records made for these tests, and the official ones if available.
 
 The records and pictures under tests/fixtures are ours; they have the forms' traps (a gap in the keys, a caption that is
 its own negative, votes, values of several types, an image that is missing). Whoever has the official files in

@@ -1,4 +1,4 @@
-"""What the programs of `tests.launch` have imported before they start; nothing here may start a thread."""
+"""Modules that programs of `tests.launch` import before they start; nothing here may start a thread."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What a container or a job may use of the machine is what is reckoned with."""
+"""The limits of a container or job are respected."""
 
 from __future__ import annotations
 

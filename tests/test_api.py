@@ -1,4 +1,4 @@
-"""The front door: what `import degla` gives, without torch until it is needed."""
+"""The Python API: everything that `import degla` offers, without torch until it is needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_importing_it_and_making_negatives_needs_no_torch() -> None:
 
 
 def test_a_worker_that_makes_negatives_imports_no_torch() -> None:
-    """It looks words up before it has the tagger: both bring spaCy, which would import torch."""
+    """Looking up words before loading the tagger is the hard case: both import spaCy, which would import torch."""
     code = (
         "import sys; from degla.negatives.checks import check_caption; from degla.negatives.grammar import phrases;"
         "check_caption('A dog runs.'); phrases.parse(['A dog runs.']); assert 'torch' not in sys.modules"
@@ -89,35 +89,35 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
     calls: dict[str, Callable[[], object]] = {
         r"text\.jpg": lambda: degla.encode_images(model, [tmp_path / "text.jpg"]),
         r"gone\.jpg": lambda: degla.encode_images(model, [tmp_path / "gone.jpg"]),
-        "no image was given": lambda: degla.encode_images(model, []),
-        "'a cat' is one str; give a list": lambda: degla.encode_captions(model, "a cat"),
-        "number 2 is of type float; it must be str": lambda: degla.encode_captions(model, ["a", float("nan")]),  # type: ignore[list-item]
-        r"'a\.png' is one str; give a list": lambda: degla.encode_images(model, "a.png"),
-        "is one Image; give a list": lambda: degla.encode_images(model, Image.new("RGB", (8, 8))),  # type: ignore[arg-type]
-        "number 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
+        "no images were given": lambda: degla.encode_images(model, []),
+        "'a cat' is a single str. Give a list": lambda: degla.encode_captions(model, "a cat"),
+        "item 2 is of type float; it must be str": lambda: degla.encode_captions(model, ["a", float("nan")]),  # type: ignore[list-item]
+        r"'a\.png' is a single str. Give a list": lambda: degla.encode_images(model, "a.png"),
+        "is a single Image. Give a list": lambda: degla.encode_images(model, Image.new("RGB", (8, 8))),  # type: ignore[arg-type]
+        "item 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
             model, torch.zeros(1, 3, 8, 8)
         ),
-        r"image nope\.jpg is missing\. Give the path of a picture": lambda: degla.encode_images(model, ["nope.jpg"]),
+        r"image nope\.jpg is missing\. Give the path of an image": lambda: degla.encode_images(model, ["nope.jpg"]),
         "image 1 cannot be read: it has no pixels": lambda: degla.encode_images(model, [Image.new("RGB", (0, 0))]),
         "image 1 is damaged or cut off: Operation on closed image": lambda: degla.encode_images(model, [closed]),
         "'world' is the name of a model": lambda: degla.encode_images("world", [closed]),  # type: ignore[arg-type]
-        "encode_captions: CLIP is no model of load_model": lambda: degla.encode_captions(model.clip, ["a"]),  # type: ignore[attr-defined]
-        "evaluate: NoneType is no model of load_model": lambda: degla.evaluate(None, ["own"], tmp_path),  # type: ignore[arg-type]
+        "encode_captions: CLIP is not a degla model": lambda: degla.encode_captions(model.clip, ["a"]),  # type: ignore[attr-defined]
+        "evaluate: NoneType is not a degla model": lambda: degla.evaluate(None, ["own"], tmp_path),  # type: ignore[arg-type]
         r"weights are torch\.float16\. Load them in float32": lambda: degla.evaluate(
             degla.load_model(str(tiny_model)).half(),
             ["zeroshot"],
             write_classes(tmp_path / "data", images=1),  # type: ignore[attr-defined]
         ),
-        "rules: 'swap_nouns' is one str": lambda: degla.generate_negatives(["a"], rules="swap_nouns"),
+        "rules: 'swap_nouns' is a single str": lambda: degla.generate_negatives(["a"], rules="swap_nouns"),
         r"name at least one rule, and each only once \(got none\)": lambda: degla.generate_negatives(["a"], rules=[]),
         r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),
-        "benchmarks: 'own' is one str": lambda: degla.evaluate(model, "own", tmp_path),
+        "benchmarks: 'own' is a single str": lambda: degla.evaluate(model, "own", tmp_path),
         "a result's name must end in .json": lambda: degla.evaluate(model, ["own"], tmp_path, out="before/scoring"),
         "device 'gpu' cannot be used": lambda: degla.load_model(str(tiny_model), device="gpu"),
         "is a folder. Choose a file for the negatives": lambda: degla.write_negatives(
             tmp_path / "captions.csv", tmp_path.root
         ),
-        "report: 'a.json' is one str": lambda: degla.report("a.json", tmp_path / "report.html"),
+        "report: 'a.json' is a single str": lambda: degla.report("a.json", tmp_path / "report.html"),
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
@@ -125,13 +125,13 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "caption 2: field 'text'": lambda: degla.generate_negatives(["a", ""]),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
         "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
-        "load_model: a model has a name or a path; this is of type NoneType": lambda: degla.load_model(None),  # type: ignore[arg-type]
-        "encode_captions: None is one NoneType; give a list": lambda: degla.encode_captions(model, None),  # type: ignore[arg-type]
-        "is no configuration; give a recipe's name, or what": lambda: degla.train(negclip),  # type: ignore[arg-type]
+        "load_model: expected the name or path of a model, got NoneType": lambda: degla.load_model(None),  # type: ignore[arg-type]
+        "encode_captions: None is a single NoneType. Give a list": lambda: degla.encode_captions(model, None),  # type: ignore[arg-type]
+        "is not a configuration. Give a recipe name or what": lambda: degla.train(negclip),  # type: ignore[arg-type]
         "unknown recipe 'dgla'": lambda: degla.train("dgla"),
         "no captions: give --data.captions": lambda: degla.train("degla"),
         "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),
-        "no result was given": lambda: degla.report([], tmp_path / "report.html"),
+        "no results were given": lambda: degla.report([], tmp_path / "report.html"),
     }
     for told, call in calls.items():
         with pytest.raises(DeglaError, match=told) as caught:
@@ -193,11 +193,11 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
 
 
 def test_a_resume_with_other_fields_is_refused_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    """Fields are given anew with every call: a run that goes on with others would be none of either."""
+    """Fields are given with every call; a run resumed with other fields would be neither run."""
     fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
               "train.batch_size": 4, "train.steps": 2, "tracking.progress": False, "out": tmp_path / "run"}  # fmt: skip
     outcome = degla.train("clip", fields)
-    with pytest.raises(InputError, match=r"a resumed run must stay the same: --optim.lr was .* and is now 0\.5"):
+    with pytest.raises(InputError, match=r"cannot change a resumed run: --optim.lr was .* and is now 0\.5"):
         degla.train("clip", fields | {"optim.lr": 0.5}, resume=True)
     again = degla.train("clip", fields | {"checkpoint.keep": 7}, resume=True)
     assert again.finished and again.folder == outcome.folder

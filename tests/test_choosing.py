@@ -1,4 +1,4 @@
-"""The advice of `degla choose`: every row of its tables is what a committed study says, and what it names exists."""
+"""The advice of `degla choose`: every row of its tables matches a committed study, and everything it names exists."""
 
 from __future__ import annotations
 

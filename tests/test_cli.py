@@ -1,4 +1,4 @@
-"""The command line: starts at once, lists the shelves, and answers wrong input with what to do."""
+"""The command line: starts fast, lists the shelves, and answers wrong input with a remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def _seconds_of(*words: str) -> tuple[float, str]:
-    """Processor seconds of `python -c WORDS`, as on a busy machine the clock would measure the others, and stdout."""
+    """CPU seconds and stdout of `python -c WORDS`; wall time would depend on the load of the machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -55,9 +55,9 @@ sys.exit(f'imported {heavy}' if heavy else 0)
     ],
 )
 def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
-    """Where Python alone is slow, by a cold disk or a processor that others use too, so may this be, by 12 to 1.
+    """If Python itself is slow, because of a cold disk or a busy CPU, up to 12 times its time is allowed.
 
-    Python with the modules that every command needs takes 0.04 seconds where nothing else is slow.
+    Python with the modules that every command needs takes 0.04 seconds on an idle machine.
     """
     bare = best = float("inf")
     for _ in range(5):
@@ -109,11 +109,11 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
     [
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (["train", "dgla"], "unknown recipe 'dgla'. Did you mean 'degla'?"),
-        (["train", "--optim.lr", "1"], "a recipe comes first"),
+        (["train", "--optim.lr", "1"], "no recipe given. Use degla train RECIPE"),
         (["train", "--resume"], "--resume needs the run's folder"),
         (["train", "degla"], "no captions: give --data.captions FILE"),
         (["train", "degla", "--train.batch-size", "0"], "--train.batch-size is 0; it must be 1 or more"),
-        (["train", "degla", "--data.workers", "9" * 20], f"--data.workers is {'9' * 20}, more than any number here"),
+        (["train", "degla", "--data.workers", "9" * 20], f"--data.workers is {'9' * 20}, which is too large"),
         (["demo", "--seeds", "0"], "--seeds is 0"),
         (["evaluate", "world", "--benchmarks", "sugarcrap", "--root", os.devnull, "--out", "x.json"],
          "Did you mean 'sugarcrepe'"),
@@ -122,10 +122,10 @@ def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--seed", "-1"],
          "--seed is -1; it must be 0 or more"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", f"{os.devnull}/x.json"],
-         f"{os.devnull}/x.json: cannot be written: {os.devnull} is no folder. Choose another --out."),
+         f"{os.devnull}/x.json: cannot be written: {os.devnull} is not a folder. Choose another --out."),
         (["negatives", "report", "no.jsonl", "--captions", "no.jsonl", "--seed", "-1"], "--seed is -1"),
         (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out="], ".: cannot be written"),
-        (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, more than"),
+        (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, which is too"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
     ],
 )  # fmt: skip
@@ -204,12 +204,12 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
     ("words", "message"),
     [
         ("degla --optim.lr fast", "--optim.lr is 'fast'; it must be above 0, a finite number."),
-        ("degla --train.steps 1.5 --train.seed 3", "--train.steps is '1.5'; it must be 1 or more, a whole number, or"),
+        ("degla --train.steps 1.5 --train.seed 3", "--train.steps is '1.5'; it must be 1 or more, an integer, or"),
         ("degla --validation.benchmarks a b --train.precision=fp8", "--train.precision is 'fp8'; it must be "),
         ("degla --stop.patience None --checkpoint.keep two", "--checkpoint.keep is 'two'; it must be "),
         ("clic --replay.objective.contrastive.weight y", "--replay.objective.contrastive.weight is 'y'; it must be "),
-        ("degla --data.workers", "--data.workers is given without a value."),
-        ("degla more", "'more' is no flag: they begin with --."),
+        ("degla --data.workers", "--data.workers needs a value."),
+        ("degla more", "'more' is not a flag. Flags begin with --."),
     ],
 )
 def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Capture) -> None:
@@ -220,7 +220,7 @@ def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Ca
 
 @pytest.fixture
 def words(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> dict[str, str]:
-    """Flags of a run that works, to be broken one by one."""
+    """Flags of a working run, to be broken one by one."""
     return {
         "--model": str(tiny_model),
         "--data.captions": str(tiny_pairs["captions"]),
@@ -361,7 +361,7 @@ def test_threads_that_wait_spin_for_a_moment_where_the_user_says_nothing(
 ) -> None:
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     for name in names:
-        # Set first, so that what `main` sets is taken back.
+        # Set first, so that monkeypatch restores what `main` sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""`--config FILE` and `--print-config`: a file gives the configuration that its flags would give, or one line."""
+"""`--config FILE` and `--print-config`: a file gives the same configuration as flags, or a one-line error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_recipe_comes_back_from_what_is_printed(name: str, tmp_path: Path)
     config = _recipe(name)
     config = replace(config, out=tmp_path / "run", data=replace(config.data, rules=("swap_nouns", "negation")))
     recipe, fields = read_fields(Path(_write(tmp_path / "elsewhere" / "config.yaml", to_yaml(config))))
-    # From another recipe: the file says every field.
+    # Start from another recipe, because the file sets every field.
     other = "clip" if name != "clip" else "gift"
     assert recipe == name and change(replace(_recipe(other), recipe=name), fields, where="file") == config
 
@@ -103,16 +103,16 @@ def test_the_file_of_a_run_keeps_its_paths(tmp_path: Path) -> None:
     [
         ("recipe: degla\noptim.lrr: 1\n", "unknown field 'optim.lrr'. Did you mean 'optim.lr'? Fields of optim: "),
         ("recipe: degla\nobjective: {contrastve: {weight: 1}}\n", "Did you mean 'objective.contrastive.weight'?"),
-        ("recipe: degla\noptim: 3\n", "no value belongs to 'optim'. Fields of optim: optim.beta1, "),
+        ("recipe: degla\noptim: 3\n", "cannot set the section 'optim'. Fields of optim: optim.beta1, "),
         ("recipe: degla\noptim: {lr: fast}\n", "field 'optim.lr': --optim.lr is 'fast'; it must be above 0"),
         ("recipe: degla\ntrain.average: true\n", "field 'train.average': --train.average is True; it must be above 0"),
         ("recipe: degla\noptim: {lr: -1}\n", "field 'optim.lr': --optim.lr is -1.0; it must be above 0"),
         ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': --train.steps is [1, 2]; it must be 1 or more"),
-        ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' stands there twice."),
+        ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' is given twice."),
         ("recipe: degal\n", "field 'recipe': unknown recipe 'degal'. Did you mean 'degla'?"),
-        ("recipe: 3\n", "field 'recipe': 3 is no name of a recipe."),
-        ("optim.lr: 1\n", "names no recipe: write 'recipe: NAME', or degla train NAME --config"),
-        ("- degla\n", "a configuration is a table of fields"),
+        ("recipe: 3\n", "field 'recipe': 3 is not a recipe name."),
+        ("optim.lr: 1\n", "no recipe. Add 'recipe: NAME' to it, or use degla train NAME --config"),
+        ("- degla\n", "must be a table of fields"),
         ("recipe: {\n", "not YAML"),
     ],
 )
@@ -147,4 +147,4 @@ def test_wrong_words_about_a_file(words: list[str], says: str, capsys: Capture) 
 def test_the_recipe_of_the_command_must_be_that_of_the_file(tmp_path: Path, capsys: Capture) -> None:
     file = _write(tmp_path / "mine.yaml", "recipe: degla\n")
     assert main(["train", "clip", "--config", file]) == 2
-    assert "its recipe is 'degla', and the command's is 'clip'; leave one of them out." in capsys.readouterr().err
+    assert "its recipe is 'degla', but the command's is 'clip'. Remove one of them." in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Decisions name the tests that hold them: every row of their tables names some, and all of them exist."""
+"""Decisions name the tests that enforce them: every row of their tables names some, and all exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo, at a size that shows that every stage is there and that the report says what was run."""
+"""The demo at a small size: every stage runs, and the report shows what was run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_whole_pipeline(
     assert known.pop("base") == ["not known"]
     assert all(data == ["captions.jsonl: 64 images, among them 0 of 146 of world"] for data in known.values()), known
     first = (out / "base.html").read_text()
-    assert "no better than chance" in first, "it is below chance in the order of words"
+    assert "no better than chance" in first, "the base model is below chance in word order"
     assert "data:image/jpeg" in first and 'class="up">✓' in first and "recognition" in first
 
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
@@ -89,7 +89,7 @@ def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(
     size: room.Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise: python tools/base_results.py."""
-    if size is room.FULL:  # Only its questions are looked at.
+    if size is room.FULL:  # Only its questions are checked.
         monkeypatch.setattr(draw, "render", lambda scene: None)
         monkeypatch.setattr(draw, "save_picture", lambda picture, file: file.touch())
     (tmp_path / "results").mkdir()
@@ -102,7 +102,7 @@ def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(
     if size is room.QUICK:  # The larger one is made by the same call.
         again = evaluate(encoder, benchmarks=("world",), root=benchmark, label="base", progress=False)
         assert [row.id for row in again.items] == [row.id for row in shipped.items]
-        # Another processor rounds otherwise, which a few pictures between two answers show.
+        # Other CPUs round differently, which shows in a few images between two answers.
         other = sum(one.ok != two.ok for one, two in zip(again.items, shipped.items, strict=True))
         assert other <= len(again.items) // 500
         assert named_scores(again) == pytest.approx(named_scores(shipped), abs=0.01)

@@ -1,4 +1,4 @@
-"""The demo on photographs of one's own, at a size that shows that every stage is there; and what it refuses."""
+"""The demo on your own photographs at a small size: every stage runs; and its errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THINGS = ("dog", "cat", "horse", "bird")
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """24 pictures in a folder below another, and their captions; one more is broken."""
+    """24 images in a subfolder and their captions, and one broken image."""
     folder = tmp_path / "mine"
     (folder / "album").mkdir(parents=True)
     rows = []
@@ -65,7 +65,7 @@ def test_too_few_pictures(pictures: Path, tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
     given = ["demo", "--photos", str(tmp_path / "few.jsonl"), "--images", str(pictures), "--out", str(tmp_path / "d")]
     assert main(given) == 2
-    assert "few.jsonl: captions of 5 pictures that can be used; a demo needs 20" in capsys.readouterr().err
+    assert "few.jsonl: only 5 images with captions can be used; the demo needs 20" in capsys.readouterr().err
 
 
 def test_captions_that_no_rule_can_change(
@@ -81,7 +81,7 @@ def test_captions_that_no_rule_can_change(
 
 def test_one_flag_without_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--photos", "captions.jsonl"]) == 2
-    assert "--images FOLDER go together" in capsys.readouterr().err
+    assert "--images FOLDER require each other" in capsys.readouterr().err
 
 
 def test_more_pictures_than_are_taken(pictures: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""README and docs: commands use verbs and flags that exist, stated defaults are right, links lead somewhere."""
+"""README and docs: commands use existing verbs and flags, stated defaults are right, links resolve."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _name(page: Path) -> str:
 
 
 def _words_of(line: str) -> list[str] | None:
-    """What follows `degla` in a shell line, behind variables and launchers; None where the line runs something else."""
+    """The words after `degla` in a shell line, after variables and launchers; None if the line runs something else."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"\$|[A-Z_]+=\S*", words[0]):
         words = words[1:]
@@ -59,13 +59,13 @@ def _commands(page: Path) -> Iterator[list[str]]:
     for _, language, block in _FENCE.findall(page.read_text(encoding="utf-8")):
         if language in ("", "sh", "bash", "console"):
             for line in block.replace("\\\n", " ").splitlines():
-                # Blocks without a language may hold prose with an apostrophe; only commands need to be shell.
+                # Blocks without a language may contain prose with apostrophes; only commands must be valid shell.
                 if "degla" in line and (words := _words_of(line)) is not None:
                     yield words
 
 
 def _mentions(page: Path) -> Iterator[list[str]]:
-    """The words of every `degla ...` in running text; they may be cut short and hold placeholders."""
+    """The words of every `degla ...` in running text, which may be incomplete and contain placeholders."""
     for text in _INLINE.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
         yield text.split()[1:]
 
@@ -109,12 +109,12 @@ def _leaves(owner: object, prefix: str) -> dict[str, object]:
 
 
 def _refusal(words: list[str]) -> str:
-    """What the command line has against a command; "" where it takes it. Nothing is run."""
+    """The command line's error for a command, or "" if it is valid. Nothing is run."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             if words[0] == "train":
-                # No file that a page names is there; its flags go with any recipe.
+                # The files that a page names do not exist; its flags are valid with any recipe.
                 given = ["degla", *words[3:]] if words[1] in ("--resume", "--config") else words[1:]
                 configure([word for word in given if word not in ("--print-config", "--dry-run")], verb="train")
                 return ""
@@ -178,7 +178,7 @@ def test_flags_in_tables_exist_and_have_the_stated_default(page: Path) -> None:
 def test_every_flag_of_the_configuration_has_a_row() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in COMMAND_PAGES)
     shown = {name for name, _, _ in _ROW.findall(text)}
-    # Those of the replayed pairs are the same with another beginning.
+    # Those of the replayed pairs are the same with another prefix.
     elsewhere = ("objective.", "replay.objective.", "replay.data.")
     missing = [name for name in _fields() if "." in name and not name.startswith(elsewhere) and name not in shown]
     assert not missing

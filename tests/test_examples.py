@@ -1,4 +1,4 @@
-"""Every example runs as it is, and shows what its first line says."""
+"""Every example runs as it is, and does what its first line says."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_runs(
 
 
 def check_joined_batches(example: dict[str, Any]) -> None:
-    """With `--accum-freq` the loop puts the features of several batches one behind the other."""
+    """With `--accum-freq` the loop concatenates the features of several batches."""
     loader = list(example["Batches"]())
     with torch.no_grad():
         outputs = [example["model"](*batch) for batch in loader]

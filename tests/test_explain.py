@@ -1,4 +1,4 @@
-"""`degla explain`: every member and every field is told; recipes and rules say when to use them; help is short."""
+"""`degla explain`: every member and field is explained; recipes and rules say when to use them; help is short."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_one_name_is_enough(capsys: Capture) -> None:
     assert main(["explain", "image_grounded"]) == 0
     said = capsys.readouterr().out
     assert said == explain(["loss", "image_grounded"])
-    assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and those made from them" in said
+    assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and recipes derived from them" in said
 
 
 def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
@@ -71,7 +71,7 @@ def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
 
 @dataclass(frozen=True)
 class Mine(Loss):
-    """A loss of someone's own, whose setting has no text."""
+    """A custom loss whose setting has no description."""
 
     weight: float = 1.0
     margin: float = 0.2
@@ -94,7 +94,7 @@ def test_every_field_is_told() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["ce_clpi"], "nothing is called 'ce_clpi'. Did you mean 'ce_clip'?"),
+        (["ce_clpi"], "unknown name 'ce_clpi'. Did you mean 'ce_clip'?"),
         (["optim.lrr"], "Did you mean 'optim.lr'?"),
         (["loss", "negclip"], "unknown loss 'negclip'."),
         (["term", "negclip"], "one of loss, recipe, rule, positive, benchmark, draw, system and a name."),
@@ -109,7 +109,7 @@ def test_wrong_names_say_what_is_right(words: list[str], says: str, capsys: Capt
 def test_a_name_of_two_kinds_asks_for_the_kind(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setitem(KINDS, "draw", RULES)
     assert main(["explain", "negation"]) == 2
-    assert "give degla explain rule negation or degla explain draw negation." in capsys.readouterr().err
+    assert "Use degla explain rule negation or degla explain draw negation." in capsys.readouterr().err
 
 
 def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:

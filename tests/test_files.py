@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all: errors, kills at any place, two writers."""
+"""Atomic writes of files and folders: errors, kills at any point, two writers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _replace(folder: Path, text: str) -> None:
 
 
 def _copied_at(place: int, folder: Path, copies: Path, act: Callable[[Path], None]) -> bool:
-    """Copy what lies on the disk before change number `place`: what a kill at that instant leaves."""
+    """Copy the state on disk before change number `place`, which a kill at that moment would leave."""
     count = 0
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The README's diagram of the flow is what the rooms' docstrings say."""
+"""The README's flow diagram matches the rooms' docstrings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_diagram_follows_from_the_code() -> None:
     assert flow.placed(page) == page, "run: python tools/flow.py --write"
     told = {path.name for path in flow.PACKAGE.iterdir() if path.is_dir() and flow.flow_of(path) is not None}
     assert told == set(flow.ROOMS)
-    # Whatever a room leaves is used by another, or is what the user gets.
+    # Every output of a room is an input of another, or a result for the user.
     steps = [flow.flow_of(flow.PACKAGE / room) for room in flow.ROOMS]
     entering = {thing for step in steps for thing in step[0]}
     leaving = {thing for step in steps for part in step[1:] for thing in part}

@@ -1,4 +1,4 @@
-"""Averages of two models: exact ends, the rule that chooses, wrong names refused early, what is written."""
+"""Averages of two models: exact ends, the selection rule, early rejection of wrong names, output files."""
 
 from __future__ import annotations
 
@@ -146,9 +146,9 @@ def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], classes:
             r"--kept 'recognision': .*Did you mean 'recognition'.*or add a benchmark that has it",
         ),
         ({"gain": "world:swap.idd"}, r"Did you mean 'world:swap\.id'"),
-        ({"alphas": [0, 1.5]}, r"alpha 1\.5: a share of the tuned model lies between 0 and 1"),
-        ({"alphas": []}, "no alpha was given"),
-        ({"alphas": [0.1, 0.10000001]}, "the same in six digits"),
+        ({"alphas": [0, 1.5]}, r"alpha is 1\.5; it must be from 0 to 1, the share of the tuned weights"),
+        ({"alphas": []}, "no alphas: give shares"),
+        ({"alphas": [0.1, 0.10000001]}, "equal to six digits"),
         ({"keep": 101}, "--keep is 101"),
         ({"benchmarks": ["wrold"]}, "Did you mean 'world'"),
     ],
@@ -247,7 +247,7 @@ def test_the_command(models: tuple[str, str], world: Path, classes: Path, tmp_pa
     assert "chosen" in captured.out and "0.5" in captured.out and "report.html" in captured.err
     assert main([*words, "--keep", "100"]) == 2
     assert "no average keeps recognition at 100.0 points or more" in capsys.readouterr().err
-    # What the sweep before chose must not pass for this one's choice.
+    # The choice of an earlier sweep must not be mistaken for this one's.
     assert not (tmp_path / "out" / "chosen").exists() and not (tmp_path / "out" / "sweep.json").exists()
     assert main([*words, "--kept", "recognized"]) == 2
     assert "Did you mean 'recognition'" in capsys.readouterr().err

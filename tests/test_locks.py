@@ -1,4 +1,4 @@
-"""Locks on folders: one holder, who it is, free when it and all that it started are gone."""
+"""Locks on folders: a single holder, its description, and release when it and its child processes have ended."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if sys.platform != "win32":
 
 
 def hold(folder: Path, connection: Connection) -> None:
-    """Take the lock in a process of its own and say so; keep it until told to end."""
+    """Take the lock in a separate process and report it; keep it until told to end."""
     with lock(folder):
         connection.send("held")
         connection.recv()
 
 
 def keep(held: Lock, connection: Connection) -> None:
-    """Hold a lock that was handed over, whatever becomes of the process that did so."""
+    """Hold a lock that was passed on, whatever happens to the process that passed it."""
     connection.send(os.getpid())
     threading.Event().wait()
 
@@ -84,7 +84,9 @@ def test_it_is_held_until_all_that_it_was_handed_to_are_gone(tmp_path: Path, mon
     process.kill()
     process.join()
     monkeypatch.setattr(locks, "_PATIENCE", 0.1)
-    with pytest.raises(InputError, match=f"process {process.pid} .*has ended, but processes that it started still run"):
+    with pytest.raises(
+        InputError, match=f"process {process.pid} .*has ended, but its child processes are still running"
+    ):
         lock(tmp_path)
     os.kill(number, signal.SIGKILL)
     monkeypatch.setattr(locks, "_PATIENCE", 30.0)

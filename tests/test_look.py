@@ -1,4 +1,4 @@
-"""`degla look`: its numbers are those of the embeddings, a drawn scene's true caption wins, bad input is one line."""
+"""`degla look`: its numbers match the embeddings, a drawn scene's true caption wins, bad input is one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A picture of the embedded world, a caption of it, and the same with a noun replaced."""
+    """An image of the embedded world, its caption, and the caption with a noun replaced."""
     rng = stream("look")
     scene = sample_scene_of("test", rng)
     texts = make_contrast(scene, "replace_noun", vocabulary=IN_DOMAIN, rng=rng)
@@ -66,7 +66,7 @@ def test_numbers_are_those_of_the_embeddings(
     Image.new("RGB", (40, 30), "grey").save(pictures[1])
     twice = [*CAPTIONS, CAPTIONS[0]]
     found = _json(capsys, *pictures, "--captions", *twice, "--models", "world", str(tiny_model))
-    assert f"caption {CAPTIONS[0]!r} is given more than once, and counts once" in caplog.text
+    assert f"Caption {CAPTIONS[0]!r} is given more than once; duplicates are ignored" in caplog.text
     assert found["pictures"] == pictures and len(found["captions"]) == len(CAPTIONS)  # The repeated one counts once.
     shares = []
     for name, row in zip(("world", str(tiny_model)), found["models"], strict=True):
@@ -90,7 +90,7 @@ def test_a_model_with_a_bias_gives_probabilities(
     expected = (model.scale * torch.tensor(biased.cosines) + model.bias).sigmoid().detach()
     torch.testing.assert_close(torch.tensor(biased.shares), expected)
     assert result.change(0, 0) is None  # A softmax and a sigmoid are not compared.
-    assert "or its own probability" in " ".join(_printed(result, 120).split())
+    assert "or its sigmoid probability" in " ".join(_printed(result, 120).split())
 
 
 def test_an_onnx_folder_has_the_shares_of_its_model(drawn: tuple[Path, str, str], tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -
     caption = "a black dog chases a white cat"
     made = {row.text: row.rule for row in degla.generate_negatives([caption])[0]}
     assert len(made) > 1
-    # A negative that was given is no negative of the rules.
+    # A negative that was also given as a caption does not count as made by the rules.
     given = next(iter(made))
     found = _json(capsys, str(drawn[0]), "--captions", caption, given, "--negatives")
     rules = {row["text"]: row["rule"] for row in found["captions"]}
@@ -195,7 +195,7 @@ def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("picture", "words", "message"),
     [
-        ("gone.png", ["--captions", "a dog"], "gone.png is missing. Give the path of a picture."),
+        ("gone.png", ["--captions", "a dog"], "gone.png is missing. Give the path of an image."),
         ("cut.png", ["--captions", "a dog"], "cut.png is damaged or cut off"),
         ("text.png", ["--captions", "a dog"], "text.png is in no format that Pillow reads"),
         ("whole.png", [], "no captions: give --captions TEXT"),
@@ -208,7 +208,7 @@ def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, caps
         (
             "whole.png",
             ["--captions", "a dog", "--false", "a cat", "a dog"],
-            "false caption 2 is among the true captions",
+            "false caption 2 is also among the true captions",
         ),
     ],
 )
@@ -228,5 +228,5 @@ def test_bad_input_is_one_line(
 
 def test_numbers_that_are_not_finite_are_refused(drawn: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RandomModel, "encode_images", lambda model, images: torch.full((len(images), 512), torch.nan))
-    with pytest.raises(DeglaError, match="random: its embeddings are not finite"):
+    with pytest.raises(DeglaError, match="random: embeddings are not finite"):
         look([drawn[0]], CAPTIONS, ["random"])

@@ -14,7 +14,7 @@ from tools.measure import PACKAGE, ROOT, TRACES, Tracer, main, measure, render
 
 
 def write_package(folder: Path, files: dict[str, str]) -> Path:
-    """A package named `house` of these files; every folder gets an empty `__init__.py` where none is given."""
+    """Write a package `house` with these files; folders without an `__init__.py` get an empty one."""
     house = folder / "house"
     for name, text in files.items():
         path = house / name
@@ -210,6 +210,6 @@ def test_this_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(room["code_lines"] for room in figures["rooms"].values()) == figures["code_lines"] > 1000
     assert figures["public_functions"]["with_docstring"] > 0.9 * figures["public_functions"]["count"]
     assert "code lines of the largest file" in capsys.readouterr().out
-    # What holds, and must go on holding.
+    # These properties hold and must be preserved.
     assert figures["type_names_in_several_modules"] == {}, "one name, one meaning"
     assert not any(figures["circles_of_files"].values()) and not any(figures["circles_of_rooms"].values())

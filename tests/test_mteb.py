@@ -1,4 +1,4 @@
-"""Models of this package as models of mteb, and mteb's results read back."""
+"""Models of this package as mteb models, and reading of mteb's results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import CAPTIONS
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three names of mteb that are used, where mteb is not installed."""
+    """Stand-ins for the three names used from mteb, if mteb is not installed."""
     try:
         import mteb  # noqa: F401
     except ImportError:
@@ -49,7 +49,7 @@ def test_a_model_embeds_what_mteb_gives(tiny_model: Path, tiny_pairs: dict[str, 
     torch.testing.assert_close(both, torch.nn.functional.normalize(texts + images, dim=-1))
     assert made.mteb_model_meta.name == f"degla/{tiny_model.name}"
     assert made.mteb_model_meta.revision == model.fingerprint[:16]
-    with pytest.raises(InputError, match="holds neither texts nor images, but audio"):
+    with pytest.raises(InputError, match="has neither texts nor images, but audio"):
         made.encode([{"audio": [1]}], **asked)
 
 
@@ -77,7 +77,7 @@ def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path
     right = ((images * true).sum(1) >= (images * false).sum(1)).float().mean()
     (row,) = result.task_results[0].scores["test"]
     assert row["text_acc"] == pytest.approx(float(right))
-    # What it wrote is read back, and stands in a report.
+    # Its results are read back and appear in a report.
     assert read_mteb_results(tmp_path) == [MtebScore("Pairs", "test", "default", row["main_score"])]
     (section,) = mteb_section({"tiny": tmp_path})
     assert f"| Pairs | test | default | {100 * row['main_score']:.1f} |" in section.markdown()

@@ -1,4 +1,4 @@
-"""The cases for a GPU, in a process of their own that has an emulated one; see `tests/emulated_gpu`."""
+"""The GPU test cases, in a separate process with an emulated GPU; see `tests/emulated_gpu`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a file or a reply holds, its reader gives a value or one line that says where it is wrong."""
+"""Whatever a file or reply contains, its reader returns a value or a one-line error with the location."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JSON_TROUBLES = {
     "digits": (f'{{"image_id": {DIGITS}}}', "more than 4,300 digits"),
     "infinite": ('{"a": 1e999}', "1e999 is too large"),
     "nan": ('{"a": NaN}', "NaN is not a number"),
-    "twice": ('{"a": 1, "a": 2}', "'a' stands there twice"),
+    "twice": ('{"a": 1, "a": 2}', "'a' occurs twice"),
     "half a pair": ('{"a": "\\ud83d"}', "surrogate"),
     "not utf-8": (b'{"a": "\xff"}', "not UTF-8 text"),
     "utf-16": ('{"a": 1}'.encode("utf-16"), "not UTF-8 text"),
@@ -103,14 +103,14 @@ def test_results(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("steps: 1\nsteps: 2", "line 2: not YAML: the key 'steps' stands there twice"),
+        ("steps: 1\nsteps: 2", "line 2: not YAML: the key 'steps' occurs twice"),
         ("[" * 100_000, "nest"),
         ("a: " + "[" * 100 + "]" * 100, "nested more than 64 levels"),
-        (BOMB, "aliases stand for more than"),
+        (BOMB, "aliases expand to more than"),
         ("a: &a [*a]", "nested more than 64 levels"),
         (f"a: {DIGITS}", "4300 digits"),
         ("a: 2001-99-99", "month must be in 1..12"),
-        ("!!int x", "not YAML that can be read"),
+        ("!!int x", "YAML that cannot be read"),
         ("!!python/object/apply:os.system [ls]", "not YAML"),
         ("a: \x00", "not YAML"),
     ],
@@ -189,11 +189,11 @@ def test_what_is_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(parse, "LARGEST_FILE", 10**6)
     with (tmp_path / "large.json").open("wb") as stream:
         stream.truncate(10**6 + 1)
-    with pytest.raises(InputError, match=r"large\.json: 0\.0 GB, too large to be read at once"):
+    with pytest.raises(InputError, match=r"large\.json: 0\.0 GB, too large to read at once"):
         parse.read_json(tmp_path / "large.json")
     monkeypatch.setattr(parse, "LONGEST_LINE", 1 << 20)
     (tmp_path / "long.jsonl").write_text("{}\n" + json.dumps("x" * (1 << 20)) + "\n")
-    with pytest.raises(InputError, match=r"long\.jsonl line 2: longer than 1 MiB; one record a line is needed"):
+    with pytest.raises(InputError, match=r"long\.jsonl line 2: longer than 1 MiB; each line must contain one record"):
         list(parse.read_json_lines(tmp_path / "long.jsonl"))
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a run has a range in its type, which holds in Python, on the command line, in files and in plans."""
+"""Every setting of a run has a range in its type, enforced in Python, on the command line, in files and in plans."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KINDS = [*SECTIONS, *(loss_class(name) for name in LOSSES.names())]
 
 
 def _type(hint: Any) -> Any:
-    """A field's type without "or none" and without a word that stands for a number."""
+    """A field's type without "or none" and without words that stand for a number."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     others = [each for each in get_args(hint) if each is not NoneType]
@@ -59,7 +59,7 @@ def _title(entry: Any) -> str:
 
 
 def _just_outside(hint: Any) -> list[Any]:
-    """The nearest values that the range leaves out, on each side that has an end."""
+    """The nearest values outside the range, on each bounded side."""
     interval, whole = _interval(hint), get_args(_type(hint))[0] is int
     assert interval is not None
 
@@ -131,7 +131,7 @@ def test_the_help_states_the_range_of_the_type(entry: Any) -> None:
     over, to, low, below, start, end, least, more, count = (int(each) if each else None for each in found.groups())
     ge = next((each for each in (low, start, least, count) if each is not None), None)
     gt, le = (over if over is not None else more), (to if to is not None else end)
-    lt = None if name == "seed" else interval.lt  # A word of the machine, not of the method.
+    lt = None if name == "seed" else interval.lt  # A limit of the machine, not of the method.
     assert (ge, gt, le, below) == (interval.ge, interval.gt, interval.le, lt), text
 
 
@@ -153,7 +153,7 @@ def test_recipes_hold_what_their_types_allow_and_come_back_from_files(recipe: st
 
 
 WRONG = [
-    ("train.steps", 0, "--train.steps is 0; it must be 1 or more, a whole number, or none."),
+    ("train.steps", 0, "--train.steps is 0; it must be 1 or more, an integer, or none."),
     ("objective.image_grounded.smoothing", 5.0, "--objective.image-grounded.smoothing is 5.0; it must be from 0 to 1."),
     ("optim.beta2", 1.5, "--optim.beta2 is 1.5; it must be 0 or more and below 1."),
     ("optim.beta2", 1.0, "--optim.beta2 is 1.0; it must be 0 or more and below 1."),
@@ -164,7 +164,7 @@ WRONG = [
     ("train.seed", 2**70, f"--train.seed is {2**70}; it must be 0 or more and below {2**64}."),
     ("train.precision", "fp8", '--train.precision is \'fp8\'; it must be "auto", "fp32", "bf16" or "fp16".'),
     ("data.duplicates", "maybe", '--data.duplicates is \'maybe\'; it must be "allow", "avoid" or "mask".'),
-    ("replay.data.workers", -1, '--replay.data.workers is -1; it must be 0 or more, a whole number, or "auto".'),
+    ("replay.data.workers", -1, '--replay.data.workers is -1; it must be 0 or more, an integer, or "auto".'),
 ]
 
 
@@ -202,7 +202,7 @@ def test_an_older_file_without_a_field_takes_its_default_and_an_unknown_one_is_r
     plain = to_plain(RECIPES.load("degla").degla())
     del plain["data"]["draw"], plain["objective"]["text_contrast"]["anchor"], plain["train"]["batch_norm"]
     assert from_plain(plain, where="config.json") == RECIPES.load("degla").degla()
-    with pytest.raises(InputError, match=r"config\.json: no value belongs to 'optim'"):
+    with pytest.raises(InputError, match=r"config\.json: cannot set the section 'optim'"):
         from_plain(plain | {"optim": 3}, where="config.json")
 
 

@@ -1,4 +1,4 @@
-"""Negatives and studies on Ray: the file of the local engine, the ends of processes, also where a worker is killed.
+"""Negatives and studies on Ray: the same file as the local engine, and ends of processes, even if a worker is killed.
 
 Needs the extra `ray`. Starting a local Ray takes some seconds, so all that needs one is in this file.
 """
@@ -55,7 +55,7 @@ def open_fatal(folder: Path, command: int, large: bytes) -> ScriptedModel:
     if os.getpid() != command:
         own = folder / f"machine-{os.getpid()}"
         own.mkdir()
-        while len(list(folder.glob("machine-*"))) < 2:  # However late the other worker starts, it gets its share.
+        while len(list(folder.glob("machine-*"))) < 2:  # The other worker gets its share, however late it starts.
             time.sleep(0.05)
         os.chdir(own)
     return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=40), capacity=4, shuffle=1)
@@ -83,7 +83,7 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     kept = Counter((row["caption_id"], row["rule"], row["draw"]) for row in map(json.loads, lines))
     assert set(kept.values()) == {1}
     asked = Counter(tuple(json.loads(line)) for path in notes.glob("*.asked") for line in path.open())
-    assert sum(count - 1 for count in asked.values()) <= 4  # what was under way when the worker died
+    assert sum(count - 1 for count in asked.values()) <= 4  # in progress when the worker died
     assert len(asked) == len(kept)
 
 
@@ -126,7 +126,7 @@ def test_batches_come_back_in_their_order_however_they_end(workers: int) -> None
 
 
 def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -> None:
-    """What a worker does, in this process: no Ray is needed for it."""
+    """The work of a worker, in this process, without Ray."""
     out, forms = tmp_path / "negatives.jsonl", ("write", "choose")
     folder = parts_folder(journal_path(out))
     questions = Prompts("scripted", forms, True, 3, count=0)
@@ -164,7 +164,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     (tmp_path / "part").rename(part)
     with journal_path(out).open("a") as stream:
         stream.write('{"caption_id":"c0","ru')  # torn by a full disk
-    # The local engine, too, goes on with what workers were answered.
+    # The local engine also resumes from the workers' replies.
     asked_again = ScriptedModel(varied, forms=forms)
     run(out, asked_again, rules=RULES)
     assert not asked_again.asked

@@ -1,4 +1,4 @@
-"""The shipped recipes have the settings that their papers and released scripts print."""
+"""The shipped recipes have the settings of their papers and released scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/release.py on a copied tree: what it changes and refuses, and that a failure leaves the files as they were."""
+"""tools/release.py on a copied tree: its changes and errors, and that a failure leaves the files unchanged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_tree_with_changes_is_refused(tree: Path, capsys: pytest.CaptureFixtur
 
 
 def _recorded(tree: Path, monkeypatch: pytest.MonkeyPatch, *, wrong: str = "") -> list[tuple[str, ...]]:
-    """All commands but git are only noted; the one that builds leaves a wheel."""
+    """All commands except git are only recorded; the build command leaves a wheel."""
     commands: list[tuple[str, ...]] = []
     really = release._run
 

@@ -1,4 +1,4 @@
-"""Addresses: read, written and listed through fsspec; cut connections lose nothing; a run that lies elsewhere."""
+"""Remote files: reading, writing and listing through fsspec, interrupted connections, and remote runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_address_is_known_as_a_path_too() -> None:
 
 
 def test_what_is_remembered_of_a_file_goes_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two changes within one tick of the clock leave the same time; what is as fresh as that is read again."""
+    """Two changes within one tick of the clock have the same time, so files that fresh are read again."""
     file, read = tmp_path / "a", []
 
     @remote.remembered(2)
@@ -112,13 +112,13 @@ def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, t
     assert read_bytes(locate(found[1].image, Path("memory://d/shards")), Subject("x")) == PICTURE
     with pytest.raises(ImageError, match=r"^x cannot be read: the shard ends before"):
         read_bytes("memory:/d/shards/0.tar@512+99999", Subject("x"))
-    with pytest.raises(ImageError, match=r"memory://d/none\.png: there is no such file"):
+    with pytest.raises(ImageError, match=r"memory://d/none\.png: no such file"):
         read_bytes("memory:/d/none.png", Subject("x"))
     for wrong, message in (
         ("https://host/c.jsonl?download=true", r"^https://host/c\.jsonl\?download=true: has a query"),
-        ("memory://d/none.jsonl", r"memory://d/none\.jsonl: there is no such file"),
+        ("memory://d/none.jsonl", r"memory://d/none\.jsonl: no such file"),
         ("memory://d/none-*.tar", r"^memory://d/none-\*\.tar: no file has a name like this"),
-        ("memory://d/shards/2.tar", r"memory://d/shards/2\.tar: there is no such file"),
+        ("memory://d/shards/2.tar", r"memory://d/shards/2\.tar: no such file"),
     ):
         with pytest.raises(InputError, match=message):
             list(read_captions(Path(wrong)))
@@ -130,8 +130,8 @@ def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory
 
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     for error, message in (
-        (NoCredentialsError("x"), "there are no credentials for it.*AWS_ACCESS_KEY_ID"),
-        (PermissionError("x"), "access is refused"),
+        (NoCredentialsError("x"), "no credentials.*AWS_ACCESS_KEY_ID"),
+        (PermissionError("x"), "access denied"),
         (ImportError("Install s3fs"), r"Install s3fs.*pip install 'degla\[remote\]'"),
         (ConnectionResetError("reset"), r"reset, 10 times in a row"),
     ):
@@ -146,11 +146,11 @@ def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory
             remote.size_of("memory://a")
         assert "memory://a" in str(caught.value) and "\n" not in str(caught.value)
         assert len(calls) == (remote.TRIES if isinstance(error, ConnectionResetError) else 1)
-    monkeypatch.setattr(remote, "_SECONDS", -1.0)  # The last error's library took a long time by itself.
+    monkeypatch.setattr(remote, "_SECONDS", -1.0)  # As if the library itself had retried for a long time.
     with pytest.raises(DeglaError, match=r"reset, 1 times in a row"):
         remote.size_of("memory://a")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(InputError, match=r"fsspec, which reads addresses, is not installed.*degla\[remote\]"):
+    with pytest.raises(InputError, match=r"remote files need fsspec, which is not installed.*degla\[remote\]"):
         remote.size_of("memory://a")
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_taken(
 ) -> None:
     monkeypatch.setattr(remote, "PIECE", 4)
     memory.pipe("/d/c.jsonl", b"old text")
-    with pytest.raises(remote.RemoteError, match=r"memory://d/c\.jsonl: was changed while it was fetched"):
+    with pytest.raises(remote.RemoteError, match=r"memory://d/c\.jsonl: changed during the download"):
         remote.fetch("memory://d/c.jsonl", tmp_path / "c", lambda done: memory.pipe("/d/c.jsonl", b"new text"))
     remote.forget()
     remote.fetch("memory://d/c.jsonl", tmp_path / "c")
@@ -169,7 +169,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_taken(
 def test_a_server_that_is_away_or_refuses_makes_no_image_a_bad_one(
     memory: fsspec.AbstractFileSystem, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else `skip` would leave out its rows, also when the server answers again."""
+    """Otherwise `skip` would drop its rows, even after the server is back."""
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     memory.put(str(tiny_pairs["images"]), "/images", recursive=True)
@@ -188,7 +188,7 @@ def test_a_server_that_is_away_or_refuses_makes_no_image_a_bad_one(
 
     for answer, kind, message in (
         (away, remote.RemoteError, "the server is away, 10 times"),
-        (refused, remote.AccessError, "access is refused"),
+        (refused, remote.AccessError, "access denied"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(type(memory), "info", answer)
@@ -202,7 +202,7 @@ def test_a_run_at_an_address_is_the_run_here(
     memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Data, negatives and checkpoints elsewhere; killed, and gone on with on an empty disk."""
+    """Remote data, negatives and checkpoints; killed, and resumed on an empty disk."""
     for name in ("captions", "negatives"):
         memory.pipe(f"/data/{tiny_pairs[name].name}", tiny_pairs[name].read_bytes())
     for picture in tiny_pairs["images"].iterdir():
@@ -329,7 +329,7 @@ def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
 
 @contextmanager
 def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
-    """Serves files with ranges, and cuts a share of its answers in the middle; counts answers, and those cut."""
+    """Serves files with ranges and cuts off a share of its answers; counts all answers, and those cut off."""
     chance, counts = random.Random(0), [0, 0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -444,5 +444,5 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
             assert content == members[f"{each.id[2:]}.png"]
         assert len(list(read_captions(Path(f"{address}/c.jsonl")))) == 2000
         assert counts[0] > 50 and counts[1] > 5
-        with pytest.raises(InputError, match=r"none\.jsonl: there is no such file"):
+        with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
             list(read_captions(Path(f"{address}/none.jsonl")))

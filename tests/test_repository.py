@@ -106,7 +106,7 @@ IMAGE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_the_image_copies_what_is_there_and_installs_as_the_makefile_does() -> None:
-    """It is not built here; docs/log.md, 2026-11-28, says how it was."""
+    """The image is not built here; docs/log.md, 2026-11-28, describes a build."""
     copied = [name for line in re.findall(r"^COPY (.+)$", IMAGE, re.MULTILINE) for name in line.split()[:-1]]
     let_in = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
     assert copied and set(copied) == let_in and all((ROOT / name).exists() for name in copied)
@@ -116,7 +116,7 @@ def test_the_image_copies_what_is_there_and_installs_as_the_makefile_does() -> N
     (target,) = re.findall(r"make (\S+)", IMAGE.partition("RUN case")[2])
     rule = target.replace(re.findall(r"^VENV := (.+)$", makefile, re.MULTILINE)[0], "$(VENV)")
     (sources,) = re.findall(rf"^{re.escape(rule)}: (.+)$", makefile, re.MULTILINE)
-    files = sources.partition("|")[0].split()  # what is behind | only has to be there before
+    files = sources.partition("|")[0].split()  # what follows | only has to exist before
     assert {name.split("/")[0] for name in files} <= set(copied)
     (extras,) = re.findall(r"^ARG EXTRAS=(.+)$", IMAGE, re.MULTILINE)
     assert set(extras.split(",")) <= PYPROJECT["project"]["optional-dependencies"].keys()

@@ -1,4 +1,4 @@
-"""The Slurm script under a played Slurm: what it starts on each machine, how it goes on (`bench/slurm.py` trains)."""
+"""The Slurm script under a simulated Slurm: what it starts on each machine and how it resumes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ exit "$ENDS"
 
 @pytest.fixture
 def played(tmp_path: Path) -> dict[str, str]:
-    """An environment of two machines whose programs note how they were called."""
+    """An environment of two machines whose programs record their arguments."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("srun", _SRUN), ("scontrol", _SCONTROL), ("torchrun", _TORCHRUN)):

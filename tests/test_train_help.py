@@ -1,4 +1,4 @@
-"""`degla train RECIPE --help`: two screens of what most runs set; `--help WHAT`: a field, a section, or all."""
+"""`degla train RECIPE --help`: the usual flags on two screens; `--help WHAT`: a field, a section, or all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def _shown(words: list[str], capsys: Capture) -> tuple[set[str], str]:
-    """The flags that a help explains, and the whole of it."""
+    """The flags that a help text explains, and the text."""
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 0
@@ -57,10 +57,10 @@ def test_a_field_and_a_section_are_told_with_the_values_of_the_recipe(capsys: Ca
     _, text = _shown(["train", "gift", "--help", "optim.lr"], capsys)
     assert text.startswith("--optim.lr\n") and "Here: 1e-05." in text and "Allowed: above 0" in text
     _, text = _shown(["train", "gift", "--help", "--optim.lr", "1"], capsys)
-    assert "What most runs set" in text
+    assert "Usual flags, with their values" in text
     _, text = _shown(["train", "gift", "--help", "l2-sp"], capsys)
     assert re.findall(r"^--(\S+)", text, re.MULTILINE) == ["l2-sp.importance", "l2-sp.weight"]
-    assert main(["train", "gift", "--help", "optm"]) == 2 and "nothing is called 'optm'" in capsys.readouterr().err
+    assert main(["train", "gift", "--help", "optm"]) == 2 and "unknown name 'optm'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--help", "all"], ["--help-all"]])

@@ -1,4 +1,4 @@
-"""A CLIP of a few thousand parameters in open_clip's folder form, and picture-caption data to go with it."""
+"""A CLIP with a few thousand parameters as an open_clip folder, and image-caption data for it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
 
 @cache
 def merges() -> bytes:
-    """CLIP's file of merges, cut."""
+    """CLIP's merges file, truncated."""
     import open_clip
 
     lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
@@ -79,7 +79,7 @@ def merges() -> bytes:
 
 
 def write_small_world(folder: Path) -> Path:
-    """What the embedded world's model reads, with random weights of which there are a tenth as many."""
+    """A model like the embedded world's, with random weights and a tenth of its parameters."""
     from degla.world import world_model_folder, world_vocabulary_file
 
     config = json.loads((world_model_folder() / "open_clip_config.json").read_text())["model_cfg"]

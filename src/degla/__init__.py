@@ -1,4 +1,4 @@
-"""Teach CLIP-like models composition without making them forget what they knew.
+"""Fine-tune CLIP-like models for compositional understanding without forgetting what they already know.
 
     import degla
 
@@ -6,8 +6,8 @@
     images = degla.encode_images(model, ["cat.jpg"])
     captions = degla.encode_captions(model, ["a cat", "a dog"])
 
-`degla.losses` holds the losses, `degla.errors` what is raised; each module of `degla.recipes` holds one recipe.
-Importing the package imports no torch.
+The losses are in `degla.losses`, the exceptions in `degla.errors`; each module of `degla.recipes` holds one recipe.
+Importing the package does not import torch.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # Which else could tell no misspelt name.
+if not TYPE_CHECKING:  # With it, type checkers could not detect misspelt names.
 
     def __getattr__(name: str) -> Any:
-        """Import what is asked for when it is asked for."""
+        """Import public names lazily."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name in ("errors", "losses"):

@@ -1,4 +1,4 @@
-"""`python -m degla` is `degla`."""
+"""Run `degla` as `python -m degla`."""
 
 from degla.cli import main
 

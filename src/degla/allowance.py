@@ -1,4 +1,4 @@
-"""What of the machine this process may use: processors and main memory, less in a container or a job."""
+"""CPUs and main memory that this process may use, within the limits of a container or job."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 
 
 def usable_cores(system: Path = Path("/")) -> int:
-    """Processors that this process may use, 1 or more: those that it may run on, or the share of time that it is given.
+    """Return the number of CPUs that this process may use, 1 or more, by its affinity and its CPU quota.
 
     Args:
-        system: folder that holds `proc` and `sys`.
+        system: folder that contains `proc` and `sys`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = _limits(system, 2, ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    # Microseconds of all processors together, and of the period that they are for; -1 is no limit.
+    # CPU time per period, and the period, in microseconds; a quota of -1 is no limit.
     return min([cores, *(math.ceil(quota / period) for quota, period in limits if quota > 0)])
 
 
 def main_memory(system: Path = Path("/")) -> int:
-    """Bytes of main memory that this process may have; 0: not known.
+    """Return the bytes of main memory that this process may use; 0 if not known.
 
     Args:
-        system: folder that holds `proc` and `sys`.
+        system: folder that contains `proc` and `sys`.
     """
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -38,13 +38,13 @@ def main_memory(system: Path = Path("/")) -> int:
 def _limits(
     system: Path, count: int, names: tuple[str, ...], first_version: tuple[str, ...]
 ) -> Iterator[tuple[int, ...]]:
-    """What Linux allows the control groups that this process is in, by which containers and Slurm share a machine.
+    """Yield the limits of this process's control groups (cgroups), which containers and Slurm use to share a machine.
 
     Args:
-        system: folder that holds `proc` and `sys`.
-        count: of whole numbers that a limit is; what has others is none.
-        names: of its files, whose numbers are taken together.
-        first_version: their names in the first version of control groups, which has a folder for each kind of limit.
+        system: folder that contains `proc` and `sys`.
+        count: how many integers form a limit; anything else, such as "max", is no limit.
+        names: files of the limit, whose numbers are combined.
+        first_version: names of the files in cgroups v1, which has a folder for each kind of limit.
     """
     try:
         lines = (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -55,7 +55,7 @@ def _limits(
         root = system / "sys/fs/cgroup" / kinds
         group = group.strip("/")
         for folder in (root / group, *(root / group).parents[: len(Path(group).parts)]):
-            # No number is "max"; no such file: a container, which sees its own group as the root; or other limits.
+            # Not a number: "max". No such file: a container, which sees its own group as the root, or other limits.
             with contextlib.suppress(OSError, ValueError):
                 files = (folder / name for name in (first_version if kinds else names))
                 limit = tuple(int(number) for file in files for number in file.read_text(encoding="ascii").split())

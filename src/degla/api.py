@@ -1,7 +1,7 @@
-"""What `import degla` gives: load a model, embed, make negatives, train, evaluate, report.
+"""The Python API: load a model, embed, generate negatives, train, evaluate, report.
 
-Each function does what the command of the same name does, from Python. What a function needs is imported inside it:
-negatives are made without torch.
+Each function corresponds to the command of the same name. Dependencies are imported inside the functions, so that
+negatives can be generated without torch.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
 
     Args:
         name: a run or checkpoint folder, ARCHITECTURE:TAG or ARCHITECTURE:FILE of open_clip, hf-hub:ORGANISATION/NAME,
-            a folder of transformers or of ONNX graphs, or "world" or "photo", the small models that are shipped with
-            this package.
-        device: where its parameters go.
+            a transformers folder, a folder of ONNX graphs, or "world" or "photo", the small models that ship with this
+            package.
+        device: device of the parameters.
 
     Returns:
-        What embeds images and texts. All but floors, ONNX graphs and what open_clip has no form of are a
-        `degla.model.encoder.Encoder`: a torch module, with the `scale` that losses read.
+        A model that embeds images and texts. Except for floors, ONNX graphs and models that open_clip does not
+        support, it is a `degla.model.encoder.Encoder`, a torch module with the `scale` that losses read.
 
     Raises:
-        InputError: there is no such model, or its files do not fit together.
+        InputError: there is no such model, or its files do not match.
     """
     from degla.evaluation.models import load_model
 
@@ -51,17 +51,17 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
 def encode_images(
     model: EmbeddingModel, images: Iterable[str | Path | Image], *, batch_size: int = 64
 ) -> Float[Tensor, "images dim"]:
-    """Unit-length embeddings of pictures, on the processor, in float32 and without gradient.
+    """Embed images. Returns unit-length embeddings on the CPU, in float32, without gradient.
 
     Args:
         model: from `load_model`.
-        images: paths or PIL images; turned upright by their EXIF tag and put on white where they are transparent, as
-            everywhere in this package.
-        batch_size: pictures that are embedded at a time.
+        images: paths or PIL images; rotated by their EXIF tag and put on white where transparent, as everywhere in
+            this package.
+        batch_size: images embedded at a time.
 
     Raises:
-        ImageError: a picture is missing, damaged or not an image; names it.
-        InputError: something else was given than a list of pictures.
+        ImageError: an image is missing, damaged or not an image; names it.
+        InputError: `images` is not a list of images.
     """
     import torch
     from PIL.Image import Image
@@ -71,7 +71,7 @@ def encode_images(
     def opened(number: int, image: str | Path | Image) -> Image:
         if isinstance(image, Image):
             return decode_opened(image, Subject(f"image {number}", if_damaged="Open it again."))
-        subject = Subject(f"image {image}", if_missing="Give the path of a picture.", if_damaged="Replace the file.")
+        subject = Subject(f"image {image}", if_missing="Give the path of an image.", if_damaged="Replace the file.")
         return decode(read_file(Path(image), subject), subject)
 
     _refuse_other(model, "encode_images")
@@ -82,22 +82,22 @@ def encode_images(
             pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
             rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
     if not rows:
-        raise InputError("encode_images: no image was given.")
+        raise InputError("encode_images: no images were given.")
     return torch.cat(rows)
 
 
 def encode_captions(
     model: EmbeddingModel, texts: Iterable[str], *, batch_size: int = 256
 ) -> Float[Tensor, "texts dim"]:
-    """Unit-length embeddings of texts, on the processor, in float32 and without gradient.
+    """Embed texts. Returns unit-length embeddings on the CPU, in float32, without gradient.
 
     Args:
         model: from `load_model`.
-        texts: longer ones than the model's context are cut, as by the model's own tokenizer.
-        batch_size: texts that are embedded at a time.
+        texts: texts; those longer than the model's context are truncated, as by its own tokenizer.
+        batch_size: texts embedded at a time.
 
     Raises:
-        InputError: something else was given than a list of texts.
+        InputError: `texts` is not a list of strings.
     """
     import torch
 
@@ -107,26 +107,26 @@ def encode_captions(
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
             rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
     if not rows:
-        raise InputError("encode_captions: no text was given.")
+        raise InputError("encode_captions: no texts were given.")
     return torch.cat(rows)
 
 
 def generate_negatives(
     captions: Iterable[str], *, rules: Sequence[str] = BALANCED_RULES, per_rule: int = 1, seed: int = 0
 ) -> list[list[NegativeRecord]]:
-    """Make hard negatives of captions by rules of grammar, in memory; needs no torch and no language model.
+    """Generate hard negatives of captions with grammar rules, in memory, without torch or a language model.
 
     Args:
-        captions: English texts, each of a picture of its own.
-        rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
-        per_rule: negatives of one rule for one caption, at most.
-        seed: with the caption's number, the rule's name and how these captions use words it decides every draw.
+        captions: English texts, each about a different image.
+        rules: rule names (`degla ls rules`); by default those of `degla negatives`.
+        per_rule: largest number of negatives per caption and rule.
+        seed: determines every draw, together with the caption's number, the rule's name and the captions' word use.
 
     Returns:
-        For each caption, its negatives that passed all checks: `text` is the negative, `rule` what made it.
+        For each caption, the negatives that passed all checks: `text` is the negative, `rule` the rule that made it.
 
     Raises:
-        InputError: an unknown rule, a caption that is empty or too long, or the tagger is not installed.
+        InputError: a rule is unknown, a caption is empty or too long, or the tagger is not installed.
     """
     from degla.negatives.generate import NegativesSettings
     from degla.negatives.run.dialogue import Maker
@@ -142,7 +142,7 @@ def generate_negatives(
         )
         for n, text in enumerate(texts)
     ]
-    # Words are drawn as these captions use them, as by `degla negatives`.
+    # Words are drawn by their frequency in these captions, as in `degla negatives`.
     stream = CaptionStream(records, count_usage=True)
     maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, usage=stream.usage)
     made: list[list[NegativeRecord]] = [[] for _ in records]
@@ -154,13 +154,14 @@ def generate_negatives(
 
 
 def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
-    """The captions of a file, validated, in its order: `id`, `image` (a path), `text`.
+    """Read and validate the captions of a file, in order, with `id`, `image` (a path) and `text`.
 
     Args:
-        path: COCO json, JSONL, Parquet, CSV, TSV or a folder of datasets.
+        path: COCO json, JSONL, Parquet, CSV, TSV or a datasets folder.
 
     Raises:
-        InputError: the file is missing or of no known format; while reading: a record is wrong, or an id occurs twice.
+        InputError: the file is missing or has an unknown format; or, during iteration, a record is invalid or an id
+            occurs twice.
     """
     from degla.data.sources import read_captions
 
@@ -176,18 +177,18 @@ def write_negatives(
     seed: int = 0,
     workers: int = 1,
 ) -> Summary:
-    """Make hard negatives of a file of captions, as `degla negatives` does; an interrupted call goes on.
+    """Generate hard negatives of a captions file, as `degla negatives`; repeat an interrupted call to resume it.
 
     Args:
-        captions: COCO json, JSONL, Parquet, CSV, TSV or a folder of datasets.
-        out: JSONL file.
-        rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
-        per_rule: negatives of one rule for one caption, at most.
-        seed: with the caption's id, the rule's name and how these captions use words it decides every draw.
-        workers: processes.
+        captions: COCO json, JSONL, Parquet, CSV, TSV or a datasets folder.
+        out: JSONL file to write.
+        rules: rule names (`degla ls rules`); by default those of `degla negatives`.
+        per_rule: largest number of negatives per caption and rule.
+        seed: determines every draw, together with the caption's id, the rule's name and the captions' word use.
+        workers: number of processes.
 
     Returns:
-        The counts of the whole file; `plain()` gives them as JSON values.
+        Counts for the whole file; `plain()` returns them as JSON values.
 
     Raises:
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
@@ -201,21 +202,21 @@ def write_negatives(
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
-    """Fine-tune a model, as `degla train` does.
+    """Fine-tune a model, as `degla train`.
 
     Args:
-        config: name of a recipe, or a configuration, as the function in each module of `degla.recipes` makes one.
-        fields: what to change in it, by dotted names as on the command line: `{"data.captions": "captions.jsonl",
+        config: name of a recipe, or a configuration, such as the function in a module of `degla.recipes` returns.
+        fields: changes to it, by dotted names as on the command line: `{"data.captions": "captions.jsonl",
             "data.images": "images", "out": "runs/first", "optim.lr": 1e-5}`.
-        resume: go on from the newest checkpoint in `out`, exactly as if the run had never stopped; what is given must
-            be what the run was started with, but for what `degla train --resume` takes anew.
+        resume: resume from the newest checkpoint in `out`, exactly where the run stopped. The configuration must be
+            that of the run, except for the fields that `degla train --resume` allows to change.
 
     Returns:
-        How the run ended; `folder` is its last checkpoint, a model for `load_model` and for open_clip.
+        The outcome of the run; `folder` is its last checkpoint, which `load_model` and open_clip can load.
 
     Raises:
-        InputError: something given is wrong; nothing was trained.
-        DeglaError: the loss stopped being finite, or the disk is full.
+        InputError: an argument is wrong; nothing was trained.
+        DeglaError: the loss became NaN or infinite, or the disk is full.
     """
     from degla.config.fields import change, check_unchanged, read_config
     from degla.config.run import TrainConfig, recipe_config
@@ -223,7 +224,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
 
     start = recipe_config(config) if isinstance(config, str) else config
     if not isinstance(start, TrainConfig):
-        raise InputError(f"train: {config!r} is no configuration; give a recipe's name, or what its function returns.")
+        raise InputError(f"train: {config!r} is not a configuration. Give a recipe name or what its function returns.")
     wanted = change(start, fields or {}, where="train")
     if resume and wanted.out is not None:
         check_unchanged(read_config(wanted.out), wanted)
@@ -241,23 +242,23 @@ def evaluate(
     precision: EvaluationPrecision = "fp32",
     progress: bool = False,
 ) -> TracedResult:
-    """Measure a model on benchmarks, as `degla evaluate` does.
+    """Evaluate a model on benchmarks, as `degla evaluate`.
 
     Args:
-        model: from `load_model`, or what that takes.
-        benchmarks: names on the shelf (`degla ls benchmarks`).
-        root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` says what it must hold.
-        out: JSON file that is written, for `report`; its name ends in .json.
+        model: from `load_model`, or a name or path that it accepts.
+        benchmarks: benchmark names (`degla ls benchmarks`).
+        root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain.
+        out: JSON file to write, for `report`; its name must end in .json.
         label: the model's name in reports; its own by default.
-        allow_missing: score what is there where images are missing; the result says what was left out.
-        precision: of the forward passes: "fp32", or by PyTorch's autocast "bf16" or "fp16".
-        progress: show how far it is on stderr.
+        allow_missing: if images are missing, score the remaining items; the result states what was skipped.
+        precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
+        progress: show progress on stderr.
 
     Returns:
-        Scores with intervals and blind floors, by benchmark and part.
+        Scores with confidence intervals and blind floors, by benchmark and part.
 
     Raises:
-        InputError: an unknown benchmark, or files are missing or wrong.
+        InputError: a benchmark is unknown, or files are missing or wrong.
     """
     from degla.evaluation.results import check_result_name, save_result, spare_results
     from degla.evaluation.run import Evaluation, ask_all
@@ -269,7 +270,7 @@ def evaluate(
         check_result_name(Path(out))
         name = _named(model) if isinstance(model, str | Path) else model.name
         spare_results(Path(out), models=[name], benchmarks=benchmarks)
-    # Data come before models: a wrong folder is told before anything is fetched.
+    # Data come before models: a wrong folder is reported before anything is downloaded.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(
         benchmarks, Path(root), allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
@@ -281,35 +282,35 @@ def evaluate(
 
 
 def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | None = None) -> dict[str, Any]:
-    """Write one page that compares results, and Markdown beside it, as `degla report` does.
+    """Write a page that compares results, and Markdown beside it, as `degla report`.
 
     Args:
-        results: JSON files of `evaluate`.
-        out: HTML file.
-        baseline: label that gains and losses are counted from; the first by default.
+        results: JSON files from `evaluate`.
+        out: HTML file to write.
+        baseline: label of the baseline for gains and losses; the first by default.
 
     Returns:
         The page's tables as plain values.
 
     Raises:
-        InputError: a file is no result, or the baseline is none of them.
+        InputError: a file is not a result, or no result has the baseline's label.
     """
     from degla.evaluation.report import report
     from degla.evaluation.results import load_result
 
     files = [Path(path) for path in _listed(results, "report", str, Path)]
     if not files:
-        raise InputError("report: no result was given.")
+        raise InputError("report: no results were given.")
     first = baseline or load_result(files[0]).model.label
     return report(files, out=Path(out), baseline=first, root=None, published=True)
 
 
 def _named(model: str | Path) -> str:
-    """A model's name, where it may be a path, as `train` gives its checkpoint."""
+    """Return a model's name; it may be given as a path, such as the checkpoint that `train` returns."""
     from degla.remote import told
 
     if not isinstance(model, str | Path):
-        raise InputError(f"load_model: a model has a name or a path; this is of type {type(model).__name__}.")
+        raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
     return told(model) if isinstance(model, Path) else model
 
 
@@ -327,31 +328,29 @@ def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
 
 
 def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
-    """The values as a list, each of one of these kinds.
+    """Return the values as a list, after checking their types.
 
     Args:
         values: any iterable.
-        what: is given, in messages.
-        kinds: of each value.
+        what: name of the argument, for messages.
+        kinds: allowed types of each value.
 
     Raises:
-        InputError: one text or other value alone, which would be read letter by letter, or a value of another kind.
+        InputError: a single string or value was given instead of a list, or a value has another type.
     """
     if isinstance(values, (str, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
-        raise InputError(f"{what}: {values!r} is one {type(values).__name__}; give a list.")
+        raise InputError(f"{what}: {values!r} is a single {type(values).__name__}. Give a list.")
     found = list(values)
     for number, value in enumerate(found, 1):
         if not isinstance(value, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError(f"{what}: number {number} is of type {type(value).__name__}; it must be {wanted}.")
+            raise InputError(f"{what}: item {number} is of type {type(value).__name__}; it must be {wanted}.")
     return found
 
 
 def _refuse_other(model: object, function: str) -> None:
-    """Raise InputError where a model's name, or a model of another library, was given in place of the model."""
+    """Raise InputError if a model's name, or another library's model, was given instead of one from `load_model`."""
     if isinstance(model, str | Path):
-        raise InputError(f"{function}: {str(model)!r} is the name of a model; give what load_model makes of it.")
+        raise InputError(f"{function}: {str(model)!r} is the name of a model. Load it with degla.load_model first.")
     if not hasattr(model, "tokenize"):
-        raise InputError(
-            f"{function}: {type(model).__name__} is no model of load_model; give what that makes of a name."
-        )
+        raise InputError(f"{function}: {type(model).__name__} is not a degla model. Load one with degla.load_model.")

@@ -1,4 +1,4 @@
-"""The command line: finds the verb on its shelf and runs it; errors become one line and an exit status."""
+"""The command line: find the verb on its shelf and run it; turn errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
 _HYPHENATED = frozenset({"fetch_data"})
-"""Commands that are one word with a hyphen; others are as many words as their file's name has."""
+"""Commands whose underscore is written as a hyphen; in all others it separates words."""
 _OF_SEVERAL_PROCESSES = frozenset({"doctor", "evaluate", "train"})
-"""Commands that torchrun may start."""
+"""Commands that can run under torchrun."""
 
-_ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
+_ABOUT = """Fine-tune CLIP-like models for compositional understanding without forgetting what they already know.
 
-  degla demo [--photos CAPTIONS --images DIR]  the whole pipeline on the embedded world, or on your own photographs
-  degla negatives CAPTIONS --out FILE          make hard negative captions [--llm embedded | openai --base-url URL]
-  degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
+  degla demo [--photos CAPTIONS --images DIR]  run the whole pipeline on the embedded world or your own photographs
+  degla negatives CAPTIONS --out FILE          generate hard negatives [--llm embedded | openai --base-url URL]
+  degla negatives report FILE --captions FILE  see what they contain, how hard they are, and samples
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
-  degla train --config FILE                    the same by a file; degla train --resume RUN: go on where RUN stopped
-  degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
-  degla ls, degla explain NAME, degla choose   what there is; what one is; which method and settings to use
-  degla look PICTURE... --captions TEXT... --models BASE TUNED  how each ranks texts for a picture [--negatives]
-  degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder PICTURES]  the same on a page, and more
+  degla train --config FILE                    the same from a file; degla train --resume RUN resumes a run
+  degla doctor RECIPE [FLAGS OF degla train]   find problems that would stop a run, and what limits its speed
+  degla ls, degla explain NAME, degla choose   list what is available; explain it; choose a method and settings
+  degla look IMAGE... --captions TEXT... --models BASE TUNED  compare how models rank texts for an image [--negatives]
+  degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder IMAGES]  the same in the browser, and more
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json; degla report RESULTS... --out report.html
   degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
-  degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks one after another
+  degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks in sequence
 
-degla COMMAND --help tells more, degla train RECIPE --help all every flag; docs/quick-start.md, docs/index.md lead on.
-With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
+See degla COMMAND --help; degla train RECIPE --help all lists every flag. Start with docs/quick-start.md, docs/index.md.
+With --allow-download, any command may download what a model needs from the Hugging Face hub; without it, none does.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0 done, 1 failed, 2 wrong usage or input."""
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage or input."""
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _DOWNLOAD in words:
-        # In the environment, so that the processes that a command starts know of it.
+        # Set in the environment so that child processes see it too.
         os.environ["DEGLA_ALLOW_DOWNLOAD"] = "1"
         words = [word for word in words if word != _DOWNLOAD]
-    # Read once, when torch is imported. OpenMP threads that spin while they wait take the processor from others, and
-    # those that sleep at once are late for the next of a step's many small operations: libgomp's spin for a moment.
+    # Read once, when torch is imported. OpenMP threads that spin while they wait take CPU time from others; threads
+    # that sleep at once wake too late for a step's many small operations. So libgomp's threads spin for a moment.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Pillow says so, in two lines, of pictures that are refused in one.
+    # Pillow's two-line warning; such images are rejected with a one-line error anyway.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.WARNING)
@@ -71,10 +71,10 @@ def _run(words: list[str]) -> int:
         return 0
     with reported_once():
         name, rest = _verb(words)
-        # Launchers such as torchrun set LOCAL_RANK; a cluster may number its machines by WORLD_SIZE alone.
+        # Launchers such as torchrun set LOCAL_RANK; on a cluster WORLD_SIZE may only count the machines.
         several = "LOCAL_RANK" in os.environ and started_processes() > 1
         if several and name not in _OF_SEVERAL_PROCESSES:
-            raise InputError(f"degla {spoken(name)} runs in one process; start it without torchrun.")
+            raise InputError(f"degla {spoken(name)} runs in a single process. Start it without torchrun.")
         module = VERBS.load(name)
         if hasattr(module, "run_words"):
             return int(module.run_words(rest))
@@ -86,8 +86,8 @@ def _run(words: list[str]) -> int:
 
 
 def exit_status_of(call: Callable[[], int | None]) -> int:
-    """The exit status of a call, of which errors that a user can cause print one line: 0 done, 1 failed, 2 wrong usage
-    or input."""
+    """Return the exit status of a call: 0 done, 1 failed, 2 wrong usage or input. Errors that a user can cause are
+    printed as one line."""
     try:
         return call() or 0
     except DeglaError as error:
@@ -106,7 +106,7 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
 
 
 def _open_streams() -> None:
-    """Make output possible where a stream is closed, or its encoding lacks a sign, which is then escaped."""
+    """Make output work where a stream is closed, and escape characters that its encoding lacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -120,17 +120,18 @@ def _tell(message: str) -> None:
 
 
 def spoken(name: str) -> str:
-    """A command as people write it, by its name on the shelf."""
+    """Return a command as users type it, from its name on the shelf."""
     return name.replace("_", "-" if name in _HYPHENATED else " ")
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one verb that has `describe`, by its name on the shelf."""
+    """Build the parser of a verb that has `describe`, from its name on the shelf."""
     summary = VERBS.summary(name)
     made = Parser(
         prog=f"degla {spoken(name)}",
         description=summary[:1].upper() + summary[1:] + ".",
-        epilog="\n".join(
+        epilog="Defaults are in parentheses.\n"
+        + "\n".join(
             f"also: degla {spoken(other)} - {VERBS.summary(other)}"
             for other in VERBS.names()
             if other.startswith(name + "_")
@@ -142,7 +143,7 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
-    """The verb that the first one or two words name, and the words that follow it."""
+    """Return the verb that the first one or two words name, and the remaining words."""
     names = VERBS.names()
     if (hyphenated := words[0].replace("-", "_")) in _HYPHENATED:
         return hyphenated, words[1:]
@@ -157,7 +158,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             sys.stdout.write("\n".join((f"usage: degla {words[0]} ACTION ...", "", *listed, "")))
             raise SystemExit(0)
         given = f" {words[1]!r}" if len(words) > 1 else " none"
-        raise InputError(f"degla {words[0]} needs one of: {', '.join(actions)}; got{given}. See degla --help.")
+        raise InputError(f"degla {words[0]} needs one of {', '.join(actions)}; got{given}. See degla --help.")
     raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], map(spoken, names))} See degla --help.")
 
 

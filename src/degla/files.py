@@ -1,7 +1,7 @@
-"""Files and folders that are written whole or not at all: written beside, synchronised, then renamed into place.
+"""Atomic writes of files and folders: written beside the target, synchronised, then renamed into place.
 
-A process that is killed at any instant leaves what was there before, or the new file or folder, complete. What it was
-writing then lies beside as ``NAME.partial`` and is overwritten by the next writer. Without locks it lies there as
+A process that is killed at any moment leaves either the old or the complete new file or folder. The unfinished one is
+left beside it as ``NAME.partial`` and is overwritten by the next writer. Without file locks it is named
 ``NAME.HOST-PROCESS-NUMBER.partial``, and the next writer on that host removes it.
 """
 
@@ -28,7 +28,7 @@ if sys.platform != "win32":
     import fcntl
 
 PARTIAL, OLD, DELETED = ".partial", ".old", ".deleted"
-"""Endings of the names: being written; a folder that is being replaced; a folder that is being deleted."""
+"""Name endings of what is being written, and of folders being replaced and deleted."""
 _WRITERS = count()
 
 
@@ -36,20 +36,20 @@ _WRITERS = count()
 def whole_file(
     path: Path, *, binary: bool = False, newline: str | None = None, remedy: str = "Choose another --out."
 ) -> Iterator[IO[Any]]:
-    """Open a new file that takes the place of `path` when the block ends without an error.
+    """Open a new file that replaces `path` when the block ends without an error.
 
-    The folder is made. A symbolic link stays one; a device or a pipe is written to directly. Two writers of one path
-    take turns; without locks the last to end stays.
+    Creates the folder if needed. A symbolic link is kept; a device or pipe is written to directly. Two writers of one
+    path take turns; without file locks, the last one to finish wins.
 
     Args:
-        path: what people read.
-        binary: bytes; otherwise UTF-8 text.
-        newline: as `open` takes it.
+        path: file to write.
+        binary: write bytes instead of UTF-8 text.
+        newline: as for `open`.
         remedy: end of the message if `path` cannot be written.
 
     Raises:
         InputError: `path` cannot be written.
-        DeglaError: the disk is full. In both cases what was there before is unchanged.
+        DeglaError: the disk is full. In both cases an existing file is unchanged.
     """
     mode, text = ("wb", {}) if binary else ("w", {"encoding": "utf-8", "newline": newline})
     try:
@@ -68,12 +68,12 @@ def whole_file(
                     shutil.copymode(target, partial)
                 os.fsync(stream.fileno())
                 if sys.platform == "win32":
-                    stream.close()  # An open file cannot be renamed there.
-                partial.replace(target)  # Before the file is closed, which lets the next writer have it.
+                    stream.close()  # An open file cannot be renamed on Windows.
+                partial.replace(target)  # Before the file is closed, which releases its lock.
             except BaseException:
                 with suppress(OSError):
                     partial.unlink()
-                with suppress(OSError):  # A full disk once more: what was left to write.
+                with suppress(OSError):  # A full disk makes flushing the rest fail again.
                     stream.close()
                 raise
     except OSError as error:
@@ -81,7 +81,7 @@ def whole_file(
 
 
 def _claim_partial(target: Path) -> tuple[Path, int]:
-    """What is to become a file, opened for one writer alone: by a lock; by a name of its own where there are none."""
+    """Open the unfinished file for one writer only, by a lock, or by a unique name where there are no locks."""
     partial = target.with_name(target.name + PARTIAL)
     descriptor = claim(partial, lambda file: bool(hold(file, wait=True)))
     if descriptor < 0:
@@ -97,18 +97,18 @@ def _claim_partial(target: Path) -> tuple[Path, int]:
 
 
 def write_text(path: Path, text: str, *, remedy: str = "Choose another --out.") -> None:
-    """Write a text file, whole or not at all; see `whole_file`."""
+    """Write a text file atomically; see `whole_file`."""
     with whole_file(path, remedy=remedy) as stream:
         stream.write(text)
 
 
 def write_json(path: Path, value: object, *, indent: int = 2) -> None:
-    """Write a JSON file, whole or not at all; see `whole_file`."""
+    """Write a JSON file atomically; see `whole_file`."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """The number, from 1, the place in bytes and the bytes of every line of a file; not of a torn last one."""
+    """Yield number (from 1), byte offset and bytes of every line of a file, except an incomplete last one."""
     place = 0
     stream.seek(0)
     for number, line in enumerate(stream, start=1):
@@ -119,10 +119,10 @@ def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
 
 
 class LineFile:
-    """A file of lines that is only appended to and goes on after a kill. Used in a ``with`` block.
+    """A file of lines that is only appended to and can be continued after a kill. Used in a ``with`` block.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,59 +136,59 @@ class LineFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # `append` has reported what could not be written.
+        with suppress(OSError):  # `append` has already reported failed writes.
             self.stream.close()
 
     def claim(self) -> bool:
-        """Whether no other process is writing it; none can until this one closes it. True without locks."""
+        """Lock the file until it is closed; return False if another process is writing it. True without locks."""
         return hold(self.stream.fileno()) is not False
 
     def append(self, lines: Iterable[str]) -> None:
         """Append lines and hand them to the operating system, so that a kill loses none.
 
         Raises:
-            DeglaError: the disk is full, or the file cannot be written any more.
+            DeglaError: the disk is full, or the file can no longer be written.
         """
         try:
             self.stream.seek(0, os.SEEK_END)
             self.stream.write("".join(lines).encode())
             self.stream.flush()
         except OSError as error:
-            remedy = "Fix this and run the same command again: it resumes."
-            raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
+            remedy = "Fix this and run the same command again to resume."
+            raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # not an input error
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before the work whose result it is to hold. Nothing is made.
+    """Check that a file can be written, before the work starts whose result it will hold. Creates nothing.
 
     Raises:
-        InputError: a folder is there, or the folder that it would lie in is none or may not be written to.
+        InputError: the path is a folder, or its parent is not a folder or not writable.
     """
     folder = next(each for each in path.absolute().parents if each.exists())
     if path.is_dir():
         reason = "it is a folder"
     elif not folder.is_dir():
-        reason = f"{folder} is no folder"
+        reason = f"{folder} is not a folder"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        reason = f"{folder} may not be written to"
+        reason = f"no permission to write to {folder}"
     else:
         return
     raise InputError(f"{path}: cannot be written: {reason}. Choose another --out.")
 
 
 def spare_inputs(out: Path, *inputs: Path | None) -> None:
-    """Refuse to write over a file that the same command reads.
+    """Check that an output file is not one of the input files.
 
     Raises:
         InputError: `out` is one of the inputs, under this or another name.
     """
     for path in inputs:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
-            raise InputError(f"{out}: this command reads it, and would write over it. Choose another --out.")
+            raise InputError(f"{out}: this command reads it and would overwrite it. Choose another --out.")
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, hexadecimal; of a folder, of all its files as `sha256_of_files` says."""
+    """Return the hexadecimal sha256 of a file, or of all files of a folder (see `sha256_of_files`)."""
     if path.is_dir():
         return sha256_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
     with path.open("rb") as stream:
@@ -196,7 +196,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_files(files: Iterable[Path], root: Path) -> str:
-    """sha256 of the names, from a folder on, and contents of files, in the order given."""
+    """Return the sha256 of the names, relative to `root`, and contents of files, in the order given."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode() + bytes.fromhex(sha256_of(file)))
@@ -204,14 +204,14 @@ def sha256_of_files(files: Iterable[Path], root: Path) -> str:
 
 
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:
-    """The error of a file or folder that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # EDQUOT: the share of this user
+    """Return the error for a file or folder that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # EDQUOT: the user's quota
         return DeglaError(f"{path}: cannot be written: the disk is full. Free space and run the command again.")
     return InputError(f"{path}: cannot be written: {error.strerror or error}. {remedy}")
 
 
 def hold(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Lock an open file for this process, until it is closed; None on a system or file system without locks."""
+    """Lock an open file for this process until it is closed; return whether, or None without support for locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -224,9 +224,9 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 
 
 def has_ended(process: int) -> bool:
-    """Whether a process of this host is known to be gone."""
+    """Whether a process of this host is known to have ended."""
     if sys.platform == "win32":
-        return False  # There signal 0 is Ctrl-C.
+        return False  # On Windows, signal 0 is Ctrl-C.
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -237,15 +237,15 @@ def has_ended(process: int) -> bool:
 
 
 def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
-    """Open a file for this process alone and replace what is in it.
+    """Open a file for this process only and replace its content.
 
     Args:
-        path: made where it is not there.
-        take: locks the open file; False where another process has it.
-        content: written to it.
+        path: file; created if it does not exist.
+        take: locks the open file; returns False if another process has it.
+        content: new content.
 
     Returns:
-        The open file; below 0 where `take` gave False.
+        The file descriptor; below 0 if `take` returned False.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -253,7 +253,7 @@ def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
             if not take(descriptor):
                 os.close(descriptor)
                 return -1
-            # Who had it before may have renamed or removed the file that was opened here.
+            # The previous holder may have renamed or removed the file that was opened here.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     os.ftruncate(descriptor, 0)
@@ -266,22 +266,22 @@ def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
 
 
 def cache_folder(name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where things that can be made again are kept: NAME in DEGLA_CACHE, else in `degla` in the user's cache folder.
+    """Return the cache folder NAME in DEGLA_CACHE if set, else in `degla` in the user's cache folder.
 
     Raises:
-        InputError: it is to be in a home folder that nobody knows.
+        InputError: the user's home folder is not known.
     """
     home = environment.get("XDG_CACHE_HOME", "")
-    # The XDG rules say to pass over a relative path.
+    # The XDG specification says to ignore a relative path.
     usual = Path(home if Path(home).is_absolute() else "~/.cache", "degla")
     try:
         return Path(environment.get("DEGLA_CACHE") or usual).expanduser() / name
     except RuntimeError:  # a container whose user has neither HOME nor an entry in /etc/passwd; "~nobody"
-        raise InputError("no home folder for the cache is known. Name a folder in DEGLA_CACHE.") from None
+        raise InputError("no home folder for the cache. Set DEGLA_CACHE to a folder.") from None
 
 
 def open_temporary_database() -> sqlite3.Connection:
-    """An SQLite database without a name: its pages go to a temporary file when they are too many for the cache."""
+    """Open an unnamed SQLite database, which spills to a temporary file when its cache in memory is full."""
     database = sqlite3.connect("")
     for setting in ("cache_size = -32768", "journal_mode = OFF", "synchronous = OFF"):  # 32 MB in memory
         database.execute(f"PRAGMA {setting}")
@@ -290,13 +290,13 @@ def open_temporary_database() -> sqlite3.Connection:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write to, and put it in place of `folder` when the block ends without an error.
+    """Yield a new folder to write to, and replace `folder` with it when the block ends without an error.
 
-    What is there is renamed aside, the new folder is renamed in, and only then is the old one deleted. Hold a lock on
-    the folder's parent (`degla.locks`). `recover_folder` puts right what a killed process leaves.
+    An existing folder is renamed, the new one is renamed into place, and only then is the old one deleted. Hold a lock
+    on the folder's parent (`degla.locks`). `recover_folder` cleans up after a killed process.
 
     Raises:
-        OSError: the folder cannot be written; what was there before is unchanged.
+        OSError: the folder cannot be written; an existing folder is unchanged.
     """
     partial, old = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD))
     try:
@@ -307,7 +307,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         os.umask(mask)
         for path in sorted(partial.rglob("*")):
             if path.is_file():
-                path.chmod(0o666 & ~mask)  # safetensors makes its files for their owner alone.
+                path.chmod(0o666 & ~mask)  # safetensors makes its files readable only by their owner.
                 _sync(path)
         for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
             _sync(place)
@@ -325,14 +325,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path, *, is_whole: Callable[[Path], bool]) -> Path | None:
-    """Put right what a killed process has left of replacing or removing `folder`; hold a lock on its parent.
+    """Clean up after a process that was killed while replacing or removing `folder`; hold a lock on its parent.
 
     Args:
-        folder: in place, or not.
+        folder: the folder, which may be missing.
         is_whole: whether a folder that was being written is complete.
 
     Returns:
-        The folder that was renamed to `folder`, because it is complete and there was none; None otherwise.
+        The folder that was renamed to `folder` because that was missing; None otherwise.
     """
     partial, old, deleted = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD, DELETED))
     taken = None
@@ -350,7 +350,7 @@ def recover_folder(folder: Path, *, is_whole: Callable[[Path], bool]) -> Path | 
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder; one that a kill leaves half deleted has another name, so that nobody takes it for whole."""
+    """Delete a folder; rename it first, so that a half-deleted folder is not mistaken for a complete one."""
     deleted = folder.with_name(folder.name + DELETED)
     _remove(deleted)
     folder.rename(deleted)
@@ -364,7 +364,7 @@ def _remove(folder: Path) -> None:
 
 def _sync(path: Path) -> None:
     if sys.platform == "win32":
-        return  # A folder cannot be opened there, nor can what was opened to read be synchronised.
+        return  # Windows can neither open a folder nor synchronise a file opened for reading.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""One table of all that a loss can read: its shape, what it is, its mask, and the column that it comes from.
+"""The table of all inputs of losses: shape, kind, mask, and the column that each comes from.
 
-Data set, collation, batches and embeddings derive from it what they read, stack, embed and mask, so that a new input of
-a loss is one entry of `LossTensors` (and a field of `CaptionRecord`, where it comes from a new column).
+The data set, collation, batches and embeddings derive from it what to read, stack, embed and mask. A new input is
+therefore one entry of `LossTensors`, plus a field of `CaptionRecord` if it comes from a new column.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from torch import Tensor
 from degla.shelf import did_you_mean
 
 Pictures = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
-"""What the image tower is called with: normalised pixels; or what it said of them once, where it is not trained: unit
-embeddings, or embeddings with the outputs of patches behind them."""
+"""Inputs of the image tower: normalised pixels or, if it is frozen and images are embedded only once, its stored
+outputs: unit embeddings, or embeddings followed by patch outputs."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """What one input is.
+    """Description of one input.
 
     Attributes:
-        shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, M noun phrases,
-            C classes, N patches, T tokens, L those of a decoder, Q masked ones, W and D dimensions, E those of the
-            teacher. What begins with B has one row a pair.
-        kind: "image" and "text" go through a tower, and losses get embeddings of length one; "output" is another output
-            of a tower; "value" is read as the batch has it; "model" is a number of the model; "teacher" is of the
-            teacher.
-        part: what a loss names in `reads` to get it; "" for what is always there.
-        mask: the input that says where it exists; what stands elsewhere is zeros without gradient.
+        shape: shape that a loss receives, one letter per axis: B pairs, K negatives, P positives, M noun phrases,
+            C classes, N patches, T tokens, L decoder tokens, Q masked tokens, W and D dimensions, E the teacher's
+            dimensions. Inputs that begin with B have one row per pair.
+        kind: "image" and "text" pass through a tower, and losses receive unit embeddings; "output" is another output
+            of a tower; "value" is taken from the batch as it is; "model" is a number of the model; "teacher" is an
+            output of the teacher.
+        part: name that a loss lists in `reads` to receive it; "" for inputs that are always present.
+        mask: input that says where it exists; elsewhere it is zero, without gradient.
         column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
-            caption, and its mask is False there. "" for images that a training step makes of those that there are, and
-            texts that are made of the caption.
-        may_repeat: a text may be the caption itself; else its mask is False where it is.
+            caption, and its mask is False. "" for images that a training step derives from others, and for texts made
+            from the caption.
+        may_repeat: whether a text may equal the caption; otherwise its mask is False if it does.
     """
 
     shape: str
@@ -48,9 +48,9 @@ class Input:
 
 
 class LossTensors(TypedDict, total=False):
-    """What a loss can be called with. Embeddings are brought to length one there and may have any length; B pairs, K
-    negatives and P positives a caption, D dimensions. Under `torch.distributed` these are the rows of one process, and
-    every process must have as many.
+    """Arguments that a loss can be called with. Losses normalise embeddings, so these may have any length. There are B
+    pairs, K negatives and P positives per caption, and D dimensions. Under `torch.distributed` these are the rows of
+    one process, and all processes must have the same number.
     """
 
     image: Annotated[Required[Float[Tensor, "batch dim"]], Input("BD", "image")]
@@ -58,73 +58,73 @@ class LossTensors(TypedDict, total=False):
     caption: Annotated[Float[Tensor, "batch dim"], Input("BD", "text")]
     """Caption embeddings [B, D], one for each image."""
     negative: Annotated[Float[Tensor, "batch negatives dim"], Input("BKD", "text", mask="valid")]
-    """Embeddings of negatives [B, K, D]; `negative[b]` are those of `caption[b]`. [B, D] is taken as K = 1."""
+    """Embeddings of negatives [B, K, D]; `negative[b]` belongs to `caption[b]`. [B, D] means K = 1."""
     valid: Annotated[Bool[Tensor, "batch negatives"], Input("BK", "value")]
     """Which negatives exist [B, K]; all by default."""
     scale: Annotated[Float[Tensor, ""] | float, Input("", "model")]
-    """1 / temperature, already exponentiated, for example `model.logit_scale.exp()`."""
+    """Logit scale, 1 / temperature, already exponentiated, for example `model.logit_scale.exp()`."""
     bias: Annotated[Float[Tensor, ""] | float, Input("", "model", "bias")]
-    """What a model of the sigmoid loss adds to scaled similarities, `model.logit_bias`."""
+    """Bias that a sigmoid-loss model adds to scaled similarities, `model.logit_bias`."""
     group: Annotated[Int[Tensor, " batch"], Input("B", "value")]
-    """Equal exactly where two rows show the same image [B], over all processes; by default no two do."""
+    """Equal exactly where two rows show the same image [B], across all processes; by default all images differ."""
     rule: Annotated[Int[Tensor, "batch negatives"], Input("BK", "value")]
-    """Number of the rule that made each negative [B, K]; 0 by default, -1 where there is none."""
+    """Number of the rule that made each negative [B, K]; 0 by default, -1 where there is no negative."""
     distractor_image: Annotated[
         Float[Tensor, "batch dim"], Input("BD", "image", "distractor", "distractor_valid", "distractor_image")
     ]
-    """Embedding of a second image of each row [B, D], of which the caption is not true."""
+    """Embedding of a distractor image for each row [B, D], for which the caption is false."""
     distractor_caption: Annotated[
         Float[Tensor, "batch dim"], Input("BD", "text", "distractor", "distractor_valid", "distractor_text")
     ]
-    """Embedding of the text that is true of the second image, and not of the first [B, D]."""
+    """Embedding of the text that is true for the distractor image, but not for the row's image [B, D]."""
     distractor_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "distractor")]
-    """Which rows have a second image [B]; all by default."""
+    """Which rows have a distractor [B]; all by default."""
     evidence_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "image", "evidence", "evidence_valid")]
-    """Embedding of the part of each image in which the teacher sees the evidence for its caption [B, D]."""
+    """Embedding of the part of each image that is the teacher's evidence for the caption [B, D]."""
     evidence_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "evidence")]
-    """Which images have such a part, and are not all of it [B]; all by default."""
+    """Which images have such a part, smaller than the whole image [B]; all by default."""
     evidence_seen: Annotated[Float[Tensor, "batch dim"], Input("BE", "value", "evidence")]
     """The teacher's embedding of that part [B, E]."""
     positive: Annotated[
         Float[Tensor, "batch positives dim"], Input("BPD", "text", "positive", "positive_valid", "positives")
     ]
-    """Embeddings of further texts that are true of the image [B, P, D]; [B, D] is taken as P = 1."""
+    """Embeddings of additional texts that are true for the image [B, P, D]; [B, D] means P = 1."""
     positive_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "positive")]
     """Which positives exist [B, P]; all by default."""
     unit: Annotated[Float[Tensor, "batch positives dim"], Input("BPD", "text", "unit", "unit_valid", "units")]
-    """Embeddings of P units of each caption, each a thing or a relation that it names [B, P, D]; [B, D] is P = 1."""
+    """Embeddings of P units of each caption, objects or relations that it names [B, P, D]; [B, D] means P = 1."""
     unit_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "unit")]
     """Which units exist [B, P]; all by default."""
     unit_group: Annotated[Int[Tensor, "batch positives"], Input("BP", "value", "unit")]
-    """Equal exactly where two units are the same text [B, P], over all processes; by default no two are."""
+    """Equal exactly where two units are the same text [B, P], across all processes; by default all differ."""
     foil: Annotated[Float[Tensor, "batch positives dim"], Input("BPD", "text", "unit", "foil_valid", "units")]
-    """Embeddings of each unit with one detail that is false [B, P, D]."""
+    """Embeddings of each unit with one detail made false [B, P, D]."""
     foil_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "unit")]
     """Which foils exist [B, P]; all by default."""
     concept: Annotated[
         Float[Tensor, "batch concepts dim"], Input("BMD", "text", "concept", "concept_valid", "concepts", True)
     ]
-    """Embeddings of the noun phrases of each caption [B, M, D], M of the caption that has most."""
+    """Embeddings of the noun phrases of each caption [B, M, D]; M is the largest number of any caption."""
     concept_valid: Annotated[Bool[Tensor, "batch concepts"], Input("BM", "value", "concept")]
     """Which noun phrases exist [B, M]; all by default."""
     concept_group: Annotated[Int[Tensor, "batch concepts"], Input("BM", "value", "concept")]
-    """Equal exactly where two noun phrases are the same text [B, M], over all processes; by default no two are."""
+    """Equal exactly where two noun phrases are the same text [B, M], across all processes; by default all differ."""
     masked: Annotated[Float[Tensor, "batch dim"], Input("BD", "text", "masked", "masked_valid")]
-    """Embedding of each caption with a trained mask token in place of some of its words [B, D]."""
+    """Embedding of each caption with some of its words replaced by a trained mask token [B, D]."""
     masked_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "masked", column="masked_words")]
     """Which captions have such words [B]; all by default."""
     classes: Annotated[Float[Tensor, "classes dim"], Input("CD", "text", "classes")]
     """Embeddings of the texts of C classes [C, D], the same in all processes."""
     label: Annotated[Int[Tensor, " batch"], Input("B", "value", "classes", column="label")]
-    """Number of each image's class [B], -1 where it has none."""
+    """Number of each image's class [B], -1 if it has none."""
     text_group: Annotated[Int[Tensor, " batch"], Input("B", "value", "text_group")]
-    """Equal exactly where two captions are the same text [B], over all processes."""
+    """Equal exactly where two captions are the same text [B], across all processes."""
     patch: Annotated[Float[Tensor, "batch patches dim"], Input("BND", "output", "patches")]
-    """Outputs of the image tower for its patches, in the joint space [B, N, D]; their length stays."""
+    """Patch outputs of the image tower in the joint space [B, N, D], not normalised."""
     caption_token: Annotated[Float[Tensor, "batch tokens dim"], Input("BTD", "output", "tokens", "caption_token_valid")]
-    """Outputs of the text tower for the tokens of the captions, in the joint space [B, T, D]; their length stays."""
+    """Outputs of the text tower for the captions' tokens in the joint space [B, T, D], not normalised."""
     caption_token_valid: Annotated[Bool[Tensor, "batch tokens"], Input("BT", "value", "tokens")]
-    """The captions' tokens behind the start token, the end token included [B, T]."""
+    """Which are caption tokens after the start token, up to and including the end token [B, T]."""
     negative_token: Annotated[
         Float[Tensor, "batch negatives tokens dim"], Input("BKTD", "output", "tokens", "negative_token_valid")
     ]
@@ -134,58 +134,57 @@ class LossTensors(TypedDict, total=False):
     masked_token: Annotated[Float[Tensor, "batch tokens dim"], Input("BTD", "output", "masked_tokens")]
     """As `caption_token`, for each caption with masked words [B, T, D]."""
     prediction: Annotated[Float[Tensor, "batch places"], Input("BQ", "output", "prediction")]
-    """-log of the probability that a predictor gives to each masked token, from the masked caption and the image's
+    """Negative log-probability that a predictor assigns to each masked token, given the masked caption and the image's
     patches [B, Q]."""
     prediction_valid: Annotated[Bool[Tensor, "batch places"], Input("BQ", "output", "prediction")]
-    """The masked tokens of each caption [B, Q]."""
+    """Which are masked tokens of the caption [B, Q]."""
     raw_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "output", "raw_image")]
-    """Image embeddings whose length counts [B, D]; `image` before it is brought to length one, by default."""
+    """Unnormalised image embeddings [B, D]; by default `image` before normalisation."""
     reconstruction: Annotated[Float[Tensor, "batch length"], Input("BL", "output", "reconstruction")]
-    """-log of the probability that a frozen decoder gives to each token of a true text of the image, which it writes
-    from the state of the caption alone [B, L]."""
+    """Negative log-probability that a frozen decoder assigns to each token of a true text of the image, given only the
+    state of the caption [B, L]."""
     reconstruction_valid: Annotated[Bool[Tensor, "batch length"], Input("BL", "output", "reconstruction")]
-    """The tokens of that text, its end token included [B, L]."""
+    """Which are tokens of that text, including its end token [B, L]."""
     text_state: Annotated[Float[Tensor, "batch width"], Input("BW", "output", "decoding")]
-    """What `reconstruction` is made from: the end token's state behind the last norm, before the projection [B, W]."""
+    """State from which `reconstruction` decodes: the end token's, after the last norm, before the projection [B, W]."""
     target: Annotated[Int[Tensor, "batch length"], Input("BL", "value", "decoding")]
-    """What `reconstruction` is of: the text's tokens in the decoder's vocabulary [B, L]."""
+    """Tokens of the text of `reconstruction`, in the decoder's vocabulary [B, L]."""
     teacher_image: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
-    """The teacher's image embeddings [B, D]; as all of the teacher's, they get no gradient."""
+    """The teacher's image embeddings [B, D], without gradient, like all outputs of the teacher."""
     teacher_caption: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
     """The teacher's caption embeddings [B, D]."""
     teacher_negative: Annotated[Float[Tensor, "batch negatives dim"], Input("BKE", "teacher")]
-    """The teacher's embeddings of the negatives [B, K, D]; [B, D] is taken as K = 1."""
+    """The teacher's embeddings of the negatives [B, K, D]; [B, D] means K = 1."""
     teacher_raw_image: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
-    """The teacher's image embeddings whose length counts [B, D]; `teacher_image` before it is brought to length one, by
-    default."""
+    """The teacher's unnormalised image embeddings [B, D]; by default `teacher_image` before normalisation."""
 
 
 INPUTS: dict[str, Input] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(LossTensors, include_extras=True).items()
 }
-"""Every input by its name, in order. A program may add its own before it defines the loss that reads it."""
+"""All inputs by name, in order. A program may add its own before it defines the loss that reads it."""
 
 
 MADE_OF: dict[str, frozenset[str]] = {
     "prediction": frozenset({"masked", "masked_tokens", "patches", "tokens", "raw_image"}),
     "patches": frozenset({"tokens"}),
 }
-"""Parts that a training step makes of others, or together with others; a run whose losses read the one reads these."""
+"""Parts that a training step computes from, or together with, other parts, which a run then reads too."""
 
 
 def with_sources(reads: frozenset[str]) -> frozenset[str]:
-    """Some parts, and those that they are made of."""
+    """Return some parts together with those that they are computed from."""
     return reads.union(*(MADE_OF.get(part, frozenset()) for part in reads))
 
 
 def parts() -> dict[str, tuple[str, ...]]:
-    """The names of the inputs of each optional part, which losses name in `reads`."""
+    """Return the names of the inputs of each optional part, which losses list in `reads`."""
     names = dict.fromkeys(each.part for each in INPUTS.values() if each.part)
     return {part: tuple(name for name, each in INPUTS.items() if each.part == part) for part in names}
 
 
 def inputs_of(reads: Iterable[str], **wanted: Any) -> dict[str, Input]:
-    """The inputs of some optional parts, in order; only those whose attributes are as `wanted`."""
+    """Return the inputs of some optional parts, in order, whose attributes equal `wanted`."""
     chosen = set(reads)
     return {
         name: each
@@ -195,15 +194,15 @@ def inputs_of(reads: Iterable[str], **wanted: Any) -> dict[str, Input]:
 
 
 def images_of_columns(reads: Iterable[str]) -> dict[str, Input]:
-    """The images of some optional parts that are read from a column; a training step makes the others."""
+    """Return the images of some optional parts that are read from a column; a training step derives the others."""
     return {name: each for name, each in inputs_of(reads, kind="image").items() if each.column}
 
 
 def check_reads(reads: frozenset[str], *, loss: str) -> None:
-    """Refuse a loss that reads a part that no input has.
+    """Check that the parts that a loss reads exist.
 
     Raises:
-        TypeError: names the loss and the part.
+        TypeError: one does not; names the loss and the part.
     """
     for part in sorted(reads - parts().keys()):
-        raise TypeError(f"{loss}.reads: no input has the part {part!r}.{did_you_mean(part, parts())}")
+        raise TypeError(f"{loss}.reads: unknown part {part!r}.{did_you_mean(part, parts())}")

@@ -1,7 +1,6 @@
-"""The way from a model to the one it was fine-tuned to: every average of the two is measured, the best one is kept.
+"""Weight averages of a model and its fine-tuned version: evaluate each and keep the best.
 
-Averages of weights often gain most of what fine-tuning gained and lose much less of what it lost (WiSE-FT, arXiv
-2109.01903).
+Such averages often keep most of the gain from fine-tuning and lose much less elsewhere (WiSE-FT, arXiv 2109.01903).
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ _NOTE_NAME = "interpolation.json"
 
 @dataclass(frozen=True)
 class Goal:
-    """What the choice looks at.
+    """Criteria for choosing an average.
 
     Attributes:
-        gain: score to raise: a column of the report's first table, a part or a named average; written
-            BENCHMARK:NAME it is the one of that benchmark, else of the first benchmark that has it.
-        kept: score to keep, named likewise.
-        keep: least kept score, points (percent); None: `choice.POINTS_TO_LOSE` below the base's own.
+        gain: score to maximise: a column of the report's first table, a part or a named average. BENCHMARK:NAME selects
+            that benchmark, otherwise the first one that has the score is used.
+        kept: score to preserve, named likewise.
+        keep: lowest acceptable `kept` in percent; None: `choice.POINTS_TO_LOSE` below the base model's.
     """
 
     gain: str = "composition"
@@ -52,7 +51,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 <= self.keep <= 100:
-            raise InputError(f"--keep is {self.keep:g}; it is a score in points, 0 to 100.")
+            raise InputError(f"--keep is {self.keep:g}; it must be a score in percent, 0 to 100.")
 
 
 def interpolate(
@@ -65,23 +64,23 @@ def interpolate(
     goal: Goal | None = None,
     device: str = "cpu",
 ) -> Sweep:
-    """Measure averages of two models, report them and write the chosen one as a checkpoint folder.
+    """Evaluate averages of two models, write a report, and save the chosen average as a checkpoint folder.
 
-    Writes under `out`: ``results/alpha-A.json`` with every item's verdict, ``report.html`` and ``report.md``,
-    ``frontier.svg``, ``sweep.json`` and ``chosen/``, a folder that open_clip loads.
+    Writes to `out`: ``results/alpha-A.json`` with every item's verdict, ``report.html`` and ``report.md``,
+    ``frontier.svg``, ``sweep.json`` and ``chosen/``, a folder that open_clip can load.
 
     Args:
-        base: the model before fine-tuning, in any form that `load_encoder` knows.
+        base: the model before fine-tuning, any name that `load_encoder` accepts.
         tuned: the fine-tuned model.
-        evaluation: what to ask, and how.
-        alphas: shares of the tuned model, 0 to 1; the base (0) is always measured too.
-        out: folder to write to.
-        goal: what to choose by.
-        device: where to compute.
+        evaluation: benchmarks and settings.
+        alphas: shares of the tuned weights, 0 to 1; the base (0) is always included.
+        out: output folder.
+        goal: criteria for the choice.
+        device: device to compute on.
 
     Raises:
-        InputError: wrong alphas, names of scores that the benchmarks do not have, models that cannot be averaged, or a
-            limit that no average keeps (the results are written all the same).
+        InputError: alphas are wrong, the benchmarks do not have a named score, the models cannot be averaged, or no
+            average reaches the limit (the results are written anyway).
     """
     goal = goal or Goal()
     shares = _checked_alphas(alphas)
@@ -95,7 +94,7 @@ def interpolate(
     for share in shares:
         file = out / "results" / f"alpha-{share:g}.json"
         model = average_weights(first, second, share=share)
-        # Every average holds something of the tuned model.
+        # Every average contains some of the tuned model.
         result = evaluation.score(model, label=_label(share), training=trained if share else own)
         save_result(result, file)
         leakage = result.leakage or leakage
@@ -121,7 +120,7 @@ def interpolate(
 
 
 def scores_by_name(result: Result) -> dict[str, float]:
-    """A result's scores by name, 0 to 1, as `named_scores`, and each as BENCHMARK:NAME too."""
+    """Return a result's scores by name, 0 to 1, as `named_scores` and also as BENCHMARK:NAME."""
     scores = named_scores(result)
     for benchmark in result.benchmarks:
         own = named_scores(result.model_copy(update={"benchmarks": (benchmark,)}))
@@ -135,33 +134,33 @@ def _label(share: float) -> str:
 
 def _checked_alphas(alphas: Sequence[float]) -> list[float]:
     if not alphas:
-        raise InputError("no alpha was given. Give shares of the tuned model: --alphas 0 0.25 0.5 0.75 1.")
+        raise InputError("no alphas: give shares of the tuned weights, such as --alphas 0 0.25 0.5 0.75 1.")
     for alpha in alphas:
         if not 0 <= alpha <= 1:
-            raise InputError(f"alpha {alpha:g}: a share of the tuned model lies between 0 and 1.")
+            raise InputError(f"alpha is {alpha:g}; it must be from 0 to 1, the share of the tuned weights.")
     if 0 not in alphas:
-        log.info("alpha 0, the base, is measured too: gains and losses are counted from it.")
+        log.info("alpha 0, the base model, is evaluated too, as the baseline for gains and losses.")
     shares = sorted({0.0, *map(float, alphas)})
     names = [f"{share:g}" for share in shares]
     if len(set(names)) < len(names):
-        raise InputError("two alphas are the same in six digits; give each once.")
+        raise InputError("two alphas are equal to six digits. Give each only once.")
     return shares
 
 
 def _remove_earlier(out: Path) -> None:
-    """Take away what an earlier sweep measured and chose: it must not pass for this one's, nor stand among it."""
+    """Remove the results and chosen model of an earlier sweep, so that they do not mix with those of this one."""
     folder = out / CHOSEN
     if (folder / _NOTE_NAME).is_file():
         shutil.rmtree(folder)
     elif folder.exists():
-        raise InputError(f"{folder}: is there and was not made by degla interpolate. Choose another --out.")
+        raise InputError(f"{folder}: already exists and was not made by degla interpolate. Choose another --out.")
     (out / "sweep.json").unlink(missing_ok=True)
     for file in (out / "results").glob("alpha-*.json*"):
         file.unlink()
 
 
 def _check_names(evaluation: Evaluation, goal: Goal) -> None:
-    """Refuse scores that the benchmarks do not have before hours are spent on the first of them."""
+    """Check that the benchmarks have the named scores, before hours are spent on evaluation."""
     names: list[str] = []
     for asked in evaluation.asked:
         benchmark = find_floors(asked.benchmark, asked.kept, evaluation.cache).benchmark
@@ -176,7 +175,7 @@ def _require(goal: Goal, known: Collection[str]) -> None:
 
 
 def _draw(sweep: Sweep) -> str:
-    """The frontier of the two scores as a picture of its own."""
+    """Draw the frontier of the two scores as a standalone image."""
     from degla.evaluation.comparison import compare
     from degla.evaluation.plots import frontier
 

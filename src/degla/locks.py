@@ -1,9 +1,9 @@
-"""A lock on a folder that one process at a time may write: who holds it and since when, free when its holder dies.
+"""A lock on a folder that only one process at a time may write; it records its holder, and is freed when that dies.
 
-The lock is `flock` on ``FOLDER/.lock``, which holds who took it as JSON. The operating system frees it when the process
-and those that it handed the lock to (`Lock` can be pickled to a process that it starts) are gone, however they ended.
-A file system or platform without `flock` falls back to asking whether the process that the file names still runs; on
-another host that cannot be asked, and the message says which file to delete.
+The lock is `flock` on ``FOLDER/.lock``, which names the holder as JSON. The operating system frees it when the process
+and those that it passed the lock to (a `Lock` can be pickled to a child process) are gone, however they ended. Without
+`flock`, the lock is free if the process that the file names no longer runs. For another host that cannot be checked;
+the message then says which file to delete.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from degla.files import cannot_write, claim, has_ended, hold
 
 NAME = ".lock"
 _PATIENCE = 10.0
-"""Seconds to wait for a lock whose process was killed, because those that it started end a moment later."""
+"""Seconds to wait for a lock whose process was killed, because its child processes end a moment later."""
 
 
 class Lock:
-    """A lock that this process holds until `release`, the end of the ``with`` block or its death."""
+    """A lock that this process holds until `release`, the end of the ``with`` block, or its own end."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
@@ -42,15 +42,15 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let others have the folder; a process that the lock was handed to must have ended before."""
+        """Release the lock; a process that it was passed to must have ended before."""
         if self._descriptor >= 0:
             with suppress(OSError):
-                self.path.unlink()  # While it is held: nobody else's file can be in its place.
+                self.path.unlink()  # While the lock is held, so that the file cannot be another process's.
             os.close(self._descriptor)
             self._descriptor = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The same open file in the process that is being started: the lock is free when both have closed it.
+        # The child process gets the same open file; the lock is free when both have closed it.
         return _handed, (self.path, reduction.DupFd(self._descriptor))
 
 
@@ -59,15 +59,15 @@ def _handed(path: Path, descriptor: Any) -> Lock:
 
 
 def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") -> Lock:
-    """Take the lock of a folder, which is made.
+    """Lock a folder; create it if it does not exist.
 
     Args:
-        folder: that this process is about to write.
-        remedy: end of the message.
+        folder: folder that this process is about to write.
+        remedy: end of the error message.
 
     Raises:
-        InputError: another process (or another part of this one) has it: which, and since when. Or the folder cannot be
-            written.
+        InputError: another process (or another part of this one) holds the lock; the message says which, and since
+            when. Or the folder cannot be written.
         DeglaError: the disk is full.
     """
     path = folder / NAME
@@ -86,7 +86,7 @@ def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") 
 
 @contextmanager
 def locked_if_free(folder: Path) -> Iterator[bool]:
-    """Hold the lock for the block where nobody has it and the folder can be written; gives whether it is held."""
+    """Hold the lock for the block if it is free and the folder is writable; yield whether it is held."""
     try:
         taken = _try(folder / NAME)
     except OSError:
@@ -105,7 +105,7 @@ def _try(path: Path) -> Lock | None:
 
 
 def _is_free(descriptor: int, path: Path) -> bool:
-    """Whether nobody has the lock; where the file system has locks, this process has it from here on."""
+    """Whether the lock is free; if the file system supports locks, this process then holds it."""
     held = hold(descriptor)
     if held is not None:
         return held
@@ -126,12 +126,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # Taken this instant, or let go.
+        return {}  # Just being taken or released.
     return holder if isinstance(holder, dict) else {}
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the process is known to be gone; one on another host is not."""
+    """Whether the process is known to have ended; unknown (False) for another host."""
     process = holder.get("process")
     if not isinstance(process, int) or process <= 0 or holder.get("host") != socket.gethostname():
         return False
@@ -144,7 +144,7 @@ def _described(holder: dict[str, Any], path: Path) -> str:
     told = f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
     command = f" ({holder['command']})" if holder.get("command") else ""
     if _is_dead(holder):
-        return f"{told}{command}; it has ended, but processes that it started still run"
+        return f"{told}{command}; it has ended, but its child processes are still running"
     if holder.get("host") != socket.gethostname():
         return f"{told}{command}; if it has ended, delete {path}"
     return f"{told}{command}"

@@ -1,4 +1,4 @@
-"""How models rank texts for a picture: pictures, captions and names of models enter, numbers and tables leave."""
+"""Rank texts for images with several models, and render the result as tables."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GIVEN: Final = "given as false"
-"""In place of a rule, for a caption that a person says is false."""
+"""Stands in for the rule of a caption that the user gave as false."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption that is ranked.
+    """A caption to rank.
 
     Attributes:
         text: the caption.
-        rule: why it is false: the rule of grammar that made it from a caption, or `GIVEN`; "" for any other caption.
+        rule: why it is false: the grammar rule that made it from a caption, or `GIVEN`; "" for any other caption.
     """
 
     text: str
@@ -40,15 +40,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ModelLook:
-    """What one model says of P pictures and C captions.
+    """One model's ranking of C captions for P images.
 
     Attributes:
         model: name as given.
-        share_by: "softmax" over the captions, "sigmoid" of each caption alone (a model with a bias), or "" where the
+        share_by: "softmax" over the captions, "sigmoid" for each caption separately (a model with a bias), or "" if the
             model has no scale.
         cosines: P lists of C cosines.
-        ranks: likewise, 1 for the highest cosine; equal cosines have equal ranks.
-        shares: likewise, 0 to 1, with the model's own scale (and bias); None where it has no scale.
+        ranks: P lists of C ranks, 1 for the highest cosine; equal cosines have equal ranks.
+        shares: P lists of C probabilities, by the model's own scale (and bias); None if it has no scale.
     """
 
     model: str
@@ -60,21 +60,21 @@ class ModelLook:
 
 @dataclass(frozen=True)
 class Look:
-    """What several models say of the same pictures and captions."""
+    """Rankings of the same captions for the same images by several models."""
 
     pictures: tuple[str, ...]
     captions: tuple[Candidate, ...]
     models: tuple[ModelLook, ...]
 
     def change(self, picture: int, caption: int) -> float | None:
-        """Share by the last model less that by the first; None for one model or shares that are not alike."""
+        """Return the last model's share minus the first's; None for a single model or different kinds of share."""
         first, last = self.models[0], self.models[-1]
         if first is last or first.share_by != last.share_by or first.shares is None or last.shares is None:
             return None
         return last.shares[picture][caption] - first.shares[picture][caption]
 
     def plain(self) -> dict[str, Any]:
-        """All numbers as plain values, for JSON."""
+        """Return all numbers as plain values, for JSON."""
         places = range(len(self.captions))
         changes = [[self.change(picture, caption) for caption in places] for picture in range(len(self.pictures))]
         return {**asdict(self), "changes": changes}
@@ -89,24 +89,24 @@ def look(
     negatives: bool = False,
     device: str = "cpu",
 ) -> Look:
-    """Rank captions for pictures by each model.
+    """Rank captions for images with each model.
 
     Args:
         pictures: image files.
-        captions: texts; a repeated one counts once.
-        models: names, as for `degla.load_model`, of which one is loaded at a time, or what that gave.
-        false: texts that are not true of the pictures; the others then count as true.
-        negatives: add the false captions that the rules of grammar make of each caption.
-        device: where the models compute.
+        captions: texts; duplicates count once.
+        models: names as for `degla.load_model`, loaded one at a time, or loaded models.
+        false: texts that are false for the images; the others then count as true.
+        negatives: add the hard negatives that the grammar rules make of each caption.
+        device: device to compute on.
 
     Raises:
-        InputError: no caption or an empty one, one that is true and false, an unknown model.
-        ImageError: a picture is missing, damaged or no image.
+        InputError: there are no captions, one is empty or both true and false, or a model is unknown.
+        ImageError: an image is missing, damaged or not an image.
         DeglaError: a model's embeddings are not finite.
     """
     candidates = _candidates(captions, false, negatives=negatives)
-    for path in pictures:  # Data come before models: a wrong file is named before anything is fetched.
-        subject = Subject(f"image {path}", if_missing="Give the path of a picture.", if_damaged="Replace the file.")
+    for path in pictures:  # Data come before models: a wrong file is reported before anything is downloaded.
+        subject = Subject(f"image {path}", if_missing="Give the path of an image.", if_damaged="Replace the file.")
         decode(read_file(path, subject), subject)
     looks = tuple(_look_by(model, pictures, [each.text for each in candidates], device) for model in models)
     return Look(tuple(map(str, pictures)), candidates, looks)
@@ -114,21 +114,21 @@ def look(
 
 def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: bool) -> tuple[Candidate, ...]:
     if not captions:
-        raise InputError("no captions: give --captions TEXT... or --captions-file FILE, one a line.")
+        raise InputError("no captions: give --captions TEXT... or --captions-file FILE with one per line.")
     for kind, texts in (("caption", captions), ("false caption", false)):
         for number, text in enumerate(texts, 1):
             if not text.strip():
-                raise InputError(f"{kind} {number} is empty: give it words, or leave it out.")
+                raise InputError(f"{kind} {number} is empty. Remove it.")
             if kind == "false caption" and text in captions:
-                raise InputError(f"false caption {number} is among the true captions too: leave it out of one of them.")
+                raise InputError(f"false caption {number} is also among the true captions. Remove one of them.")
     if twice := next((text for texts in (captions, false) for text in texts if texts.count(text) > 1), None):
-        log.warning("The caption %r is given more than once, and counts once.", twice)
+        log.warning("Caption %r is given more than once; duplicates are ignored.", twice)
     rules = dict.fromkeys(captions, "") | dict.fromkeys(false, GIVEN)
     for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
         for row in made:
             rules.setdefault(str(row.text), row.rule)
     if negatives and not any(rule not in ("", GIVEN) for rule in rules.values()):
-        log.warning("The rules find no false caption: the captions have nothing that they could exchange.")
+        log.warning("The rules made no negatives: they found nothing to change in the captions.")
     return tuple(Candidate(text, rule) for text, rule in rules.items())
 
 
@@ -137,11 +137,11 @@ def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Se
 
     model = load_model(named, device=device) if isinstance(named, str) else named
     name = named if isinstance(named, str) else named.name
-    # Products are summed row by row: a matrix product may add in another order and break a tie.
+    # Summed row by row: a matrix product may sum in another order and break ties.
     images, texts = encode_images(model, pictures), encode_captions(model, captions)
     cosines = (images[:, None] * texts).sum(dim=-1)
     if not cosines.isfinite().all():
-        raise DeglaError(f"{name}: its embeddings are not finite. Look at its training for a loss that became NaN.")
+        raise DeglaError(f"{name}: embeddings are not finite. Check whether its training loss became NaN.")
     ranks = 1 + (cosines[:, None, :] > cosines[:, :, None]).sum(dim=-1)
     with torch.inference_mode():
         scale, bias = getattr(model, "scale", None), getattr(model, "bias", None)  # Floors have neither.
@@ -155,15 +155,15 @@ def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Se
 
 
 def render_look(result: Look) -> Group:
-    """A table a picture for the terminal: one row a caption, one column a model, and the change of share."""
+    """Render one table per image for the terminal, with a row per caption, a column per model, and the change."""
     from rich.console import Group
 
     several = len(result.models) > 1
     columns = ["caption", *(each.model for each in result.models), *(["change"] if several else [])]
-    below = {"softmax": "its share of the softmax over these captions", "sigmoid": "its own probability"}
+    below = {"softmax": "its softmax probability over these captions", "sigmoid": "its sigmoid probability"}
     kinds = [below[kind] for kind in dict.fromkeys(each.share_by for each in result.models) if kind]
-    note = "Cosine and rank of a caption" + (f"; below, {' or '.join(kinds)}" if kinds else "") + "."
-    note += " Change: of this share, from the first model to the last, in points." if several else ""
+    note = "Cosine and rank of each caption" + (f"; below, {' or '.join(kinds)}" if kinds else "") + "."
+    note += " Change: of the probability, from the first model to the last, in points." if several else ""
     tables = []
     for picture, title in enumerate(result.pictures):
         rows = [TableRow(_row(result, picture, caption, several=several)) for caption in range(len(result.captions))]
@@ -182,7 +182,7 @@ def _row(result: Look, picture: int, caption: int, *, several: bool) -> list[Tab
         cells.append(TableCell(value, spread=f" #{rank}", note=share, bold=rank == 1))
     if several:
         change = result.change(picture, caption)
-        # More is better for a true caption; where none is known to be false, nothing is.
+        # Higher is better for a true caption; if none is known to be false, no change is better.
         better = change is not None and marked and (change < 0 if candidate.rule else change > 0)
         tone: Tone = "" if not marked or not change else "up" if better else "down"
         cells.append(TableCell() if change is None else TableCell(points(change), tone=tone))

@@ -1,6 +1,6 @@
-"""Models of this package for mteb, the benchmark collection: `mteb.evaluate(mteb_model("runs/degla"), tasks=tasks)`.
+"""Adapter for mteb, the benchmark collection: `mteb.evaluate(mteb_model("runs/degla"), tasks=tasks)`.
 
-What mteb writes is read back by `read_mteb_results`, and stands beside our own scores by `degla report --mteb`.
+`read_mteb_results` reads the results that mteb writes; `degla report --mteb` shows them beside our own scores.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ INSTALL = "Install it: pip install 'degla[mteb]'."
 
 
 def mteb_model(model: str | EmbeddingModel, *, device: str = "cpu") -> Any:
-    """A model as an encoder of mteb: images and texts to embeddings of length one, compared by cosine.
+    """Wrap a model as an mteb encoder: images and texts to unit embeddings, compared by cosine.
 
-    What mteb gives as a picture and a text together is embedded as the sum of both, at length one, as mteb does with
-    other models of two towers. mteb's prompts and instructions are not used: CLIP was trained with none. Pictures are
-    read as everywhere in this package (upright, on white).
+    An image and a text given together are embedded as their normalised sum, as mteb does for other dual encoders.
+    mteb's prompts and instructions are ignored, because CLIP was trained without any. Images are read as everywhere in
+    this package (upright, on white).
 
     Args:
-        model: a name as for `degla.load_model`, or what that gives.
-        device: where a named model's parameters go.
+        model: a name as for `degla.load_model`, or a loaded model.
+        device: device of a named model's parameters.
 
     Raises:
         InputError: there is no such model, or mteb is not installed.
@@ -68,6 +68,6 @@ def _embed(model: EmbeddingModel, batches: Iterable[Mapping[str, Sequence[Any]]]
         parts = [embed(model, batch[key]) for key, embed in (("text", encode_captions), ("image", encode_images))
                  if batch.get(key) is not None]  # fmt: skip
         if not parts:
-            raise InputError(f"mteb: a batch holds neither texts nor images, but {', '.join(batch) or 'nothing'}.")
+            raise InputError(f"mteb: a batch has neither texts nor images, but {', '.join(batch) or 'nothing'}.")
         rows.append(torch.nn.functional.normalize(sum(parts[1:], parts[0]), dim=-1))
     return torch.cat(rows)

@@ -1,8 +1,8 @@
-"""JSON, YAML, TOML and pickles from outside enter here, and what is opened; plain values leave, or one error.
+"""Strict readers of JSON, YAML, TOML, Parquet and pickle files; they return plain values or raise an `InputError`.
 
-The parsers of the standard library raise half a dozen kinds of errors (deep nesting, integers of more than 4,300
-digits, bytes that are not UTF-8, ...) and pass what no reader expects (a key twice, NaN, half of a surrogate pair,
-an alias in YAML that stands for a billion values). Here each of them becomes a line that says where it is.
+The standard parsers raise many kinds of errors (deep nesting, integers of more than 4,300 digits, bytes that are not
+UTF-8, ...) and accept what no reader expects (duplicate keys, NaN, half of a surrogate pair, a YAML alias that expands
+to a billion values). Here each of these becomes a one-line error that says where it is.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ from degla.errors import InputError
 from degla.pages.words import counted
 
 DEEPEST: Final = 64
-"""Levels of lists and objects inside each other; a file of this package has 8 at most."""
+"""Largest nesting depth of lists and objects; this package's own files have at most 8 levels."""
 LONGEST_LINE: Final = 16 << 20
-"""Bytes of one record in a file with one record a line."""
+"""Largest size in bytes of a record in a file with one record per line."""
 LARGEST_FILE: Final = 1 << 30
-"""Bytes of a file that is read at once; captions and negatives of any number are read from one record a line."""
+"""Largest size in bytes of a file that is read at once; files with one record per line may be larger."""
 PARQUET_ENDINGS: Final = (".parquet", ".pq")
 _MOST_VALUES: Final = 1_000_000
-"""Lists and tables in a YAML file once its aliases are written out."""
+"""Largest number of lists and tables in a YAML file after its aliases are expanded."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(
     source: str | bytes, *, where: str, remedy: str = "", constants: bool = False, lines: bool = True
 ) -> Any:
-    """The value of one JSON text.
+    """Parse a JSON text.
 
     Args:
         source: the text, or its bytes in UTF-8, with or without a byte order mark.
-        where: names the file, and the record in it, in messages.
-        remedy: a sentence that ends every message: what to do.
-        constants: take NaN and Infinity, which are not JSON and which Python writes.
-        lines: say in which line of the text an error is; False where `where` names the line.
+        where: name of the file, and of the record in it, for messages.
+        remedy: sentence that ends every message and says what to do.
+        constants: accept NaN and Infinity, which are not JSON but which Python writes.
+        lines: say in which line of the text an error is; False if `where` names the line.
 
     Raises:
-        InputError: it is not UTF-8, not JSON, nested more than `DEEPEST` levels, has a key twice in one object, a
-            number that cannot be represented, or half of a surrogate pair.
+        InputError: the text is not UTF-8, not JSON, nested more than `DEEPEST` levels, or contains a duplicate key in
+            an object, a number that cannot be represented, or half of a surrogate pair.
     """
     text = source if isinstance(source, str) else decode(source, where=where, remedy=remedy)
     try:
         value = (_LENIENT if constants else _STRICT).decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         place = f"{where} line {error.lineno}" if lines else where
-        # A line of its own ends in a line feed, behind which no column of it is.
+        # A single line ends in a line feed; no column lies beyond it.
         column = error.colno if lines else min(error.pos, len(text.rstrip())) + 1
         _refuse(place, f"not JSON: {error.msg.removesuffix(' at')} at column {column}", remedy)
     except RecursionError:
         _refuse(where, _TOO_DEEP, remedy)
     except _UnfitError as error:
         _refuse(where, str(error), remedy)
-    except ValueError:  # Python's own guard: reading a million digits would take minutes
-        _refuse(where, "not JSON that can be read: a whole number has more than 4,300 digits", remedy)
-    if text.count("[") + text.count("{") > DEEPEST:  # else it cannot be deeper, and need not be looked through
+    except ValueError:  # Python's own limit: parsing a million digits would take minutes
+        _refuse(where, "JSON that cannot be read: an integer has more than 4,300 digits", remedy)
+    if text.count("[") + text.count("{") > DEEPEST:  # otherwise it cannot be deeper
         _check_size(value, where=where, remedy=remedy)
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            _refuse(where, "not JSON that can be read: half of a surrogate pair (\\ud800) is no text", remedy)
+            _refuse(where, "JSON that cannot be read: it contains half of a surrogate pair (\\ud800)", remedy)
     return value
 
 
 def read_json(path: Path, *, remedy: str = "", constants: bool = False) -> Any:
-    """The value of a file that is one JSON text; raises like `read_text` and `parse_json`."""
+    """Read a JSON file; raises like `read_text` and `parse_json`."""
     return parse_json(read_bytes(path, remedy=remedy), where=str(path), remedy=remedy, constants=constants)
 
 
 def read_json_object(path: Path, *, remedy: str = "", constants: bool = False) -> dict[str, Any]:
-    """The members of a file that is one JSON object; raises like `read_json`."""
+    """Read a JSON file that contains one object; raises like `read_json`."""
     value = read_json(path, remedy=remedy, constants=constants)
     if not isinstance(value, dict):
         _refuse(str(path), f"must be one JSON object, got a {type(value).__name__}", remedy)
     return value
 
 
-CORRECT_LINE: Final = "Correct the line; if the file was cut off, get or make it again."
-"""What to do about a line that is not JSON."""
+CORRECT_LINE: Final = "Correct the line. If the file was cut off, download or generate it again."
+"""Remedy for a line that is not JSON."""
 
 
 def read_json_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[str, Any]]:
-    """Every line that is not blank, parsed, behind its place: ("captions.jsonl line 3", {...}).
+    """Yield every non-blank line, parsed, with its location: ("captions.jsonl line 3", {...}).
 
     Raises:
         InputError: see `read_lines` and `parse_json`.
@@ -103,7 +103,7 @@ def read_json_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[str, Any]
 
 
 def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
-    """Every line that is not blank, behind its number from 1.
+    """Yield every non-blank line with its number, from 1.
 
     Raises:
         InputError: see `open_file`; or a line is longer than `LONGEST_LINE`.
@@ -118,21 +118,21 @@ def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
                 return
             if not line.isspace() and line != b"\xef\xbb\xbf":
                 if len(line) > LONGEST_LINE:
-                    what = f"longer than {LONGEST_LINE >> 20} MiB; one record a line is needed"
+                    what = f"longer than {LONGEST_LINE >> 20} MiB; each line must contain one record"
                     _refuse(f"{path} line {number}", what, remedy)
                 yield number, line
 
 
 def read_text(path: Path, *, remedy: str = "") -> str:
-    """The whole of a UTF-8 text file, without a byte order mark; raises like `read_bytes` and `decode`."""
+    """Read a UTF-8 text file, without a byte order mark; raises like `read_bytes` and `decode`."""
     return decode(read_bytes(path, remedy=remedy), where=str(path), remedy=remedy)
 
 
 def decode(content: bytes, *, where: str, remedy: str = "") -> str:
-    """Bytes as UTF-8 text, without a byte order mark.
+    """Decode bytes as UTF-8 text, without a byte order mark.
 
     Raises:
-        InputError: they are not UTF-8 (place of the first wrong byte named).
+        InputError: they are not UTF-8; names the first wrong byte.
     """
     try:
         return content.decode("utf-8-sig")
@@ -141,11 +141,11 @@ def decode(content: bytes, *, where: str, remedy: str = "") -> str:
 
 
 def read_bytes(path: Path, *, remedy: str = "") -> bytes:
-    """The whole of a file; raises like `open_file`."""
+    """Read a whole file as bytes; raises like `open_file`."""
     with open_file(path, remedy=remedy) as stream:
         try:
             if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
-                _refuse(str(path), f"{size / 1e9:.1f} GB, too large to be read at once", remedy)
+                _refuse(str(path), f"{size / 1e9:.1f} GB, too large to read at once", remedy)
             return stream.read()
         except OSError as error:
             _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
@@ -155,8 +155,8 @@ def open_file(path: Path, *, remedy: str = "") -> IO[bytes]:
     """Open a file for reading.
 
     Raises:
-        InputError: it is missing, may not be read, or is no regular file: a named pipe would be waited for without
-            end, and files are read more than once.
+        InputError: it is missing, not readable, or not a regular file. A named pipe could block forever, and files are
+            read more than once.
     """
     check_regular(path, remedy=remedy)
     try:
@@ -166,7 +166,7 @@ def open_file(path: Path, *, remedy: str = "") -> IO[bytes]:
 
 
 def check_regular(path: Path, *, remedy: str = "") -> os.stat_result:
-    """What the system says of a regular file; what is none is refused, without opening it.
+    """Return the status of a regular file, without opening it.
 
     Raises:
         InputError: there is no such file, or it is a folder, a pipe, a socket or a device.
@@ -177,29 +177,29 @@ def check_regular(path: Path, *, remedy: str = "") -> os.stat_result:
         _refuse(shorten(path), f"cannot be read: {getattr(error, 'strerror', None) or error}", remedy)
     if not stat.S_ISREG(mode := state.st_mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
-        _refuse(str(path), f"cannot be read: is {kind}, and a regular file is needed", remedy)
+        _refuse(str(path), f"cannot be read: it is {kind}, not a regular file", remedy)
     return state
 
 
 def shorten(path: Path | str) -> str:
-    """A path for a message; of one that no file system takes only the ends."""
+    """Return a path for a message, shortened to its ends if it is too long."""
     text = str(path)
     return text if len(text) <= 300 else f"{text[:100]}...{text[-100:]} ({len(text)} characters)"
 
 
 def with_short_words(message: str) -> str:
-    """A message with the ends alone of words that nobody reads, such as a path of 5,000 characters."""
+    """Shorten very long words of a message to their ends, such as a path of 5,000 characters."""
     return re.sub(r"\S{400,}", lambda word: shorten(word.group()), message)
 
 
 def in_one_line(error: object) -> str:
-    """What another library says, in one line that a person reads and a terminal shows as text."""
+    """Return the message of another library's error as one printable line."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)[:2000]).split())
     return text if len(text) <= 300 else text[:297] + "..."
 
 
 def describe_json(value: object) -> str:
-    """Say in JSON's words what a value is: "a list of 3 entries", "an object with the keys 'a', 'b'", ..."""
+    """Describe a value in JSON's terms: "a list of 3 entries", "an object with the keys 'a', 'b'", ..."""
     match value:
         case dict():
             keys = ", ".join(repr(key[:40]) for key in list(value)[:6])
@@ -216,10 +216,10 @@ def describe_json(value: object) -> str:
 
 
 def open_parquet(path: Path) -> Any:
-    """A Parquet file; what is read of it is compared with its checksums, where it has some, as ours do.
+    """Open a Parquet file; its data is verified against its checksums if it has any, as ours do.
 
     Raises:
-        InputError: there is no such file, or it is of another kind.
+        InputError: there is no such file, or it is not a Parquet file.
     """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
@@ -228,18 +228,18 @@ def open_parquet(path: Path) -> Any:
         return parquet.ParquetFile(path, page_checksum_verification=True)
     except (arrow.ArrowException, OSError, ValueError) as error:
         said = in_one_line(error).rstrip(".")
-        raise InputError(f"{path}: not a Parquet file that can be read: {said}. Get or make it again.") from None
+        raise InputError(f"{path}: not a valid Parquet file: {said}. Download or generate it again.") from None
 
 
 def unpickle(content: bytes, *, encoding: str) -> Any:
-    """The value of a pickle that holds containers, texts, numbers and arrays alone; others could run any program.
+    """Load a pickle that contains only containers, texts, numbers and arrays; others could run arbitrary code.
 
     Args:
-        content: the pickle; a damaged one may raise anything.
-        encoding: of texts that Python 2 wrote, or "bytes".
+        content: the pickle; a damaged one may raise any error.
+        encoding: of strings that Python 2 wrote, or "bytes".
 
     Raises:
-        UnpicklingError: it names anything else.
+        UnpicklingError: the pickle refers to anything else.
     """
     return _Unpickler(io.BytesIO(content), encoding=encoding).load()
 
@@ -253,7 +253,7 @@ _PICKLED: Final = {
     "builtins": ("list",),
     "_codecs": ("encode",),
 }
-"""All that a pickle may name, by module."""
+"""Everything that a pickle may refer to, by module."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -261,16 +261,16 @@ class _Unpickler(pickle.Unpickler):
         known = module.replace("numpy.core", "numpy._core")  # Older names of the modules.
         known = {"__builtin__": "builtins", "scipy.sparse.csr": "scipy.sparse._csr"}.get(known, known)
         if name not in _PICKLED.get(known, ()):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array, number or text")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not an array, number or text")
         return super().find_class(known, name)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """The value of one YAML text.
+    """Parse a YAML text.
 
     Raises:
-        InputError: it is not YAML, has a key twice in one table, is nested more than `DEEPEST` levels, or its aliases
-            stand for more than a million lists and tables.
+        InputError: it is not YAML, has a duplicate key in a table, is nested more than `DEEPEST` levels, or its aliases
+            expand to more than a million lists and tables.
     """
     import yaml
 
@@ -283,19 +283,19 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except RecursionError:
         _refuse(where, _TOO_DEEP)
     except (ValueError, OverflowError, AttributeError, KeyError, TypeError, IndexError) as error:
-        # Dates of no calendar, numbers of too many digits, and what PyYAML itself does not foresee ("!!int x").
-        _refuse(where, f"not YAML that can be read: {in_one_line(error)}")
+        # Impossible dates, numbers with too many digits, and what PyYAML does not handle itself ("!!int x").
+        _refuse(where, f"YAML that cannot be read: {in_one_line(error)}")
     _check_size(value, where=where, most=_MOST_VALUES)
     return value
 
 
 def read_yaml(path: Path) -> Any:
-    """The value of a YAML file; raises like `read_text` and `parse_yaml`."""
+    """Read a YAML file; raises like `read_text` and `parse_yaml`."""
     return parse_yaml(read_text(path), where=str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Read a TOML file.
 
     Raises:
         InputError: see `read_text`; or it is not TOML.
@@ -306,17 +306,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         value = tomllib.loads(read_text(path))
     except RecursionError:
         _refuse(str(path), _TOO_DEEP)
-    except ValueError as error:  # TOMLDecodeError, and a number of more than 4,300 digits
+    except ValueError as error:  # TOMLDecodeError, or a number with more than 4,300 digits
         _refuse(str(path), f"not TOML: {in_one_line(error)}")
     _check_size(value, where=str(path))
     return value
 
 
-_TOO_DEEP: Final = f"nested more than {DEEPEST} levels deep; no file that is read here is"
+_TOO_DEEP: Final = f"nested more than {DEEPEST} levels deep"
 
 
 class _UnfitError(ValueError):
-    """JSON by its letters, with a value that would be read otherwise than it was meant."""
+    """Valid JSON with a value that would not be read as it was meant."""
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(members):
         keys = [key for key, _ in members]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _UnfitError(f"the key {twice[:80]!r} stands there twice in one object")
+        raise _UnfitError(f"the key {twice[:80]!r} occurs twice in one object")
     return content
 
 
@@ -339,13 +339,13 @@ def _no_constant(name: str) -> NoReturn:
     raise _UnfitError(f"{name} is not a number that can be used here")
 
 
-# Made once: `json.loads` makes one for each text, of which a file of items has a hundred thousand.
+# Created once: `json.loads` creates a decoder for each text, and a file of items has a hundred thousand.
 _STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
 _LENIENT: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _check_size(value: Any, *, where: str, remedy: str = "", most: int | None = None) -> None:
-    """Refuse values inside values beyond `DEEPEST` levels and `most` in all, level by level: without recursion."""
+    """Check that values are nested at most `DEEPEST` levels, and number at most `most`, without recursion."""
     level, total, depth = [value], 0, 0
     while level:
         if depth > DEEPEST:
@@ -355,14 +355,14 @@ def _check_size(value: Any, *, where: str, remedy: str = "", most: int | None = 
             members = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
             inner += [member for member in members if isinstance(member, dict | list)]
             if most is not None and total + len(inner) > most:
-                _refuse(where, f"its aliases stand for more than {most:,} lists and tables", remedy)
+                _refuse(where, f"its aliases expand to more than {most:,} lists and tables", remedy)
         total += len(inner)
         level, depth = inner, depth + 1
 
 
 @cache
 def _yaml_loader() -> Any:
-    """The safe loader, which also refuses a key that stands twice in one table."""
+    """Create a safe loader that also rejects duplicate keys in a table."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -372,7 +372,7 @@ def _yaml_loader() -> Any:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
                 if name in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value[:80]!r} stands there twice", key.start_mark
+                        None, None, f"the key {key.value[:80]!r} occurs twice", key.start_mark
                     )
                 if name is not None:
                     seen.add(name)

@@ -1,4 +1,4 @@
-"""`PrefixTree`: texts as a tree of shared beginnings, so that a causal tower computes each beginning once."""
+"""`PrefixTree`: texts as a tree of shared prefixes, so that a causal tower computes each prefix only once."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from jaxtyping import Int
 from torch import Tensor
 
 MASKED = -1
-"""The token number that stands for a masked word; no tokenizer has it."""
+"""Token id for a masked word; no tokenizer uses it."""
 _NO_TOKEN = -2
 
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
-"""Texts to padded token numbers."""
+"""A function from texts to padded token ids."""
 
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """What a causal text tower needs to know of some texts: their different beginnings, each of them once.
+    """The distinct prefixes of some texts, each stored once, for a causal text tower.
 
-    A node is a beginning of one or more texts: a token behind its predecessors. Where attention is causal, the state
-    of a token depends on nothing else, so all texts that begin alike share it. What stands behind an end token has no
-    node, and two equal texts are one.
+    A node is a prefix of one or more texts: a token after its predecessors. With causal attention, the state of a token
+    depends on nothing else, so all texts with the same prefix share it. Tokens after an end token have no node, and
+    equal texts are stored once.
 
     Attributes:
-        token: token number of each node, `MASKED` where a mask token stands; nodes are in order of their position.
+        token: token id of each node, `MASKED` for a mask token; nodes are ordered by position.
         position: position of each node in its texts, from 0.
-        path: nodes from the first to the end token of each *different* text; 0 behind the end token.
-        source: place in the flattened `path` where each node occurs first.
-        end: length of each different text less one: the place of its end token in `path`.
-        text: which different text each given text is.
+        path: nodes from the first to the end token of each *distinct* text; 0 after the end token.
+        source: index in the flattened `path` of each node's first occurrence.
+        end: length of each distinct text minus one: the index of its end token in `path`.
+        text: index of the distinct text for each given text.
     """
 
     token: Int[Tensor, " nodes"]
@@ -47,39 +47,39 @@ class PrefixTree:
         return len(self.text)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by field name."""
+        """Return the tensors by field name."""
         return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PrefixTree:
-        """The same tree on a device."""
+        """Return the tree on a device."""
         return PrefixTree(**{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()})
 
     def pin_memory(self) -> PrefixTree:
-        """The same tree in page-locked memory."""
+        """Return the tree in page-locked memory."""
         return PrefixTree(**{name: value.pin_memory() for name, value in self.tensors().items()})
 
 
 @dataclass(frozen=True)
 class GrowTree:
-    """Builds trees for one tower's way to mark the end of a text; picklable, for workers that make batches.
+    """Builds trees for a tower's end-of-text convention; picklable, for data-loading workers.
 
     Attributes:
-        end_token: number of the end token; None where it is the largest number of the text, as in CLIP's vocabulary.
-        multiple: round the length of `path` up to a multiple of this, for compiled graphs that like few shapes.
+        end_token: id of the end token; None if it is the largest id of the text, as in CLIP's vocabulary.
+        multiple: round the length of `path` up to a multiple of this, to limit the number of shapes for compilation.
     """
 
     end_token: int | None = None
     multiple: int = 1
 
     def __call__(self, tokens: Int[Tensor, "texts length"]) -> PrefixTree:
-        """The tree of padded texts; a text without its end token is taken to its first token, as the towers do."""
+        """Build the tree of padded texts; a text without end token ends at its first token, as in the towers."""
         rows = tokens.cpu().numpy()
         texts, context = rows.shape
         end = rows.argmax(axis=1) if self.end_token is None else (rows == self.end_token).argmax(axis=1)
         longest = int(end.max(initial=0)) + 1
         rows = np.where(np.arange(longest) <= end[:, None], rows[:, :longest], _NO_TOKEN)
         different, text = np.unique(rows, axis=0, return_inverse=True)
-        text = text.reshape(texts)  # NumPy 2.0 alone gives it two axes.
+        text = text.reshape(texts)  # NumPy 2.0, and only that version, returns two axes.
         end = (different != _NO_TOKEN).sum(axis=1) - 1
 
         length = min(context, -(-longest // self.multiple) * self.multiple)

@@ -1,4 +1,4 @@
-"""How far long work is: a bar where someone watches a terminal, a line now and then in a log; no word of others."""
+"""Progress of long tasks: a bar on a terminal, otherwise occasional log lines; and silencing of other loggers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Final
 LOG = logging.getLogger(__name__)
 
 _SOONEST: Final = 5.0
-"""Seconds between two lines where there is no terminal, one a tenth of the work; ..."""
+"""Least seconds between two log lines, one per tenth of the work; ..."""
 _LATEST: Final = 30.0
-"""... and seconds after which there is one in any case."""
+"""... and seconds after which there is a line in any case."""
 
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """Shows the advance of tasks on stderr, or nothing where `show` is False."""
+    """Shows the progress of tasks on stderr, or nothing if `show` is False."""
 
     show: bool = False
 
@@ -28,14 +28,14 @@ class TaskProgress:
     def task(
         self, name: str, total: int, *, done: int = 0, warm_up: int = 0, note: Callable[[], str] | None = None
     ) -> Iterator[Callable[[int], None]]:
-        """Open a task; the value of the block is called with the steps just done.
+        """Start a task; yields a function to call with the number of steps just done.
 
         Args:
-            name: of the task.
-            total: its steps.
-            done: steps that were done before.
-            warm_up: steps before which no rate is told, since the first ones come late and together.
-            note: what else to tell, at every look.
+            name: name of the task.
+            total: number of steps.
+            done: steps done before.
+            warm_up: number of steps before a rate is shown, because the first ones arrive late and together.
+            note: returns additional text to show.
         """
         if not self.show or total == 0:
             yield lambda steps: None
@@ -49,7 +49,7 @@ class TaskProgress:
         if not console.is_terminal:
             yield lambda steps: state.log(name, steps)
             return
-        # The note is last, and cut first on a narrow terminal.
+        # The note comes last and is truncated first on a narrow terminal.
         last = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
         columns = (
             TextColumn("{task.fields[name]}"),
@@ -70,7 +70,7 @@ class TaskProgress:
 
 
 class _State:
-    """One task: how much is done, since when, and what was logged last."""
+    """State of a task: how much is done, since when, and what was logged last."""
 
     def __init__(self, total: int, done: int, warm_up: int, note: Callable[[], str] | None) -> None:
         self.total, self.done, self._warm_up, self._note = total, done, warm_up, note
@@ -78,7 +78,7 @@ class _State:
         self._logged, self._logged_at = done * 10 // total, self._began
 
     def log(self, name: str, steps: int) -> None:
-        """Count steps, and log a line where one is due."""
+        """Count steps, and log a line if one is due."""
         self.done += steps
         now, tenth = time.monotonic(), self.done * 10 // self.total
         if now - self._logged_at >= (_SOONEST if tenth > self._logged else _LATEST):
@@ -87,14 +87,14 @@ class _State:
             LOG.info("%s", ", ".join([f"{name}: {self.done}{of}", *self.describe()]))
 
     def describe(self) -> list[str]:
-        """Rate, time left, and the note."""
+        """Return the rate, the time left, and the note."""
         steps = self.done - self._first
         rate = steps / max(time.monotonic() - self._began, 1e-9)
         parts = []
         if steps and steps >= self._warm_up:
             parts = [f"{rate:,.1f}/s"]
             left = round((self.total - self.done) / rate)
-            if left >= 0:  # A total may be a guess, as the lines of a file are of its records, and be passed.
+            if left >= 0:  # The total may be an estimate, such as a file's lines for its records, and be exceeded.
                 parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
         note = self._note() if self._note else ""
         return [*parts, note] if note else parts
@@ -102,7 +102,7 @@ class _State:
 
 @contextmanager
 def only_errors(logger: str = "") -> Iterator[None]:
-    """A block in which another package's logger, the root one by default, tells of errors alone."""
+    """Limit another package's logger, by default the root logger, to errors within the block."""
     theirs = logging.getLogger(logger)
     level = theirs.level
     theirs.setLevel(logging.ERROR)
@@ -114,8 +114,8 @@ def only_errors(logger: str = "") -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """A block in which transformers shows neither notes nor progress bars; errors are told by who calls."""
-    theirs: Any = importlib.import_module("transformers.utils.logging")  # Making negatives needs no model.
+    """Silence notes and progress bars of transformers within the block; callers report errors."""
+    theirs: Any = importlib.import_module("transformers.utils.logging")  # Generating negatives needs no model.
     bars = theirs.is_progress_bar_enabled()
     theirs.disable_progress_bar()
     try:

@@ -1,4 +1,4 @@
-"""Ranges of settings: declared in a field's type, and held wherever a setting is made: flags, files, plans, Python."""
+"""Ranges of settings, declared in the types of fields and checked for flags, files, plans and Python calls alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from degla.errors import InputError
 Factor = Annotated[float, Interval(ge=0)]
 Positive = Annotated[float, Interval(gt=0)]
 LearningRate = Annotated[float, Interval(gt=0, le=1e6)]
-"""Steps of a system's optimiser stay numbers of float32."""
+"""Bounded so that the steps of a system's optimiser are representable in float32."""
 Share = Annotated[float, Interval(ge=0, le=1)]
 DecayRate = Annotated[float, Interval(ge=0, lt=1)]
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]
@@ -25,24 +25,24 @@ Count = Annotated[int, Interval(ge=0)]
 AtLeastOne = Annotated[int, Interval(ge=1)]
 AnyWhole = Annotated[int, Interval()]
 Seed = Annotated[int, Interval(ge=0, lt=2**64)]
-"""What PyTorch takes."""
+"""The range that PyTorch accepts."""
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     Path: "a path",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
-    tuple: "a list of texts",
+    tuple: "a list of strings",
 }
 
 
 class RangeError(InputError):
-    """A setting has a value that it cannot have.
+    """A setting has a value that is not allowed.
 
     Attributes:
-        flag: of the setting, without dashes in front.
-        reason: its value, and what it may be.
+        flag: flag of the setting, without leading dashes.
+        reason: its value, and the allowed values.
     """
 
     def __init__(self, flag: str, reason: str) -> None:
@@ -51,12 +51,12 @@ class RangeError(InputError):
 
 
 class Checked:
-    """Base of dataclasses of settings: a value that the type of its field does not allow is refused when it is made.
+    """Base of settings dataclasses, which check on construction that the type of each field allows its value.
 
-    Numbers are finite, and of the type that is declared: True is no number, and "1" is none either.
+    Numbers must be finite and have the declared type: neither True nor "1" is a number.
 
     Attributes:
-        section: what the flags of its fields begin with.
+        section: prefix of the flags of the fields.
     """
 
     section: ClassVar[str]
@@ -67,7 +67,7 @@ class Checked:
 
     @classmethod
     def flag(cls, name: str) -> str:
-        """The flag of a field, with its dashes."""
+        """Return the flag of a field, with its dashes."""
         return f"--{cls.section}.{name}".replace("--.", "--").replace("_", "-")
 
     def __post_init__(self) -> None:
@@ -78,11 +78,11 @@ class Checked:
                 said = repr(value) if isinstance(value, str) else str(value)
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
             if isinstance(value, int) and abs(value) >= 2**64:
-                raise RangeError(self.flag(name).removeprefix("--"), f"is {value}, more than any number here can be.")
+                raise RangeError(self.flag(name).removeprefix("--"), f"is {value}, which is too large.")
 
 
 def allows(hint: Any, value: Any) -> bool:
-    """Whether a field of this type may hold a value."""
+    """Whether a field of this type allows a value."""
     try:
         _adapter(hint).validate_python(value)
     except ValidationError:
@@ -92,19 +92,19 @@ def allows(hint: Any, value: Any) -> bool:
 
 @cache
 def field_types(kind: Any) -> dict[str, Any]:
-    """The type of each field of a dataclass, with its range."""
+    """Return the type of each field of a dataclass, with its range."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 @cache
 def _settings(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Name and type of each field of a dataclass that is no group."""
+    """Return name and type of each field of a dataclass that is not a group of settings."""
     return tuple((name, hint) for name, hint in field_types(kind).items() if not _is_group(hint))
 
 
 def allowed(hint: Any) -> str:
-    """What a field of this type may hold, in words: "0 or more", "from 0 to 1", '"a" or "b"', ..."""
+    """Describe the values that a field of this type allows: "0 or more", "from 0 to 1", '"a" or "b"', ..."""
     kind, *rest = get_args(hint) or (hint,)
     if get_origin(hint) in (Union, UnionType):
         several = [allowed(each) for each in (kind, *rest) if each is not NoneType]
@@ -119,7 +119,7 @@ def allowed(hint: Any) -> str:
 
 def _between(interval: Interval, *, whole: bool) -> str:
     low = f"above {interval.gt}" if interval.gt is not None else f"{interval.ge} or more"
-    number = "a whole number" if whole else "a finite number"
+    number = "an integer" if whole else "a finite number"
     if interval.le is not None:
         return f"from {interval.ge} to {interval.le}" if interval.gt is None else f"{low} and at most {interval.le}"
     if interval.lt is not None:
@@ -128,7 +128,7 @@ def _between(interval: Interval, *, whole: bool) -> str:
 
 
 def _is_group(hint: Any) -> bool:
-    """Whether a field holds further settings, which have checked themselves."""
+    """Whether a field holds nested settings, which check themselves."""
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return dataclasses.is_dataclass(kind) or get_origin(kind) is dict
 

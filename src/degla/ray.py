@@ -1,4 +1,4 @@
-"""A Ray cluster for the work of one command: the one that runs, or a local one that ends with it."""
+"""A Ray cluster for one command: an existing one, or a local one that ends with the command."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Final, Literal
 from degla.errors import InputError
 
 Engine = Literal["local", "ray"]
-"""Where work is done: in processes of this machine, or on a Ray cluster."""
+"""Where work runs: in processes on this machine, or on a Ray cluster."""
 RETRIES: Final = 3
-"""Times that work is given out again whose worker was lost."""
+"""How often work is retried whose worker was lost."""
 
 
 @contextmanager
 def open_ray(processes: int | None) -> Iterator[Any]:
-    """The module `ray`, started: on the cluster that `RAY_ADDRESS` names, or on this machine until the block ends.
+    """Yield the module `ray`, connected to the cluster in `RAY_ADDRESS`, or to a local one until the block ends.
 
     Args:
-        processes: of a local one; None: one a processor.
+        processes: size of a local cluster; None: one process per CPU.
 
     Raises:
         InputError: Ray is not installed.
@@ -29,7 +29,7 @@ def open_ray(processes: int | None) -> Iterator[Any]:
         import ray
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'degla[ray]'") from None
-    module: Any = ray  # Ray's types know neither tasks' options nor actors' methods.
+    module: Any = ray  # Ray's types cover neither options of tasks nor methods of actors.
     started = not module.is_initialized()
     if started:
         # A cluster that RAY_ADDRESS names has its own size.

@@ -1,4 +1,4 @@
-"""Rows that cross files: captions, negatives, benchmark items. Validated on the way in, JSONL in and out."""
+"""Records of captions, negatives and benchmark items, validated when read; reading and writing of JSONL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from degla.shelf import did_you_mean
 
 
 class Record(BaseModel):
-    """A validated, immutable row; unknown fields are an error, so that a typo never passes in silence; so is NaN."""
+    """A validated, immutable row; unknown fields, such as typos, and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,23 +33,23 @@ class Record(BaseModel):
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
 ImageReading = Literal["upright", "official"]
-"""How image files become pixels, see `degla.data.decoding.decode`."""
+"""How image files are decoded, see `degla.data.decoding.decode`."""
 
 
 POSITIVE: Final = "positive"
-"""`NegativeRecord.kind` of true texts, which rules for positives make."""
+"""`NegativeRecord.kind` of true texts, made by rules for positives."""
 
 LONGEST_TEXT: Final = 100_000
-"""Characters of a caption or negative; more is no caption, and would hold up whatever reads it."""
+"""Largest length of a caption or negative in characters; anything longer is not a caption."""
 
 
 class CaptionUnit(Record):
-    """A thing or a relation that a caption names, as a text of its own.
+    """An object or relation that a caption names, as a text.
 
     Attributes:
-        text: true of the image, for example "a brown dog" or "a dog on a sofa".
-        foils: the same with one detail that is false.
-        kind: what it is.
+        text: true for the image, for example "a brown dog" or "a dog on a sofa".
+        foils: the text with one detail made false.
+        kind: "thing" or "relation".
     """
 
     text: str = Field(min_length=1, max_length=LONGEST_TEXT)
@@ -59,7 +59,7 @@ class CaptionUnit(Record):
     @model_validator(mode="after")
     def _foils_differ(self) -> CaptionUnit:
         if any(not foil.strip() or foil.casefold() == self.text.casefold() for foil in self.foils):
-            raise ValueError("a foil is empty or the text itself; leave it out")
+            raise ValueError("a foil is empty or equals the text; remove it")
         return self
 
 
@@ -67,17 +67,17 @@ class CaptionRecord(Record):
     """One caption of one image.
 
     Attributes:
-        id: the caption's name, unique in its file; negatives are joined by it.
+        id: id of the caption, unique in its file; negatives are joined by it.
         image: path of the image, relative to the image folder (or absolute).
         text: the caption as written.
-        image_id: the image's name; captions that share it are about the same picture.
-        positives: further texts that are true of the image, paraphrases for example.
-        distractor_image: path of a second image, of which the caption is not true.
-        distractor_text: the text that is true of the second image, and not of the first.
+        image_id: id of the image; captions that share it describe the same image.
+        positives: additional texts that are true for the image, such as paraphrases.
+        distractor_image: path of a second image, for which the caption is false.
+        distractor_text: text that is true for the second image and false for the first.
         label: name or number of the image's class.
-        units: things and relations that the caption names, with foils.
+        units: objects and relations that the caption names, with foils.
         concepts: noun phrases of the caption.
-        masked_words: attributes and relations of the caption, word by word.
+        masked_words: attribute and relation words of the caption.
     """
 
     id: str = Field(min_length=1)
@@ -95,7 +95,7 @@ class CaptionRecord(Record):
     @model_validator(mode="after")
     def _whole_distractor(self) -> CaptionRecord:
         if (self.distractor_image is None) != (self.distractor_text is None):
-            raise ValueError("distractor_image and distractor_text go together; give both or neither")
+            raise ValueError("distractor_image and distractor_text require each other; give both or neither")
         return self
 
     @model_serializer(mode="wrap")
@@ -109,12 +109,12 @@ OPTIONAL_FIELDS = tuple(name for name, field in CaptionRecord.model_fields.items
 
 
 class Original(Record):
-    """The file of a packed picture as it was, by which benchmarks find what a model was trained on.
+    """The original file of a packed image, by which benchmarks detect images that a model was trained on.
 
     Attributes:
-        name: path as the captions had it.
+        name: path as in the captions.
         bytes: size of the file.
-        sha256: of the file, hexadecimal.
+        sha256: hexadecimal sha256 of the file.
     """
 
     name: str
@@ -126,16 +126,16 @@ class NegativeRecord(Record):
     """One proposed negative of one caption, with the verdict of the checks.
 
     Attributes:
-        caption_id: the `CaptionRecord.id` that it was made from.
-        rule: the rule that made it, a member of the shelf `negatives/rules` or `negatives/positives`.
-        kind: what it breaks: "order", "object", "attribute", "relation", ...; "positive" where the text is true.
-        text: the negative; None where the rule found nothing to propose.
-        source: what made it: "rules" or the name of a language model.
-        accepted: True where every check passed.
-        reason: name of the check that refused it, or of the cause that there is none; "" where accepted.
+        caption_id: the `CaptionRecord.id` of its caption.
+        rule: name of the rule that made it, from `negatives/rules` or `negatives/positives`.
+        kind: what is changed: "order", "object", "attribute", "relation", ...; "positive" if the text is true.
+        text: the negative; None if the rule found nothing to propose.
+        source: "rules" or the name of the language model that made it.
+        accepted: whether every check passed.
+        reason: name of the check that rejected it, or why there is no text; "" if accepted.
         draw: number of the attempt, 0 for the first.
-        form: how it was made: "grammar", or the form that a language model answered in ("write", "choose", "fill").
-        score: mean log-likelihood a token (nats) by the language model that made it, where it tells.
+        form: how it was made: "grammar", or the form of a language model's answer ("write", "choose", "fill").
+        score: mean log-likelihood per token (nats) by the language model that made it, if available.
     """
 
     caption_id: str = Field(min_length=1, coerce_numbers_to_str=True)  # as captions' own ids may be
@@ -163,20 +163,20 @@ class ItemImage(Record):
 
 
 class PairItem(Record):
-    """One question of a compositional benchmark: K images, L texts, and which text is true of which image.
+    """One question of a compositional benchmark: K images, L texts, and which text is true for which image.
 
-    A question without images asks the text encoder alone: which of the texts say the same.
+    A question without images only tests the text encoder: which of the texts have the same meaning.
 
     Attributes:
         id: unique, "benchmark/part/key".
-        images: K images; none where only texts are compared.
-        texts: L texts; one where the right one of several images is asked for.
-        gold: K rows of L entries, 1 where the text is true of the image; without images one row, 1 for the texts that
-            say the same.
-        group: names to average over, for example the relation. "image" names the picture that a question without
-            images is about, since questions about one picture are not independent.
-        keep: False where the protocol's filter leaves the item out; `reason` says which filter.
-        meta: everything else of the source record, unchanged.
+        images: K images; none if only texts are compared.
+        texts: L texts; one if the question is which of several images matches.
+        gold: K rows of L entries, 1 if the text is true for the image; without images one row, 1 for the texts with the
+            same meaning.
+        group: names to average over, for example the relation. For a question without images, "image" names the image
+            that it is about, because questions about one image are not independent.
+        keep: False if the protocol's filter excludes the item; `reason` names the filter.
+        meta: all other fields of the source record, unchanged.
     """
 
     id: str = Field(min_length=1)
@@ -196,8 +196,8 @@ class PairItem(Record):
         if len(self.gold) != rows or any(len(row) != len(self.texts) for row in self.gold):
             raise ValueError(f"gold must be {counted(rows, 'row')} of {counted(len(self.texts), 'entry', 'entries')}")
         if not self.images and sum(self.gold[0]) < 2:
-            raise ValueError("without images, gold needs at least two texts that say the same")
-        # Of one text a row is one picture, of one picture a column is one text: each may be false by itself.
+            raise ValueError("without images, gold needs at least two texts with the same meaning")
+        # With one text a row is a single entry, with one image a column is: each may be false by itself.
         several = len(self.images) > 1
         rows_asked = () if several and len(self.texts) == 1 else self.gold
         columns_asked = zip(*self.gold, strict=True) if several else ()
@@ -208,26 +208,26 @@ class PairItem(Record):
 
 
 def validate(model: type[RecordType], row: object, *, where: str, remedy: str = "") -> RecordType:
-    """Check one outside row against its model.
+    """Validate one external row.
 
     Args:
         model: the pydantic model of the row.
         row: the parsed row, usually a dict.
-        where: names the file and the record in the message, for example ``captions.jsonl line 3``.
-        remedy: ends the message.
+        where: name of the file and the record, for messages, for example ``captions.jsonl line 3``.
+        remedy: end of the message.
 
     Raises:
-        InputError: names the place, the first wrong field and what is wrong with it.
+        InputError: the row is invalid; names the place, the first wrong field and what is wrong with it.
     """
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        # A misspelt name is both an unknown field and a missing one; the unknown one is what to mend.
+        # A misspelt name is both an unknown field and a missing one; report the unknown one.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"]) or "the record"
-        # The name of a class, and that a check raised ValueError, tell a user nothing.
+        # Class names, and that a check raised ValueError, do not help the user.
         wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")
-        # No file that is read here has tuples.
+        # Files have lists, not tuples.
         wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
         if first["type"] == "extra_forbidden":
             *outer, name = first["loc"]
@@ -237,7 +237,7 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
 
 
 def _fields_at(model: type[BaseModel], outer: Iterable[int | str]) -> Iterable[str]:
-    """Names of the fields of the record inside a record that a place leads to; none where it leads to another thing."""
+    """Return the field names of the nested record at a location; none if there is no record."""
     for part in outer:
         if isinstance(part, str):
             field = model.model_fields.get(part)
@@ -249,7 +249,7 @@ def _fields_at(model: type[BaseModel], outer: Iterable[int | str]) -> Iterable[s
 
 
 def _record_of(hint: Any) -> type[BaseModel] | None:
-    """The first kind of record in a type, such as that of a list's members."""
+    """Return the first record class in a type, such as that of a list's items."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint
     return next(filter(None, map(_record_of, get_args(hint))), None)
@@ -261,7 +261,7 @@ def _short(value: object) -> str:
 
 
 def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
-    """Read one validated record a line; blank lines are passed over.
+    """Read one validated record per line; blank lines are skipped.
 
     Raises:
         InputError: see `parse.read_json_lines`; or a record has a wrong field.
@@ -275,10 +275,10 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
 
 
 def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
-    """The record of a line of plain fields, parsed and checked in one; None where `parse_json` has to look at it.
+    """Parse and validate a line of plain fields in one step; return None if `parse_json` has to handle it.
 
-    What pydantic parses may have a key twice; every key and text has two quotes, so the line then has too many. Strict:
-    a number that is taken for a text has none.
+    pydantic accepts duplicate keys; as every key and string has two quotes, such a line has too many. Validation is
+    strict because a number converted to a string has no quotes.
     """
     if b"\\" in line or b"[" in line or line.count(b"{") != 1:
         return None
@@ -292,12 +292,12 @@ def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel], *, exclude_none: bool = False) -> int:
-    """Write records one a line, complete or not at all; returns how many were written.
+    """Write records atomically, one per line; return how many were written.
 
     Args:
-        path: of the file.
-        records: in order.
-        exclude_none: leave fields out that are None.
+        path: file to write.
+        records: records in order.
+        exclude_none: omit fields that are None.
 
     Raises:
         DeglaError: see `whole_file`.

@@ -1,4 +1,4 @@
-"""What an evaluation found, from the verdict on one item to the file that `degla evaluate` writes."""
+"""Results of an evaluation, from the verdict on one item to the file that `degla evaluate` writes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from degla.records import ImageReading, Record
 
 
 class ItemVerdict(Record):
-    """What one model got right in one item of a benchmark: all that later statistics need.
+    """One model's verdicts on one item of a benchmark, with everything that later statistics need.
 
     Attributes:
-        id: the item's name, "benchmark/part/key"; two results on the same items are joined by it.
-        image: path of the (first) image; items that share it are not independent. Without an image, its own id.
-        same_as: path of an earlier item's image with the same bytes, as the rows of a table may repeat a photograph;
-            empty where there is none of another name.
+        id: id of the item, "benchmark/part/key"; two results on the same items are joined by it.
+        image: path of the (first) image; items that share it are not independent. The item's id if it has no image.
+        same_as: path of an earlier item's image with the same bytes but another name, because tables may repeat a
+            photograph; empty if there is none.
         group: names that metrics average over, for example the class or the relation.
-        ok: verdict's name (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its worth: 1
-            right, 0 wrong, between them only where the tie rule is "half", and of average_precision.
-        ties: verdict's name to the number of positive-negative comparisons that were exactly equal.
-        margin: smallest lead of a positive over its negative, a difference of cosines; below 0 where one
-            lost.
-        degenerate: a positive and a negative text are the same tokens, so that no model can tell them apart.
+        ok: name of the verdict (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its value:
+            1 right, 0 wrong; values in between occur only with the tie rule "half" and for average_precision.
+        ties: name of the verdict to the number of positive-negative comparisons that were exactly equal.
+        margin: smallest lead of a positive over its negative, as a difference of cosines; below 0 if one lost.
+        degenerate: whether a positive and a negative text have the same tokens, so that no model can tell them apart.
     """
 
     id: str = Field(min_length=1)
@@ -39,12 +38,12 @@ class ItemVerdict(Record):
 
     @property
     def drawn_with(self) -> str:
-        """Name of the picture: a bootstrap draws all items of one together."""
+        """Name of the image, whose items a bootstrap resamples together."""
         return self.same_as or self.image
 
 
 class Interval(Record):
-    """A confidence interval; `method` says how it was made and so what varies in it."""
+    """A confidence interval; `method` says how it was computed, and so what it accounts for."""
 
     low: float
     high: float
@@ -53,18 +52,18 @@ class Interval(Record):
 
 
 class Score(Record):
-    """One number with what is needed to judge it.
+    """One score with the information needed to interpret it.
 
     Attributes:
-        name: of the part or of the named average.
-        metric: of the part ("accuracy", "top1", ...), or how the average was taken ("macro", "micro").
+        name: name of the part or of the named average.
+        metric: metric of the part ("accuracy", "top1", ...), or kind of average ("macro", "micro").
         value: 0 to 1.
-        n: number of items behind it.
-        ties: number of items in which a positive and a negative came out exactly equal.
-        chance: value of a random answer, 0 to 1; None where it is not known.
-        floors: value of what sees the texts alone ("shorter text", "words only"), 0 to 1, where texts are compared.
-        interval: 95 % over items (not over training seeds); None where there is one item.
-        lower: less is better.
+        n: number of items.
+        ties: number of items in which a positive and a negative were exactly equal.
+        chance: score of random answers, 0 to 1; None if not known.
+        floors: scores of text-only baselines ("shorter text", "words only"), 0 to 1, if texts are compared.
+        interval: 95 % confidence interval over items (not over training seeds); None for a single item.
+        lower: whether lower is better.
     """
 
     name: str
@@ -83,12 +82,12 @@ class PartResult(Record):
 
     Attributes:
         family: what the part tests, in one word ("swap", "recognition", ...).
-        tie: what a tie was worth: "strict" 0, "half" 1/2, "lenient" 1.
-        published_n: number of items in the published protocol; None where there is none.
-        missing: items left out because an image is not there.
-        filtered: items left out by the protocol's own filter.
-        degenerate: items whose positive and negative are the same tokens.
-        scores: one a metric, the part's own score first.
+        tie: value of a tie: "strict" 0, "half" 1/2, "lenient" 1.
+        published_n: number of items in the published protocol; None if there is none.
+        missing: number of items skipped because an image is missing.
+        filtered: number of items excluded by the protocol's own filter.
+        degenerate: number of items whose positive and negative have the same tokens.
+        scores: one per metric, the part's own score first.
     """
 
     name: str
@@ -102,16 +101,16 @@ class PartResult(Record):
 
 
 class BenchmarkResult(Record):
-    """One benchmark's scores, with where its questions came from.
+    """One benchmark's scores and the origin of its questions.
 
     Attributes:
         annotation_sha256: annotation file, relative to the root, to its sha256.
-        items_sha256: of all questions that were scored; two results are comparable where it is equal.
-        missing_images: number of distinct images that were not there.
+        items_sha256: sha256 of all scored questions; two results are comparable if it is equal.
+        missing_images: number of distinct missing images.
         missing_examples: the first few of their paths.
-        told: part to the floors that answer it from its texts alone, so that it does not count as composition.
-        averages: named combinations of parts.
-        headline: column of the report's first table to the name of the average or part that fills it.
+        told: part to the text-only floors that can answer it, so that it does not count as composition.
+        averages: named averages of parts.
+        headline: column of the report's first table to the name of the average or part shown in it.
     """
 
     name: str
@@ -129,13 +128,12 @@ class BenchmarkResult(Record):
 
     @property
     def named(self) -> dict[str, Score]:
-        """Parts by their own first metric, and named averages, by name."""
+        """Scores of the parts (first metric) and named averages, by name."""
         return {score.name: score for score in (*(part.scores[0] for part in self.parts), *self.averages)}
 
 
 class ModelProvenance(Record):
-    """Which model was scored: `fingerprint` is the sha256 of its weights, `label` the method's name in
-    reports."""
+    """The model that was scored: `fingerprint` is the sha256 of its weights, `label` the method's name in reports."""
 
     name: str
     label: str = Field(min_length=1)
@@ -145,20 +143,19 @@ class ModelProvenance(Record):
 
 
 class Result(Record):
-    """One model on some benchmarks: the file that `degla evaluate` writes and `degla report` reads.
+    """One model's results on some benchmarks: the file that `degla evaluate` writes and `degla report` reads.
 
     Attributes:
-        schema_version: of this file's form.
-        image_reading: how images became pixels, see `data.decoding`.
-        training_seed: seed of the training run; results of one label with several seeds give a spread.
-        seed: of the bootstrap behind the intervals.
-        date: when it was made, UTC, ISO 8601.
+        schema_version: version of the file format.
+        image_reading: how images were decoded, see `data.decoding`.
+        training_seed: seed of the training run; results with one label and several seeds give a spread.
+        seed: seed of the bootstrap for the intervals.
+        date: creation date, UTC, ISO 8601.
         versions: of degla, torch, open_clip, python.
-        items_file: name of the file beside this one that holds every item's verdict; "" before it is saved.
+        items_file: name of the file beside this one with every item's verdict; "" before it is saved.
         items_count: number of verdicts in it.
-        items_file_sha256: of that file; "" where it was not recorded.
-        sha256: of everything else in this file, so that a damaged number is not taken for a result; "" before
-            it is saved.
+        items_file_sha256: sha256 of that file; "" if not recorded.
+        sha256: sha256 of everything else in this file, so that damage is detected; "" before it is saved.
         items: every item's verdict; not part of the JSON file.
     """
 

@@ -1,8 +1,7 @@
-"""Screens finished negatives by models: a file of negatives enters, the same rows leave, some of them now refused.
+"""Screening of negatives with models: copies a file of negatives and rejects some of its rows.
 
-What the grammar cannot know a model may: that a text describes no scene that anybody would see (`implausible`), or that
-it is true of the picture all the same (`still_true`). Rows that are refused already stay as they are; nothing is ever
-accepted again.
+A model may know what grammar rules cannot: that a text describes an implausible scene (`implausible`), or that it is
+still true for the image (`still_true`). Rows that are already rejected stay rejected.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from degla.negatives.llm.likelihood import Likelihood
 
 _ROWS: Final = 256
-"""Rows that are screened together: memory does not grow with the file."""
+"""Rows screened at a time, so that memory does not grow with the file."""
 
 _ASK: Final = (
     "You are shown a caption of a photograph and a second text. Say whether the second text can be true of the very "
@@ -55,19 +54,19 @@ class Screen(Protocol):
         ...
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
-        """A verdict on each row; None where the model could not tell, and the row stays."""
+        """Judge each row; None if the model could not decide, and the row is kept."""
         ...
 
 
 @dataclass
 class Counts:
-    """What a screening did.
+    """Counts of a screening.
 
     Attributes:
         rows: rows of the file.
         accepted: rows that are still accepted.
-        refused: rows that were accepted before, by rule and reason.
-        undecided: rows that a screen could not tell about, by its name.
+        refused: newly rejected rows, by rule and reason.
+        undecided: rows that a screen could not decide, by the screen's name.
     """
 
     rows: int = 0
@@ -76,7 +75,7 @@ class Counts:
     undecided: Counter[str] = field(default_factory=Counter)
 
     def plain(self) -> dict[str, object]:
-        """JSON values."""
+        """Return the counts as JSON values."""
         return {
             "rows": self.rows,
             "accepted": self.accepted,
@@ -86,12 +85,12 @@ class Counts:
 
 
 def screen(rows: Iterable[NegativeRecord], *, captions: CaptionIndex, screens: Sequence[Screen], out: Path) -> Counts:
-    """Write the rows with the screens' refusals: all of them, or no file.
+    """Write the rows with the screens' rejections, atomically.
 
     Args:
         rows: negatives; read once, in order.
-        captions: the captions that they were made from.
-        screens: asked in this order; the first refusal of a row is its reason.
+        captions: captions that the negatives were made from.
+        screens: applied in this order; the first rejection of a row sets its reason.
         out: JSONL file to write.
 
     Raises:
@@ -127,11 +126,11 @@ def _screened(
 
 @dataclass(frozen=True)
 class PlausibilityScreen:
-    """Refuses what is far less likely than its caption, each text alone; the limits are `plausibility`'s.
+    """Rejects texts that are far less likely than their captions; the limits are those of `plausibility`.
 
     Attributes:
-        likelihood: of any language model.
-        model: its name.
+        likelihood: likelihood under any language model.
+        model: the model's name.
     """
 
     likelihood: Likelihood
@@ -143,7 +142,7 @@ class PlausibilityScreen:
         return f"plausibility by {self.model}"
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
-        """A verdict on each row; none for texts that the model cannot read to their end."""
+        """Judge each row; None for texts that are too long for the model."""
         from degla.negatives.llm.likelihood import TooLongError
 
         verdicts: list[Verdict | None] = []
@@ -159,7 +158,7 @@ class PlausibilityScreen:
 
 @dataclass(frozen=True)
 class TruthScreen:
-    """Refuses what a language model, told the caption, says can be true of the same picture."""
+    """Rejects texts that, according to a language model given the caption, can be true for the same image."""
 
     model: LanguageModel
 
@@ -169,10 +168,10 @@ class TruthScreen:
         return f"truth by {self.model.name}"
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
-        """A verdict on each row; none where the model gives no answer.
+        """Judge each row; None if the model gives no answer.
 
         Raises:
-            DeglaError: the model says that going on is senseless.
+            DeglaError: the model cannot continue.
         """
         verdicts: list[Verdict | None] = [None] * len(rows)
         waiting = list(enumerate(rows))[::-1]
@@ -191,7 +190,7 @@ class TruthScreen:
 def _truth_request(row: Screened, place: int) -> Request:
     asked = f"Caption: {inert(row.caption.text)}\nSecond text: {inert(row.text)}\nCan it be true (yes or no)?"
     return Request(
-        # The place tells apart rows that have all else in common.
+        # The place distinguishes rows that are otherwise equal.
         RequestKey(row.negative.caption_id, f"still_true {row.negative.rule}", place),
         "choose",
         (ChatMessage("system", _ASK), ChatMessage("user", asked)),
@@ -208,14 +207,14 @@ def _truth_verdict(outcome: ReplyStatus, text: str) -> Verdict | None:
 
 @dataclass(frozen=True)
 class PictureScreen:
-    """Refuses what an image-text model finds about as true of the picture as the caption.
+    """Rejects texts that match the image about as well as the caption, according to an image-text model.
 
-    A model that cannot compose cannot tell a swapped caption from its own: read some of what it refuses.
+    A model without compositional understanding cannot tell a swapped caption from the original: check some rejections.
 
     Attributes:
         encoder: the model.
         images: folder that the captions' image paths are relative to.
-        margin: a negative is refused from (cosine of picture and caption) - margin on; below 0 it must lead.
+        margin: reject a negative whose cosine is at least (cosine of image and caption) - margin.
     """
 
     encoder: EmbeddingModel
@@ -228,7 +227,7 @@ class PictureScreen:
         return f"picture by {self.encoder.name}"
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
-        """A verdict on each row; none where the image is not there.
+        """Judge each row; None if the image is missing.
 
         Raises:
             InputError: an image cannot be read.

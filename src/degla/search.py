@@ -1,4 +1,4 @@
-"""Retrieval over a folder of one's own pictures: a folder and models enter, for a text each model's best ones leave."""
+"""Text-to-image search over a folder of images, with several models."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from degla.progress import TaskProgress
 from degla.records import ItemImage
 
 _NO_PICTURES = {".pdf", ".eps", ".ps", ".mpg", ".mpeg"}
-"""Endings that Pillow knows, of files that are pages or films."""
+"""File extensions known to Pillow of documents and videos, which are skipped."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that a model chose.
+    """An image that a model found.
 
     Attributes:
         path: relative to the folder.
-        cosine: to the text.
-        ranks: 1 for the best, by each of the models.
+        cosine: cosine similarity to the text.
+        ranks: rank by each model, 1 for the best.
     """
 
     path: str
@@ -42,12 +42,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """The pictures of a folder and the folders below it.
+    """The images of a folder and its subfolders.
 
     Attributes:
-        folder: their root.
-        pictures: paths relative to it, in order.
-        bad: what is wrong with each file that is called a picture and cannot be read.
+        folder: the folder.
+        pictures: sorted paths relative to it.
+        bad: error message for each image file that cannot be read.
     """
 
     folder: Path
@@ -56,22 +56,20 @@ class PictureFolder:
 
     @classmethod
     def read(cls, folder: Path) -> PictureFolder:
-        """Look for pictures and read each to its end, so that a damaged one is named before anything is computed.
+        """Find the images and read each completely, so that damaged ones are reported before anything is computed.
 
         Raises:
-            InputError: there is no such folder, or no picture in it can be read.
+            InputError: there is no such folder, or it has no readable image.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder}: there is no such folder of pictures.")
+            raise InputError(f"{folder}: no such folder of images.")
         paths = sorted(_picture_paths(folder))
         with ThreadPoolExecutor(usable_cores()) as threads:
             faults = list(threads.map(lambda path: _fault(folder, path), paths))
         good = tuple(path for path, fault in zip(paths, faults, strict=True) if fault is None)
         bad = tuple(fault for fault in faults if fault is not None)
         if not good:
-            raise InputError(
-                f"{folder}: holds no picture that can be read. " + (bad[0] if bad else "Name another one.")
-            )
+            raise InputError(f"{folder}: contains no readable image. " + (bad[0] if bad else "Choose another folder."))
         return cls(folder, good, bad)
 
 
@@ -86,7 +84,7 @@ def _picture_paths(folder: Path) -> Iterator[str]:
 def _fault(folder: Path, path: str) -> str | None:
     subject = Subject(f"{path}", if_missing="It is a broken link.", if_damaged="Replace the file.")
     try:
-        # A JPEG at an eighth of its size: all compressed data is still read, but the costly transform is skipped.
+        # Decode a JPEG at an eighth of its size: reads all compressed data, but skips the costly transform.
         decode_part(read_file(folder / path, subject), subject, draw=lambda size: (0, 0, *size), least=1)
     except ImageError as error:
         return str(error)
@@ -94,16 +92,16 @@ def _fault(folder: Path, path: str) -> str | None:
 
 
 class PictureSearch:
-    """Embeddings of a folder's pictures by several models, and searches in them.
+    """Search over the embeddings of a folder's images by several models.
 
     Args:
         pictures: the folder.
         models: from `degla.load_model`.
-        cache: where embeddings of earlier runs are kept; None: none are.
-        progress: where to show how far it is.
+        cache: embedding cache; None disables caching.
+        progress: where to show progress.
 
     Raises:
-        InputError: a picture was changed meanwhile.
+        InputError: an image changed meanwhile.
         DeglaError: embeddings are not finite.
     """
 
@@ -125,13 +123,13 @@ class PictureSearch:
             self._rows.append(embedded.images[[embedded.image_row[image] for image in images]])
 
     def search(self, text: str, *, count: int) -> tuple[tuple[Hit, ...], ...]:
-        """For each model its best pictures for a text, best first; equal ones in the order of their paths.
+        """Return each model's best images for a text, best first; ties are ordered by path.
 
         Raises:
             InputError: the text is empty.
         """
         if not text.strip():
-            raise InputError("the text is empty: write what the picture should show.")
+            raise InputError("the text is empty. Describe what the image should show.")
         cosines = [
             rows @ encode_captions(model, [text]).numpy()[0]
             for model, rows in zip(self.models, self._rows, strict=True)

@@ -1,7 +1,7 @@
-"""Shelves: folders where one file (or one folder) is one member, and its name is the member's name.
+"""Shelves: registries in which each file (or folder) of a folder is a member, named after the file.
 
-A shelf is listed from the file system, so nothing is imported to know what is there, and adding a file is all it
-takes to add a member.
+A shelf is listed from the file system, so nothing is imported to list its members, and adding a file is enough to add a
+member.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).parent
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to `name`, or an empty string.
 
-    Of names with dots up to two that end like `name` come first: `optim.lr` for `lr`.
+    Dotted names that end in `name` take precedence if there are one or two: `optim.lr` for `lr`.
     """
     names = sorted(known)
     near = [each for each in names if each.endswith(f".{name}")]
@@ -34,18 +34,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def class_name(member: str) -> str:
-    """A member's name in CamelCase, as the class in its file is called."""
+    """Return a member's name in CamelCase, the name of the class in its file."""
     return "".join(word.capitalize() for word in member.split("_"))
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """One folder of members, each a module of that name.
+    """A folder of members, each a module of that name.
 
     Attributes:
         package: dotted name of the folder, for example ``degla.losses``.
-        noun: what a member is called in messages, for example ``loss``.
-        folders: a member is a folder with an ``__init__.py``; files beside it are what members share.
+        noun: word for a member in messages, for example ``loss``.
+        folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
     """
 
     package: str
@@ -54,23 +54,23 @@ class Shelf:
 
     @property
     def folder(self) -> Path:
-        """Where the members' files lie."""
+        """Folder of the members' files."""
         return _PACKAGE.joinpath(*self.package.split(".")[1:])
 
     def names(self) -> list[str]:
-        """Sorted names of all members, read from the folder without importing anything."""
-        names = [entry.name for entry in os.scandir(self.folder)]  # Many ask, and `Path` is slow.
+        """Return the sorted names of all members, without importing anything."""
+        names = [entry.name for entry in os.scandir(self.folder)]  # Called often, and `Path` is slow.
         if self.folders:
             return sorted(name for name in names if (self.folder / name / "__init__.py").is_file())
         return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
 
     def source(self, name: str) -> str:
-        """The text of a member's file."""
+        """Return the source code of a member."""
         file = self.folder / name / "__init__.py" if self.folders else self.folder / f"{name}.py"
         return file.read_text(encoding="utf-8")
 
     def docstrings(self, name: str) -> list[str]:
-        """A member's docstrings, the module's and that of what has its name, read without importing it."""
+        """Return the docstrings of a member's module and of the function or class with its name, without importing."""
         module = ast.parse(self.source(name))
         called = (name, class_name(name))
         owners = [
@@ -79,7 +79,7 @@ class Shelf:
         return [text for text in map(ast.get_docstring, [module, *owners]) if text]
 
     def summary(self, name: str) -> str:
-        """First line of a member's module docstring."""
+        """Return the first line of a member's module docstring."""
         lines = (ast.get_docstring(ast.parse(self.source(name))) or "").splitlines()
         return lines[0] if lines else ""
 
@@ -93,24 +93,24 @@ class Shelf:
         return importlib.import_module(f"{self.package}.{name}")
 
     def member(self, name: str, attribute: str) -> Any:
-        """What a member's file defines under the name that the shelf's contract gives it.
+        """Return the object with a given name from a member's module.
 
         Raises:
-            InputError: see `require`; or the file defines nothing of that name.
+            InputError: see `require`; or the module does not define that name.
         """
         module = self.load(name)
         if not hasattr(module, attribute):
             raise InputError(
-                f"{module.__file__}: defines no {attribute}, by which the {self.noun} {name!r} is found."
-                f"{did_you_mean(attribute, vars(module))} Call it {attribute} there, or name the file after it."
+                f"{module.__file__}: must define {attribute} for the {self.noun} {name!r}."
+                f"{did_you_mean(attribute, vars(module))} Rename it to {attribute}, or name the file after it."
             )
         return getattr(module, attribute)
 
     def require(self, name: str) -> None:
-        """Refuse a name that no member has, without importing anything.
+        """Check that a member exists, without importing anything.
 
         Raises:
-            InputError: there is no such member; the message lists those that exist and the nearest name.
+            InputError: there is no such member; the message lists the known ones and suggests the nearest.
         """
         names = self.names()
         if name not in names:
@@ -127,17 +127,17 @@ SYSTEMS = Shelf("degla.systems", "system", folders=True)
 VERBS = Shelf("degla.verbs", "command")
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The five rules of arXiv 2504.16801, in its order; the others of the shelf are this package's own."""
+"""The five rules of arXiv 2504.16801, in its order; the other rules are this package's own."""
 
 BALANCED_RULES = (
     "replace_adjectives", "replace_nouns", "replace_relation", "change_number", "swap_adjectives", "swap_nouns",
     "swap_phrases", "reshuffle_order",
 )  # fmt: skip
-"""The rules of which `degla negatives balance` can keep a part that the texts alone do not tell; the default of
-`degla negatives`. Exchanges of pieces come before the order of all, which would make the same texts."""
+"""The rules whose negatives `degla negatives balance` can make indistinguishable by text only; the default of
+`degla negatives`. The swaps precede `reshuffle_order`, which could make the same texts."""
 
 TOLD_RULES = ("add_attribute", "add_object", "negation")
-"""The rules whose negatives are always longer than their captions, so that no choice among them can be balanced."""
+"""The rules whose negatives are always longer than their captions, so that they cannot be balanced."""
 
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,
@@ -148,4 +148,4 @@ SHELVES: dict[str, Shelf] = {
     "benchmarks": BENCHMARKS,
     "systems": SYSTEMS,
 }
-"""What `degla ls` shows."""
+"""The shelves that `degla ls` lists."""

@@ -1,4 +1,4 @@
-"""How processes end: a request to stop is honoured where nothing is lost, and a child ends with its parent."""
+"""Ending of processes: stop requests are handled where nothing is lost, and a child ends with its parent."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Interruption:
-    """Inside the ``with`` block SIGTERM and SIGINT only leave a note; a second SIGINT ends at once.
+    """Inside the ``with`` block, SIGTERM and SIGINT are only recorded; a second SIGINT raises KeyboardInterrupt.
 
-    Nothing is raised by the first, at whatever line it comes: so nothing is lost that was just being handed over.
+    The first signal raises nothing, at whatever line it arrives, so that no data in transit is lost.
 
     Args:
-        told: called with each signal, so that what waits for something else waits no longer.
+        told: called at each signal, to wake up whatever is waiting.
 
     Attributes:
-        name: the signal that came, or None.
+        name: name of the signal received, or None.
     """
 
     def __init__(self, told: Callable[[], None] = lambda: None) -> None:
@@ -35,7 +35,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only it may handle signals
+        if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -52,14 +52,14 @@ class Interruption:
 
 
 def end_with_parent() -> None:
-    """Let this process, which `multiprocessing` started, be killed as soon as its parent ends.
+    """End this process, which `multiprocessing` started, as soon as its parent ends.
 
-    Linux does so itself. Everywhere else, and where a process stands between the two, a thread waits for the end of
-    the pipe that the parent holds open.
+    Linux can do this itself. On other systems, or if there is a process between the two, a thread waits until the pipe
+    that the parent holds open is closed.
     """
     parent = parent_process()
     if parent is None:
-        raise RuntimeError("only a process that multiprocessing started has a parent to end with")
+        raise RuntimeError("only a process started by multiprocessing can end with its parent")
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # If the parent ended before this line, the thread sees that at once.
@@ -67,10 +67,7 @@ def end_with_parent() -> None:
 
 
 def leave_signals() -> None:
-    """Begin a process that works for another: it ends with that one, which alone decides what Ctrl-C means.
-
-    Ctrl-C goes to all processes of a terminal.
-    """
+    """Set up a worker process: it ends with its parent, and leaves Ctrl-C, which all processes receive, to it."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

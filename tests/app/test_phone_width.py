@@ -1,4 +1,4 @@
-"""Pages at a phone's width, in a browser: the page itself never scrolls sideways, and what wraps stays in order."""
+"""Pages at a phone's width, in a browser: the page never scrolls sideways, and wrapped content stays in order."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_long_paths_and_names_fit_a_phone(browser: Any, tmp_path: Path) -> None:
     tab.goto(file.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert tab.evaluate("getComputedStyle(document.querySelector('tbody th')).textAlign") == "left"
-    # What stands below a column's title in the head is nowhere else.
+    # The second line of a column's header appears nowhere else.
     shown = [head.inner_text() for head in tab.query_selector_all("thead th") if head.is_visible()]
     assert len(shown) == 1 and "joint" in shown[0] and "gained minus lost" in shown[0]
     tab.close()
 
 
 def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_path: Path) -> None:
-    """One table of all their columns scrolled sideways, and was read without its last ones."""
+    """A single table with all columns would scroll sideways, and its last columns would be overlooked."""
     benchmarks = [BENCHMARKS.load(name).BENCHMARK for name in ("world", "sugarcrepe", "winoground")]
     paths = []
     for label, level in (("base", 0.3), ("tuned", 0.6)):

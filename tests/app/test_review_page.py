@@ -1,4 +1,4 @@
-"""The review page in a real browser: keys, files, a killed server, no request to anywhere else."""
+"""The review page in a real browser: keys, files, a killed server, no requests elsewhere."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def served(drafts: Path) -> Iterator[tuple[str, Program]]:
 
 
 def review_of(drafts: Path) -> Review:
-    """Opened anew, with what was decided by then."""
+    """Reload the page, with the decisions made so far."""
     log = drafts.with_name(f"{drafts.name}.review.jsonl")
     return Review(list(read_jsonl(Draft, drafts)), log=log, out=drafts.parent / "out")
 
@@ -82,7 +82,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
         person.expect("#review-verdict", "checks passed")
         for _ in range(4):
             person.press("a")  # 1 to 4
-        person.tab.keyboard.press("e")  # 5: refused, mended
+        person.tab.keyboard.press("e")  # 5: rejected, then edited
         person.tab.keyboard.press("ControlOrMeta+a")
         person.tab.keyboard.type("A bear stands behind a cat.")
         person.expect("#review-verdict", "not_rule")
@@ -104,7 +104,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
         program.wait()
         assert [trouble for trouble in person.troubles if "failed" not in trouble] == []
         person.tab.close()
-    # A page that is opened anew, in this process: that it starts by a command is shown above.
+    # A reloaded page, in this process; the start by command is tested above.
     monkeypatch.setenv("NO_PROXY", "*")
     with review_of(drafts) as review, served_here(build(ReviewPage(review, drafts.parent / "images"))) as address:
         person = Visitor(browser, address, until="#review-texts h1", viewport={"width": 390, "height": 844})

@@ -1,4 +1,4 @@
-"""A page that is served, a person at it, and whatever the browser complains of."""
+"""A served page, a visitor in a browser, and the browser's errors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import uvicorn
 
 from degla.app.serving import open_port
 
-# gradio's own browser code says so when it closes the stream that tells how far an upload is.
+# Logged by gradio's browser code when it closes the stream for upload progress.
 _GRADIOS = "Method not implemented."
 
 
 @contextmanager
 def served_here(application: Any) -> Iterator[str]:
-    """The address of an application that a thread of this process serves."""
+    """Serve an application in a thread of this process, and yield its address."""
     with open_port(0) as listener:
         server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

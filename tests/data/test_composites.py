@@ -54,8 +54,8 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
         (["presence", "--out", "x" * 250], "x: cannot be written: File name too long. Choose another --out."),
         (["composites", "--out", "out", "--images", ".", "--size", "9460"], "it must be even, from 2 to 9458"),
         (["composites", "--out", "out", "--images", ".", "--size", "15"], "--size is 15; it must be even, from 2"),
-        (["units", "--out", "out", "--size", "224"], "--images and --size are read by degla prepare composites alone"),
-        (["contexts", "--out", "out", "--images", "."], "by degla prepare composites alone, not by contexts"),
+        (["units", "--out", "out", "--size", "224"], "--images and --size apply only to degla prepare composites"),
+        (["contexts", "--out", "out", "--images", "."], "only to degla prepare composites, not to contexts"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -111,6 +111,6 @@ def test_no_command_writes_over_what_it_reads(
         for out in (name, "link.jsonl"):
             assert main([*command.split(), "--out", out]) == 2
             assert capsys.readouterr().err == (
-                f"degla: {out}: this command reads it, and would write over it. Choose another --out.\n"
+                f"degla: {out}: this command reads it and would overwrite it. Choose another --out.\n"
             )
         assert Path(name).read_bytes() == before

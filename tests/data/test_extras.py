@@ -92,9 +92,9 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     ("field", "value", "said"),
     [
         ("positives", "one text", "field 'positives'"),
-        ("distractor_image", "b.png", "go together"),
+        ("distractor_image", "b.png", "require each other"),
         ("label", 1.5, "field 'label'"),
-        ("units", [{"text": "a cat", "foils": ["A cat"]}], "a foil is empty or the text itself"),
+        ("units", [{"text": "a cat", "foils": ["A cat"]}], "a foil is empty or equals the text"),
     ],
 )
 def test_wrong_fields_are_named(field: str, value: Any, said: str, tmp_path: Path) -> None:

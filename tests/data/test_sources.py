@@ -267,8 +267,8 @@ WRONG = {
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
     "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and write each of its own twice."),
     "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: all of the header is one cell, 'image;text'. Cells"),
-    "parquet": ("c.parquet", "no", "c.parquet: not a Parquet file that can be read"),
-    "parquet again": ("c.parquet", "no", ". Get or make it again."),
+    "parquet": ("c.parquet", "no", "c.parquet: not a valid Parquet file"),
+    "parquet again": ("c.parquet", "no", ". Download or generate it again."),
     "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name the format (--format"),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`degla doctor`: what it says of good files, of bad ones, of a batch that does not fit."""
+"""`degla doctor`: findings for good files, bad files and a batch that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_what_is_counted_without_a_step(tiny_pairs: Pairs, tmp_path: Path, monke
     assert _held(config, 24) == 12 and _held(replace(config, train=replace(config.train, chunk_size=5)), 24) == 5
     few = replace(config, data=replace(config.data, negatives_per_caption=3))
     found = _files(few.pairs, about="files")
-    assert found.state == "warning" and "16 have fewer than 3 negatives: their places are empty" in found.text
+    assert found.state == "warning" and "16 have fewer than 3 negatives; missing slots stay empty" in found.text
 
 
 def test_a_disk_that_checkpoints_do_not_fit_on(
@@ -185,7 +185,7 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
 
 @dataclass(frozen=True)
 class _SlowPairs:
-    """Batches that take so long to come on a clock of the test's own, divided among workers."""
+    """Batches that take `seconds` to load on the test's own clock, divided among workers."""
 
     clock: list[float]
     seconds: float
@@ -201,11 +201,11 @@ class _SlowPairs:
 @pytest.mark.parametrize(
     ("device", "data", "workers", "cores", "share", "state", "told"),
     [
-        ("cpu", 0.03, 0, 2, 0.03 / 1.03, "ok", "waits 2.9% of the time for its data: the step limits."),
-        ("cpu", 0.25, 0, 2, 0.2, "warning", "--data.workers 1 decodes beside it, and degla pack makes it less."),
-        ("cpu", 0.5, 2, 2, 0.2, "warning", "with --data.workers 2 waits 20.0% of the time for its data; degla pack"),
-        ("cuda", 3.0, 0, 8, 0.75, "warning", "with --data.workers 4 the step would limit."),
-        ("cuda", 3.0, 1, 2, 0.75, "warning", "data limit. --data.workers 2, and degla pack."),
+        ("cpu", 0.03, 0, 2, 0.03 / 1.03, "ok", "waits 2.9% of the time for data. The step is the bottleneck."),
+        ("cpu", 0.25, 0, 2, 0.2, "warning", "Use --data.workers 1 to decode in parallel, and degla pack to"),
+        ("cpu", 0.5, 2, 2, 0.2, "warning", "with --data.workers 2, waits 20.0% of the time for data. Use degla pack"),
+        ("cuda", 3.0, 0, 8, 0.75, "warning", "Use --data.workers 4 to avoid this."),
+        ("cuda", 3.0, 1, 2, 0.75, "warning", "Data loading is the bottleneck. Use --data.workers 2 and degla pack."),
     ],
 )
 def test_how_long_a_step_waits_for_data(
@@ -250,7 +250,7 @@ def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch:
     found = examine_speed(trainer, pairs, pairs, workers=0, seconds=2.0)
     assert found.values["step_pairs_per_second"] == pytest.approx(8 / 2), "one step of each kind"
     assert found.values["waiting_share"] == pytest.approx(0.001 / 2.001), "each with one batch"
-    assert "(batches of 8, in turns with 6 replayed pairs)" in found.text
+    assert "(batches of 8, alternating with 6 replayed pairs)" in found.text
 
 
 def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.Mo
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
     found = _device(torch.device("cpu"), "no")
-    assert found.values["cores"] == 3 and found.text.startswith("3 processor cores, ")
+    assert found.values["cores"] == 3 and found.text.startswith("3 CPU cores, ")
 
 
 def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +283,7 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     # 24 pairs in batches of 4; checkpoints after steps 4, 6, 8, 12, 16 and 18.
     assert (run["steps"], run["steps_per_epoch"], run["evaluations"], disk["checkpoints"]) == (18, 6, 0, 6)
     assert 0 < int(run["trained_parameters"]) < int(found["model"].values["parameters"])
-    assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "averaged teacher" in found["run"].text
+    assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "EMA teacher" in found["run"].text
     assert disk["needed_bytes"] == 4 * int(disk["checkpoint_bytes"])
     # Student and teacher, and two moments of what is trained.
     count = int(found["model"].values["parameters"])

@@ -81,7 +81,7 @@ def test_weights_that_are_nan_are_refused(tiny_model: Path, tmp_path: Path, smal
     [
         ("sugarcrepe", "replace_obj.json", '{"7": {"filename": "a.jpg", "caption": "x", "negative_caption": 3}}',
          r"replace_obj\.json item '7': field 'negative_caption'.*got 3"),
-        ("sugarcrepe", "replace_obj.json", '{"7": 1, "7": 2}', r"replace_obj\.json: the key '7' stands there twice"),
+        ("sugarcrepe", "replace_obj.json", '{"7": 1, "7": 2}', r"replace_obj\.json: the key '7' occurs twice"),
         ("sugarcrepe", "replace_obj.json", "[1]", r"replace_obj\.json: must be one JSON object, got a list"),
         ("sugarcrepe", "replace_obj.json", '{"7": ', r"replace_obj\.json line 1: not JSON: .* at column 7"),
         ("colorswap", "test.json", "[7]", r"test\.json item 0: field 'the record': Input should be a valid dictionary "

@@ -206,7 +206,7 @@ class Harm:
 def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "zeroshot/cifar10/cifar-10-batches-py/test_batch"
     pickled(file, {"data": Harm(tmp_path / "harm"), "labels": []})
-    with pytest.raises(InputError, match=r"test_batch: not a CIFAR batch \(it asks for posix\.mkdir"):
+    with pytest.raises(InputError, match=r"test_batch: not a CIFAR batch \(it refers to posix\.mkdir"):
         read(tmp_path)
     assert not (tmp_path / "harm").exists()
     file.write_bytes(b"no pickle")

@@ -194,4 +194,4 @@ def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capt
     (tmp_path / "empty.jsonl").touch()
     assert main(["evaluate", "no/model", "--benchmarks", "sugarcrepe", "--root", str(root), "--out",
                  str(tmp_path / "o.json"), "--compare-verdicts", str(tmp_path / "empty.jsonl")]) == 2  # fmt: skip
-    assert "empty.jsonl: the file holds no verdict" in capsys.readouterr().err
+    assert "empty.jsonl: contains no verdicts" in capsys.readouterr().err

@@ -258,7 +258,7 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("bivlc", "not a Parquet file that can be read: .*Get or make it again"),
+        ("bivlc", "not a valid Parquet file: .*Download or generate it again"),
         ("vismin", "cannot be read as an Arrow stream: .*Fetch the file again"),
     ],
 )

@@ -97,4 +97,4 @@ def test_an_evaluation_by_parts_says_so_and_refuses_rankings(
         "--crops",
         "2",
     ]
-    assert main(words) == 2 and "--crops goes together with --scorer regions" in capsys.readouterr().err
+    assert main(words) == 2 and "--crops requires --scorer regions" in capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_a_benchmark_without_classes_is_refused_before_a_model_is_looked_up(
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [("1/0", "no fraction"), ("1e400", "no fraction"), ("8", "at most 1"), ("small", "no fraction")],
+    [("1/0", "nor a fraction"), ("1e400", "nor a fraction"), ("8", "at most 1"), ("small", "nor a fraction")],
 )
 def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -178,7 +178,7 @@ def test_text_only_scores_refuse_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="must be"):
         score_texts(np.zeros((1, 3, 2)), np.array([[1, 1, 0]]), tie="strict")
     row = {"id": "a", "benchmark": "b", "part": "c", "images": (), "texts": ("x", "y"), "gold": ((1, 0),)}
-    with pytest.raises(InputError, match="at least two texts that say the same"):
+    with pytest.raises(InputError, match="at least two texts with the same meaning"):
         validate(PairItem, row, where="made")
 
 

@@ -245,7 +245,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     for content, message in (
         ("[]", "must be one JSON object, got a list"),
         ("{", "line 1: not JSON"),
-        ('{"a": {}, "a": {}}', "the key 'a' stands there twice"),
+        ('{"a": {}, "a": {}}', "the key 'a' occurs twice"),
         ("[" * 100000, "nested more than 64 levels"),
     ):
         file.write_text(content)

@@ -148,7 +148,7 @@ def test_bytes_cost_what_is_printed(
     assert main([*words, "onnx", "--out", str(tmp_path / "small one")]) == 0
     told = capsys.readouterr().err
     assert re.search(r"the least cosine to the full model is 0\.99\d{3} for images and 0\.9\d{4} for texts", told)
-    assert f"what bytes cost in scores: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in told
+    assert f"to measure what quantization costs: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in told
     folders = (exported["onnx"].folder, tmp_path / "small one")
     full, small = (sum(path.stat().st_size for path in folder.glob("*.onnx")) for folder in folders)
     assert small < 0.4 * full

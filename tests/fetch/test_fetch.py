@@ -254,7 +254,7 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
     words, data = _toy(server, tmp_path), tmp_path / "data"
     assert main(words) == 1  # the form is left
     told = capsys.readouterr()
-    assert "form: Fill in the form at example.org." in told.out and "not there yet: form" in told.err
+    assert "form: Fill in the form at example.org." in told.out and "still missing: form" in told.err
     files = {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()}
     record = json.loads(files.pop("downloads/fetched.json"))
     assert files == {
@@ -390,13 +390,13 @@ def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> 
     assert "no sources are known of 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
     assert main(["fetch-data", "own", "--root", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert "own: has no source that could be fetched here. From: captions of your own" in told
+    assert "own: cannot be downloaded by degla. Get it from captions of your own" in told
     assert "own/NAME.jsonl" in told
     (tmp_path / "file").touch()
     assert main(["fetch-data", "sugarcrepe", "--root", str(tmp_path / "file")]) == 2
     assert "file: cannot be written: Not a directory. Choose another --root." in capsys.readouterr().err
     assert main(["fetch-data", "sugarcrepe"]) == 2
-    assert "--root DATA is needed" in capsys.readouterr().err
+    assert "--root DATA is missing" in capsys.readouterr().err
     assert main(["fetch-data"]) == 0
     listed = capsys.readouterr().out
     assert "sugarcrepe" in listed and "winoground" in listed

@@ -68,8 +68,8 @@ def test_the_command_writes_the_column(tmp_path: Path, capsys: pytest.CaptureFix
     write_jsonl(tmp_path / "captions.jsonl", _records())
     words = ["prepare", "contexts", str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     assert main(words) == 0
-    assert "2 of 3 captions have a longer one" in capsys.readouterr().err
+    assert "2 of 3 captions have a longer version" in capsys.readouterr().err
     assert list(read_jsonl(CaptionRecord, tmp_path / "out.jsonl")) == list(with_contexts(_records(), seed=0))
     write_jsonl(tmp_path / "captions.jsonl", _records()[1:2])
     assert main(words) == 2
-    assert "no caption names a thing and something besides; give other captions" in capsys.readouterr().err
+    assert "no caption names an object and something more. Use other captions" in capsys.readouterr().err

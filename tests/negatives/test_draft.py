@@ -149,7 +149,7 @@ def test_the_command_drafts_by_a_script(tmp_path: Path, capsys: pytest.CaptureFi
     assert {one.negative for one in drafts if not one.accepted} == {line["text"] for line in lines}
     assert f"{len(drafts)} drafts in" in capsys.readouterr().out
     assert main([*command, "--script", str(script)]) == 2
-    assert "--script goes with --llm scripted" in capsys.readouterr().err
+    assert "--script requires --llm scripted" in capsys.readouterr().err
     assert main([*command[:3], "swap_noun", *command[4:]]) == 2
 
 

@@ -280,7 +280,7 @@ def test_where_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a container that does not know its user
     for homeless in ({}, {"DEGLA_CACHE": "~/x"}):
-        with pytest.raises(InputError, match=r"no home folder .* Name a folder in DEGLA_CACHE\."):
+        with pytest.raises(InputError, match=r"no home folder .* Set DEGLA_CACHE to a folder\."):
             cache_folder("name", homeless)
     with pytest.raises(InputError, match=r"~/model\.gguf: no such file or folder"):
         find_weights("~/model.gguf")

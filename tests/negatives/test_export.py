@@ -201,5 +201,5 @@ def test_a_flag_of_the_other_form_is_refused(
     case: Case, to: str, words: tuple[str, str], form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert case.export(*words, to=to) == 2
-    assert f"{words[0]} is for --to {form}; {to} has no use for it." in capsys.readouterr().err
+    assert f"{words[0]} requires --to {form}; this is --to {to}." in capsys.readouterr().err
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}

@@ -280,4 +280,4 @@ def test_captions_of_which_none_can_be_used_end_in_one_line(tmp_path: Path, caps
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
         assert len(said) == (code == 2)
         if said:
-            assert "nothing can be made of any of its 2 captions (not_english 2: c0, c1)" in said[0]
+            assert "none of its 2 captions can be used (not_english 2: c0, c1)" in said[0]

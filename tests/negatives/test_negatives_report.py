@@ -215,13 +215,13 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--captions", "{captions}"], "give files of negatives and --captions, or --read"),
-        (["{negatives}"], "give files of negatives and --captions"),
-        (["{negatives}", "{negatives}", "--captions", "{captions}"], "two files are called 'negatives'"),
+        (["--captions", "{captions}"], "Give files of negatives with --captions, or filled sheets with --read"),
+        (["{negatives}"], "Give files of negatives with --captions"),
+        (["{negatives}", "{negatives}", "--captions", "{captions}"], "two files are named 'negatives'"),
         (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 file."),
         (["{negatives}", "--captions", "{captions}", "--out", "page.htm"], "must end in .html"),
         (["{negatives}", "--captions", "{captions}", "--samples", "-1"], "must be 0 or more"),
-        (["{negatives}", "--captions", "{captions}", "--sheet", "s", "--out", "r.html"], "--sheet writes sheets"),
+        (["{negatives}", "--captions", "{captions}", "--sheet", "s", "--out", "r.html"], "--sheet only writes sheets"),
     ],
 )
 def test_wrong_use_is_refused(

@@ -69,7 +69,9 @@ def test_a_file_whose_class_has_another_name_is_told(tmp_path: Path, monkeypatch
     file.write_text("class SwapHat:\n    pass\n")
     monkeypatch.setattr("degla.shelf._PACKAGE", tmp_path)
     monkeypatch.setattr("degla.negatives.rules.__path__", [str(file.parent)])
-    with pytest.raises(InputError, match=rf"^{file}: defines no SwapHats.*Did you mean 'SwapHat'\? Call it SwapHats "):
+    with pytest.raises(
+        InputError, match=rf"^{file}: must define SwapHats .*Did you mean 'SwapHat'\? Rename it to SwapHats"
+    ):
         load_rule("swap_hats")
 
 

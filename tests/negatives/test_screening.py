@@ -241,14 +241,14 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ([], "nothing to judge by"),
+        ([], "no judge given"),
         (["--clip", "world"], "--images"),
         (["--plausibility", "./nowhere.gguf"], "no such file or folder"),
         (["--clip", "world", "--images", ".", "--out", "negatives.jsonl"], "negatives.jsonl: this command reads it"),
         (["--clip", "world", "--images", ".", "--out", "captions.jsonl"], "captions.jsonl: this command reads it"),
-        (["--plausibility", "--margin", "0.1"], "--margin is for --clip, which is not given."),
-        (["--plausibility", "--device", "cpu"], "--device is for --clip, which is not given."),
-        (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a number"),
+        (["--plausibility", "--margin", "0.1"], "--margin requires --clip."),
+        (["--plausibility", "--device", "cpu"], "--device requires --clip."),
+        (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a finite number"),
     ],
 )
 def test_wrong_use(

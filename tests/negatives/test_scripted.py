@@ -159,9 +159,9 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
     ("words", "message"),
     [
         (["--llm", "openai", "--model", "m"], "--base-url"),
-        (["--model", "m"], "--model goes with --llm openai or embedded"),
-        (["--form", "choose"], "--form goes with --llm openai or embedded or scripted"),
-        (["--example-sets", "3"], "--example-sets goes with --llm openai or embedded or scripted"),
+        (["--model", "m"], "--model requires --llm openai or embedded"),
+        (["--form", "choose"], "--form requires --llm openai or embedded or scripted"),
+        (["--example-sets", "3"], "--example-sets requires --llm openai or embedded or scripted"),
         (["--llm", "scripted"], "--script FILE"),
     ],
 )

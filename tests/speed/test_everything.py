@@ -144,11 +144,11 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--quick"], "--quick goes with --everything"),
-        (["--negatives-file", "n.jsonl"], "--negatives-file and --images go with --captions"),
-        (["--everything", "--images", "pictures"], "--negatives-file and --images go with --captions"),
-        (["--everything", "--compile"], "leave it out"),
-        (["--everything", "--out", "a.json"], "the table is Markdown"),
+        (["--quick"], "--quick requires --everything"),
+        (["--negatives-file", "n.jsonl"], "--negatives-file and --images require --captions"),
+        (["--everything", "--images", "pictures"], "--negatives-file and --images require --captions"),
+        (["--everything", "--compile"], "Omit --compile"),
+        (["--everything", "--out", "a.json"], "name the Markdown file"),
     ],
 )
 def test_flags_that_do_not_go_together(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

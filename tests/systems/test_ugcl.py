@@ -270,7 +270,7 @@ def test_a_pickle_that_names_a_program_is_refused(tmp_path: Path, capsys: pytest
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.graph").write_bytes(pickle.dumps(_Harm(), protocol=2))
     with pytest.raises(
-        InputError, match=r"ind.small.graph: not a Planetoid file \(it asks for (builtins|__builtin__).exec"
+        InputError, match=r"ind.small.graph: not a Planetoid file \(it refers to (builtins|__builtin__).exec"
     ):
         read_graph(tmp_path / "ind.small.x")
     assert capsys.readouterr().out == ""

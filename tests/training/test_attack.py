@@ -265,7 +265,7 @@ def test_what_an_attack_does_not_go_together_with_is_refused(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     config = _config("tecoa", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS, strategy="fsdp")
-    with pytest.raises(InputError, match=r"fsdp does not go together with --attack\.epsilon"):
+    with pytest.raises(InputError, match=r"fsdp does not support --attack\.epsilon"):
         train(config)
     blind = _config("clip", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS)
     with pytest.raises(InputError, match="no active loss reads the images"):

@@ -79,7 +79,7 @@ def test_what_needs_pixels_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     fare = tiny_config(
         "fare", model=tiny_model, pairs=tiny_pairs, out=tmp_path, embed_images_once=True, train_image_tower=False
     )
-    with pytest.raises(InputError, match="embeddings of any length"):
+    with pytest.raises(InputError, match="unnormalised image embeddings"):
         replace(fare, attack=replace(fare.attack, epsilon=0.0)).check()
 
 

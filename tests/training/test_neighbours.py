@@ -99,7 +99,7 @@ def test_one_process_writes_neighbours(
     monkeypatch.setenv("LOCAL_RANK", "0")
     words = [str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--model", "no/model"]
     assert main(["neighbours", *words, "--out", str(tmp_path / "out.jsonl")]) == 2
-    assert "degla neighbours runs in one process; start it without torchrun." in capsys.readouterr().err
+    assert "degla neighbours runs in a single process. Start it without torchrun." in capsys.readouterr().err
 
 
 def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(

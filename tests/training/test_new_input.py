@@ -63,7 +63,7 @@ def test_a_second_text_column_needs_an_entry_and_a_loss(
 
 
 def test_a_loss_that_reads_what_no_input_is_says_so() -> None:
-    with pytest.raises(TypeError, match=r"Odd\.reads: no input has the part 'positve'\. Did you mean 'positive'"):
+    with pytest.raises(TypeError, match=r"Odd\.reads: unknown part 'positve'\. Did you mean 'positive'"):
 
         class Odd(Loss):
             reads: ClassVar[frozenset[str]] = frozenset({"positve"})

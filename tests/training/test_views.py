@@ -136,8 +136,8 @@ def test_two_steps_resume_to_the_same_numbers(many_patches: Path, tiny_pairs: Pa
     ("changes", "says"),
     [
         ({"attack": AttackConfig(epsilon=1 / 255)}, "--views.left-out: --attack.epsilon attacks whole images"),
-        ({"recipe": "fsc_clip"}, "--views.left-out: a loss reads the image tower's outputs for patches"),
-        ({"recipe": "negclip"}, '--views.by "attention" asks the teacher, and no loss reads one'),
+        ({"recipe": "fsc_clip"}, "--views.left-out: a loss reads the image tower's patch outputs"),
+        ({"recipe": "negclip"}, '--views.by "attention" needs a teacher, but no loss uses one'),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -106,7 +106,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["world", "draw", *out, "--style", "turned"]) == 2
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2
     said = capsys.readouterr().err
-    assert "world.json" in said and "--style belongs to degla world recognition" in said
+    assert "world.json" in said and "--style applies only to degla world recognition" in said
 
 
 def test_scenes_and_captions_are_as_many_as_asked(

@@ -1,1 +1,1 @@
-"""Pages for a browser: people look at examples and decide. Nothing else imports this room."""
+"""Browser pages for comparing models and reviewing examples. No other package imports this one."""

@@ -1,4 +1,4 @@
-"""Models beside each other on a page for the browser: a picture of one's own, items that changed, a folder searched."""
+"""The comparison page: models side by side in the browser, on the user's own images, changed items and a folder."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from degla.records import ItemImage
 from degla.search import PictureSearch
 
 UPLOAD_BYTES: Final = 32 << 20
-"""Largest picture that is taken."""
+"""Largest image that can be uploaded."""
 MOST_CAPTIONS: Final = 100
-"""Captions of one look."""
+"""Largest number of captions ranked at a time."""
 _ITEMS, _ITEM_SIDE = 24, 320
 _HITS, _HIT_SIDE = 12, 320
 _ALL = "all benchmarks"
@@ -44,61 +44,61 @@ _NAMES: Final = {"fixed": "fixed", "broken": "broken", "all": "moved most"}
 
 
 class ComparisonPage:
-    """What the page shows and does; the widgets of `build` only pass its answers on.
+    """Content and actions of the page; the widgets of `build` only pass its answers on.
 
     Attributes:
-        models: that are compared; the others with the first.
-        names: of the models, as the page has them.
-        gallery: of results; None where there are none.
-        search: over a folder of pictures; None where there is none.
+        models: models to compare; the first is the baseline.
+        names: display names of the models.
+        gallery: gallery of results; None without results.
+        search: search over a folder of images; None without a folder.
     """
 
     def __init__(
         self, models: Sequence[EmbeddingModel], *, gallery: Gallery | None = None, search: PictureSearch | None = None
     ) -> None:
         if not models:
-            raise InputError("no model: give --models BASE TUNED.")
+            raise InputError("no models: give --models BASE TUNED.")
         self.models, self.gallery, self.search = tuple(models), gallery, search
         self.names = short_names([model.name for model in self.models])
-        self._lock = Lock()  # One forward pass at a time: they would only take the processor from each other.
+        self._lock = Lock()  # One forward pass at a time; parallel ones would only compete for the CPU.
         self._thumbnail = lru_cache(512)(self._make_thumbnail)
 
     def show_look(self, picture: str | None, true: str, false: str, rules: bool) -> str:
-        """How the models rank captions of a picture (HTML); what is wrong is said in its place.
+        """Render how the models rank captions of an image as HTML, or an error message.
 
         Args:
             picture: path of an image file.
-            true: captions, one a line.
-            false: likewise, that are not true of it.
-            rules: whether the rules of grammar add false ones.
+            true: true captions, one per line.
+            false: false captions, one per line.
+            rules: whether to add false captions made by the grammar rules.
         """
         return _answer(lambda: self._look(picture, _lines(true), _lines(false), rules))
 
     def _look(self, picture: str | None, true: Sequence[str], false: Sequence[str], rules: bool) -> str:
         if not picture:
-            raise InputError("there is no picture yet: drop one into the field, or click it.")
+            raise InputError("no image yet. Drop one into the field, or click the field to choose one.")
         if not true:
-            raise InputError("there is no true caption yet: write what the picture shows.")
+            raise InputError("no true caption yet. Describe what the image shows.")
         if max(map(len, (*true, *false))) > LONGEST:
-            raise InputError(f"a caption is longer than {LONGEST:,} characters; a caption is one sentence.")
+            raise InputError(f"a caption is longer than {LONGEST:,} characters. Use a single sentence.")
         if len(true) + len(false) > MOST_CAPTIONS:
-            raise InputError(f"these are more than {MOST_CAPTIONS} captions; give fewer.")
+            raise InputError(f"more than {MOST_CAPTIONS} captions. Remove some.")
         with self._lock:
             result = look([Path(picture)], true, self.models, false=false, negatives=rules)
         return str(look_html(result, self.names))
 
     def show_gallery(self, label: str, benchmark: str, kind: str) -> str:
-        """The items that changed most (HTML).
+        """Render the items that changed most as HTML.
 
         Args:
-            label: of a method of the gallery.
+            label: label of a method of the gallery.
             benchmark: title of a benchmark, or "all benchmarks".
             kind: "fixed", "broken" or "moved most".
         """
         if self.gallery is None:
             return hint(
-                "To see the items that changed most, start the page with --results and the files that degla evaluate "
-                "wrote for both models, and with --root and the folder of the benchmarks' files."
+                "To see the items that changed most, start the page with --results FILES, the results of degla "
+                "evaluate for both models, and --root DATA, the folder with the benchmarks' files."
             )
         gallery = self.gallery
         name = next((name for name, title in gallery.benchmarks.items() if title == benchmark), None)
@@ -113,10 +113,10 @@ class ComparisonPage:
         return _answer(shown)
 
     def show_search(self, text: str) -> str:
-        """The pictures of the folder that fit a text best by each model (HTML)."""
+        """Render each model's best images of the folder for a text as HTML."""
         search = self.search
         if search is None:
-            return hint("Start the page with --folder and a folder of pictures to search in it.")
+            return hint("Start the page with --folder IMAGES to search a folder of images.")
         if len(text) > LONGEST:
             return complaint(f"the text is longer than {LONGEST:,} characters.")
 
@@ -133,37 +133,37 @@ class ComparisonPage:
 
 
 def serve(page: ComparisonPage, *, port: int = 7861) -> None:
-    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); pictures that were dropped are then deleted.
+    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); then delete the uploaded images.
 
     Args:
-        page: what is shown.
-        port: TCP port; 0 takes a free one.
+        page: the page.
+        port: TCP port; 0 picks a free one.
 
     Raises:
-        InputError: gradio is not installed, or the port is taken.
+        InputError: gradio is not installed, or the port cannot be used.
     """
-    # Stopped in either way, the page leaves through here, and what was dropped is deleted.
+    # On SIGTERM, too, the block below is left normally, so that uploads are deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with open_port(port) as listener, tempfile.TemporaryDirectory(prefix="degla-app-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # read when the page is built
-        serve_at(listener, build(page), title="Models beside each other", note="Ctrl-C ends")
+        serve_at(listener, build(page), title="Model comparison", note="stop with Ctrl-C")
 
 
 def build(page: ComparisonPage) -> Any:
-    """The web application (ASGI) of a page.
+    """Build the web application (ASGI) of a page.
 
     Raises:
         InputError: gradio is not installed.
     """
-    gradio = open_gradio("In the terminal, `degla look` needs nothing.")
+    gradio = open_gradio("Or use `degla look` in the terminal, which needs no extra package.")
     application = guarded(upload_bytes=UPLOAD_BYTES)
     return mount(gradio, application, _lay_out(gradio, page), css="comparison_page.css")
 
 
 def _lay_out(gradio: Any, page: ComparisonPage) -> Any:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "minimal", "api_visibility": "private"}
-    with gradio.Blocks(analytics_enabled=False, title="degla: models beside each other") as blocks:
-        gradio.HTML(f"<h1>Models beside each other</h1>{legend(page.names)}", elem_id="head")
+    with gradio.Blocks(analytics_enabled=False, title="degla: model comparison") as blocks:
+        gradio.HTML(f"<h1>Model comparison</h1>{legend(page.names)}", elem_id="head")
         with gradio.Tabs():
             with gradio.Tab("Look"):
                 _lay_out_look(gradio, page, quiet)
@@ -177,18 +177,18 @@ def _lay_out(gradio: Any, page: ComparisonPage) -> Any:
 def _lay_out_look(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> None:
     with gradio.Row():
         picture = gradio.Image(
-            label="Picture", sources=["upload", "clipboard"], type="filepath", image_mode=None, height=300, buttons=[],
+            label="Image", sources=["upload", "clipboard"], type="filepath", image_mode=None, height=300, buttons=[],
             elem_id="look-picture",
         )  # fmt: skip
-        # The file as it was dropped: `look` decodes it as everywhere in this package, and says what is wrong with it.
+        # Pass on the uploaded file: `look` decodes it as everywhere in this package, and reports errors.
         picture.preprocess = lambda payload: payload and payload.path
         with gradio.Column():
-            true = gradio.Textbox(label="True captions, one a line", lines=2, max_lines=6, elem_id="look-true")
+            true = gradio.Textbox(label="True captions, one per line", lines=2, max_lines=6, elem_id="look-true")
             false = gradio.Textbox(
-                label="False captions, one a line (optional)", lines=2, max_lines=6, elem_id="look-false"
+                label="False captions, one per line (optional)", lines=2, max_lines=6, elem_id="look-false"
             )
             rules = gradio.Checkbox(
-                value=True, label="Let the rules of grammar make false captions of the true ones", elem_id="look-rules"
+                value=True, label="Add hard negatives of the true captions, made by grammar rules", elem_id="look-rules"
             )
             button = gradio.Button("Compare", variant="primary", elem_id="look-go")
     shown = gradio.HTML(elem_id="look-shown")
@@ -216,7 +216,7 @@ def _lay_out_gallery(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -
             list(_NAMES.values()), value=_NAMES["fixed"], label="Items", elem_id="gallery-kind", min_width=340
         )
     shown = gradio.HTML(elem_id="gallery-shown")
-    # Without triggers: when the page is loaded, and on every change.
+    # No triggers given: update when the page is loaded, and on every change.
     gradio.on(None, page.show_gallery, [label, benchmark, kind], [shown], **quiet)
 
 
@@ -226,7 +226,7 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
         return
     pictures = page.search.pictures
     with gradio.Row(elem_id="search-ask"):
-        asked = f"What to look for in {counted(len(pictures.pictures), 'picture')} of {pictures.folder}"
+        asked = f"Search {counted(len(pictures.pictures), 'image')} in {pictures.folder}"
         text = gradio.Textbox(
             label=asked, placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text"
         )
@@ -242,7 +242,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _answer(show: Callable[[], str]) -> str:
-    """What `show` gives, or what is wrong in its place."""
+    """Return the result of `show`, or an error message."""
     try:
         return show()
     except DeglaError as error:

@@ -10,7 +10,7 @@
   let patience;
   const field = () => document.querySelector("#review-text textarea");
   window.deglaReview = {
-    // The answer has come. The next key counts once the draft that it is about can be seen.
+    // The answer has arrived. Accept the next key once its draft is visible.
     done: (key) => {
       const seen = document.querySelector("#review-texts [data-key]");
       if (seen && seen.dataset.key !== key) {
@@ -31,7 +31,7 @@
     if (busy || !button) return;
     busy = true;
     clearTimeout(patience);
-    patience = setTimeout(() => { busy = false; }, 5000); // the server is gone, or has failed
+    patience = setTimeout(() => { busy = false; }, 5000); // in case the server has stopped or failed
     button.click();
   };
   document.addEventListener("keydown", (event) => {

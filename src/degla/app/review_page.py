@@ -1,4 +1,4 @@
-"""The review on a page for the browser: one draft at a time, keyboard first, on this machine only, without network."""
+"""The review page in the browser: one draft at a time, keyboard-driven, served to this machine only."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from degla.negatives.review import LONGEST, Action, Draft, Review, draft_key, ju
 log = logging.getLogger(__name__)
 
 PageAction = Action | Literal["next", "previous"]
-"""What the buttons do."""
+"""Actions of the buttons."""
 
 _SIDE: Final = 512
-"""Pixels that a large JPEG keeps on its shorter side, at least."""
+"""Smallest shorter side, in pixels, to which a large JPEG is scaled down when decoded."""
 _HELP: Final = (
     "Keys: <kbd>a</kbd> accept, <kbd>e</kbd> edit, <kbd>r</kbd> reject, <kbd>u</kbd> undo, <kbd>←</kbd> <kbd>→</kbd> "
-    "look around. While editing: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> accepts, <kbd>Esc</kbd> leaves the text."
+    "browse. While editing: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> accepts, <kbd>Esc</kbd> leaves the text field."
 )
 
 
 class ReviewPage:
-    """What the page shows and does; the widgets of `build` only pass its answers on.
+    """Content and actions of the page; the widgets of `build` only pass its answers on.
 
     Attributes:
         review: the open review.
-        images: folder of the captions' images, where they are at hand.
+        images: folder of the captions' images, if available.
     """
 
     def __init__(self, review: Review, images: Path | None) -> None:
@@ -46,13 +46,12 @@ class ReviewPage:
         self._lock, self._judging = RLock(), Lock()
 
     def act(self, action: PageAction, key: str, text: str) -> tuple[str, str, str, str, str, str]:
-        """Do what a button says to the draft that the browser shows, and give the page anew.
+        """Apply a button's action to the draft that the browser shows, and return the updated page.
 
         Args:
             action: "accept", "reject", "undo", "next" or "previous".
-            key: the draft that the browser shows; another tab may have gone on meanwhile. One that is in no draft of
-                this review decides nothing.
-            text: what stands in the text field.
+            key: key of the draft that the browser shows; another tab may have moved on. An unknown key changes nothing.
+            text: content of the text field.
 
         Raises:
             InputError: the text cannot be accepted, or a file cannot be written.
@@ -60,7 +59,7 @@ class ReviewPage:
         with self._lock:
             if self.review.state.find(key) is None:  # a tab that is older than this server
                 progress, picture, texts, _, its_text, its_key = self.show()
-                told = "Nothing was decided: that draft is not in this review. This is the draft that is open."
+                told = "Nothing was decided: that draft is not in this review. The current draft is shown instead."
                 return progress, picture, texts, _complaint(told), its_text, its_key
             self.review.state.show(key)
             if action == "next":
@@ -72,43 +71,43 @@ class ReviewPage:
             return self.show()
 
     def show(self) -> tuple[str, str, str, str, str, str]:
-        """Progress, picture, texts, verdict (HTML), the text field and the key of the draft that is shown."""
+        """Return progress, image, texts and verdict as HTML, and the text field and key of the current draft."""
         with self._lock:
             state = self.review.state
             texts, verdict = self.judge(state.key, state.text())
             return self._progress(), self._picture(state.draft), texts, verdict, state.text(), state.key
 
     def judge(self, key: str, text: str) -> tuple[str, str]:
-        """The two texts with their differences, and the verdict on a text that is being edited (HTML)."""
+        """Return the two texts with their differences, and the verdict on a text that is being edited, as HTML."""
         with self._lock:
             state = self.review.state
             draft = state.find(key) or state.draft
             choice = state.choice(key)
         if len(text) > LONGEST:
-            complaint = f"longer than {LONGEST:,} characters; a caption is one sentence"
+            complaint = f"longer than {LONGEST:,} characters. Use a single sentence."
             return _texts(draft, draft.negative), _complaint(complaint)
-        with nullcontext() if text == draft.negative else self._judging:  # what was judged before waits for nothing
+        with nullcontext() if text == draft.negative else self._judging:  # no wait for what was judged before
             verdict = judge_text(draft, text)
         return _texts(draft, text), _verdict(verdict, "" if choice is None else choice.action)
 
     def warm_up(self) -> None:
-        """Load the tagger, so that the first edit need not wait for it."""
+        """Load the tagger in advance, so that the first edit does not wait for it."""
         with self._judging:
             parse_one(self.review.state.draft.caption)
 
     def image_file(self, key: str) -> Path | None:
-        """The image of a draft's caption; None where it is not in the folder of images."""
+        """Return the image file of a draft's caption; None if it is not in the image folder."""
         draft = self.review.state.find(key)
         if self.images is None or draft is None or not draft.image:
             return None
         try:
             file = (self.images / draft.image).resolve()
-        except (OSError, ValueError):  # no path
+        except (OSError, ValueError):  # not a valid path
             return None
         return file if file.is_relative_to(self.images.resolve()) and is_file(file) else None
 
     def picture(self, key: str) -> bytes | None:
-        """A JPEG of the image of a draft's caption, as training sees it; None where there is none that can be read."""
+        """Return the image of a draft's caption as JPEG, as training sees it; None if there is no readable image."""
         file = self.image_file(key)
         if file is None:
             return None
@@ -139,36 +138,36 @@ class ReviewPage:
         key = self.review.state.key
         if self.image_file(key) is None:
             return ""
-        return f'<img src="/picture/{quote(key)}" alt="The picture that the caption describes">'
+        return f'<img src="/picture/{quote(key)}" alt="The image that the caption describes">'
 
 
 def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> None:
-    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); every decision is on disk at once.
+    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); every decision is saved at once.
 
     Args:
         review: the open review.
         images: folder that the drafts' image paths are relative to.
-        port: TCP port; 0 takes a free one.
+        port: TCP port; 0 picks a free one.
 
     Raises:
-        InputError: there is no such folder, gradio is not installed, or the port is taken.
+        InputError: there is no such folder, gradio is not installed, or the port cannot be used.
     """
     if images is not None and not images.is_dir():
-        raise InputError(f"{images}: there is no such folder of images.")
+        raise InputError(f"{images}: no such folder of images (--images).")
     page = ReviewPage(review, images)
     application = build(page)
     with open_port(port) as listener:
         Thread(target=page.warm_up, daemon=True).start()
-        serve_at(listener, application, title="Review", note="Ctrl-C ends; nothing is lost")
+        serve_at(listener, application, title="Review", note="stop with Ctrl-C; all decisions are saved")
 
 
 def build(page: ReviewPage) -> Any:
-    """The web application (ASGI) of a page.
+    """Build the web application (ASGI) of a page.
 
     Raises:
         InputError: gradio is not installed.
     """
-    gradio = open_gradio("The terminal form needs nothing.")
+    gradio = open_gradio("Or omit --page to review in the terminal.")
     from fastapi.responses import Response
 
     application = guarded()

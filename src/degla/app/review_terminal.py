@@ -1,4 +1,4 @@
-"""The review in a terminal: one key a decision; through a pipe, one line a decision."""
+"""The review in a terminal, with one key per decision, or through a pipe, with one line per decision."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"
 
 
 def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: Console | None = None) -> None:
-    """Show draft after draft and take a key for each, until all are decided or the person quits.
+    """Show one draft after another and read a key for each, until all are decided or the user quits.
 
     Args:
-        review: the open review; every decision is on disk before the next draft is shown.
-        keys: where keys come from, stdin by default. On a terminal one key is enough; elsewhere each line begins with
-            one, and the text of an "e" is the rest of its line or the next line.
+        review: the open review; every decision is saved before the next draft is shown.
+        keys: input stream, stdin by default. On a terminal, single keys are read; otherwise each line begins with a
+            key, and the text for "e" is the rest of its line or the next line.
         console: where drafts are shown.
     """
     keys = sys.stdin if keys is None else keys
@@ -53,7 +53,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
 
 
 def _obey(review: Review, command: str, keys: TextIO, console: Console) -> None:
-    """Do what a command says."""
+    """Carry out a command."""
     state, key = review.state, command[0].lower()
     if key in _ACTIONS:
         review.act(_ACTIONS[key], state.text())
@@ -70,7 +70,7 @@ def _obey(review: Review, command: str, keys: TextIO, console: Console) -> None:
     elif key == "b":
         state.move(-1)
     else:
-        raise InputError(f"no command {key!r}. Keys: {_KEYS}")
+        raise InputError(f"unknown key {key!r}. Keys: {_KEYS}")
 
 
 def _show(review: Review, console: Console) -> None:
@@ -97,12 +97,12 @@ def _verdict(verdict: Verdict) -> Text:
 
 
 def _gives_keys(keys: TextIO) -> bool:
-    """Whether it is a terminal that gives single keys, which Windows has no `termios` for."""
+    """Whether the stream is a terminal from which single keys can be read; Windows has no `termios`."""
     return keys.isatty() and sys.platform != "win32"
 
 
 def _read_line(keys: TextIO) -> str | None:
-    """The next line that is not blank; None at the end."""
+    """Read the next non-blank line; None at the end."""
     for line in iter(keys.readline, ""):
         if line.strip():
             return line.strip()
@@ -110,7 +110,7 @@ def _read_line(keys: TextIO) -> str | None:
 
 
 def _read_key(keys: TextIO) -> str | None:
-    """One key of a terminal, without a return."""
+    """Read one key from a terminal, without Enter."""
     import termios
     import tty
 
@@ -119,7 +119,7 @@ def _read_key(keys: TextIO) -> str | None:
         tty.setcbreak(keys)
         key = keys.read(1)
         if key == "\x1b" and (key := keys.read(1)) in ("[", "O"):
-            # An arrow: the letter that ends it is no command.
+            # An arrow key: the letter that ends its sequence is not a command.
             while (last := keys.read(1)) and not "@" <= last <= "~":
                 pass
             key = "\x1b"
@@ -129,7 +129,7 @@ def _read_key(keys: TextIO) -> str | None:
 
 
 def _read_text(keys: TextIO, text: str) -> str:
-    """A new text: on a terminal the old one is there to be changed; elsewhere the next line."""
+    """Read a new text: on a terminal by editing the old one, otherwise from the next line."""
     if not _gives_keys(keys):
         return keys.readline().strip()
     import readline

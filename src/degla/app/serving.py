@@ -1,8 +1,8 @@
-"""What the pages share: gradio without its calls home, one application behind the guard, one socket on this machine.
+"""Shared parts of the pages: gradio without telemetry, a guarded application, and a socket on this machine.
 
-The guard lets the page itself speak, in a browser here; everything else gets 403. Any web page that is open in the same
-browser can send requests to 127.0.0.1. It cannot hide its own address (header Origin, or Sec-Fetch-Site where there is
-none), and a name that was turned to 127.0.0.1 after the page was loaded (DNS rebinding) shows in the header Host.
+The guard accepts only requests of the page itself in a local browser; everything else gets status 403. Any web page
+open in the same browser can send requests to 127.0.0.1, but it cannot hide its origin (header Origin, or Sec-Fetch-Site
+if that is missing), and a host name that was rebound to 127.0.0.1 (DNS rebinding) shows in the header Host.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _HERE: Final = Path(__file__).parent
 
 
 def open_gradio(instead: str) -> Any:
-    """Import gradio, with nothing that it would tell others switched on.
+    """Import gradio with its telemetry switched off.
 
     Args:
-        instead: what can be used without it, a sentence.
+        instead: sentence that names an alternative without gradio.
 
     Raises:
         InputError: it is not installed.
@@ -45,10 +45,10 @@ def open_gradio(instead: str) -> Any:
 
 
 def guarded(*, upload_bytes: int = 0) -> Any:
-    """An application that only this machine's own browser may speak to.
+    """Create an application that only accepts requests from a browser on this machine.
 
     Args:
-        upload_bytes: largest file that it takes; 0: it takes none.
+        upload_bytes: size limit of uploads; 0 allows none.
     """
     from fastapi import FastAPI
 
@@ -58,7 +58,7 @@ def guarded(*, upload_bytes: int = 0) -> Any:
 
 
 def mount(gradio: Any, application: Any, blocks: Any, *, css: str, js: str | None = None) -> Any:
-    """Put a page of gradio into an application; `css` and `js` name files beside this one."""
+    """Mount a gradio page in an application; `css` and `js` name files beside this module."""
     return gradio.mount_gradio_app(
         application,
         blocks,
@@ -75,13 +75,13 @@ def mount(gradio: Any, application: Any, blocks: Any, *, css: str, js: str | Non
 
 
 def open_port(port: int) -> socket.socket:
-    """Listen on 127.0.0.1: from here on who opens the address waits, and is not refused, until the page answers.
+    """Listen on 127.0.0.1; from now on, requests wait until the page answers instead of being refused.
 
     Args:
-        port: TCP port; 0 takes a free one.
+        port: TCP port; 0 picks a free one.
 
     Raises:
-        InputError: the port is taken.
+        InputError: the port cannot be used.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,13 +90,13 @@ def open_port(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or "no such port"
-        raise InputError(f"port {port} cannot be used: {why}. Give another --port; 0 finds one.") from None
+        raise InputError(f"port {port} cannot be used: {why}. Use another --port; 0 picks a free one.") from None
     listener.listen()
     return listener
 
 
 def serve_at(listener: socket.socket, application: Any, *, title: str, note: str) -> None:
-    """Say where the page is, and answer until the process is stopped (Ctrl-C)."""
+    """Print the address of the page, and serve it until the process is stopped (Ctrl-C)."""
     import uvicorn
 
     sys.stdout.write(f"{title} at http://127.0.0.1:{listener.getsockname()[1]}  ({note})\n")
@@ -108,7 +108,7 @@ Refusal = tuple[int, str]
 """Status and reason."""
 
 MOST_BYTES: Final = 1 << 18
-"""Bytes of one request's body; what a button sends has about a thousand."""
+"""Size limit of a request's body in bytes; a button sends about a thousand."""
 
 _HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
 _POSTS: Final = (
@@ -118,23 +118,23 @@ _POSTS: Final = (
     "/gradio_api/reset",
     "/gradio_api/cancel",
 )
-"""Beginnings of the paths that the page's buttons send to. Uploads are not among them: few pages take a file."""
+"""Prefixes of the paths that the page's buttons post to; uploads are handled separately."""
 _UPLOAD: Final = "/gradio_api/upload"
 
 
 class LocalOnly:
-    """ASGI middleware that lets the page's own requests through, with bounded bodies.
+    """ASGI middleware that passes only the page's own requests, with bounded bodies.
 
     Args:
-        app: what answers them.
-        upload_bytes: of a file that the page takes, at most; 0: it takes none.
+        app: application that answers them.
+        upload_bytes: size limit of uploads; 0 allows none.
     """
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int = 0) -> None:
         self._app, self._upload_bytes = app, upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with a refusal (ASGI)."""
+        """Pass a request on, or reject it (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -166,30 +166,30 @@ class LocalOnly:
 
 
 def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
-    """Why a request is not for this page, before its body is read; None where it is."""
+    """Return why a request must be rejected before its body is read; None if it may pass."""
     headers, method = request.headers, request.method
     for name in ("host", "origin", "content-type"):
         if len(headers.getlist(name)) > 1:
             return 403, f"two headers {name}"
     host = headers.get("host", "")
     if _name(f"http://{host}") not in _HOSTS:
-        return 403, "asked under a name that is not this machine's own"
+        return 403, "the host name is not this machine's own"
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"http://{host}".lower():
-        return 403, "asked by another page"
+        return 403, "the request comes from another page"
     site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-    # A link elsewhere may lead here; an image, a script or a form elsewhere may not reach in.
+    # A link on another site may lead here; its images, scripts and forms may not send requests.
     if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET"):
-        return 403, "asked by another page"
+        return 403, "the request comes from another page"
     path = request.scope["path"]
     if "://" in path or "/proxy=" in path:
-        return 403, "nothing is fetched from elsewhere"
+        return 403, "proxying is not allowed"
     if method not in ("GET", "HEAD"):
         if method != "POST" or not (uploads or path.startswith(_POSTS)):
-            return 403, "this page takes no files and no such request"
+            return 403, "this page accepts neither files nor such requests"
         kind = "multipart/form-data" if uploads else "application/json"
         if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
-            return 403, "only a file is taken here" if uploads else "only JSON is taken"
+            return 403, "only file uploads are accepted here" if uploads else "only JSON is accepted"
     length = headers.get("content-length", "0")
     if not length.isdecimal() or len(length) > 12 or int(length) > most:
         return _too_long(most)
@@ -197,19 +197,19 @@ def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
 
 
 def _foreign_file(body: bytes, folder: Path | None) -> Refusal | None:
-    """Why a request is refused that names a file which was not uploaded.
+    """Return why a request must be rejected that names a file which was not uploaded; None if it may pass.
 
-    gradio copies every file that a request names to where anyone may fetch it, and looks whether it was uploaded only
-    in programs that it launched itself.
+    gradio copies every file that a request names to a public place, and checks whether the file was uploaded only in
+    programs that it launched itself.
     """
     try:
         waiting: list[Any] = [parse_json(body, where="the request")]
     except InputError:
-        return 400, "no JSON"
+        return 400, "not JSON"
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict) and "path" in value and not _is_in(value["path"], folder):
-            return 403, "only files that were dropped on the page are read"
+            return 403, "only files that were uploaded to the page are read"
         if isinstance(value, dict | list):
             waiting += value.values() if isinstance(value, dict) else value
     return None
@@ -220,12 +220,12 @@ def _is_in(path: object, folder: Path | None) -> bool:
         return True
     try:
         return isinstance(path, str) and folder is not None and Path(path).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # no path
+    except (OSError, ValueError):  # not a valid path
         return False
 
 
 def _upload_folder() -> Path:
-    """Where gradio puts what was uploaded."""
+    """Return the folder where gradio stores uploads."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
 
 
@@ -247,6 +247,6 @@ async def _read(request: Request, most: int) -> tuple[bytes, Refusal | None]:
             content += piece
             if len(content) > most:
                 return b"", _too_long(most)
-    except ClientDisconnect:  # the browser has left
-        return b"", (400, "the request was broken off")
+    except ClientDisconnect:  # the browser has disconnected
+        return b"", (400, "the request was interrupted")
     return bytes(content), None

@@ -1,6 +1,6 @@
-"""Everything that a training run is made of.
+"""The configuration of a training run.
 
-`run` holds `TrainConfig`, whose fields are the flags of ``degla train`` and whose instances the recipes return;
-`sections` its parts that belong to no other room; `fields` its form in JSON, the names of its flags, its
-fields by dotted names, the old ones too, and the YAML, TOML and JSON that people write.
+`run` holds `TrainConfig`, whose fields are the flags of ``degla train`` and whose instances the recipes return.
+`sections` holds the sections that no other package defines. `fields` converts configurations to and from JSON, YAML and
+TOML, and looks up fields by flag or dotted name.
 """

@@ -1,5 +1,5 @@
-"""A configuration as plain values and back, in YAML, TOML or JSON that people write, and of a run; its fields by dotted
-names (`optim.lr`)."""
+"""Conversion of configurations to and from plain values, in YAML, TOML and JSON files and in runs; fields by dotted
+name (`optim.lr`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from degla.shelf import did_you_mean
 
 
 def to_plain(config: Any) -> Any:
-    """A configuration as JSON values: dataclasses to objects, paths to strings, tuples to lists."""
+    """Convert a configuration to JSON values: dataclasses to objects, paths to strings, tuples to lists."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {entry.name: to_plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
     if isinstance(config, dict):
@@ -41,17 +41,17 @@ def to_plain(config: Any) -> Any:
 
 
 def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:
-    """Plain values by dotted names.
+    """Flatten plain values to a dictionary by dotted name.
 
     Raises:
-        InputError: a field is there twice, by its dotted name and in a table.
+        InputError: a field is given twice, by its dotted name and in a table.
     """
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         inner = flat(value, where=where, prefix=f"{name}.") if isinstance(value, dict) else {name: value}
         if twice := fields.keys() & inner.keys():
-            raise InputError(f"{where}: field {min(twice)!r} stands there twice.")
+            raise InputError(f"{where}: field {min(twice)!r} is given twice. Remove one.")
         fields |= inner
     return fields
 
@@ -60,22 +60,22 @@ def from_plain(values: dict[str, Any], *, where: str) -> TrainConfig:
     """Rebuild a configuration from its JSON values.
 
     Args:
-        values: what `to_plain` gave; fields that are not there have their defaults.
-        where: names the file in messages.
+        values: as returned by `to_plain`; missing fields have their defaults.
+        where: name of the file, for messages.
 
     Raises:
-        InputError: an unknown field, or a value of the wrong type or out of its range, with the field's name.
+        InputError: a field is unknown, or its value has the wrong type or is out of range; names the field.
     """
     return change(TrainConfig(), flat(values, where=where), where=where)
 
 
 def flags(config: Any) -> dict[str, bool]:
-    """Names of all flags of a configuration, without dashes in front, and whether each is a true-or-false switch."""
+    """Return the names of all flags of a configuration, without leading dashes, and whether each is a switch."""
     return {name.replace("_", "-"): isinstance(value, bool) for name, value in flat(to_plain(config)).items()}
 
 
 def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """Flags whose values differ between two configurations: (name, old value, new value)."""
+    """Return the flags whose values differ between two configurations, as (name, old value, new value)."""
     before, after = flat(to_plain(old)), flat(to_plain(new))
     return [
         (name.replace("_", "-"), before.get(name), after.get(name))
@@ -86,13 +86,13 @@ def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 @cache
 def known_fields() -> frozenset[str]:
-    """Dotted names of all fields, with underscores."""
+    """Return the dotted names of all fields, with underscores."""
     return frozenset(name.replace("-", "_") for name in flags(TrainConfig()))
 
 
 @cache
 def path_fields() -> tuple[str, ...]:
-    """Dotted names of the fields that hold a path."""
+    """Return the dotted names of the fields that hold a path."""
     sections = {"": TrainConfig, "data.": DataConfig, "replay.data.": ReplayDataConfig, "validation.": ValidationConfig}
     return tuple(
         section + name
@@ -103,10 +103,10 @@ def path_fields() -> tuple[str, ...]:
 
 
 def check_field(name: str, *, where: str) -> None:
-    """Refuse a name that is no field.
+    """Check that a name is a field.
 
     Raises:
-        InputError: names the nearest field, and those of its section.
+        InputError: it is not; the message names the nearest field and the fields of its section.
     """
     known = known_fields()
     if name not in known:
@@ -115,12 +115,12 @@ def check_field(name: str, *, where: str) -> None:
         same = inside or sorted(field for field in known if section and field.startswith(section + "."))
         listed = f" Fields of {section}: {', '.join(same)}." if same else ""
         hint = "" if inside else did_you_mean(name, known)
-        raise InputError(f"{where}: {'no value belongs to' if inside else 'unknown field'} {name!r}.{hint}{listed}")
+        raise InputError(f"{where}: {'cannot set the section' if inside else 'unknown field'} {name!r}.{hint}{listed}")
 
 
 @cache
 def documented(kind: type[Any]) -> dict[str, str]:
-    """What the source of a dataclass, and of those that it extends, says below each of its fields."""
+    """Return the docstrings below the fields in the source of a dataclass and its base classes."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     base = kind.__base__
@@ -133,7 +133,7 @@ def documented(kind: type[Any]) -> dict[str, str]:
 
 
 def _owner(name: str, config: TrainConfig) -> tuple[Any, str]:
-    """What holds a known field, and the field's own name."""
+    """Return the object that holds a known field, and the field's own name."""
     *sections, last = name.split(".")
     owner: Any = config
     for section in sections:
@@ -142,7 +142,7 @@ def _owner(name: str, config: TrainConfig) -> tuple[Any, str]:
 
 
 def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
-    """The value of a known field, and the text of the help; for a loss's weight what the loss does."""
+    """Return the value of a known field and its description; for a loss's weight, what the loss does."""
     owner, last = _owner(name, config)
     kind: Any = type(owner)
     text = str(inspect.getdoc(kind)) if last == "weight" and ".objective." in f".{name}" else ""
@@ -150,26 +150,26 @@ def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
 
 
 def explain_field(name: str, config: TrainConfig | None = None) -> str:
-    """A known field: its flag, the text of the help, what it may be, and its value in `config` or by default."""
+    """Describe a known field: its flag, description, allowed values, and its value in `config` or default."""
     owner, last = _owner(name, config or TrainConfig())
     value, kind = getattr(owner, last), cast(Any, type(owner))
     shown = "none" if value in (None, ()) else value
-    text = textwrap.fill(documented(kind).get(last, "No text stands below it."), 100, break_on_hyphens=False)
-    ends = f"Default: {shown}; a recipe may have another." if config is None else f"Here: {shown}."
+    text = textwrap.fill(documented(kind).get(last, "No description."), 100, break_on_hyphens=False)
+    ends = f"Default: {shown}; recipes may override it." if config is None else f"Here: {shown}."
     lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}"
     return f"--{name.replace('_', '-')}\n{textwrap.indent(lines, '  ')}\n"
 
 
 def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """A configuration with fields changed.
+    """Return a configuration with some fields changed.
 
     Args:
-        config: what to start from.
+        config: configuration to start from.
         changes: dotted name to value; "1e-4" in a file is a number.
-        where: names the file, and the arm of a plan, in messages; "" for flags, whose messages name them.
+        where: name of the file, and of the arm of a plan, for messages; "" for flags, whose messages name them.
 
     Raises:
-        InputError: an unknown field, or a value of the wrong type or out of its range.
+        InputError: a field is unknown, or its value has the wrong type or is out of range.
     """
     for name, value in changes.items():
         check_field(name, where=where)
@@ -178,16 +178,16 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
 
 
 def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
-    """A dataclass of settings, or a dictionary of such, with one field changed.
+    """Return a dataclass of settings, or a dictionary of such dataclasses, with one field changed.
 
     Args:
-        owner: what holds it.
-        path: the parts of its name.
-        value: as a file has it.
-        where: begins the message; "" where that names the field well enough.
+        owner: the dataclass or dictionary.
+        path: parts of the field's dotted name.
+        value: as read from a file.
+        where: start of the error message; "" if the message names the field well enough by itself.
 
     Raises:
-        InputError: the value is of the wrong type or out of its range.
+        InputError: the value has the wrong type or is out of range.
     """
     name, rest = path[0], path[1:]
     if isinstance(owner, dict):
@@ -209,11 +209,11 @@ def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """A value of a file as its field has it; what is none is left as it is, and refused by the field's type."""
+    """Convert a value from a file to its field's type; if that fails, leave it for the field's own check to reject."""
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
     if isinstance(value, bool) and hint is not bool:
-        return value  # pydantic would take it for 1 or 0.
+        return value  # pydantic would convert it to 1 or 0.
     with contextlib.suppress(ValidationError):
         return _adapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
     return value
@@ -221,7 +221,7 @@ def _converted(value: Any, hint: Any) -> Any:
 
 @cache
 def _plain_types(kind: Any) -> dict[str, Any]:
-    """The type of each field of a dataclass, without its range: that is checked where the dataclass is made."""
+    """Return the type of each field of a dataclass, without its range, which the dataclass itself checks."""
     return get_type_hints(kind)
 
 
@@ -232,14 +232,14 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 _READERS = {".yaml": read_yaml, ".yml": read_yaml, ".toml": read_toml, ".json": read_json}
 OF_RUNS = "config.json"
-"""The file that a run writes; paths in it are as they were given to the run."""
+"""Configuration file that a run writes; its paths are as they were given to the run."""
 
 
 def read_values(path: Path) -> Any:
-    """What a YAML, TOML or JSON file says, by the end of its name.
+    """Read a YAML, TOML or JSON file, chosen by its extension.
 
     Raises:
-        InputError: the file cannot be read, or is none of them.
+        InputError: the file cannot be read, or has another extension.
     """
     reader = _READERS.get(path.suffix)
     if reader is None:
@@ -248,25 +248,26 @@ def read_values(path: Path) -> Any:
 
 
 def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """The recipe that a file names, and its other fields by dotted names, with paths as they are seen from here.
+    """Read a configuration file: the recipe that it names and its other fields by dotted name.
 
-    Paths are relative to the file's folder; those of a run's own `config.json` are as the run was given them.
+    Paths in the file are relative to its folder and are returned relative to the working directory. Those of a run's
+    own `config.json` are returned as the run was given them.
 
     Raises:
-        InputError: the file cannot be read, is no table, or says a field twice.
+        InputError: the file cannot be read, is not a table, or gives a field twice.
     """
     values = read_values(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a configuration is a table of fields: recipe, model, data.captions, optim.lr, ...")
+        raise InputError(f"{path}: must be a table of fields such as recipe, model, data.captions and optim.lr.")
     fields = flat(values, where=str(path))
     recipe = fields.pop("recipe", None)
     if recipe is not None and not isinstance(recipe, str):
-        raise InputError(f"{path}: field 'recipe': {recipe!r} is no name of a recipe.")
+        raise InputError(f"{path}: field 'recipe': {recipe!r} is not a recipe name. See degla ls recipes.")
     return recipe or None, fields if path.name == OF_RUNS else place(fields, path.parent)
 
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Fields of a file with their paths as they are seen from here, not from the file's folder."""
+    """Resolve the paths among the fields of a file against the file's folder."""
     paths = path_fields()
 
     def seen(path: object) -> str:
@@ -281,7 +282,7 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """All fields of a configuration as YAML, with whole paths, so that the file may lie anywhere."""
+    """Write all fields of a configuration as YAML, with absolute paths, so that the file can be moved anywhere."""
     import yaml
 
     placed = place(flat(to_plain(config)), Path.cwd())
@@ -290,14 +291,14 @@ def to_yaml(config: TrainConfig) -> str:
 
 
 FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "replay.data.workers", "train.strategy")
-"""Beginnings of the flags that change nothing about what a step computes, and so may differ after a resume."""
+"""Prefixes of the flags that do not affect what a step computes, and so may differ after a resume."""
 
 
 def read_config(run: Path) -> TrainConfig:
-    """The configuration of a run's newest checkpoint, with `out` where the run lies now.
+    """Read the configuration of a run's newest checkpoint, with `out` set to the run's current location.
 
     Raises:
-        InputError: there is no run, or its configuration was made by another version or by hand and does not fit.
+        InputError: there is no run, or its configuration was made by another version or by hand and is not valid.
     """
     out, run = run, bring_here(run)
     if not run.is_dir():
@@ -305,7 +306,7 @@ def read_config(run: Path) -> TrainConfig:
     settle(run, patience=5.0)
     newest = latest_checkpoint(run)
     if newest is None:
-        raise InputError(f"{told(out)}: no complete checkpoint to go on from; start the run without --resume.")
+        raise InputError(f"{told(out)}: no complete checkpoint to resume from. Start the run without --resume.")
     path = newest / "config.json"
     check_one(newest, path.name)
     values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)
@@ -313,15 +314,15 @@ def read_config(run: Path) -> TrainConfig:
 
 
 def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:
-    """Refuse a resume that would compute something else.
+    """Check that a resumed run would compute the same as before.
 
     Raises:
-        InputError: names each changed flag with both values.
+        InputError: it would not; names each changed flag with both values.
     """
     changed = [entry for entry in differences(old, new) if not entry[0].startswith(FREE)]
     if changed:
         listed = "; ".join(f"--{name} was {before!r} and is now {now!r}" for name, before, now in changed)
         raise InputError(
-            f"a resumed run must stay the same: {listed}. Leave the flag out, or start a new run from the checkpoint "
-            f"with --model {old.out} and another --out."
+            f"cannot change a resumed run: {listed}. Omit the flag, or start a new run from the checkpoint with "
+            f"--model {old.out} and another --out."
         )

@@ -1,4 +1,4 @@
-"""`TrainConfig`, with its two streams of pairs and its checks. Each field is a flag; recipes are instances of it."""
+"""`TrainConfig` with its two streams of pairs and its checks. Each field is a flag; recipes return instances of it."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from degla.shelf import DRAWS, RECIPES
 
 @dataclass(frozen=True)
 class ReplayDataConfig(DataConfig, section="replay.data"):
-    """Captions and images of the replayed pairs; each flag is that of --data with another beginning."""
+    """Captions and images of the replayed pairs; the flags are those of --data with another prefix."""
 
     negatives_per_caption: Count = 0
-    """K: negatives drawn a caption and epoch, 0 or more; none by default."""
+    """K: negatives drawn per caption and epoch, 0 or more; none by default."""
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """A stream of pairs that brings one batch to every step, and what is minimised on it.
+    """A stream of pairs that supplies one batch per step, and the losses on it.
 
     Attributes:
-        data: of the pairs.
+        data: where the pairs come from.
         objective: the losses by name.
-        batch_size: pairs of a step over all processes.
-        batch_flag: that sets it.
+        batch_size: pairs per step, over all processes.
+        batch_flag: flag that sets the batch size.
     """
 
     data: DataConfig
@@ -56,43 +56,43 @@ class StreamConfig:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The optional inputs that the losses with a weight read, and those that these are made of."""
+        """Optional inputs that the losses with a weight read, and the inputs that these are computed from."""
         return with_sources(
             frozenset[str]().union(*(loss.reads for loss in self.objective.values() if loss.weight > 0))
         )
 
     @property
     def needs(self) -> frozenset[TeacherPart]:
-        """The parts of the teacher's embeddings that they read."""
+        """Parts of the teacher's embeddings that the losses with a weight read."""
         return frozenset[TeacherPart]().union(*(loss.needs for loss in self.objective.values() if loss.weight > 0))
 
     def check(self) -> None:
-        """Refuse data that are not given, or settings of them that do not exist."""
+        """Check that captions are given and that the data settings are valid."""
         data = self.data
         DRAWS.require(data.draw)
         if data.class_template.count("{}") != 1:
             flag = data.flag("class_template")
-            raise InputError(f"{flag} is {data.class_template!r}; it must hold {{}} once.")
+            raise InputError(f"{flag} is {data.class_template!r}; it must contain {{}} exactly once.")
         if data.captions is None:
             raise InputError(f"no captions: give {data.flag('captions')} FILE.")
 
 
 @dataclass(frozen=True)
 class ReplayConfig(Checked, section="replay"):
-    """A second stream of pairs, often generated ones, that joins every step with an objective of its own."""
+    """A second stream of pairs, often generated ones, that joins every step with its own objective."""
 
     data: ReplayDataConfig = field(default_factory=ReplayDataConfig)
     batch_size: AtLeastOne | None = None
-    """Its pairs of a step over all processes, 1 or more; as many as `train.batch_size` by default."""
+    """Replayed pairs per step, over all processes, 1 or more; equal to `train.batch_size` by default."""
     objective: LossesByName = field(default_factory=losses_by_name)
-    """Its losses, added to the objective; all have weight 0 where a recipe replays nothing."""
+    """Losses on the replayed pairs, added to the objective; all have weight 0 if a recipe replays nothing."""
     alternate: bool = False
-    """Take every other step on these pairs alone, beginning with the second, in place of adding their losses to every
-    step (CLIC); true or false."""
+    """Use only these pairs in every other step, starting with the second, instead of adding their losses to every step
+    (CLIC); true or false."""
 
     @property
     def active(self) -> bool:
-        """Whether a loss has a weight."""
+        """Whether any loss has a weight."""
         return any(loss.weight > 0 for loss in self.objective.values())
 
 
@@ -103,9 +103,9 @@ class TrainConfig(Checked, section=""):
     recipe: str = ""
     """Name of the recipe that this configuration came from."""
     model: str = "ViT-B-32-quickgelu:openai"
-    """Model to fine-tune, in any form that `degla` takes."""
+    """Model to fine-tune, any model that `degla` loads."""
     out: Path | None = None
-    """Folder of the run."""
+    """Output folder of the run."""
     data: DataConfig = field(default_factory=DataConfig)
     objective: LossesByName = field(default_factory=losses_by_name)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -125,34 +125,34 @@ class TrainConfig(Checked, section=""):
 
     @property
     def pairs(self) -> StreamConfig:
-        """The stream of pairs that a run is about."""
+        """The main stream of pairs."""
         return StreamConfig(self.data, self.objective, self.train.batch_size, "--train.batch-size")
 
     @property
     def streams(self) -> tuple[StreamConfig, ...]:
-        """The pairs that a run is about, and those that it replays, if any."""
+        """The main stream, and the replayed stream if there is one."""
         return (self.pairs,) if self.replayed is None else (self.pairs, self.replayed)
 
     @property
     def replayed(self) -> StreamConfig | None:
-        """The second stream; None where nothing is replayed."""
+        """The replayed stream; None if nothing is replayed."""
         size = self.replay.batch_size or self.train.batch_size
         replay = self.replay
         return StreamConfig(replay.data, replay.objective, size, "--replay.batch-size") if replay.active else None
 
     @property
     def reads_base(self) -> bool:
-        """Whether a resumed run computes with the model that it began with, which its checkpoints do not hold."""
+        """Whether a resumed run needs the model that it started from, which its checkpoints do not contain."""
         return self.adapter.active or bool(self.l2_sp.weight) or self.train.embed_images_once
 
     def check(self) -> None:
-        """Refuse settings that do not go together, and a run without data or a place; ranges are held by the types.
+        """Check that the settings are compatible and that data and output folder are given; types check the ranges.
 
         Raises:
             InputError: names the flag, its value and what is allowed.
         """
         if self.attack.epsilon and self.train.strategy == "fsdp":
-            raise InputError("--train.strategy fsdp does not go together with --attack.epsilon; use ddp.")
+            raise InputError("--train.strategy fsdp does not support --attack.epsilon. Use --train.strategy ddp.")
         if self.views.left_out:
             self._check_views()
         if not self.validation.benchmarks:
@@ -166,69 +166,68 @@ class TrainConfig(Checked, section=""):
             stream.check()
         if self.replayed is not None and "evidence" in self.replayed.reads:
             raise InputError(
-                "--replay.objective.evidence-contrast.weight: replayed images have no part with evidence; set it to 0."
+                "--replay.objective.evidence-contrast.weight: not supported for replayed images. Set it to 0."
             )
         if self.train.embed_images_once:
             self._check_embedded_once()
         if self.out is None:
-            raise InputError("no place for the run: give --out FOLDER.")
+            raise InputError("no output folder: give --out FOLDER.")
         if not self.replay.active and any(isinstance(value, Path) for value in vars(self.replay.data).values()):
             raise InputError(
-                "--replay.data is given, but no loss of --replay.objective has a weight: pairs would be read for "
-                "nothing. Give a loss a weight, or leave the data out."
+                "--replay.data is given, but no loss of --replay.objective has a weight, so the pairs would not be "
+                "used. Give a loss a weight, or omit the data."
             )
         if self.replay.alternate and self.l2_sp.weight and self.l2_sp.importance == "adaptive":
             raise InputError(
-                '--l2-sp.importance "adaptive" weighs parameters by the gradient of the replayed pairs in every step, '
-                "and with --replay.alternate every other step has none; give --l2-sp.importance equal."
+                '--l2-sp.importance "adaptive" weights parameters by the gradient of the replayed pairs in every step, '
+                "but with --replay.alternate every other step has none. Use --l2-sp.importance equal."
             )
         if self.l2_sp.weight and self.l2_sp.importance == "adaptive" and not self.replay.active:
             raise InputError(
-                '--l2-sp.importance "adaptive" weighs parameters by the gradient of the replayed pairs, and no loss of '
-                "--replay.objective has a weight; give one, or --l2-sp.importance equal."
+                '--l2-sp.importance "adaptive" weights parameters by the gradient of the replayed pairs, but no loss '
+                "of --replay.objective has a weight. Give one a weight, or use --l2-sp.importance equal."
             )
 
     def _check_views(self) -> None:
-        """Refuse what does not go together with images of which the student reads a part."""
+        """Check for settings that are incompatible with masked images."""
         if self.views.by != "random" and not self.pairs.needs:
             raise InputError(
-                f'--views.by "{self.views.by}" asks the teacher, and no loss reads one; give view_contrast a weight, '
-                "or take --views.by random."
+                f'--views.by "{self.views.by}" needs a teacher, but no loss uses one. Give view_contrast a weight, '
+                "or use --views.by random."
             )
         _refuse("--views.left-out", (
             (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),
-            ("tokens" in self.pairs.reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
+            ("tokens" in self.pairs.reads, "a loss reads the image tower's patch outputs; give it weight 0"),
             ("evidence" in self.pairs.reads, "a loss reads parts of images with evidence; give it weight 0"),
         ))  # fmt: skip
 
     def _check_embedded_once(self) -> None:
-        """Refuse what needs the pixels at each step."""
+        """Check for settings that need the pixels at each step."""
         streams = [stream.reads | stream.needs for stream in self.streams]
         _refuse("--train.embed-images-once", (
-            (self.train.train_image_tower, "the image tower is trained; leave it as it is with "
-             "--train.no-train-image-tower"),
-            (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
-            (bool(self.views.left_out), "--views.left-out draws other patches at each step; set it to 0"),
-            # Rows with patches hold the image's embedding as it came; those without hold it at length one.
+            (self.train.train_image_tower, "the image tower is trained; freeze it with --train.no-train-image-tower"),
+            (bool(self.attack.epsilon), "--attack.epsilon changes the pixels at each step; set it to 0"),
+            (bool(self.views.left_out), "--views.left-out masks other patches at each step; set it to 0"),
+            # Rows with patches store the raw image embedding; those without store it normalised.
             (any("raw_image" in reads and "tokens" not in reads for reads in streams),
-             "a loss reads image embeddings of any length; give it weight 0"),
+             "a loss reads unnormalised image embeddings; give it weight 0"),
             (any("evidence" in reads for reads in streams),
              "a loss reads parts of images with evidence; give it weight 0"),
         ))  # fmt: skip
 
 
 def _refuse(flag: str, reasons: Iterable[tuple[bool, str]]) -> None:
-    """Refuse a flag that does not go together with something else: what it is and what to do about it."""
+    """Raise an error for a flag if one of the reasons against it holds."""
     for there, why in reasons:
         if there:
-            raise InputError(f"{flag}: {why}, or leave this flag out.")
+            raise InputError(f"{flag}: {why}, or omit this flag.")
 
 
 def recipe_config(name: str) -> TrainConfig:
-    """The configuration of a recipe, by its name on the shelf.
+    """Return the configuration of a recipe, by name.
 
     Raises:
-        InputError: there is no such recipe; the message lists those that exist.
+        InputError: there is no such recipe; the message lists the known ones.
     """
     config: TrainConfig = RECIPES.member(name, name)()
     return config

@@ -1,1 +1,1 @@
-"""The whole pipeline in one command: on the embedded world, or on photographs and captions of your own."""
+"""The whole pipeline in one command, on the embedded world or on your own photographs and captions."""

@@ -1,4 +1,4 @@
-"""What both demos share: the recipes that they compare, their runs side by side, and what a run gained and lost."""
+"""Shared parts of both demos: the recipes compared, their parallel runs, and what each run gained and lost."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ log = logging.getLogger("degla.demo")
 
 RULES = PUBLISHED_RULES
 METHODS: dict[str, float | None] = {"degla_plus": None, "degla": 0.7, "ce_clip": None, "negclip": 0.5, "clip": None}
-"""Recipes to compare, from elaborate to plain, with the share of the tuned weights in an average that is measured
-too."""
+"""Recipes to compare, from elaborate to plain, with the share of the tuned weights in a weight average that is also
+evaluated."""
 RATE = 4e-4
-"""Learning rate for the world's model of a few million parameters, where a recipe says 1e-6 for one of full size."""
+"""Learning rate for the world's model of a few million parameters, instead of a recipe's 1e-6 for a full-size one."""
 
 
 PROCESSES = usable_cores()
-"""For the rules and for runs side by side: one a processor."""
+"""Processes for the rules and for parallel runs: one per CPU."""
 
 
 def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "world", rate: float = RATE) -> TrainConfig:
-    """A recipe at an embedded model's size: its losses and their weights stay, the run becomes short and steep.
+    """Scale a recipe to an embedded model: same losses and weights, a short run with a high learning rate.
 
-    Learning rates keep their ratios; batches are of 32 pairs with 5 negatives. The teacher's decay is the paper's own.
+    Learning rates keep their ratios; batches have 32 pairs with 5 negatives each. The teacher's decay is the paper's.
     """
     return replace(
         recipe,
@@ -65,7 +65,7 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "wor
 
 
 def base_job(model: str, benchmarks: tuple[str, ...], *, root: Path, out: Path) -> Job:
-    """The job that measures a demo's base; what it asks, the methods are asked too."""
+    """Return the job that evaluates a demo's base model; the methods are evaluated on the same questions."""
     measures, asked = (Measure(BASE, 1.0, out / "results" / "base-0.json"),), StudyQuestions(benchmarks, root, "")
     return Job(label=BASE, base=model, config=None, inputs={}, measures=measures, asked=asked, resume=False)
 
@@ -74,16 +74,16 @@ def compare_methods(
     base: Job, configure: Callable[[str, int], TrainConfig], *, methods: Mapping[str, float | None], seeds: int,
     out: Path, held: Lock, kept: str = "recognition",
 ) -> dict[str, Any]:  # fmt: skip
-    """Fine-tune by every method, evaluate, write ``report.html``, and log what each gained and lost.
+    """Fine-tune with every method, evaluate, write ``report.html``, and log what each gained and lost.
 
     Args:
-        base: measured already.
-        configure: configuration of a method and seed, without the folder.
-        methods: share of the tuned weights in the average that is measured beside each method; None for no average.
-        seeds: runs of each method, with training seeds 0 to `seeds` - 1.
+        base: job of the base model, already done.
+        configure: returns the configuration of a method and seed, without the folder.
+        methods: share of the tuned weights in the weight average evaluated for each method; None for no average.
+        seeds: runs per method, with training seeds 0 to `seeds` - 1.
         out: the demo's folder.
-        held: its lock.
-        kept: score that is to be kept.
+        held: lock on that folder.
+        kept: score to preserve.
 
     Returns:
         The report's table.
@@ -102,9 +102,9 @@ def runs_of(
     base: Job, configure: Callable[[str, int], TrainConfig], *, methods: Mapping[str, float | None], seeds: int,
     out: Path,
 ) -> list[Job]:  # fmt: skip
-    """One job for each seed and method: training in `out`/runs, then measuring, also the average with the base.
+    """Return one job per seed and method: train in `out`/runs, then evaluate, including the average with the base.
 
-    Args: as `compare_methods` takes them.
+    Args: as for `compare_methods`.
     """
     jobs, now = [], AskedNow()
     for seed, method in product(range(seeds), methods):
@@ -119,7 +119,7 @@ def runs_of(
 
 
 def log_changes(base: Path, results: Iterable[Path], *, kept: str = "recognition") -> None:
-    """What each run gained in composition and lost of what was kept, in points; joint: the sum."""
+    """Log each run's change in composition and in `kept`, in points, and their sum (joint)."""
     start, paths = named_scores(load_result(base)), list(results)
     several = len({_seed_of(path) for path in paths}) > 1
     for path in paths:
@@ -134,7 +134,7 @@ def _seed_of(path: Path) -> int:
 
 
 def run_jobs(jobs: list[Job], held: Lock) -> list[Path]:
-    """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
+    """Run all jobs in parallel, one process per CPU with one thread each, which is faster than one after another."""
     chains = [job.alone for job in jobs]
 
     def stop_at_failure(number: int, end: Ended[ChainResult]) -> None:
@@ -143,24 +143,24 @@ def run_jobs(jobs: list[Job], held: Lock) -> list[Path]:
 
     ends = run_chains(chains, when_ended=stop_at_failure, processes=PROCESSES, held=held, log=log)
     done = [end.value[0] for end in ends if end is not None and end.value]
-    # The report shows methods in the order of their results: from plain to elaborate.
+    # The report shows methods in the order of their results, from plain to elaborate.
     return sorted((path for value in reversed(done) for path in value.paths), key=_seed_of)
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier demo made of runs and results, and nothing else."""
+    """Remove the runs and results of an earlier demo, and nothing else."""
     try:
         for name in ("runs", "results"):
             if (out / name).exists():
                 shutil.rmtree(out / name)
         (out / "results").mkdir()
     except OSError as error:
-        raise InputError(f"{out}: the demo's folder cannot be written: {error.strerror}.") from None
+        raise InputError(f"{out}: cannot write the demo's folder: {error.strerror}. Choose another --out.") from None
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Log what begins, and what it took."""
+    """Log the start of a stage, and how long it took."""
     log.info("%s ...", name)
     started = time.monotonic()
     yield
@@ -169,13 +169,13 @@ def stage(name: str) -> Iterator[None]:
 
 @contextmanager
 def whole_demo(out: Path) -> Iterator[Lock]:
-    """Hold the demo's folder for the block; log what all of it took, and the page to open."""
+    """Lock the demo's folder for the block; then log the total time and the page to open."""
     with lock(out) as held:
         started = time.monotonic()
         yield held
-        log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
+        log.info("done in %.0f s. Open %s", time.monotonic() - started, out / "report.html")
 
 
 def make_negatives(captions: Path, out: Path, *, words: WordSource) -> Summary:
-    """Negatives by the paper's rules; see `generate`."""
+    """Generate negatives with the paper's rules; see `generate`."""
     return generate(read_captions(captions), NegativesSettings(RULES, seed=0, words=words), out=out, workers=PROCESSES)

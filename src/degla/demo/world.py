@@ -1,7 +1,7 @@
-"""The demo on the embedded world: draw, make negatives, fine-tune by several recipes, evaluate, report.
+"""The demo on the embedded world: generate data and negatives, fine-tune with several recipes, evaluate, report.
 
-What the base model scores ships with the package, so that the first page is there at once: its numbers, and pictures of
-what it gets wrong. `tools/base_results.py` measures it again.
+The base model's scores ship with the package, so that the first page, with its scores and mistakes, is ready at once.
+`tools/base_results.py` measures them again.
 """
 
 from __future__ import annotations
@@ -39,38 +39,38 @@ from degla.world.draw import draw_benchmark, draw_pairs
 log = logging.getLogger("degla.demo")
 
 BASE_RESULTS: Final = world_model_folder().parent / "results"
-"""What the base scores on the demo's questions: for each size a result, its items, and what both were made from."""
+"""The base model's results on the demo's questions: for each size a result, its items, and a digest of their inputs."""
 
 
 _SHOWN = ("order", "swap_noun", "swap_adjective", "swap_phrase", "replace_relation", "replace_noun")
-"""Kinds of questions of which the first page shows what the base gets wrong."""
+"""Kinds of questions whose mistakes the first page shows."""
 _SHOWN_OF_EACH = 2
 _NAMES = (
-    "`id`: of the words of the pairs that methods are trained on; `ood`: with at least one further word. Names without "
-    "a slash are averages; `neutral` leaves out what the texts alone tell, and `composition.id.neutral` is what the "
+    "`id`: only words of the training pairs; `ood`: at least one other word. Names without a slash are averages; "
+    "`neutral` excludes parts that can be answered from the texts only, and `composition.id.neutral` is what the "
     "report calls composition."
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything a demo does."""
+    """Amounts of data and training steps of a demo."""
 
     scenes: int
     """Training scenes."""
     steps: int
-    """Optimiser steps of each method."""
+    """Optimiser steps per method."""
     items_per_part: int
-    """Benchmark items of each compositional part."""
+    """Benchmark items per compositional part."""
     images_per_class: int
-    """Images of each class of the recognition domains."""
+    """Images per class of the recognition domains."""
     retrieval_images: int
-    """Images of each retrieval part."""
+    """Images per retrieval part."""
     base: str = ""
-    """Name of the shipped results of the base on these questions; "" where there are none."""
+    """Name of the shipped results of the base model on these questions; "" if there are none."""
 
     def draw_questions(self, folder: Path) -> Path:
-        """The benchmark in a folder below this one."""
+        """Generate the benchmark in a folder below `folder`, and return its path."""
         return draw_benchmark(
             folder / f"benchmark-{self.items_per_part}",
             items_per_part=self.items_per_part,
@@ -79,21 +79,21 @@ class Size:
         )
 
 
-# One look at every pair, so that all methods are done in minutes on two processors.
+# One epoch, so that all methods finish in minutes on two CPUs.
 FULL = Size(scenes=4096, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250, base="full")
 QUICK = Size(scenes=768, steps=24, items_per_part=100, images_per_class=5, retrieval_images=100, base="quick")
 
 
 def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
-    """Run the pipeline and write ``report.html``; returns the report's table.
+    """Run the pipeline, write ``report.html``, and return the report's table.
 
     Args:
-        out: folder for data, negatives, runs, results and the report; made anew, apart from what was drawn before.
-        quick: a fraction of pairs, steps and items, to see it work.
-        seeds: runs of each method, with training seeds 0 to `seeds` - 1.
+        out: folder for data, negatives, runs, results and the report. Generated data is reused, the rest replaced.
+        quick: use a fraction of the pairs, steps and items, as a preview.
+        seeds: runs per method, with training seeds 0 to `seeds` - 1.
 
     Raises:
-        InputError: the folder cannot be written, is being written by another process, or holds a demo of another size.
+        InputError: the folder cannot be written, or another process is writing it.
         DeglaError: a run failed, or a signal stopped the demo.
     """
     size = QUICK if quick else FULL
@@ -102,7 +102,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         root = out / "world" / f"benchmark-{size.items_per_part}"
         base = methods.base_job("world", ("world",), root=root, out=out)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-            with methods.stage("drawing the questions"):
+            with methods.stage("generating the benchmark"):
                 drawing = pool.submit(
                     draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=1
                 )
@@ -111,29 +111,29 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
                 if not _take_base_result(size, root, start):
                     tune(base)
                 show_base(load_result(start, items=True), root, out / "base.html")
-            with methods.stage("drawing the pairs"):
+            with methods.stage("generating the training pairs"):
                 pairs = drawing.result()
         negatives = out / f"negatives-{size.scenes}.jsonl"
-        with methods.stage("making hard negatives"):
+        with methods.stage("generating hard negatives"):
             summary = methods.make_negatives(pairs.captions, negatives, words="lexicon")
-            log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
+            log.info("%.2f negatives per caption for %d captions", summary.mean, summary.captions)
 
         def configure(method: str, seed: int) -> TrainConfig:
             config = methods.demo_config(recipe_config(method), steps=size.steps, seed=seed)
             data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
-            # Half precision is no faster for so small a model, and not every processor has it.
+            # Half precision is no faster for such a small model, and not every CPU supports it.
             return replace(config, data=data, train=replace(config.train, precision="fp32"))
 
         return methods.compare_methods(base, configure, methods=methods.METHODS, seeds=seeds, out=out, held=held)
 
 
 def made_from(benchmark: Path) -> str:
-    """Digest of the base's files and of the questions."""
+    """Return a digest of the base model's files and of the questions."""
     return f"{digest_of(world_model_folder(), {})} {digest_questions(('world',), benchmark)}\n"
 
 
 def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
-    """Whether the shipped result of the base is of these weights and questions; it is copied to `path` then."""
+    """Copy the shipped result of the base model to `path` if it is for these weights and questions; return whether."""
     source = BASE_RESULTS / size.base
     if not size.base or source.with_suffix(".sha256").read_text(encoding="ascii") != made_from(benchmark):
         return False
@@ -144,14 +144,14 @@ def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
 
 
 def show_base(result: Result, benchmark: Path, out: Path) -> None:
-    """Write the first page, and log the scores that the methods are to change."""
+    """Write the first page, and log the scores that the methods should change."""
     scores = named_scores(result)
     told = [
         f"{name} {percent(scores[name])}"
         for name in ("composition", "swap", "order", "recognition", "retrieval")
         if name in scores
     ]
-    log.info("the base model: %s %%. What it gets wrong: open %s", ", ".join(told), out)
+    log.info("base model: %s %%. To see its mistakes, open %s", ", ".join(told), out)
     (entry,) = result.benchmarks
     rows = [
         [
@@ -163,15 +163,15 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
         for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
     ]
     page = Page(
-        "What the base model knows, and what it gets wrong",
+        "The base model: scores and mistakes",
         [
-            Section("What it gets most wrong", [*_mistakes(result, benchmark)]),
-            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows), _NAMES]),
+            Section("Worst mistakes", [*_mistakes(result, benchmark)]),
+            Section("Scores", [Table(["part", "score", "95 %", "chance"], rows), _NAMES]),
         ],
         lead=[
-            "A small CLIP, pre-trained on the embedded world. It names what is there, and is no better than chance "
-            "where only the order of words tells the true text from the false one. Hard negatives are to teach it "
-            "that; `report.html` beside this page will say what each method gained, and what it forgot. All scores in "
+            "A small CLIP, pre-trained on the embedded world. It recognises objects, but is no better than chance "
+            "where the true and the false text differ only in word order. Hard negatives should teach it that; "
+            "`report.html` beside this page will show what each method gained and what it forgot. All scores are in "
             "percent."
         ],
         tab="degla demo: the base model",
@@ -180,7 +180,7 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
 
 
 def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
-    """The items of each kind whose false text leads by the most."""
+    """Yield the items of each kind whose false text leads by the most."""
     questions = {item.id: item for item in read_jsonl(PairItem, benchmark / "items.jsonl")}
     cards = []
     for kind in _SHOWN:
@@ -189,8 +189,8 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
             cards.append(_card(row, questions[row.id], benchmark))
     yield Grid(cards)
     yield (
-        "The items of each kind whose false text leads by the most: ✓ the true text, ✗ the false one, which the model "
-        "finds more similar to the picture; the number is the lead of the true one, a difference of cosines."
+        "The items of each kind whose false text leads by the most: ✓ the true text, ✗ the false text, which the model "
+        "finds more similar to the image. The number is the true text's lead, a difference of cosines."
     )
 
 

@@ -1,4 +1,4 @@
-"""ROOM - doctor: a training configuration enters; what stands in its way, and what limits its speed, leaves."""
+"""ROOM - doctor: checks a training configuration for problems that would stop a run, and for what limits its speed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        about: what, in a word or two.
-        state: "ok", "warning" (training works, but not as it could) or "error" (it will not).
+        about: what was checked, in a word or two.
+        state: "ok", "warning" (training works, but not optimally) or "error" (it will not work).
         text: what was found, and what to do.
-        values: the numbers in it, by name with their unit.
+        values: the numbers in the text, by name with unit.
     """
 
     about: str

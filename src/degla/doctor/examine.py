@@ -1,4 +1,4 @@
-"""Looks at a training configuration: files, model, device, disk, memory, and what limits the speed."""
+"""Checks of a training configuration: files, model, device, disk, memory, and what limits the speed."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from degla.training.step import Trainer
 from degla.training.validation import Validation
 
 _SAMPLE = 300
-"""Images that are decoded to their end."""
+"""Approximate number of images that are fully decoded."""
 
 _BATCH = 16
-"""Largest batch that is measured, of each stream of pairs."""
+"""Largest batch that is measured, per stream of pairs."""
 
 
 def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
-    """Findings one by one, in the order in which training would meet them; ends at the first error.
+    """Yield findings in the order in which training would meet the problems; stop at the first error.
 
     Args:
-        config: as `degla train` would take it; `out` may be missing.
-        seconds: for each of the measurements of speed.
+        config: as for `degla train`; `out` may be None.
+        seconds: duration of each speed measurement.
     """
     try:
         yield _files(config.pairs, about="files")
@@ -60,8 +60,8 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         per_epoch = len(source.rows) // config.train.batch_size
         if not per_epoch:
             raise InputError(
-                f"{counted(len(source.rows), 'pair with a whole image does', 'pairs with whole images do')} not fill "
-                "one batch; see --train.batch-size."
+                f"{counted(len(source.rows), 'pair with a readable image does', 'pairs with readable images do')} not "
+                "fill one batch. Reduce --train.batch-size."
             )
         Validation(
             config.validation,
@@ -92,7 +92,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
 
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
-    """The same with batches that any machine can hold, decoded by this process alone."""
+    """Return the configuration with small batches that fit on any machine, decoded in this process."""
     size = min(config.train.batch_size, _BATCH)
     again = replace(
         config.replay,
@@ -110,8 +110,8 @@ def _at_hand(config: TrainConfig) -> TrainConfig:
 def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
     if data.captions is None:
-        raise InputError(f"give {data.flag('captions')} FILE and {data.flag('images')} FOLDER, as for degla train.")
-    rows = read_rows(data, reads=stream.reads, told=False)  # Told when the run's own pairs are read.
+        raise InputError(f"no captions: give {data.flag('captions')} FILE and {data.flag('images')} FOLDER.")
+    rows = read_rows(data, reads=stream.reads, told=False)  # Logged when the run's own pairs are read.
     step = max(1, len(rows) // _SAMPLE)
     there = check_images(rows, data.image_folder, depth="exists")
     decoded = check_images(rows, data.image_folder, depth="decode", every=step)
@@ -122,26 +122,26 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
             return Finding(about, "warning" if skipped else "error", report.summary(), values)
     if len(rows) < stream.batch_size:
         return Finding(
-            about, "error", f"{counted(len(rows), 'pair does', 'pairs do')} not fill one batch of {stream.batch_size}; "
-            f"give more, or a smaller {stream.batch_flag}.", values,
+            about, "error", f"{counted(len(rows), 'pair does', 'pairs do')} not fill one batch of {stream.batch_size}. "
+            f"Add pairs, or use a smaller {stream.batch_flag}.", values,
         )  # fmt: skip
     counts = rows.lengths("negatives")
     values["negatives"] = negatives = int(counts.sum())
     few = int((counts < data.negatives_per_caption).sum())
     text = (
         f"{counted(len(rows), 'pair')} of {counted(there.checked, 'image')}, {counted(negatives, 'negative')}; all "
-        f"images are there, {decoded.checked} decoded to their end"
+        f"images exist, {decoded.checked} of them fully decoded"
     )
     if few <= len(rows) / 10:
         return Finding(about, "ok", text + ".", values)
-    text += f". {few} have fewer than {counted(data.negatives_per_caption, 'negative')}: their places are empty."
+    text += f". {few} have fewer than {counted(data.negatives_per_caption, 'negative')}; missing slots stay empty."
     return Finding(about, "warning", text, values)
 
 
 def _model(encoder: Encoder) -> Finding:
     count, _ = count_parameters(encoder)
     missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
-    told = "".join(f". {lack[0].upper()}{lack[1:]}" for lack in missing) or "; texts cost what they weigh"
+    told = "".join(f". {lack[0].upper()}{lack[1:]}" for lack in missing) or "; all fast paths are available"
     text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}{told}."
     values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
     return Finding("model", "warning" if missing else "ok", text, values)
@@ -150,29 +150,29 @@ def _model(encoder: Encoder) -> Finding:
 def _device(device: torch.device, precision: str) -> Finding:
     shown = "fp32" if precision == "no" else precision
     values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": usable_cores()}
-    cores, threads = counted(usable_cores(), "processor core"), counted(torch.get_num_threads(), "thread")
-    text = f"{cores}, {threads}, in {shown}; no GPU."
+    cores, threads = counted(usable_cores(), "CPU core"), counted(torch.get_num_threads(), "thread")
+    text = f"{cores}, {threads}, {shown}; no GPU."
     if device.type == "cuda":
-        text = f"{torch.cuda.get_device_name(device)} in {shown}."
+        text = f"{torch.cuda.get_device_name(device)}, {shown}."
     return Finding("device", "ok", text, values)
 
 
 def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
     count, trained = count_parameters(trainer.encoder)
-    kind = "no" if trainer.teacher is None else "a frozen" if config.teacher.kind == "frozen" else "an averaged"
+    kind = "no" if trainer.teacher is None else "frozen" if config.teacher.kind == "frozen" else "EMA"
     scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
     values = {"steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored}
     epochs = "1 epoch" if steps == per_epoch else f"{steps / per_epoch:.3g} epochs"
     text = (
         f"{counted(steps, 'step')} of {counted(config.train.batch_size, 'pair')}, {epochs} of "
-        f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with "
+        f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
     return Finding("run", "ok", text, values)
 
 
 def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
-    """Checkpoints that are written, but for those that the clock asks for."""
+    """Count the checkpoints that are written, without those that `checkpoint.every_minutes` adds."""
     scored = config.validation.every_steps if config.validation.benchmarks else 0
     return len({*_ends(steps, per_epoch), *_ends(steps, config.checkpoint.every_steps), *_ends(steps, scored), steps})
 
@@ -182,7 +182,7 @@ def _ends(steps: int, every: int) -> range:
 
 
 def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
-    """How long all steps take, by what a step of the measured batches takes."""
+    """Estimate the duration of all steps from the measured ones."""
     measured = int(speed.values["batch_size"])
     seconds = measured / float(speed.values["step_pairs_per_second"]) / (1 - float(speed.values["waiting_share"]))
     pairs = config.train.batch_size
@@ -190,13 +190,13 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
         measured += int(speed.values["replay_batch_size"])
         pairs += config.replayed.batch_size
     whole = steps * seconds * pairs / measured
-    told = f"about {duration(whole)} for {counted(steps, 'step')} in one process, without evaluations and checkpoints."
+    told = f"about {duration(whole)} for {counted(steps, 'step')} in one process, plus evaluations and checkpoints."
     return Finding("time", "ok", told, {"seconds": whole})
 
 
 def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int) -> Finding:
     count, trained = count_parameters(encoder)
-    # A run that averages keeps its student beside the average.
+    # A run that averages weights also keeps the student.
     copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.active)
     checkpoint = 4 * (count * copies + 2 * trained)
     kept = (config.checkpoint.keep or written) + 2  # the best one, and the one that is being written
@@ -209,20 +209,20 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     values = {
         "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": kept * checkpoint, "free_bytes": free
     }  # fmt: skip
-    often = f", and one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
+    often = f", plus one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
-        f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, each of {checkpoint / 1e9:.2f} GB; "
-        f"up to {kept} of them lie there, {kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
+        f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, {checkpoint / 1e9:.2f} GB each; "
+        f"up to {kept} exist at a time, {kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
     if free < kept * checkpoint:
         return Finding("disk", "error" if free < 2 * checkpoint else "warning",
-                       f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.",
+                       f"{text} at {place}. Free some space, or use another --out or a smaller --checkpoint.keep.",
                        values)  # fmt: skip
     return Finding("disk", "ok", text + ".", values)
 
 
 def _held(config: TrainConfig, batch_size: int) -> int:
-    """Pairs of a process that are embedded at a time."""
+    """Return the number of pairs that a process embeds at a time."""
     own = batch_size // started_processes()
     return min(config.train.chunk_size or own, own)
 
@@ -232,7 +232,7 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
     fixed, pair = estimate_memory(trainer, trainer.pairs, next(pairs.batches(0, start=0, device=device)))
     held = _held(config, config.train.batch_size)
     if replay is not None and trainer.replay is not None and config.replayed is not None:
-        # One stream is embedded after the other: the larger counts.
+        # The streams are embedded one after the other, so the larger one counts.
         _, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
         second = _held(config, config.replayed.batch_size)
         pair, held = max((pair, held), (other, second), key=lambda stream: stream[0] * stream[1])
@@ -250,4 +250,4 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
     fits = int((0.9 * free - fixed) / pair)
     if fits < 1:
         return Finding("memory", "error", text + ". Train adapters (--adapter.rank 16) or freeze a tower.", values)
-    return Finding("memory", "error", f"{text}. Give --train.chunk-size {fits}, which computes the same.", values)
+    return Finding("memory", "error", f"{text}. Use --train.chunk-size {fits}, with the same gradients.", values)

@@ -1,6 +1,7 @@
-"""What a step takes: memory, counted where it can be and measured on a few pairs where not; and what limits its speed.
+"""Memory and speed of a training step.
 
-That is how fast data come, how fast a step is, how long a step waits for its batch.
+Memory is computed where possible and otherwise measured on a few pairs. Speed is measured for data loading, for a step,
+and for both together, as the time that a step waits for its batch.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from degla.training.pairs import Pairs
 from degla.training.step import Stream, Trainer
 
 _IDLE = 0.05
-"""Share of the time that a step may wait for data before something is said."""
+"""Share of the time that a step may wait for data without a warning."""
 
 _RESERVE = 1.2
-"""Pairs that workers should decode for each that the steps take."""
+"""Ratio of the decoding rate that workers should reach to the rate of the steps."""
 
 
 def count_parameters(encoder: Encoder) -> tuple[int, int]:
-    """Numbers of a model's parameters, and of those that are trained."""
+    """Return the number of a model's parameters, and of its trained parameters."""
     sizes = [(value.numel(), value.requires_grad) for value in encoder.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
 
 
 def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int, int]:
-    """Bytes that any batch needs, and bytes of each pair that is embedded with a graph.
+    """Return the bytes that any batch needs, and the bytes per pair that is embedded with a graph.
 
-    The first are weights, gradients, Adam's two moments, the teacher, what L2-SP pulls back to, and in main memory
-    the start of a run that averages; the second the tensors that the backward pass needs, each counted once, measured
+    The former are weights, gradients, Adam's two moments, the teacher, the anchor of L2-SP and, on a CPU, the initial
+    weights of a run that averages. The latter are the tensors saved for the backward pass, each counted once, measured
     on `batch` of `stream`.
     """
     count, trained = count_parameters(trainer.encoder)
@@ -70,7 +71,7 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the GPU, or in main memory: of a container or a job no more than it may have."""
+    """Return the free bytes on the GPU or in main memory, within the limit of a container or job."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     most = main_memory()
@@ -84,17 +85,17 @@ def available_memory(device: torch.device) -> int:
 def examine_speed(
     trainer: Trainer, pairs: Pairs, replay: Pairs | None = None, *, workers: int, seconds: float
 ) -> Finding:
-    """Measure data alone, a step alone, and both together as training runs them.
+    """Measure data loading, a step, and both together as in training.
 
     Args:
         trainer: takes the steps.
-        pairs: their data.
-        replay: data of the replayed pairs, with the workers that the training would have, where there is one.
-        workers: processes that decode, as the training would have them.
-        seconds: for each of the three, at least one batch and at most about three times as long.
+        pairs: data of the steps.
+        replay: data of the replayed pairs, if any, with the workers that training would use.
+        workers: decoding processes that training would use.
+        seconds: duration of each measurement: at least one batch, and at most about three times as long.
 
     Raises:
-        DeglaError: the first step's loss is not finite.
+        DeglaError: the loss of the first step is not finite.
     """
     device, size = trainer.encoder.device, trainer.config.train.batch_size
     data = size / _seconds_of_data(replace(pairs, workers=0), device, seconds=seconds / 2)
@@ -107,27 +108,28 @@ def examine_speed(
     batches = f"batches of {size}"
     if replay is not None and trainer.config.replayed is not None:
         values["replay_batch_size"] = trainer.config.replayed.batch_size
-        with_them = "in turns with" if trainer.config.replay.alternate else "each with"
+        with_them = "alternating with" if trainer.config.replay.alternate else "each with"
         batches += f", {with_them} {counted(trainer.config.replayed.batch_size, 'replayed pair')}"
     text = (
-        f"one process decodes {data:.0f} pairs/s, a step takes {size / step:.1f} pairs/s ({batches}) and with "
-        f"--data.workers {workers} waits {share:.1%} of the time for its data"
+        f"one process decodes {data:.0f} pairs/s; a step processes {size / step:.1f} pairs/s ({batches}) and, with "
+        f"--data.workers {workers}, waits {share:.1%} of the time for data"
     )
     if share <= _IDLE:
-        return Finding("speed", "ok", text + ": the step limits.", values)
+        return Finding("speed", "ok", text + ". The step is the bottleneck.", values)
     if device.type == "cpu":
-        # Workers and step share the processor: what one saves the other has to wait for.
-        beside = "" if workers else "--data.workers 1 decodes beside it, and "
-        return Finding("speed", "warning", f"{text}; {beside}degla pack makes it less.", values)
+        # Workers and step share the CPU, so more workers gain nothing.
+        beside = "" if workers else "--data.workers 1 to decode in parallel, and "
+        return Finding("speed", "warning", f"{text}. Use {beside}degla pack to decode faster.", values)
     cores = usable_cores()
     wanted = math.ceil(_RESERVE * size / step / data)
     if wanted > cores:
-        return Finding("speed", "warning", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)
-    return Finding("speed", "warning", f"{text}: with --data.workers {wanted} the step would limit.", values)
+        advice = f"Data loading is the bottleneck. Use --data.workers {cores} and degla pack."
+        return Finding("speed", "warning", f"{text}. {advice}", values)
+    return Finding("speed", "warning", f"{text}. Use --data.workers {wanted} to avoid this.", values)
 
 
 def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> float:
-    """Seconds that a batch takes to come, where nothing else runs."""
+    """Measure the seconds to load a batch while nothing else runs."""
     batches = pairs.endless(start=0, device=device)
     next(batches)
     started, count = time.perf_counter(), 0
@@ -138,7 +140,7 @@ def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> f
 
 
 def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, seconds: float) -> tuple[float, float]:
-    """Seconds of a step once its batches are there, and seconds that it waited for them; means."""
+    """Measure the mean seconds of a step once its batches are loaded, and the mean seconds that it waits for them."""
     device = trainer.encoder.device
     alternate = replay is not None and trainer.config.replay.alternate
     turns, kinds = ((0, 1), 2) if alternate else ((None, None), 1)
@@ -149,7 +151,7 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     if not math.isfinite(first):
         remedy = "Check the model's weights, or try --train.precision fp32."
         raise DeglaError(f"the loss of the first step is {first}. {remedy}")
-    # What workers have prepared ahead must be used up before the wait says how fast they are.
+    # The batches that workers prefetched must be used up before the wait reflects their speed.
     ahead = kinds * 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
     while (
@@ -161,7 +163,7 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
         asked = time.perf_counter()
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - asked
-        # Reading the loss waits for the device, so that the step's time is its own.
+        # Reading the loss synchronises with the device, so that the time is that of this step.
         float(trainer.step(batch, number=1 + count % kinds, replayed=second)["loss"])
         count += 1
     whole = time.perf_counter() - started

@@ -1,10 +1,11 @@
-"""SHELF - verbs: words of the command line enter, an exit status leaves. Parsing only; the rooms do the work.
+"""SHELF - verbs: the commands of `degla`. Each takes command-line words and returns an exit status; the work is done
+elsewhere.
 
-One file is one verb: ``train.py`` is `degla train`, ``negatives_report.py`` is `degla negatives report`. A file holds
+Each file is one verb: ``train.py`` is `degla train`, ``negatives_report.py`` is `degla negatives report`. It contains
 
 * a module docstring whose first line says what the verb does (`degla --help` prints it),
 * ``describe(parser)``, which adds the arguments, and ``run(given) -> int``, which does the work and returns 0, or
-* ``run_words(words) -> int`` instead of both, where the words are parsed otherwise.
+* ``run_words(words) -> int`` instead of both, for verbs that parse their own words.
 
-Whatever is heavy is imported inside `run`. What several verbs need lies in files that begin with an underscore.
+Heavy modules are imported inside `run`. Code shared by several verbs is in files that begin with an underscore.
 """

@@ -1,4 +1,4 @@
-"""Arguments that several verbs have: captions, negatives, a language model, a plan; and what is refused of them."""
+"""Arguments shared by several verbs (captions, negatives, a language model, a plan) and their checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) -> None:
-    """The file of captions, and the folder of their images."""
+    """Add the captions file, and optionally the folder of their images."""
     verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
     if images:
         folder = "folder that image paths are relative to"
@@ -27,19 +27,19 @@ def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) ->
 
 
 def describe_negatives(verb: argparse.ArgumentParser, *, file: str = "negatives, JSONL or Parquet") -> None:
-    """The file of negatives, and that of their captions; `file` is its help."""
+    """Add the negatives file and its captions file; `file` is the help of the former."""
     verb.add_argument("file", type=Path, metavar="FILE", help=file)
-    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    verb.add_argument("--captions", type=Path, required=True, help="captions that the negatives were made from")
 
 
 def describe_likelihood(verb: argparse.ArgumentParser, flag: str, told: str) -> None:
-    """A flag for a model of texts, the embedded one where none is named; `told` is its help."""
+    """Add a flag for a language model, the embedded one if no name follows; `told` is its help."""
     verb.add_argument(flag, metavar="MODEL", nargs="?", const="embedded", help=told)
 
 
 def describe_columns(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that reads captions."""
-    verb.add_argument("--format", default="auto", help="format of CAPTIONS; told from the file by default")
+    """Add the arguments of every verb that reads captions."""
+    verb.add_argument("--format", default="auto", help="format of the captions file (detected from the file)")
     verb.add_argument("--id-column", default="id", help="column of the caption id (id)")
     verb.add_argument("--image-column", default="image", help="column of the image path (image)")
     verb.add_argument("--text-column", default="text", help="column of the caption (text)")
@@ -47,7 +47,7 @@ def describe_columns(verb: argparse.ArgumentParser) -> None:
 
 
 def given_captions(given: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
-    """Captions of the file that the arguments name, with some of the optional fields; see `read_captions`."""
+    """Read the captions that the arguments name, with the given optional fields; see `read_captions`."""
     from degla.data.sources import Columns, read_captions
 
     columns = Columns(
@@ -58,20 +58,20 @@ def given_captions(given: argparse.Namespace, *, optional: tuple[str, ...] = ())
 
 
 def require_folder(path: Path, what: str) -> None:
-    """Refuse a path that is no folder; `what` says in the message what it is for."""
+    """Raise an error if a path is not a folder; `what` says in the message what it is for."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder {what}.")
 
 
 def require_files(*paths: Path | None) -> None:
-    """Refuse paths where nothing is; None was not given."""
+    """Raise an error if a path does not exist; None means not given."""
     for path in paths:
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder.")
 
 
 def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
-    """Refuse numbers below one; None was not given."""
+    """Raise an error if an argument is below `least`; None means not given."""
     for name in names:
         value = getattr(given, name)
         if value is not None and value < least:
@@ -79,31 +79,31 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line, where argparse prints all flags in front of it."""
+    """A parser that reports an error in one line; argparse would print the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with status 2."""
+        """Exit with status 2."""
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
 def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """The arguments, with the names of those that the words give, not defaults, as `typed`.
+    """Parse the arguments; `typed` holds the names of those given explicitly.
 
     Raises:
-        InputError: a number is larger than Python's own iterators count.
+        InputError: a number is larger than `sys.maxsize`.
     """
     given = parser.parse_args(words)
-    # argparse sets a default only where nothing stands.
+    # argparse sets a default only for attributes that the namespace lacks.
     bare = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(given))))
     given.typed = frozenset(name for name, value in vars(bare).items() if value is not None)
     for name, value in vars(given).items():
         if isinstance(value, int) and abs(value) > sys.maxsize:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, more than any number here can be.")
+            raise InputError(f"--{name.replace('_', '-')} is {value}, which is too large.")
     return given
 
 
 def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
-    """Refuse flags that were given though nothing reads them; `why` follows the flag's name."""
+    """Raise an error if a flag that would be ignored was given; `why` follows the flag's name in the message."""
     for name in names:
         if name in given.typed:
             raise InputError(f"--{name.replace('_', '-')} {why}")
@@ -117,42 +117,42 @@ _OF: Final[dict[str, tuple[str, ...]]] = {
     "script": ("scripted",),
     **dict.fromkeys(("examples", "examples_folder", "form", "example_sets"), _ASKED),
 }
-"""Flags, and the language models that they are meant for."""
+"""Flags, and the language models that they apply to."""
 CAPTION_FLAGS: Final = ("format", "id_column", "image_column", "text_column", "image_id_column")
-"""What `describe_columns` adds."""
+"""The arguments that `describe_columns` adds."""
 
 
 def describe_model(verb: argparse.ArgumentParser) -> None:
-    """Arguments that choose a language model and say how it is asked."""
+    """Add the arguments that choose a language model and how it is prompted."""
     asked = verb.add_argument_group("language model")
     asked.add_argument(
         "--llm",
         choices=["rules", "embedded", "openai", "scripted"],
         default="rules",
-        help="rules: grammar and word tables alone; embedded: a small model in this process; openai: any server that "
-        "speaks its protocol; scripted: answers from a file, for tests (rules)",
+        help="rules: no model, only grammar and word tables; embedded: a small model in this process; openai: any "
+        "OpenAI-compatible server; scripted: answers from a file, for tests (rules)",
     )
-    asked.add_argument("--examples", type=int, default=5, metavar="N", help="examples a request (5)")
-    asked.add_argument("--examples-folder", type=Path, metavar="DIR", help="your own examples (the package's)")
+    asked.add_argument("--examples", type=int, default=5, metavar="N", help="in-context examples per request (5)")
+    asked.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
     asked.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
-    asked.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="openai: servers, used side by side")
-    asked.add_argument("--concurrency", type=int, default=64, metavar="N", help="openai: requests at once (64)")
-    asked.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: of one request (60)")
-    asked.add_argument("--retries", type=int, default=8, metavar="N", help="openai: further attempts (8)")
-    asked.add_argument("--temperature", type=float, metavar="T", help="openai: of sampling")
-    asked.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: processor threads (1)")
+    asked.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="openai: servers, used in parallel")
+    asked.add_argument("--concurrency", type=int, default=64, metavar="N", help="openai: parallel requests (64)")
+    asked.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
+    asked.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
+    asked.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
+    asked.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
     asked.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
 
 
 def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | None:
-    """What opens the language model that the arguments choose; None for the rules alone.
+    """Return a function that opens the chosen language model; None for `--llm rules`.
 
     Raises:
-        InputError: a flag that the chosen model has no use for, which is a misunderstanding; or one that it lacks.
+        InputError: a flag does not apply to the chosen model, or a required one is missing.
     """
     for name, models in _OF.items():
         if given.llm not in models:
-            refuse_given(given, name, why=f"goes with --llm {' or '.join(models)}; this run has --llm {given.llm}.")
+            refuse_given(given, name, why=f"requires --llm {' or '.join(models)}; this run has --llm {given.llm}.")
     if given.llm == "openai" and not (given.base_url and given.model):
         raise InputError("--llm openai needs --base-url URL and --model NAME.")
     if given.llm == "scripted" and given.script is None:
@@ -161,10 +161,10 @@ def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | Non
 
 
 def open_model(given: argparse.Namespace) -> LanguageModel:
-    """The language model that the arguments choose.
+    """Open the language model that the arguments choose.
 
     Raises:
-        InputError: what the model needs is missing.
+        InputError: something that the model needs is missing.
         DeglaError: the model cannot be opened.
     """
     if given.llm == "embedded":
@@ -189,32 +189,32 @@ def open_model(given: argparse.Namespace) -> LanguageModel:
 
 
 def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, result: str) -> None:
-    """Arguments of every verb that conducts a plan.
+    """Add the arguments of every verb that runs a plan.
 
     Args:
         verb: parser of the verb.
-        runs: what is done side by side.
+        runs: noun for what runs in parallel.
         fields: what `--set` changes.
         result: the file that `--json` prints.
     """
     verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML, TOML or JSON file; see docs/studies.md")
-    verb.add_argument("--out", type=Path, required=True, help="folder; what is done there already is kept")
-    verb.add_argument("--processes", type=int, metavar="N", help=f"{runs} at a time, one thread each (one a processor)")
+    verb.add_argument("--out", type=Path, required=True, help="output folder; finished work in it is kept")
+    verb.add_argument("--processes", type=int, metavar="N", help=f"parallel {runs}, one thread each (one per CPU)")
     verb.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help=f"ray does the {runs} on a cluster (RAY_ADDRESS)"
+        "--engine", choices=("local", "ray"), default="local", help=f"ray: do the {runs} on a cluster (RAY_ADDRESS)"
     )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
     verb.add_argument("--json", action="store_true", help=f"print {result}")
 
 
 def command_line(given: argparse.Namespace, *, verb: str) -> str:
-    """The command that makes the same again, for the page."""
+    """Return the command that reproduces the result, for the page."""
     words = ["degla", verb, str(given.plan), "--out", str(given.out)]
     return shlex.join([*words, *(word for text in given.set for word in ("--set", text))])
 
 
 def refuse_failures(failures: Sequence[tuple[str, str]], *, run: str) -> None:
-    """End with an error where something failed; `failures`: titles and causes; `run`: what one of them is."""
+    """Raise an error if something failed; `failures` holds titles and causes, `run` is the noun for one of them."""
     if failures:
         told = "; ".join(f"{title}: {error}" for title, error in failures)
-        raise DeglaError(f"{counted(len(failures), run)} failed: {told}. The same command tries them again.")
+        raise DeglaError(f"{counted(len(failures), run)} failed: {told}. Run the same command to retry.")

@@ -1,4 +1,4 @@
-"""Arguments and set-up of every verb that scores models."""
+"""Arguments and set-up shared by the verbs that score models."""
 
 from __future__ import annotations
 
@@ -37,50 +37,53 @@ log = logging.getLogger(__name__)
 
 
 def describe_questions(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str, ties: bool = True) -> None:
-    """Arguments that say what models are asked; `benchmarks` and `seed` are the help of those two."""
+    """Add the arguments that choose the questions; `benchmarks` and `seed` are the help of those two."""
     verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help=benchmarks)
-    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    verb.add_argument("--root", type=Path, required=True, help="folder with the benchmarks' data")
     if ties:
         verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
-    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    missing = "if files are missing, score the remaining items and report what was skipped"
+    verb.add_argument("--allow-missing", action="store_true", help=missing)
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help=seed)
 
 
 def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that evaluates models."""
-    describe_questions(verb, benchmarks="see degla ls benchmarks", seed="seed of random choices and intervals (0)")
+    """Add the arguments of every verb that evaluates models."""
+    listed = "benchmark names, see degla ls benchmarks"
+    describe_questions(verb, benchmarks=listed, seed="seed of random choices and intervals (0)")
     verb.add_argument(
         "--image-reading",
         choices=["upright", "official"],
         default="upright",
-        help="upright: as in training; official: as the benchmarks' released codes read, neither turned by EXIF nor "
-        "with transparency on white (upright)",
+        help="upright: as in training; official: as in the benchmarks' released code, which neither applies the EXIF "
+        "rotation nor puts transparent images on white (upright)",
     )
     verb.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the forward passes (fp32)"
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="precision of the forward passes (fp32)"
     )
-    verb.add_argument("--images-per-batch", type=int, default=0, metavar="N", help="(by the device: 8 to 128)")
-    verb.add_argument("--texts-per-batch", type=int, default=0, metavar="N", help="(by the device: 32 to 512)")
-    verb.add_argument("--workers", type=int, default=0, metavar="N", help="threads that open pictures (one a core)")
+    images, texts = "images per batch (8 to 128, by device)", "texts per batch (32 to 512, by device)"
+    verb.add_argument("--images-per-batch", type=int, default=0, metavar="N", help=images)
+    verb.add_argument("--texts-per-batch", type=int, default=0, metavar="N", help=texts)
+    verb.add_argument("--workers", type=int, default=0, metavar="N", help="threads that load images (one per core)")
     describe_cache(verb)
 
 
 def describe_networks(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str, ties: bool = True) -> None:
-    """What of whom `measure_networks` asks; see `describe_questions`."""
-    verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate; networks only")
+    """Add the models and questions of `measure_networks`; see `describe_questions`."""
+    verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate, but only neural networks")
     describe_questions(verb, benchmarks=benchmarks, seed=seed, ties=ties)
 
 
 def describe_results(verb: argparse.ArgumentParser) -> None:
-    """How `measure_networks` prints results of several models, and keeps them in one file."""
-    verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
+    """Add the arguments for how `measure_networks` labels, prints and saves the results."""
+    verb.add_argument("--label", nargs="+", help="display names, one per model (the models' own names)")
     verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def check_networks(given: argparse.Namespace) -> None:
-    """Refuse what is wrong of these arguments before anything heavy is imported."""
+    """Check these arguments before anything heavy is imported."""
     check_models(given)
     check_questions(given)
 
@@ -95,9 +98,9 @@ def measure_networks(
 
     Args:
         given: with the arguments of `describe_networks` and `describe_results`.
-        measure: gives the result of a model for the questions, under the label that the arguments give it.
-        render: results side by side.
-        require: refuses questions that cannot be measured so.
+        measure: returns the result of a model for the questions and a label.
+        render: shows results side by side.
+        require: raises an error for questions that cannot be measured this way.
 
     Returns:
         The exit status.
@@ -108,7 +111,7 @@ def measure_networks(
 
     if given.out is not None:
         spare_results(given.out, models=given.models, benchmarks=given.benchmarks)
-    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
+    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before any model is loaded.
     require(questions)
     results = [
         measure(load_encoder(name, device=device(given.device)), questions, label)
@@ -127,37 +130,37 @@ def measure_networks(
 
 
 def describe_cache(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that keeps embeddings."""
+    """Add the arguments of every verb that caches embeddings."""
     folder = verb.add_mutually_exclusive_group()
     folder.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
-        help="where embeddings are kept (embeddings in DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
+        help="embedding cache (embeddings in DEGLA_CACHE if set, else degla/embeddings in the user's cache folder)",
     )
-    folder.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
+    folder.add_argument("--no-cache", action="store_true", help="recompute all embeddings and cache nothing")
 
 
 def check_questions(given: argparse.Namespace) -> None:
-    """Refuse a wrong name before anything heavy is imported."""
+    """Check the benchmarks' names before anything heavy is imported."""
     for name in given.benchmarks:
         BENCHMARKS.require(name)
 
 
 def check_models(given: argparse.Namespace) -> None:
-    """Refuse labels that are not one a model, and results that do not end in .json or could not be written."""
+    """Check that there is one label per model, and that --out ends in .json and can be written."""
     if given.label and len(given.label) != len(given.models):
         raise InputError(
-            f"{counted(len(given.label), 'label')} for {counted(len(given.models), 'model')}; give one a model."
+            f"{counted(len(given.label), 'label')} for {counted(len(given.models), 'model')}; give one per model."
         )
     if given.out is not None and given.out.suffix != ".json":
-        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
-    if given.out is not None and first_process():  # The others write nothing, and may have no such folder.
+        raise InputError(f"--out {given.out}: the file name must end in .json.")
+    if given.out is not None and first_process():  # Other ranks write nothing, and may lack the folder.
         require_writable(given.out)
 
 
 def device(name: str) -> str:
-    """The device of that name; "auto" is a graphics card where there is one, of several processes each its own."""
+    """Resolve a device name; "auto" is the GPU of this rank if there is one, else the CPU."""
     import torch
 
     if name != "auto":
@@ -167,7 +170,7 @@ def device(name: str) -> str:
 
 @contextlib.contextmanager
 def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
-    """What the arguments ask, with the cache of embeddings that they name."""
+    """Yield the evaluation that the arguments describe, with its embedding cache."""
     check_questions(given)
     require_least(given, "images_per_batch", "texts_per_batch", "workers", least=0)
 
@@ -189,20 +192,20 @@ def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None 
             workers=given.workers,
             cache=cache,
             processes=processes,
-            # Data come before models: a wrong folder is told before anything is fetched.
+            # Data come before models: a wrong folder is reported before anything is downloaded.
             questions=ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing, processes=processes),
         )
 
 
 @contextlib.contextmanager
 def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
-    """The cache of embeddings that the arguments name; None where they want none."""
+    """Yield the embedding cache that the arguments name; None with --no-cache."""
     from degla.evaluation.cache import DiskCache, open_cache
 
     if given.no_cache:
         yield None
         return
-    # A folder that was asked for must work; the usual one only saves time.
+    # A folder that was given must work; the default one only saves time.
     with open_cache(given.cache) if given.cache else DiskCache(cache_folder("embeddings")) as cache:
         yield cache
     if cache.read or cache.written:

@@ -1,4 +1,4 @@
-"""What verbs print, as tables or JSON, and the exit status of what a signal ended."""
+"""Printing of tables and JSON, and the exit status of a command that a signal ended."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 from collections.abc import Callable
 
 _WIDTH_OF_FILES = 200
-"""Of a file or pipe, which has no width: names of parts and numbers are not broken, so that they can be searched."""
+"""Width for a file or pipe: wide enough that names and numbers are not wrapped and can be searched."""
 
 
 def show(table: object) -> None:
-    """Print a table of rich to stdout."""
+    """Print a rich table to stdout."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)
 
 
 def tell(line: str) -> None:
-    """A line for people, to stderr."""
+    """Print a line to stderr."""
     sys.stderr.write(f"{line}\n")
 
 
@@ -30,7 +30,7 @@ def print_json(values: object) -> None:
 
 
 def answer(given: argparse.Namespace, values: Callable[[], object], print_words: Callable[[], object]) -> None:
-    """Print what `values` gives as JSON where `--json` asks for it; else let `print_words` print it for people."""
+    """Print the result of `values` as JSON with `--json`; otherwise call `print_words`."""
     if given.json:
         print_json(values())
     else:
@@ -38,5 +38,6 @@ def answer(given: argparse.Namespace, values: Callable[[], object], print_words:
 
 
 def status_of_signal(name: str) -> int:
-    """The exit status of a command that kept its work when that signal came: 130 for SIGINT; 0 for none, ""."""
+    """Return the exit status of a command that saved its work on a signal, such as 130 for SIGINT; 0 for "", no
+    signal."""
     return 128 + signal.Signals[name] if name else 0

@@ -1,4 +1,4 @@
-"""Words of verbs that take a training configuration: a recipe, a file or a run, then fields as flags; their help."""
+"""Command-line words of verbs that take a training configuration (recipe, file or run, then flags), and their help."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PRINT = "--print-config"
 
 
 def configure(words: list[str], *, verb: str) -> TrainConfig:
-    """The configuration of `RECIPE [flags]`, `[RECIPE] --config FILE [flags]`, or `--resume RUN [flags]`.
+    """Read the configuration from `RECIPE [flags]`, `[RECIPE] --config FILE [flags]`, or `--resume RUN [flags]`.
 
     Raises:
-        SystemExit: help or the configuration itself was asked for, and printed.
-        InputError: no such recipe, run, file, field or flag; or a resumed run would compute something else.
+        SystemExit: help or the configuration itself was requested and has been printed.
+        InputError: unknown recipe, run, file, field or flag; or a resumed run would compute something else.
     """
     printed = PRINT in words
     file, words = _take(CONFIG, [word for word in words if word != PRINT])
@@ -39,13 +39,13 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     named = words[0] if words and not words[0].startswith("-") else None
     if resume and (len(words) < 2 or file):
         raise InputError(
-            "a resumed run has its own configuration: leave --config out."
+            "a resumed run has its own configuration. Omit --config."
             if file
             else f"--resume needs the run's folder: degla {verb} --resume RUN"
         )
     if not (resume or named or file):
         raise InputError(
-            f"a recipe comes first: degla {verb} RECIPE ..., or degla {verb} {CONFIG} FILE ... "
+            f"no recipe given. Use degla {verb} RECIPE ... or degla {verb} {CONFIG} FILE ... "
             f"Recipes: {', '.join(RECIPES.names())}."
         )
     if named:
@@ -68,7 +68,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     try:
         config = _with_flags(rest, default, program=program) if rest else default
     except RangeError as error:
-        # Losses of replayed pairs are of the same types as those of the run's own.
+        # Losses of replayed pairs have the same types as the run's own, so the error may name the wrong section.
         flag = f"--replay.{error.flag}"
         second = any(word.partition("=")[0].replace("_", "-") == flag for word in rest)
         raise InputError(f"{flag} {error.reason}" if second else str(error)) from None
@@ -81,7 +81,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
 
 def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> TrainConfig:
-    """A configuration changed by known flags; tyro, slow with many fields, sees only those losses that a flag names."""
+    """Apply known flags to a configuration; tyro, slow with many fields, sees only the losses that a flag names."""
     sections = {word.partition("=")[0].rpartition(".")[0].replace("-", "_") for word in words}
 
     def named(losses: LossesByName, section: str) -> LossesByName:
@@ -96,11 +96,11 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
 
 
 def read_flags(words: list[str], default: Settings, *, program: str) -> Settings:
-    """A dataclass of settings changed by flags of its fields.
+    """Apply flags to a dataclass of settings.
 
     Raises:
-        InputError: a value is missing, or one that its field cannot have.
-        SystemExit: anything else is wrong, and printed.
+        InputError: a value is missing or not allowed for its field.
+        SystemExit: anything else is wrong; it has been printed.
     """
     import tyro
 
@@ -117,7 +117,7 @@ def read_flags(words: list[str], default: Settings, *, program: str) -> Settings
 
 
 def _refuse(words: list[str], settings: Any) -> None:
-    """Refuse flags in one line, as a file with such a value is refused; tyro has a box of ten."""
+    """Report a wrong flag in one line, as for a configuration file; tyro prints a box of ten lines."""
     from degla.config.fields import flags, with_field
 
     switches = flags(settings)
@@ -130,25 +130,25 @@ def _refuse(words: list[str], settings: Any) -> None:
         elif values:
             next(reversed(values.values())).append(word)
         else:
-            raise InputError(f"{word!r} is no flag: they begin with --.")
+            raise InputError(f"{word!r} is not a flag. Flags begin with --.")
     for flag, said in values.items():
         if not said and not switches[flag]:
-            raise InputError(f"--{flag} is given without a value.")
+            raise InputError(f"--{flag} needs a value.")
         if said and said != ["None"]:
             with_field(settings, flag.replace("-", "_").split("."), " ".join(said), where="")
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
-    """What flags change: a recipe's configuration, with the fields of a file where one is given."""
+    """Return the configuration that flags change: a recipe's, with the fields of a file if one is given."""
     from degla.config.fields import change, read_fields
     from degla.config.run import recipe_config
 
     recipe, fields = read_fields(Path(file)) if file else (None, {})
     if named and recipe and named != recipe:
-        raise InputError(f"{file}: its recipe is {recipe!r}, and the command's is {named!r}; leave one of them out.")
+        raise InputError(f"{file}: its recipe is {recipe!r}, but the command's is {named!r}. Remove one of them.")
     name = named or recipe
     if name is None:
-        raise InputError(f"{file}: names no recipe: write 'recipe: NAME', or degla train NAME {CONFIG} {file}.")
+        raise InputError(f"{file}: no recipe. Add 'recipe: NAME' to it, or use degla train NAME {CONFIG} {file}.")
     try:
         start = recipe_config(name)
     except InputError as error:
@@ -157,7 +157,7 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
 
 
 def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
-    """The value of a flag that is no field, given once or not at all, and the other words."""
+    """Return the value of a flag that is not a field, given at most once, and the other words."""
     found: str | None = None
     rest: list[str] = []
     left = iter(words)
@@ -168,24 +168,24 @@ def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
             continue
         given = value if equals else next(left, "")
         if not given or given.startswith("--") or found:
-            raise InputError(f"{flag} is given {'twice' if found else 'without a file'}: write {flag} FILE, once.")
+            raise InputError(f"{flag} is given {'twice' if found else 'without a file'}. Give {flag} FILE once.")
         found = given
     return found, rest
 
 
 def describe_flags(verb: argparse.ArgumentParser) -> None:
-    """Every field of the configuration as a flag, for help; tyro is what reads them."""
+    """Add every field of the configuration as a flag, for the help; tyro does the parsing."""
     from degla.config.fields import flags
     from degla.config.run import TrainConfig
 
-    verb.add_argument(CONFIG, metavar="FILE", help="fields in YAML, TOML or JSON; flags go on top")
-    verb.add_argument(PRINT, action="store_true", help="print the whole configuration for --config, and end")
+    verb.add_argument(CONFIG, metavar="FILE", help="YAML, TOML or JSON file of fields; flags override it")
+    verb.add_argument(PRINT, action="store_true", help="print the whole configuration in the form of --config and exit")
     for name, switch in flags(TrainConfig()).items():
         verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")
 
 
 def _help_of(words: list[str]) -> tuple[str | None, list[str]]:
-    """What help is asked for ("" for the usual fields; None where it is not), and the other words."""
+    """Return the requested help topic ("" for the usual fields, None for no help), and the other words."""
     for place, word in enumerate(words):
         if word == "--help-all":
             return ALL, []
@@ -202,11 +202,11 @@ _ELSEWHERE: Final = {
     "fp16": "train.precision", "train-data": "data.captions", "num-workers": "data.workers",
     "pretrained": "model", "logs": "out", "output-dir": "out",
 }  # fmt: skip
-"""Flags of open_clip's trainer and of transformers' by what they are called here."""
+"""Flags of the open_clip and transformers trainers, and their names here."""
 
 
 def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> None:
-    """Refuse a flag that no field has, with the nearest that one has; `remedy` says where all are listed."""
+    """Raise an error for an unknown flag and suggest the nearest one; `remedy` says where all are listed."""
     names = set(known)
     for name, switch in known.items():
         if switch:
@@ -224,7 +224,7 @@ def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> N
 
 
 ALL = "all"
-"""The word behind --help that asks for every flag."""
+"""The word after --help that requests every flag."""
 
 _WIDTH = 110
 _USUAL = (
@@ -233,26 +233,26 @@ _USUAL = (
     "train.chunk_size", "train.seed", "adapter.rank", "validation.benchmarks", "validation.root",
     "stop.max_forgetting", "checkpoint.every_minutes",
 )  # fmt: skip
-"""The fields that most users set, in the order in which they think of them."""
+"""The fields that most users set, in the order in which they are usually needed."""
 
 
 def show_help(config: TrainConfig, *, program: str, about: str) -> None:
-    """Print the flags of a configuration, with its values.
+    """Print the flags of a configuration with its values.
 
     Args:
-        config: a recipe's, or a run's.
-        program: the words of the command up to the flags.
-        about: a field or a section by its dotted name, or "all"; "" for the usual fields.
+        config: of a recipe or a run.
+        program: the command up to the flags.
+        about: dotted name of a field or section, or "all"; "" for the usual fields.
 
     Raises:
-        InputError: nothing is called as `about` says.
+        InputError: there is no field or section named `about`.
     """
     if about == ALL:
         import tyro
 
         from degla.config.run import TrainConfig
 
-        # tyro ends the program here, as its caller does.
+        # tyro exits here, as the caller would.
         tyro.cli(TrainConfig, args=["--help"], default=config, prog=program)
     elif about:
         from degla.verbs.explain import explain_fields
@@ -283,13 +283,13 @@ def _usual(config: TrainConfig, *, program: str) -> str:
             f"usage: {program} --data.captions FILE --data.images FOLDER --out FOLDER [FLAGS]",
             *(["", *textwrap.wrap(summary, _WIDTH)] if summary else []),
             "",
-            "What most runs set, with the values of this one:",
+            "Usual flags, with their values in this configuration:",
             *_rows([*_USUAL, *_own(config)], config),
             "",
-            "Its losses:",
+            "Losses:",
             *_rows(weights, config),
-            *textwrap.wrap(f"Weight 0, each a flag like these: {other}.", _WIDTH, break_on_hyphens=False),
-            *textwrap.wrap(f"Sections, with their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
+            *textwrap.wrap(f"Weight 0, with flags of the same form: {other}.", _WIDTH, break_on_hyphens=False),
+            *textwrap.wrap(f"Sections and their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
             "",
             f"{program} --help optim.lr     one flag: meaning, range, value",
             f"{program} --help optim        all flags of a section",
@@ -300,7 +300,7 @@ def _usual(config: TrainConfig, *, program: str) -> str:
 
 
 def _own(config: TrainConfig) -> list[str]:
-    """The fields that matter to this configuration besides the usual ones."""
+    """Return the fields that matter to this configuration in addition to the usual ones."""
     reads = frozenset[str]().union(*(stream.reads for stream in config.streams))
     teaches = any(stream.needs for stream in config.streams)
     chosen = {
@@ -323,7 +323,7 @@ def _own(config: TrainConfig) -> list[str]:
 
 
 def _rows(names: Iterable[str], config: TrainConfig) -> list[str]:
-    """A line a field: its flag, its value, and the beginning of what it means."""
+    """Format one line per field: flag, value, and the beginning of its description."""
     from degla.config.fields import field_of
 
     rows = []
@@ -331,7 +331,7 @@ def _rows(names: Iterable[str], config: TrainConfig) -> list[str]:
         value, meaning = field_of(name, config)
         shown = "none" if value in (None, ()) else " ".join(value) if isinstance(value, tuple) else str(value)
         flag = f"  --{name.replace('_', '-')}"
-        # Without the range and the source, which --help FIELD tells.
+        # Without the range and the source, which --help FIELD prints.
         meaning = re.sub(r"(;| \(|, >|, \d|, above \d).*", "", meaning, flags=re.DOTALL).rstrip(".")
         start = f"{flag:<38} {shown:<9} "
         rows.append(start + textwrap.shorten(meaning, max(_WIDTH - len(start), 20), placeholder=" ..."))

@@ -1,4 +1,4 @@
-"""models beside each other on a page: pictures of your own, items that changed, a folder searched by text"""
+"""compare models side by side in the browser: your own images, changed items, a folder searched by text"""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from degla.verbs._scoring import describe_cache, device, open_cache_of
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    models = "as for degla evaluate; the others are compared with the first (photo)"
+    models = "as for degla evaluate; all are compared with the first (photo)"
     verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL", help=models)
-    results = "JSON files of degla evaluate, or folders: the gallery of items that changed"
+    results = "JSON files of degla evaluate, or folders of them: show a gallery of the items that changed"
     verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="RESULTS", help=results)
-    verb.add_argument("--baseline", help="label that the gallery counts changes from (that of the first result)")
-    verb.add_argument("--root", type=Path, help="folder of the benchmarks' data: texts and pictures of the gallery")
-    verb.add_argument("--folder", type=Path, metavar="PICTURES", help="folder of pictures to search in")
-    verb.add_argument("--port", type=int, default=7861, help="port on 127.0.0.1; 0 takes a free one (7861)")
+    verb.add_argument("--baseline", help="label that the gallery compares with (that of the first result)")
+    verb.add_argument("--root", type=Path, help="folder with the benchmarks' data: texts and images of the gallery")
+    verb.add_argument("--folder", type=Path, metavar="IMAGES", help="folder of images to search by text")
+    verb.add_argument("--port", type=int, default=7861, help="port on 127.0.0.1; 0 picks a free one (7861)")
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     describe_cache(verb)
 
 
 def run(given: argparse.Namespace) -> int:
     if not given.results:
-        refuse_given(given, "baseline", "root", why="is for the gallery: give --results too.")
+        refuse_given(given, "baseline", "root", why="requires --results.")
     if given.folder is None:
-        refuse_given(given, "cache", "no_cache", why="is for pictures to search in: give --folder too.")
+        refuse_given(given, "cache", "no_cache", why="requires --folder.")
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
     from degla.evaluation.changes import Gallery
@@ -35,8 +35,8 @@ def run(given: argparse.Namespace) -> int:
     from degla.progress import TaskProgress
     from degla.search import PictureFolder, PictureSearch
 
-    open_gradio("In the terminal, `degla look` needs nothing.")
-    # Data come before models: a wrong folder is named before anything is fetched.
+    open_gradio("Or use `degla look` in the terminal, which needs no extra package.")
+    # Data come before models: a wrong folder is reported before anything is downloaded.
     gallery = None
     if given.results:
         gallery = Gallery(result_files(given.results), baseline=given.baseline, root=given.root)

@@ -1,4 +1,4 @@
-"""measure recognition on images that an attack has changed"""
+"""measure recognition accuracy under adversarial attacks on the images"""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from degla.verbs._scoring import check_networks, describe_networks, describe_res
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla attack`."""
-    seed = "seed of starts, drawn images and intervals (0)"
-    describe_networks(verb, benchmarks="zeroshot, world: those with classes", seed=seed)
+    seed = "seed of attack starts, sampled images and intervals (0)"
+    describe_networks(verb, benchmarks="benchmarks with classes: zeroshot, world", seed=seed)
     verb.add_argument(
         "--epsilon",
         nargs="+",
         type=_size,
         default=[1 / 255],
         metavar="SIZE",
-        help="largest change of a pixel whose range is 0 to 1, a fraction or a number; one or more (1/255)",
+        help="one or more bounds on the change of a pixel (pixels range from 0 to 1), numbers or fractions (1/255)",
     )
     verb.add_argument("--steps", type=int, default=10, help="steps of each attack (10)")
-    verb.add_argument("--step-size", type=float, metavar="SHARE", help="step as a share of epsilon (2.5 / steps)")
-    verb.add_argument("--images", type=int, metavar="N", help="attack N images of each part, drawn by chance (all)")
+    verb.add_argument("--step-size", type=float, metavar="SHARE", help="step size as a share of epsilon (2.5 / steps)")
+    verb.add_argument("--images", type=int, metavar="N", help="attack N random images of each part (all)")
     describe_results(verb)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Attack each model and show them side by side."""
+    """Attack each model and show the results side by side."""
     check_networks(given)
 
     from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
@@ -45,11 +45,11 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> float:
-    """A number or a fraction above 0 and at most 1."""
+    """Parse a number or a fraction above 0 and at most 1."""
     try:
         size = float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number and no fraction such as 1/255") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 1/255") from None
     if not 0 < size <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1; pixels are from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1; pixels range from 0 to 1")
     return size

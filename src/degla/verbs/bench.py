@@ -1,4 +1,4 @@
-"""measure a training step against the released code's, stage by stage, on this machine"""
+"""benchmark a training step against the released code's, stage by stage, on this machine"""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model (ViT-B-32-quickgelu:random)")
-    everything = "loader, evaluation, gradient cache, recipe clip too, beside the usual ways"
+    everything = "also benchmark the loader, evaluation, gradient cache and recipe clip against common alternatives"
     verb.add_argument("--everything", action="store_true", help=everything)
     verb.add_argument("--quick", action="store_true", help="with --everything: 8 pairs, one step, one round")
-    verb.add_argument("--out", type=Path, metavar="FILE.md", help="with --everything: the table, and FILE.json")
-    verb.add_argument("--batch-size", type=int, metavar="B", help="pairs (32; with --everything on a GPU 256)")
-    verb.add_argument("--negatives", type=int, default=4, metavar="K", help="negatives a caption (4)")
+    verb.add_argument("--out", type=Path, metavar="FILE.md", help="with --everything: write the table, and FILE.json")
+    verb.add_argument("--batch-size", type=int, metavar="B", help="batch size (32; with --everything on a GPU 256)")
+    verb.add_argument("--negatives", type=int, default=4, metavar="K", help="negatives per caption (4)")
     verb.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
-        help="of the present step; the baseline is timed in fp32 (fp32; with --everything on a GPU bf16)",
+        help="precision of degla's step; the baseline runs in fp32 (fp32; with --everything on a GPU bf16)",
     )
-    verb.add_argument("--captions", type=Path, metavar="FILE", help="real captions (some of the embedded world)")
-    verb.add_argument("--negatives-file", type=Path, metavar="FILE", help="their negatives, by degla negatives")
-    verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --everything: of the captions (theirs)")
-    verb.add_argument("--steps", type=int, metavar="N", help="timed steps a process (2)")
-    verb.add_argument("--rounds", type=int, metavar="N", help="processes a side, in turns (2)")
-    verb.add_argument("--threads", type=int, metavar="N", help="threads of the processor (all)")
-    verb.add_argument("--device", choices=["cpu", "cuda"], help="cpu or cuda (a GPU where there is one)")
-    verb.add_argument("--compile", action="store_true", help="with torch.compile, as --train.compile")
+    verb.add_argument("--captions", type=Path, metavar="FILE", help="real captions (captions of the embedded world)")
+    verb.add_argument("--negatives-file", type=Path, metavar="FILE", help="their negatives, from degla negatives")
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --everything: image folder of the captions")
+    verb.add_argument("--steps", type=int, metavar="N", help="timed steps per process (2)")
+    verb.add_argument("--rounds", type=int, metavar="N", help="processes per side, run alternately (2)")
+    verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (all)")
+    verb.add_argument("--device", choices=["cpu", "cuda"], help="cpu or cuda (a GPU if there is one)")
+    verb.add_argument("--compile", action="store_true", help="use torch.compile, as --train.compile")
     verb.add_argument("--gradient-checkpointing", action="store_true", help="as --train.gradient-checkpointing")
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -46,24 +46,24 @@ def run(given: argparse.Namespace) -> int:
 
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no GPU that PyTorch can use.")
+        raise InputError("--device cuda: PyTorch finds no usable GPU.")
     return _everything(given, device) if given.everything else _compare(given, device)
 
 
 def _check(given: argparse.Namespace) -> None:
     require_least(given, "batch_size", "steps", "rounds", "threads", least=1)
     if given.negatives < 1:
-        raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
+        raise InputError("--negatives must be 1 or more: the recipe's losses need negatives.")
     for name in ("quick", "out", "images"):
         if getattr(given, name) and not given.everything:
-            raise InputError(f"--{name} goes with --everything.")
+            raise InputError(f"--{name} requires --everything.")
     if given.captions is None and (given.negatives_file or given.images):
-        raise InputError("--negatives-file and --images go with --captions.")
+        raise InputError("--negatives-file and --images require --captions.")
     if given.everything and given.compile:
-        raise InputError("--everything measures with and without --compile; leave it out.")
+        raise InputError("--everything measures both with and without compilation. Omit --compile.")
     if given.out is not None and given.out.suffix == ".json":
         raise InputError(
-            f"--out {given.out}: the table is Markdown; the numbers go to a file beside it that ends in .json."
+            f"--out {given.out}: name the Markdown file; the numbers are written beside it to a .json file."
         )
 
 
@@ -111,7 +111,7 @@ def _everything(given: argparse.Namespace, device: str) -> int:
     machine, rows = machine_of(bench), []
     for row in measure_everything(bench, tell=tell):
         rows.append(row)
-        if given.out is not None:  # After each row: what has been measured stays, whatever happens to the rest.
+        if given.out is not None:  # After each row, so that finished measurements are kept if a later one fails.
             write_text(given.out, bench_page(bench, machine, rows).markdown())
             write_json(given.out.with_suffix(".json"), bench_json(bench, machine, rows))
     if given.json:

@@ -1,4 +1,4 @@
-"""which method and which settings to choose, each with the figures that it rests on"""
+"""recommend a method and settings for your case, with the figures behind each recommendation"""
 
 from __future__ import annotations
 

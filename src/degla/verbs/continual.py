@@ -1,4 +1,4 @@
-"""learn tasks one after another by a plan: what each way of learning keeps of the tasks before"""
+"""train on tasks in sequence from a plan file, and measure how much each method retains of earlier tasks"""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_plan(
         verb,
         runs="sequences",
-        fields="a field of the plan (seeds=2) or of the training of every arm and task (train.steps=20)",
+        fields="override a field of the plan (seeds=2) or of the training of every arm and task (train.steps=20)",
         result="continual.json",
     )
 
 
 def run(given: argparse.Namespace) -> int:
-    """Learn what is left, and show what came of it."""
+    """Train the unfinished sequences and show the results."""
     from degla.study.sequence_plan import read_sequence_plan
 
     require_least(given, "processes", least=1)

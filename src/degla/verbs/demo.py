@@ -1,4 +1,4 @@
-"""the whole pipeline on the embedded world or on your own photographs, with a report"""
+"""run the whole pipeline on the embedded world or your own photographs, with a report"""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from degla.verbs._terminal import print_json
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--out", type=Path, default=Path("demo"), help="folder for all that the demo makes (demo)")
-    verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a look, not a measurement")
-    verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each method, with seeds 0 to N-1 (1)")
+    verb.add_argument("--out", type=Path, default=Path("demo"), help="output folder (demo)")
+    verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a preview, not a measurement")
+    verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method, with seeds 0 to N-1 (1)")
     photos = "captions of your own photographs, in any format that degla train reads"
     verb.add_argument("--photos", type=Path, metavar="CAPTIONS", help=photos)
-    verb.add_argument("--images", type=Path, metavar="FOLDER", help="folder of the photographs; with --photos")
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --photos: folder of the photographs")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
     require_least(given, "seeds", least=1)
     if (given.photos is None) != (given.images is None):
-        raise InputError("--photos CAPTIONS and --images FOLDER go together: give both, or neither.")
+        raise InputError("--photos CAPTIONS and --images FOLDER require each other. Give both or neither.")
     if given.photos is None:
         from degla.demo.world import demo
 

@@ -1,4 +1,4 @@
-"""give captions second images with the texts that are true of them, for CoN-CLIP and TripletCLIP"""
+"""add a distractor image and its matching text to captions, for CoN-CLIP and TripletCLIP"""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from degla.verbs._terminal import tell
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb)
-    verb.add_argument("--negatives", type=Path, required=True, metavar="FILE", help="negatives by degla negatives")
-    verb.add_argument("--rule", default="negation", help="rule whose negative is the second image's text (negation)")
+    verb.add_argument("--negatives", type=Path, required=True, metavar="FILE", help="negatives from degla negatives")
+    verb.add_argument("--rule", default="negation", help="rule whose negative is the distractor's text (negation)")
     images = verb.add_mutually_exclusive_group(required=True)
-    images.add_argument(
-        "--neighbours", type=Path, metavar="FILE", help="take the nearest images: degla neighbours wrote it"
-    )
-    images.add_argument("--drawn", type=Path, metavar="DIR", help="take images called like the caption's id")
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="captions in JSON lines to write")
+    images.add_argument("--neighbours", type=Path, metavar="FILE", help="use the nearest images, from degla neighbours")
+    images.add_argument("--drawn", type=Path, metavar="DIR", help="use images named after the caption's id")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     describe_columns(verb)
 
 
@@ -33,7 +31,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
-    # What other commands have added stays; second images are all new.
+    # Fields that other commands added are kept; distractors are replaced.
     kept = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
     captions = list(given_captions(given, optional=kept))
     if given.drawn is not None:
@@ -43,5 +41,5 @@ def run(given: argparse.Namespace) -> int:
     found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
     write_jsonl(given.out, found)
     count = sum(1 for caption in found if caption.distractor_image)
-    tell(f"{count:,} of {counted(len(found), 'caption')} with a second image: {given.out}")
+    tell(f"{count:,} of {counted(len(found), 'caption')} with a distractor image: {given.out}")
     return 0

@@ -1,4 +1,4 @@
-"""look at a training configuration before it runs: files, memory, disk, and what limits its speed"""
+"""check a training configuration before it runs: files, memory, disk space, and what limits its speed"""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _USAGE = (
     "usage: degla doctor RECIPE | --config FILE [--json] [FLAGS OF degla train]\n\n"
-    "Reads the files, loads the model, decodes and takes a few steps; says what the run would be, what stands\n"
-    "in its way, how long it takes, what limits its speed, and which flags would help. --out may be missing.\n"
-    "Exit status 1 where there is an error.\n"
-    "degla doctor RECIPE --help lists the usual flags, --help all lists all.\n"
+    "Reads the files, loads the model, decodes images and runs a few steps. Reports the size of the run, problems\n"
+    "that would stop it, how long it takes, what limits its speed, and which flags would help. --out is optional.\n"
+    "The exit status is 1 if there is an error.\n"
+    "degla doctor RECIPE --help lists the usual flags, --help all lists every flag.\n"
 )
 
 
@@ -39,7 +39,7 @@ def run_words(words: list[str]) -> int:
 
 
 def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
-    """Print each finding when it is there; returns 1 where one is an error."""
+    """Print each finding as it is made; return 1 if one of them is an error."""
     from degla.doctor.examine import examine
 
     findings = []

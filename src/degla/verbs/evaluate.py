@@ -1,4 +1,4 @@
-"""measure models on benchmarks"""
+"""evaluate models on benchmarks"""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="run or checkpoint folder, ARCHITECTURE:TAG, folder of transformers, world, random, blind, ...",
+        help="run or checkpoint folder, ARCHITECTURE:TAG, transformers folder, world, random, blind, ...",
     )
     describe_benchmarks(verb)
-    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
-    verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
+    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one numbered file each")
+    verb.add_argument("--label", nargs="+", help="names for the report, one per model (the models' own names)")
     verb.add_argument(
         "--scorer",
         choices=["cosine", "regions"],
         default="cosine",
-        help="regions: frozen towers asked part by part, the best of a picture's crops for each phrase (cosine)",
+        help="regions: match each phrase of a text with its best image crop, with frozen towers (cosine)",
     )
     verb.add_argument(
-        "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for all of it (1 2 3)"
+        "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for the whole image (1 2 3)"
     )
     verb.add_argument(
         "--compare-verdicts",
         type=Path,
         metavar="FILE",
-        help="name every item whose verdict is another one in this file: NAME.items.jsonl of a result, or a published "
-        "table; ends with 1 where any differs",
+        help="list every item whose verdict differs from this file: NAME.items.jsonl of a result, or a published "
+        "table; exit with status 1 if any differs",
     )
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -47,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
     """Score each model and write its result."""
     check_models(given)
     if given.crops and given.scorer != "regions":
-        raise InputError("--crops goes together with --scorer regions.")
+        raise InputError("--crops requires --scorer regions.")
 
     from degla.evaluation.golden import compare_verdicts, read_verdicts
     from degla.evaluation.models import check_precision
@@ -60,12 +60,12 @@ def run(given: argparse.Namespace) -> int:
     several = len(given.models) > 1
     numbers = range(1, 1 + len(given.models))
     outs = [given.out.with_stem(f"{given.out.stem}-{number}") if several else given.out for number in numbers]
-    if first_process():  # The others write nothing.
+    if first_process():  # Other ranks write nothing.
         for name, out in zip(given.models, outs, strict=True):
             spare_results(out, models=[name], benchmarks=given.benchmarks)
     verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
     if given.compare_verdicts is not None and not verdicts:
-        raise InputError(f"{given.compare_verdicts}: the file holds no verdict.")
+        raise InputError(f"{given.compare_verdicts}: contains no verdicts.")
     differ = False
     regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
     with joined_processes() as processes, evaluation(given, processes=processes) as plain:

@@ -1,4 +1,4 @@
-"""measure what a model's explanations keep of its answers: drop and increase, beside parts drawn by chance"""
+"""measure how well a model's explanations preserve its answers: drop and increase, against random patches"""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from degla.verbs._scoring import check_networks, describe_networks, describe_res
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla evidence`."""
-    asked = "those with classes, or with one picture and several texts a question"
-    seed = "seed of drawn pictures, squares and intervals (0)"
+    asked = "benchmarks with classes, or with one image and several texts per question"
+    seed = "seed of sampled images, random patches and intervals (0)"
     describe_networks(verb, benchmarks=asked, seed=seed, ties=False)
-    verb.add_argument("--share", type=float, default=0.15, help="of a picture's squares, that stays (0.15)")
-    by = "evidence by the class token's attention or the pixels' gradient (attention, where the tower has such a token)"
+    verb.add_argument("--share", type=float, default=0.15, help="share of an image's patches that is kept (0.15)")
+    by = "evidence from the class token's attention or the pixels' gradient (attention if there is a class token)"
     verb.add_argument("--by", choices=["attention", "gradient"], help=by)
-    verb.add_argument(
-        "--images", type=int, metavar="N", help="ask about N pictures of each part, drawn by chance (all)"
-    )
+    verb.add_argument("--images", type=int, metavar="N", help="explain N random images of each part (all)")
     describe_results(verb)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Explain each model's answers and show the models side by side."""
+    """Explain each model's answers and show the results side by side."""
     check_networks(given)
 
     from degla.evaluation.explained import ExplainSettings, explain_model

@@ -1,4 +1,4 @@
-"""have a language model draft examples of a rule from your captions"""
+"""draft in-context examples of a rule from your captions with a language model"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from degla.verbs._terminal import show, status_of_signal
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--rule", required=True, help="rule of the shelf (see degla ls rules)")
-    verb.add_argument("--captions", type=Path, required=True, help="captions in any form that degla negatives reads")
+    verb.add_argument("--rule", required=True, help="rule name, see degla ls rules")
+    verb.add_argument("--captions", type=Path, required=True, help="captions in any format that degla negatives reads")
     verb.add_argument(
-        "--out", type=Path, required=True, help="JSONL file of drafts; the same command run again resumes it"
+        "--out", type=Path, required=True, help="JSONL file of drafts; run the same command again to resume"
     )
     verb.add_argument("--count", type=int, default=60, metavar="N", help="captions to make drafts from (60)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of the choice of captions and examples (0)")
+    verb.add_argument("--seed", type=int, default=0, help="seed for sampling captions and examples (0)")
     describe_columns(verb)
     describe_model(verb)
 
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
     settings = NegativesSettings(
         (given.rule,),
         given.seed,
-        # A small model that writes freely copies the caption; a large one is asked for its own words alone.
+        # A small model that writes freely copies the caption; a large one only writes, and never chooses.
         form="both" if embedded else "write",
         examples=given.examples,
         example_sets=int(embedded),
@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
     show(summary.render())
     if not drafts:
         raise DeglaError(
-            "no draft came of it, for the reasons above. Mend them, then run the same command again to resume."
+            "no drafts were made, for the reasons above. Fix them, then run the same command again to resume."
         )
-    sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}; select with degla examples review.\n")
+    sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}. Select from them with degla examples review.\n")
     return status_of_signal(summary.stopped)

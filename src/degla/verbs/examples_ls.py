@@ -1,4 +1,4 @@
-"""list the accepted examples of the rules"""
+"""list the accepted in-context examples of each rule"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from degla.verbs._terminal import show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("rules", nargs="*", metavar="RULE", help="print the examples of these; none: count those of all")
-    verb.add_argument("--examples-folder", type=Path, metavar="DIR", help="your own, instead of the package's")
+    verb.add_argument("rules", nargs="*", metavar="RULE", help="print examples of these rules (only count, for all)")
+    verb.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
     verb.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -1,4 +1,4 @@
-"""select drafted examples by keyboard, in the terminal or on a page"""
+"""select drafted examples with the keyboard, in the terminal or in the browser"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("drafts", type=Path, help="drafts of degla examples draft; with --captions a file of negatives")
+    verb.add_argument("drafts", type=Path, help="file from degla examples draft; with --captions, a negatives file")
     verb.add_argument("--out", type=Path, required=True, help="folder of RULE.yaml files, or one .yaml file")
     verb.add_argument("--rules", nargs="+", metavar="RULE", help="review only these rules (all)")
-    verb.add_argument("--page", action="store_true", help="a page for the browser instead of the terminal")
+    verb.add_argument("--page", action="store_true", help="review in the browser instead of the terminal")
     verb.add_argument("--images", type=Path, metavar="DIR", help="page: show each caption's image from this folder")
-    verb.add_argument("--port", type=int, default=7860, help="page: port on 127.0.0.1; 0 takes a free one (7860)")
-    verb.add_argument("--captions", type=Path, help="DRAFTS are generated negatives of these captions")
-    verb.add_argument("--count", type=int, default=60, help="with --captions: negatives to review, at random (60)")
-    verb.add_argument("--refused", action="store_true", help="with --captions: also what the checks refused")
-    verb.add_argument("--seed", type=int, default=0, help="with --captions: seed of the choice (0)")
+    verb.add_argument("--port", type=int, default=7860, help="page: port on 127.0.0.1; 0 picks a free one (7860)")
+    verb.add_argument("--captions", type=Path, help="captions of DRAFTS, which then is a file of generated negatives")
+    verb.add_argument("--count", type=int, default=60, help="with --captions: random negatives to review (60)")
+    verb.add_argument("--refused", action="store_true", help="with --captions: include negatives the checks rejected")
+    verb.add_argument("--seed", type=int, default=0, help="with --captions: seed of the sample (0)")
     describe_columns(verb)
 
 
@@ -30,10 +30,9 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.review import Review
 
     if not given.page:
-        refuse_given(given, "images", "port", why="is for a page: give --page too.")
+        refuse_given(given, "images", "port", why="requires --page.")
     if given.captions is None:
-        why = "is for negatives of captions: give --captions too."
-        refuse_given(given, "count", "refused", "seed", *CAPTION_FLAGS, why=why)
+        refuse_given(given, "count", "refused", "seed", *CAPTION_FLAGS, why="requires --captions.")
     drafts = _drafts(given)
     log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
     with Review(drafts, log=log, out=given.out) as review:
@@ -71,6 +70,6 @@ def _drafts(given: argparse.Namespace) -> list[Draft]:
         drafts = draw_drafts(found, count=given.count, seed=given.seed)
     if not drafts:
         raise InputError(
-            f"{given.drafts}: holds no drafts" + (f" of {', '.join(given.rules)}." if given.rules else ".")
+            f"{given.drafts}: contains no drafts" + (f" of {', '.join(given.rules)}." if given.rules else ".")
         )
     return drafts

@@ -1,4 +1,4 @@
-"""what a loss, recipe, rule, benchmark, draw, system or field is, and when to use it"""
+"""explain a loss, recipe, rule, benchmark, draw, system or configuration field, and when to use it"""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="NAME",
-        help=f"a name of degla ls, where several kinds have it behind one of: {', '.join(KINDS)}; or a field of the "
-        "training configuration, or several by their beginning: optim.lr, optim, objective.contrastive",
+        help=f"a name from degla ls, after its kind ({', '.join(KINDS)}) if ambiguous; or a field or section of the "
+        "training configuration: optim.lr, optim, objective.contrastive",
     )
 
 
@@ -36,34 +36,32 @@ def run(given: argparse.Namespace) -> int:
 
 
 def explain(words: list[str]) -> str:
-    """The text about NAME, KIND NAME or FIELD.
+    """Return the text about NAME, KIND NAME or FIELD.
 
     Raises:
-        InputError: nothing is called so, or several things are.
+        InputError: the name is unknown or ambiguous.
     """
     if len(words) > 2 or (len(words) == 2 and words[0] not in KINDS):
-        raise InputError(f"degla explain takes one name, or one of {', '.join(KINDS)} and a name.")
+        raise InputError(f"degla explain takes a name, or one of {', '.join(KINDS)} and a name.")
     if len(words) == 2:
         KINDS[words[0]].require(words[1])
         return _member(words[0], words[1])
     name = words[0]
     kinds = [kind for kind, shelf in KINDS.items() if name in shelf.names()]
     if len(kinds) > 1:
-        raise InputError(
-            f"{name!r} is of several kinds: give {' or '.join(f'degla explain {k} {name}' for k in kinds)}."
-        )
+        raise InputError(f"{name!r} is ambiguous. Use {' or '.join(f'degla explain {k} {name}' for k in kinds)}.")
     return _member(kinds[0], name) if kinds else explain_fields(name)
 
 
 def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
-    """Meaning, range and value of a field, or of all that begin so, by a dotted name or a flag.
+    """Return the meaning, range and value of a field, or of all fields of a section.
 
     Args:
-        name: of a field or section.
-        config: whose values are shown; the defaults without it.
+        name: of a field or section, dotted or as a flag.
+        config: whose values are shown; the defaults if None.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such field or section.
     """
     from degla.config.fields import explain_field, known_fields
 
@@ -72,8 +70,8 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
     if not found:
         known = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
         raise InputError(
-            f"nothing is called {name!r}.{did_you_mean(wanted, known)} Names: degla ls; fields: degla train RECIPE "
-            "--help all."
+            f"unknown name {name!r}.{did_you_mean(wanted, known)} See degla ls for names, and degla train RECIPE "
+            "--help all for fields."
         )
     return "\n".join(explain_field(field, config) for field in found)
 
@@ -81,19 +79,19 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
 def _member(kind: str, name: str) -> str:
     texts = KINDS[kind].docstrings(name)
     if kind == "benchmark":
-        texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in the form of every benchmark.
+        texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in one form for all benchmarks.
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
         users = [recipe for recipe in RECIPES.names() if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))]
-        told = f"{', '.join(users)}, and those made from them" if users else "none"
+        told = f"{', '.join(users)}, and recipes derived from them" if users else "none"
         settings = f"Settings: degla explain objective.{name}"
-        paragraphs.append(f"Recipes:  {told}; degla explain RECIPE says when to use it.\n{settings}")
+        paragraphs.append(f"Recipes:  {told}; see degla explain RECIPE for when to use it.\n{settings}")
     if kind == "recipe":
-        paragraphs.append(f"Its whole configuration: degla train {name} --print-config")
+        paragraphs.append(f"Whole configuration: degla train {name} --print-config")
     if kind == "benchmark":
         paragraphs.append(_benchmark(name))
     if kind == "system":
-        paragraphs.append(f"Its settings: degla system {name} --help")
+        paragraphs.append(f"Settings: degla system {name} --help")
     return "\n\n".join(paragraphs) + "\n"
 
 

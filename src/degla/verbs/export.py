@@ -1,4 +1,4 @@
-"""write a model for open_clip, transformers or ONNX, without what only training needs"""
+"""export a model to open_clip, transformers or ONNX, without its training state"""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ FORMS = ("open_clip", "transformers", "onnx")
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("model", metavar="MODEL", help="run or checkpoint folder, or any other model that degla takes")
-    verb.add_argument("--to", choices=FORMS, required=True, help="form of the folder")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
-    verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
-    verb.add_argument("--quantize", choices=["int8"], help="with --to onnx: weights as bytes, a quarter of the size")
+    verb.add_argument("model", metavar="MODEL", help="run or checkpoint folder, or any other model that degla loads")
+    verb.add_argument("--to", choices=FORMS, required=True, help="output format")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
+    verb.add_argument("--what", choices=WHAT, help="which weights of a run (those that evaluation uses)")
+    verb.add_argument("--quantize", choices=["int8"], help="with --to onnx: 8-bit weights, a quarter of the size")
     describe_card(verb)
 
 
 def describe_card(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that writes a card."""
-    results = "results of degla evaluate for the card; gains and losses are counted from the first"
+    """Add the arguments of every verb that writes a model card."""
+    results = "results of degla evaluate for the model card; the first is the baseline"
     verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="FILE", help=results)
     verb.add_argument(
-        "--license", metavar="NAME", help="licence of the weights for the card, as the hub names it: mit, ..."
+        "--license", metavar="NAME", help="licence of the weights for the model card, by its hub name: mit, ..."
     )
 
 
@@ -42,19 +42,19 @@ def run(given: argparse.Namespace) -> int:
         tell(f"{note}")
     folder = Path(given.model)
     before = folder_size(latest_checkpoint(folder) or folder)
-    slim = f" ({megabytes(before)} with all that the model's folder holds)" if before else ""
+    slim = f" (the model's own folder: {megabytes(before)})" if before else ""
     tell(f"written: {made.folder}, {megabytes(made.bytes)}{slim}")
     if given.quantize:
         models = shlex.join([given.model, str(made.folder)])
-        tell(f"what bytes cost in scores: degla evaluate {models} --benchmarks ...")
+        tell(f"to measure what quantization costs: degla evaluate {models} --benchmarks ...")
     return 0
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of a folder's own files; 0 where it is none."""
+    """Return the size in bytes of a folder's own files; 0 if it is not a folder."""
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
 
 
 def megabytes(size: int) -> str:
-    """A size as people read it: "605.2 MB"."""
+    """Format a size: "605.2 MB"."""
     return f"{size / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""get and check the public files of benchmarks and training sets, and say what a person must ask for"""
+"""download and verify public files of benchmarks and training sets, and list what must be requested"""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from degla.fetch.sources import FileSource, Sources
 
 _WORDS = {
-    "there": "there", "fetched": "fetched, checked", "missing": "not there", "ask": "to ask for", "failed": "failed",
+    "there": "present", "fetched": "fetched, verified", "missing": "missing", "ask": "to request", "failed": "failed",
 }  # fmt: skip
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks and training sets; without any: list them")
-    verb.add_argument("--root", type=Path, metavar="DATA", help="folder of the data, as degla evaluate --root takes it")
-    verb.add_argument("--dry-run", action="store_true", help="say what is there and what would be fetched")
-    verb.add_argument("--no-archives", action="store_true", help="fetch annotation files, but no archives of images")
-    verb.add_argument("--keep-archives", action="store_true", help="keep archives in DATA/downloads once unpacked")
-    verb.add_argument("--sources", type=Path, metavar="FILE", help="other addresses: TOML in the form of the package's")
-    verb.add_argument("--json", action="store_true", help="print what became of each file as JSON")
+    verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks and training sets (list what is available)")
+    verb.add_argument("--root", type=Path, metavar="DATA", help="data folder, as for degla evaluate --root")
+    verb.add_argument("--dry-run", action="store_true", help="show what is present and what would be downloaded")
+    verb.add_argument("--no-archives", action="store_true", help="download annotation files, but no image archives")
+    verb.add_argument("--keep-archives", action="store_true", help="keep archives in DATA/downloads after unpacking")
+    verb.add_argument("--sources", type=Path, metavar="FILE", help="other URLs: a TOML file like the package's own")
+    verb.add_argument("--json", action="store_true", help="print the state of each file as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -38,23 +38,23 @@ def run(given: argparse.Namespace) -> int:
 
     known = read_sources(given.sources)
     if not given.names:
-        why = "is for names of data: degla fetch-data NAME ..."
+        why = "requires names of data: degla fetch-data NAME ..."
         refuse_given(given, "root", "dry_run", "no_archives", "keep_archives", "json", why=why)
         _list(known)
         return 0
     if given.root is None:
-        raise InputError("--root DATA is needed: the folder that the files go to.")
+        raise InputError("--root DATA is missing: the folder to download to.")
     wanted: dict[str, FileSource] = {}
     for name in given.names:
         if name not in known.sets and name in BENCHMARKS.names():
             about = BENCHMARKS.load(name).BENCHMARK
-            told = f"{name}: has no source that could be fetched here. From: {about.source}\nIt must lie so:\n"
+            told = f"{name}: cannot be downloaded by degla. Get it from {about.source}\nPut the files here:\n"
             raise InputError(told + about.layout)
         wanted |= known.of(name)
     if given.dry_run or given.no_archives:
-        refuse_given(given, "keep_archives", why="has nothing to keep: no archive is fetched.")
+        refuse_given(given, "keep_archives", why="has no effect: no archive is downloaded.")
     if given.dry_run:
-        refuse_given(given, "no_archives", why="is for what is fetched; --dry-run fetches nothing.")
+        refuse_given(given, "no_archives", why="has no effect: --dry-run downloads nothing.")
         found = look(wanted, given.root)
     else:
         found = list(fetch_all(
@@ -71,10 +71,10 @@ def run(given: argparse.Namespace) -> int:
     left = [row.name for row in found if row.state in ("missing", "ask")]
     if failed:
         raise DeglaError(
-            f"{len(failed)} of {counted(len(found), 'source')} failed: {', '.join(failed)}; the reasons stand above."
+            f"{len(failed)} of {counted(len(found), 'source')} failed: {', '.join(failed)}. The reasons are above."
         )
     if left and not given.dry_run:
-        raise DeglaError(f"not there yet: {', '.join(left)}. What a person must ask for stands above.")
+        raise DeglaError(f"still missing: {', '.join(left)}. See above for what you must request yourself.")
     return 0
 
 
@@ -86,7 +86,7 @@ def _list(known: Sources) -> None:
         sources = known.of(name).values()
         asked = sum(bool(source.ask) for source in sources)
         rows.append([name, f"{sum(source.size for source in sources) / 1e9:.1f}", str(asked) if asked else ""])
-    columns = [Column("name"), Column("GB to fetch"), Column("sources to ask for")]
+    columns = [Column("name"), Column("GB to download"), Column("sources to request")]
     show(Table(columns, rows).terminal(title="degla fetch-data NAME... --root DATA"))
 
 
@@ -105,7 +105,7 @@ def _tell(found: list[Fetched], root: Path) -> None:
 
 
 def _tell_benchmarks(known: Sources, names: list[str], root: Path) -> None:
-    """What is there of the benchmarks among the names, counted by their own readers."""
+    """Print what is present of the benchmarks among the names, counted by their own readers."""
     from degla.evaluation.questions import take_inventory
 
     members = {member for name in names for member in (name, *known.sets[name])}

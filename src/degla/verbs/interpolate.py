@@ -1,4 +1,4 @@
-"""measure averages of a model and its fine-tuned self, and keep the best"""
+"""evaluate weight averages of a model and its fine-tuned version (WiSE-FT), and keep the best"""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     describe_benchmarks(verb)
     verb.add_argument("--out", type=Path, required=True, help="folder for results, report and the chosen checkpoint")
-    name = "column of the report, part or named average, or BENCHMARK:NAME"
-    verb.add_argument("--gain", default="composition", metavar="NAME", help=f"score to raise: {name} (composition)")
+    name = "report column, part, named average, or BENCHMARK:NAME"
+    verb.add_argument("--gain", default="composition", metavar="NAME", help=f"score to maximise: {name} (composition)")
     verb.add_argument(
-        "--kept", default="recognition", metavar="NAME", help="score to keep, named likewise (recognition)"
+        "--kept", default="recognition", metavar="NAME", help="score to preserve, named likewise (recognition)"
     )
     verb.add_argument(
         "--keep",
         type=float,
         metavar="POINTS",
-        help="least kept score of the choice, in percent (1 point below the base's own)",
+        help="lowest acceptable value of the preserved score, in percent (1 point below the base model's)",
     )
     verb.add_argument("--json", action="store_true", help="print the sweep as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure the averages, write the report and the chosen checkpoint."""
+    """Evaluate the averages; write the report and the chosen checkpoint."""
     from degla.evaluation.choice import render_sweep
     from degla.interpolate import CHOSEN, Goal, interpolate
 

@@ -1,4 +1,4 @@
-"""how models rank texts for a picture: cosine, rank and share, side by side"""
+"""rank texts for an image with one or more models: cosine, rank and probability, side by side"""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from degla.verbs._terminal import answer, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="image files")
+    verb.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="image files")
     texts = verb.add_mutually_exclusive_group()
     texts.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
-    texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one a line")
-    false = "texts that are not true of the pictures, to rank beside those"
+    texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one per line")
+    false = "additional texts that are false for the images"
     verb.add_argument("--false", nargs="+", default=[], metavar="TEXT", help=false)
     models = "as for degla evaluate; the last one is compared with the first (photo)"
     verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL", help=models)
-    negatives = "also rank the false captions that the rules of grammar make of each text"
+    negatives = "also rank hard negatives of each text, made by the grammar rules"
     verb.add_argument("--negatives", action="store_true", help=negatives)
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")

@@ -1,4 +1,4 @@
-"""what is on the shelves"""
+"""list the available recipes, losses, rules, benchmarks and more"""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from degla.verbs._terminal import answer, print_json, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="one shelf only")
-    verb.add_argument("--root", type=Path, help="with benchmarks: say what of each this folder holds, and what lacks")
+    verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="list only these")
+    verb.add_argument("--root", type=Path, help="with benchmarks: show what this folder contains of each")
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
     if given.root is not None:
         if given.shelf != "benchmarks":
-            raise InputError("--root goes with the shelf of benchmarks: degla ls benchmarks --root DATA.")
+            raise InputError("--root requires benchmarks: degla ls benchmarks --root DATA.")
         return _ls_found(given)
     chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
     members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}

@@ -1,4 +1,4 @@
-"""make hard negative captions"""
+"""generate hard negative captions"""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ from degla.verbs._terminal import answer, show, status_of_signal
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb)
-    verb.add_argument("--out", type=Path, required=True, help="JSONL file; an existing one is continued")
+    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write; an existing one is resumed")
     verb.add_argument(
         "--rules",
         nargs="+",
         metavar="RULE",
-        help="rules of the shelf, see degla ls rules, or all (those that balance can keep: "
+        help="rule names, see degla ls rules, or all (those that degla negatives balance can keep: "
         f"{' '.join(BALANCED_RULES)})",
     )
     verb.add_argument(
         "--positives",
         action="store_true",
-        help="make true texts that look changed, by the rules of degla ls positives, instead of negatives",
+        help="generate positives (altered but true texts) with the rules of degla ls positives, instead of negatives",
     )
-    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
+    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
     verb.add_argument(
         "--words",
         choices=["captions", "lexicon"],
         default="captions",
-        help="how often each word of the lists is put in: as these captions use it, or all alike (captions)",
+        help="sample inserted words by their frequency in these captions, or uniformly from the lists (captions)",
     )
-    verb.add_argument("--seed", type=int, default=0, help="seed of the choices (0)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     verb.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="processes (one a processor without a model, for many captions; else 1)",
+        help="processes (one per CPU for many captions without a language model; else 1)",
     )
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
     describe_model(verb)
-    verb.add_argument("--form", choices=["write", "choose", "both"], help="how the model may answer (both)")
+    form = "what the model may do: write negatives, choose among candidates, or both (both)"
+    verb.add_argument("--form", choices=["write", "choose", "both"], help=form)
     verb.add_argument(
         "--example-sets",
         type=int,
         metavar="N",
-        help="fixed draws of examples a rule, for prefix caches; 0 draws anew for every request (0; embedded: 1)",
+        help="fixed example sets per rule, for prefix caching; 0 samples examples for each request (0; embedded: 1)",
     )
 
 
 def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
-    """The rules that are named; by default all for positives, and those for negatives that balance can keep."""
+    """Return the named rules; by default all for positives, and those that balance can keep for negatives."""
     if named == ["all"] or (named is None and shelf is POSITIVES):
         return shelf.names()
     for name in named or ():
@@ -87,7 +88,7 @@ def run(given: argparse.Namespace) -> int:
         named = {reason: ", ".join(ids) for reason, ids in summary.skipped_ids.items()}
         reasons = "; ".join(f"{reason} {count}: {named[reason]}" for reason, count in summary.skipped.items())
         raise InputError(
-            f"{given.captions}: nothing can be made of any of its {counted(summary.captions, 'caption')} ({reasons}). "
-            "Captions must be English, of 1 to 80 words; --text-column names their field."
+            f"{given.captions}: none of its {counted(summary.captions, 'caption')} can be used ({reasons}). "
+            "Captions must be English, 1 to 80 words long; --text-column names their field."
         )
     return status_of_signal(summary.stopped)

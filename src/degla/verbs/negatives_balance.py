@@ -1,4 +1,4 @@
-"""choose among negatives so that the texts alone do not tell them from captions"""
+"""select negatives that cannot be told apart from captions by text only"""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    describe_negatives(verb, file="negatives, several a rule and caption (degla negatives --per-rule 6)")
+    describe_negatives(verb, file="negatives, several per rule and caption (degla negatives --per-rule 6)")
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
-    told = "share of a rule's pairs that text-only classifiers may tell while its coverage is chosen (0.57)"
+    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
+    told = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
     verb.add_argument("--told", type=float, default=0.57, metavar="SHARE", help=told)
     verb.add_argument(
         "--told-rule",
         type=float,
         default=0.65,
         metavar="SHARE",
-        help="share above which a rule is left out, as is one with too few to test; 1 keeps every rule (0.65)",
+        help="accuracy above which a rule is dropped, as is a rule with too few pairs to test; 1 keeps all (0.65)",
     )
     describe_likelihood(
         verb,
         "--likelihood",
-        "likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of "
-        "the captions without it, a hundred times as fast",
+        "compute likelihoods with the embedded language model, or a GGUF, folder or hub id; without this flag, with "
+        "n-grams of the captions, 100 times as fast",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     describe_columns(verb)
@@ -75,7 +75,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _likelihoods(model: str | None, captions: CaptionIndex) -> tuple[Sequence[Likelihoods], str]:
-    """Likelihoods of the texts of two halves of the images, and what gives them."""
+    """Return likelihood functions for the two halves of the images, and the name of what computes them."""
     from degla.negatives.report.blind import ngram_likelihoods
     from degla.negatives.report.examine import Judge
 

@@ -1,4 +1,4 @@
-"""write negatives in the form of the released DeGLA or NegCLIP code"""
+"""export negatives in the format of the released DeGLA or NegCLIP code"""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "--to",
         choices=("degla-json", "csv"),
         required=True,
-        help="the published DeGLA json, or NegCLIP's table (tab-separated where OUT ends in .tsv)",
+        help="the published DeGLA json, or NegCLIP's table (tab-separated if OUT ends in .tsv)",
     )
     verb.add_argument("--out", type=Path, required=True, help="file to write")
     verb.add_argument(
         "--missing",
         choices=("fill", "blank", "drop"),
-        help="degla-json: what stands for rules that have nothing: other negatives, an empty text, or the caption is "
-        "left out (fill)",
+        help="degla-json: if a rule has no negative, fill in others, leave the text empty, or drop the caption (fill)",
     )
-    verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to put before the images' paths")
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
     verb.add_argument("--seed", type=int, help="csv: seed of the rows in neg_image (0)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
@@ -38,9 +37,9 @@ def run(given: argparse.Namespace) -> int:
 
     spare_inputs(given.out, given.file, given.captions)
     if given.to == "csv":
-        refuse_given(given, "missing", why="is for --to degla-json; csv has no use for it.")
+        refuse_given(given, "missing", why="requires --to degla-json; this is --to csv.")
     else:
-        refuse_given(given, "images", "seed", why="is for --to csv; degla-json has no use for it.")
+        refuse_given(given, "images", "seed", why="requires --to csv; this is --to degla-json.")
     records = read_negatives(given.file)
     with CaptionIndex(given_captions(given)) as captions:
         if given.to == "degla-json":

@@ -1,4 +1,4 @@
-"""have models refuse negatives that are implausible or still true"""
+"""reject negatives that are implausible or still true, judged by models"""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    told = "refuse what is far less likely than its caption, by the embedded model or a GGUF, folder or hub id"
+    told = "reject texts far less likely than their captions, by the embedded model or a GGUF, folder or hub id"
     describe_likelihood(verb, "--plausibility", told)
     verb.add_argument(
-        "--clip", metavar="MODEL", help="refuse what this image-text model finds as true of the image as the caption"
+        "--clip", metavar="MODEL", help="reject texts that match the image as well as the caption, by this CLIP model"
     )
-    verb.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, for --clip")
+    verb.add_argument("--images", type=Path, metavar="DIR", help="with --clip: image folder")
     verb.add_argument(
         "--margin",
         type=float,
-        help="with --clip, a negative is refused from the caption's cosine less this on (0)",
+        help="with --clip: reject a negative whose cosine is at least the caption's minus this (0)",
     )
-    verb.add_argument("--device", help="of --clip: cpu, cuda, ... (auto)")
+    verb.add_argument("--device", help="with --clip: cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the language model (0)")
     describe_columns(verb)
     describe_model(verb)
@@ -63,30 +63,30 @@ def run(given: argparse.Namespace) -> int:
         return 0
     tell(f"written: {given.out}: {counted(counts.rows, 'row')}, {counts.accepted} still accepted")
     for (rule, reason), number in sorted(counts.refused.items()):
-        tell(f"  refused: {rule} {reason} {number}")
+        tell(f"  rejected: {rule} {reason} {number}")
     for name, number in sorted(counts.undecided.items()):
-        tell(f"  not decided: {name} {number}")
+        tell(f"  undecided: {name} {number}")
     return 0
 
 
 def _check(given: argparse.Namespace) -> None:
     if given.plausibility is None and given.clip is None and given.llm == "rules":
-        raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
+        raise InputError("no judge given. Use one or more of --plausibility, --llm and --clip.")
     if (given.clip is None) != (given.images is None):
-        raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
+        raise InputError("--clip MODEL and --images DIR require each other. Give both or neither.")
     if given.clip is None:
-        refuse_given(given, "margin", "device", why="is for --clip, which is not given.")
+        refuse_given(given, "margin", "device", why="requires --clip.")
     if given.llm == "rules":
-        refuse_given(given, "seed", why="is for a language model: give --llm too.")
+        refuse_given(given, "seed", why="requires --llm.")
     require_files(given.file, given.captions, given.images)
     if given.margin is not None and not isfinite(given.margin):
-        raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")
+        raise InputError(f"--margin is {given.margin}; it must be a finite number, such as 0.01.")
     spare_inputs(given.out, given.file, given.captions)
 
 
 @contextmanager
 def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
-    """The screens that the arguments name, the cheapest first."""
+    """Open the screens that the arguments name, the cheapest first."""
     from degla import screening
 
     open_model = model_source(given)
@@ -111,7 +111,7 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
 
 
 def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
-    """The manifest of the negatives goes with them, with the screens' names in it."""
+    """Copy the manifest of the negatives beside the output and add the screens' names."""
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 

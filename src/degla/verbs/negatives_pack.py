@@ -14,8 +14,8 @@ from degla.verbs._terminal import answer, tell
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
     verb.add_argument("--out", type=Path, required=True, help="Parquet file to write")
-    verb.add_argument("--captions", type=Path, help="put each negative's caption, image and image id beside it")
-    verb.add_argument("--all", action="store_true", help="keep refused rows too")
+    verb.add_argument("--captions", type=Path, help="add each negative's caption, image and image id from this file")
+    verb.add_argument("--all", action="store_true", help="keep rejected rows too")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
 
     spare_inputs(given.out, given.file, given.captions)
     if given.captions is None:
-        refuse_given(given, *CAPTION_FLAGS, why="is about captions: give --captions too.")
+        refuse_given(given, *CAPTION_FLAGS, why="requires --captions.")
     with nullcontext() if given.captions is None else CaptionIndex(given_captions(given)) as captions:
         summary = pack(read_negatives(given.file), given.out, source=given.file, refused=given.all, captions=captions)
     answer(given, summary.plain, lambda: tell(f"written: {given.out}: {summary.sentence()}"))

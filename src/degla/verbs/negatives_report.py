@@ -1,4 +1,4 @@
-"""show what is in files of negatives, and count readings"""
+"""report on files of negatives, write sheets for human readers, and count their verdicts"""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from degla.verbs._terminal import answer, print_json, show, tell
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSONL or Parquet files of negatives")
-    verb.add_argument("--captions", type=Path, help="the captions that they were made from")
-    verb.add_argument("--label", nargs="+", metavar="NAME", help="what each file is called (its name)")
+    verb.add_argument("--captions", type=Path, help="captions that the negatives were made from")
+    verb.add_argument("--label", nargs="+", metavar="NAME", help="display names, one per file (the file names)")
     verb.add_argument("--out", type=Path, help="HTML page to write")
-    verb.add_argument("--samples", type=int, default=8, metavar="N", help="negatives a rule to show on the page (8)")
+    verb.add_argument("--samples", type=int, default=8, metavar="N", help="sample negatives per rule on the page (8)")
     verb.add_argument(
         "--blind-pairs",
         type=int,
         default=2000,
         metavar="N",
-        help="pairs a rule that the text-only classifier learns from and is tested on; 0 leaves the test out (2000)",
+        help="pairs per rule to train and test the text-only classifier; 0 skips the test (2000)",
     )
-    told = "compare likelihoods too, by the embedded language model or a model of that name, file or folder"
+    told = "also compare likelihoods, by the embedded language model or a GGUF, folder or hub id"
     describe_likelihood(verb, "--likelihood", told)
-    verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
-    verb.add_argument("--sheet", type=Path, help="TSV to write for a person to read, with its key beside it")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
+    verb.add_argument("--sheet", type=Path, help="TSV sheet to write for a human reader, with its key beside it")
     verb.add_argument(
-        "--per-rule", type=int, default=20, metavar="N", help="negatives a rule and file in the sheet (20)"
+        "--per-rule", type=int, default=20, metavar="N", help="negatives per rule and file in the sheet (20)"
     )
     verb.add_argument(
-        "--readers", type=int, default=1, metavar="N", help="people who read the same texts, a sheet each (1)"
+        "--readers", type=int, default=1, metavar="N", help="readers of the same texts, with one sheet each (1)"
     )
-    read = "count the verdicts of filled sheets, and how far readers of the same texts agree"
+    read = "count the verdicts in filled sheets and the agreement between readers of the same texts"
     verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help=read)
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -47,17 +47,18 @@ def run(given: argparse.Namespace) -> int:
         return _count_verdicts(given)
     if not given.files or given.captions is None:
         raise InputError(
-            "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
+            "no input. Give files of negatives with --captions, or filled sheets with --read. See "
+            "degla negatives report --help."
         )
     require_least(given, "samples", "blind_pairs", least=0)
     require_least(given, "per_rule", "readers", least=1)
     if given.sheet is not None:
-        why = "is for a report, and --sheet writes sheets and nothing else: leave one of them out."
+        why = "is for a report, but --sheet only writes sheets. Omit one of them."
         refuse_given(given, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
     else:
-        refuse_given(given, "per_rule", "readers", why="is for sheets: give --sheet too.")
+        refuse_given(given, "per_rule", "readers", why="requires --sheet.")
     if given.out is None:
-        refuse_given(given, "samples", why="is for a page: give --out too.")
+        refuse_given(given, "samples", why="requires --out.")
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
@@ -67,11 +68,11 @@ def run(given: argparse.Namespace) -> int:
     labels = label_files(given.files, given.label)
     for path in (given.out, given.sheet):
         if path is not None and path.is_dir():
-            raise InputError(f"{path}: is a folder; name a file.")
+            raise InputError(f"{path}: is a folder. Give a file name.")
     if given.out is not None:
         spare_inputs(given.out, *given.files, given.captions)
         if given.out.suffix.lower() != ".html":
-            raise InputError(f"{given.out}: the name of a report must end in .html.")
+            raise InputError(f"{given.out}: the report's file name must end in .html.")
     with CaptionIndex(given_captions(given)) as captions:
         if given.sheet is not None:
             drawn = {
@@ -79,7 +80,7 @@ def run(given: argparse.Namespace) -> int:
                 for label, path in labels.items()
             }
             *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)
-            tell(f"written: {', '.join(map(str, sheets))}; which text is from where: {key}")
+            tell(f"written: {', '.join(map(str, sheets))}; key to the origin of each text: {key}")
             return 0
         judge = Judge(given.likelihood) if given.likelihood else None
         draws = Draws(given.samples, given.blind_pairs, given.seed)
@@ -103,12 +104,12 @@ def run(given: argparse.Namespace) -> int:
 
 
 def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
-    """What each file is called; file names without their ending where nothing is given."""
+    """Map labels to files; the default label is the file name without its extension."""
     names = labels or [path.stem for path in files]
     if len(names) != len(files):
         raise InputError(f"--label gives {counted(len(names), 'name')} for {counted(len(files), 'file')}.")
     if len(set(names)) != len(names):
-        raise InputError(f"two files are called {max(names, key=names.count)!r}. Name them with --label.")
+        raise InputError(f"two files are named {max(names, key=names.count)!r}. Tell them apart with --label.")
     return dict(zip(names, files, strict=True))
 
 
@@ -116,9 +117,9 @@ def _count_verdicts(given: argparse.Namespace) -> int:
     from degla.negatives.report.sheet import count_verdicts
 
     if given.files:
-        raise InputError("--read counts filled sheets; files of negatives are not read with it.")
+        raise InputError("--read counts filled sheets. Remove the files of negatives.")
     others = sorted(given.typed - {"files", "read", "json"})
-    refuse_given(given, *others, why="is for a report or new sheets; --read counts filled ones.")
+    refuse_given(given, *others, why="does not apply: --read only counts filled sheets.")
     reading = count_verdicts(given.read)
     answer(given, reading.plain, lambda: sys.stdout.write(reading.markdown()))
     return 0

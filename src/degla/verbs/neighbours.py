@@ -1,4 +1,4 @@
-"""find similar images for training on hard images: captions whose pictures a model sees as near"""
+"""find similar images for hard-image training: captions whose images a model embeds close together"""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from degla.verbs._terminal import tell
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb, images=True)
     verb.add_argument(
-        "--model", required=True, help="the model that says what is similar, in any form that degla takes"
+        "--model", required=True, help="model whose image embeddings are compared, any model that degla loads"
     )
-    verb.add_argument("--count", type=int, default=3, metavar="N", help="neighbours a caption (3, as in NegCLIP)")
-    verb.add_argument("--seed", type=int, default=0, help="of the choice among captions of one image (0)")
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines to write")
+    verb.add_argument("--count", type=int, default=3, metavar="N", help="neighbours per caption (3, as in NegCLIP)")
+    verb.add_argument("--seed", type=int, default=0, help="seed for choosing among captions of one image (0)")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
     describe_columns(verb)
 
 

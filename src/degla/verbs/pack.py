@@ -16,11 +16,11 @@ from degla.verbs._terminal import print_json
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb, images=True)
-    verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives by degla negatives")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder of the pack")
-    verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the pictures (256)")
-    verb.add_argument("--quality", type=int, default=92, metavar="N", help="of the JPEG files, 1 to 95 (92)")
-    verb.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures a shard (1000)")
+    verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives from degla negatives")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
+    verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the images (256)")
+    verb.add_argument("--quality", type=int, default=92, metavar="N", help="JPEG quality, 1 to 95 (92)")
+    verb.add_argument("--per-shard", type=int, default=1000, metavar="N", help="images per shard (1000)")
     verb.add_argument("--workers", type=int, default=2, metavar="N", help="threads (2)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
     if found.negatives:
         flags += ["--data.negatives", str(given.out / NEGATIVES_NAME)]
     sys.stdout.write(
-        f"{counted(found.images, 'picture')}, {counted(found.captions, 'caption')}, "
+        f"{counted(found.images, 'image')}, {counted(found.captions, 'caption')}, "
         f"{counted(found.negatives, 'negative')} in {counted(found.shards, 'shard')}, "
         f"{found.bytes / 2**20:.1f} MiB.\n"
         f"Train with: {shlex.join(flags)}\n"

@@ -1,4 +1,4 @@
-"""make what recipes read: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
+"""prepare data for some recipes: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from degla.records import CaptionRecord
 
 _MAKERS = {
-    "presence": "captions that name what is absent, and multiple choice: captions.jsonl, choice.jsonl, "
+    "presence": "captions that name absent objects, and multiple-choice questions: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
-    "units": "captions with their things and relations, foils of them, their noun phrases, and the words of "
-    "attributes and relations: one file",
-    "contexts": "captions with a longer true one of the things and relations that they name: one file",
-    "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
+    "units": "captions with the objects and relations they name, foils of these, noun phrases, and attribute and "
+    "relation words: one file",
+    "contexts": "captions with a longer true caption that combines the objects and relations they name: one file",
+    "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
 
@@ -37,20 +37,20 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     describe_captions(verb)
     verb.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help="new folder to write; of units and contexts a file"
+        "--out", type=Path, required=True, metavar="PATH", help="new folder to write; for units and contexts, a file"
     )
-    verb.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
-    verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths start from")
-    verb.add_argument("--size", type=int, help="composites: height and width of the pictures, even (224)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
+    verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths are relative to")
+    verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
 
 
 def run(given: argparse.Namespace) -> int:
     require_folder(given.out.parent, "to write to (--out)")
     if given.maker not in ("units", "contexts") and given.out.exists():
-        raise InputError(f"{given.out}: is there already. Choose another --out.")
+        raise InputError(f"{given.out}: already exists. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
-        raise InputError(f"--images and --size are read by degla prepare composites alone, not by {given.maker}.")
+        raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
     spare_inputs(given.out, given.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     tell(f"{makers[given.maker](given)}: {given.out}")
@@ -79,7 +79,7 @@ def _presence(given: argparse.Namespace) -> str:
         write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
         write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
     return (
-        f"{named:,} of {counted(len(captions), 'caption names', 'captions name')} something absent, {len(asked):,} of "
+        f"{named:,} of {counted(len(captions), 'caption names', 'captions name')} an absent object, {len(asked):,} of "
         f"{counted(len(contents), 'image has', 'images have')} a question"
     )
 
@@ -109,9 +109,9 @@ def _contexts(given: argparse.Namespace) -> str:
     made = list(with_contexts(captions, seed=given.seed))
     longer = sum(new != old for new, old in zip(made, captions, strict=True))
     if not longer:
-        raise InputError(f"{given.captions}: no caption names a thing and something besides; give other captions.")
+        raise InputError(f"{given.captions}: no caption names an object and something more. Use other captions.")
     write_jsonl(given.out, made)
-    return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer one"
+    return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version"
 
 
 def _composites(given: argparse.Namespace) -> str:
@@ -120,7 +120,7 @@ def _composites(given: argparse.Namespace) -> str:
     from degla.records import write_jsonl
 
     if given.images is None or not given.images.is_dir():
-        raise InputError(f"--images {given.images}: composites need the folder that image paths start from.")
+        raise InputError(f"--images {given.images}: composites need the folder that image paths are relative to.")
     size = 224 if given.size is None else given.size
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:

@@ -1,4 +1,4 @@
-"""read, join and check captions, negatives and images ahead of a training, once for all its processes"""
+"""read, join and check captions, negatives and images before training, once for all processes"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from degla.verbs._training import configure, describe_flags
 
 _USAGE = (
     "usage: degla prepare rows RECIPE | --config FILE [FLAGS OF degla train]\n\n"
-    "Makes the table that training maps into memory, which it would make by itself, and looks at every image; what\n"
-    "was made before is made again. It lies in the cache folder (DEGLA_CACHE, else degla/prepared in ~/.cache), and\n"
-    "holds about as much as the captions and negatives do. --out and --model may be missing.\n"
+    "Builds the memory-mapped table that training would otherwise build itself, and checks every image. An existing\n"
+    "table is rebuilt. It is stored in the cache folder (DEGLA_CACHE, else degla/prepared in ~/.cache) and is about\n"
+    "as large as the captions and negatives. --out and --model are optional.\n"
 )
 
 

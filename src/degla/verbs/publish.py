@@ -1,4 +1,4 @@
-"""export a model with its card and upload it to the Hugging Face hub"""
+"""export a model with a model card and upload it to the Hugging Face hub"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from degla.verbs.export import FORMS, WHAT, describe_card, megabytes
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("model", metavar="MODEL", help="any model that degla takes, or a folder of degla export")
-    verb.add_argument("--to", required=True, metavar="OWNER/NAME", help="model on the hub, made where it is not there")
-    verb.add_argument("--form", choices=FORMS, help="form of the files (open_clip; that of an exported folder)")
-    verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
+    verb.add_argument("model", metavar="MODEL", help="any model that degla loads, or a folder from degla export")
+    verb.add_argument("--to", required=True, metavar="OWNER/NAME", help="hub repository, created if it does not exist")
+    verb.add_argument("--form", choices=FORMS, help="format of the files (open_clip, or that of an exported folder)")
+    verb.add_argument("--what", choices=WHAT, help="which weights of a run (those that evaluation uses)")
     describe_card(verb)
-    verb.add_argument("--private", action="store_true", help="let only its owners see a model that is made")
-    verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and upload nothing")
+    verb.add_argument("--private", action="store_true", help="make a newly created repository private")
+    verb.add_argument("--dry-run", action="store_true", help="show the files and the model card without uploading")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     if given.dry_run:
         sys.stdout.write(f"\n{upload.card}")
         tell(
-            f"nothing was uploaded; without --dry-run {counted(len(upload.files), 'file goes', 'files go')} to "
+            f"nothing was uploaded; without --dry-run, {counted(len(upload.files), 'file goes', 'files go')} to "
             f"{given.to}"
         )
     else:

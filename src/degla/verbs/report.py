@@ -1,4 +1,4 @@
-"""one page from results"""
+"""write a report page from evaluation results"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
     )
     verb.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file; Markdown is written beside it")
-    verb.add_argument("--baseline", help="label that gains and losses are counted from (the first)")
+    verb.add_argument("--baseline", help="label of the baseline for gains and losses (the first)")
     verb.add_argument(
-        "--root", type=Path, help="folder of the benchmarks' data, for pictures of the items that changed most"
+        "--root", type=Path, help="folder with the benchmarks' data, to show images of the items that changed most"
     )
-    mteb = "files or folders that mteb wrote of models, for a table of their own"
+    mteb = "mteb result files or folders of models, shown in a separate table"
     verb.add_argument("--mteb", nargs="+", default=[], metavar="LABEL=PATH", help=mteb)
-    verb.add_argument("--no-published", action="store_true", help="leave out numbers in print")
+    verb.add_argument("--no-published", action="store_true", help="omit published numbers")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     for each in given.mteb:
         label, equals, path = each.partition("=")
         if not (label and equals and path):
-            raise InputError(f"--mteb {each}: must be LABEL=PATH, with a file or folder that mteb wrote.")
+            raise InputError(f"--mteb {each}: must be LABEL=PATH, where PATH is a file or folder written by mteb.")
         mteb[label] = Path(path)
     files = result_files(given.results)
     baseline = given.baseline or (load_result(files[0]).model.label if files else None)

@@ -1,4 +1,4 @@
-"""recipes x settings x seeds by a plan: one table with intervals, a frontier, paired tests"""
+"""run recipes x settings x seeds from a plan file: one table with intervals, a frontier, paired tests"""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_plan(
         verb,
         runs="runs",
-        fields="a field of the plan (seeds=2, world.scenes=500) or of every arm's training (train.steps=20)",
+        fields="override a field of the plan (seeds=2, world.scenes=500) or of all arms' training (train.steps=20)",
         result="study.json",
     )
     verb.add_argument(
-        "--price", type=float, metavar="X", help="joint score: points gained that a point lost costs (the plan's, 1)"
+        "--price", type=float, metavar="X", help="joint score: points of gain that offset a point lost (the plan's; 1)"
     )
     verb.add_argument(
         "--rehearse",
         action="store_true",
-        help="try the plan: small model, few steps, what is at hand of its data, made files for the rest",
+        help="rehearse the plan: small model, few steps, the data that is present, generated files for the rest",
     )
-    verb.add_argument("--list", action="store_true", help="print the runs and stop")
+    verb.add_argument("--list", action="store_true", help="print the runs and exit")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
     overrides = [*given.set, *([] if given.price is None else [f"price={given.price}"])]
     plan = read_plan(given.plan, overrides=overrides)
     if given.list:
-        why = "is for runs that are done; --list only prints them."
+        why = "has no effect: --list only prints the runs."
         refuse_given(given, "processes", "engine", "rehearse", "json", why=why)
         from degla.study.grid import expand
 

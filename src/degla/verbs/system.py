@@ -1,4 +1,4 @@
-"""a related system in its own domain beside its baselines: train, measure, one table over seeds"""
+"""train and evaluate a related system against its baselines in its own domain: one table over seeds"""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from degla.systems.system import AnySystem, Case
 
 _ACTIONS = {
-    "run": "train every method with every seed, measure it, write a page",
-    "evaluate": "measure the models of an earlier run again with other settings, on all of its data or some",
+    "run": "train and evaluate every method with every seed, and write a page",
+    "evaluate": "re-evaluate the models of an earlier run with other settings, on all or some of its data",
 }
 
 
@@ -29,11 +29,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", choices=SYSTEMS.names(), help="degla system NAME --help lists its settings")
     told = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     verb.add_argument("action", choices=list(_ACTIONS), help=told)
-    verb.add_argument("--quick", action="store_true", help="a look, not a measurement: one seed, small data, few steps")
-    verb.add_argument("--seeds", type=int, metavar="N", help="models of each method (3; 1 with --quick)")
-    verb.add_argument("--first-seed", type=int, default=0, metavar="S", help="seeds S to S+N-1 (0)")
-    verb.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these (all)")
-    verb.add_argument("--out", type=Path, help="folder (NAME; RUN/evaluation for evaluate); what is done is kept")
+    quick = "a preview, not a measurement: one seed, little data, few steps"
+    verb.add_argument("--quick", action="store_true", help=quick)
+    verb.add_argument("--seeds", type=int, metavar="N", help="seeds per method (3; 1 with --quick)")
+    verb.add_argument("--first-seed", type=int, default=0, metavar="S", help="use seeds S to S+N-1 (0)")
+    verb.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to run (all)")
+    verb.add_argument("--out", type=Path, help="folder; finished work is kept (NAME; RUN/evaluation for evaluate)")
     verb.add_argument("--models", type=Path, metavar="RUN", help="evaluate: folder of the run (NAME)")
     verb.add_argument("--json", action="store_true", help="print the record as JSON")
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass(frozen=True)
 class SystemCommand:
-    """What the words of a command ask for."""
+    """A parsed command."""
 
     given: argparse.Namespace
     system: AnySystem
@@ -81,25 +82,25 @@ def run_words(words: list[str]) -> int:
 
 
 def read_command(words: list[str]) -> SystemCommand:
-    """The words behind `degla system`, with flags of the system's own settings among them.
+    """Parse the words after `degla system`, including flags of the system's own settings.
 
     Raises:
-        InputError: a name, a flag or a value that there is not; or flags that do not go together.
+        InputError: an unknown name or flag, a wrong value, or flags that conflict.
     """
     SYSTEMS.require(words[0])
     given, rest = _parser().parse_known_args(words)
     if given.models is not None and given.action != "evaluate":
-        raise InputError("--models belongs to degla system NAME evaluate; give --out.")
+        raise InputError("--models applies only to degla system NAME evaluate. Use --out.")
     if given.quick and given.action == "evaluate":
-        raise InputError("--quick belongs to degla system NAME run; evaluate takes the settings of the run.")
+        raise InputError("--quick applies only to degla system NAME run; evaluate uses the settings of the run.")
     if given.first_seed and given.action == "evaluate" and given.seeds is None:
-        raise InputError("--first-seed: evaluate takes the seeds of the run; give --seeds too for others.")
+        raise InputError("--first-seed requires --seeds: evaluate uses the seeds of the run by default.")
     require_least(given, "seeds", least=1)
     count = given.seeds if given.seeds is not None else 1 if given.quick else 3
     if not 0 <= given.first_seed < 2**31:
-        raise InputError(f"--first-seed is {given.first_seed}; give 0 or more, below {2**31}.")
+        raise InputError(f"--first-seed is {given.first_seed}; it must be 0 or more and below {2**31}.")
     if given.first_seed + count > 2**31:
-        raise InputError(f"--seeds is {count}; the last of them must be below {2**31}.")
+        raise InputError(f"--seeds is {count}; the last seed must be below {2**31}.")
 
     from degla.systems.conduct import cases_of
     from degla.systems.record import load_record, read_settings, seeds_of
@@ -134,7 +135,7 @@ def _help(words: list[str]) -> int:
     SYSTEMS.require(name)
     told = bool(set(words) & {"-h", "--help"})
     if not told:
-        raise InputError(f"degla system {name} needs one of: {', '.join(_ACTIONS)}. See degla system {name} --help.")
+        raise InputError(f"degla system {name} needs one of {', '.join(_ACTIONS)}. See degla system {name} --help.")
 
     import tyro
 

@@ -1,4 +1,4 @@
-"""fine-tune a model by a recipe, or go on with a run: every field of the configuration is a flag"""
+"""fine-tune a model with a recipe, or resume a run; every field of the configuration is a flag"""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _USAGE = """usage: degla train RECIPE [FLAGS]
        degla train [RECIPE] --config FILE [FLAGS]
        degla train --resume RUN [FLAGS]
 
-Fine-tune a model by a recipe; every field of the configuration is a flag. Those of nearly every run:
+Fine-tune a model with a recipe. Every field of the configuration is a flag; the most common are:
 
   --data.captions FILE        captions: COCO json, JSONL, Parquet, CSV, TSV
-  --data.images FOLDER        what image paths are relative to
+  --data.images FOLDER        folder that image paths are relative to
   --data.negatives FILE       from degla negatives; not for recipes without negatives
-  --out FOLDER                of the run: metrics and checkpoints, which open_clip itself loads
-  --model NAME                an open_clip model, a folder or a run; the recipe's by default
-  --optim.lr RATE             largest learning rate
-  --train.batch-size PAIRS    over all processes
+  --out FOLDER                output folder: metrics and checkpoints, which open_clip can load
+  --model NAME                an open_clip model, a folder or a run; by default the recipe's
+  --optim.lr RATE             peak learning rate
+  --train.batch-size PAIRS    global batch size, over all processes
   --train.epochs N, --train.steps N
   --validation.benchmarks NAME ... --validation.root FOLDER
 
-  --config FILE               fields in YAML, TOML or JSON, or the config.json of a run; flags go on top
-  --print-config              print the whole configuration for --config, and end
-  --dry-run                   say what would happen: data, steps, checkpoints, memory, disk and time; write nothing
+  --config FILE               YAML, TOML or JSON file of fields, or the config.json of a run; flags override it
+  --print-config              print the whole configuration in the form of --config and exit
+  --dry-run                   report data, steps, checkpoints, memory, disk space and time; write nothing
 
-More:  degla train RECIPE --help       the usual flags and the losses of the recipe, with its values
-       degla train RECIPE --help WHAT  one field (optim.lr), a section (optim) or all flags (all); without RECIPE their
+More:  degla train RECIPE --help       usual flags and losses of the recipe, with their values
+       degla train RECIPE --help WHAT  one field (optim.lr), a section (optim) or every flag (all); omit RECIPE for the
                                        defaults: degla train --help WHAT
-       degla explain RECIPE            what a recipe is, and when to use it; degla explain LOSS: its formula
+       degla explain RECIPE            what a recipe does and when to use it; degla explain LOSS: its formula
        docs/training.md, docs/papers.md
 
 recipes:
@@ -65,7 +65,7 @@ def run_words(words: list[str]) -> int:
         return 0 if words else 2
     dry = "--dry-run" in words
     if dry and PRINT in words:
-        raise InputError(f"{PRINT} prints the configuration and ends: leave --dry-run out.")
+        raise InputError(f"{PRINT} prints the configuration and exits. Omit --dry-run.")
     words = [word for word in words if word != "--dry-run"]
     resume = words[:1] == ["--resume"]
     config = configure(words, verb="train")
@@ -81,12 +81,12 @@ def run_words(words: list[str]) -> int:
 
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
-    """What the run would be: what training refuses first, then what `degla doctor` finds."""
+    """Check the run as training would, then report what `degla doctor` finds."""
     from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 
     if resume:
-        raise InputError("--dry-run looks at a run before it begins; leave --resume out.")
+        raise InputError("--dry-run checks a run before it starts. Omit --resume.")
     config.check()
     assert config.out is not None
     check_new(config.out)

@@ -1,4 +1,4 @@
-"""the embedded world: draw its pairs, its benchmark, labelled pictures"""
+"""generate data of the embedded world: image-text pairs, its benchmark, labelled images"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from degla.verbs._terminal import tell
 
 _ACTIONS = {
     "draw": "scenes with captions, and the benchmark",
-    "recognition": "labelled pictures of recognition domains, to train on or to test with",
+    "recognition": "labelled images of recognition domains, for training or testing",
 }
 
 
@@ -22,13 +22,13 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--out", type=Path, required=True, help="folder to write to")
     verb.add_argument("--pairs", type=int, help="draw: training scenes (8000)")
-    verb.add_argument("--captions-per-image", type=int, metavar="N", help="draw: captions of a scene (5)")
+    verb.add_argument("--captions-per-image", type=int, metavar="N", help="draw: captions per scene (5)")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
     only = verb.add_argument_group("recognition only")
     only.add_argument("--domains", nargs="+", metavar="NAME", help="letter, digit, animal, food, thing, ... (all)")
     only.add_argument("--style", metavar="NAME", help="plain, turned, sketched, mosaic or snowy (plain)")
-    only.add_argument("--split", choices=["train", "validation", "test"], help="what the pictures are for (train)")
-    only.add_argument("--images-per-class", type=int, metavar="N", help="pictures of each class (100)")
+    only.add_argument("--split", choices=["train", "validation", "test"], help="split of the images (train)")
+    only.add_argument("--images-per-class", type=int, metavar="N", help="images per class (100)")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
     only = {name: value for name, value in only.items() if value is not None}
     if only and given.action != "recognition":
         name = next(iter(only)).replace("_", "-")
-        raise InputError(f"--{name} belongs to degla world recognition, not to {given.action}.")
+        raise InputError(f"--{name} applies only to degla world recognition, not to {given.action}.")
     if given.action == "recognition":
         return _recognition(given, only)
     from degla.world.draw import draw_benchmark, draw_pairs
@@ -56,7 +56,7 @@ def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
 
     for flag, value in {"--pairs": given.pairs, "--captions-per-image": given.captions_per_image}.items():
         if value is not None:
-            raise InputError(f"{flag} belongs to degla world draw; give --images-per-class.")
+            raise InputError(f"{flag} applies only to degla world draw. Use --images-per-class.")
     drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
     tell(
         f"written: {given.out}\nto train: --data.captions {drawn.captions} --data.images {drawn.images} "
