@@ -1,6 +1,6 @@
-"""Attention on a processor by PyTorch's plain and flash kernels: forward, and forward with backward, in turns.
+"""Compare PyTorch's plain and flash CPU attention kernels: forward, and forward with backward, alternating.
 
-Processor seconds, so that other work on the machine counts little; the ratio is plain over flash.
+Reports processor seconds, so other load on the machine matters little; the ratio is plain over flash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(f"{device_name(torch.device('cpu'))}; the best of {given.rounds}, in milliseconds")
+    print(f"{device_name(torch.device('cpu'))}; best of {given.rounds}, in milliseconds")
     print(f"{'':<30}{'plain':>8}{'flash':>8}  ratio   {'with backward':>14}{'flash':>8}  ratio")
     for name, shape in SHAPES.items():
         rows = [torch.randn(shape, requires_grad=True) for _ in range(3)]
@@ -50,7 +50,7 @@ def attend(kernel: SDPBackend, rows: list[torch.Tensor], *, backward: bool) -> N
 
 
 def compare(work: Callable[[SDPBackend], None], rounds: int) -> list[float]:
-    """Milliseconds of each kernel, the least of so many rounds in turns."""
+    """Return milliseconds per kernel, the minimum over alternating rounds."""
     times: dict[SDPBackend, list[float]] = {kernel: [] for kernel in KERNELS}
     for _ in range(rounds):
         for kernel, found in times.items():

@@ -1,7 +1,7 @@
-"""Own pacing (`ServerModel`) beside a fixed number of connections with the client library's retries, at busy servers.
+"""Compare pacing by `ServerModel` with a fixed number of connections and the client library's retries on busy servers.
 
-Every server runs in a process of its own and only sleeps, so that a shared machine disturbs the figures little. It
-drops what its client no longer waits for, as vLLM and llama.cpp do.
+Every server runs in a separate process and only sleeps, so other load hardly affects the figures. It drops requests
+whose client no longer waits, as vLLM and llama.cpp do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ANSWER = json.dumps({"choices": [{"message": {"content": "A mat on a dog."}, "fi
 
 @dataclass(frozen=True)
 class Busy:
-    """A server: it works on `slots` requests at once, each for `seconds`; what is more waits, or is refused with 429.
+    """A server that handles `slots` requests at once, each for `seconds`; others wait, or are rejected with 429.
 
     After `until` answers it has `later` slots.
     """
@@ -58,7 +58,7 @@ SERVERS = {
 
 
 class Served:
-    """Serves on a loopback port; counts what came, what was refused and the most at once."""
+    """Serve on a loopback port; count requests, rejections and the largest number at once."""
 
     def __init__(self, busy: Busy) -> None:
         self.busy = busy
@@ -122,7 +122,7 @@ async def serve_for_good(name: str) -> None:
 
 
 def fixed(url: str, busy: Busy, *, connections: int, retries: int) -> int:
-    """The client library's own retries behind a gate of so many connections; requests without an answer."""
+    """Use the client library's own retries with a limit on connections; return the number of unanswered requests."""
 
     async def run() -> int:
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=retries, timeout=busy.timeout)
@@ -144,7 +144,7 @@ def fixed(url: str, busy: Busy, *, connections: int, retries: int) -> int:
 
 
 def own(url: str, busy: Busy, *, connections: int, retries: int) -> int:
-    """`ServerModel`; requests without an answer."""
+    """Use `ServerModel`; return the number of unanswered requests."""
     model = ServerModel([url], "m", concurrency=connections, retries=retries, timeout=busy.timeout)
     for number in range(busy.requests):
         text = f"A dog number {number} on a mat."
@@ -167,7 +167,7 @@ def main() -> None:
     if given.serve:
         asyncio.run(serve_for_good(given.serve))
         return
-    print(f"{given.connections} connections at most, {given.retries} retries; load {os.getloadavg()[0]:.0f}")
+    print(f"at most {given.connections} connections, {given.retries} retries; load {os.getloadavg()[0]:.0f}")
     print(f"{'server':<42} {'way':<6} {'seconds':>8} {'unanswered':>11} {'sent/request':>13} {'most at once':>13}")
     for name in given.only:
         busy = SERVERS[name]

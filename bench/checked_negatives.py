@@ -1,9 +1,9 @@
-"""Writes a study: does it matter who makes the negatives, and whether they are checked?
+"""Write a study: does it matter what makes the negatives, and whether they are checked?
 
-Scenes of the embedded world, and for their captions the paper's five rules by the grammar, by the embedded language
-model, and by the same model behind a server that writes freely (llama-server of xllamacpp, one thread). What it wrote
-is taken once unchecked (but for plain copies of the caption, which anybody would drop) and once where it passes the
-checks, with the grammar's negative in the place of what they refuse.
+For captions of embedded-world scenes, the paper's five rules are applied by the grammar, by the embedded language
+model, and by the same model on a server that generates freely (llama-server of xllamacpp, one thread). The server's
+texts are used once unchecked (except for plain copies of the caption, which anyone would drop) and once only if they
+pass the checks, with the grammar's negative replacing rejected ones.
 
     python bench/checked_negatives.py --out studies/checked/inputs
     degla study studies/checked/inputs/plan.yaml --out studies/checked
@@ -40,21 +40,21 @@ STILL_TRUE = 0.4
 
 
 def unchecked(path: Path) -> Iterator[NegativeRecord]:
-    """The first text that the model wrote for each caption and rule, accepted whatever the checks say of it."""
+    """Return the first text that the model wrote for each caption and rule, regardless of the checks."""
     for row in read_jsonl(NegativeRecord, path):
         if row.form == "write" and row.draw == 0 and row.text and row.reason != "same_text":
             yield row.model_copy(update={"accepted": True, "reason": ""})
 
 
 def checked(path: Path, instead: Path) -> Iterator[NegativeRecord]:
-    """What the model wrote where the checks accept it, else the rows of the other file."""
+    """Return the model's texts that pass the checks, otherwise the rows of the other file."""
     passed = {(row.caption_id, row.rule): row for row in read_jsonl(NegativeRecord, path) if row.accepted}
     for row in read_jsonl(NegativeRecord, instead):
         yield passed.get((row.caption_id, row.rule), row)
 
 
 def told(path: Path) -> str:
-    """How many negatives a file has, and what became of those that a model wrote."""
+    """Describe how many negatives a file has, and what happened to those that a model wrote."""
     rows = list(read_jsonl(NegativeRecord, path))
     reasons = Counter(row.reason or "accepted" for row in rows if row.form == "write")
     written = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(8))
@@ -62,7 +62,7 @@ def told(path: Path) -> str:
 
 
 def plan_of(scenes: int, seeds: int) -> dict[str, object]:
-    """The plan that compares the files beside it."""
+    """Return the plan that compares the files next to it."""
     arms = [
         ("no negatives", None),
         ("rules", "rules"),
@@ -96,14 +96,14 @@ def plan_of(scenes: int, seeds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Draw, make, and write the plan."""
+    """Draw the scenes, make the negatives, and write the plan."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
     )
     parser.add_argument("--scenes", type=int, default=1000, help="training scenes (1000)")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds (3)")
-    parser.add_argument("--items-per-part", type=int, default=1000, help="questions of each part (1000)")
+    parser.add_argument("--items-per-part", type=int, default=1000, help="questions per part (1000)")
     arguments = parser.parse_args()
     out: Path = arguments.out
 
@@ -112,7 +112,7 @@ def main() -> None:
     def make(file: Path, model: ModelSource | None = None, **asked: Any) -> None:
         texts = partial(read_captions, out / "captions.jsonl")
         if stopped := generate(texts, NegativesSettings(PUBLISHED_RULES, 0, **asked), out=file, model=model).stopped:
-            raise SystemExit(f"stopped by {stopped}; the same command goes on")
+            raise SystemExit(f"stopped by {stopped}; run the same command again to resume")
 
     make(out / "rules.jsonl")
     make(out / "embedded.jsonl", model=lambda: EmbeddedModel(), example_sets=1)

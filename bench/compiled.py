@@ -1,4 +1,4 @@
-"""A training step with both towers compiled by torch.compile against the eager one: processor time, loss, gradients."""
+"""Compare a training step with both towers compiled by torch.compile to the eager one: time, loss, gradients."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from degla.training.step import Trainer
 
 
 def spent() -> float:
-    """Processor seconds of this process and of the compilers that it started and that have ended."""
+    """Return processor seconds of this process and of the finished compilers that it started."""
     return sum(os.times()[:4])
 
 
 def open_step(workload: Workload, precision: str) -> tuple[Trainer, Batch]:
-    """The recipe's trainer and one batch."""
+    """Return the recipe's trainer and one batch."""
     config = workload.config(precision)
     accelerator = open_accelerator(config)
     encoder = load_encoder(config.model, device=accelerator.device)
-    # The batch says how texts are laid out; it comes before the trainer, as in training.
+    # The batch determines the layout of the texts; it comes before the trainer, as in training.
     batch = make_batch(workload, encoder, precision=precision).to(accelerator.device)
     return build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000), batch
 
 
 def open_both(workload: Workload, precision: str) -> list[tuple[Trainer, Batch]]:
-    """The eager step and the compiled one."""
+    """Return the eager and the compiled step."""
     sides = [workload.model_copy(update={"compile": compile}) for compile in (False, True)]
     return [open_step(side, precision) for side in sides]
 
 
 def first(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, torch.Tensor], float]:
-    """Loss and gradients of the batch, and the processor seconds that they took."""
+    """Return loss and gradients of the batch, and their processor seconds."""
     started = spent()
     loss, _ = trainer.backward(batch)
     taken = spent() - started
@@ -78,9 +78,9 @@ def main() -> None:
     print(f"{device_name(eager[0].encoder.device)}, {given.model}, B={given.batch_size}, K={given.negatives}, "
           f"{given.precision}; processor seconds")  # fmt: skip
     for name, values in seconds.items():
-        print(f"{name:<9} {statistics.median(values):7.3f} a step, {min(values):.3f} at best")
+        print(f"{name:<9} {statistics.median(values):7.3f} per step, {min(values):.3f} at best")
     print(f"eager / compiled: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"first step, with compiling: {to_compile:.0f} s, {graphs} graphs; loss within "
+    print(f"first step, including compiling: {to_compile:.0f} s, {graphs} graphs; loss within "
           f"{abs(loss - other_loss) / abs(loss):.1e}, gradients within {gap:.1e}, relative")  # fmt: skip
 
 

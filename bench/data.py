@@ -1,4 +1,4 @@
-"""Images a second: PIL on loose files, as training scripts do it, against scaled decoding and against packed pairs."""
+"""Images per second: PIL on loose files, as in common training scripts, scaled decoding, and packed pairs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def _tell_tokens(texts: list[str], *, rounds: int, pictures: float) -> None:
-    """What the tokens of a pair with four negatives, each as long as its caption, take beside its packed picture."""
+    """Time to tokenize a pair with four negatives, each as long as its caption, relative to its packed image."""
     theirs = open_clip.get_tokenizer("ViT-B-32")
     ways = {"open_clip": theirs, "degla": fast(theirs)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -41,8 +41,8 @@ def _tell_tokens(texts: list[str], *, rounds: int, pictures: float) -> None:
     for name in ways:
         taken = statistics.median(seconds[name][1:])
         print(
-            f"tokens of five texts a pair, {name}: {1000 * taken / len(texts):.3f} ms, {taken / pictures:.1%} of a "
-            "packed picture"
+            f"tokens of five texts per pair, {name}: {1000 * taken / len(texts):.3f} ms, {taken / pictures:.1%} of a "
+            "packed image"
         )
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--images", type=Path, required=True, help="folder that its image paths are relative to")
-    parser.add_argument("--pixels", type=int, default=224, help="height and width that the model takes (224)")
+    parser.add_argument("--pixels", type=int, default=224, help="height and width of the model's input (224)")
     parser.add_argument("--size", type=int, default=256, help="shorter side in the pack (256)")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
             return crop.finish(part)
 
         def whole(image: str, caption_id: str, folder: Path) -> torch.Tensor:
-            """Without chance: all of the picture, as the way in question reads it."""
+            """Read the whole image without random augmentation."""
             return crop.finish(read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size),
                                          least=given.pixels))  # fmt: skip
 
@@ -97,7 +97,7 @@ def main() -> None:
                 for image, key in loose:
                     read(image, key)
                 seconds[name].append(time.process_time() - started)
-        print(f"{platform.machine()}, one thread, {len(loose)} pictures, {given.pixels} pixels, "
+        print(f"{platform.machine()}, one thread, {len(loose)} images, {given.pixels} pixels, "
               f"packed at {given.size}; packing took {packing:.2f} s; processor seconds")  # fmt: skip
         first = statistics.median(seconds["PIL and torchvision, loose files"][1:])
         std = torch.tensor(STD).view(3, 1, 1) * 255

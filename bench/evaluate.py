@@ -1,8 +1,8 @@
-"""`degla evaluate` on all seven SugarCrepe parts against the official loop, one item at a time, on one model.
+"""Compare `degla evaluate` with the official loop, one item at a time, on all seven SugarCrepe parts with one model.
 
-Both run here, on the same weights and photographs; their verdicts must agree item by item. What makes the difference
-is switched on one after another: each distinct image and text once, batches, texts without their padding, shared
-beginnings once and the last block where it is read, oneDNN's linear layers, parallel decoding.
+Both run here, on the same weights and photographs; their verdicts must agree item by item. The optimisations are
+switched on one by one: each distinct image and text once, batches, no padding, shared prefixes once and the last block
+only where it is read, oneDNN's linear layers, parallel decoding.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ BATCHED, COLD, WARM = NAMES.index("+ batches"), len(NAMES) - 2, len(NAMES) - 1
 
 
 class Inline(Executor):
-    """Work done at once, in the caller's thread: decoding that is not parallel."""
+    """An executor that runs work immediately in the caller's thread, for sequential decoding."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Take what a pool of threads takes."""
+        """Accept the arguments of a thread pool."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call now."""
+        """Call immediately."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -75,7 +75,7 @@ class Inline(Executor):
 
 @dataclass(frozen=True)
 class Step:
-    """What is switched on of all that makes the difference."""
+    """The optimisations that are switched on."""
 
     batches: bool = False
     trims: bool = False
@@ -85,7 +85,7 @@ class Step:
 
     @contextmanager
     def switched(self, encoder: Encoder) -> Iterator[None]:
-        """Switch off what is not asked for."""
+        """Within the block, switch off the others."""
         could = encoder.trims, encoder.grow, encoder._encode_image
         encoder.trims = could[0] and self.trims
         if not self.nothing_twice:
@@ -112,7 +112,7 @@ STEPS = (
 
 @torch.no_grad()
 def official(encoder: Encoder, root: Path) -> dict[str, bool]:
-    """The official protocol as written: one item at a time, texts padded, nothing remembered."""
+    """Run the official protocol as published: one item at a time, padded texts, no caching."""
     right = {}
     for part in BENCHMARK.parts:
         rows = json.loads((root / "sugarcrepe" / f"{part.name}.json").read_text(encoding="utf-8"))
@@ -131,21 +131,21 @@ def official(encoder: Encoder, root: Path) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds on the clock, and of the processor, all threads together."""
+    """Wall seconds, and processor seconds of all threads."""
 
     clock: float
     processor: float
 
 
 def spent(work: Callable[[], Any]) -> tuple[Any, Spent]:
-    """What the work gives, and what it took."""
+    """Return the result of the work, and the time it took."""
     clock, processor = time.perf_counter(), time.process_time()
     result = work()
     return result, Spent(time.perf_counter() - clock, time.process_time() - processor)
 
 
 def one_pair(encoder: Encoder, root: Path, *, images_per_batch: int, texts_per_batch: int) -> tuple[list[Spent], int]:
-    """What each of `NAMES` took, and the number of items; everything one after the other in this process."""
+    """Return the time of each of `NAMES` and the number of items, running everything in sequence in this process."""
     right, took = spent(lambda: official(encoder, root))
     took_all = [took]
 
@@ -172,12 +172,12 @@ def one_pair(encoder: Encoder, root: Path, *, images_per_batch: int, texts_per_b
         item.id for item in result.items if not item.degenerate and item.ok["text_ok"] != float(right[item.id])
     ]
     if differing or len(result.items) != len(right):
-        sys.exit(f"{len(differing)} of {len(right)} verdicts differ from the official loop's: {differing[:5]}")
+        sys.exit(f"{len(differing)} of {len(right)} verdicts differ from those of the official loop: {differing[:5]}")
     return took_all, len(right)
 
 
 def report(pairs: list[list[Spent]]) -> None:
-    """Medians over the pairs; shares are of the seconds saved from the official loop to the cold evaluation."""
+    """Print medians over the pairs; shares are of the seconds saved from the official loop to the cold evaluation."""
     columns = list(zip(*pairs, strict=True))
     clock = [statistics.median(took.clock for took in column) for column in columns]
     processor = [statistics.median(took.processor for took in column) for column in columns]
@@ -190,25 +190,25 @@ def report(pairs: list[list[Spent]]) -> None:
             saved = (processor[number - 1] - processor[number]) / (processor[0] - processor[COLD])
             line += f"{processor[number - 1] / processor[number]:8.2f}{saved:20.0%}"
         print(line)
-    print("step and share of the gain are of the processor's seconds, which other work on the machine moves less")
+    print("step and share of the gain are in processor seconds, which other load on the machine affects less")
     for number in (COLD, WARM):
         each = [pair[0].clock / pair[number].clock for pair in pairs]
         middle = statistics.median(each)
         batched = statistics.median(pair[BATCHED].clock / pair[number].clock for pair in pairs)
         print(
             f"{NAMES[number]}: ratio {middle:.1f} ({min(each):.1f} to {max(each):.1f}, {len(pairs)} pairs), "
-            f"{batched:.1f} to plain batching"
+            f"{batched:.1f} relative to plain batching"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, nargs="?", default=Path("../shared/data"), help="sugarcrepe/, coco/val2017/")
-    parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model's name, for example world")
-    parser.add_argument("--runs", type=int, default=3, help="pairs")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
+    parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model name, for example world")
+    parser.add_argument("--runs", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch")
     for kind, number in (("images", Embedder.images_per_batch), ("texts", Embedder.texts_per_batch)):
-        parser.add_argument(f"--{kind}-per-batch", type=int, default=number, help="0: degla's own")
+        parser.add_argument(f"--{kind}-per-batch", type=int, default=number, help="0: degla's default")
     given = parser.parse_args()
     logging.getLogger("degla").setLevel(logging.ERROR)
     torch.set_num_threads(given.threads)
@@ -222,9 +222,9 @@ def main() -> None:
     )
     print(
         f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts, "
-        f"{given.images_per_batch} images, {given.texts_per_batch} texts a batch (0: degla's own number)"
+        f"{given.images_per_batch} images, {given.texts_per_batch} texts per batch (0: degla's default)"
     )
-    # The first calls pay for what is loaded late; they are not counted.
+    # The first calls include lazy loading, so they are not counted.
     with torch.no_grad(), Image.open(given.root / images[0].path) as opened:
         encoder.encode_images(encoder.transform(opened.convert("RGB")).unsqueeze(0))
         encoder.clip.encode_text(encoder.tokenize(texts[:1]))

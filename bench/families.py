@@ -1,6 +1,6 @@
-"""Which family of CLIP does what: a small model with random weights of each, every cell tried, none guessed.
+"""Show what each CLIP family supports, by trying every cell on a small model with random weights.
 
-No network is asked. Prints a Markdown table; a cell that says "no" has the reason below it.
+Runs offline. Prints a Markdown table; the reason for each "no" is below it.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 FOLDERS = ("CLIP, folder of transformers", "SigLIP, folder of transformers")
-"""Models that start in the form of transformers, with the widths of the tests' models."""
+"""Models that start from a transformers folder, with the widths of the tests' models."""
 
 
 def make_folder(folder: Path, name: str) -> Path:
-    """A folder in the form of transformers with random weights."""
+    """Write a transformers folder with random weights."""
     folder.mkdir()
     _make_small({})
     if name == FOLDERS[0]:
@@ -104,7 +104,7 @@ def make_folder(folder: Path, name: str) -> Path:
 
 
 def make_model(folder: Path, family: dict[str, Any]) -> Path:
-    """A folder in open_clip's form with random weights; timm makes small towers from here on."""
+    """Write an open_clip folder with random weights; timm builds small towers from here on."""
     config = json.loads(json.dumps({"embed_dim": 16, "text_cfg": TEXT, "custom_text": True} | family))
     kwargs = config["vision_cfg"].pop("kwargs", {})
     _make_small(kwargs)
@@ -127,7 +127,7 @@ _create = timm.create_model
 
 
 def _make_small(kwargs: dict[str, Any]) -> None:
-    """Let timm make smaller towers than a name stands for."""
+    """Let timm build smaller towers than the name implies."""
     timm.create_model = lambda *given, **options: _create(*given, **options | kwargs)
 
 
@@ -142,7 +142,7 @@ def _write_bert(folder: Path) -> None:
 
 
 def write_data(folder: Path) -> None:
-    """Coloured noise with captions and their negatives, and classes of it."""
+    """Write coloured-noise images with captions, negatives and classes."""
     generator = np.random.default_rng(0)
     rows = []
     for number in range(24):
@@ -157,7 +157,7 @@ def write_data(folder: Path) -> None:
 
 
 class Trial:
-    """One family, its model and the reasons of all that it does not do."""
+    """One family, its model, and the reasons for everything that it does not support."""
 
     def __init__(self, name: str, model: Path, data: Path, out: Path) -> None:
         self.name, self.model, self.data, self.out = name, model, data, out
@@ -173,7 +173,7 @@ class Trial:
         return change(recipe_config(recipe), given | fields, where="bench")
 
     def tried(self, cell: str, run: Any) -> str:
-        """What `run` says, or no and why."""
+        """Return the result of `run`, or "no" and record why."""
         try:
             return str(run())
         except DeglaError as error:
@@ -181,7 +181,7 @@ class Trial:
             return "refused"
 
     def row(self) -> list[str]:
-        """The cells of the table."""
+        """Return the cells of the table."""
         encoder = load_encoder(str(self.model))
         return [
             self.tried("start", lambda: self.start(encoder)),
@@ -220,7 +220,7 @@ class Trial:
         return "class token" if encoder.reads_class_token else "no"
 
     def losses(self, recipe: str, **fields: Any) -> str:
-        """One step of a recipe: all gradients finite, both towers move."""
+        """Run one step of a recipe: all gradients must be finite, and both towers must change."""
         config = self.config(recipe, "step", **fields)
         accelerator = open_accelerator(config)
         encoder = load_encoder(config.model)
@@ -233,18 +233,18 @@ class Trial:
         return "sigmoid" if any(name.startswith("sigmoid") for name in values) else "yes"
 
     def train(self) -> str:
-        """Twelve steps of degla: the contrast over the first three batches, and over the same in the last pass."""
+        """Run twelve steps of degla: the contrast over the first three batches, and over the same in the last pass."""
         self.whole = degla.train(self.run())
         rows = [json.loads(line) for line in (self.out / "run/metrics.jsonl").read_text().splitlines()]
         values = [row.get("contrastive", row.get("sigmoid_contrastive")) for row in rows if "loss" in row]
         return f"{sum(values[:3]) / 3:.2f} to {sum(values[-3:]) / 3:.2f}"
 
     def run(self) -> TrainConfig:
-        """The whole run, with a checkpoint in its middle."""
+        """Run the training with a checkpoint in the middle."""
         return self.config("degla", "run", **{"checkpoint.every_steps": 5, "checkpoint.every_minutes": 0})
 
     def resume(self) -> str:
-        """The last steps once more, from the newest checkpoint but one."""
+        """Repeat the last steps from the second newest checkpoint."""
         expected = load_encoder(str(self.whole.folder)).fingerprint
         (self.whole.folder / "state.json").unlink()
         again = degla.train(self.run(), resume=True)
@@ -255,7 +255,7 @@ class Trial:
         return "yes" if result.benchmarks[0].parts[0].scores else "NO SCORE"
 
     def export(self, to: To) -> str:
-        """The trained model in another form, whose embeddings the export itself has compared."""
+        """Export the trained model; the export itself compares the embeddings."""
         return f"{export(str(self.whole.folder), to=to, out=self.out / to).difference:.0e}"
 
 
@@ -280,7 +280,7 @@ def main() -> None:
                 trial = Trial(family, model, root / "data", root / f"out-{number}")
                 print("| " + " | ".join([family, *trial.row()]) + " |", flush=True)
                 reasons += trial.reasons
-    print("\nRefused:\n")
+    print("\nUnsupported:\n")
     print("\n".join(f"* {reason}" for reason in reasons))
 
 

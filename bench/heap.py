@@ -1,6 +1,6 @@
-"""What does it give, and hold, to keep freed memory (`degla.model.heap`)? A forward pass and a training step.
+"""Measure how keeping freed memory (`degla.model.heap`) affects time and memory of a forward pass and a training step.
 
-Each measurement is a process of its own, with and without by turns; random weights, pictures of noise.
+Each measurement runs in a separate process, with and without it alternating; random weights, noise images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODELS = ("ViT-B-32-quickgelu:random", "RN50-quickgelu:random", EFFICIENTNET)
 
 
 def make_efficientnet(folder: Path) -> Path:
-    """A folder in open_clip's form: timm's tower beside the text tower of ViT-B/32."""
+    """Write an open_clip folder: a timm tower with the text tower of ViT-B/32."""
     vision = {"timm_model_name": EFFICIENTNET, "timm_pool": "avg", "timm_proj": "linear", "image_size": 260}
     text = open_clip.get_model_config("ViT-B-32")["text_cfg"]
     config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text, "custom_text": True}
@@ -53,7 +53,7 @@ def make_efficientnet(folder: Path) -> Path:
 
 
 def work(given: argparse.Namespace) -> Callable[[], Any]:
-    """What is repeated: a forward pass of the image tower, or a step of the recipe `degla`."""
+    """Return the repeated work: a forward pass of the image tower, or a step of the recipe `degla`."""
     encoder = load_encoder(given.model)
     workload = Workload(model=given.model, batch_size=given.batch_size, negatives=4)
     batch = make_batch(workload, encoder, precision="fp32")
@@ -66,7 +66,7 @@ def work(given: argparse.Namespace) -> Callable[[], Any]:
 
 
 def child(given: argparse.Namespace) -> None:
-    """Time, memory and pages of one process, as JSON."""
+    """Print time, memory and pages of one process as JSON."""
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     once = work(given)
@@ -83,7 +83,7 @@ def child(given: argparse.Namespace) -> None:
 
 
 def measure(model: str, kind: str, given: argparse.Namespace, *, kept: bool) -> dict[str, float]:
-    """What a process of its own says."""
+    """Return the figures of a separate process."""
     words = [sys.executable, __file__, "--model", model, "--work", kind, "--times", str(given.times)]
     words += ["--batch-size", str(given.batch_size)]
     environment = os.environ | {KEPT: "1" if kept else "0"}
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of processes")
-    parser.add_argument("--times", type=int, default=5, help="repetitions in a process, of which the median counts")
+    parser.add_argument("--times", type=int, default=5, help="repetitions per process; the median counts")
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -105,8 +105,8 @@ def main() -> None:
         child(given)
         return
     print(f"{device_name(torch.device('cpu')).partition(',')[0]}, one thread, torch {torch.__version__}, timm "
-          f"{timm.__version__}; {given.batch_size} pictures, fp32; processor milliseconds a picture\n")  # fmt: skip
-    print("| model | work | given back (of it in the system) | kept | ratio | pages | memory |\n|" + "---|" * 7)
+          f"{timm.__version__}; {given.batch_size} images, fp32; processor milliseconds per image\n")  # fmt: skip
+    print("| model | work | returned (system part) | kept | ratio | pages | memory |\n|" + "---|" * 7)
     with tempfile.TemporaryDirectory() as name:
         folder = make_efficientnet(Path(name) / "efficientnet")
         for model in given.only:
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def row(model: str, kind: str, pairs: list[tuple[dict[str, float], dict[str, float]]], pictures: int) -> str:
-    """A line of the table: medians over the pairs."""
+    """Return a line of the table: medians over the pairs."""
 
     def middle(side: int, field: str) -> float:
         return statistics.median(pair[side][field] for pair in pairs)

@@ -1,4 +1,4 @@
-"""Damaged files of every kind, a hostile server, bombs, odd inputs: each ends in our line, and memory stays small."""
+"""Check that damaged files, a hostile server, bombs and odd inputs end in a one-line error, with little memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTS = {
 
 
 def fuzz(folder: Path, name: str, *, trials: int, slow: int, seed: int) -> list[str]:
-    """The table by file kind, and what failed."""
+    """Print the table by file kind; return the failures."""
     from tests.hostile.trials import run_trials
 
     if name == "texts":
@@ -53,20 +53,20 @@ def fuzz(folder: Path, name: str, *, trials: int, slow: int, seed: int) -> list[
         print(row(kind.name, tallies[-1:]), flush=True)
         failed += [f"{kind.name} {what}" for what in tallies[-1].failed]
     print(row("all", tallies))
-    print("refused: one line of ours, exit status 1 or 2. harmless: the same value. other: another caption, name or")
-    print("picture, which a person could have written so; none is possible for weights and states of a run.")
+    print("refused: a one-line error, exit status 1 or 2. harmless: the same value. other: another caption, name or")
+    print("image that a person could have written; not possible for weights and run states.")
     return failed
 
 
 def row(name: str, tallies: Sequence[Tally]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     columns = ((6, "trials"), (7, "refused"), (8, "harmless"), (5, "other"))
     counts = "".join(f" {sum(getattr(one, field) for one in tallies):{width}}" for width, field in columns)
     return f"{name:<40}{counts} {sum(len(one.failed) for one in tallies):6}"
 
 
 def command(*words: str) -> tuple[int, str]:
-    """Exit status and error output of a command, in this process."""
+    """Return exit status and error output of a command, run in this process."""
     from degla.cli import main
 
     said = io.StringIO()
@@ -76,7 +76,7 @@ def command(*words: str) -> tuple[int, str]:
 
 
 def clear(name: str, status: int, said: str) -> list[str]:
-    """Print an outcome; it must be one line of ours and a failure's exit status."""
+    """Print an outcome, which must be a one-line error with the exit status of a failure."""
     lines = [line for line in said.splitlines() if line.startswith("degla: ")]
     good = status in (1, 2) and len(lines) == 1 and len(lines[0]) < 1500
     shown = lines[0].removeprefix("degla: ") if lines else said.strip()[-200:]
@@ -85,21 +85,21 @@ def clear(name: str, status: int, said: str) -> list[str]:
 
 
 def odd_inputs(folder: Path, part: str) -> list[str]:
-    """The rows of the audit: each is a command, and one line."""
+    """Run the commands of the audit, each of which must give one line."""
     from tests.hostile.odd import COMMANDS
 
     failed = []
     for name, words in COMMANDS[part](folder):
         try:
             status, said = command(*words)
-        except BaseException as error:  # what a user would see as a traceback
+        except BaseException as error:  # a user would see a traceback
             status, said = -1, f"{type(error).__name__}: {error}"
         failed += clear(name, status, said)
     return failed
 
 
 def servers() -> list[str]:
-    """Every response of the tests, from a server that gives nothing else: one caption, one retry."""
+    """Try every response of the tests, from a server that sends nothing else: one caption, one retry."""
     from degla.errors import DeglaError
     from degla.negatives.llm.server import ServerModel
     from tests.hostile.servers import responses
@@ -128,13 +128,13 @@ def servers() -> list[str]:
 
 
 def peak_memory() -> int:
-    """Bytes of resident memory at most, of this process and of the largest of its children."""
+    """Return the peak resident memory in bytes of this process and its largest child."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return max(own, children) * 1024
 
 
 def run_part(name: str, given: argparse.Namespace) -> int:
-    """One part in this process; its failures stand in the last lines, its exit status is 1 where there is one."""
+    """Run one part in this process; the last lines list failures, and the exit status is 1 if there are any."""
     print(f"\n## {PARTS[name]}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
@@ -157,14 +157,14 @@ def run_part(name: str, given: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=15, help="of each file kind (15)")
-    parser.add_argument("--slow", type=int, default=8, help="of each file of a checkpoint (8)")
+    parser.add_argument("--trials", type=int, default=15, help="trials per file kind (15)")
+    parser.add_argument("--slow", type=int, default=8, help="trials per file of a checkpoint (8)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", choices=PARTS, help="only this part, in this process")
     given = parser.parse_args()
     if given.part:
         return run_part(given.part, given)
-    # A process a part, so that each one's memory is its own and a crash of one is a failure, not the end.
+    # One process per part, so that memory is measured separately and a crash is a failure, not the end.
     own = [sys.executable, __file__, *sys.argv[1:]]
     statuses = {name: subprocess.run([*own, "--part", name], check=False).returncode for name in PARTS}
     failed = [PARTS[name] for name, status in statuses.items() if status]

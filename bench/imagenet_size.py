@@ -1,7 +1,7 @@
-"""What does an evaluation of ImageNet's size take? A tenth of it is run: 100 classes of 80 prompts, 5,000 pictures.
+"""Measure an evaluation of ImageNet's size by running a tenth of it: 100 classes of 80 prompts, 5,000 images.
 
-The pictures are those of a folder, brought to ImageNet's usual size (500 pixels on the longer side, JPEG), with the
-names and prompts of ImageNet's first 100 classes. All of it is ten times the work.
+The images are from a folder, resized to ImageNet's usual size (500 pixels on the longer side, JPEG), with the names and
+prompts of ImageNet's first 100 classes. Full ImageNet is ten times the work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLASSES, PICTURES, SIDE = 100, 50, 500
 
 
 def lay_out(pictures: list[Path], root: Path) -> int:
-    """Write the pictures as a data set of ImageNet's first classes; returns their bytes."""
+    """Write the images as a data set of ImageNet's first classes; return their size in bytes."""
     about, top = data_set("imagenet"), root / "zeroshot" / "tenth"
     names = list(about.classes)[:CLASSES]
     top.mkdir(parents=True)
@@ -51,20 +51,20 @@ def lay_out(pictures: list[Path], root: Path) -> int:
 
 
 def main() -> None:
-    """Print one line for each precision."""
+    """Print one line per precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, help=f"folder with {CLASSES * PICTURES} pictures or more")
+    parser.add_argument("pictures", type=Path, help=f"folder with at least {CLASSES * PICTURES} images")
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     found = sorted(path for path in given.pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(found) < CLASSES * PICTURES:
-        raise SystemExit(f"{given.pictures}: holds {counted(len(found), 'picture')}; {CLASSES * PICTURES} are needed.")
+        raise SystemExit(f"{given.pictures}: has only {counted(len(found), 'image')}; {CLASSES * PICTURES} are needed.")
     print(f"{processor_name()}, {os.cpu_count()} cores; {given.model}")
     with tempfile.TemporaryDirectory() as folder:
         size = lay_out(found, Path(folder))
-        print(f"{CLASSES * PICTURES:,} pictures of {size / CLASSES / PICTURES / 1e3:.0f} kB, {CLASSES} classes x 80")
+        print(f"{CLASSES * PICTURES:,} images of {size / CLASSES / PICTURES / 1e3:.0f} kB, {CLASSES} classes x 80")
         for precision in given.precision:
             command = [
                 sys.executable, "-m", "degla", "evaluate", given.model, "--benchmarks", "zeroshot", "--root", folder,
@@ -79,8 +79,8 @@ def main() -> None:
             memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
             rates = re.findall(r"(images|texts): (\d+) of \2, ([\d.]+)/s", done.stderr)
             told = ", ".join(f"{name} {rate}/s" for name, _, rate in rates)
-            print(f"{precision}: {seconds:.0f} s in all ({told}), {memory:.2f} GiB at most so far; "
-                  f"50,000 pictures and 80,000 texts: {10 * seconds / 60:.0f} minutes")  # fmt: skip
+            print(f"{precision}: {seconds:.0f} s in total ({told}), peak so far {memory:.2f} GiB; "
+                  f"50,000 images and 80,000 texts: {10 * seconds / 60:.0f} minutes")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kills `degla negatives` at random moments while a faulty server answers; compares with a run that nobody disturbs."""
+"""Kill `degla negatives` at random moments while a faulty server answers, and compare with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ MOST_SECONDS = 120.0
 
 @dataclass
 class Outcome:
-    """What a series of kills showed.
+    """The outcome of a series of kills.
 
     Attributes:
-        kills: processes that were killed while they worked.
-        before_reply: of them, killed before the process had a reply.
+        kills: processes killed while working.
+        before_reply: those killed before the first reply.
         equal: whether the file equals that of the undisturbed run, byte by byte.
         rows: lines of the file.
-        requests: that reached the server, retries included.
-        keys: different ones.
-        asked_again: requests for keys whose reply was in the journal already.
-        repaid: keys under way when a process died, which had to be asked again.
-        counts: what the journal's replies count.
+        requests: requests that reached the server, including retries.
+        keys: distinct request keys.
+        asked_again: requests for keys whose reply was already in the journal.
+        repaid: keys in flight when a process died, which had to be requested again.
+        counts: totals over the journal's replies.
     """
 
     kills: int = 0
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def write_captions(path: Path, number: int) -> None:
-    """Different captions in which every rule finds something to do."""
+    """Write distinct captions to which every rule applies."""
     sizes, colours = ("small", "large", "old", "tall"), ("red", "white", "black", "green", "brown")
     animals, things = ("dog", "cat", "horse", "bird", "sheep"), ("bench", "table", "car", "tree", "wall", "boat")
     drawn = list(product(sizes, colours, animals, things))
@@ -71,41 +71,41 @@ def write_captions(path: Path, number: int) -> None:
 
 
 def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextManager[tuple[str, int]]:
-    """The faulty server."""
+    """Start the faulty server."""
     words = (str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log), "--hold", str(_hold(log)))
     return local_server(*words, "--delay", "0.02", "--hang", "1.5")
 
 
 def _hold(log: Path) -> Path:
-    """The file that says how many arrivals are answered, while it is there."""
+    """File that limits how many requests are answered while it exists."""
     return log.with_suffix(".hold")
 
 
 def command(captions: Path, out: Path, url: str) -> list[str]:
-    """The command as a user gives it, behind `python`."""
+    """Return the command as a user gives it, after `python`."""
     words = ["-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES, "--llm", "openai"]
     return [*words, "--base-url", url, "--model", "m", "--timeout", "0.7", "--retries", "100", "--seed", "5",
             "--concurrency", "16"]  # fmt: skip
 
 
 def start(given: list[str]) -> subprocess.Popen[bytes]:
-    """Start `python` with the words."""
+    """Start `python` with these arguments."""
     return subprocess.Popen([sys.executable, *given], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait until it has ended well."""
+    """Wait for a successful end."""
     _, errors = process.communicate(timeout=MOST_SECONDS)
     assert process.returncode == 0, errors.decode()
 
 
 def digest(caption_id: str, rule: str, draw: int) -> str:
-    """The name of a key in the server's log, as the header's documentation says."""
+    """Return the name of a key in the server's log, as documented for the header."""
     return hashlib.sha256(f"{caption_id}\n{rule}\n{draw}".encode()).hexdigest()[:32]
 
 
 def read_journal(out: Path) -> list[dict[str, object]]:
-    """The whole lines of the journal, without those that are worth asking again."""
+    """Return the complete lines of the journal, without those to request again."""
     journal = Path(f"{out}.replies.jsonl")
     lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
@@ -113,19 +113,19 @@ def read_journal(out: Path) -> list[dict[str, object]]:
 
 
 def finished_keys(out: Path) -> set[str]:
-    """Names of the keys whose reply is in the journal."""
+    """Return the names of the keys whose reply is in the journal."""
     return {digest(str(row["caption_id"]), str(row["rule"]), int(str(row["draw"]))) for row in read_journal(out)}
 
 
 def read_log(log: Path) -> list[str]:
-    """Names of the keys that the server was asked, in order."""
+    """Return the names of the requested keys, in order."""
     return [line.partition("-")[0] for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def survive(
     folder: Path, *, kills: int, captions: int, faults: float, seed: int, start: Callable[[list[str]], Any] = start
 ) -> Outcome:
-    """Make negatives undisturbed, then with kills, and compare; `start` begins each run."""
+    """Make negatives undisturbed, then with kills, and compare; `start` starts each run."""
     rng = Random(seed)
     write_captions(folder / "captions.jsonl", captions)
     with serve(folder / "calm.log", faults=0.0, seed=0) as (url, _):
@@ -139,7 +139,7 @@ def survive(
             if outcome.kills < kills and _kill_later(process, rng, log=log, asked=before, most=share):
                 outcome.kills += 1
                 outcome.before_reply += finished_keys(out) == finished
-                time.sleep(0.05)  # what the killed process sent last is still on its way into the log
+                time.sleep(0.05)  # the last requests of the killed process may not be in the log yet
             else:
                 finish(process)
             outcome.asked_again += sum(key in finished for key in read_log(log)[before:])
@@ -158,12 +158,12 @@ def survive(
 
 
 def _kill_later(process: subprocess.Popen[bytes], rng: Random, *, log: Path, asked: int, most: int) -> bool:
-    """Kill the process at a random moment: while it starts, or after some requests; False where it ended before."""
+    """Kill the process at a random moment, at its start or after some requests; return False if it ended before."""
     if rng.random() < 0.15:
         time.sleep(rng.uniform(0.0, 2.0))
     else:
         target = asked + rng.randint(1, most)
-        # The last of them gets no answer: however late the kill comes, the process is at work then.
+        # The last one gets no answer, so the process is still working however late the kill comes.
         write_text(_hold(log), str(target - 1))
         while process.poll() is None and len(read_log(log)) < target:
             time.sleep(0.01)
@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--captions", type=int, default=200)
-    parser.add_argument("--faults", type=float, default=0.25, help="share of arrivals that fail")
+    parser.add_argument("--faults", type=float, default=0.25, help="share of requests that fail")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     started = time.monotonic()
@@ -188,10 +188,10 @@ def main() -> None:
         outcome = survive(
             Path(folder), kills=given.kills, captions=given.captions, faults=given.faults, seed=given.seed
         )
-    print(f"kill -9:                        {outcome.kills}, {outcome.before_reply} of them before a reply came")
+    print(f"kill -9:                        {outcome.kills}, {outcome.before_reply} of them before the first reply")
     print(f"file equal to undisturbed run:  {'yes' if outcome.equal else 'NO'} ({outcome.rows} rows)")
-    print(f"requests of finished keys:      {outcome.asked_again}")
-    print(f"keys under way when killed:     {outcome.repaid}")
+    print(f"requests for finished keys:     {outcome.asked_again}")
+    print(f"keys in flight when killed:     {outcome.repaid}")
     print(f"requests, keys:                 {outcome.requests}, {outcome.keys}")
     print(f"replies in the journal:         {dict(sorted(outcome.counts.items()))}")
     print(f"seconds:                        {time.monotonic() - started:.0f}")

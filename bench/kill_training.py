@@ -1,7 +1,7 @@
-"""Kills training with kill -9, at random and while checkpoints are replaced; two processes race for one folder.
+"""Kill training with kill -9, at random and during checkpoint replacement; let two processes race for one folder.
 
-After every kill the run is resumed. In the end its weights must equal those of a run that nobody disturbed, bit for
-bit, and nothing may be left behind. Processes are forked from one that has torch loaded: 70 kills take minutes.
+After every kill the run is resumed. In the end its weights must equal those of an undisturbed run bit for bit, and
+nothing may be left behind. Processes are forked from one that has loaded torch, so 70 kills take minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.tiny import write_model, write_pairs
 from tests.training.configs import tiny_config
 
 LEFT = re.compile(r".*\.(partial|old|deleted)|\.lock")
-"""What a process that was not killed does not leave in a run's folder."""
+"""What only a killed process leaves in a run folder."""
 MOST_SECONDS = 120.0
 """A process that takes longer counts as hung."""
 STUDY = """
@@ -57,14 +57,14 @@ set: {train.steps: 2, train.batch_size: 8, data.negatives_per_caption: 0}
 
 @dataclass
 class Outcome:
-    """What kills and races showed.
+    """The outcome of kills and races.
 
     Attributes:
-        kills: processes that were killed while they worked, by what they were doing.
-        left: what lay in the folder after a kill.
-        finished: runs that were finished in spite of kills and compared with the undisturbed one.
-        races: of two processes, by what they raced for.
-        losses: everything that was lost, wrong or left behind, in words; none if all is well.
+        kills: processes killed while working, by what they were doing.
+        left: leftovers in the folder after a kill.
+        finished: runs that finished despite kills and were compared with the undisturbed one.
+        races: races of two processes, by what they raced for.
+        losses: everything lost, wrong or left behind, in words; empty if all is well.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -75,12 +75,12 @@ class Outcome:
 
 
 def fork(work: Callable[[], object], log: Path, *, go: int | None = None) -> int:
-    """Start `work` in a process of its own; its messages go to `log`, which is made anew.
+    """Start `work` in a separate process; its messages go to `log`, which is overwritten.
 
     Args:
-        work: what it does; a `DeglaError` ends it with that error's exit status.
-        log: for its messages.
-        go: a pipe whose end it waits for before it begins.
+        work: function to run; a `DeglaError` ends the process with that error's exit status.
+        log: file for its messages.
+        go: a pipe whose end it waits for before it starts.
     """
     log.write_bytes(b"")
     process = os.fork()
@@ -107,7 +107,7 @@ def fork(work: Callable[[], object], log: Path, *, go: int | None = None) -> int
 
 
 def load_what_it_loaded(log: str, model: Path) -> None:
-    """Import here what a training imports, so that those to come need not: most of their time would be that."""
+    """Import here what training imports, so that later processes do not spend most of their time on it."""
     for name in log.partition("modules ")[2].split():
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -115,7 +115,7 @@ def load_what_it_loaded(log: str, model: Path) -> None:
 
 
 def ended(process: int, *, seconds: float = MOST_SECONDS) -> int | None:
-    """Its exit status (below 0: a signal), or None where it still runs after so many seconds."""
+    """Return the exit status (below 0: a signal), or None if the process is still running after `seconds`."""
     last = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(process, os.WNOHANG)
@@ -127,13 +127,13 @@ def ended(process: int, *, seconds: float = MOST_SECONDS) -> int | None:
 
 
 def end(process: int) -> int:
-    """Kill it; its exit status, -9 unless it had ended before."""
+    """Kill the process; return its exit status, -9 unless it had ended before."""
     os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def leftovers(run: Path) -> dict[str, int]:
-    """Names and inodes of what is being written, replaced or removed."""
+    """Return names and inodes of everything being written, replaced or removed."""
     try:
         return {entry.name: entry.inode() for entry in os.scandir(run) if LEFT.fullmatch(entry.name)}
     except FileNotFoundError:
@@ -141,13 +141,13 @@ def leftovers(run: Path) -> dict[str, int]:
 
 
 def wait_for_replacement(process: int, run: Path, *, complete: bool, seconds: float) -> bool:
-    """Wait until a checkpoint is being written, replaced or removed; False where the process ended before.
+    """Wait until a checkpoint is being written, replaced or removed; return False if the process ended before.
 
     Args:
-        process: that writes.
-        run: where to.
-        complete: wait until its last file is there: it is about to be renamed.
-        seconds: to wait at most.
+        process: the writing process.
+        run: folder of the run.
+        complete: wait for the checkpoint's last file, just before it is renamed.
+        seconds: longest time to wait.
     """
     before = leftovers(run)
     last = time.monotonic() + seconds
@@ -163,7 +163,7 @@ def wait_for_replacement(process: int, run: Path, *, complete: bool, seconds: fl
 
 
 def newest(run: Path) -> int:
-    """Step of the newest complete checkpoint, in its place or not; 0 without one."""
+    """Return the step of the newest complete checkpoint, renamed or not; 0 if there is none."""
     steps = [0]
     for path in run.glob("step-*"):
         match = re.fullmatch(r"step-(\d+)(\.partial|\.old)?", path.name)
@@ -173,7 +173,7 @@ def newest(run: Path) -> int:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Names of the tensors of two checkpoints that are not equal bit for bit."""
+    """Return the names of the tensors that differ between two checkpoints."""
     found = []
     for name in ("open_clip_model.safetensors", "teacher.safetensors"):
         left, right = load_file(one / name), load_file(other / name)
@@ -188,7 +188,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def look(run: Path, calm: Path, outcome: Outcome, what: str) -> None:
-    """Compare a finished run with the undisturbed one, and its folder with an empty desk."""
+    """Compare a finished run with the undisturbed one, and check its folder for leftovers."""
     outcome.finished += 1
     last = checkpoints(run)[-1]
     if last.name != checkpoints(calm)[-1].name or not is_whole(last):
@@ -205,7 +205,7 @@ def look(run: Path, calm: Path, outcome: Outcome, what: str) -> None:
 
 
 def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outcome, *, kills: int, rng: Random) -> None:
-    """Kill runs and resume them until they are finished, again and again; then resumes of finished runs too."""
+    """Repeatedly kill runs and resume them until they finish; then also kill resumes of finished runs."""
     number = 0
     log = folder / "log"
     while sum(outcome.kills.values()) < kills:
@@ -220,7 +220,7 @@ def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outco
                 break
             before = newest(run)
             resume = bool(before)
-            if share >= 1:  # Enough kills: this one may finish.
+            if share >= 1:  # Enough kills: let this one finish.
                 status = ended(fork(lambda this=this, resume=resume: train(this, resume=resume), log))
                 if status != 0:
                     outcome.losses.append(f"{run.name}: ended with {status}: {log.read_text()[-300:]}")
@@ -247,7 +247,7 @@ def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outco
                 outcome.losses.append(f"{run.name}: step {before} was there, step {after} is the newest ({what})")
             resumed = True
             print(f"{dict(outcome.kills)}, {outcome.losses}", file=sys.stderr)
-        # Whatever was killed last, one more resume puts everything right.
+        # Whatever was killed last, one more resume must repair everything.
         status = ended(fork(lambda this=this: train(this, resume=True), log))
         if status != 0 or not resumed:
             outcome.losses.append(f"{run.name}: the last resume ended with {status}: {log.read_text()[-300:]}")
@@ -257,7 +257,7 @@ def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outco
 
 
 def race(what: str, work: Callable[[], object], folder: Path, outcome: Outcome) -> None:
-    """Let two processes do the same at once: one must do it, the other must say who holds the folder."""
+    """Let two processes do the same at once: one must succeed, the other must report who has locked the folder."""
     outcome.races[what] += 1
     go, start = os.pipe()
     logs = [folder / "one.log", folder / "other.log"]
@@ -281,7 +281,7 @@ def race(what: str, work: Callable[[], object], folder: Path, outcome: Outcome) 
 def race_all(
     config: TrainConfig, pairs: dict[str, Path], calm: Path, folder: Path, outcome: Outcome, *, races: int
 ) -> None:
-    """Two fifths for a run, two for a pack and one for a study, the slowest."""
+    """Race for a run (two fifths), a pack (two fifths) and a study (one fifth, the slowest)."""
     plan = folder / "plan.yaml"
     plan.write_text(STUDY)
     kinds = [("run", "pack", "run", "pack", "study")[number % 5] for number in range(races)]
@@ -305,9 +305,9 @@ def race_all(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=70, help="in all; half of them while a checkpoint is replaced")
+    parser.add_argument("--kills", type=int, default=70, help="total; half of them while a checkpoint is replaced")
     parser.add_argument("--races", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=16, help="of each run; one checkpoint a step")
+    parser.add_argument("--steps", type=int, default=16, help="steps per run, with a checkpoint per step")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)

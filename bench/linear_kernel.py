@@ -1,4 +1,4 @@
-"""Stages of a training step in fp32 with PyTorch's own linear layers and with oneDNN's, in one process by turns."""
+"""Compare stages of an fp32 training step with PyTorch's and oneDNN's linear layers, alternating in one process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=4)
-    parser.add_argument("--captions", type=Path, help="real captions (some of the embedded world)")
-    parser.add_argument("--negatives-file", type=Path, help="their negatives, by degla negatives")
+    parser.add_argument("--captions", type=Path, help="real captions (default: some of the embedded world)")
+    parser.add_argument("--negatives-file", type=Path, help="their negatives, made by degla negatives")
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     if not has_kernel():
-        parser.error("this build of PyTorch has no such kernel")
+        parser.error("this build of PyTorch has no oneDNN kernel for linear layers")
     workload = Workload(
         model=given.model, batch_size=given.batch_size, negatives=given.negatives, captions=given.captions,
         negatives_file=given.negatives_file,
@@ -44,14 +44,14 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {"own": [], "oneDNN": []}
     for _ in range(given.rounds + 1):
         for name, rows in found.items():
-            # The stages' clock reads processor seconds here, and the choice of the kernel is made for it.
+            # Here the stages are timed in processor seconds, and the kernel is chosen explicitly.
             with (
                 mock.patch("degla.speed.stages.time.perf_counter", time.process_time),
                 mock.patch("degla.model.linear_kernel.is_faster", lambda name=name: name == "oneDNN"),
             ):
                 rows.append(take_step(step, device=torch.device("cpu"))[1])
     print(f"{device_name(torch.device('cpu'))}, {given.model}, B={given.batch_size}, K={given.negatives}; processor "
-          f"seconds, the best of {given.rounds}")  # fmt: skip
+          f"seconds, best of {given.rounds}")  # fmt: skip
     total = {name: min(sum(row.values()) for row in rows[1:]) for name, rows in found.items()}
     for stage in STAGES:
         own, other = (min(row[stage] for row in rows[1:]) for rows in found.values())

@@ -1,4 +1,4 @@
-"""A server of a measurement, in a process of its own."""
+"""Run a measurement's server in a separate process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def local_server(*words: str, quiet: bool = False) -> Iterator[tuple[str, int]]:
-    """Start `python WORDS`, which prints its loopback port or its address first of all.
+    """Start `python WORDS`, whose first output line is its loopback port or address.
 
     Args:
-        words: a file and its arguments, or -c and a program with its.
-        quiet: drop what it writes to stderr.
+        words: a file and its arguments, or -c with a program and its arguments.
+        quiet: discard its stderr.
 
     Yields:
         Base URL and process id.

@@ -1,4 +1,4 @@
-"""Memory that the objective takes at a large batch: blocked here, whole matrices and dense masks as released."""
+"""Compare memory of the objective at a large batch: blockwise here, full matrices and dense masks as released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from degla.speed.stages import BaselineStep
 
 
 class _Released(BaselineStep):
-    """The released loss over given embeddings, without a model."""
+    """The released loss on given embeddings, without a model."""
 
     def __init__(self, rows: int, count: int, scale: torch.Tensor) -> None:
         self.rows, self.count, self.config = rows, count, degla()

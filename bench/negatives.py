@@ -1,9 +1,9 @@
-"""Captions a processor-second and memory: of the rules alone, and of the pipeline around a scripted language model.
+"""Captions per processor second, and memory: of the rules, and of the pipeline with a scripted language model.
 
 ``negatives.py CAPTIONS`` measures each rule on the captions of the file, without a model. ``--pipeline 100000`` repeats
-the captions up to that number with ids of their own and asks a model that answers at once from a table. Texts that come
-again are tagged and judged once (the pipeline remembers), so the figure is that of requests, journal, order and rows;
-``--distinct`` gives every caption a text of its own, so that tagging and checking are in the figure.
+the captions up to that number with distinct ids and uses a model that answers immediately from a table. Repeated texts
+are tagged and judged once (the pipeline caches them), so the figure covers requests, journal, order and rows;
+``--distinct`` gives every caption its own text, so the figure includes tagging and checking.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
-    parser.add_argument("--pipeline", type=int, metavar="N", help="captions that go through the pipeline")
+    parser.add_argument("--pipeline", type=int, metavar="N", help="number of captions for the pipeline")
     parser.add_argument("--rules", nargs="+", default=PAPER, help="rules of the pipeline (the paper's five)")
-    parser.add_argument("--distinct", action="store_true", help="every caption has a text of its own")
+    parser.add_argument("--distinct", action="store_true", help="give every caption its own text")
     given = parser.parse_args()
     parse(["A warm-up loads the tagger and its tables."])
     if given.pipeline:
         measure_pipeline(given.captions, given.pipeline, given.rules, distinct=given.distinct)
         return
     captions = list(read_captions(given.captions))
-    print(f"{'captions a processor-second':>31}  accepted a caption")
+    print(f"{'captions per processor second':>31}  accepted per caption")
     measure("all rules, cold", RULES.names(), captions)
     for name in RULES.names():
         measure(name, [name], captions)
@@ -71,14 +71,14 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.replies.attempts:,} requests")
     rate = summary.replies.attempts / cpu
-    print(f"{count / cpu:,.0f} captions, {rate:,.0f} requests a processor-second; {seconds:.0f} s wall")
-    print(f"{summary.mean:.2f} negatives a caption, {summary.share_accepted:.0%} of the rows accepted")
-    print("memory in MB at each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
-    print(f"most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"{count / cpu:,.0f} captions, {rate:,.0f} requests per processor second; {seconds:.0f} s wall")
+    print(f"{summary.mean:.2f} negatives per caption, {summary.share_accepted:.0%} of the rows accepted")
+    print("memory in MB after each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
+    print(f"peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 def repeat_captions(captions: list[CaptionRecord], count: int, out: Path, *, distinct: bool) -> list[str]:
-    """Write the captions again and again with ids and images of their own; returns the texts, each once."""
+    """Write the captions repeatedly with distinct ids and images; return the distinct texts."""
     texts: dict[str, None] = {}
     with out.open("w", encoding="utf-8") as stream:
         for number in range(count):
@@ -98,7 +98,7 @@ def stream(path: Path) -> Iterator[CaptionRecord]:
 
 
 def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
-    """For every text and rule the negative that the grammar likes best; the caption itself where it has none."""
+    """Return the grammar's best negative for every text and rule, or the caption itself if there is none."""
     from degla.negatives.run.dialogue import draw_rng
 
     found = {}
@@ -118,7 +118,7 @@ def answer(table: dict[tuple[str, str], str], request: Request) -> str | None:
 
 
 class MemoryWatch:
-    """Notes the memory of this process ten times a second."""
+    """Record the memory of this process ten times per second."""
 
     def __init__(self) -> None:
         self._seen: list[float] = []

@@ -1,7 +1,7 @@
-"""How far are the embeddings of an ONNX export from the model's, on photographs and captions? Own tokenizer and pixels.
+"""Measure how much an ONNX export's embeddings differ from the model's, with the export's own tokenizer and pixels.
 
-The export itself compares four made pictures and a few texts; this takes a hundred and five hundred, in batches. What
-the export takes of the processor, and the most memory of the process until it has ended, are told too.
+The export itself compares four generated images and a few texts; this compares 100 and 500, in batches. It also reports
+the processor time of the export and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from degla.model.onnx_folder import OnnxModel
 
 
 def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]:
-    """COCO's photographs, then made pictures; its captions, then SugarCrepe's."""
+    """Return COCO photographs, then generated images; COCO captions, then SugarCrepe's."""
     folder = data / "coco/val2017"
     found: list[Any] = [
         read_image(path.name, folder=folder, caption_id=path.stem) for path in sorted(folder.glob("*.jpg"))[:pictures]
@@ -41,7 +41,7 @@ def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]
 
 @torch.no_grad()
 def differences(model: str, pictures: list[Any], texts: list[str]) -> tuple[dict[str, float], str]:
-    """The largest difference of a coordinate of the unit embeddings; and what the export took."""
+    """Return the largest difference in a coordinate of the unit embeddings, and the cost of the export."""
     with tempfile.TemporaryDirectory() as name:
         start = time.process_time()
         folder = export(model, to="onnx", out=Path(name) / "onnx").folder
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["world"])
     parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="root that holds coco/ and sugarcrepe/"
+        "--data", type=Path, default=Path("../shared/data"), help="root that contains coco/ and sugarcrepe/"
     )
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--texts", type=int, default=500)
@@ -78,7 +78,7 @@ def main() -> None:
     for model in given.models:
         gaps, cost = differences(model, pictures, texts)
         wrong += max(gaps.values()) > probe.ROUNDED
-        print(f"{model}: {len(pictures)} pictures differ by at most {gaps['images']:.1e}, {len(texts)} texts by "
+        print(f"{model}: {len(pictures)} images differ by at most {gaps['images']:.1e}, {len(texts)} texts by "
               f"{gaps['texts']:.1e} (bound {probe.ROUNDED:g}); {cost}", flush=True)  # fmt: skip
     sys.exit(wrong > 0)
 

@@ -1,8 +1,8 @@
-"""How many pairs does the recipe `clip` train in the time in which open_clip's own trainer trains one?
+"""How many pairs does the recipe `clip` train in the time open_clip's own trainer needs for one?
 
-The same weights, captions and pictures (noise) on both sides, which run in turns, each in a process of its own: one
-step that is not counted, then some that are, with one thread, in fp32. Seconds are those of the processor, so that
-other work matters less. Nothing is decoded. Losses of all steps are compared.
+Both sides use the same weights, captions and images (noise) and alternate, each in a separate process: one warm-up
+step, then the counted steps, with one thread, in fp32. Reports processor seconds, so other load matters less. Nothing
+is decoded. Losses of all steps are compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from degla.speed.whole_steps import TakenSteps, clip_steps, open_clip_steps
 
 
 def batches(given: Namespace) -> Iterator[tuple[torch.Tensor, list[str]]]:
-    """Pictures and captions of each step, the first included that is not counted."""
+    """Return images and captions of each step, including the warm-up step."""
     rows = list(read_captions(given.captions))
     generator = torch.Generator().manual_seed(0)
     for step in range(given.steps + 1):
@@ -39,7 +39,7 @@ def batches(given: Namespace) -> Iterator[tuple[torch.Tensor, list[str]]]:
 
 
 def measured(given: Namespace) -> TakenSteps:
-    """Seconds and losses of each step of one side."""
+    """Return seconds and losses of each step of one side."""
     encoder = load_encoder(f"{given.model}:random")
     if given.side == "ours":
         return clip_steps(encoder, batches(given), precision="fp32", clock=time.process_time)
@@ -49,10 +49,10 @@ def measured(given: Namespace) -> TakenSteps:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
-    parser.add_argument("--model", default="ViT-B-32-quickgelu", help="of open_clip, with random weights")
-    parser.add_argument("--pixels", type=int, default=224, help="that the model takes (224)")
+    parser.add_argument("--model", default="ViT-B-32-quickgelu", help="open_clip model, with random weights")
+    parser.add_argument("--pixels", type=int, default=224, help="side of the model's input (224)")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20, help="that are counted, of a process (20)")
+    parser.add_argument("--steps", type=int, default=20, help="counted steps per process (20)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=["theirs", "ours"], help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -60,9 +60,9 @@ def main() -> None:
     if given.side:
         print(json.dumps(asdict(measured(given))))
         return
-    next(read_captions(given.captions))  # What is wrong with the file is told once, not by each process.
+    next(read_captions(given.captions))  # Errors in the file are reported once, not by each process.
     ratios: list[float] = []
-    # Freed memory is kept by what loads a model of this package, which open_clip's trainer is measured without.
+    # Loading a model of this package keeps freed memory; open_clip's trainer is measured without that.
     environments = {"theirs": os.environ | {KEPT: "0"}, "ours": os.environ}
     print(f"{platform.machine()}, {given.model}, {given.steps} steps of {given.batch_size} pairs, one thread, fp32")
     for number in range(given.rounds):

@@ -1,8 +1,8 @@
-"""Do other versions of open_clip, and models that come from transformers, train the same and as fast?
+"""Do other versions of open_clip, and models from transformers, train identically and as fast?
 
-The same runs by the installed open_clip, by another version, and from the same weights in a folder of transformers:
-losses of every step. With --rounds, in place of them, processor time of the same steps by the first two, in runs that
-alternate: of every step the least of all rounds counts, for what else runs on the machine only ever adds to it.
+Runs the same training with the installed open_clip, with another version, and from the same weights in a transformers
+folder, and compares the losses of every step. With --rounds, compares processor time of the first two instead, in
+alternating runs: for every step the minimum over rounds counts, because other load only ever adds time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIDES = ("installed", "other", "transformers")
 
 
 def train(run: str, model: str, out: Path, given: argparse.Namespace, steps: int) -> None:
-    """One run with the version at hand."""
+    """Do one run with this process's version."""
     recipe, changes = RUNS[run]
     fields = {
         "model": model, "data.captions": str(given.data / "coco/annotations/captions_val2017.json"),
@@ -43,7 +43,7 @@ def train(run: str, model: str, out: Path, given: argparse.Namespace, steps: int
 
 
 def child(given: argparse.Namespace) -> None:
-    """All runs of one side, or the processor time of one; what it has measured goes to stdout."""
+    """Do all runs of one side, or time one of them; print the measurements."""
     import open_clip
 
     folder = given.into / given.side
@@ -60,7 +60,7 @@ def child(given: argparse.Namespace) -> None:
 
 
 def time_steps() -> list[float]:
-    """A list to which every training step from here on adds its processor seconds."""
+    """Return a list to which every training step from now on appends its processor seconds."""
     seconds: list[float] = []
     step = Trainer.step
 
@@ -75,13 +75,13 @@ def time_steps() -> list[float]:
 
 
 def losses(run: Path) -> list[float]:
-    """The loss of every step."""
+    """Return the loss of every step."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row["loss"] for row in rows if "loss" in row]
 
 
 def run_side(side: str, model: str, folder: Path, given: argparse.Namespace, *more: str) -> Any:
-    """What a child of that side prints."""
+    """Return what a child process of that side prints."""
     paths = [str(given.other.resolve())] if side == "other" else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     words = [sys.executable, __file__, "--other", str(given.other), "--data", str(given.data), "--side", side]
@@ -94,9 +94,9 @@ def run_side(side: str, model: str, folder: Path, given: argparse.Namespace, *mo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--other", type=Path, help="folder that holds the other version's package open_clip", required=True
+        "--other", type=Path, help="folder that contains the other version's package open_clip", required=True
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that contains coco/")
     parser.add_argument("--model", default="world")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=0, help="alternating pairs of timed runs of degla")
@@ -117,13 +117,13 @@ def main() -> None:
 
 
 def compare_losses(folder: Path, given: argparse.Namespace) -> None:
-    """Print how far the losses of the steps are apart, run by run."""
+    """Print how much the losses of the steps differ, run by run."""
     from degla.export.run import export
 
     start = export(given.model, to="transformers", out=folder / "start").folder
     models = {side: str(start) if side == "transformers" else given.model for side in SIDES}
     versions = [run_side(side, models[side], folder, given) for side in SIDES]
-    print(f"open_clip {versions[0]} and {versions[1]}, and a folder of transformers by the former; "
+    print(f"open_clip {versions[0]} and {versions[1]}, and a transformers folder with the former; "
           f"{given.model}, {given.steps} steps of 16 pairs in float32")  # fmt: skip
     for number, run in enumerate(RUNS):
         first, *others = (losses(folder / side / str(number)) for side in SIDES)
@@ -134,16 +134,16 @@ def compare_losses(folder: Path, given: argparse.Namespace) -> None:
 
 
 def compare_times(folder: Path, given: argparse.Namespace) -> None:
-    """Print the processor time of the steps by both versions, in turned order, and their ratio."""
+    """Print the processor time of the steps with both versions, in alternating order, and their ratio."""
     rounds: dict[str, list[list[float]]] = {side: [] for side in SIDES[:2]}
     for number in range(given.rounds):
         for side in SIDES[:2] if number % 2 else SIDES[1::-1]:
             rounds[side].append(run_side(side, given.model, folder, given, "--timed"))
         first, other = (sum(rounds[side][-1]) for side in SIDES[:2])
-        print(f"round {number + 1}: {first:.2f} s and {other:.2f} s of the processor, {other / first:.3f}", flush=True)
+        print(f"round {number + 1}: {first:.2f} s and {other:.2f} s of processor time, {other / first:.3f}", flush=True)
     first, other = (sum(map(min, zip(*rounds[side], strict=True))) for side in SIDES[:2])
-    print(f"of each of {given.steps} steps the least of {given.rounds} rounds: {first:.2f} s by the installed version "
-          f"and {other:.2f} s by the other, {other / first:.3f}")  # fmt: skip
+    print(f"minimum of {given.rounds} rounds for each of {given.steps} steps: {first:.2f} s with the installed version "
+          f"and {other:.2f} s with the other, {other / first:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The image tower's patch convolution, forward and backward: as it is, channels-last, and as a linear layer."""
+"""Time the image tower's patch convolution, forward and backward: as is, channels-last, and as a linear layer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from degla.speed.machine import device_name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side (224)")
-    parser.add_argument("--patch", type=int, default=32, help="pixels of a patch's side (32)")
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels (224)")
+    parser.add_argument("--patch", type=int, default=32, help="patch side in pixels (32)")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--runs", type=int, default=10)
     given = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
 
     ways: dict[str, tuple[Callable[[], Tensor], nn.Conv2d]] = {
         "as it is": (lambda: layer(images).flatten(2).transpose(1, 2), layer),
-        # Turning the images is part of it: they come from the data as planes.
+        # Converting the images is part of it: the data delivers them as planes.
         "channels-last": (
             lambda: turned(images.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2),
             turned,
@@ -60,7 +60,7 @@ def main() -> None:
             seconds[name].append(time.process_time() - started)
             torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)
             held.zero_grad()
-    # What the rest of the tower costs: twelve blocks of four products, each forward and twice backward.
+    # The cost of the rest of the tower: twelve blocks of four products, each forward and twice backward.
     tokens, width = given.batch_size * (side * side + 1), given.width
     inner, outer = torch.randn(tokens, width), torch.randn(4 * width, width)
     functional.linear(inner, outer)
@@ -70,7 +70,7 @@ def main() -> None:
     print(f"{device_name(torch.device('cpu'))}, B={given.batch_size}, {given.size} pixels, fp32; processor seconds")
     for name, values in seconds.items():
         print(f"{name:<14} {statistics.median(values[1:]) * 1000:7.1f} ms, {min(values[1:]) * 1000:.1f} at best")
-    print(f"twelve blocks' linear layers, about {12 * 3 * 3 * product * 1000:.0f} ms")
+    print(f"linear layers of twelve blocks: about {12 * 3 * 3 * product * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python bench/plausibility.py temperature CAPTIONS --rules swap_nouns replace_nouns
     python bench/plausibility.py speed CAPTIONS
 
-A ratio of perplexities is exp of the mean drop a token: 1 is as likely as the caption, 2 half as likely a token.
+A perplexity ratio is exp of the mean drop per token: 1 is as likely as the caption, 2 half as likely per token.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main() -> None:
     judge = actions.add_parser("judge")
     judge.add_argument("captions", type=Path)
     judge.add_argument("--negatives", nargs="*", default=[], metavar="NAME=FILE")
-    judge.add_argument("--sugarcrepe", type=Path, help="folder of its seven files")
-    judge.add_argument("--pairs", type=int, default=200, help="pairs a rule or file of SugarCrepe, drawn (200)")
-    judge.add_argument("--judge", help="GGUF, folder or hub id (the embedded model)")
+    judge.add_argument("--sugarcrepe", type=Path, help="folder with its seven files")
+    judge.add_argument("--pairs", type=int, default=200, help="pairs sampled per rule or SugarCrepe file (200)")
+    judge.add_argument("--judge", help="GGUF file, folder or hub id (default: the embedded model)")
     judge.set_defaults(run=show_judged)
     for name, run in (("temperature", show_temperature), ("speed", show_speed)):
         action = actions.add_parser(name)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def show_limits(given: argparse.Namespace) -> None:
-    """Quantiles of the drop of the shipped examples, and which share of the grammar's candidates passes the limit."""
+    """Print quantiles of the drop of shipped examples, and the share of grammar candidates within the limit."""
     import torch
 
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def show_limits(given: argparse.Namespace) -> None:
 
 
 def show_judged(given: argparse.Namespace) -> None:
-    """Coverage, ratio of perplexities and diversity of files of negatives, and of SugarCrepe's negatives."""
+    """Print coverage, perplexity ratio and diversity of negatives files, and of SugarCrepe's negatives."""
     import torch
 
     torch.set_num_threads(1)
@@ -120,7 +120,7 @@ def _judged(likelihood: Likelihood, pairs: Sequence[tuple[str, str]], most: int)
 
 
 def _new_words(caption: str, negative: str) -> Iterable[str]:
-    """The words that a negative has and its caption has not."""
+    """Words of a negative that its caption does not have."""
     return (Counter(negative.lower().strip(".").split()) - Counter(caption.lower().strip(".").split())).elements()
 
 
@@ -130,7 +130,7 @@ def _bits(words: Counter[str]) -> float:
 
 
 class Recorder(EmbeddedModel):
-    """Keeps every ranked list of choices."""
+    """Record every ranked list of choices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Recorder(EmbeddedModel):
 
 
 def show_temperature(given: argparse.Namespace) -> None:
-    """What the temperature of the draw costs in likelihood and gives in different words."""
+    """Print how the sampling temperature trades likelihood for diversity of words."""
     from degla.negatives.generate import NegativesSettings, generate
 
     model = Recorder()
@@ -175,7 +175,7 @@ def show_temperature(given: argparse.Namespace) -> None:
 
 
 class Stopwatch(EmbeddedModel):
-    """Counts processor seconds by rule and form."""
+    """Count processor seconds by rule and form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,12 +191,12 @@ class Stopwatch(EmbeddedModel):
 
 
 def show_speed(given: argparse.Namespace) -> None:
-    """Load time, memory, and requests a processor second on one thread."""
+    """Print load time, memory, and requests per processor second on one thread."""
     from degla.negatives.generate import NegativesSettings, generate
 
     started = time.process_time()
     model = Stopwatch()
-    print(f"loaded in {time.process_time() - started:.1f} processor seconds, {_memory():.2f} GB at most")
+    print(f"loaded in {time.process_time() - started:.1f} processor seconds, peak {_memory():.2f} GB")
     print(json.dumps(model.describe()))
     captions = list(read_captions(given.captions))[: given.count]
     with TemporaryDirectory() as folder:
@@ -211,8 +211,8 @@ def show_speed(given: argparse.Namespace) -> None:
         whole = time.process_time() - started
     for rule, form in sorted(model.requests):
         count, seconds = model.requests[rule, form], model.seconds[rule, form]
-        print(f"{rule:<20} {form:<7} {count:>4} requests, {count / seconds:5.1f} a processor second")
-    print(f"{len(captions) / whole:.2f} captions a processor second; {_memory():.2f} GB at most")
+        print(f"{rule:<20} {form:<7} {count:>4} requests, {count / seconds:5.1f} per processor second")
+    print(f"{len(captions) / whole:.2f} captions per processor second; peak {_memory():.2f} GB")
 
 
 def _memory() -> float:

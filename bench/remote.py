@@ -1,12 +1,12 @@
-"""A run whose data, negatives and checkpoints lie behind an S3 server, with a fifth of all connections cut.
+"""Train with data, negatives and checkpoints on an S3 server, with a fifth of all connections cut.
 
-The server is moto's (`pip install 'moto[server]'`), which keeps everything in memory; a proxy before it cuts
-connections in the middle of answers. The run is killed with kill -9 once a checkpoint has been copied, its disk is
-emptied, and it goes on from the server. In the end its weights must be those of a run on local files, bit for bit, and
-every file of the last checkpoint on the server must be whole.
+The server is moto's (`pip install 'moto[server]'`), which keeps everything in memory; a proxy in front of it cuts
+connections in the middle of responses. The run is killed with kill -9 once a checkpoint has been copied, its disk is
+emptied, and it resumes from the server. In the end its weights must equal those of a run on local files bit for bit,
+and every file of the last checkpoint on the server must be complete.
 
-With `--machines 2` two groups of processes on the loopback, which share no folder, are one run under torchrun; the
-local run then has as many processes on one disk.
+With `--machines 2`, two groups of processes on the loopback interface, which share no folder, form one run under
+torchrun; the local run then has as many processes on one disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WEIGHTS = "open_clip_model.safetensors"
 
 
 class CuttingProxy:
-    """Hands connections on to a server and cuts a share of them after a random number of bytes of their answers."""
+    """Forward connections to a server and cut a share of them after a random number of response bytes."""
 
     def __init__(self, port: int, share: float) -> None:
         self.target, self.share, self.chance = port, share, random.Random(0)
@@ -86,7 +86,7 @@ def command(model: Path, data: str, negatives: str, out: str, given: argparse.Na
 
 
 def below(parent: int) -> list[int]:
-    """Numbers of the processes that a process has started, and of those that they have."""
+    """Return the ids of the processes that a process has started, and of their children."""
     found = []
     with suppress(OSError):
         for task in Path(f"/proc/{parent}/task").iterdir():
@@ -96,7 +96,7 @@ def below(parent: int) -> list[int]:
 
 
 class Run:
-    """A training on one machine or on several, each with a disk of its own."""
+    """A training run on one or several machines, each with its own disk."""
 
     def __init__(self, words: list[str], *, caches: list[Path], processes: int = 1, **more: str) -> None:
         port, self.started = free_port(), []
@@ -117,19 +117,19 @@ class Run:
         assert not any(ended), ended
 
     def kill(self) -> None:
-        # torchrun's processes are in sessions of their own.
+        # torchrun's processes are in separate sessions.
         for number in [each for process in self.started for each in (process.pid, *below(process.pid))]:
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         for process in self.started:
             process.wait()
-        time.sleep(1)  # Until nothing writes to their disks any more.
+        time.sleep(1)  # Until nothing writes to their disks.
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--share", type=float, default=0.2, help="of connections that are cut (0.2)")
+    parser.add_argument("--share", type=float, default=0.2, help="share of connections that are cut (0.2)")
     parser.add_argument("--machines", type=int, default=1)
     given = parser.parse_args()
     os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -148,7 +148,7 @@ def work(folder: Path, given: argparse.Namespace, port: int, server: subprocess.
     direct = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{port}", use_listings_cache=False)
     for _ in range(600):
         if server.poll() is not None:
-            sys.exit("the server has ended at once: pip install 'moto[server]'")
+            sys.exit("the server exited immediately; install it: pip install 'moto[server]'")
         try:
             direct.mkdir("bucket")
             break
@@ -184,8 +184,8 @@ def work(folder: Path, given: argparse.Namespace, port: int, server: subprocess.
     files = (run_folder / last).iterdir()
     whole = all(direct.cat(f"bucket/run/{last}/{file.name}") == file.read_bytes() for file in files)
     print(f"{given.steps} steps; {proxy.connections} connections, {proxy.cut} of them cut")
-    print(f"weights of the local run: {'equal' if same else 'DIFFER'}")
-    print(f"files of the last checkpoint on the server: {'whole' if whole else 'DAMAGED'}")
+    print(f"weights compared with the local run: {'equal' if same else 'DIFFER'}")
+    print(f"files of the last checkpoint on the server: {'complete' if whole else 'DAMAGED'}")
     sys.exit(0 if same and whole else 1)
 
 

@@ -1,7 +1,7 @@
-"""Peak memory and time of scoring retrieval both ways: 25,000 made captions x 5,000 images of 512 dimensions.
+"""Peak memory and time of scoring retrieval in both directions: 25,000 captions x 5,000 images of 512 dimensions.
 
-Run it as a process of its own: the figure is the largest resident set since the process began, which no process can
-lower again. Only scoring is measured; made rows stand where a model's would.
+Run it as a separate process: the figure is the peak resident set of the process, which can never decrease. Only scoring
+is measured; generated rows replace a model's embeddings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from degla.records import ItemImage
 
 
 def peak_bytes() -> int:
-    """Largest resident set of this process so far."""
+    """Return the peak resident set of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
@@ -52,7 +52,7 @@ def main() -> int:
     owners = np.arange(given.texts) % given.images
     noise = generator.standard_normal((given.texts, given.dimensions), dtype=np.float32)
     captions = unit_rows(pictures[owners] + noise * np.float32(0.3))
-    # Some captions say the same of two images, as in real files: they must tie.
+    # Some captions are the same for two images, as in real files: they must tie.
     repeated = given.texts // 100
     captions[-repeated:] = captions[:repeated]
     entry = Retrieval(
@@ -76,7 +76,7 @@ def main() -> int:
     for score in scores.parts["captions/made"][:2]:
         print(f"{score.metric}: {score.value:.4f}, n {score.n}, ties {score.ties}, chance {score.chance:.5f}")
     whole = 4 * given.texts * given.images
-    print(f"the whole matrix of similarities alone would be {whole / 1e9:.2f} GB, a way")
+    print(f"the full similarity matrix would take {whole / 1e9:.2f} GB per direction")
     return int(peak_bytes() > given.limit * 1e9)
 
 

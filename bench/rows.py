@@ -1,7 +1,7 @@
-"""Rows of millions: what a preparation takes, and what each of several processes then takes to start and to hold.
+"""Prepare millions of rows: time and memory of the preparation, and of several processes that then start on them.
 
-Then the first rows are joined by hand, in memory, and held against those of the table: rows, digests, draws, order and
-an order that begins in the middle. Exit status 1 where one is not equal.
+The first rows are also joined manually in memory and compared with the table: rows, digests, draws, order and an order
+that starts in the middle. Exit status 1 if one differs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WORDS = [
     f"{start}{end}" for start in ("ba", "do", "fe", "gri", "hol", "mu") for end in ("d", "lk", "nter", "re", "ss", "t")
 ]
 FIRST = 10_000
-"""Rows that are joined by hand, too."""
+"""Rows that are also joined manually."""
 
 
 def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dict[str, Path]:
-    """Captions of made-up words, five an image, and their negatives; image files are hard links to a few."""
+    """Write captions of made-up words, five per image, and their negatives; image files are hard links to a few."""
     chance = random.Random(0)
     files = {
         "captions": folder / "captions.jsonl",
@@ -38,14 +38,14 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
     }
     files["images"].mkdir()
     for number in range(-(-captions // 5)):
-        # A file system gives a file only so many names.
+        # File systems limit the number of hard links per file.
         source = files["images"] / f"{number - number % 10_000:07d}.jpg"
         if number % 10_000:
             (files["images"] / f"{number:07d}.jpg").hardlink_to(source)
         else:
             source.write_bytes(b"\xff")
 
-    # Drawn phrase by phrase, not word by word: what is measured is not how texts are made up.
+    # Drawn phrase by phrase, not word by word: making up texts is not what is measured.
     phrases = [" ".join(chance.choices(WORDS, k=5)) for _ in range(10_000)]
 
     def text() -> str:
@@ -83,14 +83,14 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
 
 
 def held_bytes() -> tuple[int, int]:
-    """What this process holds that no other one shares, and how much of it is no copy of a file on the disk."""
+    """Return this process's private memory, and the part of it that is not a copy of a file on disk."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     private = 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return private, 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 def draw_table(path: Path, *, captions: int, negatives: int) -> None:
-    """The table of as many rows, of texts drawn from a few, written without a preparation."""
+    """Write a table with that many rows directly, with texts drawn from a few."""
     import numpy as np
     import pyarrow as arrow
 
@@ -118,7 +118,7 @@ def draw_table(path: Path, *, captions: int, negatives: int) -> None:
 
 
 def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: str) -> None:
-    """What a process of a training does before its model, and its first batch of row numbers."""
+    """Do what a training process does before its model, and return its first batch of row numbers."""
     from degla.config.run import TrainConfig
     from degla.config.sections import DataConfig
     from degla.data.plan import BatchPlan
@@ -155,7 +155,7 @@ def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: st
 
 
 def first_are_equal(files: dict[str, Path], negatives: int) -> bool:
-    """Whether the table's first rows are those that lists and dictionaries in memory give, and are trained on alike."""
+    """Whether the table's first rows equal a join with lists and dictionaries in memory, and are trained on equally."""
     import numpy as np
     import open_clip
     import torch
@@ -219,11 +219,11 @@ def first_are_equal(files: dict[str, Path], negatives: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", type=int, default=3_000_000)
-    parser.add_argument("--negatives", type=int, default=6, help="a caption (6)")
+    parser.add_argument("--negatives", type=int, default=6, help="negatives per caption (6)")
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--shuffled", action="store_true", help="negatives of the captions in random order")
-    parser.add_argument("--drawn", action="store_true", help="draw the table itself, and measure the start alone")
-    parser.add_argument("--folder", type=Path, help="for all files; a temporary one by default")
+    parser.add_argument("--shuffled", action="store_true", help="shuffle the negatives over the captions")
+    parser.add_argument("--drawn", action="store_true", help="draw the table directly, and measure only the start")
+    parser.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="degla-rows-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,12 +248,12 @@ def main() -> None:
             each.join()
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         most = {name: max(row[name] for row in rows) for name in rows[0]}
-        print(f"{title:<12} {len(rows)} processes, {most['rows']} rows; of each at most {most['seconds']:.1f} s "
-              f"({most['processor']:.1f} s of a processor), {most['peak'] / 1e6:.0f} MB of its own at the peak "
-              f"({most['memory'] / 1e6:.0f} MB without pages of files), "
+        print(f"{title:<12} {len(rows)} processes, {most['rows']} rows; each at most {most['seconds']:.1f} s "
+              f"({most['processor']:.1f} s of processor time), {most['peak'] / 1e6:.0f} MB private at the peak "
+              f"({most['memory'] / 1e6:.0f} MB without file pages), "
               f"{most['held'] / 1e6:.0f} MB after, resident {most['resident'] / 1e6:.0f} MB", flush=True)  # fmt: skip
     held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-    print(f"kept by the preparation: {held / 1e6:.0f} MB")
+    print(f"size of the prepared rows: {held / 1e6:.0f} MB")
     equal = given.drawn or first_are_equal(files, given.negatives)
     if given.folder is None:
         shutil.rmtree(folder)

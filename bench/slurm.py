@@ -1,9 +1,9 @@
-"""Is a run of `examples/slurm/train.sbatch` on two machines the local one of as many processes, also when queued again?
+"""Is a requeued run of `examples/slurm/train.sbatch` on two machines identical to a local run with as many processes?
 
-Slurm is played: `srun` starts the script's own launch line once for each machine, with folders of its own and
-SLURM_NODEID, on the loopback; `scontrol` names the machines and queues the job again. PyTorch's own torchrun and
-`degla train` run. The job takes two steps and loses its last checkpoint; Slurm starts it again, and its weights must be
-those of a local run of four steps, bit for bit.
+Slurm is simulated: `srun` runs the script's own launch line once per machine, with separate folders and SLURM_NODEID,
+on the loopback interface; `scontrol` names the machines and requeues the job. PyTorch's torchrun and `degla train` are
+real. The job takes two steps and loses its last checkpoint; Slurm restarts it, and its weights must equal those of a
+local run of four steps bit for bit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def flags(model: Path, pairs: dict[str, Path], out: Path) -> list[str]:
 
 
 def job(folder: Path, words: list[str], **more: str) -> None:
-    """Run the script as Slurm does on two machines."""
+    """Run the script as Slurm would on two machines."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     played = {"PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,9 +1,8 @@
-"""Writes a study of negatives that are still true of their image: how many of them does a method bear?
+"""Write a study of negatives that are still true of their image: how many of them does a method tolerate?
 
-A generator without checks writes texts that say the same as the caption in other words, and training pushes the model
-away from them. The embedded world knows such texts: other full captions of the same scene. This script draws scenes,
-makes negatives by the paper's rules, puts such a text in place of a share of them, and writes the plan that compares
-the shares:
+A generator without checks writes texts that paraphrase the caption, and training pushes the model away from them. The
+embedded world provides such texts: other full captions of the same scene. This script draws scenes, makes negatives
+with the paper's rules, replaces a share of them by such texts, and writes the plan that compares the shares:
 
     python bench/still_true_negatives.py --out studies/still_true/inputs
     degla study studies/still_true/inputs/plan.yaml --out studies/still_true
@@ -36,12 +35,12 @@ SETTINGS = {
     "train.batch_size": 32,
     "train.steps": 500,
 }
-"""What all arms of the studies of negatives train with, as in docs/studies/plans."""
+"""Training settings of all arms of the studies of negatives, as in docs/studies/plans."""
 
 
 def draw_scenes(out: Path, *, count: int) -> dict[str, list[str]]:
-    """Draw scenes and write ``captions.jsonl`` with one caption of each; its other true texts by caption id."""
-    # One wording is the caption; of the others, five or more differ, one for each of its negatives.
+    """Draw scenes and write ``captions.jsonl`` with one caption per scene; return other true texts by caption id."""
+    # One wording is the caption; at least five others differ, one for each of its negatives.
     drawn = draw_pairs(out / f"pairs-{count}", count=count, captions_per_image=12)
     captions: dict[str, CaptionRecord] = {}
     wordings: dict[str, list[str]] = defaultdict(list)
@@ -56,10 +55,10 @@ def draw_scenes(out: Path, *, count: int) -> dict[str, list[str]]:
 def with_still_true(
     negatives: Iterable[NegativeRecord], wordings: Mapping[str, Sequence[str]], *, share: float
 ) -> Iterator[NegativeRecord]:
-    """The same rows; about `share` of the accepted ones hold another wording of their caption.
+    """Return the rows with about `share` of the accepted ones replaced by another wording of their caption.
 
     Args:
-        negatives: of `degla negatives`, those of one caption in a row.
+        negatives: output of `degla negatives`, grouped by caption.
         wordings: true texts other than the caption, by caption id.
         share: 0 to 1. A row that is replaced at one share is replaced at every larger one, by the same text.
     """
@@ -76,7 +75,7 @@ def with_still_true(
 
 
 def plan_of(shares: Sequence[float], recipes: Sequence[str], *, scenes: int, seeds: int) -> dict[str, object]:
-    """The plan that compares the shares; its files lie beside it."""
+    """Return the plan that compares the shares; its files are next to it."""
     return {
         "title": "Negatives that are still true",
         "about": (
@@ -111,10 +110,10 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
     )
     parser.add_argument("--scenes", type=int, default=8000, help="training scenes (8000)")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.2, 0.4, 0.8], help="still true (0 .2 .4 .8)")
-    parser.add_argument("--recipes", nargs="+", default=["degla", "negclip"], help="compared (degla negclip)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.2, 0.4, 0.8], help="shares (0 .2 .4 .8)")
+    parser.add_argument("--recipes", nargs="+", default=["degla", "negclip"], help="recipes to compare (degla negclip)")
     parser.add_argument("--seeds", type=int, default=5, help="training seeds (5)")
-    parser.add_argument("--items-per-part", type=int, default=1000, help="questions of each part (1000)")
+    parser.add_argument("--items-per-part", type=int, default=1000, help="questions per part (1000)")
     arguments = parser.parse_args()
     out: Path = arguments.out
 

@@ -1,8 +1,8 @@
-"""How far are negatives told from their captions by the texts alone, before and after balancing, and on SugarCrepe?
+"""How well can negatives be told from captions by text only, before and after balancing, and on SugarCrepe?
 
-Within a captions file classifiers learn on one half of the images and are asked about the other, both ways. With
---other, they learn on the first files and are asked about files of other captions, which balancing has not seen: each
-file about its own counterpart, and all files about the last one, so that it shows what a model could learn from each.
+Within a captions file, classifiers are trained on one half of the images and tested on the other, both ways. With
+--other, they are trained on the first files and tested on files of other captions, which balancing has not seen: each
+file on its own counterpart, and all files on the last one, to show what a model could learn from each.
 
     python bench/told_by_text.py --captions train.json plain_train.jsonl balanced_train.jsonl \
         --other dev.json plain_dev.jsonl balanced_dev.jsonl
@@ -27,16 +27,16 @@ from degla.negatives.report.counts import Reservoir
 
 TOGETHER = "together"
 MOST = 1_500
-"""Pairs of a rule and half."""
+"""Pairs per rule and half."""
 MOST_TOGETHER = 3_000
-"""Pairs of all rules together and half, drawn from those."""
+"""Pairs per half for all rules together, sampled from those."""
 
 Drawn = dict[str, tuple[list[CaptionNegative], list[CaptionNegative]]]
-"""Pairs of each rule in two halves of the images."""
+"""Pairs of each rule, in two halves of the images."""
 
 
 def draw(rows: Iterable[tuple[str, str, str, str]], likelihoods: Sequence[Likelihoods]) -> Drawn:
-    """Pairs of each rule and half, from (rule, image, caption, negative)."""
+    """Return the pairs per rule and half, from (rule, image, caption, negative)."""
     kept: dict[str, tuple[Reservoir[tuple[str, str]], Reservoir[tuple[str, str]]]] = {}
     for rule, image, caption, negative in rows:
         if rule not in kept:
@@ -53,7 +53,7 @@ def _pairs(texts: Sequence[tuple[str, str]], likelihood: Likelihoods) -> list[Ca
 
 
 def rows_of(path: Path, captions: CaptionIndex) -> Iterator[tuple[str, str, str, str]]:
-    """The first accepted negative of each caption and rule."""
+    """Return the first accepted negative of each caption and rule."""
     last = ("", "")
     for row in read_negatives(path):
         caption = captions.find(row.caption_id)
@@ -63,14 +63,14 @@ def rows_of(path: Path, captions: CaptionIndex) -> Iterator[tuple[str, str, str,
 
 
 def sugarcrepe_rows(folder: Path) -> Iterator[tuple[str, str, str, str]]:
-    """SugarCrepe's pairs, by file."""
+    """Return SugarCrepe's pairs by file."""
     for path in sorted(folder.glob("*.json")):
         for item in json.loads(path.read_text()).values():
             yield path.stem, item["filename"], item["caption"], item["negative_caption"]
 
 
 def whole(drawn: Drawn) -> tuple[list[CaptionNegative], list[CaptionNegative]]:
-    """Pairs of all rules together, in two halves, as many of a rule as it has captions."""
+    """Return the pairs of all rules together, in two halves, as many per rule as it has captions."""
     halves = ([pair for own in drawn.values() for pair in own[half]] for half in (0, 1))
     first, second = (Random(0).sample(pairs, min(len(pairs), MOST_TOGETHER)) for pairs in halves)
     return first, second
@@ -88,7 +88,7 @@ def show(title: str, told: Mapping[str, Told | None]) -> None:
 
 
 def within(title: str, drawn: Drawn) -> None:
-    """One half asked about the other."""
+    """Train on one half and test on the other, both ways."""
     parts = {**drawn, TOGETHER: whole(drawn)}
     show(title, {rule: measure_told(halves) for rule, halves in parts.items()})
 
@@ -96,10 +96,10 @@ def within(title: str, drawn: Drawn) -> None:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="files of negatives")
-    parser.add_argument("--captions", type=Path, help="the captions that they were made from")
-    parser.add_argument("--other", nargs="+", type=Path, help="other captions, and files of their negatives")
-    parser.add_argument("--sugarcrepe", type=Path, help="folder of SugarCrepe's files")
+    parser.add_argument("files", nargs="*", type=Path, help="negatives files")
+    parser.add_argument("--captions", type=Path, help="captions that they were made from")
+    parser.add_argument("--other", nargs="+", type=Path, help="other captions, and their negatives files")
+    parser.add_argument("--sugarcrepe", type=Path, help="folder with SugarCrepe's files")
     given = parser.parse_args()
     if given.sugarcrepe:
         rows = list(sugarcrepe_rows(given.sugarcrepe))
@@ -112,14 +112,14 @@ def main() -> None:
         drawn = {path.stem: draw(rows_of(path, captions), likelihoods) for path in given.files}
         learned = NgramLikelihood(caption.text for _, caption in captions)
     for name, own in drawn.items():
-        within(f"{name}: one half of the images asked about the other", own)
+        within(f"{name}: trained on one half of the images, tested on the other", own)
     if not given.other:
         return
     asked_captions, *asked_files = given.other
     with CaptionIndex(read_captions(asked_captions)) as captions:
         score: Likelihoods = lambda texts: [learned(text) for text in texts]  # noqa: E731 - one line of a script
         asked = {path.stem: draw(rows_of(path, captions), (score, score)) for path in asked_files}
-    print("\n| learned from | asked about | pairs | told by all, % |\n|---|---|---:|---:|")
+    print("\n| trained on | tested on | pairs | told by all, % |\n|---|---|---:|---:|")
     for name, own in drawn.items():
         for other, pairs in asked.items():
             one, two = list(chain(*whole(own))), list(chain(*whole(pairs)))

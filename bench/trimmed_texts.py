@@ -1,4 +1,4 @@
-"""Text part of a training step: padded to the context length, trimmed to the longest text, as a tree of beginnings."""
+"""Time the text part of a training step: padded to the context length, trimmed to the longest text, as prefix tree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from degla.training.rows import read_rows
 
 
 def seconds(encode: Callable[[], torch.Tensor], encoder: torch.nn.Module, *, autocast: bool) -> float:
-    """Processor seconds of one forward and backward pass."""
+    """Return processor seconds of one forward and backward pass."""
     started = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         rows = torch.nn.functional.normalize(encode().float(), dim=-1)
@@ -36,10 +36,10 @@ def seconds(encode: Callable[[], torch.Tensor], encoder: torch.nn.Module, *, aut
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
-    parser.add_argument("--negatives", type=Path, required=True, help="their negatives, by degla negatives")
+    parser.add_argument("--negatives", type=Path, required=True, help="their negatives, made by degla negatives")
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--per-caption", type=int, default=4, help="negatives a caption (4)")
+    parser.add_argument("--per-caption", type=int, default=4, help="negatives per caption (4)")
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
     encoder = load_encoder(given.model)

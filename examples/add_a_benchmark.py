@@ -1,4 +1,4 @@
-"""Your own pictures with true and false captions as a benchmark: a table in a folder, and the name `own`."""
+"""Use your own images with true and false captions as a benchmark: a table in a folder, and the name `own`."""
 
 import json
 import tempfile
@@ -22,5 +22,5 @@ with (root / "own" / "mine.jsonl").open("w") as table:
 result = degla.evaluate("world", ["own"], root)
 for part in result.benchmarks[0].parts:
     score = part.scores[0]
-    # Beside each score stands what a model would reach that sees the texts alone.
+    # `floors` are the scores that a model would reach from the texts only, without the image.
     print(f"{part.name}: {score.value:.3f}, chance {score.chance}, blind {score.floors}, {score.n} items")

@@ -1,7 +1,7 @@
-"""Two losses of your own, one of them with an input of its own. They need no change to the package.
+"""Two custom losses, one of them with its own input. They need no change to the package.
 
-A loss is a frozen dataclass with its settings as fields and one method. To make it a loss of every recipe and a flag of
-`degla train`, put the class into `src/degla/losses/my_margin.py`, and the entry of its input into `src/degla/inputs.py`.
+A loss is a frozen dataclass with its settings as fields and one method. To use it in every recipe and as a flag of
+`degla train`, put the class into `src/degla/losses/my_margin.py` and its input's entry into `src/degla/inputs.py`.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from degla.losses.core import Processes
 
 @dataclass(frozen=True)
 class MyMargin(Loss):
-    """Push each negative below its caption by a margin of cosine similarity, as seen from the image.
+    """Push each negative at least a margin below its caption in cosine similarity to the image.
 
     Formula: mean over valid negatives of relu(margin + <v, n> - <v, t>).
     """
 
     weight: float = 1.0
     margin: float = 0.2
-    scaled = False  # Cosines, without the model's scale.
+    scaled = False  # Cosines, without the logit scale.
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
         right = (student.image * student.caption).sum(-1, keepdim=True)
@@ -31,7 +31,7 @@ class MyMargin(Loss):
         return processes.mean(torch.relu(self.margin + wrong - right), student.valid)
 
 
-# A second text of each pair, read by the text tower. In training it comes from the column "paraphrase" of the captions
+# A second text per pair, encoded by the text tower. In training it comes from the captions' column "paraphrase"
 # (a field of `CaptionRecord` in `src/degla/records.py`); pairs without one are masked.
 INPUTS["paraphrase"] = Input("BD", "text", part="paraphrase", mask="paraphrase_valid", column="paraphrase")
 INPUTS["paraphrase_valid"] = Input("B", "value", part="paraphrase")
@@ -39,7 +39,7 @@ INPUTS["paraphrase_valid"] = Input("B", "value", part="paraphrase")
 
 @dataclass(frozen=True)
 class MyParaphrase(Loss):
-    """Pull each paraphrase to its caption: mean over valid pairs of 1 - <t, p>."""
+    """Pull each paraphrase towards its caption: mean over valid pairs of 1 - <t, p>."""
 
     weight: float = 1.0
     scaled = False
@@ -59,5 +59,5 @@ torch.testing.assert_close(alone, by_hand)
 
 losses = {"contrastive": Contrastive(), "my_margin": MyMargin(weight=2.0), "my_paraphrase": MyParaphrase()}
 total, values = Objective(losses)(image=image, caption=caption, negative=negative, paraphrase=2 * caption, scale=10.0)
-assert abs(values["my_paraphrase"]) < 1e-6, "a paraphrase that is the caption is as near as can be"
+assert abs(values["my_paraphrase"]) < 1e-6, "a paraphrase equal to its caption has zero loss"
 print(f"alone {alone:.4f}, in a sum {total:.4f}:", {name: round(value.item(), 4) for name, value in values.items()})

@@ -1,4 +1,4 @@
-"""Hard negatives for your own captions: in memory, or as a file that an interrupted call continues."""
+"""Hard negatives for your own captions: in memory, or in a file, where an interrupted call resumes."""
 
 import json
 import tempfile

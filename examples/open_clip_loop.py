@@ -1,8 +1,8 @@
-"""Losses of degla in open_clip's own training loop (`open_clip_train`): each caption travels with its negatives.
+"""Use degla's losses in open_clip's own training loop (`open_clip_train`), with each caption next to its negatives.
 
-open_clip hands the towers' features to a loss by name. Texts are given row by row, each caption before its K negatives:
-so they stay together also where open_clip joins batches (`--accum-freq`). The loss below takes them apart again. Nothing
-else of the loop changes: it clamps the scale itself, and its own `main` keeps weight decay off scale, biases and norms.
+open_clip passes the towers' features to the loss as keyword arguments. Texts are ordered by row, each caption before
+its K negatives, so they stay together when open_clip joins batches (`--accum-freq`). The loss below splits them again.
+Nothing else changes: the loop clamps the scale, and its `main` excludes scale, biases and norms from weight decay.
 """
 
 import tempfile
@@ -24,14 +24,14 @@ K = 2
 
 
 class WithNegatives(torch.nn.Module):
-    """What open_clip calls with features; returns losses by name, which it adds up."""
+    """The loss that open_clip calls with features. Returns losses by name, which open_clip sums."""
 
     def __init__(self) -> None:
         super().__init__()
         self.objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 
     def forward(self, image_features, text_features, logit_scale, output_dict=False):
-        # A model of the sigmoid loss has a `logit_bias` too: take the sigmoid losses, and give it as `bias`.
+        # A model trained with the sigmoid loss also has a `logit_bias`: use the sigmoid losses and pass it as `bias`.
         text = text_features.unflatten(0, (len(image_features), 1 + K))
         loss, _ = self.objective(image=image_features, caption=text[:, 0], negative=text[:, 1:], scale=logit_scale)
         return {"with_negatives": loss} if output_dict else loss
@@ -48,7 +48,7 @@ tokenizer = open_clip.get_tokenizer(folder, bpe_path=str(world_vocabulary_file()
 
 
 class Batches:
-    """A loader as open_clip's loop wants it: batches of images and texts, and their numbers."""
+    """A data loader as open_clip's loop expects it: batches of images and texts, and their counts."""
 
     num_batches, num_samples = 2, 16
 

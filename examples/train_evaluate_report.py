@@ -1,4 +1,4 @@
-"""The whole way from Python: draw a little data, make negatives, train, evaluate before and after, write the report."""
+"""The whole pipeline from Python: draw some data, make negatives, train, evaluate before and after, write a report."""
 
 import sys
 import tempfile

@@ -1,7 +1,7 @@
-"""Losses of degla in a `transformers.Trainer`: one method of the trainer is replaced.
+"""Use degla's losses in a `transformers.Trainer` by overriding one method.
 
-The model here is a small CLIP with random weights, so that the script needs no download; use
-`CLIPModel.from_pretrained("openai/clip-vit-base-patch32")` and its processor in its place.
+The model here is a small CLIP with random weights, so the script downloads nothing. Replace it by
+`CLIPModel.from_pretrained("openai/clip-vit-base-patch32")` and its processor.
 """
 
 import math
@@ -16,12 +16,12 @@ K, LENGTH = 2, 12
 
 
 class NegativesTrainer(Trainer):
-    """Reads `input_ids` [B, T] of captions and `negative_ids` [B, K, T] of their negatives."""
+    """Reads `input_ids` [B, T] of the captions and `negative_ids` [B, K, T] of their negatives."""
 
     objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
-        # As CLIP was trained: the scale stays between 1 and 100. `model` may be wrapped for several processes.
+        # As in CLIP's training: keep the scale between 1 and 100. `model` may be wrapped for several processes.
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
         negatives = inputs["negative_ids"].flatten(0, 1)
@@ -45,7 +45,7 @@ model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_
 
 
 def example(number: int) -> dict[str, torch.Tensor]:
-    """A picture, a caption and K negatives as token numbers; the end token, 99, is the last of each."""
+    """One image, caption and K negatives as token ids; each text ends with the end token, 99."""
     chance = torch.Generator().manual_seed(number)
     ids = torch.randint(1, 98, (1 + K, LENGTH), generator=chance)
     ids[:, -1] = 99

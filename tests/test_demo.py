@@ -116,7 +116,7 @@ def test_a_demo_that_is_stopped_says_that_its_runs_begin_anew(tmp_path: Path, mo
     job = methods.base_job("world", ("world",), root=tmp_path, out=tmp_path)
     with (
         methods.lock(tmp_path) as held,
-        pytest.raises(DeglaError, match="stopped by SIGINT; the same command begins these runs anew"),
+        pytest.raises(DeglaError, match="stopped by SIGINT; the same command starts these runs from scratch"),
     ):
         methods.run_jobs([job], held)
 

@@ -231,7 +231,7 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
         assert fine is not None and fine.value == ("fine", str(tmp_path))
         far = ClusterWorkers(ray_cluster, study_work, folder=tmp_path / "not shared", size=1, gpus=0)
         (unseen,), _ = run_jobs(study_work, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
-        assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under one name.")
+        assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under the same path.")
         ends, stopped = run_jobs(
             study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
         )

@@ -69,7 +69,12 @@ def test_after_a_failure_the_files_are_as_before(tree: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("9.8.5", "no entry"), ("9.8", "is no version"), ("9.8.6", "no entry, or an empty one")]
+    ("version", "said"),
+    [
+        ("9.8.5", "no text under the heading '## 9.8.5"),
+        ("9.8", "not a version"),
+        ("9.8.6", "under the heading '## 9.8.6"),
+    ],
 )
 def test_what_cannot_be_released(tree: Path, capsys: pytest.CaptureFixture[str], version: str, said: str) -> None:
     changelog = tree / "CHANGELOG.md"

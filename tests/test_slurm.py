@@ -76,7 +76,7 @@ def test_a_job_that_was_started_again_resumes(out: list[str], played: dict[str, 
 def test_without_a_place_for_the_run_nothing_starts(played: dict[str, str], tmp_path: Path) -> None:
     refused = _start(played, "degla")
     assert refused.wait() == 2 and refused.stderr is not None
-    assert "give --out FOLDER" in refused.stderr.read() and not (tmp_path / "slurm").exists()
+    assert "add --out FOLDER or --out ADDRESS after" in refused.stderr.read() and not (tmp_path / "slurm").exists()
 
 
 @pytest.mark.parametrize("line", ["srun", "running="])

@@ -1,7 +1,7 @@
-"""Measure the base model on the demo's questions anew: the results that ship in `src/degla/world/results`.
+"""Measure the base model on the demo's questions again: the results that ship in `src/degla/world/results`.
 
-Usage: python tools/base_results.py. Needed when the world's model, its questions or their scoring change; a test says
-so.
+Usage: python tools/base_results.py. Needed when the world's model, its questions or their scoring change; a test
+reports it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from degla.study.standings import BASE
 
 
 def main() -> None:
-    """Write them."""
+    """Write the results."""
     BASE_RESULTS.mkdir(exist_ok=True)
     for size in (FULL, QUICK):
         with tempfile.TemporaryDirectory() as folder:

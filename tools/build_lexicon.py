@@ -1,8 +1,8 @@
 """Rebuild the word table from WordNet 3.0: ``python tools/build_lexicon.py /usr/share/wordnet``.
 
-The table (`lexicon_data/wordnet.tsv`) holds what refusing a negative needs and nothing else: senses of everyday nouns
-and adjectives, what lies above them, wholes of parts, antonyms, two-word names. WordNet's own licence is beside it.
-It is needed only to change the table; the package never reads WordNet itself. Debian: ``apt install wordnet-base``.
+The table (`lexicon_data/wordnet.tsv`) holds only what is needed to reject negatives: senses of everyday nouns and
+adjectives, their hypernyms, wholes of parts, antonyms, two-word names. WordNet's licence is next to it. This script is
+needed only to change the table; the package never reads WordNet itself. Debian: ``apt install wordnet-base``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HYPERNYMS = {"@", "@i"}
 _WHOLES = {"#p", "#m", "#s"}
 _PARTS = {"%p", "%m", "%s"}
 _SENSES_KEPT = 6
-"""Senses of a noun beyond the sixth are too rare to refuse a replacement for."""
+"""Senses of a noun beyond the sixth are too rare to reject a replacement for."""
 
 _THINGS = (("artifact", 1), ("food", 1), ("food", 2), ("person", 1))
 """Nouns whose first sense is below one of these senses are kept, however rare: a language model may propose them."""
@@ -33,19 +33,19 @@ _THINGS = (("artifact", 1), ("food", 1), ("food", 2), ("person", 1))
 
 @dataclass
 class Synset:
-    """One WordNet sense: its words and the senses it points to, by pointer symbol."""
+    """One WordNet sense: its words, and the senses it points to, by pointer symbol."""
 
     words: list[str]
     pointers: list[tuple[str, int, str, int, int]] = field(default_factory=list)
     """(symbol, target offset, target part of speech, word number here, word number there); 0 = the whole sense."""
 
     def targets(self, symbols: set[str]) -> list[int]:
-        """Offsets that any of the pointer symbols lead to."""
+        """Return the offsets that any of the pointer symbols lead to."""
         return [pointer[1] for pointer in self.pointers if pointer[0] in symbols]
 
 
 def read_synsets(path: Path) -> dict[int, Synset]:
-    """Read a WordNet ``data.*`` file: offset to sense."""
+    """Read a WordNet ``data.*`` file: senses by offset."""
     synsets = {}
     for line in _data_lines(path):
         fields = line.split(" | ")[0].split()
@@ -61,7 +61,7 @@ def read_synsets(path: Path) -> dict[int, Synset]:
 
 
 def read_index(path: Path) -> dict[str, list[int]]:
-    """Read a WordNet ``index.*`` file: word to the offsets of its senses, most frequent first."""
+    """Read a WordNet ``index.*`` file: the offsets of a word's senses, most frequent first."""
     index = {}
     for line in _data_lines(path):
         fields = line.split()
@@ -86,17 +86,17 @@ def _data_lines(path: Path) -> Iterator[str]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read: {error.strerror}. Give WordNet 3.0's folder; on Debian, "
-            "`apt install wordnet-base` puts it in /usr/share/wordnet."
+            f"{path}: cannot be read: {error.strerror}. Give the folder of WordNet 3.0; on Debian, "
+            "`apt install wordnet-base` installs it in /usr/share/wordnet."
         ) from None
     return (line for line in text.splitlines() if line and not line.startswith("  "))
 
 
 def build(wordnet: Path) -> str:
-    """Make the text of the table from a WordNet 3.0 folder.
+    """Build the text of the table from a WordNet 3.0 folder.
 
     Raises:
-        InputError: a file of WordNet is missing, or an anchor of a group is no sense of it.
+        InputError: a WordNet file is missing, or the anchor of a group is not a WordNet sense.
     """
     groups = read_tables(GROUPS_NAME)
     counts = read_counts(wordnet / "cntlist.rev")
@@ -108,7 +108,7 @@ def build(wordnet: Path) -> str:
     for word, offsets in sorted(index.items()):
         offsets = [offset for offset in offsets if word in nouns[offset].words][:_SENSES_KEPT]
         if not _WORD.fullmatch(word) or not offsets:
-            continue  # written with a capital letter: a name
+            continue  # capitalised: a proper name
         group = _nearest(offsets[0], nouns, anchors)
         count = counts.get((word, "n"), 0)
         if not (count or word in listed or group or _is_under(offsets[0], nouns, things)):
@@ -137,7 +137,7 @@ def _anchors(groups: dict[str, Any], index: dict[str, list[int]]) -> dict[int, s
             senses = index.get(word, [])
             if not number.isdigit() or not 0 < int(number) <= len(senses):
                 raise InputError(
-                    f"groups.toml nouns.{name}: anchor {anchor!r} is no sense of WordNet 3.0; "
+                    f"groups.toml nouns.{name}: anchor {anchor!r} is not a sense of WordNet 3.0; "
                     f"{word!r} has {len(senses)} senses."
                 )
             anchors[senses[int(number) - 1]] = name
@@ -145,7 +145,7 @@ def _anchors(groups: dict[str, Any], index: dict[str, list[int]]) -> dict[int, s
 
 
 def _nearest(offset: int, nouns: dict[int, Synset], anchors: dict[int, str]) -> str:
-    """Name of the group whose anchor is nearest above a sense, or an empty string."""
+    """Name of the group whose anchor is the nearest hypernym of a sense, or an empty string."""
     seen, layer = {offset}, [offset]
     while layer:
         found = sorted(anchors[sense] for sense in layer if sense in anchors)
@@ -157,7 +157,7 @@ def _nearest(offset: int, nouns: dict[int, Synset], anchors: dict[int, str]) -> 
 
 
 def _is_under(offset: int, nouns: dict[int, Synset], roots: set[int]) -> bool:
-    """Whether a sense is one of the roots or lies below one."""
+    """Whether a sense is one of the roots or below one."""
     seen, waiting = {offset}, [offset]
     while waiting:
         sense = waiting.pop()
@@ -211,7 +211,7 @@ def _adjectives(wordnet: Path, counts: dict[tuple[str, str], int]) -> list[str]:
 
 
 def _names(index: dict[str, list[int]], common: set[str], wordnet: Path) -> list[str]:
-    """Two-word nouns whose head is a common word: changing one half of "fire hydrant" makes no name of a thing."""
+    """Two-word nouns whose head is a common word: changing one half of "fire hydrant" gives no sensible name."""
     adjectives = read_index(wordnet / "index.adj")
     pairs = [word.split("_") for word in sorted(index) if re.fullmatch(r"[a-z]+_[a-z]+", word)]
     return [
@@ -222,7 +222,7 @@ def _names(index: dict[str, list[int]], common: set[str], wordnet: Path) -> list
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table into the package; returns the exit status."""
+    """Write the table into the package; return the exit status."""
     if len(arguments) != 1:
         LOG.error("usage: python tools/build_lexicon.py WORDNET_FOLDER")
         return 2

@@ -1,8 +1,8 @@
-"""Builds the model `photo` from two wheels and captioned photographs: `python -m tools.build_photo_model --help`.
+"""Build the model `photo` from two wheels and captioned photographs: `python -m tools.build_photo_model --help`.
 
-EfficientNet-Lite2 (ImageNet) looks, a text tower of three blocks reads. First the image tower stays as it is and the
-text tower learns to meet its features; then the last two stages of the image tower learn too. What both read of each
-photograph is computed once. One thread; all draws follow from the seed.
+The image tower is EfficientNet-Lite2 (ImageNet), the text tower has three blocks. First the image tower is frozen and
+the text tower is aligned with its features; then the last two stages of the image tower are trained too. Inputs of the
+trained parts are computed once per photograph. One thread; all random draws depend only on the seed.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Phase:
     steps: int
     batch: int
     rate: float
-    """Peak learning rate of the text tower and the projections; linear warm-up over a tenth, then a cosine to zero."""
+    """Peak learning rate of text tower and projections; linear warm-up over a tenth, then cosine decay to zero."""
     image_rate: float = 0.0
-    """That of the image tower's last stages; 0 leaves them as they are."""
+    """Peak learning rate of the image tower's last stages; 0 freezes them."""
     feature_dropout: float = 0.4
     sentences: float = 1.0
     """Weight of the distance to MiniLM's sentence embeddings."""
     classes: float = 0.3
-    """Weight of the distance to the image classifier's own answer, with its class names as texts."""
+    """Weight of the distance to the image classifier's own output, with its class names as texts."""
     decay: float = 0.1
 
 
@@ -74,7 +74,7 @@ _CLASSES_A_STEP: Final = 128
 
 
 def write_vocabulary(file: Path, photographs: Photographs) -> int:
-    """Words of three captions or more and of ImageNet's class names stay whole; returns the vocabulary's size."""
+    """Keep words of at least three captions, and of ImageNet's class names, whole; return the vocabulary size."""
     counts = Counter(
         word for texts in photographs.captions for text in texts for word in set(text.lower().replace(".", " ").split())
     )
@@ -85,7 +85,7 @@ def write_vocabulary(file: Path, photographs: Photographs) -> int:
 
 
 def model_config(vocabulary_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg`."""
+    """Return open_clip's `model_cfg`."""
     return {
         "embed_dim": 256,
         "vision_cfg": {
@@ -106,7 +106,7 @@ PREPROCESS: Final = {
 
 
 def start_token_vectors(model: Any, tokenizer: Any, sentence: tuple[Any, Any]) -> None:
-    """Tokens that are whole words start where MiniLM puts the word, in its main directions; the rest stay random."""
+    """Initialise whole-word tokens from MiniLM's principal components of the word; the others stay random."""
     rows = {token: text.removesuffix("</w>") for text, token in tokenizer.encoder.items() if text.endswith("</w>")}
     rows = {token: text for token, text in rows.items() if len(text) > 1 and text.isalpha()}
     vectors = embed_sentences(*sentence, list(rows.values()))
@@ -120,15 +120,15 @@ def start_token_vectors(model: Any, tokenizer: Any, sentence: tuple[Any, Any]) -
 def align(
     model: Any, tokenizer: Any, photographs: Photographs, phase: Phase, *, seed: int, check: Any, heads: nn.Module
 ) -> None:
-    """One phase: contrast of photographs and captions, distances to MiniLM and to the image classifier.
+    """Run one phase: contrastive loss of photographs and captions, distances to MiniLM and to the image classifier.
 
     Args:
-        model: an open_clip CLIP over timm; BatchNorm keeps its statistics.
-        tokenizer: texts to tokens.
-        photographs: those to learn from.
-        phase: settings.
-        seed: of the order, the captions, the views and dropout.
-        check: called with the model now and then, and at the end.
+        model: an open_clip CLIP with a timm tower; BatchNorm keeps its statistics.
+        tokenizer: maps texts to tokens.
+        photographs: training photographs.
+        phase: settings of the phase.
+        seed: seed of order, captions, views and dropout.
+        check: called with the model from time to time, and at the end.
         heads: a linear map of text embeddings to MiniLM's space.
     """
     torch.manual_seed(seed)
@@ -183,7 +183,7 @@ def align(
 
 
 def _read(model: Any, tokens: Tensor) -> Tensor:
-    """Unit embeddings of texts, computed as `tools.pretrain_world` does."""
+    """Unit embeddings of texts, computed as in `tools.pretrain_world`."""
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
         return normalize(encode_trimmed(model, trim(tokens)).float(), dim=-1)
 
@@ -194,7 +194,7 @@ def _learning(tower: Any) -> Iterator[nn.Parameter]:
 
 
 def _batches(count: int, size: int, draw: np.random.Generator) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Photographs of each step, all of them once before any comes again; no photograph twice in a batch."""
+    """Photographs of each step: each once per pass, and none twice in a batch."""
     while True:
         order = draw.permutation(count)
         for start in range(0, count - min(size, count) + 1, size):
@@ -203,7 +203,7 @@ def _batches(count: int, size: int, draw: np.random.Generator) -> Iterator[np.nd
 
 @torch.inference_mode()
 def _features(tower: Any, middle: Tensor) -> Tensor:
-    """What the image tower gives of all views. [photographs, views, 1280] float32."""
+    """Image-tower features of all views. [photographs, views, 1280] float32."""
     rows = torch.empty(*middle.shape[:2], tower.num_features)
     for start in range(0, len(middle), 128):
         part = middle[start : start + 128].flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
@@ -213,7 +213,7 @@ def _features(tower: Any, middle: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def retrieval(model: Any, tokenizer: Any, photographs: Photographs) -> dict[str, float]:
-    """R@1 and R@5 in percent, image to text and text to image, of the plain views."""
+    """Return R@1 and R@5 in percent, image to text and text to image, on the plain views."""
     pooled = _features(model.visual.trunk, photographs.middle[:, :1])[:, 0]
     image = normalize(model.visual.head(pooled), dim=-1)
     texts = [text for own in photographs.captions for text in own]
@@ -230,7 +230,7 @@ def retrieval(model: Any, tokenizer: Any, photographs: Photographs) -> dict[str,
 
 
 def write_model(out: Path, model: Any, *, vocabulary: Path, provenance: dict[str, Any]) -> None:
-    """Write the model's folder; float16 weights, which open_clip reads as float32."""
+    """Write the model folder with float16 weights, which open_clip loads as float32."""
     out.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": model.degla_config, "preprocess_cfg": PREPROCESS}
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -243,18 +243,18 @@ def write_model(out: Path, model: Any, *, vocabulary: Path, provenance: dict[str
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheels", type=Path, required=True, help=f"folder with {IMAGE_WHEEL} and {TEXT_WHEEL}")
     parser.add_argument(
-        "--captions", type=Path, required=True, help="folder: images/, captions_train.json, ..._dev.json"
+        "--captions", type=Path, required=True, help="folder with images/, captions_train.json and captions_dev.json"
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is computed once of the photographs")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--work", type=Path, required=True, help="folder for features that are computed once")
+    parser.add_argument("--out", type=Path, required=True, help="output folder of the model")
     parser.add_argument("--seed", type=int, default=0)
     trial = "to see in minutes that two builds give the same weights"
-    parser.add_argument("--photographs", type=int, help=f"only the first so many to learn from, {trial}")
-    parser.add_argument("--steps", type=int, help=f"at most so many of each phase, {trial}")
+    parser.add_argument("--photographs", type=int, help=f"train on only the first N photographs, {trial}")
+    parser.add_argument("--steps", type=int, help=f"largest number of steps per phase, {trial}")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)

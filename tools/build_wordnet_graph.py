@@ -1,8 +1,8 @@
 """Rebuild the embedded knowledge graph from WordNet 3.0: ``python tools/build_wordnet_graph.py /usr/share/wordnet``.
 
 The graph (`systems/contextualization/wordnet.tsv.gz`) holds 1,200 senses of nouns and verbs with their glosses, in the
-order of a walk in breadth through the 3-core of WordNet's relations, and the relations between them. WordNet's own
-licence is beside it. Debian: ``apt install wordnet-base``; the package never reads WordNet itself.
+order of a breadth-first walk through the 3-core of WordNet's relations, and the relations between them. WordNet's
+licence is next to it. Debian: ``apt install wordnet-base``; the package never reads WordNet itself.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RELATIONS = {
     "+": "derivationally related form", ";c": "topic domain", "$": "verb group", "^": "see also", "*": "entails",
     ">": "causes",
 }  # fmt: skip
-"""Pointer symbols that are followed; their inverses are not, so that no test triple is a training triple turned."""
+"""Pointer symbols that are followed; their inverses are not, so that no test triple is a reversed training triple."""
 BOTH_WAYS = {"+", "$", "^"}
 SIZE, CORE = 1_200, 3
 
 
 def read(folder: Path) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str, str]]]:
-    """Name and gloss of every sense, and triples (head, relation, tail), each pair of senses once."""
+    """Return name and gloss of every sense, and triples (head, relation, tail), each pair of senses once."""
     senses: dict[str, tuple[str, str]] = {}
     triples: dict[frozenset[str], tuple[str, str, str]] = {}
     for part in ("noun", "verb"):
@@ -37,7 +37,7 @@ def read(folder: Path) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str,
             data, _, gloss = line.partition(" | ")
             fields = data.split()
             key, count = f"{part[0]}{fields[0]}", int(fields[3], 16)
-            # What follows a definition's first semicolon are further remarks and examples.
+            # After a definition's first semicolon there are only remarks and examples.
             senses[key] = (fields[4].replace("_", " ").lower(), gloss.split(";")[0].strip())
             pointers = fields[4 + 2 * count :]
             for at in range(1, 1 + 4 * int(pointers[0]), 4):
@@ -50,7 +50,7 @@ def read(folder: Path) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str,
 
 
 def core(triples: list[tuple[str, str, str]]) -> dict[str, list[str]]:
-    """Neighbours of the senses that are left when those with fewer than three are taken out, again and again."""
+    """Return the neighbours of the senses that remain after repeatedly removing those with fewer than three."""
     beside: dict[str, dict[str, None]] = {}
     for head, _, tail in triples:
         beside.setdefault(head, {})[tail] = None
@@ -68,7 +68,7 @@ def core(triples: list[tuple[str, str, str]]) -> dict[str, list[str]]:
 def main() -> None:
     """Write the graph."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with WordNet's data.noun and data.verb")
+    parser.add_argument("folder", type=Path, help="folder with WordNet's data.noun and data.verb")
     senses, triples = read(parser.parse_args().folder)
     beside = core(triples)
     found: dict[str, None] = {}

@@ -1,7 +1,7 @@
-"""Draw the flow of the package from its code: what enters and leaves each room, with the members of its shelves.
+"""Draw the data flow of the package from its code: inputs and outputs of each room, with the members of its shelves.
 
-Usage: python tools/flow.py [--write]. Prints a Mermaid diagram, or puts it into README.md between two marks. A room's
-docstring has a line ``Flow: A, B -> C``: A and B enter it, C leaves; ``-> D`` behind it is made of C there too.
+Usage: python tools/flow.py [--write]. Prints a Mermaid diagram, or writes it into README.md between two marks. A room's
+docstring has a line ``Flow: A, B -> C``: A and B are inputs, C is the output; a further ``-> D`` is made from C there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "degla"
 ROOMS = ("negatives", "data", "model", "losses", "training", "evaluation", "export", "study")
-"""In the order of the flow; a test compares them with the folders that have a line of flow."""
+"""In flow order; a test compares them with the folders that have a ``Flow:`` line."""
 SHELVES = {
     "negatives": ("negatives/rules", "rules"),
     "data": ("data/formats", "file formats"),
@@ -28,7 +28,7 @@ MARKS = ("<!-- flow: made by tools/flow.py -->", "<!-- /flow -->")
 
 
 def flow_of(room: Path) -> list[list[str]] | None:
-    """What enters a room, what leaves it, and what is made of that; None where its docstring has no line of flow."""
+    """Return inputs, outputs and derived outputs of a room; None if its docstring has no ``Flow:`` line."""
     door = room / "__init__.py"
     text = ast.get_docstring(ast.parse(door.read_text(encoding="utf-8"))) if door.is_file() else None
     found = re.search(r"^Flow: (.+)$", text or "", flags=re.MULTILINE)
@@ -36,7 +36,7 @@ def flow_of(room: Path) -> list[list[str]] | None:
 
 
 def diagram() -> str:
-    """The flow as a Mermaid diagram."""
+    """Return the flow as a Mermaid diagram."""
     names: dict[str, str] = {}
     lines = ["flowchart TB"]
 
@@ -64,16 +64,16 @@ def diagram() -> str:
 
 
 def placed(text: str) -> str:
-    """A page with the diagram between the marks."""
+    """Return a page with the diagram between the marks."""
     begin, end = (text.index(mark) for mark in MARKS)
-    summary = "<details><summary>The flow from captions to tables, as the code says it</summary>"
+    summary = "<details><summary>The flow from captions to tables, generated from the code</summary>"
     return f"{text[:begin]}{MARKS[0]}\n{summary}\n\n```mermaid\n{diagram()}```\n\n</details>\n{text[end:]}"
 
 
 def main() -> int:
     """Print the diagram, or write it into the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put it into README.md")
+    parser.add_argument("--write", action="store_true", help="write it into README.md")
     page = ROOT / "README.md"
     if parser.parse_args().write:
         page.write_text(placed(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,7 +1,7 @@
 """Install the lowest version that pyproject.toml allows of every direct dependency, and run the core tests with them.
 
 Usage: make lowest, or python tools/lowest.py [--venv FOLDER] [--keep] [PYTEST ARGUMENTS]. Ends with pytest's status.
-Extras for a language model on a server, for the web page and for ray are left out: they are no part of the core.
+The extras for a language-model server, for the web page and for ray are not part of the core and are not installed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ CORE = (
 
 
 def main() -> int:
-    """Make the environment, say what is in it, test."""
+    """Create the environment, print its packages, and run the tests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv-lowest", help="folder of the environment")
-    parser.add_argument("--keep", action="store_true", help="take the environment that is there")
+    parser.add_argument("--keep", action="store_true", help="reuse the existing environment")
     given, tests = parser.parse_known_args()
     python = given.venv.absolute() / "bin" / "python"
     if not given.keep or not python.exists():
@@ -43,11 +43,11 @@ def main() -> int:
             str(python), "-m", "uv", "pip", "install", "--python", str(python), "--resolution", "lowest-direct", *wanted
         )
     _run(str(python), "-m", "uv", "pip", "list", "--python", str(python))
-    # The value of an option, such as the 2 of "-n 2", names no test.
+    # The value of an option, such as the 2 of "-n 2", is not a test name.
     named = any((ROOT / word.partition("::")[0]).exists() for word in tests if not word.startswith("-"))
     chosen = tests if named else [*tests, *(f"tests/{name}" for name in CORE)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    # uv compiles nothing: without its files of bytecode, every process would compile all that it imports.
+    # uv does not compile: without bytecode files, every process would compile everything that it imports.
     environment["PYTHONDONTWRITEBYTECODE"] = ""
     command = [str(python), "-m", "pytest", *chosen]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

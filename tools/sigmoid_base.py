@@ -1,8 +1,8 @@
-"""A model of the softmax loss as one of the sigmoid loss: `python -m tools.sigmoid_base MODEL CAPTIONS --out FOLDER`.
+"""Convert a softmax-loss model to a sigmoid-loss model: `python -m tools.sigmoid_base MODEL CAPTIONS --out FOLDER`.
 
-Recipes such as c2lip are for models with a `logit_bias`, which a CLIP has not. Scale and bias are those for which
-sigmoid(s <v, t> + b) tells pairs from the other pairs of their batch best: the least of SigLIP's loss over the given
-captions, by Newton's method in float64. The towers stay as they are, and with them every ranking.
+Recipes such as c2lip need models with a `logit_bias`, which CLIP does not have. Scale and bias are chosen so that
+sigmoid(s <v, t> + b) best separates pairs from the other pairs of their batch: they minimise SigLIP's loss over the
+given captions, by Newton's method in float64. The towers, and so all rankings, stay the same.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from degla.pages.words import counted
 def fit(
     images: Float[Tensor, "pairs dim"], captions: Float[Tensor, "pairs dim"], *, batch_size: int
 ) -> tuple[float, float, float]:
-    """Scale, bias, and the loss a pair at them.
+    """Return the fitted scale and bias, and the loss per pair.
 
     Args:
-        images: unit embeddings, a row a pair.
-        captions: those of their captions.
-        batch_size: pairs whose images and captions meet; what is left over is not read.
+        images: unit embeddings, one row per pair.
+        captions: unit embeddings of their captions.
+        batch_size: pairs that are compared with each other; an incomplete batch is not used.
     """
     whole = len(images) // batch_size * batch_size
     rows, texts = (part[:whole].double().unflatten(0, (-1, batch_size)) for part in (images, captions))
@@ -56,14 +56,14 @@ def fit(
 
 
 def main() -> None:
-    """Write the folder."""
+    """Write the model folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="any model of the softmax loss that degla takes")
-    parser.add_argument("captions", type=Path, help="pairs that scale and bias are fitted to")
-    parser.add_argument("--images", type=Path, required=True, help="folder that the pairs name images below")
-    parser.add_argument("--out", type=Path, required=True, help="folder that is made, in open_clip's form")
+    parser.add_argument("model", help="any model with the softmax loss that degla accepts")
+    parser.add_argument("captions", type=Path, help="pairs to fit scale and bias on")
+    parser.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, in open_clip's format")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=4096, help="so many of the first captions are read")
+    parser.add_argument("--pairs", type=int, default=4096, help="number of captions to read from the start")
     given = parser.parse_args()
     encoder = load_encoder(given.model)
     rows = list(islice(read_captions(given.captions), given.pairs))
@@ -72,11 +72,11 @@ def main() -> None:
         raise InputError(f"{given.captions}: {held} no batch of {given.batch_size}; see --batch-size.")
     captions = degla.encode_captions(encoder, [row.text for row in rows])
     images = degla.encode_images(encoder, [given.images / row.image for row in rows])
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of a picture lie together.
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of an image are adjacent.
     scale, bias, loss = fit(images[order], captions[order], batch_size=given.batch_size)
     encoder.add_bias(bias, scale=scale)
     save_encoder(encoder, given.out)
-    print(f"{given.out}: scale {scale:.3f}, bias {bias:.3f}; {loss:.3f} of SigLIP's loss a pair")
+    print(f"{given.out}: scale {scale:.3f}, bias {bias:.3f}; SigLIP loss {loss:.3f} per pair")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A part of CLIP's merge list: its head, and the merges that given words need.
+"""Trim CLIP's merge list to its head and the merges that given words need.
 
-The file has CLIP's format and is read by open_clip's `SimpleTokenizer`, so any English still tokenises, the other words
-into smaller pieces, while the token table of a model shrinks from 49,408 rows to a few thousand.
+The file has CLIP's format and is read by open_clip's `SimpleTokenizer`, so any English still tokenises, other words
+into smaller pieces, while a model's token table shrinks from 49,408 rows to a few thousand.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import open_clip
 
 
 def clip_merges() -> Path:
-    """CLIP's whole merge list, as open_clip ships it."""
+    """Return CLIP's full merge list, as shipped with open_clip."""
     return Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
-    """The merges that byte-pair encoding applies to one lower-case ASCII word."""
+    """Return the merges that byte-pair encoding applies to one lower-case ASCII word."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     used: set[tuple[str, str]] = set()
     while len(pieces) > 1:
@@ -45,9 +45,9 @@ def write_merges(file: Path, words: Iterable[str], *, kept: int) -> int:
     """Write the trimmed merge list.
 
     Args:
-        file: what to write, a .txt.gz.
-        words: words that stay whole where CLIP has them whole.
-        kept: merges taken from the head of CLIP's list whatever the words need.
+        file: output file, a .txt.gz.
+        words: words that stay whole if CLIP has them as one token.
+        kept: number of merges kept from the head of CLIP's list in any case.
 
     Returns:
         The size of the vocabulary.
@@ -58,6 +58,6 @@ def write_merges(file: Path, words: Iterable[str], *, kept: int) -> int:
     needed = {merge for word in words for merge in merges_of(word, ranks)}
     chosen = [merge for rank, merge in enumerate(merges) if rank < kept or merge in needed]
     text = "\n".join(["#version: 0.2", *(" ".join(merge) for merge in chosen)])
-    # No time stamp in the archive: the same words give the same file.
+    # No time stamp in the archive, so the same words give the same file.
     file.write_bytes(gzip.compress(text.encode(), mtime=0))
     return 2 * 256 + len(chosen) + 2

@@ -1,4 +1,4 @@
-"""The small vocabulary of the world's model: the head of CLIP's merge list plus the merges that the world's words need.
+"""Write the small vocabulary of the world's model: the head of CLIP's merge list and merges of the world's words.
 
 The file has CLIP's format and is read by open_clip's `SimpleTokenizer`, so any English still tokenises (into smaller
 pieces), while the token table shrinks from 49,408 rows to about 2,250 and the model from 10 to 3 million parameters.
@@ -15,7 +15,7 @@ from degla.world.vocabulary import COLOURS, SHAPES, TEXTURES, WORDINGS
 from tools.vocabulary import write_merges
 
 KEPT_MERGES: Final = 1500
-"""Merges taken from the head of CLIP's list whatever the world needs."""
+"""Merges kept from the head of CLIP's list in any case."""
 
 _OTHER_WORDS: Final = (
     "capital letter number digit pattern wall view landscape shape shapes plain solid grey colored small large big "
@@ -25,7 +25,7 @@ _OTHER_WORDS: Final = (
 
 
 def world_words() -> list[str]:
-    """Every word that the world's captions and prompts are made of, sorted."""
+    """Return every word of the world's captions and prompts, sorted."""
     texts = [*FULL_TEMPLATES, *PREFIXES, *JOINERS, *SHAPES, *COLOURS, *TEXTURES, *NUMBERS, *DIGITS]
     texts += [*NESTINGS, _OTHER_WORDS]
     texts += [plural(shape) for shape in SHAPES]
@@ -37,5 +37,5 @@ def world_words() -> list[str]:
 
 
 def write_vocabulary(file: Path) -> int:
-    """Write the trimmed merge list; returns the vocabulary size."""
+    """Write the trimmed merge list; return the vocabulary size."""
     return write_merges(file, world_words(), kept=KEPT_MERGES)

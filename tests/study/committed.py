@@ -1,4 +1,4 @@
-"""What a committed study's pages must say, from its study.json: cells by the heads of their columns."""
+"""Expected contents of a committed study's pages, from its study.json: cells by column heading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STUDIES = sorted(path for path in (ROOT / "docs" / "studies").rglob("study.json"
 
 @dataclass(frozen=True)
 class Row:
-    """A model as any form of the file has it: mean and half width by name, 0 to 1; None where there is no interval."""
+    """A model from either format of the file: mean and half-width by name, 0 to 1; None if there is no interval."""
 
     label: str
     seeds: int
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Committed:
-    """A study that lies in the documentation."""
+    """A study in the documentation."""
 
     folder: Path
     data: dict[str, Any]
@@ -39,13 +39,13 @@ class Committed:
 
     @property
     def is_old(self) -> bool:
-        """Whether it holds summaries alone, as versions before format 2 wrote."""
+        """Whether it has only summaries, as written before format 2."""
         return self.data.get("format") != FORMAT
 
 
 @cache
 def read(path: Path) -> Committed:
-    """A committed study, in either form."""
+    """Read a committed study, in either format."""
     data = json.loads(path.read_text(encoding="utf-8"))
     if data.get("format") == FORMAT:
         table = Study(load_study(path)).table
@@ -71,7 +71,7 @@ def _changes(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary(value: Mapping[str, Any]) -> tuple[float, float | None]:
-    """Mean and half width; the half width must be that of the t-interval of its deviation."""
+    """Mean and half-width; the half-width must match the t-interval of the deviation."""
     mean, deviation, n = value["mean"], value["deviation"], value["n"]
     if n == 1:
         assert deviation is None and value["half_width"] is None
@@ -82,7 +82,7 @@ def _summary(value: Mapping[str, Any]) -> tuple[float, float | None]:
 
 
 def check_sums(study: Committed) -> None:
-    """Gained, lost and joint are what the scores of the model and of the base make."""
+    """Check that gained, lost and joint follow from the scores of the model and the base."""
     plan = study.data["plan"]
     gain, kept, price = plan["gain"], plan["kept"], plan["price"]
     base = study.rows["base"].scores
@@ -93,14 +93,14 @@ def check_sums(study: Committed) -> None:
 
 
 def cell(value: tuple[float, float | None], *, signed: bool = False) -> str:
-    """A score in percent or a difference in points, with half of its interval."""
+    """Format a score in percent or a difference in points, with the half-width of its interval."""
     mean, half = value
     text = f"{100 * mean:+z.1f}" if signed else f"{100 * mean:z.1f}"
     return (text + ("" if half is None else f" ± {100 * half:.1f}")).replace("-", "−")
 
 
 def score_cells(heads: list[str], row: Row, plan: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    """The cells of a model by the heads of their columns; `names`: head to the score's name."""
+    """Return the cells of a model by column heading; `names` maps headings to score names."""
     signed = {f"{plan['gain']} gained": "gained", f"{plan['kept']} lost": "lost", "joint": "joint"}
     made = []
     for head in heads:
@@ -112,7 +112,7 @@ def score_cells(heads: list[str], row: Row, plan: Mapping[str, Any], names: Mapp
 
 
 def tables(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Heading above, heads and rows of every Markdown table."""
+    """Yield section heading, column headings and rows of every Markdown table."""
     heading, lines = "", text.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("#"):
@@ -134,7 +134,7 @@ Found = Callable[[str], float]
 
 
 def axes_of(picture: str) -> tuple[Found, Found]:
-    """Functions from points on the axes to places in the picture, read from the ticks."""
+    """Return functions from axis values to positions in the plot, read from the ticks."""
     found = []
     for axis, coordinate in (("x", 0), ("y", 1)):
         places, numbers = [], []
@@ -151,7 +151,7 @@ def axes_of(picture: str) -> tuple[Found, Found]:
 
 
 def marks_of(picture: str) -> list[tuple[float, float]]:
-    """Places of all marks but those of the ticks and of the legend, which comes last."""
+    """Return positions of all marks except ticks and the legend, which comes last."""
     rest = re.sub(r'<g id="[^"]*[xy]tick_\d+">.*?</text>', "", picture, flags=re.DOTALL)
     rest = re.split(r'<g id="[^"]*legend_1">', rest)[0]
     found = re.findall(r'<use [^>]*?x="([-\d.e]+)" y="([-\d.e]+)"', rest)

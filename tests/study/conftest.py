@@ -1,4 +1,4 @@
-"""Studies of the tests start their workers from a process that has imported all already; one test spawns them anew."""
+"""Studies in tests fork their workers from a process that has already imported everything; one test spawns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every figure of the committed study pages, their pictures and the README's table follows from the committed data."""
+"""Every figure of the committed study pages, their plots and the README's table follows from the committed data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _name(path: Path) -> str:
 
 
 def _wrong(study: Committed, text: str) -> list[str]:
-    """Lines of a study.md that its study.json does not make."""
+    """Return lines of a study.md that do not follow from its study.json."""
     if not study.is_old:
         return [] if _page(study.folder / "study.json") == text else ["another page"]
     found = []
@@ -71,7 +71,7 @@ def _wrong(study: Committed, text: str) -> list[str]:
                 wanted = [label, count, *middle, "P" if entry["pareto"] else ""]
             if [label, *row[1:]] != wanted:
                 found.append(f"{heading}: {row} should be {wanted}")
-    # Figures outside of tables: what the file says, and the words that every page has.
+    # Figures outside tables must be in the file or in the fixed text of every page.
     known = " ".join([data["title"], plan["about"], data["command"], *data["warnings"], f"{plan['price']:g} times"])
     known += " 95 % 0.05 "
     for line in text.splitlines():
@@ -90,7 +90,7 @@ def test_a_page_explains_the_columns_that_it_has_in_each_form() -> None:
     page = page_of(Study(load_study(ROOT / "docs/studies/headline/study.json")))
     for text in (page.html(), page.markdown()):
         assert (
-            "whether or not a test tells it from the others. Frontier: no model of the study" in text
+            "whether or not its lead is significant. Frontier: no model of the study gains" in text
             and not re.search(r"\bP\b", text)
         )
     assert '<span class="tag">frontier</span>' in page.html() and "| frontier |\n" in page.markdown()
@@ -110,7 +110,7 @@ def test_names_in_the_picture_keep_off_the_bars(monkeypatch: pytest.MonkeyPatch)
 def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:
     if cost is None:
         return ["–"] * 4
-    # The file has one digit of the rate, the page was made from all of them.
+    # The file rounds the rate to one digit; the page was made from the exact value.
     near = rate.isdecimal() and abs(int(rate) - cost["pairs_per_second"]) <= 0.55
     teacher = "yes" if cost["teacher"] else "no"
     return [duration(cost["seconds"]), rate if near else "another rate", teacher, str(cost["negatives"])]
@@ -216,7 +216,7 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
         assert len(rows) >= least and "joint" in heads
         for row in rows:
             made = score_cells(heads[1:], study.rows[row[0].strip("*")], study.data["plan"], README_NAMES)
-            # The base gains nothing by definition, and a sign before 0.0 says nothing.
+            # The base gains nothing by definition, and a sign before 0.0 is meaningless.
             told = [re.sub(r"^[+−]?0(\.0)?(?= |$)", "0", entry) for entry in row[1:]]
             assert told == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in made], row[0]
 

@@ -1,4 +1,4 @@
-"""A whole study at a tiny size: files, failures, what is kept, what is made again, going on after a stop."""
+"""A whole study at a tiny size: files, failures, what is reused, what is retrained, resuming after a stop."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _write(folder: Path, **fields: Any) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The base of all plans here: the world's own model takes twice as long."""
+    """The base of all plans here: the world model would take twice as long."""
     _TINY["base"] = str(write_small_world(tmp_path_factory.mktemp("base") / "small"))
     return _TINY["base"]
 
@@ -75,7 +75,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, base: str) -> Path:
 def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = {"train.train_image_tower": False, "train.train_text_tower": False, "train.train_scale": False}
     arms = [{"recipe": "degla", "label": "fails", **nothing}, {"recipe": "clip"}, {"recipe": "negclip"}]
-    # A list of one value is a grid that no label names.
+    # A list of one value is a grid that does not appear in labels.
     path = _write(tmp_path, arms=arms, seeds=2, set=_TINY["set"] | {"train.steps": [2]})
     out = tmp_path / "out"
     shutil.copytree(drawn, out / "data")
@@ -114,7 +114,7 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     assert told == [arm.average == (0.5,) for arm in chosen.arms], chosen.about
     assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
 
-    # Without the arm that fails, nothing is left to do; the numbers stay the same to the last digit.
+    # Without the failing arm, nothing is left to do; the numbers stay exactly the same.
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.parent.name == "results"}
     path = _write(tmp_path, arms=arms[1:], seeds=2, set=_TINY["set"] | {"train.steps": [2]})
     study = conduct(read_plan(path), out=out, where="plan", processes=1)
@@ -177,12 +177,12 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     second = tune(job)
     assert not second.trained and second.measured == 0 and second.paths == first.paths and second.cost == first.cost
 
-    # What is found out about the training data later is put into the results that are there.
+    # Later findings about the training data are added to existing results.
     leakage = Leakage(captions=("c.jsonl",), images=1)
     assert tune(replace(job, leakage=leakage)).measured == 0
     assert all(load_result(path).leakage == leakage for path in first.paths)
 
-    # A result that is gone or torn is measured again, from the model that was kept.
+    # A missing or damaged result is measured again, from the kept model.
     fingerprint = load_result(job.measures[0].path).model.fingerprint
     job.measures[0].path.unlink()
     job.measures[1].path.write_text("{")
@@ -190,7 +190,7 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     assert not third.trained and third.measured == 2
     assert load_result(job.measures[0].path).model.fingerprint == fingerprint
 
-    # A term that is switched off, a checkpoint's interval and other names of one file change nothing.
+    # A disabled loss, a checkpoint interval and other names of the same file change nothing.
     same = _job(tmp_path, drawn, train_steps=2, **{"objective.own_hinge.margin": 0.4, "checkpoint.every_steps": 1})
     assert not tune(same).trained
 
@@ -203,7 +203,7 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
 
     fourth = tune(_job(tmp_path, drawn, train_steps=3))
     assert fourth.trained and fourth.measured == 2
-    assert fourth.notes == ("made again: train.steps was 2, is 3",)
+    assert fourth.notes == ("retrained: train.steps was 2, is 3",)
     assert load_result(job.measures[0].path).model.fingerprint != fingerprint
     asked = replace(job.asked, digest="other")
     other = replace(job, asked=asked, config=_job(tmp_path, drawn, train_steps=3).config)
@@ -245,12 +245,12 @@ def test_other_weights_of_the_base_make_runs_again(
     save_file({name: value * 1.1 for name, value in load_file(weights).items()}, weights)
     first, tuned = map(tune, jobs())
     assert first.measured == 1 and tuned.trained and tuned.measured == 2
-    assert "made again: inputs.base was" in tuned.notes[0]
+    assert "retrained: inputs.base was" in tuned.notes[0]
 
-    # Weights that are gone, and a record of a version that did not tell them apart, are no reason to do all again.
+    # Missing weights, and a record of a version that did not distinguish them, are no reason to repeat everything.
     shutil.move(base, tmp_path / "other")
     assert [(done.trained, done.measured) for done in map(tune, jobs())] == [(False, 0)] * 2
-    # Another base is, also where nothing is known of its weights.
+    # Another base is, even if its weights are unknown.
     assert tune(replace(jobs()[0], base=str(tmp_path / "other"), inputs={})).measured == 1
 
 
@@ -283,7 +283,7 @@ def test_what_a_training_took_is_read_from_its_metrics(tmp_path: Path) -> None:
 
 
 def test_results_come_to_the_models_that_they_are_of(tmp_path: Path) -> None:
-    """Of three arms one fails; one has runs of a replicate alone, and no row to stand in."""
+    """One of three arms fails; one has only runs of a replicate, and so no row."""
     arms = [{"recipe": "degla", "average": [1, 0.5]}, {"recipe": "clip"}, {"recipe": "negclip"}]
     plan = read_plan(_write(tmp_path, arms=arms, replicates=[{"name": "w", "questions_seed": 1}], average=[1]))
     runs = expand(plan, where="plan")
@@ -318,11 +318,11 @@ def test_similar_images_are_looked_for_again_by_other_weights(
     monkeypatch.setattr("degla.model.load.load_encoder", asked.append)
     monkeypatch.setattr("degla.training.features.find_neighbours", lambda *_, **__: [])
     data = DataConfig(captions=tiny_pairs["captions"], images=tiny_pairs["images"])
-    # The last two: a base that is not there any more, and the same weights once more.
+    # The last two: a base that no longer exists, and the same weights again.
     for weights in ("one", "one", "other", "", "other"):
         _neighbours(tmp_path, data, base="runs/x", weights=weights, digest="captions")
     assert len(asked) == 2
-    # Killed between both files: whose they are is not known.
+    # Killed between both files: their origin is unknown.
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as killed:
         killed.setattr("degla.study.materials.write_text", Mock(side_effect=KeyboardInterrupt))
         _neighbours(tmp_path, data, base="runs/x", weights="new", digest="captions")
@@ -333,7 +333,7 @@ def test_similar_images_are_looked_for_again_by_other_weights(
 def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file with two texts and two pictures a row is two sets of pairs."""
+    """A file with two texts and two images per row contains two sets of pairs."""
     captions, root = tmp_path / "captions.csv", tmp_path / "data"
     captions.write_text("id,image,old,text,new\n0,a.png,b.png,a red dog on a blue car,a black cat on a white cup\n")
     for name, colour in (("a", 0), ("b", 200)):
@@ -365,7 +365,7 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
 def test_images_and_classes_that_came_are_asked_about(
     tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path]
 ) -> None:
-    """No annotation file tells of them."""
+    """No annotation file lists them."""
     root = tmp_path / "data"
     for number in range(3):
         folder = root / "zeroshot" / "noise" / f"class {number}"
@@ -408,7 +408,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
         stopped = tune(job)
     assert stopped.paths == () and "stopped at step" in stopped.notes[-1] and not job.measures[0].path.exists()
     rest = tune(job)
-    assert "goes on from" in rest.notes[0] and rest.trained and rest.measured == 2
+    assert "resumed from" in rest.notes[0] and rest.trained and rest.measured == 2
     for one, other in zip(whole.paths, rest.paths, strict=True):
         assert load_result(one).model.fingerprint == load_result(other).model.fingerprint
     assert rest.cost is not None and rest.cost.seconds > 0
@@ -427,7 +427,7 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
     done = tune(job)
     run = job.config.out if job.config is not None else None
     assert run is not None and sorted(path.name for path in run.glob("step-*")) == ["step-1", "step-2"]
-    assert done.trained and f"its best checkpoint is measured, {run / 'step-1'}" in done.notes[-1]
+    assert done.trained and f"its best checkpoint is measured: {run / 'step-1'}" in done.notes[-1]
     tuned = load_encoder(str(run / "step-1"))
     models = [tuned, average_weights(load_encoder(job.base), tuned, share=0.25)]
     measured = [load_result(measure.path).model.fingerprint for measure in job.measures]
@@ -519,7 +519,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     fields = {"set": _TINY["set"], "average": [1], "replicates": replicates}
     plan = read_plan(_write(tmp_path, arms=arms, **fields))
     runs = expand(plan, where="plan")
-    # What reads no negatives would come out the same again.
+    # Arms that read no negatives would give the same result again.
     assert [run.title for run in runs] == [
         "degla, seed 0", "clip, seed 0", "degla [negatives 3], seed 0", "degla [world], seed 0", "clip [world], seed 0",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Plans: what a file may say, what is refused and how, which runs come of it."""
+"""Plans: what a file may contain, what is rejected and how, and which runs result."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
 
 def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     two = {"recipe": "degla", "rules": ["swap_nouns", "swap_adjectives"]}
-    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, and its rules \(swap_nouns, .* at most 2"):
+    with pytest.raises(InputError, match=r"its rules \(swap_nouns, .*at most 2 negatives per caption, but 4 are set"):
         expand(_plan(tmp_path, arms=[two]), where="plan")
     assert expand(_plan(tmp_path, arms=[two | {"data.negatives_per_caption": 2}]), where="plan")
     assert expand(_plan(tmp_path, arms=[two | {"recipe": "clip"}]), where="plan")  # It reads none.
@@ -135,7 +135,7 @@ def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp
 )
 def test_what_would_be_measured_into_one_file_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
     """A model was compared with itself, or with another arm's."""
-    with pytest.raises(InputError, match=f"plan: {told}.* would share a file; name one of them otherwise"):
+    with pytest.raises(InputError, match=f"plan: {told}.* would share a file; rename one of them"):
         expand(_plan(tmp_path, **fields), where="plan")
 
 
@@ -150,7 +150,7 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
     [
         ({"arms": [{"recipe": "dgla"}]}, "unknown recipe 'dgla'. Did you mean 'degla'?"),
         ({"arms": [{"recipe": "degla", "optim.leraning_rate": 1}]}, "arm 'degla': unknown field 'optim.leraning_rate'"),
-        ({"arms": [{"recipe": "degla", "train.seed": 1}]}, "seeds are the plan's field 'seeds'"),
+        ({"arms": [{"recipe": "degla", "train.seed": 1}]}, "cannot be set here; use the plan's field 'seeds'"),
         ({"arms": [{"recipe": "degla"}, {"recipe": "degla"}]}, "give one of them a 'label'"),
         ({"arms": []}, "'arms': List should have at least 1 item"),
         ({"arms": {"recipe": "degla"}}, "'arms': Input should be a valid list"),
@@ -158,24 +158,24 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
         ({"world": {"scene": 9}}, "field 'world.scene': Extra inputs are not permitted. Did you mean 'scenes'?"),
         ({"replicates": [{"negative_seed": 1}]}, "Did you mean 'negatives_seed'?"),
         ({"arms": [{"recipe": "dgla"}]}, "field 'arms.0.recipe': unknown recipe"),  # not "Value error, unknown recipe"
-        ({"seeds": [1, 1]}, "each once"),
-        ({"seeds": "five"}, "'seeds': give one seed or more"),
+        ({"seeds": [1, 1]}, "distinct seeds"),
+        ({"seeds": "five"}, "'seeds': give a list of distinct seeds"),
         ({"average": [0, 1]}, "above 0 and at most 1"),
-        ({"average": [0.5, 0.50000001]}, "each once"),  # Both would be called "averaged 0.5".
+        ({"average": [0.5, 0.50000001]}, "must be distinct"),  # Both would be called "averaged 0.5".
         ({"price": 1e100}, "'price': Input should be less than or equal to 1000000"),
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
         ({"arms": [{"recipe": "clip", "data.images": "i"}]}, "'world' draws the pairs"),
-        ({"against": "clip"}, "no arm"),
+        ({"against": "clip"}, "not an arm"),
         ({"replicates": [{"negatives_seed": 0}]}, "changes nothing"),
-        ({"replicates": [{"negatives_seed": 1}, {"negatives_seed": 1}]}, "two replicates are called 'negatives 1'"),
-        ({"replicates": [{"negatives_seed": 1, "seeds": [4]}]}, "among the plan's, [0]"),
+        ({"replicates": [{"negatives_seed": 1}, {"negatives_seed": 1}]}, "two replicates are named 'negatives 1'"),
+        ({"replicates": [{"negatives_seed": 1, "seeds": [4]}]}, "among the plan's seeds, [0]"),
         (
             {"replicates": [{"negatives_seed": 1, "arms": ["dgla"]}]},
-            "'dgla' is no arm of the plan. Did you mean 'degla'?",
+            "'dgla' is not an arm of the plan. Did you mean 'degla'?",
         ),
-        ({"replicates": [{"negatives_seed": 1, "arms": []}]}, "replicate 'negatives 1': name one arm or more"),
+        ({"replicates": [{"negatives_seed": 1, "arms": []}]}, "replicate 'negatives 1': 'arms' is empty"),
         (
             {
                 "world": None,
@@ -183,7 +183,7 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
                 "replicates": [{"scenes_seed": 1}],
                 "set": {"data.captions": "c.jsonl", "data.images": "."},
             },
-            "need 'world'",
+            "require 'world'",
         ),
     ],
 )
@@ -226,7 +226,7 @@ def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
 def test_tables_that_are_none_are_named(
     tmp_path: Path, fields: dict[str, Any], told: str, overrides: list[str]
 ) -> None:
-    """Whatever `--set` would change in them."""
+    """Regardless of what `--set` would change in them."""
     with pytest.raises(InputError, match=told):
         _plan(tmp_path, overrides, **fields)
 
@@ -244,13 +244,13 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
 def test_the_plans_that_ship_are_good(path: Path) -> None:
     plan = read_plan(path)
     runs = expand(plan, where=path.name)
-    if plan.world is None:  # Of photographs: what is reported has five seeds, the paper's table as many as it says.
+    if plan.world is None:  # On photographs: reported studies have five seeds, the paper's table as many as stated.
         assert len(plan.seeds) >= 5 or path.stem == "paper" or path.stem.endswith(("_rates", "_search"))
         assert len(runs) >= 2 * len(plan.seeds), "nothing is compared"
         return
     assert len(runs) >= 15
-    # What is only chosen by may be coarse: chosen.yaml reports with five seeds and a thousand items.
-    # Replicates train anew too: few seeds in several worlds are as many runs.
+    # Plans for choosing may be coarse: chosen.yaml reports with five seeds and a thousand items.
+    # Replicates also train: a few seeds in several worlds are as many runs.
     trained = len(plan.seeds) * (1 + len(plan.replicates))
     assert plan.world.split == "validation" or (trained >= 5 and plan.world.items_per_part >= 1000)
     settings = [(replace(run.config, recipe=""), run.rules) for run in runs if run.seed == 0 and run.replicate is None]
@@ -264,6 +264,6 @@ def test_four_plans_ship() -> None:
 def test_every_method_of_the_shelf_has_an_arm_in_the_world() -> None:
     plans = [read_plan(path) for path in PLANS if path.stem in ("methods", "rivals", "sigmoid")]
     measured = {arm.recipe for plan in plans for arm in plan.arms}
-    # Against attacks; tasks in sequence; one check; what related systems give.
+    # Attacks; tasks in sequence; a check; related systems.
     elsewhere = {"fare", "tecoa", "gift", "smoke", "ugcl_clip", "excon_clip", "pointacl_clip", "context_clip"}
     assert measured | elsewhere == set(RECIPES.names()) and not measured & elsewhere

@@ -1,4 +1,4 @@
-"""`degla study --rehearse`: nothing at hand, some of it at hand; every cell of the published tables, marked."""
+"""`degla study --rehearse`: with no files, with some files; every cell of the published tables is marked."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
     dogs.mkdir(parents=True)
     for number in range(30):
         Image.new("RGB", (20, 20), (number, 0, 0)).save(dogs / f"{number}.png")
-    # Of one piece of VALSE the photographs are missing, of SugarCrepe one file.
+    # The photographs of one piece of VALSE are missing, and one file of SugarCrepe.
     shutil.rmtree(at_hand / "swig", ignore_errors=True)
     (at_hand / "sugarcrepe" / "add_att.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in at_hand.rglob("*")}
@@ -99,7 +99,7 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
     assert before == {path: path.stat().st_mtime_ns for path in at_hand.rglob("*")}
     asked = ask(BENCHMARKS.load("valse").BENCHMARK, tmp_path / "root", allow_missing=True)
     assert {entry.part for entry in asked.entries} == {part.part for part in parts if part.benchmark == "valse"}
-    # Two dozen of the thirty pictures, as the data set is published.
+    # 24 of the 30 images, in the published layout.
     listed = tmp_path / "root" / "zeroshot" / "dtd" / "dtd" / "dtd" / "labels" / "test1.txt"
     assert len(listed.read_text().split()) == 24
 
@@ -107,9 +107,9 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("winoground", "holds no file of Winoground, and a rehearsal makes files of sugarcrepe, .*"),
-        ("own", "Get them from captions of your own, by degla negatives or by hand, or leave own out"),
-        ("world", "Get them from this package, by degla world draw, or leave world out"),
+        ("winoground", "has no file of Winoground, and a rehearsal can generate files only for sugarcrepe, .*"),
+        ("own", "Get them from captions of your own, by degla negatives or by hand, or remove own from"),
+        ("world", "Get them from this package, by degla world draw, or remove world from"),
     ],
 )
 def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, said: str) -> None:
@@ -122,11 +122,11 @@ def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> No
     assert drawn.told == "64 drawn pairs" and drawn.captions.name == "captions_train2014.json"
     content = json.loads(drawn.captions.read_text())
     assert len(content["images"]) == 32 and len(list(drawn.images.iterdir())) == 32
-    # The drawn ones in the place of a plan's own, one picture of them missing.
+    # Drawn pairs as the plan's own, with one image missing.
     (drawn.images / content["images"][0]["file_name"]).unlink()
     again = lay_pairs(drawn.captions, drawn.images, format="coco", at_hand=Path("none"), folder=tmp_path / "own")
     assert again.told == f"62 pairs of {drawn.captions}" and again.images == drawn.images
-    # With all that a plan's own captions bring: some recipes read nothing else.
+    # With all columns of the plan's own captions: some recipes read nothing else.
     units = tmp_path / "units.jsonl"
     row = {
         "id": "0",
@@ -205,7 +205,7 @@ def test_files_of_an_arm_that_are_not_there_are_made_too(tmp_path: Path) -> None
     first, second, third = (arm.fields for arm in rehearsed.arms)
     assert record.pairs == f"24 pairs of {files['captions']} and 64 drawn pairs"
     assert first["data.negatives"] == own["data.negatives"] and "data.negatives" not in second
-    # Negatives of other captions, and neighbours that are not among the few pairs, would fit nothing.
+    # Negatives of other captions, and neighbours outside the few pairs, would match nothing.
     assert not {"data.negatives", "data.neighbours"} & third.keys() and "data.neighbours" not in first
     assert record.negatives == "made by the plan's rules"
     assert first["data.captions"] == second["data.captions"] != third["data.captions"]
@@ -254,7 +254,7 @@ def test_a_model_of_the_sigmoid_loss_has_a_stand_in_with_a_bias(
     plan = _plan(tmp_path, {"recipe": recipe}, base=base)
     stand_in = load_encoder(rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].base)
     assert (stand_in.bias is not None) == biased
-    if biased:  # A folder of a model of that kind is told by its configuration: its weights are not read.
+    if biased:  # Such a model folder is recognised by its configuration, without reading its weights.
         shutil.copytree(stand_in.name, tmp_path / "base")
         (tmp_path / "base" / "open_clip_model.safetensors").write_bytes(b"")
         plan = _plan(tmp_path, {"recipe": "clip"}, base=str(tmp_path / "base"))
@@ -265,7 +265,7 @@ def test_a_plan_of_the_world_needs_no_rehearsal(tmp_path: Path, capsys: pytest.C
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump({"world": {"scenes": 10}, "arms": [{"recipe": "clip"}]}))
     assert main(["study", str(plan), "--out", str(tmp_path / "out"), "--rehearse"]) == 2
-    assert "--rehearse is for plans with 'benchmarks'" in capsys.readouterr().err
+    assert "--rehearse requires a plan with 'benchmarks'" in capsys.readouterr().err
 
 
 def test_printed_names_arms_and_rows_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""Tasks in sequence: what sums a matrix up, what plans are refused, what is learnt from where, what is kept."""
+"""Tasks in sequence: summaries of a matrix, rejected plans, where each task starts from, what is reused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small base, two tasks with tests of their own, and pairs for rehearsal, as a user would have them."""
+    """A small base, two tasks with their own tests, and pairs to replay, as a user would have them."""
     folder = tmp_path_factory.mktemp("tasks")
     for domain in ("digit", "count"):
         draw_recognition(folder / domain, domains=(domain,), style="turned", images_per_class=2)
@@ -94,7 +94,7 @@ def test_summaries_by_hand() -> None:
     assert transfer(matrix) == pytest.approx((0.18 + (0.25 + 0.21) / 2) / 2)
     assert average(matrix) == pytest.approx((0.90 + 0.18 + 0.25 + 0.70 + 0.80 + 0.21 + 0.80 + 0.60 + 0.95) / 9)
     assert last(matrix) == pytest.approx((0.80 + 0.60 + 0.95) / 3)
-    # The first task was best after it was learnt, the second at 0.80; what the base could do does not count.
+    # The first task was best after it was learnt, the second at 0.80; the base's score does not count.
     assert forgetting(matrix) == pytest.approx(((0.90 - 0.80) + (0.80 - 0.60)) / 2)
     grown = ((0.1, 0.2), (0.5, 0.2), (0.6, 0.9))
     assert forgetting(grown) == pytest.approx(-0.1), "a task that got better was not forgotten"
@@ -117,7 +117,7 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     assert "| count | 50.0 | **85.0** | 60.0 |" in text
     page = made.html()
     assert page.count("<table") == page.count('<table class="stacked">') == 2, "both fit a phone"
-    # On a phone the key of many arms goes on below, where it would else be cut off at the right.
+    # On a phone, the legend of many arms wraps to further lines instead of being cut off.
     arms = tuple(replace(arm, arm=f"an arm with a long name, {number}") for number in range(4))
     pictures = [draw_sequence(Sequences(plan, some, ()), PHONE) for some in ((arm,), arms)]
     heights = [float(picture.split('viewBox="', 1)[1].split()[3][:-1]) for picture in pictures]
@@ -128,14 +128,14 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     ("change", "message"),
     [
         ({"tasks": [{"name": "a", "domain": "digit"}]}, "tasks"),
-        ({"tasks": [{"name": "a", "domain": "digit"}, {"name": "a", "domain": "count"}]}, "two tasks are called 'a'"),
+        ({"tasks": [{"name": "a", "domain": "digit"}, {"name": "a", "domain": "count"}]}, "two tasks are named 'a'"),
         ({"tasks": [{"name": "a", "domain": "digits"}, {"name": "b", "domain": "count"}]}, "Did you mean 'digit'"),
         ({"tasks": [{"name": "a", "domain": "digit", "style": "turnd"}, {"name": "b"}]}, "Did you mean 'turned'"),
         ({"tasks": [{"name": "a", "domain": "digit"}, {"name": "b"}]}, "task 'b'"),
         ({"arms": [{"recipe": "gift", "optim.lr": [1e-4, 2e-4]}]}, r"arm 'gift': optim\.lr cannot span a grid"),
         ({"arms": [{"recipe": "gift", "optim.learning": 1}]}, r"arm 'gift'.*unknown field 'optim\.learning'"),
         ({"benchmarks": {"names": ["zeroshot"], "root": "x"}}, "either 'world' or 'benchmarks'"),
-        ({"seeds": 0}, "one seed or more"),
+        ({"seeds": 0}, "distinct seeds, 0 or above, or their number, 1 or more"),
     ],
 )
 def test_plans_that_cannot_be_meant(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -155,7 +155,7 @@ def test_the_plan_that_ships_and_its_overrides() -> None:
 
 @pytest.mark.parametrize(("images", "right"), [(80, 40), (10, 5), (80, 5)])
 def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> None:
-    """The spread of the summary over draws; where a task has few images that differ, at least as much as the cells."""
+    """The spread of a summary over draws; if few images of a task differ, at least as large as the cells' spread."""
     random = np.random.default_rng(0)
     tasks, worths = ("one", "two"), (np.arange(images) % 2.0, (np.arange(images) < right).astype(float))
     stages = [
@@ -254,7 +254,7 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
 
 
 def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
-    """Of a second arm, one seed fails and one was stopped after its first task."""
+    """In a second arm, one seed fails and one was stopped after its first task."""
     zeroshot = BENCHMARKS.load("zeroshot").BENCHMARK
     cut = replace(zeroshot, parts=tuple(part for part in zeroshot.parts if part.name in ("dtd", "pets")))
     tasks, arms = [{"name": name} for name in ("dtd", "pets")], [{"recipe": "gift"}, {"recipe": "clip"}]
@@ -305,7 +305,7 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
     recorded = json.loads((runs[1] / "step-2" / "config.json").read_text())
     assert recorded["model"] == str(runs[0] / "step-2")
     start = load_file(runs[0] / "step-2" / "open_clip_model.safetensors")
-    # The frozen teacher of the second task would be the first one's end; two steps away it is near, and not equal.
+    # A frozen teacher of the second task would be the model after the first; two steps later it is close but not equal.
     end = load_file(runs[1] / "step-2" / "open_clip_model.safetensors")
     moved = [name for name in start if not (start[name] == end[name]).all()]
     assert moved and all((start[name] - end[name]).abs().max() < 0.01 for name in moved)
@@ -315,18 +315,18 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
 
     again = tune_all(job)
     assert not any(done.trained or done.measured for done in again)
-    # Neither does the folder count, nor what replayed pairs are called.
+    # Neither the folder nor the names of replayed pairs matter.
     out = out.rename(tmp_path / "moved")
     (tmp_path / "other name").symlink_to(drawn / "again")
     path.write_text(path.read_text().replace(str(drawn / "again"), str(tmp_path / "other name")))
     assert not any(done.trained or done.measured for done in tune_all(_jobs(path, out)[1]))
-    # Another second task leaves the first alone; another first one, and both are made again.
+    # A changed second task keeps the first; a changed first one retrains both.
     values = yaml.safe_load(path.read_text())
     values["tasks"][1]["optim.lr"] = 5e-4
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     changed = tune_all(_jobs(path, out)[1])
     assert [done.trained for done in changed] == [False, True]
-    assert changed[1].notes == ("made again: optim.lr was 0.001, is 0.0005",)
+    assert changed[1].notes == ("retrained: optim.lr was 0.001, is 0.0005",)
     values["tasks"][0]["optim.lr"] = 5e-4
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     changed = tune_all(_jobs(path, out)[1])

@@ -1,4 +1,4 @@
-"""Corrected tests, standings and the frontier on made-up results, where the answer is known."""
+"""Corrected tests, standings and the frontier on synthetic results with known answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS = ("replace_noun", "replace_adjective", "replace_relation", "swap_noun", 
 
 
 def _result(path: Path, label: str, *, seed: int | None, right: float, kept: float, noise: int) -> Path:
-    """A result on the world's parts: each item right with a probability, the same items hard for every model."""
+    """Write a result on the world's parts: items are right with a probability, the same ones hard for all models."""
     items, parts = [], []
     composition = [f"id/{kind}" for kind in (*_KINDS, "add_attribute")]
     for part in [*composition, *(f"recognition/{name}" for name in _DOMAINS)]:
@@ -100,7 +100,7 @@ def _study(
     seeds: Sequence[int] = range(5),
     **plan: Any,
 ) -> Study:
-    """A study of the made-up results; `arms`: label to arm."""
+    """Return a study of the synthetic results; `arms` maps labels to arms."""
     labels = [label for label in results if label != BASE]
     names = {label: (arms or {}).get(label, label) for label in labels}
     recipes = [{"recipe": "clip", "label": name} for name in dict.fromkeys(names.values())]
@@ -167,7 +167,7 @@ def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | N
     assert test.difference.interval == (test.questions and test.questions.interval)
     assert test.p_questions is not None and test.p_questions < 0.001 and test.significant
     text = page_of(study).markdown()
-    assert "over questions alone; it leaves out training seed, base model, scenes and negatives' seed." in text
+    assert "over questions only; not covered: training seed, base model, scenes, seed of the negatives." in text
     row = study.table.of("good")
     assert row.joint.deviation is None and row.joint.half_width is not None and row.joint.half_width > 0
     lost = study.record.models[2].questions["lost"]
@@ -195,9 +195,9 @@ def test_intervals_cover_seeds_and_questions(study: Study) -> None:
         expected = max(stdtrit(freedom, 0.975) * math.sqrt(seeds + questions), stdtrit(4, 0.975) * math.sqrt(seeds))
         assert spread.half_width == pytest.approx(expected, rel=1e-9), name
         assert questions > 0
-    # Verdicts on the same items are paired: what is hard for the base is hard for its tuned self.
+    # Verdicts on the same items are paired: items hard for the base are hard for the tuned model.
     assert errors["lost"].error < errors["recognition"].error
-    told = "over seeds and questions (of the base, over questions alone); it leaves out base model, scenes and"
+    told = "over seeds and questions (for the base, over questions only); not covered: base model, scenes,"
     assert told in page_of(study).markdown()
 
 
@@ -248,7 +248,7 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
     with pytest.raises(InputError, match="good: the results of seeds 0 and 3 do not have the same items"):
         _study(one)
     every = {BASE: results[BASE], "good": {seed: renamed(path, f"a{seed}") for seed, path in results["good"].items()}}
-    with pytest.raises(InputError, match="good: its results do not hold the same items as those of base"):
+    with pytest.raises(InputError, match="good: its results have other items than those of base"):
         _study(every)
 
 
@@ -265,7 +265,7 @@ def test_no_difference_is_told_of_leaked_images(results: dict[str, dict[int | No
     assert all(test.corrected_seeds is not None and test.corrected_seeds < 0.05 for test in study.tests)
     text = page_of(study).markdown()
     assert "World, good: 4 of 10 benchmark images are in the training data" in text
-    assert "No difference is called one in all tests: benchmark images were trained on." in text
+    assert "No difference is reported for all tests: benchmark images were trained on." in text
 
 
 def test_replicates_show_where_the_variance_comes_from(
@@ -302,7 +302,7 @@ def test_replicates_show_where_the_variance_comes_from(
     assert gained.half_width > (study.table.of("good").gained.half_width or 0)
     text = page_of(study).markdown()
     assert "## Where the variance comes from" in text and "| good − worse | joint |" in text
-    assert "The table of variances shows what negatives and scenes, base do." in text
+    assert "The table of variances shows the effect of negatives and scenes, base." in text
     assert study.table.of("good").seeds == (0, 1, 2, 3, 4)
     assert f"({negatives.n})" in text and f"{100 * negatives.deviation:.1f} [" in text
     assert "Where the variance comes from" in page_of(study).html()
@@ -316,7 +316,7 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     assert page_of(again).html() == (tmp_path / "study.html").read_text()
     assert standing_alone(picture_of(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
     (tmp_path / "study.json").write_text('{"title": "old"}')
-    with pytest.raises(InputError, match="field 'format' is None, this version reads 2"):
+    with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
         load_study(tmp_path / "study.json")
 
 
@@ -453,7 +453,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert all(f">{name}<" in picture for name in (BASE, "arm", "forgets"))
     assert "var(--" in picture and "var(--" not in standing_alone(picture)
 
-    # With many models an arm, its line is its own frontier and the others are dots beside it.
+    # With many models per arm, its line is its own frontier and the other models are dots.
     assert not has_many(table)
     many = replace(
         table, standings=(*table.standings, *(replace(good, label=f"more {n}", best=False) for n in range(6)))
@@ -466,7 +466,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
 
 
 def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
-    """At a price of 0 the joint score is the score gained, its interval and its doubts too."""
+    """At a price of 0, the joint score equals the gained score, including its interval and doubts."""
 
     def score(worth: Sequence[float]) -> ItemScore:
         n = len(worth)
@@ -479,10 +479,10 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     alone = questions_of_lead([(1.0, few, others)])
     assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
     assert doubt_of(alone) == "fewer than 25 images" and questions_of_lead([(0.0, few, others)]) is None
-    # What is lost counts with the other sign, and a price of 2 is twice as much.
+    # Losses count with the opposite sign, and twice at a price of 2.
     lost = questions_of_lead([(-2.0, few, others)])
     assert alone is not None and alone.interval is not None and lost is not None and lost.interval is not None
-    # Of the ten, five are answered differently.
+    # Five of the ten are answered differently.
     assert (alone.uneven, alone.interval) == (5, paired_score_interval(5, 0, 10))
     assert (lost.interval.low, lost.interval.high) == pytest.approx((-2 * alone.interval.high, -2 * alone.interval.low))
     assert lost.error == pytest.approx(2 * alone.error)
@@ -490,7 +490,7 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
 
 @pytest.mark.parametrize(("folder", "images", "times"), [("of its own", 80, 2**0.5), ("of both", 40, 2.0)])
 def test_images_of_two_benchmarks_are_one_where_their_files_are(folder: str, images: int, times: float) -> None:
-    """Composition of one and recognition of another: others are not drawn together, and count for themselves."""
+    """Composition of one and recognition of another: different benchmarks are resampled independently."""
 
     def drawn(name: str, part: str, verdict: str, *, right: int) -> ItemScore:
         place = name if folder == "of its own" else folder

@@ -1,4 +1,4 @@
-"""Reads captions back and checks them against where things are: shares no code with the claims of the package."""
+"""Parse captions and check them against the positions of things, without sharing code with the package's claims."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def test_interrupted_folder_is_drawn_again(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr("degla.world.draw.write_jsonl", Mock(side_effect=KeyboardInterrupt))
         draw_pairs(tmp_path, count=3)
-    with pytest.raises(InputError, match=r"begun.*'count': 3.*'count': 2.*choose another folder"):
-        draw_pairs(tmp_path, count=2)  # Pictures that these settings do not draw may lie there.
+    with pytest.raises(InputError, match=r"begun.*'count': 3.*'count': 2.*Use another folder"):
+        draw_pairs(tmp_path, count=2)  # Images that these settings do not draw may be there.
     drawn = draw_pairs(tmp_path, count=3)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["captions.jsonl", "images", MARKER]
     assert len(list(drawn.images.iterdir())) == 3
@@ -110,9 +110,9 @@ def test_order_blind_models_tie_where_the_ceiling_says_so(benchmark: Path) -> No
 
 
 def test_what_a_version_draws_stays(benchmark: Path, tmp_path: Path) -> None:
-    """Figures of one WORLD_VERSION are compared: its texts stay to the letter, its pictures but for their edges.
+    """Figures of one WORLD_VERSION are compared, so its texts must stay identical, and its images except for edges.
 
-    Of each picture: the mean of its red, of its left half's green, of its upper half's blue.
+    Per image: the mean of red, of green in the left half, of blue in the upper half.
     """
     drawn = draw_pairs(tmp_path, count=12, partners=True)
     captions = (benchmark / "retrieval" / "mixed.jsonl", benchmark / "retrieval" / "scenes.jsonl", drawn.captions)

@@ -33,7 +33,7 @@ def test_shuffled_captions_are_no_true_sentences() -> None:
         text = make_contrast(scene, "order", vocabulary=FULL, rng=rng).negative
         try:
             said = read(text)
-        except AssertionError:  # "an" before a consonant: no English
+        except AssertionError:  # "an" before a consonant is not English
             continue
         assert not (len(said.phrases) == 2 and said.relation and true_of(text, scene)), text
 
@@ -51,7 +51,7 @@ def test_replacements_stay_in_the_vocabulary() -> None:
 
 @pytest.mark.parametrize("family", ["replace_noun", "replace_adjective"])
 def test_no_negative_names_two_things_alike(family: str) -> None:
-    """Every scene shows two shapes and two colours: a text with one shape twice would be told without the picture."""
+    """Every scene shows two shapes and two colours: a text with one shape twice could be rejected without the image."""
     for number in range(200):
         rng = stream("alike", family, number)
         text = make_contrast(sample_scene(rng), family, vocabulary=FULL, rng=rng).negative

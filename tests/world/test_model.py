@@ -1,4 +1,4 @@
-"""The shipped model and how it was made."""
+"""The shipped model and how it was trained."""
 
 from __future__ import annotations
 

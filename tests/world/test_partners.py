@@ -1,4 +1,4 @@
-"""Second pictures of the world: what is true of one is false of the other, and no test scene gets out."""
+"""Second images of the world: what is true of one is false of the other, and no test scene leaks."""
 
 from __future__ import annotations
 

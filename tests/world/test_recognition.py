@@ -1,4 +1,4 @@
-"""Labelled pictures: one folder for training and for `zeroshot`, the same every time, never those of a benchmark."""
+"""Labelled images: one folder for training and for `zeroshot`, reproducible, and never those of a benchmark."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(InputError, match=r"unknown style 'turnd'.*Did you mean 'turned'"):
         draw_recognition(tmp_path / "a", style="turnd")
     for domains in ((), ("digit", "digit")):
-        with pytest.raises(InputError, match="name one domain or more, each once"):
+        with pytest.raises(InputError, match="name at least one domain, each only once"):
             draw_recognition(tmp_path / "a", domains=domains)
     assert not (tmp_path / "a").exists()
     (tmp_path / "b" / class_slug(DOMAINS["count"].classes[0])).mkdir(parents=True)  # what a killed call leaves

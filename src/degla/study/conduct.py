@@ -1,4 +1,4 @@
-"""A study from end to end: plan in; results, one table, a frontier and paired tests out; progress of the runs shown."""
+"""Run a study end to end: from a plan to results, one table, a frontier and paired tests, with progress output."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ def conduct(
     engine: Engine = "local",
     rehearsed: bool = False,
 ) -> Study:
-    """Do what is left of a study, and write its page.
+    """Run the remaining runs of a study, and write its page.
 
-    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model
-    and seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` where an arm had several settings.
+    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file per
+    model and seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` if an arm has several settings.
 
     Args:
-        plan: what is compared.
-        out: folder; what an earlier call made there of the same runs is kept.
-        where: names the plan's file in messages and on the page.
-        command: how to make the study again, for the page.
-        processes: at most so many runs at a time, with one thread each; None: one a processor.
-        engine: where the runs are done.
-        rehearsed: run it on a small model and what is at hand, see `degla.study.rehearsal`.
+        plan: plan of the study.
+        out: output folder; finished work of earlier calls is kept.
+        where: name of the plan file for messages and the page.
+        command: command that reproduces the study, for the page.
+        processes: largest number of parallel runs, with one thread each; None: one per processor.
+        engine: where the runs are executed.
+        rehearsed: run it on a small model and the available data; see `degla.study.rehearsal`.
 
     Returns:
-        The table, the tests and what failed.
+        The study, with its table, tests and failures.
 
     Raises:
-        InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
-            holds the folder.
+        InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
+            has locked the folder.
         DeglaError: the base could not be measured, no run finished, or a signal stopped the study.
     """
     rehearsal = None
@@ -86,7 +86,7 @@ def conduct(
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:
             told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-            raise DeglaError(f"no run finished: {told}. See {out / 'study.log'}.")
+            raise DeglaError(f"no run finished: {told}. Details are in {out / 'study.log'}.")
         study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
         write_all(study, out)
         if study.choice:
@@ -104,18 +104,18 @@ def run_chains(
     log: logging.Logger = log,
     engine: Engine = "local",
 ) -> list[Ended[ChainResult] | None]:
-    """How all chains ended; their progress is shown.
+    """Run all chains with progress output, and return how each ended.
 
     Args:
-        chains: in the order of their starts.
-        when_ended: called with the number of a chain and how it ended; what it raises stops all.
-        processes: at most so many at a time, with one thread each; None: one a processor.
+        chains: chains in starting order.
+        when_ended: called with a chain's number and how it ended; an exception from it stops all.
+        processes: largest number of parallel chains, with one thread each; None: one per processor.
         held: lock of the folder.
-        log: where lines go.
-        engine: where they are done; on a cluster all machines see the folder that the lock is of.
+        log: logger for progress lines.
+        engine: where they are executed; all machines of a cluster must share the locked folder.
 
     Raises:
-        InputError: a cluster is asked for, and Ray is not installed.
+        InputError: a cluster is requested, but Ray is not installed.
         DeglaError: a signal stopped them.
     """
     folder = held.path.parent
@@ -125,22 +125,22 @@ def run_chains(
         ends, signal = run_jobs(tune_all, chains, processes=most, watcher=watch, held=held, workers=workers)
     if signal:
         resume = all(job.resume for chain in chains for job in chain.jobs)
-        told = "run the same command again to resume" if resume else "the same command begins these runs anew"
+        told = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
         raise DeglaError(f"stopped by {signal}; {told}.")
     return ends
 
 
 @contextmanager
 def open_log(out: Path) -> Iterator[logging.Handler]:
-    """For the block, what is logged goes to ``study.log`` in the study's folder too.
+    """Within the block, also log to ``study.log`` in the study's folder.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder is not writable.
     """
     try:
         handler = logging.FileHandler(out / "study.log", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{out}: the study's folder cannot be written: {error.strerror}.") from None
+        raise InputError(f"{out}: cannot write to the study folder: {error.strerror}.") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
@@ -153,7 +153,7 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 def _jobs(
     runs: Sequence[Run], materials: Sequence[Materials], now: AskedNow, *, out: Path, rehearsed: bool = False
 ) -> tuple[list[Job], list[Job]]:
-    """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
+    """Jobs that measure the bases, the plan's base first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
     jobs = []
@@ -190,16 +190,16 @@ def check_end(
     where: str,
     handler: logging.Handler,
 ) -> None:
-    """Stop at once where a base cannot be measured or has not the scores that the plan names.
+    """Stop immediately if a base cannot be measured or lacks a score that the plan names.
 
     Args:
-        number: of the chain.
+        number: number of the chain.
         end: how it ended.
-        chains: all; those that measure bases come first.
-        bases: their number.
-        wanted: where in the plan a score is named, as messages say it, and its name.
-        where: names the plan's file in messages.
-        handler: gets the details of failures.
+        chains: all chains; those that measure bases come first.
+        bases: number of bases.
+        wanted: pairs of the place in the plan that names a score, for messages, and the score's name.
+        where: name of the plan file for messages.
+        handler: receives the details of failures.
 
     Raises:
         DeglaError: a base was not measured.
@@ -220,7 +220,7 @@ def check_end(
 def _models(
     runs: Sequence[Run], bases: Sequence[Job], jobs: Sequence[Job], ends: Sequence[Ended[ChainResult] | None]
 ) -> tuple[list[Model], list[tuple[str, str]]]:
-    """The base and the models that have runs of the plan's own, in its order, and what failed: titles and causes."""
+    """The base and the models with runs of the plan itself, in its order; and failures as titles and causes."""
     failures = []
     start = Model(BASE, BASE, (), 1.0, {(None, ""): bases[0].measures[0].path})
     files = {(job.base, job.asked.root): job.measures[0].path for job in bases}
@@ -239,18 +239,18 @@ def _models(
             model.files[run.seed, replicate] = measure.path
             if value.cost is not None and not replicate:
                 model.costs.append(value.cost)
-    # In the order of the plan, whatever ended first; a model that only replicates have has no row to stand in.
+    # In the order of the plan, not of completion; a model that only replicates have gets no row.
     labels = dict.fromkeys(run.model_label(share) for run in runs for share in run.shares)
     return [start, *(models[label] for label in labels if label in models and models[label].own)], failures
 
 
 class Watch:
-    """Shows the state of chains, read from their metrics.
+    """Show the progress of chains, read from their metrics.
 
     Args:
         chains: as given to `run_jobs`.
-        log: where the lines go.
-        when_ended: called with the number of a chain and how it ended, once a chain.
+        log: logger for progress lines.
+        when_ended: called once per chain with its number and how it ended.
     """
 
     def __init__(
@@ -260,14 +260,14 @@ class Watch:
         self._stack = ExitStack()
         self._steps = [0] * len(chains)
         self._running: list[str] = []
-        # Of several runs one after another, those that were measured.
+        # Jobs of a chain that have already been measured.
         self._measured = {job.title for chain in chains for job in chain.jobs if job.measures[0].path.is_file()}
         self._done = 0
         self._worked = 0
         self._since = time.monotonic()
 
     def __enter__(self) -> Watch:
-        # Lines would tear the bar; what has handlers of its own, such as a file, still gets them.
+        # Log lines would break the progress bar; handlers of this logger, such as a file, still get them.
         self._log.propagate = not sys.stderr.isatty()
         total = sum(map(_steps_of, self._chains))
         task = TaskProgress(True).task("training steps", total, note=lambda: "; ".join(self._running))
@@ -279,7 +279,7 @@ class Watch:
         self._log.propagate = True
 
     def look(self, running: Sequence[int]) -> None:
-        """Show how far the chains that run are."""
+        """Show the progress of the running chains."""
         rows = {
             number: [row for job in self._chains[number].jobs if (row := _last_metrics(job)) is not None]
             for number in running
@@ -308,14 +308,14 @@ class Watch:
                 self._log.info("%s: %s (%d of %d)", chain.title, job.label, place, len(chain.jobs))
 
     def ended(self, number: int, end: Ended[ChainResult]) -> None:
-        """Note the end of a chain; a line in the log says what came of it."""
+        """Record the end of a chain and log its outcome."""
         chain = self._chains[number]
         self._count(number, _steps_of(chain))
         self._tell_jobs(chain)
         self._done += 1
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         self._worked += fresh
-        how = f"done in {end.seconds:.0f} s" if fresh else "kept from before"
+        how = f"done in {end.seconds:.0f} s" if fresh else "already done"
         if end.error:
             how = f"failed: {end.error.rstrip('.')}"
         notes = "; ".join(note for each in end.value or () for note in each.notes)
@@ -339,4 +339,4 @@ def _last_metrics(job: Job) -> dict[str, Any] | None:
         lines = read_bytes(path).splitlines()
         return dict(parse_json(lines[-1], where=str(path), constants=True)) if lines else None
     except (InputError, TypeError, ValueError):
-        return None  # Not there yet, or a line is being written.
+        return None  # Not written yet, or a line is incomplete.

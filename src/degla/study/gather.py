@@ -1,6 +1,6 @@
-"""Results of a study's runs to its record: every value, and what other questions would do to each score.
+"""Gather the results of a study's runs into its record: every value, and the variance of each score over questions.
 
-What they would do is told from scores as sums over items.
+That variance is computed from scores as sums over items.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from degla.study.study import printed_scores
 log = logging.getLogger("degla.study")
 
 Items = Mapping[str, ItemScore]
-"""Scores by name, of verdicts averaged over seeds."""
+"""Scores by name, from verdicts averaged over seeds."""
 
 
 @dataclass
 class Model:
-    """Files of one model's results, as they come in."""
+    """Result files of one model."""
 
     label: str
     arm: str
     setting: tuple[tuple[str, Any], ...]
     share: float
     files: dict[tuple[int | None, str], Path] = field(default_factory=dict)
-    """(Training seed, replicate; "" for the plan as it is) to the file."""
+    """File by (training seed, replicate); the replicate is "" for the plan itself."""
     costs: list[Cost] = field(default_factory=list)
 
     @property
     def own(self) -> dict[int | None, Path]:
-        """Of the plan as it is."""
+        """Files of the plan itself, by seed."""
         return {seed: path for (seed, replicate), path in self.files.items() if not replicate}
 
 
@@ -64,19 +64,19 @@ def gather(
     plan: Plan, models: Sequence[Model], *, where: str, command: str, failures: Sequence[tuple[str, str]] = (),
     rehearsal: RehearsalRecord | None = None,
 ) -> StudyRecord:  # fmt: skip
-    """The record of a study.
+    """Build the record of a study.
 
     Args:
-        plan: what was run.
-        models: the base first, under seed None, once for the plan and once a replicate; each model of the plan's own
-            runs at least once.
-        where: the plan's file.
-        command: how to make it again.
-        failures: title of a run that came to nothing, and why.
-        rehearsal: where the plan is only rehearsed.
+        plan: the plan that was run.
+        models: the base first, with seed None, once for the plan and once per replicate; each model needs at least
+            one of the plan's own runs.
+        where: the plan file.
+        command: the command that reproduces it.
+        failures: title of each failed run, and why it failed.
+        rehearsal: set if the plan is only rehearsed.
 
     Raises:
-        InputError: results do not hold the same items, or files are damaged.
+        InputError: results have different items, or files are damaged.
     """
     base = load_result(models[0].own[None])
     columns = _columns(base, plan)
@@ -126,7 +126,7 @@ def _model(model: Model, columns: Sequence[str], *, printed: bool) -> ModelRecor
 
 
 def _parts(result: Result) -> dict[str, tuple[str, PartResult]]:
-    """Benchmark and part by the part's name; with the benchmark's name before it where there are several."""
+    """Benchmark and part by the part's name, prefixed with the benchmark's name if there are several."""
     several = len(result.benchmarks) > 1
     return {
         f"{entry.name}:{part.name}" if several else part.name: (entry.name, part)
@@ -141,9 +141,9 @@ def _columns(base: Result, plan: Plan) -> list[str]:
 
 
 def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Families of parts, and the parts that are about composition.
+    """Families of parts, and the parts that test composition.
 
-    Parts whose names begin alike ("id/", "ood/") are a family of their own, where the beginning is not the family.
+    Parts whose names share a prefix ("id/", "ood/") form a separate family, unless the prefix is the family.
     """
     found: dict[str, list[str]] = {}
     compositional = []
@@ -159,7 +159,7 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
 
 
 def _caveats(models: Sequence[Model]) -> list[str]:
-    """What was found out about the data, each said once: parts that their texts tell, missing images, leakage."""
+    """Findings about the data, each once: parts that can be solved from texts only, missing images, leakage."""
     start = load_result(models[0].own[None])
     found = dict.fromkeys(note for entry in start.benchmarks for note in told_notes(entry))
     leaked: dict[str, tuple[TracedResult, dict[str, None]]] = {}
@@ -192,7 +192,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
     plan = record.plan
     weights = tested_scores(plan.gain, plan.kept, plan.price)
     changes = {"gained": {plan.gain: 1.0}, "lost": {plan.kept: -1.0}, "joint": weights["joint"]}
-    log.info("what other questions would do to %s", counted(len(models), "model"))
+    log.info("computing the variance over questions of %s", counted(len(models), "model"))
     contenders = {row.label for row in table.best}
     items: dict[str, Items] = {}
     filled = []
@@ -204,8 +204,8 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
         else:
             if own[1] != base[1]:
                 raise InputError(
-                    f"{model.label}: its results do not hold the same items as those of {BASE}, so no difference can "
-                    "be told; measure both on the same questions."
+                    f"{model.label}: its results have other items than those of {BASE}, so they cannot be compared. "
+                    "Measure both on the same questions."
                 )
             found |= {name: questions_of_lead(_leads(change, own[0], base[0])) for name, change in changes.items()}
         kept = {name: QuestionsRecord.of(value) for name, value in found.items() if value is not None}
@@ -247,7 +247,7 @@ def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[flo
 
 
 def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[Items, list[str]]:
-    """Scores and families of results averaged over seeds, and the ids of their items."""
+    """Scores and families from results averaged over seeds, and the ids of their items."""
     results: list[TracedResult] = [load_result(path, items=True) for path in paths]
     found, scores = named_items(results, record.headline, where=label)
     parts = {
@@ -260,12 +260,12 @@ def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[I
 
 
 def benchmark_of(result: Result, name: str) -> BenchmarkResult:
-    """The benchmark that a score is of, as `named_scores` has it: the first that knows it."""
+    """Return the benchmark of a score, as in `named_scores`: the first one that has it."""
     return next(entry for entry in result.benchmarks if name in entry.headline or name in entry.named)
 
 
 def score_of(result: Result, name: str) -> Score:
-    """The score of that name."""
+    """Return the score with that name."""
     entry = benchmark_of(result, name)
     return entry.named[name if name in entry.named else entry.headline[name]]
 
@@ -273,15 +273,15 @@ def score_of(result: Result, name: str) -> Score:
 def named_items(
     results: Sequence[Result], names: Iterable[str], *, where: str
 ) -> tuple[dict[str, ItemScore], dict[str, dict[tuple[str, str], ItemScore]]]:
-    """Scores by name, and all of them by benchmark, name and metric.
+    """Return scores by name, and all scores by benchmark, name and metric.
 
     Args:
-        results: of one model over seeds, with their items.
+        results: results of one model over seeds, with their items.
         names: headline columns, parts or named averages.
         where: names the model in messages.
 
     Raises:
-        InputError: the results do not hold the same items.
+        InputError: the results have different items.
     """
     scores = averaged_scores(results, where=where)
     found = {}

@@ -1,4 +1,4 @@
-"""A plan to its runs: every arm, setting and seed, each with a full training configuration."""
+"""Expand a plan into runs: every arm, setting and seed, each with a full training configuration."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from degla.study.standings import BASE
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the study, without its data and folder."""
+    """One training run of the study, without its data and folder."""
 
     arm: str
     """Label of the arm."""
     setting: tuple[tuple[str, Any], ...]
     """Fields that the arm's grid varies, with this run's values."""
     label: str
-    """The arm and its setting, as in tables."""
+    """The arm and its setting, as shown in tables."""
     config: TrainConfig
     rules: tuple[str, ...]
-    """Rules that its negatives are made by, where it has no file of them."""
+    """Rules that make its negatives, if it has no negatives file."""
     shares: tuple[float, ...]
-    """Shares of the tuned weights in the averages that are measured, the largest first."""
+    """Shares of the tuned weights in the weight averages to measure, largest first."""
     replicate: Replicate | None = None
-    """What it varies for all arms; None: the plan as it is."""
+    """The replicate that it belongs to; None: the plan itself."""
 
     @property
     def title(self) -> str:
-        """As in lists of runs."""
+        """The title in lists of runs."""
         return f"{titled(self.label, self.replicate)}, seed {self.seed}"
 
     @property
     def makes_negatives(self) -> bool:
-        """Whether it reads negatives that the study makes by rules."""
+        """Whether it reads negatives that the study makes with rules."""
         data = self.config.data
         return data.negatives is None and bool(data.negatives_per_caption) and not data.distractor_negative
 
@@ -57,33 +57,33 @@ class Run:
         return file_name(self.label, self.seed, self.replicate)
 
     def model_label(self, share: float) -> str:
-        """The name of one of its models in tables."""
+        """Return the name in tables of its model with that share."""
         return self.label if share == 1 else f"{self.label} averaged {share:g}"
 
 
 def titled(label: str, replicate: Replicate | None) -> str:
-    """A label as results of a replicate have it."""
+    """Return a label as shown in the results of a replicate."""
     return label if replicate is None else f"{label} [{replicate.title}]"
 
 
 def file_name(label: str, seed: int | None, replicate: Replicate | None = None) -> str:
-    """A label, a replicate and a seed as the stem of a file's name."""
+    """Return a file-name stem for a label, a replicate and a seed."""
     words = [label] if replicate is None else [label, replicate.title]
     plain = (re.sub(r"[^A-Za-z0-9_.+-]+", "-", word).strip("-") for word in words)
     return f"{'--'.join(plain)}-{seed or 0}"
 
 
 def expand(plan: Plan, *, where: str) -> list[Run]:
-    """All runs, all arms of the first seed first, for an early look at every arm; replicates last.
+    """Return all runs: all arms of the first seed first, for an early look at every arm, and replicates last.
 
-    An arm that reads no negatives made here is not run again where a replicate changes nothing else.
+    If a replicate changes only the negatives, arms that read no negatives made here are not run again.
 
     Args:
-        plan: the plan.
-        where: names its file in messages.
+        plan: plan to expand.
+        where: name of its file for messages.
 
     Raises:
-        InputError: a value of the wrong type, or files of one name.
+        InputError: a value has the wrong type, or two runs would share a file.
     """
     runs = []
     for replicate in (None, *plan.replicates):
@@ -105,21 +105,21 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
 
 
 def refuse_shared(named: Iterable[tuple[str, str]], *, where: str) -> None:
-    """Refuse things whose files would have one name: the later would be taken for, or overwrite, the earlier.
+    """Reject things that would share a file: the later would be taken for the earlier, or overwrite it.
 
     Args:
-        named: the file's name, as `file_name` gives it, and the thing's title.
-        where: names the plan's file in the message.
+        named: pairs of file name, as returned by `file_name`, and title.
+        where: name of the plan file for the message.
     """
     titles: dict[str, str] = {}
     for name, title in named:
         if name in titles:
-            raise InputError(f"{where}: {titles[name]!r} and {title!r} would share a file; name one of them otherwise.")
+            raise InputError(f"{where}: {titles[name]!r} and {title!r} would share a file; rename one of them.")
         titles[name] = title
 
 
 def starting_config(arm: Arm, *, base: str) -> TrainConfig:
-    """An arm's recipe on the plan's base, with checkpoints and lines of metrics that suit a run among many."""
+    """Return an arm's recipe on the plan's base, with checkpoint and logging intervals suited to one run of many."""
     return replace(
         recipe_config(arm.recipe),
         model=base,
@@ -136,7 +136,7 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
     place = f"{where}: arm {arm.name!r}"
     empty = [name for name, values in lists.items() if not values]
     if empty:
-        raise InputError(f"{place}: field {empty[0]!r} is an empty list; give one value or more.")
+        raise InputError(f"{place}: field {empty[0]!r} is an empty list; give at least one value.")
     start = change(start, single, where=place)
     start = replace(start, train=replace(start.train, seed=seed))
     short = _short_names(list(lists))
@@ -153,17 +153,17 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
             shares=arm.average or plan.average,
         )
         most, wanted = len(run.rules), run.config.data.negatives_per_caption
-        if run.makes_negatives and wanted > most:  # Each rule makes one of a caption.
+        if run.makes_negatives and wanted > most:  # Each rule makes one per caption.
             raise InputError(
-                f"{place}: {wanted} negatives a caption are wanted, and its rules ({', '.join(run.rules)}) make at "
-                f"most {most}. Set data.negatives_per_caption to {most} or less, or name more rules."
+                f"{place}: its rules ({', '.join(run.rules)}) make at most {most} negatives per caption, but {wanted} "
+                f"are set. Set data.negatives_per_caption to {most} or less, or add rules."
             )
         runs.append(run)
     return runs
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last word of each dotted name, or as many as tell it from the others."""
+    """The last word of each dotted name, or as many words as make it unique."""
     short = {}
     for name in names:
         parts = name.split(".")

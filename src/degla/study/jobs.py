@@ -1,4 +1,4 @@
-"""What a study's processes are given and give back: trainings with their measurements, alone or one after another."""
+"""What a study's processes receive and return: training runs with their measurements, single or in a chain."""
 
 from __future__ import annotations
 
@@ -18,100 +18,100 @@ class Measure:
     share: float
     """Share of the tuned weights in the average with the base; 1 is the tuned model."""
     path: Path
-    """Where the result goes."""
+    """Where to write the result."""
 
 
 @dataclass(frozen=True)
 class StudyQuestions:
-    """What models are asked."""
+    """The questions that models are measured on."""
 
     benchmarks: tuple[str, ...]
     root: Path
     digest: str
-    """Of the benchmarks' annotation files."""
+    """Digest of the benchmarks' annotation files."""
     allow_missing: bool = False
-    """Ask about the images that are there where others are missing."""
+    """Measure on the available images if others are missing."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run and its measurements, or the measurement of the base alone."""
+    """One training run and its measurements, or only the measurement of the base."""
 
     label: str
     base: str
     config: TrainConfig | None
-    """With data and folder; None measures the base."""
+    """With data and folder; None: measure the base."""
     inputs: dict[str, str]
-    """Digests of what the run is trained on."""
+    """Digests of the training data."""
     measures: tuple[Measure, ...]
     asked: StudyQuestions
     items: Mapping[str, str] | None = None
-    """By benchmark, the digest of all that is asked now, as results have it; None: not known, results stay."""
+    """Digest of the current questions by benchmark, as in results; None: unknown, existing results are kept."""
     leakage: Leakage | None = None
-    """Which of the benchmarks' images the run is trained on."""
+    """Which benchmark images are in the training data."""
     resume: bool = True
-    """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
+    """Whether to reuse the work of earlier calls; if False, the run's training state is also kept at its end."""
     rehearsed: bool = False
-    """Whether a few questions are enough, see `degla.study.rehearsal`."""
+    """Whether to ask only a few questions; see `degla.study.rehearsal`."""
 
     @property
     def seed(self) -> int | None:
-        """Of the training; None where the base is measured."""
+        """Training seed; None if the job measures the base."""
         return None if self.config is None else self.config.train.seed
 
     @property
     def alone(self) -> Chain:
-        """A chain of this job."""
+        """A chain with only this job."""
         return Chain(self.label, self.seed, (self,))
 
     @property
     def title(self) -> str:
-        """As told while it runs."""
+        """The title that progress shows."""
         return self.alone.title
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training took. Times of processes side by side depend on what else the machine did."""
+    """Cost of a training run. Times of parallel processes depend on the other load of the machine."""
 
     seconds: float
-    """In training steps, without loading and evaluation."""
+    """Time in training steps, without loading and evaluation."""
     pairs_per_second: float
     """Median over the run."""
     teacher: bool
-    """Whether a teacher was run."""
+    """Whether a teacher was used."""
     negatives: int
-    """Negatives a caption."""
+    """Negatives per caption."""
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job did."""
+    """The result of a job."""
 
     paths: tuple[Path, ...]
-    """Results, in the order of the job's measures; none where a signal stopped it."""
+    """Result files, in the order of the job's measures; empty if a signal stopped it."""
     cost: Cost | None = None
     notes: tuple[str, ...] = ()
-    """What was kept from earlier, resumed or made again, in sentences."""
+    """What was reused, resumed or run again, in sentences."""
     trained: bool = False
     measured: int = 0
-    """Models that were measured now, not before."""
+    """Number of models measured in this call."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Jobs one after another, each from the model that the one before gave; most are of one job."""
+    """Jobs in sequence, each starting from the model of the one before; most chains have one job."""
 
     label: str
     seed: int | None
-    """None where bases are measured."""
+    """None if the chain measures a base."""
     jobs: tuple[Job, ...]
 
     @property
     def title(self) -> str:
-        """As told while it runs."""
+        """The title that progress shows."""
         return self.label if self.seed is None else f"{self.label}, seed {self.seed}"
 
 
 ChainResult = tuple[JobResult, ...]
-"""Of the jobs that were done; fewer than the chain has, or the last without paths, where a signal stopped it."""
+"""Results of the finished jobs. If a signal stopped the chain, there are fewer, or the last has no paths."""

@@ -1,6 +1,6 @@
-"""What the runs of a study share: pairs, negatives, benchmarks; made once, and told apart by their contents.
+"""Data that the runs of a study share: pairs, negatives, benchmarks; made once and identified by content.
 
-What the questions are now is told too: digests of all that is asked, and which of their images runs are trained on.
+Also describes the current questions: digests of everything asked, and which of their images runs are trained on.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ from degla.world.draw import MARKER, DrawnPairs, draw_benchmark, draw_pairs
 log = logging.getLogger("degla.study")
 
 _NEIGHBOURS = 3
-"""Similar images of each, one of which a step draws (3 in NegCLIP)."""
+"""Similar images per image, of which a step draws one (3 in NegCLIP)."""
 
 
 @dataclass(frozen=True)
 class Materials:
-    """Data of a run, and the benchmarks."""
+    """Data and benchmarks of a run."""
 
     config: TrainConfig
-    """With its data filled in."""
+    """Configuration with the data filled in."""
     inputs: dict[str, str]
-    """What it is trained on, by contents: a run is made again when it changes."""
+    """Digests of the training data; the run is repeated when they change."""
     asked: StudyQuestions
-    """What its models are asked."""
+    """The questions that its models are measured on."""
 
 
 def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
-    """Draw the world where the plan says so, and make the negatives and neighbours that no file gives.
+    """Draw the world if the plan asks for it, and make the negatives and neighbours that are not given as files.
 
     Args:
-        plan: the plan.
+        plan: plan of the study.
         runs: its runs.
-        out: folder of the study; what is made goes to ``data`` in it.
+        out: folder of the study; files are written to its subfolder ``data``.
 
     Returns:
-        Of each run.
+        The data of each run.
 
     Raises:
-        InputError: files of the plan are missing or wrong.
+        InputError: files of the plan are missing or invalid.
     """
     folder = out / "data"
     found = []
@@ -89,7 +89,7 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
             data = replace(data, negatives=negatives)
         weights = digest_of_base(run.config.model, digests)
         if data.neighbours is None and data.neighbours_per_pair:
-            # The captions of drawn scenes tell their pictures.
+            # The captions of drawn scenes identify their images.
             seen = captions if pairs is not None else f"{captions} {data.image_folder}"
             file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=seen)
             data = replace(data, neighbours=file)
@@ -116,7 +116,7 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
 
 
 def _longer(captions: Path) -> Path:
-    """The captions with longer true texts in the column `positives`, written beside them once."""
+    """The captions with longer true texts in the column `positives`, written next to the originals once."""
     file = captions.with_stem(f"{captions.stem}-contexts")
     if not file.exists():
         log.info("writing longer captions")
@@ -144,7 +144,7 @@ def _questions(plan: Plan, folder: Path) -> StudyQuestions:
 
 
 def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> StudyQuestions:
-    """What a plan asks by the benchmarks of these names, whose files lie below `root`."""
+    """Return the questions of a plan from the named benchmarks, whose files are below `root`."""
     missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
     return StudyQuestions(names, root, digest_questions(names, root), missing)
 
@@ -157,7 +157,7 @@ def _negatives(
     if path not in made:
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
-        log.info("negatives by %s: %s", ", ".join(rules), path)
+        log.info("making negatives with %s: %s", ", ".join(rules), path)
         summary = generate(
             partial(read_captions, data.captions, format=data.format, columns=data.columns),
             NegativesSettings(rules, seed),
@@ -165,14 +165,14 @@ def _negatives(
         )
         if summary.stopped:
             raise DeglaError(
-                f"stopped by {summary.stopped} while negatives were made; run the same command again to resume."
+                f"stopped by {summary.stopped} while making negatives; run the same command again to resume."
             )
         digest_of(path, made)
     return path
 
 
 def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, digest: str) -> Path:
-    """Captions of the images that the base sees as similar, as many a caption as in NegCLIP."""
+    """Captions of the images that are similar for the base, as many per caption as in NegCLIP."""
     path = folder / f"neighbours-{_short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
     known = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
@@ -181,17 +181,17 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
         from degla.training.features import find_neighbours
 
         assert data.captions is not None
-        log.info("similar images: %s", path)
+        log.info("finding similar images: %s", path)
         captions = list(read_captions(data.captions, format=data.format, columns=data.columns))
         found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
-        seen_by.unlink(missing_ok=True)  # Else a kill before the last line would leave them to the weights of before.
+        seen_by.unlink(missing_ok=True)  # If killed before the last line, no old weights may vouch for the new file.
         write_jsonl(path, found)
         write_text(seen_by, weights)
     return path
 
 
 def _read_as(data: DataConfig) -> tuple[str, ...]:
-    """How captions are read, where it is not as by default: one file may have several texts and images of a row."""
+    """How captions are read, if not by default: a row of one file may have several texts and images."""
     own, usual = ((each.format, repr(each.columns)) for each in (data, DataConfig()))
     return () if own == usual else own
 
@@ -201,12 +201,12 @@ def _short_digest(*words: str) -> str:
 
 
 def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
-    """The data of a run's pairs, and those that it replays, by what stands before their names in records."""
+    """Return a run's data and its replay data, by the prefix of their names in records."""
     return {"": config.data} | ({"replay ": config.replay.data} if config.replay.active else {})
 
 
 def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
-    """Digests of the files that pairs are read from, by field; images, which may be many, are left out."""
+    """Return digests of the files that pairs are read from, by field, without images, of which there may be many."""
     return {
         prefix + field.name: digest_of(value, known)
         for prefix, data in streams_of(config).items()
@@ -216,7 +216,7 @@ def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, s
 
 
 def digest_of_base(base: str, known: dict[Path, str]) -> dict[str, str]:
-    """ "base" to the digest of the weights that a base has in a folder or file of this machine; else empty."""
+    """Return the digest of a base's weights under "base" if they are in a local folder or file; otherwise empty."""
     from degla.model.runs import chosen_checkpoint
 
     place, named = Path(base), Path(base.partition(":")[2])
@@ -227,14 +227,14 @@ def digest_of_base(base: str, known: dict[Path, str]) -> dict[str, str]:
 
 
 def digest_of(path: Path, known: dict[Path, str]) -> str:
-    """Digest of the contents of a file, or of all files of a folder; of the state of files of a pattern or address.
+    """Return the digest of the contents of a file or folder; for a pattern or address, of the state of its files.
 
     Args:
-        path: of the file or folder.
-        known: digests found earlier; this one is added.
+        path: file, folder, pattern or address.
+        known: digests computed earlier; this one is added.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the path cannot be read.
     """
     if path not in known and (is_pattern(path) or address_of(path) is not None):
         known[path] = read_source(path).sha256
@@ -247,7 +247,7 @@ def digest_of(path: Path, known: dict[Path, str]) -> str:
 
 
 def digest_questions(names: Iterable[str], root: Path) -> str:
-    """Digest of the annotation files of benchmarks."""
+    """Return the digest of the annotation files of benchmarks."""
     digest = hashlib.sha256()
     for name in names:
         annotations = BENCHMARKS.load(name).BENCHMARK.annotations
@@ -257,26 +257,26 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
 
 
 class AskedNow:
-    """Questions as their files and images are now, each read once for all runs."""
+    """The current questions, from their files and images, each read once for all runs."""
 
     def __init__(self) -> None:
         self._read = cache(_read_questions)
         self._found: dict[Any, Leakage | None] = {}
 
     def digests(self, asked: StudyQuestions) -> dict[str, str] | None:
-        """By benchmark, the digest of all that is asked, as results have it; None where that cannot be read."""
+        """Return the digest of everything asked by benchmark, as in results; None if the questions cannot be read."""
         try:
             return self._read(asked)[0]
         except InputError:
-            return None  # Measuring says why, and what was measured stays.
+            return None  # Measuring reports why; existing results are kept.
 
     def require_scores(self, asked: StudyQuestions, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
-        """Refuse names that no score of the benchmarks has, before the base is measured.
+        """Reject names that are not scores of the benchmarks, before the base is measured.
 
         Args:
             asked: the questions.
-            wanted: where in the plan a score is named, as messages say it, and its name.
-            where: names the plan's file in messages.
+            wanted: pairs of the place in the plan that names a score, for messages, and the score's name.
+            where: name of the plan file for messages.
 
         Raises:
             InputError: the benchmarks have no such score.
@@ -288,15 +288,15 @@ class AskedNow:
         require_declared(((f"{where}: {place}", name) for place, name in wanted), names)
 
     def leakage(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
-        """Leakage of trainings one after another, the data of their base among it.
+        """Return the leakage of consecutive training runs, including the data of their base.
 
         Args:
-            configs: with their data; none: the base alone.
-            base: the model that they begin from.
-            asked: what it is measured on.
+            configs: configurations with their data; empty: only the base.
+            base: the model that they start from.
+            asked: the questions that it is measured on.
 
         Returns:
-            None where nothing is known of the training data, or the questions cannot be read, which measuring says.
+            None if the training data is unknown, or if the questions cannot be read, which measuring reports.
         """
         streams = (data for config in configs for data in (config.data, config.replay.data))
         key = (tuple((data.captions, data.images, _read_as(data)) for data in streams), base, asked)
@@ -312,16 +312,16 @@ class AskedNow:
         try:
             return find_leakage(joined_images(known), self._read(asked)[1], root=asked.root)
         except InputError as error:
-            log.warning("whether benchmark images are trained on is not known: %s", error)
+            log.warning("cannot check whether benchmark images were trained on: %s", error)
             return None
 
 
 def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
-    """Digests, and paths of images, by benchmark; and names of scores."""
+    """Digests and image paths by benchmark, and names of scores."""
     digests, images, scores = {}, [], list[str]()
     for name in asked.benchmarks:
         questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
-        # Without leave to miss any, a result has them all, whatever was deleted since.
+        # Without allow_missing, a result has all of them, even if images were deleted since.
         digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
         images.append(questions.shown)
         scores += score_names(questions.benchmark, questions.counts)

@@ -1,7 +1,7 @@
-"""What a study found, written down: an HTML page that needs nothing else, Markdown, JSON, the frontier's picture.
+"""Write a study's findings: a self-contained HTML page, Markdown, JSON and the frontier plot.
 
-The picture shows what was gained against what was lost, one line an arm. With few models an arm the line joins its
-settings or averages; with many it is the arm's own frontier.
+The plot shows what was gained against what was lost, one line per arm. If an arm has few models, the line joins its
+settings or averages; if it has many, the line is the arm's own frontier.
 """
 
 from __future__ import annotations
@@ -26,55 +26,55 @@ from degla.study.standings import BASE, PairedTest, StudyRow, StudyTable
 from degla.study.study import Study, printed_section, spread_over
 
 _HOW_TO_READ = (
-    "Joint: {gain} gained minus {price:g} times {kept} lost, in points against the base `{base}`; scores in percent. "
-    "Bold: the best joint score, whether or not a test tells it from the others. Frontier: no model of the study "
+    "Joint: {gain} gained minus {price:g} times {kept} lost, in points relative to the base `{base}`; scores in "
+    "percent. Bold: the best joint score, whether or not its lead is significant. Frontier: no model of the study "
     "gains more without losing more."
 )
 _FRONTIER = (
-    "Every model of the study, mean over seeds; large: the best of its arm, with bars of its 95 % interval, cut at the "
-    "frame. {lines} Rings: on the frontier. Dotted: equal joint score with the best model. Better is up and to the "
-    "left."
+    "Every model of the study, mean over seeds. Large marks: the best model of each arm, with its 95 % intervals, "
+    "clipped at the frame. {lines} Rings: models on the frontier. Dotted line: the same joint score as the best model. "
+    "Up and to the left is better."
 )
-_LINES = "Lines join the averages of one run with the base, or else the settings of one arm."
+_LINES = "Lines join the weight averages of one run with the base, or the settings of one arm."
 _LINES_OF_MANY = (
-    "A line is an arm's own frontier: its models that gain more than all of it that lose no more; small dots are its "
-    "others. What lies beyond the frame is in the table of all models."
+    "Each line is an arm's own frontier: its models that gain more than all others of the arm that lose no more. Small "
+    "dots are the arm's other models. Models outside the frame are in the table of all models."
 )
 _FAMILIES = (
-    "Mean of the parts of each family, each by its own first score. A family that the first table has a column of "
-    "stands there alone."
+    "Mean over the parts of each family, using each part's first score. A family that is a column of the first table "
+    "is shown only there."
 )
 _COST = (
-    "Time in training steps, without loading and evaluation, in one process while others ran beside it: compare arms, "
-    "not machines. An average of weights costs what its run costs."
+    "Time in training steps, without loading and evaluation, in one process while others ran in parallel: compare "
+    "arms, not machines. A weight average costs as much as its run."
 )
 _TESTS = (
-    "First minus second, in points, with an interval over seeds and questions (one seed: over questions alone). "
-    "Seeds: paired t-test over seeds. Questions: normal test of the verdicts averaged over seeds, images drawn. p "
-    "after Holm's correction over all tests of its kind. Yes: both below 0.05, with enough images, none of them "
-    "trained on or missing."
+    "First minus second, in points, with an interval over seeds and questions (one seed: over questions only). p "
+    "seeds: paired t-test over seeds. p questions: normal test of verdicts averaged over seeds, with images "
+    "resampled. Both with Holm's correction over all tests of their kind. Yes: both below 0.05, with enough images, "
+    "none of them trained on or missing."
 )
 _VARIANCES = (
-    "Standard deviations in points, each with its 95 % interval and the number of levels n: of single runs over "
-    "training seeds; of means over the training seeds in common where only the named thing is drawn anew, the plan's "
-    "own draw included. Over all: the value at a mean seed and a mean draw of each, effects taken to add up; its 95 % "
-    "interval covers these sources and the questions."
+    "Standard deviations in points, each with its 95 % interval and the number of levels n. Training seed: of single "
+    "runs. Other sources: of means over the shared training seeds when only that source is redrawn, including the "
+    "plan's own draw. Overall: the value at a mean seed and a mean draw of each source, assuming additive effects; its "
+    "95 % interval covers these sources and the questions."
 )
 _LEAST_RANGE = 2.0
-"""Points that an axis shows at least, so that noise is not blown up."""
+"""Smallest range of an axis in points, so that noise is not magnified."""
 
 _UNCROWDED = 7
-"""Arms that the small picture has room for; with more it grows."""
+"""Arms that fit the small plot; it grows with more."""
 
 _MANY = 6
-"""Models of an arm whose lines can still be told apart; with more, only its own frontier is drawn as a line."""
+"""Most models per arm whose lines stay distinguishable; with more, only the arm's own frontier is drawn as a line."""
 
 _FRAME = 3.0
-"""With many models the frame ends at so many times the most that an arm's best model lost."""
+"""With many models, the frame ends at this multiple of the largest loss among the arms' best models."""
 
 
 def write_all(study: Study, out: Path) -> None:
-    """Write ``study.json``, and from it ``study.html``, ``study.md`` and ``frontier.svg``.
+    """Write ``study.json`` and, from it, ``study.html``, ``study.md`` and ``frontier.svg``.
 
     Raises:
         InputError: the folder cannot be written.
@@ -86,13 +86,13 @@ def write_all(study: Study, out: Path) -> None:
 
 
 def picture_of(study: Study, width: float | None = None) -> str:
-    """The frontier, `width` inches wide; None: as a file of its own has it."""
+    """Return the frontier as SVG, `width` inches wide; None: the width of the separate file."""
     plan = study.plan
     return frontier(study.table, gain=plan.gain, kept=plan.kept, price=plan.price, width=width)
 
 
 def page_of(study: Study) -> Page:
-    """The page, made from the study's record alone."""
+    """Build the page from the study's record only."""
     plan, record, table = study.plan, study.record, study.table
     models = counted(len(table.standings) - 1, "model")
     if plan.world:
@@ -108,7 +108,7 @@ def page_of(study: Study) -> Page:
     return Page(
         plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=list(map(capitalized, study.warnings)),
         tab=f"degla study: {plan.title}",
-        foot="scores are the same whenever the plan is run on one kind of machine; times are not",
+        foot="running the plan again on the same kind of machine reproduces the scores, but not the times",
     )  # fmt: skip
 
 
@@ -134,14 +134,14 @@ def _parts(study: Study) -> Iterator[Part]:
         ]
         yield Section("By family", [Table(heads, families, stacked=True), _FAMILIES])
     costs = [TableRow([name(row), *_cost(row)]) for row in table.best if row.cost is not None]
-    heads = [Column(head) for head in ("model", "training", "pairs/s", "teacher", "negatives a caption")]
+    heads = [Column(head) for head in ("model", "training", "pairs/s", "teacher", "negatives per caption")]
     yield Section("Cost", [Table(heads, costs, stacked=True), _COST])
     if study.variances:
         sources = [
             [label, what, *(_deviation(spread_over(overall, source)) for source in study.sources), _overall(overall)]
             for label, what, overall in study.variances
         ]
-        heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("over all")]
+        heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("overall")]
         yield Section("Where the variance comes from", [Table(heads, sources, stacked=True), _VARIANCES])
     if study.tests:
         heads = [Column("first minus second"), Column("score", align="left")]
@@ -152,11 +152,11 @@ def _parts(study: Study) -> Iterator[Part]:
         best = [row for row in table.standings if row.best]
         every = _glance(study, table.standings, name=lambda row: replace(name(row), bold=row.best), best=best)
         title = counted(len(table.standings) - 1, "model")
-        yield Section("All models", [Fold(title, [every, "Bold: the best of its arm."])])
+        yield Section("All models", [Fold(title, [every, "Bold: the best model of each arm."])])
 
 
 def score(value: Spread) -> TableCell:
-    """A score in percent with half of its interval."""
+    """Return a table cell with a score in percent and the half-width of its interval."""
     return TableCell(percent(value.mean), spread=_half(value))
 
 
@@ -227,11 +227,11 @@ def _test(test: PairedTest) -> list[TableCell | str]:
 
 
 def _doubts(tests: Sequence[PairedTest]) -> Iterator[str]:
-    """Why tests may not be called a difference, each reason once."""
+    """Yield each reason why a test cannot count as a difference once."""
     for doubt in dict.fromkeys(test.difference.doubt for test in tests if test.difference.doubt):
         count = sum(test.difference.doubt == doubt for test in tests)
         which = "all tests" if count == len(tests) else f"{count} of {counted(len(tests), 'test')}"
-        yield f"No difference is called one in {which}: {doubt}."
+        yield f"No difference is reported for {which}: {doubt}."
 
 
 def _provenance(study: Study) -> Part:
@@ -255,20 +255,20 @@ def _plan_text(plan: Plan) -> Mapping[str, Any]:
 
 
 def arm_marks(table: StudyTable) -> dict[str, svg.Mark]:
-    """Every arm's mark, the same in the plot and the tables."""
+    """Return the mark of every arm, shared by the plot and the tables."""
     return svg.marks_of((row.arm for row in table.standings), baseline=BASE)
 
 
 @svg.styled
 def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: float | None = None) -> str:
-    """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats.
+    """Return the frontier as an SVG element: x is what was lost, y what was gained, in points; rings mark the frontier.
 
     Args:
-        table: the models.
-        gain: name of the score that is to rise.
-        kept: name of the score that is to be kept.
-        price: of the joint score.
-        width: of the picture, in inches; None: wider with more arms, as a file of its own.
+        table: models to draw.
+        gain: name of the score to improve.
+        kept: name of the score to preserve.
+        price: weight of the loss in the joint score.
+        width: of the plot, in inches; None: wider with more arms, for a separate file.
     """
     marks = arm_marks(table)
     crowd = min(max(0, len(marks) - _UNCROWDED), 10)
@@ -318,20 +318,20 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
 
 
 def has_many(table: StudyTable) -> bool:
-    """Whether an arm has so many models that each arm is drawn by its own frontier."""
+    """Whether some arm has so many models that each arm is drawn as its own frontier."""
     arms = [row.arm for row in table.standings]
     return max(map(arms.count, set(arms))) > _MANY
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis: all means with room for labels. Bars that are longer are cut; few seeds have very long ones."""
+    """Ends of an axis: all means with room for labels. Longer bars, as with few seeds, are clipped."""
     low, high = min(values), max(values)
     room = max(0.16 * (high - low), (_LEAST_RANGE - (high - low)) / 2)
     return low - room, high + room
 
 
 def _draw_price(axes: Any, table: StudyTable, price: float) -> None:
-    """The line of equal joint score through the best model: what lies above it would be better."""
+    """Draw the line of equal joint score through the best model; models above it would be better."""
     if (best := table.leader) is None:
         return
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
@@ -342,8 +342,8 @@ def _draw_price(axes: Any, table: StudyTable, price: float) -> None:
 
 
 def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
-    """By arm: its own frontier where arms have many models; with averages one line a setting, from the base over its
-    shares; else one line over the settings."""
+    """Lines by arm: with many models per arm, its own frontier; with averages, one line per setting, from the base over
+    its shares; otherwise one line over the settings."""
     base = table.standings[0]
     many = has_many(table)
     lines: dict[str, list[list[StudyRow]]] = {}
@@ -363,7 +363,7 @@ def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
 
 
 def _undominated(rows: Sequence[StudyRow]) -> list[StudyRow]:
-    """Those that gain more than all that lose no more, from the least lost."""
+    """Rows that gain more than all rows that lose no more, by increasing loss."""
     kept: list[StudyRow] = []
     for row in sorted(rows, key=lambda row: (row.lost.mean, -row.gained.mean)):
         if not kept or row.gained.mean > kept[-1].gained.mean:

@@ -1,4 +1,4 @@
-"""The plan of a study: what is drawn or given, which arms and seeds run, what is drawn anew, what is compared."""
+"""The plan of a study: data, arms and seeds, replicates, and comparisons."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from degla.study.plan_file import ArmsPlan, CountedSeeds, Names, Rules, Shares, 
 
 
 class WorldData(Record):
-    """Pairs and benchmark that are drawn from the embedded world.
+    """Pairs and benchmark drawn from the embedded world.
 
     Attributes:
-        scenes: training scenes.
-        captions_per_image: differently worded captions of a scene.
-        partners: a second picture and text a scene, for recipes that read `distractor_image` and `distractor_text`.
-        contexts: a longer true text of each caption in the column `positives`, for recipes that read it.
-        split: of the benchmark: choose settings on "validation", report "test".
-        items_per_part: benchmark items of each compositional part.
-        images_per_class: images of each class of the recognition domains.
-        retrieval_images: images of each retrieval part.
-        questions_seed: of the benchmark's pictures: another one gives other scenes of the same split, for a comparison
-            that no earlier look has touched.
-        scenes_seed: of the training scenes.
+        scenes: number of training scenes.
+        captions_per_image: differently worded captions per scene.
+        partners: add a second image and text per scene, for recipes that read `distractor_image` and `distractor_text`.
+        contexts: add a longer true text per caption in the column `positives`, for recipes that read it.
+        split: benchmark split; choose settings on "validation", report on "test".
+        items_per_part: benchmark items per compositional part.
+        images_per_class: images per class of the recognition domains.
+        retrieval_images: images per retrieval part.
+        questions_seed: seed of the benchmark's images; another one draws other scenes of the same split, for a
+            comparison on unseen questions.
+        scenes_seed: seed of the training scenes.
     """
 
     scenes: int = Field(default=8000, ge=1)
@@ -43,13 +43,13 @@ class WorldData(Record):
 
 
 class Replicate(Record):
-    """The study once more with something else drawn: what its numbers owe to that draw.
+    """A repetition of the study with a different draw of something, to measure how much the numbers depend on it.
 
     Attributes:
-        name: in tables and file names; by default what it changes.
-        negatives_seed, scenes_seed, questions_seed, base: in place of the plan's; None: the plan's.
-        seeds: training seeds, some of the plan's; None: all of them.
-        arms: labels of the arms that it runs, some of the plan's; None: all of them.
+        name: name in tables and file names; by default what it changes.
+        negatives_seed, scenes_seed, questions_seed, base: replaces the plan's value; None: the plan's value.
+        seeds: training seeds, a subset of the plan's; None: all of them.
+        arms: labels of the arms to run, a subset of the plan's; None: all of them.
     """
 
     name: str = ""
@@ -62,14 +62,14 @@ class Replicate(Record):
 
     @property
     def changes(self) -> dict[str, int | str]:
-        """What is drawn otherwise than in the plan: "negatives", "scenes", "questions" and "base" to what is taken."""
+        """The values that it sets, by what they change: "negatives", "scenes", "questions", "base"."""
         values = {"negatives": self.negatives_seed, "scenes": self.scenes_seed, "questions": self.questions_seed,
                   "base": self.base}  # fmt: skip
         return {noun: value for noun, value in values.items() if value is not None}
 
     @property
     def title(self) -> str:
-        """The name, or else what is changed: "scenes 1, questions 1, base other"."""
+        """The name, or by default what is changed: "scenes 1, questions 1, base other"."""
         return self.name or ", ".join(f"{noun} {Path(str(value)).name}" for noun, value in self.changes.items())
 
 
@@ -77,19 +77,19 @@ class Plan(ArmsPlan):
     """Recipes x settings x seeds, on given data or on the embedded world.
 
     Attributes:
-        world: what is drawn from the embedded world; without it give `benchmarks`, and `data.captions` and
+        world: data to draw from the embedded world; without it give `benchmarks`, and `data.captions` and
             `data.images` under `set`.
-        rules: rules that negatives are made by where `data.negatives` is not given.
-        average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
-        negatives_seed: of the negatives that the rules make.
-        replicates: each runs the arms and seeds, or some of them, once more with other negatives, scenes, questions or
-            another base, and is measured against its own base: what the results owe to each of these.
-        price: points of composition that a point of recognition lost costs in the joint score.
-        gain: score that is to rise: a headline column, a named average or a part.
-        kept: score that is to be kept.
-        against: label of the arm that every other is tested against; every pair by default.
-        printed: an arm's label, or "base", to the names that published tables have for it: the page shows those tables
-            with the arm's own scores below.
+        rules: rules that make the negatives if `data.negatives` is not given.
+        average: shares of the tuned weights in the weight averages to measure; 1 is the tuned model itself.
+        negatives_seed: seed of the negatives that the rules make.
+        replicates: each runs the arms and seeds, or a subset, again with other negatives, scenes, questions or
+            base, and is measured against its own base: shows how much the results depend on each of these.
+        price: points of composition that one lost point of recognition costs in the joint score.
+        gain: score to improve: a headline column, a named average or a part.
+        kept: score to preserve.
+        against: label of the arm that every other is tested against; by default all pairs are tested.
+        printed: names of an arm in published tables, by its label or "base"; the page shows those tables with the
+            arm's own scores below.
     """
 
     title: str = "Study"
@@ -98,7 +98,7 @@ class Plan(ArmsPlan):
     average: Shares = (1.0,)
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
-    # The joint score's variances are squared again for their intervals: from 1e77 on that is no number any more.
+    # The variances of the joint score are squared again for their intervals, which overflows from 1e77 on.
     price: float = Field(default=1.0, ge=0, le=1e6)
     gain: str = "composition"
     kept: str = "recognition"
@@ -113,15 +113,15 @@ class Plan(ArmsPlan):
             raise ValueError("without 'world', give data.captions and data.images under 'set'")
         named = {name for fields in (self.set, *(arm.fields for arm in self.arms)) for name in fields}
         if self.world is not None and {"data.captions", "data.images"} & named:
-            raise ValueError("'world' draws the pairs; leave data.captions and data.images out")
+            raise ValueError("'world' draws the pairs; remove data.captions and data.images")
         names = [arm.name for arm in self.arms]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two arms are called {twice[0]!r}; give one of them a 'label'")
+            raise ValueError(f"two arms are named {twice[0]!r}; give one of them a 'label'")
         if "base" in names:
-            raise ValueError("'base' is the untouched model's name; give the arm another 'label'")
+            raise ValueError("'base' is the name of the untuned model; give the arm another 'label'")
         if self.against is not None and self.against not in names:
-            raise ValueError(f"'against' is {self.against!r}, which is no arm.{did_you_mean(self.against, names)}")
+            raise ValueError(f"'against' is {self.against!r}, which is not an arm.{did_you_mean(self.against, names)}")
         self._check_printed([*names, "base"])
         self._check_replicates()
         return self
@@ -134,7 +134,7 @@ class Plan(ArmsPlan):
         models = {row.model for table in published_tables() for row in table.row}
         for label, printed in self.printed.items():
             if label not in labels:
-                raise ValueError(f"'printed' names {label!r}, which is no arm.{did_you_mean(label, labels)}")
+                raise ValueError(f"'printed' names {label!r}, which is not an arm.{did_you_mean(label, labels)}")
             for name in printed:
                 if name not in models:
                     raise ValueError(f"'printed': no published table has a row {name!r}.{did_you_mean(name, models)}")
@@ -144,30 +144,30 @@ class Plan(ArmsPlan):
         for replicate in self.replicates:
             where = f"replicate {replicate.title!r}"
             if not self.sources_of(replicate):
-                raise ValueError(f"{where} changes nothing: give negatives_seed, scenes_seed, questions_seed or base")
+                raise ValueError(f"{where} changes nothing; set negatives_seed, scenes_seed, questions_seed or base")
             if titles.count(replicate.title) > 1:
-                raise ValueError(f"two replicates are called {replicate.title!r}; give one of them a 'name'")
+                raise ValueError(f"two replicates are named {replicate.title!r}; give one of them a 'name'")
             if self.world is None and (replicate.scenes_seed, replicate.questions_seed) != (None, None):
-                raise ValueError(f"{where}: scenes_seed and questions_seed need 'world'")
+                raise ValueError(f"{where}: scenes_seed and questions_seed require 'world'")
             if replicate.seeds is not None and (not replicate.seeds or not set(replicate.seeds) <= set(self.seeds)):
-                raise ValueError(f"{where}: its seeds must be among the plan's, {list(self.seeds)}")
+                raise ValueError(f"{where}: its seeds must be among the plan's seeds, {list(self.seeds)}")
             if replicate.arms is not None:
                 labels = [arm.name for arm in self.arms]
                 unknown = [label for label in replicate.arms if label not in labels]
                 if unknown:
-                    hint = did_you_mean(unknown[0], labels)
-                    raise ValueError(f"{where}: {unknown[0]!r} is no arm of the plan.{hint} Known: {', '.join(labels)}")
+                    hint = f"{did_you_mean(unknown[0], labels)} Arms: {', '.join(labels)}"
+                    raise ValueError(f"{where}: {unknown[0]!r} is not an arm of the plan.{hint}")
                 if not replicate.arms:
-                    raise ValueError(f"{where}: name one arm or more, or leave 'arms' out for all of them")
+                    raise ValueError(f"{where}: 'arms' is empty; name at least one arm, or remove 'arms' to run all")
 
     def sources_of(self, replicate: Replicate) -> tuple[str, ...]:
-        """What a replicate changes: "negatives", "scenes", "questions", "base"."""
+        """Return what a replicate changes: "negatives", "scenes", "questions", "base"."""
         scenes, questions = (self.world.scenes_seed, self.world.questions_seed) if self.world else (None, None)
         own = {"negatives": self.negatives_seed, "scenes": scenes, "questions": questions, "base": self.base}
         return tuple(name for name, value in replicate.changes.items() if value != own[name])
 
     def varied(self, replicate: Replicate | None) -> Plan:
-        """The plan of one replicate; None: the plan itself, without its replicates."""
+        """Return the plan of one replicate; None: the plan itself, without its replicates."""
         if replicate is None:
             return self.model_copy(update={"replicates": ()})
         own = replicate.model_dump(exclude={"name", "arms"}, exclude_none=True)

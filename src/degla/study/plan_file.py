@@ -1,4 +1,4 @@
-"""What plans of both kinds say, and how their files are read: YAML, TOML or JSON, validated, with overrides."""
+"""Fields that both kinds of plans share, and the reader of plan files: YAML, TOML or JSON, with overrides."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
 
 _MOST_SEEDS = 10_000
 RESERVED = {
-    "recipe": "an arm's recipe is its field 'recipe'",
-    "model": "the model of all arms is the plan's field 'base'",
-    "out": "the folder of a run is under --out of the study",
-    "train.seed": "seeds are the plan's field 'seeds'",
+    "recipe": "use the arm's field 'recipe'",
+    "model": "use the plan's field 'base', the model of all arms",
+    "out": "runs are written under the study's --out",
+    "train.seed": "use the plan's field 'seeds'",
 }
-"""Fields that the study sets itself, with what to do instead."""
+"""Fields that the study sets itself, with the remedy for users who set them."""
 
 
 def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    """A check for one name or more of those that `names` gives, each once."""
+    """Return a check for one or more distinct names out of those that `names` returns."""
 
     def check(value: tuple[str, ...]) -> tuple[str, ...]:
         known = names()
@@ -34,19 +34,19 @@ def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[st
             if name not in known:
                 raise ValueError(f"unknown {noun} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
         if not value or len(set(value)) != len(value):
-            raise ValueError(f"name one {noun} or more, each once")
+            raise ValueError(f"name at least one {noun}, each only once")
         return value
 
     return check
 
 
 def member(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[str], str]:
-    """A check for one of those names."""
+    """Return a check for a single one of those names."""
     check = members(noun, names)
     return lambda name: check((name,))[0]
 
 
-_SEEDS: Final = "give one seed or more, each once, 0 or above; or their number, 1 or more"
+_SEEDS: Final = "give a list of distinct seeds, 0 or above, or their number, 1 or more"
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,14 +56,14 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shares(shares: tuple[float, ...]) -> tuple[float, ...]:
-    names = {f"{share:g}" for share in shares}  # As a model's name has them.
+    names = {f"{share:g}" for share in shares}  # As in model names.
     if not shares or len(names) != len(shares) or not all(0 < share <= 1 for share in shares):
-        raise ValueError("shares of the tuned weights are above 0 and at most 1, each once; 1 is the tuned model")
+        raise ValueError("shares of the tuned weights must be distinct, above 0 and at most 1; 1 is the tuned model")
     return tuple(sorted(shares, reverse=True))
 
 
 def _counted(value: Any) -> Any:
-    """Seeds from 0 on, where only their number is given."""
+    """Expand a number of seeds to the seeds from 0 on."""
     if isinstance(value, str):
         raise ValueError(_SEEDS)
     is_count = isinstance(value, int) and not isinstance(value, bool) and value <= _MOST_SEEDS
@@ -81,10 +81,10 @@ Seeds = Annotated[CountedSeeds, AfterValidator(_distinct)]
 
 
 class BenchmarkData(Record):
-    """Benchmarks of the shelf, and the folder with their files.
+    """Benchmarks, and the folder with their files.
 
     Attributes:
-        allow_missing: ask about the images that are there where others are missing; results say what was left out.
+        allow_missing: measure on the available images if others are missing; results list what was skipped.
     """
 
     names: Annotated[tuple[str, ...], AfterValidator(members("benchmark", BENCHMARKS.names))] = Field(min_length=1)
@@ -93,10 +93,10 @@ class BenchmarkData(Record):
 
 
 class FieldTable(Record):
-    """A table of a plan in which fields of the training configuration stand beside its own.
+    """A table of a plan that mixes its own fields with fields of the training configuration.
 
     Attributes:
-        fields: dotted name of a field of the training configuration to its value, or to the list of its values.
+        fields: values of training-configuration fields by dotted name; a list of values spans a grid.
     """
 
     fields: FieldValues = Field(default_factory=dict)
@@ -104,7 +104,7 @@ class FieldTable(Record):
     @model_validator(mode="before")
     @classmethod
     def _apart(cls, row: Any) -> Any:
-        """Those that are not its own go under "fields"."""
+        """Move names that are not its own under "fields"."""
         if not isinstance(row, dict) or not isinstance(row.get("fields", {}), dict | None):
             return row
         own = {name: value for name, value in row.items() if name in cls.model_fields}
@@ -113,13 +113,13 @@ class FieldTable(Record):
 
 
 class Arm(FieldTable):
-    """One line of the study: a recipe with changed fields; a list of values spans a grid.
+    """One arm of the study: a recipe with changed fields; a list of values spans a grid.
 
     Attributes:
-        recipe: a member of the shelf `recipes`.
-        label: its name in tables; the recipe's by default.
-        rules: rules that its negatives are made by; the plan's by default.
-        average: shares of the tuned weights in averages with the base that are measured; the plan's by default.
+        recipe: name of a recipe.
+        label: its name in tables; by default the recipe's.
+        rules: rules that make its negatives; by default the plan's.
+        average: shares of the tuned weights in the weight averages to measure; by default the plan's.
     """
 
     recipe: Annotated[str, AfterValidator(member("recipe", RECIPES.names))]
@@ -129,20 +129,20 @@ class Arm(FieldTable):
 
     @property
     def name(self) -> str:
-        """The label, or else the recipe."""
+        """The label, or by default the recipe."""
         return self.label or self.recipe
 
 
 class ArmsPlan(Record):
-    """What plans of both kinds say.
+    """Fields that both kinds of plans share.
 
     Attributes:
-        title: of the page.
-        about: what is asked, in a few sentences.
-        base: model that all start from and that gains and losses are counted from, in any form that `degla` takes.
-        benchmarks: what is measured, where nothing is drawn from the world.
-        set: fields of the training configuration of all arms, by dotted name; an arm's own go before.
-        arms: what is compared.
+        title: title of the page.
+        about: the question of the study, in a few sentences.
+        base: model that all arms start from and are compared with, in any form that `degla` accepts.
+        benchmarks: what to measure on, if nothing is drawn from the world.
+        set: fields of the training configuration of all arms, by dotted name; an arm's own fields take precedence.
+        arms: what to compare.
         seeds: training seeds, or their number.
     """
 
@@ -155,11 +155,11 @@ class ArmsPlan(Record):
     seeds: Seeds = (0,)
 
     def tables(self) -> dict[str, FieldTable]:
-        """Tables with fields of the training configuration, as messages name them."""
+        """Return the tables with training-configuration fields, by their name in messages."""
         return {f"arm {arm.name!r}": arm for arm in self.arms}
 
     def placed(self, folder: Path) -> dict[str, Any]:
-        """Fields whose paths are seen from here, not from the plan's folder."""
+        """Return the fields that have paths, resolved against the plan's folder."""
         benchmarks = self.benchmarks and self.benchmarks.model_copy(update={"root": folder / self.benchmarks.root})
         return {"set": place(self.set, folder), "arms": placed_tables(self.arms, folder), "benchmarks": benchmarks}
 
@@ -169,7 +169,7 @@ AnyTable = TypeVar("AnyTable", bound=FieldTable)
 
 
 def placed_tables(tables: Sequence[AnyTable], folder: Path) -> tuple[AnyTable, ...]:
-    """Tables with paths as they are seen from here."""
+    """Return tables with their paths resolved against `folder`."""
     return tuple(table.model_copy(update={"fields": place(table.fields, folder)}) for table in tables)
 
 
@@ -177,18 +177,18 @@ def read_plan_file(kind: type[AnyPlan], path: Path, *, overrides: Sequence[str],
     """Read a plan.
 
     Args:
-        kind: of plan.
-        path: ends in .yaml, .yml, .toml or .json. Paths in it are relative to its folder.
+        kind: class of the plan.
+        path: file that ends in .yaml, .yml, .toml or .json. Paths in it are relative to its folder.
         overrides: "NAME=VALUE": a field of the plan ("seeds=2", "world.scenes=500"), or a field of the training
-            configuration of every arm, over what the arms say ("train.steps=20").
-        lists: fields of the plan that hold tables with training fields, which give way to overrides.
+            configuration of every arm, which overrides the arms' own values ("train.steps=20").
+        lists: fields of the plan that hold tables with training fields, which overrides replace.
 
     Raises:
-        InputError: the file cannot be read, is no plan, or an override names nothing.
+        InputError: the file cannot be read or is not a plan, or an override names an unknown field.
     """
     values = read_values(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a plan is a table of fields: {', '.join(kind.model_fields)}.")
+        raise InputError(f"{path}: a plan must be a table with the fields {', '.join(kind.model_fields)}.")
     for text in overrides:
         _override(values, text, kind=kind, lists=lists)
     plan = validate(kind, values, where=str(path))
@@ -199,33 +199,33 @@ def read_plan_file(kind: type[AnyPlan], path: Path, *, overrides: Sequence[str],
 
 
 def _check_field(name: str, *, where: str) -> None:
-    """Refuse a name that is no field of a training configuration, or one that the study sets."""
+    """Reject a name that is not a field of the training configuration, or that the study sets itself."""
     if name in RESERVED:
-        raise InputError(f"{where}: field {name!r} cannot be set here: {RESERVED[name]}.")
+        raise InputError(f"{where}: field {name!r} cannot be set here; {RESERVED[name]}.")
     fields.check_field(name, where=where)
 
 
 def _override(values: dict[str, Any], text: str, *, kind: type[ArmsPlan], lists: Sequence[str]) -> None:
     name, equals, written = text.partition("=")
     if not equals:
-        raise InputError(f"--set {text}: write NAME=VALUE, for example --set train.steps=20.")
+        raise InputError(f"--set {text}: use NAME=VALUE, for example --set train.steps=20.")
     try:
         value = parse_yaml(written, where=f"--set {name}")
     except InputError:
         value = written
     first, _, rest = name.partition(".")
     if first in (*lists, "set"):
-        raise InputError(f"--set {text}: name a field of the plan or of the training configuration itself.")
+        raise InputError(f"--set {text}: name a field of the plan or of the training configuration, not {first!r}.")
     if first in kind.model_fields:
         if not rest:
             values[name] = value
         elif isinstance(values.get(first), dict):
             values[first] = {**values[first], rest: value}
         else:
-            raise InputError(f"--set {text}: the plan has no {first!r} to change.")
+            raise InputError(f"--set {text}: the plan has no {first!r}.")
         return
     _check_field(name, where=f"--set {text}")
-    # What is no table, or no list of tables, is refused where the plan is read.
+    # Anything else than a table or list of tables is rejected when the plan is read.
     given = values.get("set") or {}
     if isinstance(given, dict):
         values["set"] = {**given, name: value}

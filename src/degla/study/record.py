@@ -1,4 +1,4 @@
-"""`study.json`: every value of every run, and what other questions would do; all pages are rendered from it alone."""
+"""`study.json`: every value of every run, and the variance over questions; all pages are rendered from it only."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FORMAT = 2
 
 
 class QuestionsRecord(Record):
-    """What other questions would do to a score or difference; see `statistics.seeds.QuestionVariance`.
+    """Variance over questions of a score or difference; see `statistics.seeds.QuestionVariance`.
 
     Attributes:
         error: standard error, 0 to 1.
-        images: independent images.
-        uneven: images answered otherwise than the rest, or differently by two models.
-        low, high: 95 % over questions alone.
-        method: of the interval.
+        images: number of independent images.
+        uneven: number of images answered unlike the rest, or differently by two models.
+        low, high: 95 % interval over questions only.
+        method: how the interval was computed.
     """
 
     error: float
@@ -41,27 +41,27 @@ class QuestionsRecord(Record):
 
     @classmethod
     def of(cls, found: QuestionVariance) -> QuestionsRecord:
-        """As a record; scores over several images have an interval."""
+        """Convert to a record; scores over several images have an interval."""
         assert found.interval is not None
         low, high, method = found.interval.low, found.interval.high, found.interval.method
         return cls(error=found.error, images=found.images, uneven=found.uneven, low=low, high=high, method=method)
 
     @property
     def questions(self) -> QuestionVariance:
-        """As statistics take it."""
+        """The same values as the statistics functions take them."""
         interval = Interval(low=self.low, high=self.high, method=self.method)
         return QuestionVariance(self.error, self.images, self.uneven, interval)
 
 
 class RunRecord(Record):
-    """What one run scored, 0 to 1.
+    """Scores of one run, 0 to 1.
 
     Attributes:
-        seed: of its training; None for a base.
-        replicate: its name; "" for the plan as it is.
-        scores: headline columns, and the gained and the kept score.
-        parts: every part by its own first metric.
-        printed: "benchmark:column" of published tables that the plan compares with.
+        seed: training seed; None for a base.
+        replicate: its name; "" for the plan itself.
+        scores: headline columns, and the plan's `gain` and `kept` scores.
+        parts: first metric of every part.
+        printed: scores by "benchmark:column" of the published tables that the plan compares with.
     """
 
     seed: int | None
@@ -75,9 +75,9 @@ class ModelRecord(Record):
     """One model of the study: an arm at one setting and one share of averaging.
 
     Attributes:
-        questions: of scores, families ("family:...") and the gained, lost and joint differences to the base; of
-            verdicts averaged over the plan's own runs.
-        cost: the mean over the plan's own runs.
+        questions: variance over questions of scores, families ("family:...") and the gained, lost and joint
+            differences to the base, from verdicts averaged over the plan's own runs.
+        cost: mean over the plan's own runs.
     """
 
     label: str
@@ -94,8 +94,8 @@ class TestRecord(Record):
 
     Attributes:
         score: a score, or "joint".
-        questions: of the difference of verdicts averaged over the seeds in common.
-        doubt: why it may not be called a difference; "" where it may.
+        questions: variance over questions of the difference, from verdicts averaged over the shared seeds.
+        doubt: why it cannot count as a difference; "" if it can.
     """
 
     first: str
@@ -109,11 +109,11 @@ RehearsedKind = Literal["items", "pictures", "made"]
 
 
 class RehearsedPart(Record):
-    """How a rehearsal asked one part.
+    """How one part was rehearsed.
 
     Attributes:
-        kind: some of its own questions on their own photographs; its own questions on drawn pictures; made questions on
-            drawn pictures.
+        kind: "items", some of its own questions on their own photographs; "pictures", its own questions on drawn
+            images; "made", generated questions on drawn images.
     """
 
     benchmark: str
@@ -122,13 +122,13 @@ class RehearsedPart(Record):
 
 
 class RehearsalRecord(Record):
-    """What stood in for what while a plan was rehearsed: none of the record's numbers is a measurement.
+    """What a rehearsal used instead of the plan's own: none of the record's numbers is a measurement.
 
     Attributes:
-        base: the plan's, in whose place a small model was.
+        base: the plan's base, which a small model replaced.
         steps, batch_size: of every run.
-        pairs: what was trained on, in words.
-        negatives: what stood in for the plan's file of them; "" where the file itself was read.
+        pairs: training data, in words.
+        negatives: what replaced the plan's negatives file; "" if the file itself was read.
     """
 
     base: str
@@ -140,22 +140,22 @@ class RehearsalRecord(Record):
 
 
 class StudyRecord(Record):
-    """All that a study found.
+    """All findings of a study.
 
     Attributes:
-        where: the plan's file.
-        command: how to make it again.
-        degla: version that made it.
+        where: the plan file.
+        command: the command that reproduces it.
+        degla: version that wrote it.
         base: fingerprint of the base's weights.
-        versions: of packages.
+        versions: package versions.
         headline: columns of the first table.
-        families: name to its parts.
-        counts: items behind each column and each part.
-        compositional: parts that are about composition.
+        families: parts by family name.
+        counts: number of items per column and part.
+        compositional: parts that test composition.
         models: the base first.
-        failures: title of a run that came to nothing, and why.
-        caveats: what was found out about the data, in sentences.
-        rehearsal: where the plan was only rehearsed.
+        failures: title of each failed run, and why it failed.
+        caveats: findings about the data, in sentences.
+        rehearsal: set if the plan was only rehearsed.
     """
 
     format: Literal[2] = 2
@@ -179,7 +179,7 @@ class StudyRecord(Record):
 
 
 def dump_study(record: StudyRecord) -> str:
-    """As JSON text."""
+    """Return the record as JSON text."""
     return json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
 
 
@@ -187,13 +187,13 @@ def load_study(path: Path) -> StudyRecord:
     """Read a `study.json`.
 
     Raises:
-        InputError: it cannot be read, or was written in another form.
+        InputError: it cannot be read, or has another format.
     """
     values = read_json(path, constants=True)
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise InputError(
-            f"{path}: field 'format' is {found!r}, this version reads {FORMAT}; run the study again: what is done is "
-            "kept."
+            f"{path}: field 'format' is {found!r}, but this version reads {FORMAT}. Run the study again; finished runs "
+            "are kept."
         )
     return validate(StudyRecord, values, where=str(path))

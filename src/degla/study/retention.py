@@ -1,6 +1,6 @@
-"""What a sequence of tasks left: scores of every task after every task, what sums them up, and their page.
+"""Results of a sequence of tasks: scores of every task after every task, their summaries, and their page.
 
-All is shown on the terminal, as JSON and as a picture too.
+Also available on the terminal, as JSON and as a plot.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 _HOW_TO_READ = (
-    "Percent; ± is half of a 95 % interval of the mean over seeds and questions (one seed: over questions alone). It "
-    "leaves out the base model and the training pictures. Zero-shot: the base, over all tasks but the "
-    "first. Transfer: the same tasks, each after every task that was learnt before it. Average: all tasks after each "
-    "task. Last: all tasks after the last. Forgetting: the best that a task was since it was learnt, minus its end; "
-    "in points, over all tasks but the last. Training: time in steps, while others ran beside it. Bold: the task has "
-    "just been learnt."
+    "In percent; ± is half of a 95 % interval of the mean over seeds and questions (one seed: over questions only). It "
+    "does not cover the base model or the training images. Zero-shot: the base, over all tasks but the first. "
+    "Transfer: the same tasks, each after every task learnt before it. Average: all tasks after each task. "
+    "Last: all tasks after the last. Forgetting: a task's best score since it was learnt minus its final score, "
+    "in points, over all tasks but the last. Training: time in steps, while others ran in parallel. Bold: the task "
+    "just learnt."
 )
 _PICTURE = (
-    "Bands: 95 % intervals over seeds and questions. Dashed: where the panel's own task was learnt; further scores "
-    "belong to no task."
+    "Bands: 95 % intervals over seeds and questions. Dashed: where the panel's own task was learnt; the additional "
+    "scores belong to no task."
 )
 _PANELS_A_ROW = 3
 _FILE_INCHES = 7.9
 
 Matrix = tuple[tuple[float, ...], ...]
-"""`matrix[i][j]`: score of task j, 0 to 1, after the first i tasks were learnt; row 0 is the base."""
+"""`matrix[i][j]`: score of task j, 0 to 1, after learning the first i tasks; row 0 is the base."""
 
 
 def transfer(matrix: Matrix) -> float:
-    """What is left of zero-shot ability while other tasks are learnt.
+    """Zero-shot ability that remains while other tasks are learnt.
 
-    The mean, over all tasks but the first, of a task's scores after each task that was learnt before it (MTIL,
-    arXiv 2303.06628). To be compared with `zero_shot`.
+    The mean, over all tasks but the first, of a task's scores after each task learnt before it (MTIL,
+    arXiv 2303.06628). Compare it with `zero_shot`.
     """
     tasks = len(matrix) - 1
     return fmean(fmean(matrix[row][task] for row in range(1, task + 1)) for task in range(1, tasks))
 
 
 def zero_shot(matrix: Matrix) -> float:
-    """The base's score, the mean over the tasks that `transfer` covers."""
+    """Mean score of the base over the tasks that `transfer` covers."""
     return fmean(matrix[0][1:])
 
 
 def average(matrix: Matrix) -> float:
-    """The mean of all tasks after each task (MTIL's Average)."""
+    """Mean of all tasks after each task (MTIL's Average)."""
     return fmean(fmean(row) for row in matrix[1:])
 
 
 def last(matrix: Matrix) -> float:
-    """The mean of all tasks after the last (MTIL's Last)."""
+    """Mean of all tasks after the last (MTIL's Last)."""
     return fmean(matrix[-1])
 
 
 def forgetting(matrix: Matrix) -> float:
-    """What was lost of the tasks learnt before the last: the best that a task was since it was learnt, minus its end.
+    """Loss on the tasks learnt before the last: a task's best score since it was learnt minus its final score.
 
     The mean over all tasks but the last (arXiv 1801.10112).
     """
@@ -83,20 +83,20 @@ def forgetting(matrix: Matrix) -> float:
 
 
 SUMMARIES = {"zero-shot": zero_shot, "Transfer": transfer, "Average": average, "Last": last, "forgetting": forgetting}
-"""What a matrix is summed up by, in the order of tables; all are better higher but forgetting."""
+"""Summaries of a matrix, in the order of the tables; higher is better, except for forgetting."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """One arm: matrices of its seeds, and what was asked beside the tasks.
+    """One arm: the matrices of its seeds, and the additional scores.
 
     Attributes:
-        arm: its label.
-        seeds: of the matrices.
-        matrices: one a seed.
-        also: name of a score to its values, one row a seed, one value before the first task and after each.
-        questions: what other questions would do to a cell (`cell_name`) or a summary; empty where that is not known.
-        seconds: spent in training steps, the mean over seeds of the sum over tasks; None where it is not known.
+        arm: label of the arm.
+        seeds: seeds of the matrices.
+        matrices: one per seed.
+        also: values of additional scores by name: one row per seed, one value before the first task and after each.
+        questions: variance over questions of a cell (`cell_name`) or summary; empty if unknown.
+        seconds: time in training steps, the mean over seeds of the sum over tasks; None if unknown.
     """
 
     arm: str
@@ -107,11 +107,11 @@ class Retention:
     questions: Mapping[str, QuestionVariance] = field(default_factory=dict)
 
     def cell(self, row: int, task: int) -> Spread:
-        """Score of a task after the first `row` tasks."""
+        """Return the score of a task after the first `row` tasks."""
         return seed_spread([matrix[row][task] for matrix in self.matrices], self.questions.get(cell_name(row, task)))
 
     def beside(self, name: str, row: int) -> Spread:
-        """One of the further scores after the first `row` tasks."""
+        """Return an additional score after the first `row` tasks."""
         return seed_spread([values[row] for values in self.also[name]], self.questions.get(cell_name(row, name)))
 
     @property
@@ -125,30 +125,30 @@ class Retention:
 
 @dataclass(frozen=True)
 class Sequences:
-    """What came of a plan of tasks."""
+    """The results of a plan of tasks."""
 
     plan: SequencePlan
     arms: tuple[Retention, ...]
     failures: tuple[tuple[str, str], ...]
-    """Title of each arm and seed that came to nothing, and why."""
+    """Title of each failed arm and seed, and why it failed."""
     caveats: tuple[str, ...] = ()
-    """Which benchmark images were trained on, in sentences."""
+    """Sentences that name benchmark images which were trained on."""
 
 
 def cell_name(row: int, of: int | str) -> str:
-    """Name of a cell in `Retention.questions`: after how many tasks, of which task or further score."""
+    """Name a cell in `Retention.questions`: after how many tasks, and of which task or additional score."""
     return f"{row}:{of}"
 
 
 def retention_questions(
     stages: Sequence[Items], tasks: Sequence[str], also: Sequence[str]
 ) -> dict[str, QuestionVariance]:
-    """What other questions would do to every cell and summary.
+    """Compute the variance over questions of every cell and summary.
 
     Args:
-        stages: scores by name before the first task and after each, of verdicts averaged over seeds.
+        stages: scores by name before the first task and after each, from verdicts averaged over seeds.
         tasks: name of each task's score.
-        also: names of the further scores.
+        also: names of the additional scores.
     """
     found: dict[str, QuestionVariance | None] = {}
     for row, scores in enumerate(stages):
@@ -158,25 +158,25 @@ def retention_questions(
             found[cell_name(row, name)] = questions_of(scores[name])
     drawn = np.array([[scores[name].draws for name in tasks] for scores in stages])
     images = len(np.unique(np.concatenate([stages[0][name].clusters for name in tasks])))
-    # Where a bootstrap of a cell is not trusted, neither is that of a summary: then at least as wide as a mean over
-    # tasks whose cells are each as uncertain as the worst of its stages.
+    # If the bootstrap of a cell is not reliable, neither is that of a summary: make it at least as wide as a mean over
+    # tasks, each as uncertain as the worst of its stages.
     cells = [[found[cell_name(row, number)] for row in range(len(stages))] for number in range(len(tasks))]
     worst = [max((each.error for each in task if each is not None), default=0.0) for task in cells]
     few = any(each is not None and each.uneven < FEW for task in cells for each in task)
     least = math.hypot(*worst) / len(tasks) if few else 0.0
     for summary, sums in SUMMARIES.items():
         values = [sums(tuple(map(tuple, drawn[:, :, draw].tolist()))) for draw in range(drawn.shape[2])]
-        # A draw without any picture of a task has no value (NaN) and is left out, as in that of a cell.
+        # A draw without any image of a task has no value (NaN) and is skipped, as for a cell.
         found[summary] = QuestionVariance(max(least, float(np.nanstd(values, ddof=1))), images, images, None)
     return {name: value for name, value in found.items() if value is not None}
 
 
 def render_terminal(found: Sequences) -> Group:
-    """The summary of all arms, then the matrix of each."""
+    """Render the summary of all arms, then the matrix of each."""
     from rich.console import Group
 
     plan, arms = found.plan, found.arms
-    # The summaries are rows here: more of them would not fit side by side.
+    # Summaries are rows here, because they would not fit side by side.
     heads, *rows = zip(_glance_heads(plan), *(_glance(plan, arm) for arm in arms), strict=True)
     tables = [Table([str(head) for head in heads], rows).terminal(title=plan.title)]
     tables += [_matrix(plan, arm).terminal(title=f"{arm.arm}: score of each task") for arm in arms]
@@ -184,13 +184,13 @@ def render_terminal(found: Sequences) -> Group:
 
 
 def page_of(found: Sequences, *, command: str) -> Page:
-    """The page."""
+    """Build the page."""
     plan, arms = found.plan, found.arms
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead += [Code(command, "sh")] if command else []
     warnings = [*found.caveats, *(f"{title} failed: {error}" for title, error in found.failures)]
     if any(len(arm.seeds) == 1 for arm in arms):
-        warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
+        warnings.append("One seed: intervals are over questions only, and another seed may give other results.")
     picture = Figure(partial(draw_sequence, found), _PICTURE, file="continual.svg")
     glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms], stacked=True)
     return Page(
@@ -200,7 +200,7 @@ def page_of(found: Sequences, *, command: str) -> Page:
 
 
 def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
-    """Everything as JSON values; scores are 0 to 1."""
+    """Return everything as JSON values; scores are 0 to 1."""
     return {
         "title": found.plan.title,
         "command": command,
@@ -226,12 +226,12 @@ def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
 
 @svg.styled
 def draw_sequence(found: Sequences, width: float = _FILE_INCHES) -> str:
-    """An SVG element for a page, `width` inches wide: a panel a task, a line an arm, from the base to the last task."""
+    """Draw an SVG element, `width` inches wide: a panel per task, and a line per arm from the base to the last task."""
     plan, arms = found.plan, found.arms
     names = _columns(plan)
     across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
     down = -(-len(names) // across)
-    # As many names side by side as surely fit: some 0.09 inches a letter, and a line and room for each.
+    # As many names side by side as surely fit: about 0.09 inches per letter, plus a line and space for each.
     columns = max(1, min(len(arms), int(width / (0.09 * max(len(arm.arm) for arm in arms) + 0.6))))
     key = 0.3 + 0.22 * (-(-len(arms) // columns) - 1)
     height = 2.6 * down + 0.2 + key

@@ -1,6 +1,6 @@
-"""Tasks in sequence from end to end: plan in; results, the matrices of every arm, a plot and pages out.
+"""Run tasks in sequence end to end: from a plan to results, the matrices of every arm, a plot and pages.
 
-A plan becomes one job for each arm and seed, with a training run and a measurement for each task in it.
+A plan becomes one chain of jobs per arm and seed, with a training run and a measurement for each task.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ def conduct_sequences(
     processes: int | None = None,
     engine: Engine = "local",
 ) -> Sequences:
-    """Do what is left of a plan, and write its pages.
+    """Run the remaining sequences of a plan, and write its pages.
 
     Writes under `out`: ``continual.html``, ``continual.md``, ``continual.json``, ``continual.svg``; ``results/`` with
-    a file a task, arm and seed; ``runs/`` with the models; ``data/`` with what was drawn; ``study.log``.
+    a file per task, arm and seed; ``runs/`` with the models; ``data/`` with the drawn data; ``study.log``.
 
     Args:
-        plan: what is learnt.
-        out: folder; what an earlier call made there of the same is kept.
-        where: names the plan's file in messages.
-        command: how to make it again, for the page.
-        processes: at most so many sequences at a time, with one thread each; None: one a processor.
-        engine: where they are done.
+        plan: plan of the tasks.
+        out: output folder; finished work of earlier calls is kept.
+        where: name of the plan file for messages.
+        command: command that reproduces the study, for the page.
+        processes: largest number of parallel sequences, with one thread each; None: one per processor.
+        engine: where they are executed.
 
     Raises:
-        InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
-            holds the folder.
+        InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
+            has locked the folder.
         DeglaError: the base could not be measured, no sequence finished, or a signal stopped everything.
     """
     with lock(out) as held, open_log(out) as handler:
@@ -131,7 +131,7 @@ def _leaks(label: str, path: Path) -> Iterator[str]:
 
 
 def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, QuestionVariance]:
-    """What other questions would do; `stages`: results over seeds before the first task and after each."""
+    """Variance over questions; `stages`: results over seeds before the first task and after each."""
     tasks = [task.measure for task in plan.tasks]
     scores = [
         named_items([load_result(path, items=True) for path in paths], [*tasks, *plan.also], where=label)[0]
@@ -147,15 +147,15 @@ def _write(found: Sequences, out: Path, *, command: str) -> None:
 
 
 def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
-    """The base's measurement, then every arm of the first seed, of the second, and so on; draws the world if asked.
+    """Return the base's measurement, then every arm of the first seed, of the second, and so on; draw the world if set.
 
     Args:
-        plan: of the tasks.
-        out: folder of everything.
-        where: names the plan's file in messages.
+        plan: plan of the tasks.
+        out: output folder.
+        where: name of the plan file for messages.
 
     Raises:
-        InputError: a value of the wrong type, files of one name, or a file of the plan cannot be read.
+        InputError: a value has the wrong type, two arms would share a file, or a file of the plan cannot be read.
     """
     refuse_shared([(file_name(arm.name, None), arm.name) for arm in plan.arms], where=where)
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
@@ -197,7 +197,7 @@ def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int,
 
 
 def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
-    """What a run is trained on, by contents; images, which may be many, by the name of their folder."""
+    """Digests of the training data; images, of which there may be many, by the name of their folder."""
     found = digests_of_files(config, known)
     for prefix, data in streams_of(config).items():
         if data.images is not None:
@@ -207,7 +207,7 @@ def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
 
 
 def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path) -> dict[str, Any]:
-    """Fields of the training configuration of a task; draws its pictures, and those that are replayed."""
+    """Training-configuration fields of a task; draws its images and those to replay."""
     if world is None or task.domain is None:
         return task.fields
     drawn = draw_recognition(
@@ -249,5 +249,5 @@ def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
             root / "zeroshot" / task.name,
             domains=(task.domain,), style=task.style, split=world.split, images_per_class=world.test_images_per_class,
         )  # fmt: skip
-    # The first of two benchmarks with one name of a score has it: "recognition" is the world's.
+    # If two benchmarks have a score of the same name, the first counts: "recognition" is the world's.
     return questions_at(root, ("world", "zeroshot"), plan=plan)

@@ -1,4 +1,4 @@
-"""The plan of a sequence of tasks: what is learnt one after another, in which ways, and what is asked after each."""
+"""The plan of a sequence of tasks: the tasks in order, the arms that learn them, and what is measured after each."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _Domains = Annotated[tuple[str, ...], AfterValidator(members("domain", lambda: t
 
 
 class WorldTasks(Record):
-    """Pictures that are drawn from the embedded world.
+    """Images drawn from the embedded world.
 
     Attributes:
-        images_per_class: training pictures of each class of a task.
-        test_images_per_class: test pictures of each class of a task, and of each class of the world's benchmark.
-        split: of the tests.
-        items_per_part: items of each compositional part of the world's benchmark, which is asked beside the tasks.
+        images_per_class: training images per class of a task.
+        test_images_per_class: test images per class, of the tasks and of the world's benchmark.
+        split: split of the test images.
+        items_per_part: items per compositional part of the world's benchmark, which is measured along with the tasks.
         replay_domains: domains whose classes are the prompts of the replayed pairs, in the plain style;
-            all by default.
-        replay_images_per_class: pictures of each of those classes, others for each task.
+            by default all.
+        replay_images_per_class: images per class to replay, different ones for each task.
     """
 
     images_per_class: int = Field(default=40, ge=1)
@@ -38,15 +38,15 @@ class WorldTasks(Record):
 
 
 class Task(FieldTable):
-    """One thing to learn.
+    """One task to learn.
 
     Attributes:
-        name: in tables; also the name of its folder.
-        score: what tells how well it is known: a part, a named average or a headline column of the benchmarks; its
-            name by default, as a data set of the benchmark `zeroshot` has it.
-        domain, style: of its pictures, where they are drawn from the world.
-        fields: of the training configuration, by dotted name: where its data lie, and what else it needs of its own.
-            They go before those of the arm; those of replayed pairs count for arms that replay.
+        name: name in tables, and of its folder.
+        score: score that measures the task: a part, a named average or a headline column of the benchmarks; by default
+            the task's name, as for a data set of the benchmark `zeroshot`.
+        domain, style: domain and style of its images, if they are drawn from the world.
+        fields: training-configuration fields by dotted name: its data, and anything else specific to the task. They
+            take precedence over the arm's; those of replayed pairs apply to arms that replay.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
@@ -56,17 +56,17 @@ class Task(FieldTable):
 
     @property
     def measure(self) -> str:
-        """Name of the score."""
+        """Name of the score that measures the task."""
         return self.score or self.name
 
 
 class SequencePlan(ArmsPlan):
-    """Arms that learn the same tasks in the same order, each from where it stood after the task before.
+    """Arms that learn the same tasks in the same order, each starting from its model after the previous task.
 
     Attributes:
-        world: what is drawn from the embedded world; without it give `benchmarks`, and tasks say where their data lie.
-        tasks: in the order of learning, two or more; their fields go before those of an arm.
-        also: further scores that are shown after each task, of what no task teaches.
+        world: images to draw from the embedded world; without it give `benchmarks`, and each task's data.
+        tasks: tasks in learning order, two or more; their fields take precedence over an arm's.
+        also: additional scores to show after each task, of abilities that no task teaches.
     """
 
     title: str = "Tasks in sequence"
@@ -81,28 +81,28 @@ class SequencePlan(ArmsPlan):
         for task in self.tasks:
             if (task.domain is None) != (self.world is None):
                 raise ValueError(
-                    f"task {task.name!r}: a 'domain' goes together with 'world'; without it give data.captions, "
-                    "data.images and whatever else the recipes read"
+                    f"task {task.name!r}: set 'domain' if and only if the plan has 'world'; otherwise give "
+                    "data.captions, data.images and whatever else the recipes read"
                 )
         for kind, names in (("tasks", [task.name for task in self.tasks]), ("arms", [arm.name for arm in self.arms])):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"two {kind} are called {twice[0]!r}; give one of them another name")
+                raise ValueError(f"two {kind} are named {twice[0]!r}; rename one of them")
         for where, values in {"set": self.set, **{name: table.fields for name, table in self.tables().items()}}.items():
             grid = [name for name, value in values.items() if isinstance(value, list)]
             if grid:
-                raise ValueError(f"{where}: {grid[0]} cannot span a grid here; write an arm for each setting")
+                raise ValueError(f"{where}: {grid[0]} cannot span a grid here; add an arm for each setting")
         for arm in self.arms:
             if arm.rules or arm.average:
-                raise ValueError(f"arm {arm.name!r}: rules and averages have no place here")
+                raise ValueError(f"arm {arm.name!r}: 'rules' and 'average' are not supported here; remove them")
         return self
 
     def tables(self) -> dict[str, FieldTable]:
-        """Of arms and tasks."""
+        """Return the tables of arms and tasks."""
         return super().tables() | {f"task {task.name!r}": task for task in self.tasks}
 
     def placed(self, folder: Path) -> dict[str, Any]:
-        """Those of the tasks too."""
+        """Return the fields that have paths, including those of the tasks."""
         return super().placed(folder) | {"tasks": placed_tables(self.tasks, folder)}
 
 

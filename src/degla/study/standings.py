@@ -1,11 +1,10 @@
-"""A study's record to one row a model, and to paired tests between arms, each over seeds and over questions.
+"""Turn a study's record into one row per model, and into paired tests between arms, over seeds and over questions.
 
-A row has every score with its interval, what was gained and lost, and the joint score. Tests, of which a difference
-counts where both kinds find it:
+A row has every score with its interval, what was gained and lost, and the joint score. There are two kinds of tests:
 
-Over seeds: a paired t-test of the differences seed by seed. Over questions: a normal test by the standard error of the
-verdicts averaged over the seeds that both have, images drawn. A difference counts where both are below 0.05 after
-Holm's correction over all tests of that kind, and nothing speaks against it (`statistics.seeds.doubt_of`).
+Over seeds: a paired t-test of the differences seed by seed. Over questions: a normal test with the standard error of
+the verdicts averaged over the seeds that both have, with images resampled. A difference counts if both p-values are
+below 0.05 after Holm's correction over all tests of their kind, and there is no doubt (`statistics.seeds.doubt_of`).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ BASE = "base"
 class StudyRow:
     """One model of the study: an arm at one setting and one share of averaging, over its seeds.
 
-    All scores are 0 to 1; differences are to the base.
+    All scores are 0 to 1; differences are relative to the base.
     """
 
     label: str
@@ -48,58 +47,58 @@ class StudyRow:
     share: float
     seeds: tuple[int | None, ...]
     scores: Mapping[str, Spread]
-    """Headline columns, families, and the gained and kept score by name."""
+    """By name: headline columns, families, and the plan's `gain` and `kept` scores."""
     gained: Spread
-    """Score that is to rise, minus the base's."""
+    """The score to improve, minus the base's."""
     lost: Spread
-    """Score that is to be kept: the base's minus this one's; below 0 where it rose."""
+    """The base's score to preserve minus this model's; below 0 if it rose."""
     joint: Spread
     """Gained minus price times lost."""
     changes: Mapping[str, RunValues]
-    """"gained", "lost" and "joint" of every run, each against its own base."""
+    """"gained", "lost" and "joint" of every run, relative to its own base."""
     questions: Mapping[str, QuestionVariance]
-    """Of scores and of the three changes."""
+    """Variance over questions, of scores and of the three changes."""
     cost: Cost | None
     """Mean over seeds; None for the base."""
     best: bool = False
-    """The highest joint score of its arm."""
+    """Whether it has the highest joint score of its arm."""
     pareto: bool = False
-    """No other model gains more and loses no more, or loses less and gains no less."""
+    """Whether no other model gains more and loses no more, or loses less and gains no less."""
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """All standings, the base first, and the names of the columns."""
+    """One row per model, the base first, and the names of the columns."""
 
     standings: tuple[StudyRow, ...]
     headline: tuple[str, ...]
     families: tuple[str, ...]
     counts: Mapping[str, int]
-    """Questions behind each column."""
+    """Number of questions per column."""
 
     @property
     def best(self) -> list[StudyRow]:
-        """The base and the best of every arm."""
+        """The base and the best model of every arm."""
         return [row for row in self.standings if row.best or row.arm == BASE]
 
     @property
     def leader(self) -> StudyRow | None:
-        """The model with the best joint score; None where there is the base alone."""
+        """The model with the best joint score; None if there is only the base."""
         return max((row for row in self.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
 
     def of(self, label: str) -> StudyRow:
-        """The model of that label."""
+        """Return the model with that label."""
         return next(row for row in self.standings if row.label == label)
 
 
 def tabulate(record: StudyRecord) -> StudyTable:
-    """Standings of all models."""
+    """Build the table of all models from a record."""
     bases = {run.replicate: run for run in record.models[0].runs}
     rows = [_standing(model, record, bases) for model in record.models]
     counts = dict(record.counts) | {
         family: sum(record.counts[part] for part in parts) for family, parts in record.families.items()
     }
-    # A family named as a column would be a second number of that name: the column may be of some of its parts only.
+    # A family with the name of a column would be a second number of that name: the column may cover fewer parts.
     families = tuple(name for name in record.families if name not in record.headline)
     return StudyTable(tuple(_marked(rows)), record.headline, families, counts)
 
@@ -153,7 +152,7 @@ def _beats(one: StudyRow, other: StudyRow) -> bool:
 
 
 ScoreWeights = Mapping[str, float]
-"""A score that is a weighted sum of scores: name to factor."""
+"""A score that is a weighted sum of scores: factor by name."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +163,10 @@ class PairedTest:
     second: str
     score: str
     difference: Difference
-    """With an interval over seeds and questions; with one seed, over questions alone."""
+    """With an interval over seeds and questions; with one seed, over questions only."""
     questions: QuestionVariance | None
     gaps: RunValues
-    """Of every run that both have."""
+    """First minus second, for every run that both have."""
     p_seeds: float | None
     p_questions: float | None
     corrected_seeds: float | None = None
@@ -175,23 +174,23 @@ class PairedTest:
 
     @property
     def significant(self) -> bool:
-        """Below 0.05 after correction over seeds and over questions, without a doubt; with one seed, over questions."""
+        """Whether both corrected p-values (with one seed, that over questions) are below 0.05 and there is no doubt."""
         known = [p for p in (self.corrected_seeds, self.corrected_questions) if p is not None]
         return not self.difference.doubt and bool(known) and all(p < LEVEL for p in known)
 
 
 def tested_scores(gain: str, kept: str, price: float) -> dict[str, ScoreWeights]:
-    """What is tested, by name."""
+    """Return the scores to test, by name."""
     return {gain: {gain: 1.0}, kept: {kept: 1.0}, "joint": {gain: 1.0, kept: price}}
 
 
 def common_seeds(*rows: StudyRow) -> list[int | None]:
-    """Training seeds of the plan's own runs that all models have."""
+    """Return the training seeds of the plan's own runs that all models share."""
     return sorted(set.intersection(*(set(row.seeds) for row in rows)), key=str)
 
 
 def paired_tests(record: StudyRecord) -> list[PairedTest]:
-    """The tests of a study, corrected."""
+    """Return the tests of a study, with corrected p-values."""
     values = {model.label: {(run.seed, run.replicate): run.scores for run in model.runs} for model in record.models}
     scores = tested_scores(record.plan.gain, record.plan.kept, record.plan.price)
     tests = [_test(row, values[row.first], values[row.second], scores[row.score]) for row in record.tests]
@@ -231,9 +230,9 @@ def _test(
 
 
 def test_names(table: StudyTable, scores: Iterable[str], against: str | None) -> list[tuple[str, str, str]]:
-    """Score, first and second label of every test, in the order of the page.
+    """Return score, first and second label of every test, in the order of the page.
 
-    The best of each arm is tested against each other, or against that of one arm.
+    The best models of all arms are tested against each other, or against that of the arm `against`.
     """
     labels = {row.arm: row.label for row in table.best if row.arm != BASE}
     pairs = list(combinations(labels.values(), 2))

@@ -1,7 +1,7 @@
-"""A study as its pages show it, made from its record alone: table, tests, sources of variance, warnings.
+"""A study as its pages show it, derived from its record only: table, tests, sources of variance, warnings.
 
-Beside it stand the published tables that its plan names: each whole, and below its rows what was measured here. The
-settings that came out best are a plan of their own: chosen on validation scenes, reported on test scenes.
+Also builds the published tables that the plan names, complete, with the scores measured here below their rows, and the
+plan of the best settings: chosen on validation scenes, reported on test scenes.
 """
 
 from __future__ import annotations
@@ -31,53 +31,53 @@ from degla.study.record import RehearsalRecord, RehearsedKind, StudyRecord
 from degla.study.standings import BASE, PairedTest, StudyTable, paired_tests, tabulate
 
 _FEW_SEEDS = 5
-"""Fewest seeds of a report: settings may be chosen with fewer."""
+"""Fewest seeds to report; settings may be chosen with fewer."""
 _FEW_ITEMS = 1000
 _QUESTIONS = ("items_per_part", "images_per_class", "retrieval_images")
 _MARKS: Final[Mapping[str, str]] = {"items": " \N{DEGREE SIGN}", "pictures": " \N{DEGREE SIGN}\N{DEGREE SIGN}",
                                     "made": " \N{DEGREE SIGN}\N{DEGREE SIGN}\N{DEGREE SIGN}"}  # fmt: skip
 _ORDER: Final = ("items", "pictures", "made")
 _LEGEND: Final = (
-    "Every cell marked ° is rehearsed and measures nothing: ° a few of the benchmark's own questions on their own "
-    "photographs, °° its own questions on drawn pictures, °°° made questions on drawn pictures. A column of several "
-    "parts has the mark of its worst."
+    "Cells marked ° are rehearsed, not measured: ° a few of the benchmark's own questions on their own "
+    "photographs, °° its own questions on drawn images, °°° generated questions on drawn images. A column of several "
+    "parts has the mark of its worst part."
 )
 _HERE: Final = (
-    "In percent. Published rows are as others printed them, with what is known to be wrong mended (marked *); rows "
-    "“here” are this study's, the mean over seeds"
+    "In percent. Published rows are as printed, with known errors corrected (marked *); rows "
+    "“here” are this study's mean over seeds"
 )
 
 
 class Study:
-    """What a record shows."""
+    """Everything that the pages derive from a record."""
 
     def __init__(self, record: StudyRecord) -> None:
         self.record = record
 
     @property
     def plan(self) -> Plan:
-        """As it was run."""
+        """The plan as it was run."""
         return self.record.plan
 
     @cached_property
     def table(self) -> StudyTable:
-        """One row a model."""
+        """One row per model."""
         return tabulate(self.record)
 
     @cached_property
     def tests(self) -> list[PairedTest]:
-        """Between the arms."""
+        """Paired tests between the arms."""
         return paired_tests(self.record)
 
     @property
     def choice(self) -> bool:
-        """Whether the best of several settings was taken for an arm."""
+        """Whether some arm shows the best of several settings."""
         arms = [row.arm for row in self.table.standings]
         return any(arms.count(arm.name) > 1 for arm in self.plan.arms)
 
     @property
     def replicates(self) -> dict[str, list[str]]:
-        """What replicates change ("negatives", "scenes, questions, base") to their names."""
+        """What replicates change ("negatives", "scenes, questions, base"), mapped to the replicates' names."""
         found: dict[str, list[str]] = {}
         for replicate in self.plan.replicates:
             found.setdefault(", ".join(self.plan.sources_of(replicate)), []).append(replicate.title)
@@ -85,13 +85,13 @@ class Study:
 
     @property
     def sources(self) -> list[str]:
-        """Names of the sources of variance, where replicates were run."""
+        """Names of the sources of variance, if replicates were run."""
         names = [source.name for _, _, overall in self.variances for source in overall.sources]
         return list(dict.fromkeys(names))
 
     @cached_property
     def variances(self) -> list[tuple[str, str, Overall]]:
-        """Model or pair, score, and its sources of variance, where replicates were run."""
+        """Model or pair, score, and its sources of variance, if replicates were run."""
         found = []
         names = {"gained": f"{self.plan.gain} gained", "lost": f"{self.plan.kept} lost", "joint": "joint"}
         for row in self.table.best:
@@ -107,23 +107,23 @@ class Study:
 
     @property
     def covered(self) -> str:
-        """What ± covers and what not, in sentences."""
+        """What ± covers and what it leaves out, in sentences."""
         counts = {len(row.seeds) for row in self.table.standings if row.arm != BASE}
-        what = "over questions alone" if counts == {1} else "over seeds and questions"
+        what = "over questions only" if counts == {1} else "over seeds and questions"
         if len(counts) > 1 and 1 in counts:
-            what += " (with one seed, over questions alone)"
+            what += " (with one seed, over questions only)"
         elif counts != {1}:
-            what += " (of the base, over questions alone)"
-        left = ["base model", "scenes" if self.plan.world else "training pairs", "negatives' seed"]
+            what += " (for the base, over questions only)"
+        left = ["base model", "scenes" if self.plan.world else "training pairs", "seed of the negatives"]
         if counts == {1}:
             left = ["training seed", *left]
-        told = f"± is half of a 95 % interval of the mean {what}; it leaves out {', '.join(left[:-1])} and {left[-1]}"
+        told = f"± is half of a 95 % interval of the mean {what}; not covered: {', '.join(left)}"
         varied = [name for name in self.sources if name != "training seed"]
-        return f"{told}. The table of variances shows what {' and '.join(varied)} do." if varied else f"{told}."
+        return f"{told}. The table of variances shows the effect of {' and '.join(varied)}." if varied else f"{told}."
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before believing a number, in sentences."""
+        """What a reader must know before trusting the numbers, in sentences."""
         return list(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
@@ -132,19 +132,19 @@ class Study:
             tried = record.rehearsal
             negatives = f", negatives {tried.negatives}" if tried.negatives else ""
             yield (
-                f"a rehearsal: {tried.steps} steps of {tried.batch_size} pairs on the small model `{plan.base}` in "
-                f"place of `{tried.base}`, on {tried.pairs}{negatives}, and a few questions of each part. It shows "
-                "that the plan runs from end to end. No number of it is a measurement."
+                f"a rehearsal: {tried.steps} steps of {tried.batch_size} pairs on the small model `{plan.base}` "
+                f"instead of `{tried.base}`, on {tried.pairs}{negatives}, and a few questions of each part. It shows "
+                "that the plan runs from end to end. None of its numbers is a measurement."
             )
         if record.failures:
             told = "; ".join(f"{title} ({error})" for title, error in record.failures)
-            yield f"{counted(len(record.failures), 'run')} failed, missing here: {told}."
+            yield f"{counted(len(record.failures), 'run')} failed (not shown): {told}."
         yield from record.caveats
         fewest = min((len(row.seeds) for row in self.table.standings if row.arm != BASE), default=_FEW_SEEDS)
         if fewest < _FEW_SEEDS:
             yield (
-                f"{counted(fewest, 'seed')} for at least one model: intervals over so few seeds are wide or leave "
-                f"seeds out. At least {_FEW_SEEDS} are wanted."
+                f"{counted(fewest, 'seed')} for at least one model: intervals over so few seeds are wide or do not "
+                f"cover seeds. Use at least {_FEW_SEEDS}."
             )
         least = min((record.counts[part] for part in record.compositional), default=_FEW_ITEMS)
         if least < _FEW_ITEMS:
@@ -154,36 +154,36 @@ class Study:
             )
         if self.choice:
             test = plan.world is None or plan.world.split == "test"
-            used = " and the test questions are used up" if test else ""
+            used = " and the test questions are no longer unseen" if test else ""
             then = (
-                "chosen.yaml is the plan that reports the chosen settings on test scenes."
+                "To report the chosen settings on test scenes, run the plan chosen.yaml."
                 if plan.world
-                else "chosen.yaml is the plan of the chosen settings; give it other questions."
+                else "To report the chosen settings, run the plan chosen.yaml on other questions."
             )
             yield (
-                "the best of several settings was taken for an arm on the same questions that it is reported on, so "
-                f"its lead is flattered{used}. {then}"
+                "the best of several settings of an arm was chosen on the questions that it is reported on, so "
+                f"its lead is inflated{used}. {then}"
             )
         edges = at_edges(self.table)
         if edges:
             told = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
-            yield f"the best setting lies at the edge of what was tried, so a better one may lie beyond it: {told}."
+            yield f"the best setting is at the edge of the values tried, so a better one may lie beyond it: {told}."
 
 
 def spread_over(overall: Overall, name: str) -> Source | None:
-    """The source of that name, where it was varied."""
+    """Return the source with that name, or None if it was not varied."""
     return next((source for source in overall.sources if source.name == name), None)
 
 
 def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any]:
-    """The plan with each arm at its best setting and share by the joint score, on test scenes of the world.
+    """Return the plan with each arm at its best setting and share by joint score, on test scenes of the world.
 
-    A plan that chose with few seeds or few questions of the world reports with five and the default number.
+    If the plan used few seeds or few world questions to choose, the new one has five seeds and the default sizes.
 
     Args:
         plan: as it was run.
-        table: what came of it.
-        folder: that the plan will lie in; its paths are given from there.
+        table: its results.
+        folder: where the new plan will be; its paths are relative to it.
     """
     best = {row.arm: row for row in table.standings if row.best and row.arm != BASE}
     arms = []
@@ -197,8 +197,8 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
     told = "; ".join(row.label for row in best.values())
-    values["about"] = f"Each arm as it had its best joint score in “{plan.title}”: {told}."
-    # What spans a grid is in the arms, with one value each.
+    values["about"] = f"Each arm at the setting with its best joint score in “{plan.title}”: {told}."
+    # Fields that span a grid are in the arms, with one value each.
     values["set"] = _from(folder, {name: value for name, value in plan.set.items() if not isinstance(value, list)})
     more = (seed for seed in count() if seed not in plan.seeds)
     values["seeds"] = [*plan.seeds, *islice(more, max(0, _FEW_SEEDS - len(plan.seeds)))]
@@ -219,14 +219,14 @@ def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_chosen(plan: Plan, table: StudyTable, path: Path) -> None:
-    """Write the plan that `chosen_plan` gives."""
+    """Write the plan that `chosen_plan` returns."""
     text = yaml.safe_dump(chosen_plan(plan, table, folder=path.parent), sort_keys=False, allow_unicode=True, width=110)
     write_text(path, f"# Made by degla study: each arm at its best setting by the joint score.\n{text}")
 
 
 def at_edges(table: StudyTable) -> dict[str, list[str]]:
-    """Arms whose best setting is the smallest or largest value that was tried of a field, and which: a better one may
-    lie beyond. A share of 1 is the tuned model, beyond which there is none."""
+    """Return arms whose best setting is the smallest or largest value tried of a field, with those fields: a better
+    value may lie beyond. A share of 1 is the tuned model and does not count."""
     found: dict[str, list[str]] = {}
     for best in table.best:
         rows = [row for row in table.standings if row.arm == best.arm]
@@ -256,7 +256,7 @@ def _number(value: Any) -> float | None:
 
 
 def printed_scores(result: Result) -> dict[str, float]:
-    """Every column of the published tables that a result has a score for, as "benchmark:column", 0 to 1."""
+    """Return a result's score, 0 to 1, for every published column that it has, as "benchmark:column"."""
     found: dict[str, float] = {}
     for entry in result.benchmarks:
         columns = {
@@ -266,7 +266,7 @@ def printed_scores(result: Result) -> dict[str, float]:
         scores += [(part.name, score) for part in entry.parts for score in part.scores]
         own: dict[str, float] = {}
         for name, score in scores:
-            # The first metric of a part goes by the part's name alone.
+            # The first metric of a part is named by the part only.
             own.setdefault(name, score.value)
             own.setdefault(f"{name}:{score.metric}", score.value)
         found |= {f"{entry.name}:{column}": own[column] for column in columns & own.keys()}
@@ -274,7 +274,7 @@ def printed_scores(result: Result) -> dict[str, float]:
 
 
 def printed_section(study: Study) -> Iterator[Part]:
-    """A section with the published tables, where the plan names rows of them."""
+    """Yield a section with the published tables whose rows the plan names, if any."""
     record = study.record
     tables = list(_tables(record))
     if not tables:
@@ -315,7 +315,7 @@ def _table(table: PublishedTable, study: Study) -> Table:
 
 
 def _means(study: Study, label: str) -> dict[str, float]:
-    """The mean over seeds of every printed column; of an arm with several models, of the best."""
+    """Mean over seeds of every printed column; for an arm with several models, of the best."""
     best = next((row.label for row in study.table.best if row.arm == label), None)
     if best is None:
         return {}
@@ -336,7 +336,7 @@ def _cell(
 
 
 def _kind(rehearsal: RehearsalRecord, benchmark: str, column: str) -> RehearsedKind:
-    """How the parts behind a column were asked; of several the worst."""
+    """How the parts behind a column were rehearsed; the worst kind if they differ."""
     kinds = {part.part: part.kind for part in rehearsal.parts if part.benchmark == benchmark}
     about = BENCHMARKS.load(benchmark).BENCHMARK
     found = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]

@@ -1,8 +1,8 @@
-"""One job in its process: fine-tune, measure the model and its averages with the base. What is done stays done.
+"""Run one job in its process: fine-tune, then measure the model and its weight averages with the base.
 
-``record.json`` in the run's folder says what the run was made from, whether it is finished and what was measured. A job
-whose record says the same does nothing; one whose training has stopped goes on from its checkpoint; one that was made
-from something else is made again, and says what changed.
+``record.json`` in the run's folder records what the run was made from, whether it finished and what was measured. A job
+whose record matches does nothing. One whose training was stopped resumes from its checkpoint. One that was made from
+something else is retrained, and reports what changed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _RECORD = "record.json"
 
 
 def tune_all(chain: Chain) -> ChainResult:
-    """Do what is left of a chain. A job whose start changed, because the one before was made again, is made again too.
+    """Finish a chain. A job whose starting model changed, because the job before was retrained, is retrained too.
 
     Raises:
-        DeglaError: as `tune`.
+        DeglaError: see `tune`.
     """
     done: list[JobResult] = []
     start: Path | None = None
@@ -54,10 +54,10 @@ def tune_all(chain: Chain) -> ChainResult:
 
 
 def tune(job: Job) -> JobResult:
-    """Do what is left of a job.
+    """Finish a job.
 
     Raises:
-        DeglaError: as `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
+        DeglaError: see `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
     """
     folder = job.measures[0].path.with_suffix("") if job.config is None else job.config.out
     assert folder is not None
@@ -75,14 +75,14 @@ def tune(job: Job) -> JobResult:
             return JobResult((), notes=(*notes, stopped))
         record = _Record(wanted, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
-            # In this order: one that ended between the two could not go on from a checkpoint without its state.
+            # In this order: a process killed in between could not resume from a checkpoint without its state.
             record.write(folder)
             _drop_state(folder)
     from degla.model.runs import chosen_checkpoint
 
     chosen = chosen_checkpoint(folder)
     if trained and chosen != _newest(folder):
-        notes.append(f"ended early on a limit of --stop: its best checkpoint is measured, {chosen}")
+        notes.append(f"stopped early by a --stop limit; its best checkpoint is measured: {chosen}")
     done = _measure(job, folder, record, tuned=str(chosen))
     return replace(done, notes=(*notes, *done.notes), trained=trained)
 
@@ -99,35 +99,35 @@ class _Record:
         try:
             return cls(**read_json_object(folder / _RECORD))
         except (InputError, TypeError):
-            return cls()  # None yet, or torn: then everything is made again.
+            return cls()  # None yet, or incomplete: everything is done again.
 
     def write(self, folder: Path) -> None:
         write_json(folder / _RECORD, asdict(self), indent=1)
 
 
 def _identity(job: Job) -> dict[str, Any]:
-    """What decides the trained model: the configuration without folders and what is free to change, and the data."""
+    """What determines the trained model: the data, and the configuration without folders and irrelevant fields."""
     plain = to_plain(job.config)
     for name in ("out", "checkpoint", "tracking"):
         plain.pop(name)
     if "start" in job.inputs:
-        plain.pop("model")  # A checkpoint of the run before, in whose folder it may lie anywhere.
+        plain.pop("model")  # A checkpoint of the previous run; its path does not matter.
     for prefix, owner in (("", plain), ("replay ", plain["replay"])):
         for name in ("workers", *(name.removeprefix(prefix) for name in job.inputs if name.startswith(prefix))):
             owner["data"].pop(name, None)
-        # Losses that are switched off change nothing, whatever their settings.
+        # Losses with weight 0 change nothing, whatever their settings.
         owner["objective"] = {name: loss for name, loss in owner["objective"].items() if loss["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
 
 def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """An older version's record with the fields that came since, at their defaults, which do what was done before."""
+    """An older version's record with fields added since, at their defaults, which keep the old behaviour."""
     made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), wanted["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))
     except InputError:
-        return made_from  # A field is gone since: the run is made again.
+        return made_from  # A field has been removed since: retrain.
 
     def filled(before: Any, after: Any, default: Any) -> Any:
         if not isinstance(before, dict) or not isinstance(after, dict) or not isinstance(default, dict):
@@ -140,9 +140,9 @@ def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[
 
 
 def _same_base(before: dict[str, Any], now: dict[str, Any], name: str) -> dict[str, Any]:
-    """What was recorded, with the digest of the base's weights of now where one of the two has none.
+    """The record, with the current digest of the base's weights if either of the two is missing.
 
-    An older version did not tell weights apart; weights that are not there any more are no reason to do all again.
+    Older versions did not distinguish weights, and weights that no longer exist are no reason to repeat everything.
     """
     if before.get(name) and now.get(name):
         return before
@@ -161,12 +161,12 @@ def _train(config: TrainConfig, folder: Path, record: _Record, wanted: dict[str,
 
     resume = record.made_from == wanted and _newest(folder) is not None
     if resume:
-        notes.append(f"goes on from {_newest(folder)}")
+        notes.append(f"resumed from {_newest(folder)}")
     elif folder.exists():
         changed = differences(record.made_from, wanted) if record.made_from else []
         if changed:
             told = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changed)
-            notes.append(f"made again: {told}")
+            notes.append(f"retrained: {told}")
         _clear(folder)
     _Record(wanted).write(folder)
     outcome = train(config, resume=resume)
@@ -208,7 +208,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                         save_result(found.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
             except DeglaError:
-                pass  # Damaged: measured again.
+                pass  # Damaged: measure again.
         if loaded is None:
             loaded = load_encoder(tuned or job.base, device=device)
             if job.rehearsed:
@@ -218,7 +218,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         encoder = loaded
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
-        # Pictures that many models of a study see alike are embedded once.
+        # Images that many models of a study embed identically are embedded once.
         shared = job.config is None or not job.config.train.train_image_tower
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
@@ -236,12 +236,12 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
 
 
 def _answers(found: TracedResult, job: Job) -> bool:
-    """Whether a result answers all that is asked now: images may have come, or classes, that no annotation names."""
+    """Whether a result covers the current questions: images or classes may be new that no annotation file lists."""
     return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in found.benchmarks} == job.items
 
 
 def _drop_state(folder: Path) -> None:
-    """Keep a finished run's models, drop what only a longer run would need: two thirds of its size."""
+    """Keep a finished run's models and drop the training state, two thirds of its size."""
     from degla.model.integrity import drop_training_state
     from degla.model.runs import checkpoints
 
@@ -250,7 +250,7 @@ def _drop_state(folder: Path) -> None:
 
 
 def _cost(config: TrainConfig) -> Cost:
-    """Read from the metrics, which a resumed run continues: what was done twice is counted once."""
+    """Cost from the metrics, which a resumed run continues: repeated steps count once."""
     from degla.losses.core.objective import Objective
 
     assert config.out is not None

@@ -1,9 +1,9 @@
-"""Jobs spread over workers. A job that fails, or whose process dies, does not stop the others.
+"""Distribute jobs over workers. A job that fails, or whose process dies, does not stop the others.
 
-The workers are processes of this machine with one thread each, which end with this one, also when it is killed; or
-tasks on a Ray cluster, each with one GPU, where the cluster has some, or one processor. The machines of a cluster share
-the study's folder and its data (a network disk) under the same names: jobs read and write files there, as the processes
-of one machine do. A task whose machine or process is lost is started again by Ray, and its training resumes from the
+Workers are processes on this machine with one thread each, which end with this process, even if it is killed; or tasks
+on a Ray cluster, each with one GPU if the cluster has GPUs, otherwise one processor. The machines of a cluster must
+share the study's folder and its data under the same paths (a network disk): jobs read and write files there, as
+processes on one machine do. Ray restarts a task whose machine or process is lost, and its training resumes from the
 last checkpoint.
 """
 
@@ -32,9 +32,9 @@ from degla.stopping import Interruption, leave_signals
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 _PATIENCE: Final = 120.0
-"""Seconds that a process has to write its checkpoint after it was asked to stop."""
+"""Seconds that a process gets to write its checkpoint after the request to stop."""
 _PASSED_ON: Final = "DEGLA_"
-"""How variables begin that tasks of a cluster get too, such as the one of `--allow-download`."""
+"""Prefix of environment variables passed to cluster tasks, such as the one of `--allow-download`."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,28 @@ class Ended(Generic[Made]):
 
     value: Made | None = None
     error: str = ""
-    """One sentence; "" where there is a value."""
+    """One sentence; "" if there is a value."""
     details: str = ""
-    """The traceback, where the error was not one that a user causes."""
+    """The traceback, unless the user caused the error."""
     seconds: float = 0.0
 
 
 class Watcher(Protocol):
-    """Is told what happens."""
+    """Observer of the jobs."""
 
     def look(self, running: Sequence[int]) -> None:
-        """About twice a second, with the numbers of the jobs that run."""
+        """Called about twice per second with the numbers of the running jobs."""
 
     def ended(self, number: int, end: Ended[Any]) -> None:
-        """Once a job."""
+        """Called once per job, when it ends."""
 
 
 class JobWorker(Protocol):
-    """Does one job after another.
+    """Runs one job at a time.
 
     Attributes:
-        number: of the job that it has; None where it has none.
-        alive: False where it takes no further job.
+        number: number of its current job; None if it is idle.
+        alive: False if it accepts no more jobs.
     """
 
     number: int | None
@@ -74,27 +74,27 @@ class JobWorker(Protocol):
         """Start a job."""
 
     def look(self) -> Ended[Any] | None:
-        """How the job ended, or None while it runs."""
+        """Return how the job ended, or None while it is running."""
 
 
 AnyWorker = TypeVar("AnyWorker", bound=JobWorker)
 
 
 class Workers(Protocol[AnyWorker]):
-    """Where jobs are done."""
+    """A place where jobs run."""
 
     def start(self) -> AnyWorker:
-        """One more worker."""
+        """Start another worker."""
 
     def wait(self, workers: Sequence[AnyWorker]) -> None:
-        """Until one of them may have ended its job, or half a second."""
+        """Wait until a worker may have finished its job, at most half a second."""
 
     def end(self, workers: Sequence[AnyWorker], *, patience: float) -> None:
-        """End all, whatever they do; `patience`: seconds that a job has to save what it did."""
+        """End all workers, busy or idle; `patience` is the number of seconds that a job gets to save its work."""
 
 
 def default_processes() -> int:
-    """One a processor that this process may run on; one alone where a GPU does the work."""
+    """Return the number of processors that this process may use, or 1 if there is a GPU."""
     import torch
 
     from degla.allowance import usable_cores
@@ -114,15 +114,15 @@ def run_jobs(
     """Run all jobs.
 
     Args:
-        work: a function of a module; what it takes and gives is pickled.
-        jobs: in the order of their starts.
-        processes: workers at most, hence jobs at a time.
-        watcher: told of progress; what it raises stops everything.
-        held: of the folder that the jobs write to; the processes hold it too, so that it is free only when all ended.
-        workers: those that do `work` elsewhere; None: processes of this machine.
+        work: module-level function; its argument and result are pickled.
+        jobs: jobs in starting order.
+        processes: largest number of workers, that is of parallel jobs.
+        watcher: notified of progress; an exception from it stops everything.
+        held: lock of the folder that the jobs write to; the processes hold it too, so it is free only when all ended.
+        workers: workers that run `work` elsewhere; None: processes on this machine.
 
     Returns:
-        How each job ended (None: not at all, because of a signal), and the signal's name or "".
+        How each job ended (None: a signal came first), and the signal's name or "".
     """
     ends: list[Ended[Made] | None] = [None] * len(jobs)
     pending = deque(range(len(jobs)))
@@ -154,7 +154,7 @@ def run_jobs(
 
 
 class LocalWorkers:
-    """Processes of this machine, of one thread each."""
+    """Processes on this machine, with one thread each."""
 
     def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
         self._work, self._held = work, held
@@ -196,7 +196,7 @@ class LocalWorker:
     def give(self, number: int, job: Any) -> None:
         """See `JobWorker`."""
         self.number, self.started = number, time.monotonic()
-        with suppress(OSError):  # It has died: `look` says how.
+        with suppress(OSError):  # It died: `look` reports how.
             self.connection.send(job)
 
     def look(self) -> Ended[Any] | None:
@@ -212,12 +212,12 @@ class LocalWorker:
             self.process.join()
             code = self.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            more = "; often the memory was full: try fewer --processes" if how == "SIGKILL" else ""
+            more = "; it probably ran out of memory: try fewer --processes" if how == "SIGKILL" else ""
             return Ended(error=f"its process ended with {how}{more}", seconds=seconds)
 
 
 def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
-    """Do a job in this process, with one thread; how long it takes is not measured here."""
+    """Run a job in this process with one thread; its time is not measured here."""
     import torch
 
     torch.set_num_threads(1)
@@ -247,11 +247,11 @@ class ClusterWorkers:
     """See `Workers`.
 
     Args:
-        ray: the module, started.
-        work: as `run_jobs` takes it; importable on all machines.
-        folder: of the study; all machines must see it.
-        size: tasks at a time, at most.
-        gpus: of each task.
+        ray: the initialised Ray module.
+        work: see `run_jobs`; importable on all machines.
+        folder: folder of the study; all machines must share it.
+        size: largest number of parallel tasks.
+        gpus: GPUs per task.
     """
 
     def __init__(self, ray: Any, work: Callable[[Any], Any], *, folder: Path, size: int, gpus: int) -> None:
@@ -276,7 +276,7 @@ class ClusterWorkers:
         """See `Workers`."""
         busy = [worker.task for worker in workers if worker.number is not None]
         for task in busy:
-            # Ctrl-C in the worker, on which a training saves a checkpoint; without patience its end.
+            # Ctrl-C in the worker, on which training saves a checkpoint; without patience, kill it.
             self._ray.cancel(task, force=not patience)
         if busy and patience:
             _, still = self._ray.wait(busy, num_returns=len(busy), timeout=patience)
@@ -285,7 +285,7 @@ class ClusterWorkers:
 
 
 class ClusterWorker:
-    """The place of one task at a time; see `JobWorker`."""
+    """A slot for one task at a time; see `JobWorker`."""
 
     def __init__(self, ray: Any, submit: Callable[[Any], Any]) -> None:
         self._ray, self._submit = ray, submit
@@ -313,12 +313,12 @@ class ClusterWorker:
 
 @contextmanager
 def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | None) -> Iterator[ClusterWorkers]:
-    """Workers of the cluster that `RAY_ADDRESS` names, or of a local one that ends with the block.
+    """Open workers on the cluster that `RAY_ADDRESS` names, or on a local one that ends with the block.
 
     Args:
-        work: as `run_jobs` takes it.
-        folder: of the study.
-        processes: tasks at a time at most; None: one a GPU of the cluster, or one a processor where it has no GPU.
+        work: see `run_jobs`.
+        folder: folder of the study.
+        processes: largest number of parallel tasks; None: one per GPU of the cluster, or per processor without GPUs.
 
     Raises:
         InputError: Ray is not installed.
@@ -331,12 +331,12 @@ def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | N
 
 
 def _do_task(job: Any, work: Callable[[Any], Any], start: Path, folder: Path, command: str) -> Ended[Any]:
-    """One job, in a process of the cluster, in the folder that the command was started in."""
+    """Run one job in a cluster process, in the folder that the command was started in."""
     for needed in (start, folder):
         if not needed.is_dir():
             return Ended(
-                error=f"{socket.gethostname()} has no folder {needed}, which {command} has: --engine ray needs a disk "
-                "that all machines share under one name."
+                error=f"{socket.gethostname()} has no folder {needed}, which exists on {command}. --engine ray needs a "
+                "disk that all machines share under the same path."
             )
     os.chdir(start)
     return try_job(work, job)

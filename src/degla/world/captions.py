@@ -1,8 +1,8 @@
-"""Captions of scenes: what a caption claims, apart from its wording; full ones, and loose ones for pre-training.
+"""Captions of scenes: claims, which are independent of wording; full captions; and loose captions for pre-training.
 
-A claim knows whether it is true of a scene. Full captions, for fine-tuning and the benchmark, say everything. Loose
-ones leave out colours, textures and most relations, as captions on the web do. A model pre-trained on them learns which
-words go with a picture and hardly how they belong together: a bag of words, like a real CLIP.
+A claim can be checked against a scene. Full captions, for fine-tuning and the benchmark, state everything. Loose ones
+omit colours, textures and most relations, as web captions do. A model pre-trained on them learns which words match an
+image but little about how they relate: a bag of words, like a real CLIP.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ FULL_TEMPLATES: Final = (
     "a drawing with {subject} {relation} {object}",
     "we can see {subject} {relation} {object}",
 )
-"""The seven sentences that full captions are made of."""
+"""The seven templates of full captions."""
 
 PREFIXES: Final = (
     "", "", "a photo of ", "a picture of ", "an image of ", "a drawing of ", "there is ", "this is ", "here is ",
     "we see ",
 )  # fmt: skip
-"""Beginnings of loose captions."""
+"""Prefixes of loose captions."""
 
 JOINERS: Final = ("and", "with", "next to", "beside")
-"""Loose captions that do not say the relation join the things with one of these."""
+"""Loose captions without a relation join the things with one of these."""
 
 NESTED_JOINERS: Final = ("and", "with")
 NESTINGS: Final = ("one inside the other", "one within the other", "one around the other", "one in the other")
-"""Loose captions tell nesting without telling which thing is the outer one. Sizes give that away: said outright, it
-is learnt from a few thousand pairs, and the model would be no bag of words for this relation."""
+"""Loose captions mention nesting without saying which thing is the outer one. Sizes reveal that: if it were stated, a
+few thousand pairs would teach it, and the model would not be a bag of words for this relation."""
 
 COLOUR_SHARE: Final = 0.65
 TEXTURE_SHARE: Final = 0.6
@@ -47,20 +47,20 @@ ONE_THING_SHARE: Final = 0.25
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase: a shape with the attributes that are mentioned."""
+    """A noun phrase: a shape with the mentioned attributes."""
 
     shape: str
     colour: str | None = None
     texture: str | None = None
 
     def true_of(self, thing: Thing) -> bool:
-        """Whether everything mentioned fits the thing."""
+        """Whether everything mentioned is true of the thing."""
         return (
             self.shape == thing.shape and self.colour in (None, thing.colour) and self.texture in (None, thing.texture)
         )
 
     def __str__(self) -> str:
-        """The phrase with its article, "a striped red circle"."""
+        """The phrase with its article, such as "a striped red circle"."""
         words = " ".join(word for word in (self.texture, self.colour, self.shape) if word)
         return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -74,7 +74,7 @@ class Claim:
     object: Phrase
 
     def true_of(self, scene: Scene) -> bool:
-        """Whether some two things of the scene make the claim true."""
+        """Whether two things of the scene make the claim true."""
         return any(
             self.subject.true_of(one) and self.object.true_of(other)
             for one, other in ((scene.first, scene.second), (scene.second, scene.first))
@@ -83,27 +83,27 @@ class Claim:
 
     @property
     def turned(self) -> Claim:
-        """The same claim said from the other side: "A above B" becomes "B below A"."""
+        """The same claim stated from the other side: "A above B" becomes "B below A"."""
         return Claim(self.object, INVERSE[self.relation], self.subject)
 
 
 def full_phrase(thing: Thing) -> Phrase:
-    """Everything a phrase can say about a thing."""
+    """Return a phrase with everything that can be said about a thing."""
     return Phrase(thing.shape, thing.colour, thing.texture)
 
 
 def full_claim(scene: Scene) -> Claim:
-    """Everything a claim can say about a scene, from the first thing's side."""
+    """Return a claim with everything that can be said about a scene, from the first thing's side."""
     return Claim(full_phrase(scene.first), scene.relation, full_phrase(scene.second))
 
 
 def say(claim: Claim, *, template: str, wording: int = 0) -> str:
-    """The claim as a full caption; `wording` picks the relation's first or second way of saying."""
+    """Return the claim as a full caption; `wording` selects the relation's first or second wording."""
     return template.format(subject=claim.subject, relation=WORDINGS[claim.relation][wording], object=claim.object)
 
 
 def full_caption(scene: Scene, rng: Random) -> str:
-    """A caption that says everything: textures, colours, shapes and the relation, from a random side."""
+    """Return a caption that states everything: textures, colours, shapes and the relation, from a random side."""
     claim = full_claim(scene)
     if rng.random() < 0.5:
         claim = claim.turned
@@ -111,14 +111,14 @@ def full_caption(scene: Scene, rng: Random) -> str:
 
 
 def loose_phrase(thing: Thing, rng: Random) -> str:
-    """A noun phrase that mentions the colour in 65 % and an existing texture in 60 % of the cases."""
+    """Return a noun phrase that mentions the colour in 65 % and an existing texture in 60 % of the cases."""
     colour = thing.colour if rng.random() < COLOUR_SHARE else None
     texture = thing.texture if rng.random() < TEXTURE_SHARE else None
     return str(Phrase(thing.shape, colour, texture))
 
 
 def loose_caption(scene: Scene, rng: Random) -> str:
-    """A caption as on the web: true, and incomplete."""
+    """Return a caption like those on the web: true but incomplete."""
     things = (scene.first, scene.second)
     relation: RelationName = scene.relation
     if rng.random() < 0.5:

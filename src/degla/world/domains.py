@@ -1,7 +1,7 @@
-"""Recognition domains: what the model learns in pre-training only, and may forget in fine-tuning.
+"""Recognition domains: what the model learns only in pre-training, and may forget in fine-tuning.
 
 Each domain has classes, prompt templates for zero-shot recognition, phrases for pre-training captions and a painter.
-Captions are English as the picture shows it; `{}` is the class, `{colour}` the colour of what is drawn.
+In templates and phrases, `{}` is the class.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMOJI: Final = (
     "house", "clock", "phone", "camera", "book", "key", "umbrella", "guitar", "trumpet", "hat", "shoe", "hammer",
     "scissors", "light bulb",
 )  # fmt: skip
-"""Names: 20 animals, 20 foods, 20 things. The order is the sprite sheet's."""
+"""Names of 20 animals, 20 foods and 20 things, in the order of the sprite sheet."""
 
 _SMOOTH: Final = Image.Resampling.BILINEAR
 NUMBERS: Final = ("one", "two", "three", "four", "five", "six")
@@ -44,7 +44,7 @@ _MASS_NOUNS: Final = frozenset({"bread", "cheese", "corn", "popcorn", "pizza", "
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a class, with one caption that a person might have written."""
+    """An image of a class, with one caption that a person might have written."""
 
     picture: Picture
     caption: str
@@ -55,11 +55,11 @@ Painter = Callable[[str, Random], Drawing]
 
 @dataclass(frozen=True)
 class Domain:
-    """One recognition test: classes that a picture is told apart by."""
+    """One recognition test: classes to tell apart in an image."""
 
     name: str
     classes: tuple[str, ...]
-    """Names as they stand in the prompts, with their article where they need one."""
+    """Class names as in the prompts, with their article if they need one."""
     templates: tuple[str, ...]
     paint: Painter
 
@@ -69,17 +69,17 @@ def _caption(phrase: str, rng: Random) -> str:
 
 
 def _plural_caption(phrase: str, rng: Random) -> str:
-    """As `_caption`, without the beginnings that need a singular."""
+    """Like `_caption`, without the prefixes that need a singular."""
     return rng.choice(_PLURAL_PREFIXES) + phrase
 
 
 def plural(shape: str) -> str:
-    """The shape's plural."""
+    """Return the plural of a shape."""
     return _NO_PLURAL_S.get(shape, shape + "s")
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an", or alone where English has no article."""
+    """Return the noun with "a" or "an", or without article for mass nouns."""
     if noun in _MASS_NOUNS:
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -192,5 +192,5 @@ DOMAINS: Final[dict[str, Domain]] = {
 
 
 def class_slug(name: str) -> str:
-    """The class as a folder name: "the letter a" becomes "the-letter-a"."""
+    """Return the class as a folder name: "the letter a" becomes "the-letter-a"."""
     return name.replace(" ", "-")

@@ -1,7 +1,7 @@
-"""Draws the world to disk in the forms that a user's own data has: pictures, captions, benchmark folders.
+"""Draw the world to disk in the same formats as user data: images, captions, benchmark folders.
 
-The files depend on the settings and `WORLD_VERSION` only. A folder that is already drawn with the same settings is left
-as it is; one with other settings is refused.
+The files depend only on the settings and `WORLD_VERSION`. A folder already drawn with the same settings is kept; one
+with other settings is rejected.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from degla.world.scenes import WORLD_VERSION, Scene, Split, is_out_of_domain, sa
 from degla.world.vocabulary import FULL, IN_DOMAIN
 
 MARKER: Final = "world.json"
-"""Written last: a folder without it is not complete."""
+"""Written last: a folder without it is incomplete."""
 _BEGUN: Final = "world.begun.json"
-"""Written first, and gone with the last: a draw that was ended in between is only gone on with by its own settings."""
+"""Written first and removed at the end: an interrupted draw is only resumed with the same settings."""
 
 _FRUITLESS: Final = 100_000
-"""Draws in a row that show nothing new, after which a split is held to have no more scenes."""
+"""Consecutive draws without a new scene after which a split counts as exhausted."""
 SHARES: Final[dict[str, float]] = {
     "scene": 0.22,
     "shape": 0.20,
@@ -45,12 +45,12 @@ SHARES: Final[dict[str, float]] = {
     "count": 0.06,
     "place": 0.02,
 }
-"""Share of each source in pre-training. Fine distinctions (letters, shapes) need more than emoji, which look alike."""
+"""Share of each source in pre-training. Fine distinctions (letters, shapes) need more than emoji, which vary little."""
 
 
 @dataclass(frozen=True)
 class WorldPair:
-    """A picture with a caption. Two examples with one `key` fit each other's captions."""
+    """An image with a caption. Examples with the same `key` match each other's captions."""
 
     picture: Picture
     caption: str
@@ -58,7 +58,7 @@ class WorldPair:
 
 
 def sample_example(rng: Random, *, split: Split = "train") -> WorldPair:
-    """One pair of the mixture."""
+    """Draw one pair of the pre-training mixture."""
     source = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
     if source == "scene":
         scene = sample_scene_of(split, rng, vocabulary=FULL)
@@ -81,15 +81,15 @@ class DrawnPairs:
 
 
 def begin(folder: Path, settings: dict[str, Any]) -> bool:
-    """Begin a folder, or go on with it; False where it is complete as it is.
+    """Start or resume drawing into a folder; return False if it is already complete.
 
     Raises:
-        InputError: it was drawn, or begun, with other settings: more pictures than these may lie there.
+        InputError: it was drawn, or begun, with other settings, so it may contain other images.
     """
     marker, begun = folder / MARKER, folder / _BEGUN
     for file in (marker, begun):
         if file.exists() and (found := read_json(file)) != settings:
-            raise InputError(f"{file}: this folder was drawn with {found}, not with {settings}; choose another folder.")
+            raise InputError(f"{file}: the folder was drawn with {found}, not with {settings}. Use another folder.")
     if marker.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def finish(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def save_picture(picture: Picture, file: Path) -> None:
-    """Write a picture as PNG."""
+    """Write an image as PNG."""
     Image.fromarray(picture).save(file, compress_level=1)
 
 
@@ -114,12 +114,12 @@ def draw_pairs(
     """Draw scenes of the fine-tuning vocabulary with full captions.
 
     Args:
-        folder: where `images/` and `captions.jsonl` go.
+        folder: output folder for `images/` and `captions.jsonl`.
         count: number of scenes; 8,000 take a few seconds.
-        seed: another seed gives other scenes, always of the training split.
-        captions_per_image: differently worded captions of one scene.
-        partners: draw a second picture a scene that differs by one exchange or replacement, and give each caption the
-            true text of that picture in its own wording, which is false of the first: the fields
+        seed: another seed gives other scenes, always from the training split.
+        captions_per_image: differently worded captions per scene.
+        partners: for each scene, also draw a second image that differs by one swap or replacement. Each caption gets
+            this image and its true text, in the same wording and false of the first image, in the fields
             `distractor_image` and `distractor_text`.
 
     Raises:
@@ -145,7 +145,7 @@ def draw_pairs(
                 save_picture(render(partner), drawn.images / f"{name}-partner.png")
             for index in range(captions_per_image):
                 wording = Random()
-                wording.setstate(rng.getstate())  # The same choices once more, for the other scene.
+                wording.setstate(rng.getstate())  # The same choices again, for the other scene.
                 yield CaptionRecord(
                     id=f"{name}-{index}",
                     image=f"{name}.png",
@@ -173,11 +173,11 @@ def draw_benchmark(
 
     Args:
         folder: the benchmark's root.
-        split: choose settings on "validation", report "test"; their scenes are disjoint in content.
-        items_per_part: scenes of each vocabulary, with one item of every family each.
-        images_per_class: pictures of each class of each recognition domain.
-        retrieval_images: pictures of each retrieval part.
-        seed: another seed gives other pictures of the same split.
+        split: choose settings on "validation", report on "test"; their scenes are disjoint in content.
+        items_per_part: scenes per vocabulary, each with one item of every family.
+        images_per_class: images per class of each recognition domain.
+        retrieval_images: images per retrieval part.
+        seed: another seed gives other images of the same split.
 
     Raises:
         InputError: the folder was drawn with other settings.
@@ -203,7 +203,7 @@ def draw_benchmark(
 def benchmark_scenes(
     split: Literal["validation", "test"], *, domain: Literal["id", "ood"], count: int, seed: int
 ) -> Iterator[Scene]:
-    """The scenes behind the compositional items; "ood" scenes have a word that fine-tuning never sees."""
+    """Yield the scenes of the compositional items; "ood" scenes have a word that fine-tuning never sees."""
     for number in range(count):
         rng = stream("items", split, domain, seed, number)
         if domain == "id":
@@ -248,7 +248,7 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
 
 
 def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
-    """Scenes that are all different; an error where the split has no more of them."""
+    """Yield distinct scenes; raise an error if the split has no more of them."""
     seen: set[str] = set()
     number = newest = 0
     while len(seen) < count:
@@ -266,7 +266,7 @@ def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: i
 
 
 def _matches(folder: Path, part: str, examples: Iterable[WorldPair]) -> Iterator[CaptionRecord]:
-    """One row for each text and each picture that it fits; the rows of one text stand together."""
+    """Yield one row per text and matching image, grouped by text."""
     texts: dict[str, str] = {}
     owners: dict[str, list[str]] = {}
     for number, example in enumerate(examples):

@@ -1,11 +1,11 @@
-"""Items of the compositional benchmark: a scene, a true caption and a caption that is false of it.
+"""Items of the compositional benchmark: a scene, a true caption and a false one.
 
 Negatives are made from the ground truth and checked against it, so no item depends on a language model or a tagger.
-Swapped and shuffled negatives hold exactly the words of their positives, articles included: a model that ignores word
+Swapped and shuffled negatives have exactly the words of their positives, including articles: a model that ignores word
 order ties on all of them.
 
-Second pictures of training scenes are made alike: a scene that makes a caption's negative true, drawn from ground truth
-and not by a generator.
+Second images of training scenes are made the same way: a scene that makes a caption's negative true, drawn from the
+ground truth instead of by a generative model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Contrast:
 
 
 def _side(claim: Claim, rng: Random) -> tuple[Phrase, Callable[[Phrase], Claim]]:
-    """One of the claim's two phrases, and how to put another in its place."""
+    """One of the claim's two phrases, and a function that replaces it."""
     if rng.random() < 0.5:
         return claim.subject, lambda phrase: replace(claim, subject=phrase)
     return claim.object, lambda phrase: replace(claim, object=phrase)
@@ -55,7 +55,7 @@ def _replace_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tup
 
 
 def _replace_relation(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
-    """The inverse relation: any other would be told by the arrangement alone, without knowing which is which."""
+    """The inverse relation: any other could be ruled out from the arrangement, without knowing which thing is which."""
     return claim, replace(claim, relation=INVERSE[claim.relation])
 
 
@@ -65,7 +65,7 @@ def _swap_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim
 
 
 def _swap_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
-    """Swap colours, or textures where both things have one, or all adjectives where "a" would become "an"."""
+    """Swap colours, or textures if both things have one, or all adjectives if "a" would become "an"."""
     one, other = claim.subject, claim.object
     swapped = replace(claim, subject=replace(one, colour=other.colour), object=replace(other, colour=one.colour))
     if one.texture and other.texture and one.texture != other.texture and rng.random() < 0.3:
@@ -82,7 +82,7 @@ def _swap_phrase(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Cla
 
 
 def _add_attribute(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
-    """The positive leaves one attribute unsaid, the negative adds a wrong one."""
+    """The positive omits one attribute, the negative adds a wrong one."""
     phrase, put = _side(claim, rng)
     if rng.random() < 0.5:
         wrong = _other(TEXTURES, rng, than=(phrase.texture,))
@@ -103,10 +103,10 @@ _FALSIFY: Final[dict[str, Callable[[Claim, Vocabulary, Random], tuple[Claim, Cla
 }
 
 FAMILIES: Final = (*_FALSIFY, "order")
-"""What a negative breaks; `order` shuffles the words of the whole caption."""
+"""What a negative changes; `order` shuffles the words of the whole caption."""
 
 PARTNER_FAMILIES: Final = ("replace_noun", "replace_adjective", "swap_noun", "swap_adjective", "swap_phrase")
-"""How a partner differs from its scene; an exchanged relation is an exchange of the phrases."""
+"""How a partner differs from its scene; inverting the relation is the same as swapping the phrases."""
 
 
 def _words(claim: Claim) -> list[str]:
@@ -122,28 +122,28 @@ def _shuffled(text: str, rng: Random) -> str:
 
 
 def falsify(claim: Claim, family: str, *, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
-    """A true claim and a false one, from the full claim about a scene.
+    """Return a true and a false claim, from the full claim about a scene.
 
     Args:
-        claim: everything that can be said about the scene, from either side.
-        family: one of `FAMILIES`, but `order`, whose negative is no claim.
-        vocabulary: where replacing words come from.
+        claim: full claim about the scene, from either side.
+        family: one of `FAMILIES` except `order`, whose negative is not a claim.
+        vocabulary: source of replacement words.
         rng: chooses side and replacement.
     """
     return _FALSIFY[family](claim, vocabulary, rng)
 
 
 def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Random) -> Contrast:
-    """A positive and a negative of one family for a scene, in one template and wording.
+    """Return a positive and a negative of one family for a scene, in the same template and wording.
 
     Args:
         scene: the ground truth.
         family: one of `FAMILIES`.
-        vocabulary: where replacing words come from.
+        vocabulary: source of replacement words.
         rng: chooses template, side, wording and replacement.
 
     Raises:
-        DeglaError: the positive is not true or the negative is not false; a fault of this package.
+        DeglaError: the positive is not true or the negative is not false, which is a bug in this package.
     """
     claim = full_claim(scene)
     if rng.random() < 0.5:
@@ -159,9 +159,9 @@ def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Ran
 
 
 def draw_partner(scene: Scene, rng: Random) -> Scene:
-    """A scene of the same split, in the same arrangement, that differs by one family of negatives of `IN_DOMAIN`.
+    """Draw a scene of the same split and arrangement that differs by one family of negatives of `IN_DOMAIN`.
 
-    Its full caption, worded alike, is a negative of the scene's full caption, and the other way round.
+    In the same wording, its full caption is a negative of the scene's full caption, and vice versa.
     """
     claim = full_claim(scene)
     while True:
@@ -174,7 +174,7 @@ def draw_partner(scene: Scene, rng: Random) -> Scene:
 
 
 def _painted(scene: Scene, claim: Claim, rng: Random) -> Scene:
-    """The scene with the claim's things in the places of its own."""
+    """The scene with its things replaced by those of the claim."""
     tints = {thing.colour: thing.tint for thing in (scene.first, scene.second)}
 
     def put(place: Thing, phrase: Phrase) -> Thing:

@@ -16,7 +16,7 @@ from degla.world.scenes import SIDE, Scene, Thing
 from degla.world.vocabulary import Colour
 
 Picture = NDArray[np.uint8]
-"""[64, 64, 3], red green blue, 0 to 255."""
+"""RGB image, [64, 64, 3], 0 to 255."""
 
 Points = list[tuple[float, float]]
 
@@ -72,16 +72,16 @@ OUTLINES: Final[dict[str, Points]] = {
     "semicircle": [(x, y + 0.45) for x, y in _arc(180, 360)],
     "trapezoid": [(-0.5, -0.65), (0.5, -0.65), (1.0, 0.65), (-1.0, 0.65)],
 }
-"""Outlines of about unit radius, x to the right and y down. A ring's outline runs around the rim and back inside."""
+"""Outlines of about unit radius, x to the right and y down. A ring's outline follows its outer and inner rim."""
 
 
 def blank(colour: Colour) -> Image.Image:
-    """A canvas of one colour at twice the final size."""
+    """Return a canvas of one colour at twice the final size."""
     return Image.new("RGB", (CANVAS, CANVAS), colour)
 
 
 def shade_of(tint: Colour) -> Colour:
-    """The second colour of a texture: darker for light tints, lighter for dark ones."""
+    """Return the second colour of a texture: darker for light tints, lighter for dark ones."""
     red, green, blue = tint
     if 0.3 * red + 0.59 * green + 0.11 * blue > 105:
         return int(red * 0.42), int(green * 0.42), int(blue * 0.42)
@@ -134,7 +134,7 @@ def paint_thing(canvas: Image.Image, thing: Thing) -> None:
 
 @cache
 def _noise_bank() -> NDArray[np.float32]:
-    """Fixed unit noise; pictures take windows of it, which is ten times faster than drawing new numbers."""
+    """Fixed unit noise; images take windows of it, which is ten times faster than drawing new numbers."""
     return np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
 
 
@@ -150,13 +150,13 @@ def finish(canvas: Image.Image, *, noise: float = 0.0, grain: int = 0) -> Pictur
 
 
 def random_finish(canvas: Image.Image, rng: Random) -> Picture:
-    """Finish with noise on half of the pictures."""
+    """Finish a canvas, with noise on half of the images."""
     noise = rng.uniform(3, 12) if rng.random() < 0.5 else 0.0
     return finish(canvas, noise=noise, grain=rng.getrandbits(31))
 
 
 def render(scene: Scene) -> Picture:
-    """The scene's picture, [64, 64, 3] uint8. The outer thing of "inside" is painted first."""
+    """Render a scene as an image, [64, 64, 3] uint8. The outer thing of "inside" is painted first."""
     canvas = blank(scene.background)
     paint_thing(canvas, scene.second)
     paint_thing(canvas, scene.first)

@@ -1,4 +1,4 @@
-"""Twelve patterns that fill a picture, each in two colours."""
+"""Twelve patterns that fill an image, each in two colours."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ PATTERNS: Final = tuple(_PAINTERS)
 
 
 def paint_pattern(name: str, *, ground: Colour, ink: Colour, rng: Random) -> Image.Image:
-    """A canvas filled with a pattern."""
+    """Paint a canvas filled with a pattern."""
     canvas = blank(ground)
     _PAINTERS[name](ImageDraw.Draw(canvas), ink, rng)
     return canvas

@@ -149,7 +149,7 @@ PLACES: Final = tuple(_PAINTERS)
 
 
 def paint_place(name: str, rng: Random) -> Image.Image:
-    """A canvas that shows a place."""
+    """Paint a canvas that shows a place."""
     canvas = blank((0, 0, 0))
     _PAINTERS[name](ImageDraw.Draw(canvas), rng)
     return canvas

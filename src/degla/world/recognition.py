@@ -1,6 +1,6 @@
-"""Draws recognition domains as labelled pictures: one folder that training and the benchmark `zeroshot` both read.
+"""Draw recognition domains as labelled images, in a folder that both training and the benchmark `zeroshot` read.
 
-A style changes a whole picture, so that its class stays true and pre-training never showed it.
+A style changes a whole image: the class stays true, but pre-training never showed such images.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from degla.world.painting import Picture
 from degla.world.scenes import WORLD_VERSION, Split, stream
 
 CLASS_TEMPLATE: Final = "a photo of {}"
-"""How a class becomes a text; the world's class names have their articles."""
+"""Prompt of a class; the world's class names include their articles."""
 _MOSAIC_PIXELS: Final = 4
 _SNOW_SHARE: Final = 0.45
 
 
 def _plain(picture: Picture, rng: Random) -> Picture:
-    """As the painter left it: the style of pre-training and of the world's benchmark."""
+    """Unchanged: the style of pre-training and of the world's benchmark."""
     return picture
 
 
@@ -39,7 +39,7 @@ def _turned(picture: Picture, rng: Random) -> Picture:
 
 
 def _sketched(picture: Picture, rng: Random) -> Picture:
-    """Dark lines on white where brightness or colour changes, the strongest change black."""
+    """Dark lines on white where brightness or colour changes; the strongest change is black."""
     values = np.pad(picture.astype(np.float32), ((0, 1), (0, 1), (0, 0)), mode="edge")
     down, right = np.diff(values, axis=0)[:, :-1], np.diff(values, axis=1)[:-1]
     change = np.sqrt((down**2 + right**2).sum(axis=2))
@@ -48,7 +48,7 @@ def _sketched(picture: Picture, rng: Random) -> Picture:
 
 
 def _mosaic(picture: Picture, rng: Random) -> Picture:
-    """Tiles of 4 x 4 pixels, each of its mean colour."""
+    """Tiles of 4 x 4 pixels, each in its mean colour."""
     height, width, channels = picture.shape
     side = _MOSAIC_PIXELS
     tiles = picture.reshape(height // side, side, width // side, side, channels).mean(axis=(1, 3))
@@ -56,7 +56,7 @@ def _mosaic(picture: Picture, rng: Random) -> Picture:
 
 
 def _snowy(picture: Picture, rng: Random) -> Picture:
-    """Nearly half of all pixels, drawn at random, are white."""
+    """Nearly half of all pixels, chosen at random, are white."""
     drawn = np.random.default_rng(rng.getrandbits(64)).random(picture.shape[:2]) < _SNOW_SHARE
     return np.where(drawn[:, :, None], np.uint8(255), picture)
 
@@ -68,7 +68,7 @@ STYLES: Final[dict[str, Callable[[Picture, Random], Picture]]] = {
     "mosaic": _mosaic,
     "snowy": _snowy,
 }
-"""By name: a picture of 64 x 64 and the generator of what is random in the style enter, the changed picture leaves."""
+"""Styles by name: functions of a 64 x 64 image and a random generator that return the changed image."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class DrawnRecognition:
     captions: Path
     """JSONL of `CaptionRecord` with `label`; `image` is relative to `images`."""
     images: Path
-    """The folder itself: a folder a class, and `classes.json`, as the benchmark `zeroshot` reads it."""
+    """The folder itself: one subfolder per class, and `classes.json`, as the benchmark `zeroshot` reads it."""
     classes: Path
-    """Names of the classes, one a line."""
+    """Class names, one per line."""
 
 
 def draw_recognition(
@@ -92,24 +92,24 @@ def draw_recognition(
     images_per_class: int = 100,
     seed: int = 0,
 ) -> DrawnRecognition:
-    """Draw pictures of every class of some domains, each with the prompt of its class.
+    """Draw images of every class of some domains, each with the prompt of its class.
 
     Args:
-        folder: where a folder a class, `classes.json`, `captions.jsonl` and `classes.txt` go.
-        domains: names of recognition domains; their classes stand together, told apart from each other.
+        folder: output folder for one subfolder per class, `classes.json`, `captions.jsonl` and `classes.txt`.
+        domains: names of recognition domains; their classes form one classification task.
         style: one of `STYLES`.
-        split: pictures of "train" are in no benchmark; "test" in style "plain" are those of the world's benchmark.
-        images_per_class: pictures of each class.
-        seed: another seed gives other pictures of the same split.
+        split: images of "train" are in no benchmark; "test" in style "plain" has those of the world's benchmark.
+        images_per_class: images per class.
+        seed: another seed gives other images of the same split.
 
     Raises:
-        InputError: there is no such domain or style, or the folder was drawn with other settings.
+        InputError: the domain or style is unknown, or the folder was drawn with other settings.
     """
     for name in domains:
         _check("domain", name, known=DOMAINS)
     _check("style", style, known=STYLES)
     if not domains or len(set(domains)) != len(domains):
-        raise InputError("name one domain or more, each once.")
+        raise InputError("name at least one domain, each only once.")
     drawn = DrawnRecognition(folder / "captions.jsonl", folder, folder / "classes.txt")
     settings = {
         "what": "recognition", "version": WORLD_VERSION, "domains": list(domains), "style": style, "split": split,

@@ -1,7 +1,7 @@
 """Scenes with exact ground truth: two things and one relation, sampled from a seed.
 
-A scene's split is a function of its content (which things, in which relation), so a composition that is tested is
-never seen in training, whatever the seeds are.
+A scene's split is a function of its content (which things, in which relation), so a composition in the test split is
+never seen in training, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from degla.world.vocabulary import (
 Split = Literal["train", "validation", "test"]
 
 SIDE: Final = 64
-"""Width and height of every picture, in pixels."""
+"""Width and height of every image, in pixels."""
 
 WORLD_VERSION: Final = 1
-"""Part of every seed stream: raise it when a drawing changes, so that old figures are not compared with new ones."""
+"""Part of every seed stream. Raise it when a drawing changes, so that old and new figures are not compared."""
 
 _PLAIN_SHARE: Final = 0.55
 _COLOUR_JITTER: Final = 14.0
@@ -39,13 +39,13 @@ _TURN_DEGREES: Final = 7.0
 
 
 def stream(*names: object) -> Random:
-    """A generator of its own for each sequence of names; the same on every machine and Python version."""
+    """Return a separate generator for each sequence of names, the same on every machine and Python version."""
     return Random("/".join(["degla-world", str(WORLD_VERSION), *map(str, names)]))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. Lengths are pixels of the 64 x 64 picture, the angle is degrees clockwise."""
+    """One object. Lengths are in pixels of the 64 x 64 image, the angle in degrees clockwise."""
 
     shape: str
     colour: str
@@ -59,7 +59,7 @@ class Thing:
 
     @property
     def content(self) -> str:
-        """What can be said about the thing, without where and how large it is."""
+        """What can be said about the thing, except its place and size."""
         return f"{self.texture or 'plain'} {self.colour} {self.shape}"
 
 
@@ -72,7 +72,7 @@ class Scene:
     relation: CanonicalRelation
     background: Colour
     noise: float
-    """Standard deviation of the pixel noise, in grey levels; 0 on about half of the scenes."""
+    """Standard deviation of the pixel noise, in grey levels; 0 for about half of the scenes."""
     grain: int
     """Seed of the pixel noise."""
 
@@ -83,12 +83,12 @@ class Scene:
 
     @property
     def split(self) -> Split:
-        """One content in six belongs to validation, one in six to test, the rest to training."""
+        """One sixth of the contents belongs to validation, one sixth to test, the rest to training."""
         place = crc32(self.content.encode()) % 6
         return "validation" if place == 0 else "test" if place == 1 else "train"
 
     def holds(self, relation: RelationName, *, subject: Thing) -> bool:
-        """Whether `subject` stands in `relation` to the other thing."""
+        """Whether `subject` is `relation` of the other thing."""
         own: RelationName = self.relation if subject is self.first else INVERSE[self.relation]
         return own == relation
 
@@ -98,13 +98,13 @@ def _near(one: Colour, other: Colour) -> int:
 
 
 def tint_of(colour: str, rng: Random) -> Colour:
-    """The colour's palette value with jitter (standard deviation 14 grey levels a channel)."""
+    """Return the colour's palette value with jitter (standard deviation 14 grey levels per channel)."""
     red, green, blue = (min(255, max(0, round(rng.gauss(c, _COLOUR_JITTER)))) for c in PALETTE[colour])
     return red, green, blue
 
 
 def background_for(rng: Random, *tints: Colour) -> Colour:
-    """A random muted colour that no tint melts into."""
+    """Draw a random muted background colour that contrasts with every tint."""
     while True:
         grey = rng.uniform(20, 235)
         red, green, blue = (min(255, max(0, round(rng.gauss(grey, 26)))) for _ in range(3))
@@ -113,15 +113,15 @@ def background_for(rng: Random, *tints: Colour) -> Colour:
 
 
 def sample_thing(rng: Random, *, shape: str, colour: str, x: float, y: float, radius: float) -> Thing:
-    """A thing at a place, with random texture, turn and tint."""
+    """Sample a thing at a place, with random texture, angle and tint."""
     texture = None if rng.random() < _PLAIN_SHARE else rng.choice(TEXTURES)
     return Thing(shape, colour, texture, x, y, radius, rng.gauss(0, _TURN_DEGREES), tint_of(colour, rng))
 
 
 def sample_scene(rng: Random, *, vocabulary: Vocabulary = FULL) -> Scene:
-    """Any scene of a vocabulary, of whatever split.
+    """Sample any scene of a vocabulary, from any split.
 
-    The sizes are equal on both sides of "left" and "above" on purpose: nothing but the words tells the things apart.
+    Sizes are deliberately equal on both sides of "left" and "above": only the words tell the things apart.
     """
     relation: CanonicalRelation = rng.choice(("left", "above", "inside"))
     shapes = [s for s in vocabulary.shapes if relation != "inside" or s in ROOMY_SHAPES]
@@ -150,7 +150,7 @@ def sample_scene(rng: Random, *, vocabulary: Vocabulary = FULL) -> Scene:
 def sample_scene_of(
     split: Split, rng: Random, *, vocabulary: Vocabulary = IN_DOMAIN, accept: Callable[[Scene], bool] | None = None
 ) -> Scene:
-    """A scene that belongs to a split, and that `accept` agrees with."""
+    """Sample a scene of a split that `accept` accepts."""
     while True:
         scene = sample_scene(rng, vocabulary=vocabulary)
         if scene.split == split and (accept is None or accept(scene)):

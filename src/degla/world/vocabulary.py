@@ -19,11 +19,11 @@ SHAPES: Final = (
     "circle", "square", "triangle", "star", "heart", "diamond", "ring", "arrow",
     "cross", "hexagon", "crescent", "oval", "semicircle", "trapezoid",
 )  # fmt: skip
-"""The first eight are the fine-tuning shapes: those that an English tagger takes for nouns most reliably."""
+"""The first eight are the fine-tuning shapes: those that an English tagger most reliably tags as nouns."""
 
 ROOMY_SHAPES: Final = frozenset(SHAPES) - {"cross", "arrow", "crescent", "semicircle"}
-"""Shapes with enough room in the middle for another one. Scenes with "inside" use them for both things: were only
-the outer one limited, the words alone would tell which thing is inside."""
+"""Shapes with enough room in the middle for another one. Scenes with "inside" use them for both things: if only the
+outer one were limited, the words would reveal which thing is inside."""
 
 PALETTE: Final[dict[str, Colour]] = {
     "red": (218, 36, 40),
@@ -39,7 +39,7 @@ PALETTE: Final[dict[str, Colour]] = {
     "gray": (128, 128, 130),
     "cyan": (70, 212, 222),
 }
-"""The first eight are the fine-tuning colours: those that an English tagger takes for adjectives most reliably."""
+"""The first eight are the fine-tuning colours: those that an English tagger most reliably tags as adjectives."""
 
 COLOURS: Final = tuple(PALETTE)
 TEXTURES: Final = ("striped", "dotted", "plaid")
@@ -62,7 +62,7 @@ WORDINGS: Final[dict[RelationName, tuple[str, ...]]] = {
     "inside": ("inside", "within", "in"),
     "around": ("around", "surrounding"),
 }
-"""Ways to say a relation. The first two are used in full captions, all of them in loose ones."""
+"""Wordings of a relation. Full captions use the first two, loose ones use all."""
 
 
 @dataclass(frozen=True)

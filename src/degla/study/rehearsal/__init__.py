@@ -1,6 +1,6 @@
-"""A plan from end to end before its model, data and hours are there: a plan enters, one of minutes leaves.
+"""Run a plan end to end in minutes, before its model, data and hours are available.
 
-`plan` changes the plan and lays what is trained on, `questions` what is asked: official files and photographs that are
-there, and where something lacks, files that `made` makes in the official forms, with drawn
-pictures. What is made is marked so on the study's page.
+`plan` shrinks the plan and prepares the training pairs; `questions` prepares the questions. Both use official files and
+photographs if available. For missing ones, `made` generates files in the official formats, with drawn images.
+Generated data is marked on the study's page.
 """

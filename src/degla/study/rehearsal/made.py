@@ -1,7 +1,7 @@
-"""Made files in the forms of published benchmarks, for those that are not there, and what stands in for photographs.
+"""Generate missing benchmark files in their published formats, and images that replace photographs.
 
-Pictures and texts are of scenes of the embedded world, the same at every call. Labelled pictures, made or at hand, are
-written in the layouts in which the eleven classification data sets are published.
+Images and texts show scenes of the embedded world, the same at every call. Labelled images, generated or available, are
+written in the published layouts of the eleven classification data sets.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from degla.world.vocabulary import IN_DOMAIN
 
 _STREAM = "rehearsal"
 _ITEMS: Final = 12
-"""Questions of each made part."""
+"""Questions per generated part."""
 _PAIR: Final = ("red", "blue")
 _OF_A_PAIR: Final = 26
-"""ARO leaves out pairs of attributes with fewer than 25 questions."""
+"""ARO skips pairs of attributes with fewer than 25 questions."""
 _CAPTIONS: Final = 5
 
 Writer = Callable[[Path], None]
@@ -40,7 +40,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "replace_obj": "replace_noun", "replace_att": "replace_adjective", "replace_rel": "replace_relation",
     "swap_obj": "swap_noun", "swap_att": "swap_adjective", "add_obj": "add_attribute", "add_att": "add_attribute",
 }  # fmt: skip
-"""A part of SugarCrepe to what its false texts change."""
+"""What the false texts of a SugarCrepe part change."""
 _VALSE: Final[Mapping[str, tuple[str, str, str]]] = {
     "existence": ("visual7w", "v7w_9{:06d}.jpg", "replace_noun"),
     "plurals": ("coco_2017", "9{:011d}.jpg", "replace_noun"),
@@ -54,7 +54,7 @@ _VALSE: Final[Mapping[str, tuple[str, str, str]]] = {
     "coreference-hard": ("VisDial_v1.0", "VisualDialog_val2018_9{:011d}.jpg", "swap_phrase"),
     "foil-it": ("FOIL dataset", "COCO_val2014_9{:011d}.jpg", "replace_noun"),
 }
-"""A piece of VALSE to its data set, the form of its images' names and what its foils change."""
+"""Data set, image-name pattern and what the foils change, by piece of VALSE."""
 
 
 @cache
@@ -63,29 +63,29 @@ def _scene(name: str) -> Scene:
 
 
 def draw_picture(name: str) -> bytes:
-    """A JPEG file with the scene of that name."""
+    """Return a JPEG file with the scene of that name."""
     stream = io.BytesIO()
     Image.fromarray(render(_scene(name))).save(stream, format="JPEG", quality=92)
     return stream.getvalue()
 
 
 def put_bytes(place: Path, content: bytes) -> None:
-    """Write a file; the folder is made."""
+    """Write a file, creating its folder."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
 
 
 def true_text(name: str, wording: int = 0) -> str:
-    """A caption that is true of the scene of that name; another wording gives another one."""
+    """Return a true caption of the scene of that name; another `wording` gives another caption."""
     return full_caption(_scene(name), stream(_STREAM, name, "wording", wording))
 
 
 def true_and_false(name: str, kind: str) -> tuple[str, str]:
-    """A text that is true of the scene of that name, and one that is not.
+    """Return a true and a false text for the scene of that name.
 
     Args:
-        name: of the scene.
-        kind: what the false one changes: "replace_noun", "swap_adjective", ... (`degla.world.items.FAMILIES`).
+        name: name of the scene.
+        kind: what the false text changes: "replace_noun", "swap_adjective", ... (`degla.world.items.FAMILIES`).
     """
     assert kind in FAMILIES
     found = make_contrast(_scene(name), kind, vocabulary=IN_DOMAIN, rng=stream(_STREAM, name, kind))
@@ -105,7 +105,7 @@ def _valse(file: Path) -> None:
     rows: dict[str, Any] = {}
     for number in range(_ITEMS):
         true, false = true_and_false(f"{file.stem} {number}", kind)
-        # As in the published files, people did not confirm every caption; such rows are not scored.
+        # As in the published files, annotators did not confirm every caption; such rows are not scored.
         votes = {"caption": 1, "foil": 1, "other": 1} if number == 1 else {"caption": 3, "foil": 0, "other": 0}
         rows[f"{file.stem}_{number}"] = {
             "dataset": data_set, "original_split": "made", "linguistic_phenomena": file.stem,
@@ -160,11 +160,11 @@ MADE: Final[Mapping[str, Mapping[str, Writer]]] = {
     },
     "retrieval": _KARPATHY,
 }
-"""A benchmark to its annotation files, by path under the root, and what writes one that is not there."""
+"""By benchmark and path under the root: the function that writes a missing annotation file."""
 
 
 def part_of_file(benchmark: str, file: str) -> str:
-    """The part that an annotation file holds the questions of; `file`: as in `MADE`."""
+    """Return the part whose questions an annotation file holds; `file` is a key of `MADE`."""
     stem = Path(file).stem
     names = [part.name for part in BENCHMARKS.load(benchmark).BENCHMARK.parts]
     order = "_order" if benchmark == "aro" else ""
@@ -174,14 +174,14 @@ def part_of_file(benchmark: str, file: str) -> str:
 
 
 LabelledFiles = Sequence[tuple[int, str, bytes]]
-"""Number and own name of a picture's class, and the bytes of its file."""
+"""Class number, class name in the data set, and file content of each image."""
 
 
 def _cifar(folder: Path, rows: LabelledFiles, *, file: str, field: str) -> None:
-    """The labels are the classes' numbers in the data set's own order."""
+    """Labels are class numbers in the data set's own order."""
     pixels = []
     for _, _, content in rows:
-        picture = decode(content, Subject("a picture of the rehearsal")).resize((SIDE, SIDE))
+        picture = decode(content, Subject("an image of the rehearsal")).resize((SIDE, SIDE))
         pixels.append(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1).reshape(-1))
     batch = {"data": np.stack(pixels), field: [label for label, _, _ in rows]}
     put_bytes(folder / file, pickle.dumps(batch, protocol=4))
@@ -196,15 +196,15 @@ def _food101(folder: Path, rows: LabelledFiles) -> None:
 
 
 def _listed(folder: Path, rows: LabelledFiles, *, file: str, line: str, image: str, images: str) -> None:
-    """A text file with a line for each picture.
+    """A text file with one line per image.
 
     Args:
-        folder: of the data set.
-        rows: its pictures.
+        folder: folder of the data set.
+        rows: its images.
         file: path of the list.
-        line: what stands in it, with {image} and {kind}.
-        image: a picture's name, with {kind} and {number} from 1.
-        images: folder of the pictures.
+        line: template of a line, with {image} and {kind}.
+        image: template of an image name, with {kind} and {number} from 1.
+        images: folder of the images.
     """
     lines = []
     for number, (_, kind, content) in enumerate(rows, start=1):
@@ -239,7 +239,7 @@ def _save_matlab(file: Path, arrays: Mapping[str, Any]) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, dict(arrays))
-    with file.open("r+b") as written:  # Its first 116 bytes tell the time: the same questions would look changed.
+    with file.open("r+b") as written:  # The first 116 bytes hold the time and would change the digest.
         written.write(b"MATLAB 5.0 MAT-file".ljust(116))
 
 
@@ -276,4 +276,4 @@ LAYOUTS: Final[Mapping[str, Callable[[Path, LabelledFiles], None]]] = {
     ),
     "imagenet": _imagenet,
 }  # fmt: skip
-"""A data set's name to what writes labelled pictures as it is published."""
+"""By data set: the function that writes labelled images in the published layout."""

@@ -1,6 +1,6 @@
-"""A plan as it is rehearsed: the same arms on a small model, few pairs, few steps and few questions of each part.
+"""The rehearsed version of a plan: the same arms on a small model, with few pairs, steps and questions per part.
 
-The pairs are an arm's own, or COCO's that are at hand, or drawn ones in COCO's form.
+The pairs are an arm's own, or available COCO pairs, or drawn ones in COCO's format.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from degla.study.rehearsal.made import draw_picture, put_bytes, true_text
 from degla.study.rehearsal.questions import lay_questions
 
 MODEL: Final = "photo"
-"""The small model that stands in for the plan's base."""
+"""The small model that replaces the plan's base."""
 _BIAS: Final = -10.0
-"""What models of the sigmoid loss start with (arXiv 2303.15343)."""
+"""Initial bias of models trained with the sigmoid loss (arXiv 2303.15343)."""
 _SEEDS: Final = 2
 _LIMITS: Final[Mapping[str, Any]] = {"train.steps": 4, "train.batch_size": 8, "data.workers": 0}
-"""Fields of every arm, over what the plan says."""
+"""Fields of every arm, which override the plan."""
 _PAIRS_AT: Final = ("data.captions", "data.images")
 _READ_AS: Final = (
     "data.format", "data.id_column", "data.image_column", "data.text_column", "data.image_id_column",
     "data.image_pattern",
 )  # fmt: skip
-"""How captions are read; the laid ones have the usual names."""
+"""How captions are read; the rehearsal's own files use the default names."""
 _JOINED: Final = ("data.negatives", "data.positives_file")
-"""Files that are joined by the ids of a plan's own captions."""
+"""Files that are joined by the ids of the plan's own captions."""
 _UNITS: Final = ("units", "concepts", "masked_words")
 """Columns that `degla prepare units` adds to captions."""
 _FOLDER: Final = "rehearsal"
@@ -53,19 +53,19 @@ _CAPTIONS: Final = 2
 
 
 def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecord]:
-    """The plan to run in place of a plan, and what stands in for what.
+    """Return the plan to run instead of `plan`, and a record of what was replaced.
 
     Args:
-        plan: with `benchmarks`.
-        out: folder of the study; what is laid goes to ``rehearsal`` in it, anew at every call.
-        where: names the plan's file in messages.
+        plan: plan with `benchmarks`.
+        out: folder of the study; its subfolder ``rehearsal`` is rewritten by every call.
+        where: name of the plan file for messages.
 
     Raises:
-        InputError: the plan draws from the embedded world, and needs no rehearsal; or files at hand are wrong.
+        InputError: the plan draws from the embedded world and needs no rehearsal, or available files are invalid.
     """
     if plan.benchmarks is None:
         raise InputError(
-            f"{where}: --rehearse is for plans with 'benchmarks'; one of the world runs as it is, smaller by --set."
+            f"{where}: --rehearse requires a plan with 'benchmarks'. A world plan runs anyway; shrink it by --set."
         )
     folder = out / _FOLDER
     if folder.exists():
@@ -78,7 +78,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     read = {each.column for run in runs for stream in run.config.streams for each in inputs_of(stream.reads).values()}
     units = not read.isdisjoint(_UNITS)
 
-    @cache  # Arms that share their pairs are laid them once.
+    @cache  # Once for arms that share their pairs.
     def lay(data: DataConfig) -> LaidPairs:
         assert data.captions is not None
         place = folder / (f"pairs-{len(laid)}" if laid else "pairs")
@@ -113,7 +113,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
 
 
 def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
-    """The stand-in; a copy with a bias, in the folder, where the base has one or a run's losses read one."""
+    """The small model, or a copy of it with a bias in `folder` if the base has one or a run's losses read one."""
     import open_clip
 
     from degla.losses.core.forms import BIAS
@@ -134,27 +134,27 @@ def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
 
 
 def _limited(fields: FieldValues, laid: LaidPairs) -> FieldValues:
-    """The fields of an arm as it is rehearsed, without files that are not there or are not about the laid pairs."""
-    # The neighbours of most rows are not among the few that are laid: the study finds them among those.
+    """The fields of a rehearsed arm, without files that do not exist or do not match the rehearsal's pairs."""
+    # The neighbours of most rows are not among these few: the study finds new ones among them.
     others = {*_LIMITS, *_PAIRS_AT, *_READ_AS, "data.neighbours", *(() if laid.own else _JOINED)}
     kept = {name: value for name, value in fields.items() if name not in others and not _lacks(name, value)}
     return {**kept, **_LIMITS, "data.captions": str(laid.captions), "data.images": str(laid.images)}
 
 
 def _lacks(name: str, value: Any) -> bool:
-    """Whether the field names a file that is not there, as the negatives that a server has yet to make."""
+    """Whether the field names a file that does not exist, such as negatives that a server has yet to make."""
     files = value if isinstance(value, list) else [value]
     return name in path_fields() and not all(file is None or Path(str(file)).exists() for file in files)
 
 
 @dataclass(frozen=True)
 class LaidPairs:
-    """What is trained on.
+    """The training pairs of a rehearsal.
 
     Attributes:
         captions, images: file and folder.
         told: where they come from, in words.
-        own: whether they are some of the plan's own.
+        own: whether they are a subset of the plan's own pairs.
     """
 
     captions: Path
@@ -167,16 +167,16 @@ def lay_pairs(
     captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS,
     units: bool = False,
 ) -> LaidPairs:  # fmt: skip
-    """Choose a few pairs and write their captions.
+    """Select a few pairs and write their captions.
 
     Args:
-        captions, pictures, format, columns: as the plan has them; the files may be missing.
-        at_hand: root of the benchmarks, where captions of COCO may lie.
-        folder: to write to.
-        units: whether a recipe reads what `degla prepare units` adds: pairs that are not the plan's own get it here.
+        captions, pictures, format, columns: values from the plan; the files may be missing.
+        at_hand: root of the benchmarks, which may contain COCO captions.
+        folder: folder to write to.
+        units: whether a recipe reads what `degla prepare units` adds; pairs that are not the plan's own get it here.
 
     Raises:
-        InputError: a file that is there is wrong.
+        InputError: an existing file is invalid.
     """
     if captions.exists() and pictures.is_dir():
         own = read_captions(captions, format=format, columns=replace(columns, optional=OPTIONAL_FIELDS))
@@ -217,7 +217,7 @@ def _write_units(folder: Path, rows: list[CaptionRecord]) -> Path:
 
 
 def _write_coco(folder: Path, rows: list[CaptionRecord]) -> Path:
-    """The captions as COCO publishes them."""
+    """Write the captions in COCO's format."""
     numbers = {row.image_id: int(row.image_id) for row in rows}
     content: dict[str, Any] = {
         "images": [

@@ -1,4 +1,4 @@
-"""A root of benchmarks for a rehearsal: what is at hand is linked, what lacks is made in its form, and told apart."""
+"""Prepare a benchmark root for a rehearsal: link available files, generate missing ones, and record which is which."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from degla.study.rehearsal.made import LAYOUTS, MADE, LabelledFiles, draw_pictur
 
 _ZEROSHOT: Final = "zeroshot"
 _MOST: Final = 24
-"""Questions of a part that are taken where photographs are at hand; ..."""
+"""Questions per part if photographs are available; ..."""
 _FEW: Final = 12
-"""... and where pictures are drawn."""
+"""... and if images are drawn."""
 _CLASSES: Final = 6
 _PROMPTS: Final = 400
-"""Prompts of a data set, but one of each class at least."""
+"""Prompts per data set, but at least one per class."""
 
 
 def lay_questions(names: Sequence[str], *, at_hand: Path, root: Path) -> list[RehearsedPart]:
-    """Fill a root with what the benchmarks need, so that `--allow-missing` asks a few questions of every part.
+    """Fill a root with the files of the benchmarks, so that `--allow-missing` asks a few questions of every part.
 
     Args:
-        names: of benchmarks.
-        at_hand: root of what is there; it may be missing, and nothing is written to it.
+        names: names of benchmarks.
+        at_hand: root of the available files; it may not exist, and is never written to.
         root: folder to fill.
 
     Returns:
-        How each part is asked.
+        How each part is rehearsed.
 
     Raises:
-        InputError: files at hand are wrong, or lack of a benchmark whose form is not known here.
+        InputError: available files are invalid, or missing for a benchmark that cannot be generated.
     """
     parts: list[RehearsedPart] = []
     for name in names:
@@ -50,14 +50,14 @@ def lay_questions(names: Sequence[str], *, at_hand: Path, root: Path) -> list[Re
 
 
 def ask_few(names: Sequence[str], *, root: Path) -> list[BenchmarkQuestions]:
-    """What `lay_questions` laid, without what nobody waits for: questions without a picture, and thousands of prompts.
+    """Return the questions from `lay_questions`, without those that have no image and with few prompts.
 
     Args:
-        names: of benchmarks.
-        root: as it was filled.
+        names: names of benchmarks.
+        root: root that `lay_questions` filled.
 
     Raises:
-        InputError: files are wrong.
+        InputError: files are invalid.
     """
     found = []
     for asked in ask_all(names, root, allow_missing=True):
@@ -67,7 +67,7 @@ def ask_few(names: Sequence[str], *, root: Path) -> list[BenchmarkQuestions]:
 
 
 def _with_few_prompts(entry: Entry) -> Entry:
-    """ImageNet alone has 80,000 prompts."""
+    """Limit the prompts; ImageNet has 80,000."""
     if not isinstance(entry, Classification):
         return entry
     count = max(1, _PROMPTS // len(entry.classes))
@@ -96,7 +96,7 @@ def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
 
 
 def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
-    """Link the annotation files that are at hand, make the others; returns the paths of those that are made."""
+    """Link available annotation files and generate the others; return the paths of the generated ones."""
     benchmark = BENCHMARKS.load(name).BENCHMARK
     for pattern in benchmark.annotations:
         for file in sorted(at_hand.glob(pattern)):
@@ -104,8 +104,8 @@ def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
     if name not in MADE:
         if not any(next(root.glob(pattern), None) for pattern in benchmark.annotations):
             raise InputError(
-                f"{at_hand}: holds no file of {benchmark.title}, and a rehearsal makes files of "
-                f"{', '.join((*MADE, _ZEROSHOT))} alone. Get them from {benchmark.source}, or leave {name} out of the "
+                f"{at_hand}: has no file of {benchmark.title}, and a rehearsal can generate files only for "
+                f"{', '.join((*MADE, _ZEROSHOT))}. Get them from {benchmark.source}, or remove {name} from the "
                 "plan's benchmarks."
             )
         return []
@@ -126,7 +126,7 @@ def _paths(entries: Iterable[Entry]) -> list[str]:
 
 
 def _lay_classes(at_hand: Path, root: Path) -> list[RehearsedPart]:
-    """The eleven published data sets in their published layouts, each with a few pictures; none of the user's own."""
+    """The eleven published data sets in their published layouts, each with a few images; no custom data sets."""
     parts = []
     for name in NAMES:
         folder = at_hand / _ZEROSHOT / name
@@ -138,7 +138,7 @@ def _lay_classes(at_hand: Path, root: Path) -> list[RehearsedPart]:
 
 
 def _rows_at_hand(folder: Path, at_hand: Path) -> LabelledFiles:
-    """Some pictures of some classes that are there, spread over them evenly."""
+    """Some available images of some classes, spread evenly over the classes."""
     found: Classification = read_data_set(folder, root=at_hand)
     keys = list(data_set(folder.name).classes)
     of_class: dict[int, list[str]] = {}
@@ -160,7 +160,7 @@ def _drawn_rows(name: str) -> LabelledFiles:
 
 
 def _spread(labels: list[int]) -> list[int]:
-    """A few of the classes, from the first to the last."""
+    """A few classes, spread from the first to the last."""
     if len(labels) <= _CLASSES:
         return labels
     return [labels[number * (len(labels) - 1) // (_CLASSES - 1)] for number in range(_CLASSES)]

@@ -1,7 +1,7 @@
-"""Sprites that ship with the package: emoji and glyphs, so that no result depends on the fonts of a machine.
+"""Sprites that ship with the package: emoji and glyphs, so that results do not depend on the fonts of a machine.
 
-In: `emoji.png` (60 sprites of 96 pixels, 10 a row, with alpha) and `glyphs.png` (one row a face, one column a sign,
-64 pixels, coverage as grey), made by `make.py`. Out: Pillow images. Licences of the fonts are beside the sheets.
+In: `emoji.png` (60 sprites of 96 pixels, 10 per row, with alpha) and `glyphs.png` (one row per face, one column per
+sign, 64 pixels, coverage as grey), by `tools/make_sprites.py`. Out: Pillow images. Font licences are in this folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _sheet(name: str) -> Image.Image:
 
 @cache
 def emoji(index: int) -> Image.Image:
-    """The sprite of one emoji, RGBA, 96 x 96; numbered as in `domains.EMOJI`."""
+    """Return the sprite of one emoji, RGBA, 96 x 96; `index` is its position in `domains.EMOJI`."""
     row, column = divmod(index, EMOJI_COLUMNS)
     left, top = column * EMOJI_SIDE, row * EMOJI_SIDE
     return _sheet("emoji.png").crop((left, top, left + EMOJI_SIDE, top + EMOJI_SIDE))
@@ -40,6 +40,6 @@ def emoji(index: int) -> Image.Image:
 
 @cache
 def glyph(sign: str, face: int) -> Image.Image:
-    """The coverage of one letter or digit in one of the faces, grey ("L"), 64 x 64."""
+    """Return the coverage of one letter or digit in one of the faces, grey ("L"), 64 x 64."""
     left, top = SIGNS.index(sign) * GLYPH_SIDE, face * GLYPH_SIDE
     return _sheet("glyphs.png").crop((left, top, left + GLYPH_SIDE, top + GLYPH_SIDE))
