@@ -185,7 +185,7 @@ def _refused() -> Iterator[OddImage]:
     yield OddImage("32-bit.tiff", encoded(Image.fromarray(ones.astype(np.int32)), "TIFF"), refusal="32-bit integers")
     yield OddImage("empty.jpg", b"", refusal="the file is empty")
     yield OddImage("text.jpg", b"A dog on a sofa.", refusal="it begins with b'A dog on a sofa.'")
-    yield OddImage("page.jpg", b"<html>" + bytes(100), refusal="is in no format that Pillow reads")
+    yield OddImage("page.jpg", b"<html>" + bytes(100), refusal="is not in a format Pillow reads")
     too_many = "more than 89,478,485 pixels"
     yield OddImage("bomb-900-megapixels.png", png(30_000, 30_000), refusal=too_many)
     real = png(12_000, 12_000, depth=1, colour=0, rows=bytes(12_000 * 1501))

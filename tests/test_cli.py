@@ -290,7 +290,7 @@ def test_damaged_image(
     [
         ('{"id": "1", "image": "000.png", "text": 7}\n', ["line 1", "text"]),
         ('{"id": "1", "image": "000.png", "text": "a cat"}\nno json\n', ["line 2", "JSON"]),
-        ("", ["holds no caption"]),
+        ("", ["has no captions"]),
     ],
 )
 def test_wrong_captions(content: str, parts: list[str], words: dict[str, str], tmp_path: Path, capsys: Capture) -> None:

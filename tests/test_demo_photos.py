@@ -45,7 +45,7 @@ def test_pictures_of_ones_own(
     out = tmp_path / "demo"
     captions = str(tmp_path / "captions.jsonl")
     assert main(["demo", "--quick", "--photos", captions, "--images", str(pictures), "--out", str(out)]) == 0
-    assert "album/broken.png" in caplog.text and "1 row is left out" in caplog.text
+    assert "album/broken.png" in caplog.text and "1 row is skipped" in caplog.text
     results = {path.stem: load_result(path) for path in (out / "results").glob("*-0.json")}
     assert {result.model.label for result in results.values()} == {"base", "degla", "clip"}
     assert len({result.model.fingerprint for result in results.values()}) == 3

@@ -202,7 +202,7 @@ def changed(encoder: Encoder, **fields: object) -> Encoder:
 def test_models_that_cannot_stand_for_one_another_are_refused(tmp_path: Path, models: tuple[str, str]) -> None:
     base = load_encoder(models[0])
     gelu = load_encoder(str(write_model(tmp_path / "gelu", quick_gelu=False)))
-    with pytest.raises(InputError, match="one computes quick_gelu, the other gelu"):
+    with pytest.raises(InputError, match="one uses quick_gelu, the other gelu"):
         check_alike(base, gelu)
     save_encoder(gelu, tmp_path / "saved")
     assert load_encoder(str(tmp_path / "saved")).activation == "gelu"

@@ -197,7 +197,7 @@ def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, caps
     [
         ("gone.png", ["--captions", "a dog"], "gone.png is missing. Give the path of an image."),
         ("cut.png", ["--captions", "a dog"], "cut.png is damaged or cut off"),
-        ("text.png", ["--captions", "a dog"], "text.png is in no format that Pillow reads"),
+        ("text.png", ["--captions", "a dog"], "text.png is not in a format Pillow reads"),
         ("whole.png", [], "no captions: give --captions TEXT"),
         ("whole.png", ["--captions-file", "empty.txt"], "no captions: give --captions TEXT"),
         ("whole.png", ["--captions-file", "gone.txt"], "gone.txt"),

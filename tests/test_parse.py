@@ -160,7 +160,7 @@ def test_a_column_that_is_there_twice(separator: str, tmp_path: Path) -> None:
     file.write_text("".join(separator.join(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(InputError) as caught:
         list(read_captions(file))
-    one_line(caught, file.name, "line 1", "two columns are called 'text'")
+    one_line(caught, file.name, "line 1", "two columns are named 'text'")
 
 
 @pytest.mark.parametrize("label", [DIGITS, DEEP, "-1", "\u00b2", "1 2", "1" * 12])

@@ -230,13 +230,13 @@ def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photo
 def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Path, tmp_path: Path) -> None:
     assert page.search is not None
     bad = page.search.pictures.bad
-    assert len(bad) == 2 and "cut.png is damaged or cut off" in bad[0] and "text<b>.jpg is in no format" in bad[1]
+    assert len(bad) == 2 and "cut.png is damaged or cut off" in bad[0] and "text<b>.jpg is not in a format" in bad[1]
     with pytest.raises(InputError, match="no such folder"):
         PictureFolder.read(tmp_path / "gone")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / ".thumbnails").mkdir()
     shutil.copy(photos / "000.png", tmp_path / ".thumbnails")
-    with pytest.raises(InputError, match=r"contains no readable image\. text\.png is in no format"):
+    with pytest.raises(InputError, match=r"contains no readable image\. text\.png is not in a format"):
         PictureFolder.read(tmp_path)
 
 

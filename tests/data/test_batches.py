@@ -1,4 +1,4 @@
-"""Rows to batches: shapes, masks, trimming, and the same values whatever the workers."""
+"""Rows to batches: shapes, masks, trimming, and the same values for any number of workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODEL = ImageTransform(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def tokenize(texts: list[str]) -> Tensor:
-    """One token a word, cut at the context with the end token last, as CLIP's tokenizer does; "!" is token 0."""
+    """One token per word, truncated to the context with the end token last, as in CLIP's tokenizer; "!" is token 0."""
     tokens = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
     for row, text in enumerate(texts):
         words = [0 if word == "!" else sum(map(ord, word)) % 997 + 1 for word in text.lower().split()]
@@ -115,7 +115,7 @@ def test_a_batch_has_the_promised_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start_method", ["fork", FORKS.get_start_method()])
 def test_workers_change_nothing(tmp_path: Path, start_method: str) -> None:
-    """Forked from here; and from a process that knows nothing of this one, to which the data set is pickled."""
+    """Workers are forked, or started in a fresh process to which the dataset is pickled."""
 
     def batches(workers: int, epoch: int, start: int = 0) -> list[Batch]:
         dataset = dataset_in(tmp_path, seed=5)
@@ -222,15 +222,15 @@ def test_trimming_never_cuts_a_token_and_leaves_no_empty_column(texts) -> None:
     assert torch.equal(whole.caption[:, :length], cut.caption)
     assert torch.equal(whole.negative[..., :length], cut.negative)
     every = torch.cat([whole.caption[:, None], whole.negative], dim=1)
-    assert not every[..., length:].any(), "a token was cut"
+    assert not every[..., length:].any(), "a token was trimmed"
     assert (every == END).any(-1).all() and (every[..., :length] == END).any(-1).all()
     ends = (every == END).float().argmax(-1).max() + 1
     assert ends == length
 
 
 def test_length_of_other_tokenizers() -> None:
-    assert text_length(torch.tensor([[5, 9, 2, 0, 0]])) == 3, "an end token that is not the largest number"
-    assert text_length(torch.tensor([[5, 2, 1, 1, 1]])) == 5, "padding with 1 is never cut"
+    assert text_length(torch.tensor([[5, 9, 2, 0, 0]])) == 3, "an end token that is not the largest id"
+    assert text_length(torch.tensor([[5, 2, 1, 1, 1]])) == 5, "padding with 1 is never trimmed"
     assert text_length(torch.zeros(2, 0, 5, dtype=torch.long)) == 0
 
 
@@ -263,7 +263,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path)
     with pytest.raises(InputError, match="the plan orders 9 rows, but the dataset has 10"):
         make_loader(dataset, EpochSampler(BatchPlan(range(9), batch_size=1), 0))
-    with pytest.raises(InputError, match="no pair to train on"):
+    with pytest.raises(InputError, match="there are no pairs to train on"):
         PairDataset(table_of([]), folder=tmp_path, transform=RandomCrop(MODEL), tokenize=tokenize,
                     negatives_per_caption=1, seed=0)  # fmt: skip
     with pytest.raises(InputError, match="it must be 0 or more"):

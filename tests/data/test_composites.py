@@ -1,4 +1,4 @@
-"""Two pictures as one, with texts of both: what the recipe clic reads."""
+"""Composites of two images with the texts of both: the data of the recipe clic."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
     men = [("two", "NUM"), ("men", "NOUN"), ("ride", "VERB")]
     found = {tuple(_exchanged(dog, men, Random(seed)) or ()) for seed in range(20)}
     assert found == {("a men sees a men", "two dog ride"), ("a dog ride a dog", "two men sees")}
-    # One word each: the exchange is the other order, and says the same.
+    # One word each: exchanging them gives the other order, which says the same.
     assert _exchanged([("dogs", "NOUN")], [("cats", "NOUN")], Random(0)) is None
-    # No part of speech in common: any two words; what both say stays.
+    # No part of speech in common: any two words; words that both contain stay.
     apart = _exchanged([("red", "ADJ"), ("and", "CCONJ")], [("run", "VERB"), ("and", "CCONJ")], Random(0))
     assert apart is not None and apart != ["red and", "run and"]
     written = exchange_words(
@@ -122,7 +122,7 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
-    """Turned round, their texts would say the same, so that the first positive would be a further sentence."""
+    """In either order their texts would say the same, so the first positive would be another sentence."""
     records = []
     for number, text in enumerate(["a dog", "A dog.", "a dog", "two men"]):
         Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")

@@ -47,7 +47,7 @@ def test_the_command_writes_what_con_clip_reads(
 
 
 def test_what_other_commands_added_stays(tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in tiny_pairs["captions"].open()][:20]  # Neighbours name the others, too.
+    rows = [json.loads(line) for line in tiny_pairs["captions"].open()][:20]  # Neighbours also list the others.
     captions, out = tmp_path / "captions.jsonl", tmp_path / "out.jsonl"
     added = {"positives": ["another text"], "masked_words": ["red"], "distractor_image": "old.png"}
     captions.write_text("".join(json.dumps({**row, **added, "distractor_text": "old"}) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""The shelf of draws: what every member promises, and what each one returns."""
+"""The shelf of draws: the contract of all members, and what each one returns."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_draw_gives_k_different_places_and_depends_on_its_arguments_alone(
 
 
 def test_random_is_the_draw_of_earlier_versions_bit_for_bit() -> None:
-    """Runs that were started before there was a shelf go on with the same negatives."""
+    """Runs started before the shelf existed resume with the same negatives."""
     found = [list(member("random")(OFFER, 4, chance(epoch))) for epoch in range(3)]
     assert found == [stream("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
     assert found == [[3, 5, 1, 0], [5, 2, 0, 3], [5, 1, 2, 3]]
@@ -71,7 +71,7 @@ def test_by_rule_takes_one_of_each_rule_in_turn() -> None:
         assert set(rules[:3]) == {"swap", "noun", "relation"}
         assert set(rules[3:5]) == {"swap", "noun"} and rules[5] == "swap"
         found.update(places[:1])
-    # Each negative comes first at times; a rule leads as often as the share of its negatives.
+    # Each negative comes first sometimes; a rule comes first as often as its share of negatives.
     assert min(found[place] for place in range(6)) > 20
 
 
@@ -84,7 +84,7 @@ def test_by_score_refuses_negatives_without_a_score() -> None:
         PairRow(CAPTION, ("A cat.", "A fish."), ("noun", "noun"), (-1.0, None)),
         PairRow(CAPTION, ("a",), ("swap",)),
     ]
-    message = r"by_score: 2 of 3 negatives carry no score, for example 'A fish\.' of caption '7' \(rule noun\)"
+    message = r"by_score: 2 of 3 negatives have no score, for example 'A fish\.' of caption '7' \(rule noun\)"
     with pytest.raises(InputError, match=message):
         open_draw("by_score", table_of(rows))
 

@@ -1,4 +1,4 @@
-"""Optional columns: second images, further true texts, classes, equal texts, similar images, chosen rules."""
+"""Optional columns: second images, additional true texts, classes, equal texts, similar images, chosen rules."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
             same_image = torch.equal(found.extra["distractor_image"][place], found.image[place])
             same_text = torch.equal(found.extra["distractor_caption"][place], found.caption[place])
             assert (same_image, same_text) == (not has, not has)
-            if has:  # By crops that a run of an earlier version would go on with.
+            if has:  # With the crops that a resumed run of an earlier version would use.
                 chance = stream("partner crop", seed=pairs.plan.seed, epoch=epoch, index=list(by_id).index(name))
                 partner = read_image(by_id[name]["distractor_image"], folder=tiny_pairs["images"], caption_id=name)
                 assert torch.equal(found.extra["distractor_image"][place], pairs.dataset.transform(partner, chance))
@@ -155,7 +155,7 @@ def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
 def test_fewer_positives_than_places_stay_in_the_files_order(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """CLIC pulls a caption to the first alone, and a composite whose last two texts are equal has two."""
+    """CLIC pulls a caption only to the first, and a composite whose last two texts are equal has two."""
     pairs = pairs_of("clic", tiny_model, tiny_pairs, tmp_path)
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     tokenize, found = load_encoder(str(tiny_model)).tokenize, 0
@@ -226,7 +226,7 @@ def test_one_text_has_the_same_tokens_in_every_role(
 def test_one_picture_has_the_same_pixels_in_every_role(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """A picture of one colour, whatever is cut out of it, is the same tensor as first and as second image."""
+    """An image of one colour, however it is cropped, is the same tensor as first and as second image."""
     for name, colour in (("red.png", (250, 20, 30)), ("blue.png", (10, 20, 250))):
         Image.new("RGB", (40, 40), colour).save(tmp_path / name)
     captions = [
@@ -267,8 +267,8 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
 @pytest.mark.parametrize(
     ("text", "name", "said"),
     [
-        ("cat\n", "classes.txt", "holds 1 class;"),
-        ("cat\ndog\ncat\n", "classes.txt", "'cat' is there twice"),
+        ("cat\n", "classes.txt", "has 1 class;"),
+        ("cat\ndog\ncat\n", "classes.txt", "'cat' occurs twice"),
         ('{"names": ["cat"]}', "classes.json", "found an object"),
         ("[1, 2]", "classes.json", "found a list"),
     ],
@@ -299,7 +299,7 @@ def test_neighbours_join_the_batch(tiny_model: Path, tiny_pairs: dict[str, Path]
             for own, other in zip(batch.ids[:4], batch.ids[4:], strict=True):
                 assert other in near[own]
                 joined.add((own, other))
-    assert len(joined) > 24, "neighbours are not drawn anew"
+    assert len(joined) > 24, "neighbours are not redrawn"
     again = pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path)
     assert [batch.ids for batch in pairs.batches(2, start=3, device=torch.device("cpu"))] == [
         batch.ids for batch in again.batches(2, start=3, device=torch.device("cpu"))
@@ -322,7 +322,7 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
     [
         ("con_clip", "distractor_image", "no caption has a distractor_image"),
         ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
-        ("tsvlc", "positives", r"no caption has a further true text.*--positives --out.*--data\.positives-file FILE"),
+        ("tsvlc", "positives", r"no caption has additional true texts.*--positives --out.*--data\.positives-file FILE"),
         ("cs_clip", "units", "no caption has a units"),
     ],
 )
@@ -345,7 +345,10 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
     lost = [{**row, "distractor_image": "lost.png", "distractor_text": "x"} for row in rows]
     with pytest.raises(InputError, match=r"(?s)column distractor_image.*lost\.png"):
         pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
-    for label, told in (("zebra", "'0-0': label 'zebra' is none of the 3 classes"), (None, "no caption has a label")):
+    for label, told in (
+        ("zebra", "'0-0': label 'zebra' is not one of the 3 classes"),
+        (None, "no caption has a label"),
+    ):
         odd = [{**row, "label": label} for row in rows]
         config = tiny_config(
             "clip", model=tiny_model, pairs={**tiny_pairs, "captions": write_captions(tmp_path, odd)}, out=tmp_path
@@ -361,7 +364,7 @@ def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
     assert len(every) == 3
     rows = read_rows(replace(data, rules=("swap_nouns",)))
     assert {rule for row in rows for rule in row.rules} == {"swap_nouns"} and any(not row.negatives for row in rows)
-    with pytest.raises(InputError, match=r"no negative of negation\. The file holds: replace_nouns \(8\), "):
+    with pytest.raises(InputError, match=r"the file has no negatives of negation\. It has: replace_nouns \(8\), "):
         read_rows(replace(data, rules=("swap_nouns", "negation")))
 
 

@@ -1,4 +1,4 @@
-"""Pictures are decoded completely and as they look, or refused by name."""
+"""Images are decoded completely and upright, or rejected by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def photograph(width: int = 64, height: int = 48) -> Image.Image:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that claims a size in its header and holds almost nothing."""
+    """A PNG that claims a size in its header but contains almost nothing."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -42,7 +42,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def write_wrong_images(folder: Path) -> dict[str, str]:
-    """File name -> what its message must say."""
+    """Map file name to the expected message."""
     photograph(320, 240).save(folder / "whole.jpg", quality=95)
     content = (folder / "whole.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
@@ -63,7 +63,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
         "cut.jpg": "is damaged or cut off",
         "cut_progressive.jpg": "is damaged or cut off",
         "cut.png": "is damaged or cut off",
-        "text.jpg": "is in no format that Pillow reads: it begins with b'A dog on a sofa.'",
+        "text.jpg": "is not in a format Pillow reads: it begins with b'A dog on a sofa.'",
         "empty.jpg": "the file is empty",
         "bomb.png": "more than 89,478,485 pixels",
         "small_bomb.png": "more than 89,478,485 pixels",
@@ -115,7 +115,7 @@ def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         kept = usable_rows(rows, check_images(rows, tmp_path), bad_images="skip")
     assert kept is not None and kept.tolist() == [0, 2] and list(rows.select(kept)) == [rows[0], rows[2]]
-    assert "2 rows are left out. 1 of 3 images cannot be used." in caplog.text
+    assert "2 rows are skipped. 1 of 3 images cannot be used." in caplog.text
     assert str(tmp_path / "cut.jpg") in caplog.text
     gone, text = rows_for("whole.jpg", "gone.jpg"), rows_for("text.jpg")
     with pytest.raises(InputError, match=r"1 of 2 images cannot be used\.\n.*gone\.jpg.*\n.*--data\.bad-images skip"):
@@ -231,7 +231,7 @@ def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path, monkeypatch
     assert sizes == [(10, 8), (10, 8), (9, 8), (9, 8), (32, 16), (32, 16)]
     rows = table_of([PairRow(caption, (), ()) for caption in captions])
     assert check_images(rows, tmp_path).bad == ()
-    with pytest.raises(ImageError, match=r"caption 'x' cannot be read: .*there is no such picture"):
+    with pytest.raises(ImageError, match=r"caption 'x' cannot be read: .*no such image"):
         read_image(captions[0].image.replace("/0", "/7"), folder=tmp_path, caption_id="x")
 
 

@@ -1,4 +1,4 @@
-"""The processes that decode images: their number, and that they end with the training that started them."""
+"""The decoding workers: their number, and that they end with the training that started them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.launch import FORKS
 
 
 def decode(connection: Connection) -> None:
-    """What a loader's process does first; then it works for ever."""
+    """Start like a loader's worker, then run forever."""
     _start_worker(0)
     connection.send(os.getpid())
     threading.Event().wait()
 
 
 def train(connection: Connection) -> None:
-    """Starts a loader's process, as torch does on Linux, and waits to be killed."""
+    """Start a loader's worker, as torch does on Linux, and wait to be killed."""
     get_context("fork").Process(target=decode, args=(connection,)).start()
     threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Every entrance makes the same pixels of an odd picture, or refuses it with the same reason."""
+"""Every entry point decodes an odd image to the same pixels, or rejects it for the same reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def row(image: str) -> PairRow:
 
 
 class Seeing:
-    """A model whose transform keeps what it is given; of the rest, no more than an embedding needs."""
+    """A model whose transform records its inputs; otherwise only what an embedding needs."""
 
     name, activation, fingerprint, precision, context_length = "seeing", "gelu", "0" * 64, "fp32", 8
     trims, device, tokenize = False, torch.device("cpu"), None
@@ -100,7 +100,7 @@ def test_every_entrance_gives_the_same_pixels(odd: OddImage, tmp_path: Path) -> 
     for name, read in ENTRANCES.items():
         assert np.array_equal(read(tmp_path, odd.name), first), name
     assert check_images(table_of([row(odd.name)]), tmp_path).bad == ()
-    # These two write JPEG files: of the same picture, with the same settings, they are the same bytes.
+    # These two write JPEG files: the same image with the same settings gives the same bytes.
     pack([row(odd.name)], folder=tmp_path, out=tmp_path / "pack", packing=Packing(size=10**6, quality=90))
     assert as_jpeg(first, quality=90) in (tmp_path / "pack" / "pairs-000000.tar").read_bytes()
     address = thumbnail(ItemImage(path=odd.name), root=tmp_path)
@@ -122,7 +122,7 @@ def test_a_part_is_a_part_of_the_upright_picture(number: int, tmp_path: Path) ->
     part = read_part(odd.name, folder=tmp_path, caption_id="1", draw=draw, least=10**9)
     assert sizes == [upright.size]
     assert np.array_equal(part, upright.crop((4, 2, upright.width - 12, upright.height - 6)))
-    # At half the size it is the same part, from fewer pixels.
+    # At half the size it is the same part with fewer pixels.
     half = read_part(odd.name, folder=tmp_path, caption_id="1", draw=draw, least=8)
     assert half.size == (part.width // 2, part.height // 2)
     gap = np.asarray(part.resize(half.size, Image.Resampling.BOX)).astype(int) - np.asarray(half)
@@ -138,8 +138,8 @@ def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Pa
             read(tmp_path, odd.name)
         said = str(caught.value)
         assert said.startswith(f"{tmp_path / odd.name}: the image") and "\n" not in said and odd.refusal in said, name
-        skip = ", or leave its rows out (in training with --data.bad-images skip)"
-        assert said.endswith(("Fetch the file again.", f"Fetch the file again{skip}.", "or leave it out.")), name
+        skip = ", or skip its rows (in training with --data.bad-images skip)"
+        assert said.endswith(("Fetch the file again.", f"Fetch the file again{skip}.", "or remove it.")), name
         reasons.add(said.replace(" of caption '1'", "").replace(skip, ""))
     assert len(reasons) == 1
     assert [bad.image for bad in check_images(table_of([row(odd.name)]), tmp_path).bad] == [odd.name]
@@ -149,7 +149,7 @@ def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Pa
 
 
 def odd_places(folder: Path) -> dict[str, str]:
-    """What stands where a path to an image should, and what must be said of it."""
+    """Map invalid image paths to the expected messages."""
     (folder / "x.tar").write_bytes(bytes(1000))
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")
@@ -179,7 +179,7 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
             assert reason in said and len(said) < 800 and said.isprintable(), (name, place[:50])
         has_picture(tmp_path, place)
         assert thumbnail(ItemImage(path=place), root=tmp_path) is None
-        # A row of a dataset is only known to be missing once it is read.
+        # A missing row of a dataset is only noticed when it is read.
         for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):
             (bad,) = check_images(table_of([row(place)]), tmp_path, depth=depth).bad
             assert reason in bad.message

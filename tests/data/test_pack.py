@@ -1,4 +1,4 @@
-"""Packed pairs: readable by WebDataset, the same rows in training, pictures at the chosen size; scaled decoding."""
+"""Packed pairs: readable by WebDataset, the same rows in training, images of the chosen size; scaled decoding."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_optional_columns_and_second_pictures_are_packed_too(
     words = ["pack", str(captions), "--images", str(tiny_pairs["images"]), "--out", str(out), "--size", "34"]
     assert main(words) == 0
     told = shlex.split(capsys.readouterr().out.rpartition("Train with: ")[2])
-    assert told == ["--data.captions", str(out / "captions.jsonl"), "--data.images", str(out)], "as a shell reads it"
+    assert told == ["--data.captions", str(out / "captions.jsonl"), "--data.images", str(out)], "quoted for a shell"
     found = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert found[0]["positives"] == ["said otherwise"] and found[0]["label"] == "dog"
     assert found[1]["distractor_text"] == "another scene"
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_packs_again(
         assert main(words) == 1
     message = capsys.readouterr().err.strip()
     assert "pairs-000001.tar: cannot be written: the disk is full." in message and len(message.splitlines()) == 1
-    assert not list(out.iterdir()), "an incomplete pack takes no place"
+    assert not list(out.iterdir()), "an incomplete pack leaves no files"
     assert main(words) == 0 and (out / "captions.jsonl").is_file()
 
 
@@ -195,7 +195,7 @@ def test_scaled_decoding_is_close_and_decodes_less(orientation: int, size: tuple
     drawn = crop(read_image("a.jpg", folder=tmp_path, caption_id="1"), Random(3))
     rng = Random(3)
     part = read_part("a.jpg", folder=tmp_path, caption_id="1", draw=lambda full: crop.draw(full, rng), least=100)
-    assert 100 <= min(part.size) < 350, "decoded whole"
+    assert 100 <= min(part.size) < 350, "decoded in full"
     gap = (crop.finish(part) - drawn).abs()
     assert gap.mean() < 0.03 and gap.max() < 0.25, "on a range of 2"
 
@@ -216,7 +216,7 @@ def test_files_that_cannot_be_scaled_give_the_same_pixels(tmp_path: Path) -> Non
 def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
     packed: Pairs, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    """Packed pictures are other files under other names; the training of them is no less a leak."""
+    """Packed images are other files with other names, but training on them is still leakage."""
     root = tmp_path / "root"
     root.mkdir()
     first, *_ = sorted(tiny_pairs["images"].iterdir())

@@ -1,4 +1,4 @@
-"""Captions meet their accepted negatives, and what is dropped is counted."""
+"""Captions are joined with their accepted negatives, and dropped ones are counted."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_nothing_matches_shows_ids_of_both_sides() -> None:
 
 
 def test_empty_data_and_too_large_k(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the captions are empty"):
+    with pytest.raises(InputError, match="the captions file is empty"):
         join([], [negative("1", "A")])
-    with pytest.raises(InputError, match=r"the negatives are empty\. Make them with `degla negatives`"):
+    with pytest.raises(InputError, match=r"the negatives file is empty\. Make negatives with `degla negatives`"):
         join([caption("1")], [])
     with pytest.raises(InputError, match=r"no negative can be used: 1 equal to their caption, 1 not accepted"):
         join([caption("1")], [negative("1", "A dog on a sofa"), negative("1", "B", accepted=False)])
@@ -97,7 +97,7 @@ def test_said_words(one: str, other: str, equal: bool) -> None:
 
 
 def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """A caption that is taken out moves the numbers of all behind it."""
+    """Removing a caption shifts the numbers of all later ones."""
     texts = ["a red dog sleeps on the sofa", "two old men play chess", "a train leaves an empty station"]
     negatives = [negative(str(number), f"{text} no more") for number, text in enumerate(texts)]
     captions = [caption(str(number), text) for number, text in enumerate(texts)]
@@ -107,6 +107,5 @@ def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.Lo
     join([caption("0", "three men"), caption("1", "ein Hund")], negatives)
     assert "WARNING" not in caplog.text
     join(moved, negatives)
-    assert (
-        "few words of their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'" in caplog.text
-    )
+    said = "few words with their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'"
+    assert said in caplog.text

@@ -1,4 +1,4 @@
-"""The plan of an epoch: a permutation, the same for every number of devices, with images spread over batches."""
+"""The plan of an epoch: a permutation, the same for any number of devices, with images spread over batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ groups_and_size = st.integers(1, 12).flatmap(
 
 
 def collisions(plan: BatchPlan, epoch: int) -> int:
-    """Rows of an epoch that meet an earlier row of their own image in their global batch."""
+    """Count the rows of an epoch that share a global batch with an earlier row of their image."""
     batches = plan.global_batches(epoch)
     return sum(len(rows) - len({plan.groups[row] for row in rows.tolist()}) for rows in batches)
 
@@ -45,7 +45,7 @@ def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -
 def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> None:
     groups, size = drawn
     plan = BatchPlan(groups, batch_size=size, seed=2, duplicates="avoid")
-    # A group can fill at most one place in each batch without meeting itself.
+    # A group can fill at most one place in each batch without colliding with itself.
     placeable = sum(min(count, len(plan)) for count in Counter(groups).values())
     assert collisions(plan, epoch) == max(0, len(plan) * size - placeable)
 
@@ -93,7 +93,7 @@ def _one(epoch: int) -> list[list[tuple[int, int]]]:
 
 
 def test_the_order_does_not_change_between_releases() -> None:
-    # A run that is resumed after an upgrade must go on with the same rows.
+    # A run resumed after an upgrade must continue with the same rows.
     rows = [row for batch in BatchPlan(range(8), batch_size=4, seed=7).batches(3) for _, row in batch]
     assert rows == [1, 7, 3, 0, 4, 6, 2, 5]
 
@@ -114,9 +114,9 @@ def test_unavoidable_meetings_are_said(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING):
         list(BatchPlan([0] * 8, batch_size=4).batches(0))
         list(BatchPlan([0] * 8, batch_size=2, world_size=2, rank=1, duplicates="avoid").batches(0))
-        assert not caplog.text, "meetings that are allowed, or that another process tells"
+        assert not caplog.text, "collisions are allowed, or another process reports them"
         list(BatchPlan([0] * 8, batch_size=4, duplicates="avoid").batches(0))
-    assert "epoch 0: 6 rows share a batch with another caption of their image" in caplog.text
+    assert "epoch 0: 6 rows share a batch with another caption of the same image" in caplog.text
 
 
 def test_too_few_rows() -> None:

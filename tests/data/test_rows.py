@@ -1,4 +1,4 @@
-"""Rows on the disk: those of a join in memory, made once, made again when files change, never half there."""
+"""Rows on disk: equal to a join in memory, made once, made again when files change, never incomplete."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.training.configs import tiny_config
 
 Files = dict[str, Path]
 
-# Digests of the columns, and of the texts, masks and numbers of two epochs, as version 0.1.0 gave them before rows lay
-# on the disk: checkpoints of then hold such digests.
+# Digests of the columns, and of the texts, masks and numbers of two epochs, from version 0.1.0 before rows were stored
+# on disk: checkpoints from then contain these digests.
 KNOWN = {
     "degla": ("565d4e07df570b1a", "8a38da59990ea2f4"),
     "con_clip": ("1ee02c664fdcfdfe", "2944a58b715c720c"),
@@ -104,7 +104,7 @@ def made_up(seed: int, count: int) -> tuple[list[CaptionRecord], list[NegativeRe
 
 
 def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -> tuple[list[Any], Counter[str]]:
-    """The join as one says it: for each caption, its negatives in order, each thing once."""
+    """The join in plain Python: for each caption, its negatives in order without repetitions."""
     dropped: Counter[str] = Counter()
     kept: dict[str, dict[tuple[str, ...], NegativeRecord]] = {caption.id: {} for caption in captions}
     by_id = {caption.id: caption for caption in captions}
@@ -145,8 +145,8 @@ def test_a_join_in_parts_is_the_plain_join(
 ) -> None:
     for module in (table, joining):
         monkeypatch.setattr(module, "ROWS", rows)
-    monkeypatch.setattr(joining, "_PARTS", 9)  # Several batches in one part.
-    if weak:  # First numbers that many ids share.
+    monkeypatch.setattr(joining, "_PARTS", 9)  # Several batches per part.
+    if weak:  # First hashes shared by many ids.
         whole = table.id_hashes
         monkeypatch.setattr(joining, "id_hashes", lambda names: (whole(names)[0] % 5, whole(names)[1]))
         monkeypatch.setattr(table, "id_hashes", joining.id_hashes)
@@ -172,7 +172,7 @@ def test_a_join_in_parts_is_the_plain_join(
     }
     assert found.rules == tuple(rules)
     again = pickle.loads(pickle.dumps(found))
-    assert again[-1] == found[-1] and len(pickle.dumps(found)) < 1000, "a spawned worker gets the place, not the rows"
+    assert again[-1] == found[-1] and len(pickle.dumps(found)) < 1000, "spawned workers receive the path, not the rows"
     for kept in ([0], list(range(0, count, 3))):
         some = found.select(pickle.loads(pickle.dumps(torch.tensor(kept).numpy())))
         assert list(some) == [found[number] for number in kept]
@@ -208,7 +208,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
         second = read(config)
         fewer = read_rows(replace(config.data, negatives_per_caption=2))
         assert second.source == first.source == fewer.source and list(second) == list(first)
-    # The same length and, as some editors have it, the same time.
+    # The same length and, as with some editors, the same modification time.
     times = captions.stat()
     captions.write_text(captions.read_text().replace("a cat", "a cow", 1))
     os.utime(captions, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -226,7 +226,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
         captions.write_text(captions.read_text().replace("a cow", "a pig"))
         with pytest.raises(InputError, match=r"captions\.jsonl: the file changed while it was read\. Start again"):
             read(config)
-    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no caption has more than 3"):
+    with pytest.raises(InputError, match=r"4 negatives per caption are needed, but no caption has more than 3"):
         read_rows(replace(config.data, negatives_per_caption=4))
 
 
@@ -237,7 +237,7 @@ def test_damaged_rows_say_what_to_delete(tiny_pairs: Files, tmp_path: Path, monk
         read(config)
         (file,) = (path for path in (tmp_path / "cache").rglob(name) if (path.parent / "rows.arrow").is_file())
         file.write_bytes(file.read_bytes()[:-20])
-        with pytest.raises(DeglaError, match=rf"{name}.*: {message}.* Delete its folder: it is made again\."):
+        with pytest.raises(DeglaError, match=rf"{name}.*: {message}.* Delete its folder; it will be made again\."):
             read(config)
         shutil.rmtree(file.parent)
 
@@ -247,13 +247,13 @@ def test_a_file_that_rests_is_not_read_to_know_what_it_holds(tmp_path: Path, mon
     file = tmp_path / "file"
     file.write_text("a\nb\n")
     fresh = prepared.read_source(file)
-    assert fresh.lines == 2 and not (tmp_path / "prepared").exists(), "it may still change within the clock's tick"
+    assert fresh.lines == 2 and not (tmp_path / "prepared").exists(), "it may still change within a clock tick"
     monkeypatch.setattr(prepared, "_SECONDS_TO_SETTLE", -1)
     assert prepared.read_source(file) == fresh
     (tmp_path / "prepared" / "sources.json").write_text(
         (tmp_path / "prepared" / "sources.json").read_text().replace(fresh.sha256, "f" * 64)
     )
-    assert prepared.read_source(file).sha256 == "f" * 64, "what is kept is taken"
+    assert prepared.read_source(file).sha256 == "f" * 64, "the cached entry is used"
     file.write_text("a\nc\n")
     assert prepared.read_source(file).sha256 == hashlib.sha256(b"a\nc\n").hexdigest()
 
@@ -290,8 +290,8 @@ def test_bad_rows_are_named_and_leave_nothing(
 ) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     for name, field, message in (
-        ("captions", {"text": " "}, r"bad\.jsonl line 3: field 'text' .* holds no text"),
-        ("captions", {"id": "0-0"}, r"bad\.jsonl line 3: caption id '0-0' was used before, at .*line 1"),
+        ("captions", {"text": " "}, r"bad\.jsonl line 3: field 'text' .* has no text"),
+        ("captions", {"id": "0-0"}, r"bad\.jsonl line 3: caption id '0-0' was already used at .*line 1"),
         ("negatives", {"score": "high"}, r"bad\.jsonl line 3: field 'score'"),
     ):
         rows = [json.loads(line) for line in tiny_pairs[name].read_text().splitlines()]
@@ -317,12 +317,12 @@ def test_images_that_are_bad_are_left_out_the_same_way_in_every_process(
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             rows = read(config)
-        assert "2 rows are left out. 1 of 12 images cannot be used." in caplog.text
+        assert "2 rows are skipped. 1 of 12 images cannot be used." in caplog.text
     kept = [row for row in whole if row.caption.image != "003.png"]
     assert list(rows) == kept and rows.digests == table.table_of(kept).digests
     assert rows.groups().tolist() == table.table_of(kept).groups().tolist()
     (folder / "004.png").unlink()
-    assert list(read(config)) == kept, "they were looked at"
+    assert list(read(config)) == kept, "they were checked"
     again = read_pairs(config.pairs, seed=0, processes=Processes(), anew=True).rows
     assert len(again) == len(kept) - 2
     with pytest.raises(InputError, match=r"1 of 12 images cannot be used\.\n.*004\.png"):
@@ -335,7 +335,7 @@ def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     config = config_of(tiny_pairs)
     program = os.fork()
-    if program == 0:  # Killed between the table and what is said of it.
+    if program == 0:  # Killed between writing the table and its description.
         try:
             joining.JoinReport.__init__ = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
             read(config)

@@ -1,4 +1,4 @@
-"""Tars and Parquet files with pictures in them: the same training as from loose files; what is wrong is named."""
+"""Tars and Parquet files with images: the same training as from loose files; errors are named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PICTURE = encoded(COLOURS[0])
 
 
 def write_shards(pairs: Pairs, folder: Path, *, per_shard: int = 5) -> Path:
-    """The tiny pairs as an img2dataset would lay them: KEY.jpg, KEY.txt and KEY.json, and a .parquet beside each."""
+    """The tiny pairs in img2dataset's layout: KEY.jpg, KEY.txt and KEY.json, and a .parquet next to each tar."""
     rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
     for number in range(0, len(rows), per_shard):
         members = {}
@@ -63,7 +63,7 @@ def test_training_from_tars_is_training_from_loose_files(tiny_model: Path, tiny_
 def test_training_from_parquet_is_training_from_loose_files(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two files of several groups of rows, pictures in a struct as `datasets` writes them; read in two processes."""
+    """Two files with several row groups, images in a struct as written by `datasets`; read in two processes."""
     monkeypatch.setattr("degla.data.containers._ROWS", 3)
     rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
     cells = [{"bytes": (tiny_pairs["images"] / row.pop("image")).read_bytes(), "path": None} for row in rows]
@@ -95,8 +95,8 @@ def test_pictures_in_parquet_files(tmp_path: Path) -> None:
     assert [(each.id, each.image, each.text) for each in found][1] == ("1", "a.parquet#image/1", "number 1")
     assert next(read_captions(tmp_path / "*" / "*.parquet")).image == "own/a.parquet#image/0"
     assert (read(0), read(1)) == (PICTURE, b"x" * 100)
-    for wrong, message in (((2,), "row 2: column 'image' holds no picture"), ((3,), "has 3 rows, and row 3"),
-                           ((0, "caption"), "no column 'caption' of pictures")):  # fmt: skip
+    for wrong, message in (((2,), "row 2: column 'image' holds no image"), ((3,), "has 3 rows, but row 3"),
+                           ((0, "caption"), "no image column 'caption'")):  # fmt: skip
         with pytest.raises(ImageError, match=message):
             read(*wrong)
     path = write(b"y" * 99)
@@ -118,21 +118,21 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
         assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [b"x", PICTURE]
     table = pyarrow.table([pictures[0], ["one", "two"], ["1", "2"]], names=["image", "text", "text"])
     pyarrow.parquet.write_table(table, path)
-    with pytest.raises(InputError, match=r"2\.parquet: two columns are called 'text'"):
+    with pytest.raises(InputError, match=r"2\.parquet: two columns are named 'text'"):
         list(read_captions(path))
 
 
 def test_files_of_pictures_need_their_ending(tmp_path: Path) -> None:
-    """By which the places of their pictures are told from others."""
+    """References to their images are recognised by it."""
     pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "parquet")
     write_tar(tmp_path / "webdataset", {"a.png": PICTURE, "a.txt": b"one"})
     for name, ending in (("parquet", ".parquet"), ("webdataset", ".tar")):
-        with pytest.raises(InputError, match=f"{name}: .* must end in {ending}. Call it so"):
+        with pytest.raises(InputError, match=f"{name}: .* must end in {ending}. Rename it"):
             list(read_captions(tmp_path / name, format=name))
 
 
 def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else `skip` would leave out all its rows, also when there is room again."""
+    """Otherwise `skip` would skip all its rows even when there is space again."""
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), path)
     monkeypatch.setattr(containers, "_NAME", "/dev/full")
@@ -151,7 +151,7 @@ def test_a_damaged_copy_of_pictures_is_no_bad_image(tmp_path: Path, monkeypatch:
         copy.write_bytes(copy.read_bytes()[:-20])
         containers._pictures.cache_clear()
         with pytest.raises(
-            DeglaError, match=r"pictures\.arrow: is damaged: .* Delete its folder: it is made"
+            DeglaError, match=r"pictures\.arrow: is damaged: .* Delete its folder; it will be made"
         ) as caught:
             look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
         assert not isinstance(caught.value, ImageError)
@@ -213,13 +213,13 @@ def test_names_in_capitals_and_those_that_begin_with_a_dot(tmp_path: Path) -> No
 
 
 WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
-    "no caption": ({"a.jpg": PICTURE}, r"0\.tar record 'a': has a picture and no caption: add a member \.txt"),
-    "no picture": ({"a.txt": b"x"}, r"0\.tar record 'a': has 'a\.txt' and no picture"),
-    "nothing": ({"readme.md": b"x"}, r"0\.tar: holds no picture with a caption"),
+    "no caption": ({"a.jpg": PICTURE}, r"0\.tar record 'a': has an image but no caption\. Add a \.txt member"),
+    "no picture": ({"a.txt": b"x"}, r"0\.tar record 'a': has 'a\.txt' but no image"),
+    "nothing": ({"readme.md": b"x"}, r"0\.tar: has no image with a caption"),
     "two pictures": ({"a.jpg": PICTURE, "a.png": PICTURE}, r"two members for its picture: 'a\.jpg', 'a\.png'"),
-    "empty text": ({"a.jpg": PICTURE, "a.txt": b" "}, r"record 'a': field 'text' .* holds no text"),
+    "empty text": ({"a.jpg": PICTURE, "a.txt": b" "}, r"record 'a': field 'text' .* has no text"),
     "not UTF-8": ({"a.jpg": PICTURE, "a.txt": b"\xff"}, r"member 'a\.txt': not UTF-8"),
-    "no field": ({"a.jpg": PICTURE, "a.json": b'{"alt": "x"}'}, r"record 'a': there is no field 'text'.*Found: .*alt"),
+    "no field": ({"a.jpg": PICTURE, "a.json": b'{"alt": "x"}'}, r"record 'a': has no field 'text'.*Found: .*alt"),
     "null": ({"a.jpg": PICTURE, "a.json": b'{"caption": null}'}, r"record 'a': field 'text'"),
     "a list": ({"a.jpg": PICTURE, "a.json": b"[]"}, r"member 'a\.json': must be a JSON object"),
     "no JSON": ({"a.jpg": PICTURE, "a.json": b"{"}, r"member 'a\.json'.*not JSON"),
@@ -240,7 +240,7 @@ def test_wrong_archives_are_named(tmp_path: Path) -> None:
     write_tar(tar, {f"{key}{end}": content for key in "abc" for end, content in ((".png", PICTURE), (".txt", b"x"))})
     whole = tar.read_bytes()
     ends = [offset for offset in range(512, len(whole), 512) if whole[offset : offset + 5] in (b"b.png", b"c.png")]
-    for size in (*ends, ends[0] + 100, ends[1] + 600):  # between two members, in a header, in a picture
+    for size in (*ends, ends[0] + 100, ends[1] + 600):  # between two members, in a header, in an image
         tar.write_bytes(whole[:size])
         with pytest.raises(
             InputError, match=r"0\.tar: (ends inside|is damaged or cut off at|cannot be read as).*Fetch the file"
@@ -254,7 +254,7 @@ def test_wrong_archives_are_named(tmp_path: Path) -> None:
             about = tarfile.TarInfo("a.png")
             about.size = len(PICTURE)
             archive.addfile(about, io.BytesIO(PICTURE))
-    with pytest.raises(InputError, match=r"member 'a\.png' stands there twice"):
+    with pytest.raises(InputError, match=r"member 'a\.png' occurs twice"):
         list(read_captions(tmp_path))
     write_tar(tar, {"a.png": PICTURE, "a.txt": b"x"}, mode="w:gz")
     with pytest.raises(InputError, match="cannot be read as an uncompressed tar"):
@@ -267,7 +267,7 @@ def test_patterns(tmp_path: Path) -> None:
     assert [path.name for path in files_of(tmp_path / "{a,b}-08.tar")] == ["a-08.tar", "b-08.tar"]
     assert [path.name for path in files_of(tmp_path / "a-{08..10}.tar")] == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert [path.name for path in files_of(tmp_path / "?-08.tar")] == ["a-08.tar", "b-08.tar"]
-    assert files_of(tmp_path / "[x].jsonl") == [tmp_path / "[x].jsonl"], "a file of that name is itself"
+    assert files_of(tmp_path / "[x].jsonl") == [tmp_path / "[x].jsonl"], "an existing file is not a pattern"
     assert base_of(tmp_path / "s{0..1}" / "x" / "*.tar") == base_of(tmp_path / "a-08.tar") == tmp_path
     inside = tmp_path / "[2024] {raw}"
     inside.mkdir()
@@ -276,10 +276,10 @@ def test_patterns(tmp_path: Path) -> None:
         assert files_of(inside / pattern) == [inside / "a-0.tar"] and base_of(inside / pattern) == inside
     for wrong, message in {
         "[2024] {raw}/a-{1..1}.tar": "a-1.tar: cannot be read",
-        "none-*.tar": "no file has a name like this",
-        "a-{3..1}.tar": "from a number to a larger",
+        "none-*.tar": "no file matches this pattern",
+        "a-{3..1}.tar": "must be ascending",
         "{0..9999999}.tar": "at most 1,000,000",
-        "{1,2}.jsonl": "format 'jsonl' takes no patterns",
+        "{1,2}.jsonl": "format 'jsonl' does not support patterns",
         "c-{1..2}.tar": "c-1.tar.*No such file",
     }.items():
         with pytest.raises(InputError, match=message):

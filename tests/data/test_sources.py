@@ -1,4 +1,4 @@
-"""Every format gives the same records, and every wrong file a message that says where, what and what to do."""
+"""Every format gives the same records, and every invalid file a message that says where, what and what to do."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_named_columns_and_numbered_captions(name: str, tmp_path: Path) -> None:
         pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
     else:
         write_table(path, rows, "," if name == "csv" else "\t")
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n"))  # Blank lines count for nothing.
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n"))  # Blank lines are ignored.
     columns = Columns(image="filepath", text="title")
     assert list(read_captions(path, columns=columns)) == [
         CaptionRecord(id="0", image="a.jpg", text="A dog.", image_id="a.jpg"),
@@ -182,27 +182,27 @@ def lines(*rows: object) -> str:
 WRONG = {
     "wrong type": ("c.jsonl", lines(row(), row(id="2", text=5)), "c.jsonl line 2: field 'text': Input should be a"),
     "wrong id": ("c.jsonl", lines(row(), row(id=1.5)), "c.jsonl line 2: field 'id': Input should be a valid string"),
-    "null id": ("c.jsonl", lines(row(id=None)), "c.jsonl line 1: field 'id' is empty; an id is needed"),
-    "blank text": ("c.jsonl", lines(row(text=" \n")), "c.jsonl line 1: field 'text' (caption id '1') holds no text"),
+    "null id": ("c.jsonl", lines(row(id=None)), "c.jsonl line 1: field 'id' is empty, but an id is needed"),
+    "blank text": ("c.jsonl", lines(row(text=" \n")), "c.jsonl line 1: field 'text' (caption id '1') has no text"),
     "missing": (
         "c.jsonl",
         lines({"id": "1", "image": "a.jpg", "texts": "A dog."}),
-        "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Name the right field",
+        "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Set the field with --text-column",
     ),
-    "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: there is no field 'id'"),
+    "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: has no field 'id'"),
     "id later": (
         "c.jsonl",
         lines({"image": "a", "text": "b"}, row(id="0")),
-        "c.jsonl line 2: has a field 'id', and the first record none. Give it to all or to none.",
+        "c.jsonl line 2: has a field 'id', but the first record has none. Add it to all or none.",
     ),
     "text later": ("c.json", json.dumps([{"image": "a", "caption": "b"}, {"image": "a", "caption": "b", "text": "c"}]),
-                   "c.json record 1: has a field 'text', and the first record none"),
+                   "c.json record 1: has a field 'text', but the first record has none"),
     "twice": (
         "c.jsonl",
         lines(row(), row(id="2"), row(text="A cat.")),
-        "c.jsonl line 3: caption id '1' was used before, at {folder}/c.jsonl line 1",
+        "c.jsonl line 3: caption id '1' was already used at {folder}/c.jsonl line 1",
     ),
-    "empty": ("c.jsonl", "\n", "c.jsonl: the file holds no caption"),
+    "empty": ("c.jsonl", "\n", "c.jsonl: the file has no captions"),
     "not json": ("c.jsonl", lines(row()) + "\n{'id'", "c.jsonl line 2: not JSON"),
     "cut off": (
         "c.jsonl",
@@ -217,9 +217,9 @@ WRONG = {
     "two pictures": (
         "c.jsonl",
         lines(row(image=["a.jpg", "b.jpg"])),
-        "c.jsonl line 1: field 'image' is a list; a record is about one picture. Write one for each of them",
+        "c.jsonl line 1: field 'image' is a list, but a record has one image. Write one record per image",
     ),
-    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entry where an object is needed"),
+    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: expected an object, found a list of 1 entry"),
     "json empty": ("c.json", "", "c.json: the file is empty"),
     "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),
     "jsonl as json": ("c.json", lines(row(), row(id="2")), "c.json line 2: not JSON: Extra data"),
@@ -241,35 +241,35 @@ WRONG = {
     "coco wrong id": (
         "c.json",
         json.dumps({"images": [{"id": "x", "file_name": "a"}], "annotations": []}),
-        "c.json images[0]: field 'id' is the text 'x', not a whole number",
+        "c.json images[0]: field 'id' must be a whole number, found the text 'x'",
     ),
     "coco wrong caption": (
         "c.json",
         json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 1, "image_id": 1, "caption": 3}]}),
         "c.json annotations[0]: field 'text': Input should be a valid string (got 3)",
     ),
-    "coco empty": ("c.json", json.dumps({"images": [], "annotations": []}), "c.json: the file holds no caption"),
+    "coco empty": ("c.json", json.dumps({"images": [], "annotations": []}), "c.json: the file has no captions"),
     "degla without captions": (
         "c.json",
         json.dumps([{"image_id": 1, "original": "A"}]),
         "c.json record 0: found an object with the keys 'image_id', 'original'",
     ),
-    "json of numbers": ("c.json", "[1]", "c.json record 0: found the number 1 where an object is needed"),
-    "json without text": ("c.json", json.dumps([{"image": "a.jpg"}]), "c.json record 0: there is no field 'text'"),
+    "json of numbers": ("c.json", "[1]", "c.json record 0: expected an object, found the number 1"),
+    "json without text": ("c.json", json.dumps([{"image": "a.jpg"}]), "c.json record 0: has no field 'text'"),
     "degla wrong type": (
         "c.json",
         json.dumps([{"image_id": 1, "original": "A", "enhanced": ["b", 7]}]),
         "c.json record 0: field 'enhanced.1': Input should be a valid string (got 7)",
     ),
-    "csv cells": ("c.csv", "image,text\na.jpg,A dog, a cat\n", "c.csv line 2: 3 cells where the header has 2"),
-    "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): there is no field 'image'"),
-    "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') holds no text"),
+    "csv cells": ("c.csv", "image,text\na.jpg,A dog, a cat\n", "c.csv line 2: has 3 cells, but the header has 2"),
+    "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): has no field 'image'"),
+    "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') has no text"),
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
-    "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and write each of its own twice."),
-    "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: all of the header is one cell, 'image;text'. Cells"),
+    "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and double the quotes inside it."),
+    "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: the header has only one cell, 'image;text'. Cells"),
     "parquet": ("c.parquet", "no", "c.parquet: not a valid Parquet file"),
     "parquet again": ("c.parquet", "no", ". Download or generate it again."),
-    "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name the format (--format"),
+    "unknown": ("c.txt", "A dog.", "cannot detect the format of its captions. Set the format (--format"),
 }  # fmt: skip
 
 
@@ -285,7 +285,9 @@ def test_wrong_files_say_where_and_what(case: str, tmp_path: Path) -> None:
 
 def test_negatives_are_told_by_their_ending(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_text("A dog.")
-    with pytest.raises(InputError, match=r"n\.txt: cannot tell how its negatives are written\. Call the file \.jsonl,"):
+    with pytest.raises(
+        InputError, match=r"n\.txt: cannot detect the format of its negatives\. Rename it to end in \.jsonl,"
+    ):
         read_negatives(tmp_path / "n.txt")
 
 
@@ -298,22 +300,22 @@ def test_compressed_files_are_told(tmp_path: Path) -> None:
 
 def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:
     path = write_json(tmp_path / "c.json", [])
-    with pytest.raises(InputError, match=r"found an empty list where COCO captions are an object\. Needed: \{"):
+    with pytest.raises(InputError, match=r"found an empty list, but COCO captions are an object\. Needed: \{"):
         list(read_captions(path, format="coco"))
     path = write_json(tmp_path / "d.json", {"image_id": 1})
-    with pytest.raises(InputError, match=r"an object with the keys 'image_id' where a list is needed\. Needed: \["):
+    with pytest.raises(InputError, match=r"an object with the keys 'image_id', but a list is needed\. Needed: \["):
         list(read_captions(path, format="degla"))
     with pytest.raises(InputError, match=r"unknown file format 'cocoo'\. Did you mean 'coco'\?"):
         read_captions(path, format="cocoo")
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="no such file or folder"):
         read_captions(tmp_path / "nothing.json")
-    with pytest.raises(InputError, match="is a folder; format 'csv' is read from a file"):
+    with pytest.raises(InputError, match="is a folder, but format 'csv' is read from a file"):
         read_captions(tmp_path, format="csv")
     (tmp_path / "latin.jsonl").write_bytes('{"text": "müde"}'.encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.jsonl line 1: not UTF-8 text"):
         list(read_captions(tmp_path / "latin.jsonl"))
     (tmp_path / "negatives.jsonl").write_text("\n")
-    with pytest.raises(InputError, match="holds no negative"):
+    with pytest.raises(InputError, match="the file has no negatives"):
         list(read_negatives(tmp_path / "negatives.jsonl"))
 
 
@@ -321,11 +323,13 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
     datasets = pytest.importorskip("datasets")
     one = datasets.Dataset.from_list([row()])
     datasets.DatasetDict({"train": one, "test": one}).save_to_disk(str(tmp_path / "splits"))
-    with pytest.raises(InputError, match=r"several splits \(train, test\)\. Give the folder of one, as .*splits/train"):
+    with pytest.raises(
+        InputError, match=r"several splits \(train, test\)\. Give the folder of one, for example .*splits/train"
+    ):
         list(read_captions(tmp_path / "splits"))
     assert len(list(read_captions(tmp_path / "splits" / "train"))) == 1
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match="not a folder that datasets' save_to_disk wrote"):
+    with pytest.raises(InputError, match="not a folder written by datasets' save_to_disk"):
         list(read_captions(tmp_path / "other"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'degla\[datasets\]'"):
@@ -369,10 +373,10 @@ def test_negatives_in_the_form_of_negclip(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("title,neg_captoin\nA,[]\n", "there is no column 'neg_caption'. Did you mean 'neg_captoin'?"),
-        ("neg_caption\nA cat.\n", "line 2: column 'neg_caption' is 'A cat.'; a list of texts as Python writes it"),
-        ("neg_caption\n[3]\n", "a list of texts as Python writes it is needed"),
-        ("neg_caption\n__import__('os').getcwd()\n", "a list of texts as Python writes it is needed"),
+        ("title,neg_captoin\nA,[]\n", "has no column 'neg_caption'. Did you mean 'neg_captoin'?"),
+        ("neg_caption\nA cat.\n", "line 2: column 'neg_caption' must be a Python list of texts, found 'A cat.'"),
+        ("neg_caption\n[3]\n", "must be a Python list of texts"),
+        ("neg_caption\n__import__('os').getcwd()\n", "must be a Python list of texts"),
         ("neg_caption,neg_rule\n['a'],\"['b', 'c']\"\n", "1 text in 'neg_caption' but 2 names in 'neg_rule'"),
     ],
 )
@@ -392,10 +396,10 @@ def test_an_id_that_comes_twice_far_apart_is_found(tmp_path: Path, monkeypatch: 
         twice = [*captions[:second], captions[first], *captions[second + 1 :]]
         write_jsonl(tmp_path / "c.jsonl", twice)
         with pytest.raises(
-            InputError, match=rf"line {second + 1}: caption id 'c{first}' was used before, at .*line {first + 1}\."
+            InputError, match=rf"line {second + 1}: caption id 'c{first}' was already used at .*line {first + 1}\."
         ):
             list(read_captions(tmp_path / "c.jsonl"))
-    # Equal hashes of different ids are no repetition.
+    # Different ids with equal hashes are not duplicates.
     monkeypatch.setattr("degla.data.sources.hash", lambda name: 1, raising=False)
     write_jsonl(tmp_path / "c.jsonl", captions)
     assert list(read_captions(tmp_path / "c.jsonl")) == captions

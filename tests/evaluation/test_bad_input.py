@@ -129,7 +129,7 @@ def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path,
     root = draw_benchmark(tmp_path / "w", items_per_part=1, images_per_class=1, retrieval_images=1)
     words = ["evaluate", "ViT-B-32:openai", "--benchmarks", "world", "--root", str(root)]
     assert main([*words, "--out", str(tmp_path / "o.json"), "--no-cache"]) == 2
-    assert "made with QuickGELU, and this architecture computes GELU" in capsys.readouterr().err
+    assert "trained with QuickGELU, but this architecture uses GELU" in capsys.readouterr().err
     assert main(["evaluate", "random", "--benchmarks", "sugarcrap", "--root", ".", "--out", "o.json"]) == 2
     assert "Did you mean 'sugarcrepe'" in capsys.readouterr().err
 

@@ -90,7 +90,7 @@ def test_towers_of_any_kind_are_explained(root: Path, tmp_path: Path, tiny_model
         assert all(score.n == 6 and score.interval is not None for score in scores)
         again = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
         assert again.benchmarks == result.benchmarks, "the same squares are drawn again"
-    with pytest.raises(InputError, match=r"--by attention: .* no plain vision transformer"):
+    with pytest.raises(InputError, match=r"--by attention: .* is not a plain open_clip vision transformer"):
         explain_model(encoder, ExplainSettings(by="attention"), questions, root=root, progress=False)
 
 

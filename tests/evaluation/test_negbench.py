@@ -124,7 +124,7 @@ def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogC
     ("cell", "message"),
     [
         ("__import__('os').remove('x')", "column 'captions' is .__import__"),
-        ("['a', 3]", "a list of texts as Python writes it"),
+        ("['a', 3]", "a Python list of texts"),
         ("{'a': 1}", "a list of texts"),
         ("['a'", "a list of texts"),
     ],
@@ -141,7 +141,7 @@ def test_a_cell_that_is_code_is_not_run(tmp_path: Path, cell: str, message: str)
         (["a.jpg", 4, "a", "b", "c", "d", "hybrid"], "line 2: field 'correct_answer'"),
         (["a.jpg", 0, "a", "", "c", "d", "hybrid"], "line 2: field 'caption_1'"),
         (["a.jpg", 0, "a", "b", "c", "d", "both"], "line 2: field 'correct_answer_template'"),
-        (["a.jpg", 0, "a", "b", "c", "d"], "line 2: 6 cells where the header has 7"),
+        (["a.jpg", 0, "a", "b", "c", "d"], "line 2: has 6 cells, but the header has 7"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -> None:

@@ -116,10 +116,10 @@ def test_wrong_folders_are_told(tmp_path: Path) -> None:
         read(tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "t.csv").write_text("image,caption,negative\na.png,x\n")
-    with pytest.raises(InputError, match=r"t\.csv line 2: 2 cells where the header has 3"):
+    with pytest.raises(InputError, match=r"t\.csv line 2: has 2 cells, but the header has 3"):
         read(tmp_path)
     (tmp_path / "own" / "t.csv").write_text("image,image,negative\na.png,x,y\n")
-    with pytest.raises(InputError, match=r"t\.csv line 1: two columns are called 'image'"):
+    with pytest.raises(InputError, match=r"t\.csv line 1: two columns are named 'image'"):
         read(tmp_path)
     (tmp_path / "own" / "t.csv").unlink()
     negative = {"caption_id": "9", "kind": "x", "source": "rules", "rule": "r", "text": "fake", "accepted": True}

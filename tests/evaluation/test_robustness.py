@@ -136,7 +136,7 @@ def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.
     ("words", "message"),
     [
         (["world", "--benchmarks", "sugarcrap"], "Did you mean 'sugarcrepe'"),
-        (["random", "--benchmarks", "zeroshot"], "it is no network"),
+        (["random", "--benchmarks", "zeroshot"], "is a baseline, not a network"),
         (["world", "--benchmarks", "zeroshot", "--label", "a", "b"], "2 labels for 1 model;"),
         (["world", "--benchmarks", "zeroshot", "--out", "x.txt"], "must end in .json"),
         (["world", "--benchmarks", "zeroshot", "--steps", "0"], "steps is 0"),

@@ -158,7 +158,7 @@ def test_bad_input_is_named(small_root: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         run(spreading(), small_root / "nowhere")
     (small_root / "2.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"2\.png: the image is in no format"):
+    with pytest.raises(InputError, match=r"2\.png: the image is not in a format"):
         run(spreading(), small_root)
 
 

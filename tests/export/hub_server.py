@@ -18,13 +18,13 @@ SHA = "0" * 40
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Answers as the hub does, as far as huggingface_hub asks in create_repo, upload_folder and snapshot_download.
+    """Implements the hub's endpoints used by create_repo, upload_folder and snapshot_download.
 
     Attributes:
-        models: name to folder, of what can be fetched.
-        refuse: status that every upload gets in place of an answer; 0: none.
-        cut: names of models whose weights break off after a hundred bytes, however often they are asked for.
-        files: path to content of what was uploaded.
+        models: name to folder of each model that can be fetched.
+        refuse: error status for every upload; 0 for none.
+        cut: names of models whose weights always break off after a hundred bytes.
+        files: path to content of uploaded files.
         asked: method and path of every request.
     """
 
@@ -150,16 +150,16 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
-    """The stand-in, and huggingface_hub set to it, with an empty cache and a token."""
+    """Run the stand-in with huggingface_hub pointed at it, an empty cache and a token."""
     from huggingface_hub import constants, file_download
 
     from degla.model import hub
 
     server = FakeHub()
-    # How often, in seconds, the server looks whether it shall end: by default each test would wait half a second.
+    # Poll interval for shutdown in seconds: with the default each test would wait half a second.
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    for module in (constants, file_download):  # The second has its own before version 1.
+    for module in (constants, file_download):  # The second has a copy before version 1.
         place = server.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", place, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

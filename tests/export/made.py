@@ -1,4 +1,4 @@
-"""Small models of random weights in the forms of transformers, with tokenizer and preprocessing."""
+"""Small transformers models with random weights, tokenizer and preprocessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TINY_TOWER = "vit_tiny_patch8_siglip_32"
 
 
 def register_tiny_tower() -> None:
-    """A small SigLIP tower for timm: its own are too large for tests."""
+    """Register a small SigLIP tower in timm, whose own are too large for tests."""
     import timm
     from timm.models import register_model
     from timm.models.vision_transformer import VisionTransformer
@@ -41,7 +41,7 @@ def register_tiny_tower() -> None:
 
 
 def write_openai_tokenizer(folder: Path) -> None:
-    """OpenAI's tokenizer as transformers reads it, made from the merges that open_clip ships."""
+    """Write OpenAI's tokenizer in the format of transformers, made from the merges in open_clip."""
     import open_clip
 
     from degla.export.tokenizer import clip_files
@@ -52,7 +52,7 @@ def write_openai_tokenizer(folder: Path) -> None:
 
 
 def write_clip(folder: Path, *, kind: str = "clip", seed: int = 0, own: bool = False, **changes: Any) -> Any:
-    """A CLIP or MetaCLIP 2; `own`: with OpenAI's vocabulary. Returns the model."""
+    """Write a CLIP or MetaCLIP 2 and return it; `own`: with OpenAI's vocabulary."""
     if own:
         write_openai_tokenizer(folder)
         end, vocabulary, context = 49407, 49408, 77
@@ -75,7 +75,7 @@ def write_clip(folder: Path, *, kind: str = "clip", seed: int = 0, own: bool = F
 
 
 def write_siglip(folder: Path, *, seed: int = 0, activation: str = "gelu_pytorch_tanh") -> Any:
-    """A SigLIP whose image tower timm has, once `register_tiny_tower` was called; returns the model."""
+    """Write a SigLIP with an image tower from `register_tiny_tower` and return it."""
     write_tokenizer(folder, "siglip")
     text = SIZES | {"vocab_size": 40, "max_position_embeddings": 16, "hidden_act": activation}
     vision = SIZES | {"image_size": 32, "patch_size": 8, "hidden_act": activation}
@@ -87,7 +87,7 @@ def write_siglip(folder: Path, *, seed: int = 0, activation: str = "gelu_pytorch
 
 
 def spread(model: Any) -> Any:
-    """Move every weight a little, so that none is zero or one by its making and an unread one would be noticed."""
+    """Perturb every weight, so that none keeps an initial zero or one and unread ones are noticed."""
     with torch.no_grad():
         for value in model.parameters():
             value.add_(torch.randn_like(value) * 0.1)

@@ -1,4 +1,4 @@
-"""Cards say what the run and its results say, and that nothing is known where nothing is."""
+"""Model cards agree with the run and its results, and say what is unknown."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_every_checkpoint_has_its_card(run: Path, tiny_pairs: dict[str, Path]) -
     assert _front(text)["library_name"] == "open_clip" and "negclip" in _front(text)["tags"]
     assert "license" not in _front(text) and "## Licence\n\nNot stated." in text
     for part in ("# run/step-2", "| recipe | negclip |", "2 of 2, of 4 pairs: 8 pairs seen", "captions.jsonl`: 24",
-                 "images`: 12", "None were given when this card was written", "degla train negclip"):  # fmt: skip
+                 "images`: 12", "No results were given when this card was written", "degla train negclip"):  # fmt: skip
         assert part in text
-    assert str(tiny_pairs["captions"].parent) not in text, "the machine's folders are nobody's business"
+    assert str(tiny_pairs["captions"].parent) not in text, "local folders must not be published"
 
 
 def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path, capsys: 
         train_again = tmp_path / "again"
         assert main(["export", str(run), "--to", "open_clip", "--out", str(train_again)]) == 0
         assert "Mine." not in (train_again / "README.md").read_text()
-        # Beside the size stands that of the checkpoint, not of the run's folder, which holds no weights.
+        # The size is compared with the checkpoint's, not the run folder's, which contains no weights.
         held = sum(path.stat().st_size for path in (run / "step-2").iterdir())
         assert f"({held / 1e6:,.1f} MB with all" in capsys.readouterr().err
     finally:
@@ -100,16 +100,16 @@ def test_results_are_told_with_gains(run: Path, tiny_model: Path, tmp_path: Path
     assert main([*out, str(tmp_path / "out"), "--results", *map(str, files), "--license", "cc-by-4.0"]) == 0
     text = (tmp_path / "out" / "README.md").read_text()
     assert _front(text)["license"] == "cc-by-4.0"
-    assert "**after** (this model)" in text and "against before, with its 95 % interval" in " ".join(text.split())
+    assert "**after** (this model)" in text and "points over before, with its 95 % interval" in " ".join(text.split())
     rows = [
         line
         for line in text.splitlines()
         if re.search(r"; [+−]\d+\.\d \[[+−]\d+\.\d, [+−]\d+\.\d\](?: \(.*\))? \|$", line)
     ]
     assert rows, text
-    assert "embeddings differ by at most" in text and "not recorded, so overlap" in text
-    assert "no image of zeroshot is among the 12 that it was tuned on" in text
-    # A result of other weights says nothing of these.
+    assert "embeddings differ by at most" in text and "its training data is not recorded, so overlap" in text
+    assert "no image of zeroshot is among the 12 that it was fine-tuned on" in text
+    # A result of other weights does not apply to these.
     assert main([*out, str(tmp_path / "other"), "--results", str(files[0])]) == 2
     assert not (tmp_path / "other").exists()
 
@@ -120,7 +120,7 @@ def test_one_result_gives_no_gain(run: Path, tmp_path: Path) -> None:
     assert main([*words, "--no-cache"]) == 0
     text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
     assert "No result of the model before training was given" in text
-    assert "Nothing is recorded of a training by degla" in text and "onnxruntime" in text
+    assert "No training by degla is recorded" in text and "onnxruntime" in text
 
 
 def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:
@@ -153,20 +153,20 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
 
     own = [
         "base_model: me/base", "| recipe | – |", "| started from | hf-hub:me/base |", "| seed | 7 |",
-        "| largest learning rate | 2e-05 |", "* negatives: `n.jsonl`", "* negatives a caption and step: 5",
+        "| peak learning rate | 2e-05 |", "* negatives: `n.jsonl`", "* negatives per caption and step: 5",
         "* positives_file: `p.jsonl`", "* decoder: `t5`",
     ]  # fmt: skip
     lines = told(plain, {"step": 50}, None)
     assert {*own, "| losses and their weights | contrastive 1 |", "| steps | 50 of 50, of 32 pairs: 1,600 pairs seen |",
-            "| adapters | none |", "| weights | the weights that the run stands for |",
-            "* how many rows they had is not recorded."} <= set(lines)  # fmt: skip
-    assert not any(line.startswith(("| teacher", "| ended", "| of replayed", "* replayed")) for line in lines)
+            "| adapters | none |", "| weights | the run's main model |",
+            "* row counts are not recorded."} <= set(lines)  # fmt: skip
+    assert not any(line.startswith(("| teacher", "| stopped", "| losses of replayed", "* replayed")) for line in lines)
     lines = told(plain | more, state, "student")
     assert {*own, "| losses and their weights | contrastive 1, self_distillation 0.5 |",
-            "| of replayed pairs | contrastive 2 |", "| steps | 50 of 100, of 32 pairs: 1,600 pairs seen |",
-            "| adapters | rank 16 |", "| weights | the student, the weights that were trained |",
-            "| teacher | average, decay 0.99 |", "| ended early | no better score |", "* captions: `c.jsonl`: 1,200",
-            "* images: `pictures`: 600", "* replayed beside them: `again.jsonl`"} <= set(lines)  # fmt: skip
+            "| losses of replayed pairs | contrastive 2 |", "| steps | 50 of 100, of 32 pairs: 1,600 pairs seen |",
+            "| adapters | rank 16 |", "| weights | the student, the trained weights |",
+            "| teacher | average, decay 0.99 |", "| stopped early | no better score |", "* captions: `c.jsonl`: 1,200",
+            "* images: `pictures`: 600", "* replayed captions: `again.jsonl`"} <= set(lines)  # fmt: skip
     assert "| teacher | None, decay None |" in told(plain, {}, "teacher")
 
 
@@ -175,7 +175,7 @@ def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:
     assert _front(text)["license"] == "apache-2.0"
     assert "## Licence\n\napache-2.0: `photo`, which ships with degla.\n" in text
     assert _front(card(CardFacts("x", "open_clip", "photo", licence="mit")))["license"] == "mit"
-    # What is trained from it has that of whoever trained it.
+    # A model fine-tuned from it has the licence of its trainer.
     (tmp_path / "config.json").write_text('{"recipe": "degla", "model": "world"}')
     text = card(CardFacts("x", "checkpoint", "step-2", checkpoint=tmp_path))
     assert "license" not in _front(text) and "Not stated. The weights come from `world` (mit, ships with degla)" in text
@@ -185,4 +185,4 @@ def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"recipe": "degla", "model": "/home/me/models/base", "odd": 1}')
     text = card(CardFacts(title="x", form="checkpoint", origin="x", checkpoint=tmp_path))
     assert "`base`, fine-tuned by degla" in text and "/home/me" not in text
-    assert "configuration is of another version" in text
+    assert "configuration is from another version" in text

@@ -1,4 +1,4 @@
-"""`degla export`: folders that other programs load compute what the model computes, or are not written."""
+"""`degla export`: folders for other programs compute the same as the model, or are not written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXTS = ["a red cube on a blue ball", "Two dogs, it's 3!", "a cat", " the dog’
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: dict[str, Path]) -> Path:
-    """A run with a teacher, that keeps its average with the start."""
+    """A run with a teacher that keeps its average with the initial model."""
     from degla.training.loop import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, all_tokens_model: Path) -> dict[str, Exported]:
-    """A model with all of CLIP's tokens in every form."""
+    """A model with all of CLIP's tokens in every format."""
     folder = tmp_path_factory.mktemp("exported")
     return {to: export(str(all_tokens_model), to=to, out=folder / to) for to in FORMS}
 
@@ -109,7 +109,7 @@ def test_an_exported_folder_loads_everywhere(
         max_length=encoder.context_length,
     )  # fmt: skip
     with torch.no_grad():
-        found = theirs(**given)  # As the card says: a mask of padding among what is given would be read, too.
+        found = theirs(**given)  # As in the card: a padding mask in the inputs would be used, too.
         assert probe.gap(found.text_embeds, encoder.encode_captions(encoder.tokenize(TEXTS))) <= 1e-5
         # Two levels of 255 between their resizing and the model's.
         image = encoder.encode_images(encoder.transform(probe.picture())[None])
@@ -125,7 +125,7 @@ def test_the_graphs_take_batches_of_any_length(exported: dict[str, Exported], al
     for count in (1, 5):
         with torch.no_grad():
             assert probe.gap(model.encode_images(pixels[:count]), encoder.encode_images(pixels[:count])) <= 1e-4
-    # Pictures and texts as they come, through the graphs' own pixels and tokenizer.
+    # Raw images and texts through the graphs' own preprocessing and tokenizer.
     pictures = [probe.picture(width=40 + 3 * n, height=80 - 2 * n, seed=n) for n in range(10)]
     texts = [f"{text}, {n} of {'many ' * (n % 7)}" for n in range(17) for text in TEXTS][:50]
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_bytes_cost_what_is_printed(
     words = ["export", str(all_tokens_model), "--quantize", "int8", "--to"]
     assert main([*words, "onnx", "--out", str(tmp_path / "small one")]) == 0
     told = capsys.readouterr().err
-    assert re.search(r"the least cosine to the full model is 0\.99\d{3} for images and 0\.9\d{4} for texts", told)
+    assert re.search(r"lowest cosine similarity to the full model: 0\.99\d{3} for images, 0\.9\d{4} for texts", told)
     assert f"to measure what quantization costs: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in told
     folders = (exported["onnx"].folder, tmp_path / "small one")
     full, small = (sum(path.stat().st_size for path in folder.glob("*.onnx")) for folder in folders)
@@ -176,7 +176,7 @@ def test_the_python_of_a_card_runs_as_it_is_printed(
 
 def test_onnx_is_scored_and_not_trained(exported: dict[str, Exported], tmp_path: Path) -> None:
     shutil.copytree(exported["onnx"].folder, tmp_path / "onnx")
-    with pytest.raises(InputError, match=r"ONNX graphs can be scored by `degla evaluate`"):
+    with pytest.raises(InputError, match=r"ONNX graphs can be scored with `degla evaluate`"):
         load_encoder(str(tmp_path / "onnx"))
     (tmp_path / "onnx" / "text.onnx").write_bytes(b"no graph")
     with pytest.raises(InputError, match=r"text\.onnx: cannot be loaded by onnxruntime"):
@@ -197,7 +197,7 @@ def test_weights_of_a_run(run: Path, tiny_model: Path, tmp_path: Path) -> None:
         # Without the optimiser and the other copies of the weights.
         assert made.bytes < 0.5 * sum(path.stat().st_size for path in checkpoint.iterdir())
     assert load_weights(str(run)).fingerprint == load_encoder(str(tmp_path / "average")).fingerprint
-    with pytest.raises(InputError, match="is no run and no checkpoint of one"):
+    with pytest.raises(InputError, match="is neither a run nor a checkpoint of one"):
         load_weights(str(tiny_model), what="teacher")
 
 
@@ -207,7 +207,7 @@ def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str
     train(tiny_config("clip", model=str(tiny_model), pairs=tiny_pairs, out=tmp_path / "run", steps=1))
     with pytest.raises(InputError, match=r"--what teacher: .*teacher\.safetensors is missing: the run had no teacher"):
         load_weights(str(tmp_path / "run"), what="teacher")
-    with pytest.raises(InputError, match=r"--what average: .* keeps the student itself"):
+    with pytest.raises(InputError, match=r"--what average: .* has only the student"):
         load_weights(str(tmp_path / "run"), what="average")
     assert (
         load_weights(str(tmp_path / "run"), what="student").fingerprint
@@ -220,7 +220,7 @@ def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str
     [
         ({"vision_cfg": RESNET}, "its image tower is a ModifiedResNet"),
         ({"init_logit_bias": -10}, "has a logit_bias"),
-        ({"vision_cfg": CONFIG["vision_cfg"] | {"ls_init_value": 0.1}}, "ls_1.gamma has no place"),
+        ({"vision_cfg": CONFIG["vision_cfg"] | {"ls_init_value": 0.1}}, "ls_1.gamma has no counterpart"),
         ({"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"embed_cls": True}}, "appends a class token"),
     ],
 )
@@ -251,7 +251,7 @@ def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypat
 
     write = run.save_encoder
     monkeypatch.setattr(run, "save_encoder", spoiled)
-    with pytest.raises(DeglaError, match=r"its embeddings differ by .* nothing was written"):
+    with pytest.raises(DeglaError, match=r"its embeddings differ from those of the model by .* Nothing was written"):
         export(str(tiny_model), to="open_clip", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -260,7 +260,7 @@ def test_a_folder_that_is_there_is_kept(tiny_model: Path, tmp_path: Path, capsys
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert main(["export", str(tiny_model), "--to", "open_clip", "--out", str(tmp_path / "out")]) == 2
-    assert "is there already, and is not written over. Choose another --out." in capsys.readouterr().err
+    assert "already exists and is not overwritten. Choose another --out." in capsys.readouterr().err
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 

@@ -1,4 +1,4 @@
-"""Folders of transformers become open_clip models of the same numbers; what has no exact form is refused by name."""
+"""Transformers folders become equivalent open_clip models; those without an exact equivalent are refused."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_the_same_numbers_and_back_again(kind: str, changes: dict[str, Any], tmp
     assert (texts[0] - texts[1]).abs().max() > 1e-3
     assert float(encoder.scale.detach()) == pytest.approx(float(model.logit_scale.exp()))
     assert fast_paths.lacks(encoder) == [] or kind == "siglip"
-    assert type(load_model(str(folder))) is type(encoder), "it is scored as the model that is trained"
-    # A checkpoint of it is a folder that loads again, without the folder that it came from.
+    assert type(load_model(str(folder))) is type(encoder), "evaluation loads the same model as training"
+    # Its checkpoint loads without the original folder.
     save_encoder(encoder, tmp_path / "saved")
     shutil.rmtree(folder)
     again = load_encoder(str(tmp_path / "saved"))
@@ -122,11 +122,11 @@ def test_preprocessing_is_the_folders_own(clip: Path) -> None:
     [
         ({"do_center_crop": False}, "resizes to"),
         ({"size": {"shortest_edge": 40}}, "resizes to"),
-        ({"crop_size": {"height": 24, "width": 24}}, "and cuts"),
-        ({"size": {"height": 32, "width": 32}, "crop_size": {"height": 24, "width": 24}}, "and cuts"),
+        ({"crop_size": {"height": 24, "width": 24}}, "and crops to"),
+        ({"size": {"height": 32, "width": 32}, "crop_size": {"height": 24, "width": 24}}, "and crops to"),
         ({"resample": 1}, "resample"),
         ({"do_normalize": False}, "do_normalize"),
-        ({"rescale_factor": 1.0}, "scales by 1"),
+        ({"rescale_factor": 1.0}, "scales by 1, but"),
     ],
 )
 def test_preprocessing_that_open_clip_does_not_have(change: dict[str, Any], told: str) -> None:
@@ -146,7 +146,7 @@ def test_openai_vocabulary_is_open_clips_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("clip", "towers compute gelu and quick_gelu"), ("siglip", "open_clip has no SigLIP with quick")]
+    ("kind", "told"), [("clip", "towers use gelu and quick_gelu"), ("siglip", "open_clip has no SigLIP with quick")]
 )
 def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(kind: str, told: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
@@ -199,7 +199,7 @@ def test_shards_are_read(tmp_path: Path) -> None:
     shard = sorted((tmp_path / "model").glob("model-*.safetensors"))[1]
     shard.unlink()
     with pytest.raises(
-        InputError, match=rf"1 of \d+ files of weights are missing, first {shard.name}; the download did"
+        InputError, match=rf"1 of \d+ weights files are missing, first {shard.name}; the download is incomplete"
     ):
         load_encoder(str(tmp_path / "model"))
 
@@ -236,19 +236,19 @@ def _broken(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("pickle", r"pytorch_model\.bin: weights in a pickle.*convert it: python -c"),
+        ("pickle", r"pytorch_model\.bin: pickled weights, .*convert it: python -c"),
         ("half a file", r"model\.safetensors is damaged"),
-        ("integers", r"text_projection\.weight is of the type I8; weights must be float32, float16 or bfloat16"),
-        ("image tower", r"the weights hold no text tower"),
-        ("classifier", r"the weights hold a classifier \(classifier\.weight\)"),
-        ("classifier's name", r"'architectures' names CLIPForImageClassification: a classifier"),
+        ("integers", r"text_projection\.weight has the type I8, but weights must be float32, float16 or bfloat16"),
+        ("image tower", r"the weights have no text tower"),
+        ("classifier", r"the weights include a classifier \(classifier\.weight\)"),
+        ("classifier's name", r"'architectures' names CLIPForImageClassification, a classifier"),
         ("no preprocessing", r"cannot be loaded by transformers"),
-        ("no tokenizer", r"cannot be loaded by transformers|holds no tokenizer"),
-        ("no end token", r"config\.json: field 'text_config\.eos_token_id' is None; it must be one number"),
-        ("clip_vision_model", r"'clip_vision_model'.*one tower alone"),
-        ("siglip2", r"'siglip2'.*take one of fixed resolution"),
-        ("altclip", r"'altclip'.*none of open_clip's"),
-        ("bert", r"'model_type' is 'bert'; of transformers, clip and siglip .*can be loaded\."),
+        ("no tokenizer", r"cannot be loaded by transformers|has no tokenizer"),
+        ("no end token", r"config\.json: field 'text_config\.eos_token_id' is None, but must be one number"),
+        ("clip_vision_model", r"'clip_vision_model'.*only one tower"),
+        ("siglip2", r"'siglip2'.*use one of fixed resolution"),
+        ("altclip", r"'altclip'.*open_clip does not have its text tower"),
+        ("bert", r"'model_type' is 'bert'; of transformers, only clip, siglip .*can be loaded\."),
     ],
 )
 @pytest.mark.parametrize("load", [load_encoder, load_model])
@@ -283,6 +283,6 @@ def test_a_config_of_no_numbers(clip: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_and_its_export_are_averaged(tmp_path: Path) -> None:
-    """The export fills texts up with another number, which nothing reads."""
+    """The export pads texts with another id, which nothing reads."""
     export("world", to="transformers", out=tmp_path / "theirs")
     check_alike(load_encoder("world"), load_encoder(str(tmp_path / "theirs")))

@@ -1,4 +1,4 @@
-"""A server of files on this machine that cuts connections, ignores ranges or answers with a page, as it is told."""
+"""A local file server that cuts connections, ignores ranges or answers with a web page on request."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Served:
 
     Attributes:
         content: its bytes.
-        cut: close the connection after so many bytes of an answer, 0 for never; ...
+        cut: close the connection after this many bytes of a response, 0 for never; ...
         cuts: ... so often.
-        ranges: whether parts can be asked for.
-        statuses: answers before the file, one a request.
+        ranges: whether byte ranges are supported.
+        statuses: responses before the file, one per request.
         kind: content type.
-        modified: seconds since 1970 at which it was changed last.
+        modified: time of the last change, in seconds since 1970.
     """
 
     content: bytes
@@ -35,7 +35,7 @@ class Served:
 
 
 class FileServer(ThreadingHTTPServer):
-    """Path to file; `asked` has path and range of every request."""
+    """Maps paths to files; `asked` has path and range of every request."""
 
     daemon_threads = True
 
@@ -105,7 +105,7 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def file_server() -> Iterator[FileServer]:
-    """The server, running for the block."""
+    """Run the server inside the block."""
     server = FileServer()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""`degla fetch-data` against a server on this machine: cut, resumed, wrong, full, refused, unknown."""
+"""`degla fetch-data` with a local server: cut, resumed, wrong, full, refused, unknown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.official import OFFICIAL, SHARED
 
 Capture = pytest.CaptureFixture[str]
 CHUNK = 1 << 16
-CONTENT = bytes(range(256)) * 2560  # ten pieces as they are read
+CONTENT = bytes(range(256)) * 2560  # ten chunks
 CHECK = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
@@ -72,7 +72,7 @@ def _sources(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_cut_connections_are_gone_on_with_and_bytes_come_once(server: FileServer, tmp_path: Path) -> None:
-    url = server.add("/a.bin", CONTENT, cut=CHUNK)  # More often than a connection may bring nothing.
+    url = server.add("/a.bin", CONTENT, cut=CHUNK)  # More often than connections may fail without progress.
     came: list[int] = []
     waits = _get(url, tmp_path / "new" / "a.bin", check=CHECK, size=len(CONTENT), told=came.append)
     assert (tmp_path / "new" / "a.bin").read_bytes() == CONTENT
@@ -110,13 +110,13 @@ def test_a_whole_file_that_was_only_not_renamed_is_not_fetched_again(server: Fil
 def test_more_than_the_server_has_is_no_whole_file(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT)
     (tmp_path / "a.bin.partial").write_bytes(CONTENT + b"more")
-    with pytest.raises(DeglaError, match=r"655,364 bytes are here, the server's file has 655360\. Delete the file"):
+    with pytest.raises(DeglaError, match=r"655,364 bytes are here, but the server's file has 655360\. Delete the file"):
         _get(url, tmp_path / "a.bin")
     assert not (tmp_path / "a.bin").exists()
 
 
 def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
-    """A session that looks at no lengths, as urllib3 before 2: the headers of each answer, and its bytes or status."""
+    """A session that ignores lengths, like urllib3 before 2; plays headers and bytes or status of each response."""
     left = iter(answers)
 
     def get(url: str, **how: Any) -> Any:
@@ -132,15 +132,15 @@ def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
 
 def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -> None:
     waits: list[float] = []
-    rest = {"Content-Range": "bytes 3-7/*", "Content-Length": "5"}  # a whole whose size the server does not know
+    rest = {"Content-Range": "bytes 3-7/*", "Content-Length": "5"}  # a complete file of unknown size
     other = {"Content-Range": "bytes 5-7/8"}
     busy = _played(({"Content-Length": "8"}, b"one"), (other, b"ore"), ({"Retry-After": "7"}, 503),
                    ({"Retry-After": "999"}, 503), (rest, b" more"))  # fmt: skip
     fetch_file("http://x/a", tmp_path / "a", session=busy, wait=waits.append)
     assert (tmp_path / "a").read_bytes() == b"one more" and waits == [0.5, 1.0, 7.0, 300.0]
-    # Where no length is said, the published one counts.
+    # Without a Content-Length, the published size is used.
     fetch_file("http://x/b", tmp_path / "b", session=_played(({}, b"one")), size=3)
-    with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes came, it has 8\. It was deleted"):
+    with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes arrived, but the file has 8\. It was deleted"):
         fetch_file("http://x/c", tmp_path / "c", session=_played(({}, b"one")), size=8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -170,10 +170,10 @@ def test_no_byte_six_times_ends_with_what_is_kept(server: FileServer, tmp_path: 
 
 def test_another_content_is_deleted_and_told(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT[::-1])
-    with pytest.raises(DeglaError, match=r"its sha256 is [0-9a-f]{64}, and must be .* deleted"):
+    with pytest.raises(DeglaError, match=r"its sha256 is [0-9a-f]{64}, but must be .* deleted"):
         _get(url, tmp_path / "a.bin", check=CHECK)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DeglaError, match=r"the server has 655,360 bytes, the published file 655,361"):
+    with pytest.raises(DeglaError, match=r"the server has 655,360 bytes, but the published file 655,361"):
         _get(url, tmp_path / "a.bin", size=len(CONTENT) + 1)
 
 
@@ -187,8 +187,8 @@ def test_a_part_of_another_file_is_begun_again_once(server: FileServer, tmp_path
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ({"statuses": (403,)}, "answers 403 Forbidden"),
-        ({"kind": "text/html; charset=utf-8"}, "answers with a page"),
+        ({"statuses": (403,)}, "answered 403 Forbidden"),
+        ({"kind": "text/html; charset=utf-8"}, "answered with a web page"),
     ],
 )
 def test_what_is_refused_is_not_tried_again(server: FileServer, tmp_path: Path, how: Any, told: str) -> None:
@@ -265,7 +265,7 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
         "pictures": 2,
         "textures": 2,
     }
-    # Once more: nothing is asked for, and with what the form gives all is there.
+    # Again: nothing is requested, and with the files from the form everything is present.
     asked = len(server.asked)
     (data / "gated").mkdir()
     (data / "gated" / "g.png").touch()
@@ -288,7 +288,7 @@ def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path
     assert main(words) == 1
     told = capsys.readouterr()
     assert "2 of 4 sources failed: list, pictures" in told.err
-    assert "is there and is not the published file" in told.out and "1 file where 2 are published" in told.out
+    assert "exists but is not the published file" in told.out and "only 1 file of the 2 published" in told.out
     assert (data / "toy" / "one.json").read_text() == "[3]" and (data / "zeroshot" / "test.txt").is_file()
 
 
@@ -298,10 +298,10 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     assert main([*words, "--no-archives", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [row["state"] for row in found] == ["failed", "missing", "missing", "ask"]
-    assert "and must be" in found[0]["note"] and not (data / "toy" / "one.json").exists()
+    assert "but must be" in found[0]["note"] and not (data / "toy" / "one.json").exists()
     server.files["/data/one.json"].content = b"[1]"
     main(words)
-    # A file of several is gone; and an archive without a count was not unpacked to its end: its record is missing.
+    # One of several files is gone; and an archive without a file count was not unpacked completely: no record.
     (data / "toy" / "two.json").unlink()
     (data / "downloads" / "fetched.json").unlink()
     server.asked.clear()
@@ -312,7 +312,7 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     assert [row["places"] for row in found] == [["toy/*"], ["coco/val/*.jpg"], ["zeroshot/dtd/"], ["gated/*.png"]]
     main(words)
     assert (data / "toy" / "two.json").is_file() and len(server.asked) == 2
-    # What was unpacked once, and is gone, is not there.
+    # Unpacked files that are gone count as missing.
     shutil.rmtree(data / "zeroshot" / "dtd")
     capsys.readouterr()
     main([*words, "--dry-run", "--json"])
@@ -327,13 +327,13 @@ def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: C
     server.files["/outer.zip"].content = b"no archive"
     assert main(words) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "val.zip: damaged (Bad CRC-32" in told and "outer.zip: damaged" in told
+    assert "val.zip: is damaged (Bad CRC-32" in told and "outer.zip: is damaged" in told
     shutil.rmtree(tmp_path / "data")
     server.files["/val.zip"].content = server.files["/outer.zip"].content = _zip({"other/a.jpg": b"a"})
     assert main(words) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "val.zip: has no member that begins with val/" in told
-    assert "outer.zip: has no member that begins with deep/textures.tar.gz" in told
+    assert "val.zip: has no member that starts with val/" in told
+    assert "outer.zip: has no member that starts with deep/textures.tar.gz" in told
 
 
 def test_a_place_that_cannot_be_unpacked_to_is_told(tmp_path: Path) -> None:
@@ -353,14 +353,14 @@ def test_too_little_space_is_said_before_a_byte_comes(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(["fetch-data", "big", *words]) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "10.0 GB are needed for big.zip and what it holds, 9.0 GB are free" in told and server.asked == []
-    # What came before need not come again.
+    assert "10.0 GB are needed for big.zip and its contents, but 9.0 GB are free" in told and server.asked == []
+    # Bytes already fetched need no space.
     partial = tmp_path / "data" / "downloads" / "big.zip.partial"
     with partial.open("wb") as stream:
         stream.truncate(500_000_000)
     assert main(["fetch-data", "big", *words]) == 1
     assert "9.5 GB are needed" in capsys.readouterr().out.replace("\n", " ")
-    # What is not unpacked needs its own size alone.
+    # A file that is not unpacked needs only its own size.
     server.add("/big.txt", b"text")
     text = text.replace("/big.zip", "/big.txt") + "to = 'big.txt'\n"
     assert main(["fetch-data", "big", *_sources(tmp_path, text)]) == 0
@@ -369,14 +369,14 @@ def test_too_little_space_is_said_before_a_byte_comes(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[sets]\ntoy = ['nothing']\n", "set 'toy' names 'nothing'"),
-        ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give 'url', or 'ask'"),
+        ("[sets]\ntoy = ['nothing']\n", "set 'toy' lists 'nothing'"),
+        ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give either 'url', or 'ask'"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = '../a'\n", "paths must stay under the root"),
-        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\n", "give 'to' for files, or 'unpack' for an archive"),
-        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = 'a'\nunpack = { b = 'c' }\n", "give 'to' for files"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\n", "give either 'to' for files, or 'unpack' for an archive"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = 'a'\nunpack = { b = 'c' }\n", "give either 'to' for files"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/{}'\nto = 'a'\nfiles = { b = '' }\n", "'url' and 'to' need {}"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'ftp://x/'\nto = 'a'\n", "field 'url'"),
-        ("[sets]\ntoy = ['a']\na = ['b']\nb = ['toy']\n", "set 'toy' names 'a', which is no source and no other set"),
+        ("[sets]\ntoy = ['a']\na = ['b']\nb = ['toy']\n", "set 'toy' lists 'a', which is not a source or another set"),
         ("[sets\n", "not TOML"),
     ],
 )
@@ -387,7 +387,7 @@ def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, t
 
 def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> None:
     assert main(["fetch-data", "sugarcrep", "--root", str(tmp_path)]) == 2
-    assert "no sources are known of 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
+    assert "no sources are known for 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
     assert main(["fetch-data", "own", "--root", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "own: cannot be downloaded by degla. Get it from captions of your own" in told

@@ -1,1 +1,1 @@
-"""Damaged files of every kind that is read, and what their readers make of them; `bench/hostile.py` runs it in full."""
+"""Damaged files of every kind, and how their readers react; `bench/hostile.py` runs all trials."""

@@ -1,4 +1,4 @@
-"""Kinds of files with weights and pictures: checkpoints for evaluation and resume, model folders, images, shards."""
+"""Files with weights and images: checkpoints for evaluation and resuming, model folders, images, shards."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def checkpoint_kinds(folder: Path) -> list[Kind]:
 
     @cache
     def good() -> list[Any]:
-        """Rounding depends on where in memory a tensor lies, so that an undamaged run has two outcomes or three."""
+        """Rounding depends on memory alignment, so an undamaged run has two or three outcomes."""
         return [resumed() for _ in range(READINGS)]
 
     def evaluated() -> Any:
         return _answers(load_encoder(str(whole)))
 
     def resumed() -> Any:
-        """The second step on a copy of the run: what was resumed wrongly shows in its weights."""
+        """The second step on a copy of the run: a wrong resume shows in its weights."""
         copy = folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(whole, copy)
@@ -73,7 +73,7 @@ def checkpoint_kinds(folder: Path) -> list[Kind]:
 
 
 def _models(folder: Path) -> list[Kind]:
-    """A folder of open_clip without a record of its checksums: its configuration may be another one."""
+    """An open_clip folder without recorded checksums: its configuration may differ."""
     model = write_model(folder / "bare")
     config = model / "open_clip_config.json"
     kinds = [Kind("model folder, open_clip_config.json", config, lambda: _answers(load_encoder(str(model))), "json")]
@@ -85,7 +85,7 @@ def _models(folder: Path) -> list[Kind]:
 
 
 def _answers(encoder: Any) -> Any:
-    """Weights, tokens of a text, pixels of a picture: what every number follows from."""
+    """Weights, tokens of a text, pixels of an image: the basis of every result."""
     picture = Image.fromarray(np.arange(48 * 48 * 3, dtype=np.uint32).astype(np.uint8).reshape(48, 48, 3))
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.clip.state_dict().items()):

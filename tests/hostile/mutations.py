@@ -65,7 +65,7 @@ def change_lines(content: bytes, rng: Random) -> Damage:
 
 
 def change_word(content: bytes, rng: Random) -> Damage:
-    """Put a token in the place of a word of a text."""
+    """Replace a word of a text by a token."""
     words = content.split(b" ")
     place = rng.randrange(len(words))
     token = rng.choice(TOKENS)
@@ -74,7 +74,7 @@ def change_word(content: bytes, rng: Random) -> Damage:
 
 
 def change_json(content: bytes, rng: Random) -> Damage:
-    """Put a token in the place of a value, or take out, rename or double a member."""
+    """Replace a value by a token, or remove, rename or duplicate a member."""
     value = json.loads(content)
     spots = list(_spots(value))
     if not spots:

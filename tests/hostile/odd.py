@@ -1,4 +1,4 @@
-"""Inputs that no file system, format or person gives by accident, as commands; each must end in one line."""
+"""Inputs that do not occur by accident, as commands; each must end with a one-line error."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def write_bomb(path: Path, width: int, *, height: int | None = None) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
 
-    # A hundredth of it is packed and stands there a hundred times; then the end, and the sum of so many zeros.
+    # A hundredth of it is compressed and repeated a hundred times, followed by the end and the checksum of the zeros.
     bytes_of_all = height * (1 + 3 * width)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     part = packer.compress(bytes(bytes_of_all // 100)) + packer.flush(zlib.Z_FULL_FLUSH)

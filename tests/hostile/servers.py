@@ -1,4 +1,4 @@
-"""Servers that mean harm: name and what each answers."""
+"""Malicious servers: the name and the response of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Respond = Callable[[Received], Response]
 
 
 def gigabyte() -> bytes:
-    """One gigabyte of zeros, packed."""
+    """One gigabyte of zeros, compressed."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(1024)) + packer.flush()
 

@@ -1,4 +1,4 @@
-"""One trial: damage a file, let its reader have it, say what came of it."""
+"""One trial: damage a file, read it, report the outcome."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Kind:
 
 @dataclass
 class Tally:
-    """What came of the trials of one kind.
+    """The outcomes of the trials of one kind.
 
     Attributes:
-        refused: by one line of ours.
-        harmless: the value is that of the good file.
-        other: another value, of content that may change.
+        refused: with one of our one-line errors.
+        harmless: the value is that of the undamaged file.
+        other: a different value, for content that may change.
         failed: what was done and what happened.
     """
 
@@ -112,7 +112,7 @@ def _judge(kind: Kind, expected: list[Any], what: str, tally: Tally) -> None:
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise where the block takes longer than `SECONDS`."""
+    """Raise if the block takes longer than `SECONDS`."""
 
     def ring(number: int, frame: object) -> None:
         raise HangError(f"took more than {SECONDS} s")

@@ -1,4 +1,4 @@
-"""Which kernel attends where, and that both attend alike."""
+"""The choice of attention kernel, and that both kernels agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from degla.model.block import attention
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> list[SDPBackend]:
-    """The kernels that are asked for by name; PyTorch's own choice is not."""
+    """Record kernels requested by name, not PyTorch's own choices."""
     asked: list[SDPBackend] = []
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The faster form of CLIP's tokenizer numbers every text as open_clip's own does."""
+"""The faster CLIP tokenizer encodes every text like open_clip's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD = [
 
 
 def _texts() -> list[str]:
-    """Captions, odd texts, and texts of random characters, of visible ASCII and of any plane."""
+    """Captions, odd texts, and random texts of visible ASCII and of any Unicode plane."""
     draw = random.Random(0)
     ascii_ = ["".join(chr(draw.randrange(32, 127)) for _ in range(draw.randrange(120))) for _ in range(400)]
     bytes_ = ["".join(chr(draw.randrange(1, 256)) for _ in range(40)) for _ in range(100)]

@@ -1,4 +1,4 @@
-"""Outputs for patches and tokens are those of open_clip's own towers, and the embeddings those of the plain calls."""
+"""Outputs for patches and tokens match open_clip's own towers, and embeddings match the plain calls."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_places_of_a_map_are_the_patches(tmp_path: Path, name: str, projection: 
     visual: Any = encoder.clip.visual
     place = visual.trunk.forward_features(images)[:, :, 1:2, 0:1]
     torch.testing.assert_close(patch[:, 2], visual.head(visual.trunk.forward_head(place)))
-    assert patch.shape == (3, 4, 16), "two places in each direction, row by row"
+    assert patch.shape == (3, 4, 16), "two positions in each direction, row by row"
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_places_of_a_map_are_the_patches(tmp_path: Path, name: str, projection: 
 def test_other_towers_are_refused(tmp_path: Path, vision: dict[str, object]) -> None:
     encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=vision)))
     assert not encoder.gives_tokens
-    with pytest.raises(InputError, match=r"gives no outputs for patches and tokens; .* --train\.trim"):
+    with pytest.raises(InputError, match=r"provides no outputs for patches and tokens\. .* --train\.trim"):
         encoder.embed(torch.randn(1, 3, 32, 32), encoder.tokenize(["a cat"]), dense=True)

@@ -1,4 +1,4 @@
-"""Fast paths that a model does not allow are told once, by name, reason and cost; what they give stays right."""
+"""Missing fast paths are reported once, with name, reason and cost; results stay correct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny import CONFIG, RESNET, timm_tower, write_model
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process of its own, on a processor whose kernels are alike."""
+    """Simulate a fresh process on a CPU with equally fast kernels."""
     monkeypatch.setattr(fast_paths, "_told", set())
     monkeypatch.setattr(linear_kernel, "is_faster", lambda: False)
 
@@ -31,11 +31,14 @@ def test_every_fast_path_is_there_for_both_attentions(tiny_model: Path, caplog: 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda block: setattr(block.attn, "ln_q", nn.LayerNorm(16)), "has attn.ln_q.bias in its blocks, which those"),
+        (lambda block: setattr(block.attn, "ln_q", nn.LayerNorm(16)), "has attn.ln_q.bias in its blocks, which CLIP's"),
         (lambda block: setattr(block.attn, "in_proj_bias", None), "has no attn.in_proj_bias in its blocks, which"),
-        (lambda block: setattr(block.attn, "attn_drop", nn.Dropout(0.1)), "drops states out in training"),
-        (lambda block: setattr(block, "forward", lambda states, **_: block.mlp(states)), "that compute something else"),
-        (lambda block: setattr(block, "forward", lambda states, mask: states), "that compute something else"),
+        (lambda block: setattr(block.attn, "attn_drop", nn.Dropout(0.1)), "uses dropout in training"),
+        (
+            lambda block: setattr(block, "forward", lambda states, **_: block.mlp(states)),
+            "that compute something other",
+        ),
+        (lambda block: setattr(block, "forward", lambda states, mask: states), "that compute something other"),
     ],
     ids=["other parameters", "fewer parameters", "dropout", "another order", "another call"],
 )
@@ -56,21 +59,24 @@ def _text(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"vision_cfg": timm_tower()}, []),  # Its map has no class token: no work is spared.
+        ({"vision_cfg": timm_tower()}, []),  # Its map has no class token: there is nothing to save.
         (
             {"vision_cfg": timm_tower("test_convnext")},
             [
-                "slower than could be, with the same numbers: no reading of the class token alone, for its image tower "
-                "is a TimmModel, not open_clip's own"
+                "slower than possible, with the same results: no reading of only the class token, because its image "
+                "tower is a TimmModel, not open_clip's own"
             ],
         ),
-        ({"vision_cfg": RESNET}, ["class token alone, for its image tower is a ModifiedResNet, not open_clip's own"]),
+        (
+            {"vision_cfg": RESNET},
+            ["class token, because its image tower is a ModifiedResNet, not open_clip's own"],
+        ),
         (
             _text(no_causal_mask=True),
-            ["beginnings, for its text tower attends both ways, to padding too: each"],
+            ["shared prefixes, because its text tower attends both ways, to padding too: each"],
         ),
-        (_text(embed_cls=True), ["shared beginnings, for its text tower appends a class token: each text costs 24"]),
-        (_text(pool_type="last"), ["shared beginnings, for its text tower is read by 'last', not at the end token"]),
+        (_text(embed_cls=True), ["shared prefixes, because its text tower appends a class token: each text costs 24"]),
+        (_text(pool_type="last"), ["shared prefixes, because its text tower is read by 'last', not at the end token"]),
     ],
 )
 def test_each_kind_of_tower_says_what_it_is(
@@ -92,7 +98,7 @@ def test_the_doctor_tells_all_of_them(tmp_path: Path) -> None:
 
     finding = _model(load_encoder(str(write_model(tmp_path / "model", vision_cfg=timm_tower("test_convnext")))))
     assert finding.state == "warning"
-    for name in ("class token alone", "adapters in the image tower", "outputs of patches and tokens"):
+    for name in ("only the class token", "adapters in the image tower", "outputs of patches and tokens"):
         assert name in finding.text
 
 

@@ -1,4 +1,4 @@
-"""Freed memory stays with a process that computes a model on the processor."""
+"""A process that runs a model on the CPU keeps freed memory."""
 
 from __future__ import annotations
 

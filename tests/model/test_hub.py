@@ -1,4 +1,4 @@
-"""A folder fetches nothing without a flag; without a network the answer comes at once; data come before models."""
+"""A folder fetches nothing without a flag; without a network the error is immediate; data are checked before models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pairs = dict[str, Path]
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The hub as for a user with a network, and every connection and look-up of a name that was tried, and refused."""
+    """The hub for a user with a network; lists every attempted connection and name look-up, all refused."""
     from huggingface_hub import constants
 
     tried: list[Any] = []
@@ -86,7 +86,7 @@ def test_a_folder_may_fetch_with_the_flag(
     words[1] = str(tmp_path / "c.jsonl")
     assert cli.main([*words, "--allow-download"]) == 2
     told = capsys.readouterr().err
-    assert "cannot have it fetched from the Hugging Face hub: no connection to huggingface.co" in told
+    assert "cannot be fetched from the Hugging Face hub: no connection to huggingface.co" in told
     assert len(online) == 1, "the hub was asked again, although there is no connection to it"
 
 
@@ -95,7 +95,7 @@ def test_merges_must_lie_in_the_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "passwd").write_text("outside")
     options = {"bpe_path": name}
     folder = _changed(write_model(tmp_path / "model"), "text_cfg", tokenizer_kwargs=options)
-    with pytest.raises(InputError, match=rf"config\.json: field 'bpe_path' is '{name}'.*must lie in the folder itself"):
+    with pytest.raises(InputError, match=rf"config\.json: field 'bpe_path' is '{name}', but the folder has no file"):
         load_encoder(str(folder))
 
 
@@ -119,7 +119,7 @@ def test_damaged_merges_are_one_line(tmp_path: Path) -> None:
             (folder / file.name).symlink_to(file)
         (folder / world_vocabulary_file().name).unlink()
         (folder / world_vocabulary_file().name).write_bytes(content)
-        with pytest.raises(InputError, match=r"^[^\n]*bpe_world\.txt\.gz: (damaged file of a tokenizer: |514 tokens)"):
+        with pytest.raises(InputError, match=r"^[^\n]*bpe_world\.txt\.gz: (damaged tokenizer file: |has 514 tokens)"):
             load_encoder(str(folder))
 
 
@@ -129,7 +129,7 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     text = CONFIG["text_cfg"] | {"vocab_size": 600, "tokenizer_kwargs": {"bpe_path": world_vocabulary_file().name}}
     folder = write_model(tmp_path / "model", text_cfg=text)
     (folder / world_vocabulary_file().name).write_bytes(world_vocabulary_file().read_bytes())
-    with pytest.raises(InputError, match=r"2261 tokens, but the model knows 600 .*tokenizer of another model"):
+    with pytest.raises(InputError, match=r"has 2261 tokens, but the model has 600 .*tokenizer of another model"):
         load_encoder(str(folder))
 
 
@@ -142,10 +142,10 @@ def test_no_network_is_told_at_once(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    # No tower is made: what must be fetched is looked up first, or right behind.
+    # No tower is built: files to fetch are looked up before, or right after.
     if "SigLIP" in name:
         monkeypatch.setattr("open_clip.create_model_and_transforms", lambda *_, **__: (None, None, None))
-    with pytest.raises(InputError, match=rf"^{name}: must be fetched from .* \(no connection to huggingface\.co: "
+    with pytest.raises(InputError, match=rf"^{name}: is not on this machine.* \(no connection to huggingface\.co: "
                        r"No route to host\)"):  # fmt: skip
         load_encoder(name)
     assert len(online) == 1, "the hub was asked again, although there is no connection to it"
@@ -172,7 +172,7 @@ def test_data_come_before_the_model(
     tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ("degla.model.load", "degla.training.loop", "degla.interpolate", "degla.doctor.examine")
-    for place in places:  # All before the first is changed, whose function the others import.
+    for place in places:  # Collected before patching the first, since the others import its function.
         importlib.import_module(place)
     for place in places:
         monkeypatch.setattr(f"{place}.load_encoder", lambda *_, **__: pytest.fail("a model was looked up"))

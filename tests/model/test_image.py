@@ -1,4 +1,4 @@
-"""The last block computes the class token alone, where that is all that is read; elsewhere the tower runs as it is."""
+"""The last block computes only the class token if nothing else is read; other towers run unchanged."""
 
 from __future__ import annotations
 

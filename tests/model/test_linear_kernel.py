@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN in training: forward and both gradients are right, and nothing else goes that way."""
+"""Linear layers with oneDNN in training: forward and both gradients are correct, and nothing else uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ needs_kernel = pytest.mark.skipif(not has_kernel(), reason="this build of PyTorc
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Take the kernel, whatever this machine's clock says; lists the shape of each product's left side."""
+    """Force the kernel whatever is measured; list the shape of each product's left side."""
     shapes: list[tuple[int, ...]] = []
     multiply = linear_kernel._multiply
 

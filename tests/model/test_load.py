@@ -1,4 +1,4 @@
-"""Every way to name a model, and every way to name it wrongly."""
+"""All valid and invalid ways to name a model."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_saved_folder_is_what_open_clip_loads(all_tokens_model: Path, tmp_path: 
 
 @pytest.fixture
 def architecture(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of one that open_clip would know, of a hundredth of the parameters of its smallest."""
+    """Register an architecture in open_clip with a hundredth of the parameters of its smallest."""
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", CONFIG | {"text_cfg": ALL_TOKENS})
     return "ViT-tiny"
 
 
 class Called(TorchFunctionMode):
-    """Names of all functions of PyTorch that are called within it."""
+    """Records the names of all PyTorch functions called within it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_open_clip_itself_reads_the_tokenizer_of_a_moved_run(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     moved = tmp_path / "moved" / run.name
-    assert str(tmp_path) not in (moved / "open_clip_config.json").read_text(), "the configuration knows where it lay"
+    assert str(tmp_path) not in (moved / "open_clip_config.json").read_text(), "the configuration contains its old path"
     clip, _, _ = open_clip.create_model_and_transforms(f"local-dir:{moved}")
     theirs, ours = open_clip.get_tokenizer(f"local-dir:{moved}"), encoder.tokenize
     texts = ["A photo of a cat, and 3 dogs!", "wow!!!  it's\tüber-naïve 東京 &amp; 42's", "", "!", "İstanbul",
@@ -117,7 +117,7 @@ def test_open_clip_itself_reads_the_tokenizer_of_a_moved_run(
     with torch.no_grad():
         embedded = clip.eval().encode_text(theirs(CAPTIONS), normalize=True)
         torch.testing.assert_close(embedded, encoder.encode_captions(ours(CAPTIONS)), rtol=0, atol=1e-6)
-    # Saved once more, it is still the same.
+    # Saved again, it is still the same.
     save_encoder(load_encoder(str(moved)), tmp_path / "again")
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (moved / "tokenizer.json").read_bytes()
     assert torch.equal(load_encoder(str(tmp_path / "again")).tokenize(texts), ours(texts))
@@ -136,7 +136,7 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
     config = json.loads(path.read_text())
     config["model_cfg"]["quick_gelu"] = False
     path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="made with QuickGELU, and the configuration asks for GELU"):
+    with pytest.raises(InputError, match="trained with QuickGELU, but the configuration uses GELU"):
         load_encoder(str(tmp_path / "saved"))
 
 
@@ -144,14 +144,14 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
     ("name", "message"),
     [
         ("", "unknown model ''"),  # not the folder that the command runs in
-        ("ViT-B-32:openai", "made with QuickGELU.*Use ViT-B-32-quickgelu instead"),
-        ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "made with GELU.*Use ViT-B-32 instead"),
-        ("ViT-B-32", "names an architecture without weights"),
+        ("ViT-B-32:openai", "trained with QuickGELU.*Use ViT-B-32-quickgelu instead"),
+        ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "trained with GELU.*Use ViT-B-32 instead"),
+        ("ViT-B-32", "is an architecture without weights"),
         ("ViT-B-23:openai", "unknown model.*Did you mean 'ViT-B-"),
         ("wrold", "unknown model 'wrold'. Did you mean 'world'"),
-        ("ViT-B-32-quickgelu:openia", "no pre-trained tag.*Did you mean 'openai'"),
+        ("ViT-B-32-quickgelu:openia", "there is no file or pre-trained tag.*Did you mean 'openai'"),
         ("./no/such/folder", "no such folder"),
-        (__file__, r"test_load\.py: a file. Name the folder that it lies in, or ARCHITECTURE:/"),
+        (__file__, r"test_load\.py: is a file. Give the folder that contains it, or ARCHITECTURE:/"),
     ],
 )
 def test_wrong_names_say_what_is_right(name: str, message: str) -> None:
@@ -170,7 +170,7 @@ def test_weights_of_another_architecture(tiny_model: Path, tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a model"):
+    with pytest.raises(InputError, match=r"not a model \(.*, not a run with a complete checkpoint"):
         load_encoder(str(tmp_path))
     folder = tmp_path / "damaged"
     shutil.copytree(tiny_model, folder)
@@ -208,12 +208,12 @@ def _spoiled(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("no weights", r": holds no weights \(open_clip_model\.safetensors\)"),
-        ("integers", r"open_clip_model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
-        ("integers by another name", r"/model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
-        ("another activation", r"/open_clip_pytorch_model\.safetensors: .* made with GELU, .* or set quick_gelu"),
-        ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both are needed\."),
-        ("classifier", r": they hold classifier\.weight\. That is a classifier for other classes"),
+        ("no weights", r": has no weights \(open_clip_model\.safetensors\)"),
+        ("integers", r"open_clip_model\.safetensors: visual\.proj has the type I8, but weights must be float32"),
+        ("integers by another name", r"/model\.safetensors: visual\.proj has the type I8, but weights must be float32"),
+        ("another activation", r"/open_clip_pytorch_model\.safetensors: .* trained with GELU, .* or set quick_gelu"),
+        ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both towers are needed\."),
+        ("classifier", r": they have classifier\.weight\. This is a classifier with its own classes"),
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
     ],
 )
@@ -234,9 +234,9 @@ def test_a_pickle_of_weights_is_refused_and_the_command_told_converts_it(
     state = load_file(folder / "open_clip_model.safetensors")
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, folder / name)
     (folder / "open_clip_model.safetensors").rename(folder / "teacher.safetensors")
-    if name == "mine.pth":  # a name that open_clip does not know comes behind safetensors
+    if name == "mine.pth":  # names unknown to open_clip come after safetensors
         (folder / "teacher.safetensors").unlink()
-    with pytest.raises(InputError, match=rf"{name}: weights in a pickle.*convert it: python -c") as caught:
+    with pytest.raises(InputError, match=rf"{name}: pickled weights, .*convert it: python -c") as caught:
         load_encoder(str(folder))
     assert "\n" not in str(caught.value)
     exec(str(caught.value).partition('python -c "')[2].removesuffix('"'), {})
@@ -246,7 +246,7 @@ def test_a_pickle_of_weights_is_refused_and_the_command_told_converts_it(
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 def test_weights_of_other_floats_are_read_as_float32(kind: torch.dtype, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
-    state = load_file(tiny_model / "open_clip_model.safetensors")  # Not of the file that is written: it is mapped.
+    state = load_file(tiny_model / "open_clip_model.safetensors")  # The file that is written is mapped.
     save_file({name: value.to(kind) for name, value in state.items()},
               tmp_path / "model" / "open_clip_model.safetensors", metadata={"quick_gelu": "true"})  # fmt: skip
     weight = load_encoder(str(tmp_path / "model")).clip.visual.proj

@@ -1,4 +1,4 @@
-"""Folders of `transformers`: embeddings are transformers' own, whatever it needs to be asked for them."""
+"""Folders of `transformers`: embeddings match those of transformers itself."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "
 
 
 def write_tokenizer(folder: Path, kind: str) -> Any:
-    """Letters as tokens: enough to tell texts apart, and written as transformers writes tokenizers."""
+    """Write a tokenizer with letters as tokens, in the format of transformers."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     marks = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [*string.ascii_lowercase, " "]
-    # CLIP's end token is the largest number, as in its own vocabulary; SigLIP pads with its end token.
+    # CLIP's end token has the largest id, as in its own vocabulary; SigLIP pads with its end token.
     order = ["<unk>", "<s>", *letters, "</s>"] if kind == "clip" else [*marks, *letters]
     made = Tokenizer(models.WordLevel({token: number for number, token in enumerate(order)}, unk_token="<unk>"))
     made.normalizer = normalizers.Lowercase()
@@ -49,7 +49,7 @@ def write_tokenizer(folder: Path, kind: str) -> Any:
 
 
 def write_folder(folder: Path, kind: str, *, activation: str = "quick_gelu", seed: int = 0) -> tuple[Any, Any, Any]:
-    """A tiny model of random weights in the real format; returns model, tokenizer and image processor."""
+    """Write a tiny model with random weights in the real format; return model, tokenizer and image processor."""
     tokenizer = write_tokenizer(folder, kind)
     text = SIZES | {"vocab_size": 40, "max_position_embeddings": 40, "hidden_act": activation}
     vision = SIZES | {"image_size": 30, "patch_size": 10, "hidden_act": activation}
@@ -150,7 +150,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(
-        InputError, match=r"config\.json: field 'model_type' is 'bert'; of transformers, clip and siglip"
+        InputError, match=r"config\.json: field 'model_type' is 'bert'; of transformers, only clip, siglip"
     ):
         load_model(str(folder))
     config["text_config"]["num_hidden_layers"] = 3

@@ -1,4 +1,4 @@
-"""The teacher: closed form, strict names, frozen form, float32, evaluation mode."""
+"""The teacher: closed form, strict names, frozen teacher, float32, evaluation mode."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_stays_in_float32_and_in_evaluation_mode(tiny_model: Path) -> None:
     _change(student, seed=4)
     first = teacher.encoder.clip.logit_scale.clone()
     teacher.update(student, decay=0.9996)
-    assert teacher.encoder.clip.logit_scale != first, "an increment of 4e-4 was rounded away"
+    assert teacher.encoder.clip.logit_scale != first, "an increment of 4e-4 was lost to rounding"
     teacher.train()
     assert not any(module.training for module in teacher.modules())
 

@@ -1,4 +1,4 @@
-"""Trimmed texts give the embeddings of padded ones, where trimming is allowed; elsewhere it is refused."""
+"""Trimmed texts have the embeddings of padded ones if trimming is allowed; otherwise it is refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_trimming_is_refused_where_it_would_change_embeddings(tmp_path: Path, ch
 
 
 def test_padding_that_is_attended_to_cannot_be_cut(tmp_path: Path) -> None:
-    """SigLIP's text tower: what trimming would give are other embeddings."""
+    """SigLIP's text tower: trimming would change the embeddings."""
     text = TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
     clip = load_encoder(str(write_model(tmp_path / "model", custom_text=True, text_cfg=text))).clip
     tokens = torch.randint(1, 100, (3, 24))
@@ -92,14 +92,14 @@ HF: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler"])
 @pytest.mark.parametrize("kind", HF)
 def test_towers_of_transformers_attend_to_no_padding(kind: str, pooler: str) -> None:
-    """The proof that cutting it changes nothing: embeddings and gradients of padded and of cut texts are equal."""
+    """Trimming changes nothing: embeddings and gradients of padded and trimmed texts are equal."""
     transformers = pytest.importorskip("transformers")
     from open_clip.hf_model import HFTextEncoder
 
     config = transformers.AutoConfig.for_model(kind, vocab_size=100, **HF[kind])
     clip: Any = torch.nn.Module()
     clip.text = HFTextEncoder(kind, 16, config=config, pooler_type=pooler, proj_type="linear").eval().double()
-    if config.is_encoder_decoder and hasattr(clip.text.transformer, "encoder"):  # open_clip 3 takes it only by a name.
+    if config.is_encoder_decoder and hasattr(clip.text.transformer, "encoder"):  # open_clip 3 does so only by name.
         clip.text.transformer = clip.text.transformer.encoder
     clip.encode_text = clip.text.forward
     padding = padding_token(clip)
@@ -131,7 +131,7 @@ def test_trees_are_exact(tmp_path: Path, changes: dict[str, object]) -> None:
     tokens = encoder.tokenize(texts)
     assert encoder.grow is not None
     tree = encoder.grow(tokens)
-    assert len(tree.path) == len(texts) - 1, "a text that occurs twice was not taken once"
+    assert len(tree.path) == len(texts) - 1, "a text that occurs twice was not computed once"
     assert len(tree.token) < int((tokens != 0).sum()), "nothing was shared; the test shows nothing"
 
     weights = torch.randn(len(texts), 16 if "embed_dim" not in changes else 32, dtype=torch.float64)
@@ -197,7 +197,7 @@ def test_forward_gives_images_texts_and_scale(tiny_model: Path) -> None:
         for number in range(len(CAPTIONS)):
             torch.testing.assert_close(texts[number], encoder.encode_captions(tokens[number : number + 1])[0])
     assert bias is None and images.shape == (3, 16) and texts.shape == (6, 16)
-    assert others == [None] * 4, "what was not asked for"
+    assert others == [None] * 4, "an output that was not requested"
     torch.testing.assert_close(scale, encoder.clip.logit_scale.exp())
     for unit in (images, texts):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))

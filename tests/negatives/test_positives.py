@@ -189,7 +189,7 @@ def test_a_positive_is_no_negative_and_a_text_is_not_both(tmp_path: Path, caplog
     assert report.contradiction == "'An animal.' of caption '0'"
     caplog.set_level("WARNING")
     join(true, [row("0", "An animal.", "object"), row("0", "A cow.", "object")])
-    assert "1 negative is given as further true texts" in caplog.text and "'An animal.' of caption '0'" in caplog.text
+    assert "1 negative is also given as true texts" in caplog.text and "'An animal.' of caption '0'" in caplog.text
     caplog.clear()
     join(true, [row("0", "A cow.", "object")])
     assert not caplog.text

@@ -1,4 +1,4 @@
-"""`degla bench`: both sides have the same loss and gradients, and the ratio is made of what was measured."""
+"""`degla bench`: both sides have the same loss and gradients, and the ratio is that of the measurements."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_baseline_is_timed_in_fp32_and_compared_in_the_precision_of_the_othe
 
 
 def forked(command: list[str], *, env: Mapping[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
-    """As `subprocess.run`, of a Python program, without the seconds of its imports."""
+    """Like `subprocess.run` for a Python program, without the time for its imports."""
     assert command[0] == sys.executable
     program = run(command[1:], environment=env)
     return subprocess.CompletedProcess(command, program.wait(), stderr=program.stderr)

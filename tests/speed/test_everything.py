@@ -1,4 +1,4 @@
-"""`degla bench --everything`: what fails is a row, ratios are of the rounds, and every part measures something."""
+"""`degla bench --everything`: a failure is a row, ratios are per round, and every part measures something."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_reason_of_a_failure() -> None:
     assert reason_of(_COMPILER, status=1) == why
     assert reason_of("Traceback:\n  x\ndegla.errors.InputError: m: is no model.\n", status=1) == "m: is no model"
     assert reason_of("torch.OutOfMemoryError: CUDA out of memory. Try less.", status=1).endswith("memory. Try less")
-    assert "want of memory" in reason_of("Traceback", status=-9)
+    assert "it ran out of memory" in reason_of("Traceback", status=-9)
     assert reason_of("", status=1) == "no message"
 
 
@@ -65,7 +65,7 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
     other = BenchRow(what="loader", way="plain", unit="pairs", failed="no files.")
     last = BenchRow(what="loader", way="degla", unit="pairs", per_second=(1234.6,), memory=2**29)
     lines = bench_page(bench, facts, [slow, broken, fast, other, last]).markdown().splitlines()
-    assert "* Machine: Card, 80.0 GiB of memory; 16 processor cores (Chip); load average 0.5 at the start" in lines
+    assert "* Machine: Card, 80.0 GiB of memory; 16 CPU cores (Chip); load average 0.5 at the start" in lines
     assert [line for line in lines if line.startswith("|")][2:] == [
         "| step | slow | 15.0 pairs | 1333 ms | 1.00 | 4.00 GiB |",
         "| step | broken | failed; no compiler. |  |  |  |",

@@ -114,7 +114,7 @@ def test_a_complete_checkpoint_that_is_not_in_its_place_is_taken(
         train(copied)
     assert read_state(run / "step-4").sha256 == digest
     assert any(
-        f"step-4{ending} was complete when its process was killed: it is now" in line for line in caplog.messages
+        f"step-4{ending} was complete when its process was killed; it was moved to" in line for line in caplog.messages
     )
     assert train(copied, resume=True).finished and is_whole(run / "step-4")
 
@@ -143,7 +143,7 @@ def test_what_a_kill_left_is_deleted_and_nothing_else(copied: TrainConfig, caplo
     with caplog.at_level(logging.INFO):
         assert train(copied, resume=True).finished
     assert _names(run) == sorted([*names, "steps.partial"])
-    assert sum("an incomplete checkpoint is deleted" in line for line in caplog.messages) == 1
+    assert sum("deleting an incomplete checkpoint" in line for line in caplog.messages) == 1
 
 
 def test_reading_a_run_that_is_half_copied_deletes_nothing(
@@ -155,7 +155,7 @@ def test_reading_a_run_that_is_half_copied_deletes_nothing(
     left = _names(run / "step-4")
     assert load_encoder(str(run)).fingerprint == load_encoder(str(run / "step-2")).fingerprint
     assert _names(run / "step-4") == left
-    assert [line for line in caplog.messages if "step-4: is no complete checkpoint, and is passed over" in line]
+    assert [line for line in caplog.messages if "step-4: is not a complete checkpoint and is ignored" in line]
 
 
 def test_a_folder_of_the_user_is_not_deleted(copied: TrainConfig) -> None:
@@ -200,7 +200,7 @@ def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> Non
         _flip(path)
         assert not is_whole(run / "step-4"), name
         if name not in FOR_TRAINING:
-            with pytest.raises(InputError, match=rf"step-4/{name}.*Use .*step-2, which is whole; to resume") as caught:
+            with pytest.raises(InputError, match=rf"step-4/{name}.*Use .*step-2, which is intact; to resume") as caught:
                 load_encoder(str(run))
             assert len(str(caught.value).splitlines()) == 1
         else:
@@ -213,10 +213,10 @@ def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> Non
 def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig) -> None:
     run = _out(copied)
     _flip(run / "step-4" / name)
-    with pytest.raises(InputError, match=rf"step-4/{name}: damaged.*Use .*step-2, which is whole"):
+    with pytest.raises(InputError, match=rf"step-4/{name}: damaged.*Use .*step-2, which is intact"):
         train(copied, resume=True)
     _flip(run / "step-2" / "config.json")
-    with pytest.raises(InputError, match="There is no whole checkpoint before it"):
+    with pytest.raises(InputError, match="There is no intact checkpoint before it"):
         train(copied, resume=True)
     assert [path.name for path in checkpoints(run)] == ["step-2", "step-4"], "nothing is deleted"
 
@@ -229,8 +229,8 @@ def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig)
         (lambda state: {name: value for name, value in state.items() if name != "step"}, "field 'step': .*required"),
         (lambda state: state | {"step": -5}, "field 'step': .*greater than or equal to 0"),
         (lambda state: state | {"best": "../../x"}, "field 'best': .*pattern"),
-        (lambda state: state | {"step": 3}, "its fields are not those"),
-        (lambda state: state | {"step": 2, "sha256": {}}, "its fields are not those"),
+        (lambda state: state | {"step": 3}, "its fields do not match the sha256"),
+        (lambda state: state | {"step": 2, "sha256": {}}, "its fields do not match the sha256"),
         (
             lambda state: {name: value for name, value in state.items() if name != "sha256"},
             "field 'sha256': .*required",
@@ -242,7 +242,7 @@ def test_a_wrong_state_is_one_line(
 ) -> None:
     path = _out(copied) / "step-4" / "state.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(InputError, match=rf"step-4/state\.json.*{message}.*Use .*step-2, which is whole") as caught:
+    with pytest.raises(InputError, match=rf"step-4/state\.json.*{message}.*Use .*step-2, which is intact") as caught:
         read_state(path.parent)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=message):
@@ -251,7 +251,9 @@ def test_a_wrong_state_is_one_line(
 
 def test_a_renamed_checkpoint_is_told_its_own_name(copied: TrainConfig) -> None:
     (_out(copied) / "step-4").rename(_out(copied) / "step-9")
-    with pytest.raises(InputError, match=r"'step' is 4, but the folder is step-9\. If .*, call it step-4 again\. Use "):
+    with pytest.raises(
+        InputError, match=r"'step' is 4, but the folder is step-9\. If .*, rename it back to step-4\. Use "
+    ):
         train(copied, resume=True)
 
 
@@ -263,11 +265,11 @@ def test_a_copy_in_place_of_the_link_to_the_best_checkpoint_makes_room_and_is_ke
     point_to_best(tmp_path, "step-4")
     assert (tmp_path / "best").readlink() == Path("step-4")
     assert (tmp_path / "best.copy" / "state.json").is_file()
-    assert "best: was a folder where a link belongs, as cp -L leaves it; that folder is now" in caplog.text
+    assert "best: was a folder instead of a link (as after cp -L); it was renamed to" in caplog.text
     (tmp_path / "best").unlink()
     (tmp_path / "best").mkdir()
     point_to_best(tmp_path, None)
-    assert (tmp_path / "best").is_dir() and "best: cannot be linked to the best checkpoint" in caplog.text
+    assert (tmp_path / "best").is_dir() and "best: cannot link to the best checkpoint" in caplog.text
 
 
 def test_a_checkpoint_without_its_training_state_is_a_model_and_no_start_of_a_resume(copied: TrainConfig) -> None:
@@ -276,7 +278,7 @@ def test_a_checkpoint_without_its_training_state_is_a_model_and_no_start_of_a_re
     drop_training_state(run / "step-4")
     assert not {*FOR_TRAINING} & {*_names(run / "step-4")} and is_whole(run / "step-4")
     assert load_encoder(str(run)).fingerprint == whole
-    with pytest.raises(InputError, match=r"was deleted when the run had finished.*--model .*step-4"):
+    with pytest.raises(InputError, match=r"was deleted when the run finished.*--model .*step-4"):
         train(copied, resume=True)
 
 

@@ -164,5 +164,7 @@ def test_what_does_not_go_together_is_refused(many_patches: Path, tiny_pairs: Pa
     with pytest.raises(InputError, match=r"--train.embed-images-once: a loss reads parts of images with evidence"):
         once.check()
     convolutions = write_model(tmp_path / "timm", vision_cfg=timm_tower())
-    with pytest.raises(InputError, match=r"--objective.evidence-contrast.weight: .*no plain vision transformer"):
+    with pytest.raises(
+        InputError, match=r"--objective.evidence-contrast.weight: .*is not a plain open_clip vision transformer"
+    ):
         train(replace(config, model=str(convolutions)))

@@ -284,7 +284,7 @@ def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
 
     monkeypatch.setattr(step_module, "embed_student", poison)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
-    with pytest.raises(DeglaError, match=r"step-1: not written: visual\.proj holds values that are not finite"):
+    with pytest.raises(DeglaError, match=r"step-1: not written: visual\.proj has values that are not finite"):
         train(config)
     assert not checkpoints(tmp_path / "run")
 

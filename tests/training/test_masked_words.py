@@ -212,7 +212,7 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     bare.write_text("".join(json.dumps({**row, "masked_words": []}) + "\n" for row in rows))
     alone = replace(config, objective=config.objective | {"masked_text": MaskedText(weight=0.0)})
     for changed, told in (
-        (replace(config, data=replace(config.data, captions=bare)), "no caption has a masked_words, and a loss of"),
+        (replace(config, data=replace(config.data, captions=bare)), "no caption has a masked_words, but a loss of"),
         (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
         (replace(config, model=str(both_ways)), "has no patch and token outputs"),
         (replace(alone, train=replace(alone.train, trim=False)), "no mask token.*: --train.trim is needed"),

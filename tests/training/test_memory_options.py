@@ -141,5 +141,5 @@ def test_compiling_goes_with_the_configuration(
 def test_a_model_without_gradient_checkpointing_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load_encoder(str(tiny_model))
     monkeypatch.setattr(type(encoder.clip), "set_grad_checkpointing", None)
-    with pytest.raises(InputError, match="has no gradient checkpointing"):
+    with pytest.raises(InputError, match="does not support gradient checkpointing"):
         encoder.checkpoint_gradients()

@@ -78,7 +78,7 @@ def test_the_command_writes_what_training_reads(
     assert "--count is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("damage", "said"), [(b"no image", "image"), (None, r"paths are relative to")])
+@pytest.mark.parametrize(("damage", "said"), [(b"no image", "image"), (None, r"the base of relative paths")])
 def test_a_picture_that_cannot_be_read_is_named_with_its_caption(
     damage: bytes | None, said: str, tiny_model: Path, tmp_path: Path
 ) -> None:

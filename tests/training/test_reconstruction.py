@@ -184,7 +184,7 @@ def test_what_does_not_go_is_one_line(folder: Path, tiny_model: Path, tiny_pairs
         (replace(config, data=replace(config.data, decoder=None)), "Set --data.decoder FOLDER"),
         (
             replace(config, data=replace(config.data, decoder=tmp_path / "no")),
-            "no such folder; a decoder is a folder of",
+            r"no such folder\. A decoder is a transformers folder of",
         ),
         (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
         (replace(config, model=str(both_ways)), "no text states for .*: attends both ways"),
@@ -194,7 +194,7 @@ def test_what_does_not_go_is_one_line(folder: Path, tiny_model: Path, tiny_pairs
             train(changed)
     shutil.copytree(folder, tmp_path / "bert")
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match=r"config\.json: field 'model_type' is 'bert'; the decoder must be of the T5"):
+    with pytest.raises(InputError, match=r"config\.json: field 'model_type' is 'bert', but the decoder must be a T5"):
         TextDecoder(tmp_path / "bert", width=3)
 
 

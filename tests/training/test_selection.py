@@ -176,7 +176,7 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="degla.train"):
         assert _fingerprint(config.out) == _fingerprint(config.out / "step-4") != _fingerprint(config.out / "step-6")
-    assert f"{config.out}: ended early, as {outcome.ended}; its best checkpoint is taken: step-4" in caplog.messages
+    assert f"{config.out}: stopped early because {outcome.ended}; using its best checkpoint: step-4" in caplog.messages
 
     # Resumed with the same budget, it does not move, measures nothing and says why.
     caplog.clear()
@@ -219,7 +219,7 @@ def test_a_run_that_never_was_within_the_budget_has_no_best(
     assert any("no checkpoint is within the limits" in line for line in caplog.messages)
     caplog.clear()
     assert _fingerprint(config.out) == _fingerprint(config.out / "step-2")
-    assert any("with no checkpoint within the limits; step-2 is taken" in line for line in caplog.messages)
+    assert any("no checkpoint is within the limits, using step-2" in line for line in caplog.messages)
 
 
 def test_patience_counts_evaluations_without_a_better_score(config: TrainConfig, measured: Measured) -> None:

@@ -129,5 +129,5 @@ def test_with_adapters_both_are_trained(tiny_model: Path, tiny_pairs: Pairs, tmp
 def test_a_tower_without_a_projection_is_refused(tmp_path: Path) -> None:
     text = CONFIG["text_cfg"] | {"proj_type": "none", "width": 16}
     encoder = load_encoder(str(write_model(tmp_path / "model", custom_text=True, text_cfg=text)))
-    with pytest.raises(InputError, match=r"--adapter\.text-map: tiny has no linear projection"):
+    with pytest.raises(InputError, match=r"--adapter\.text-map: tiny has no linear text projection"):
         add_text_map(encoder.clip, name="tiny")

@@ -153,7 +153,7 @@ def test_what_does_not_go_together_is_refused(
 
 def test_a_tower_without_a_class_token_is_refused(tiny_pairs: Pairs, tmp_path: Path) -> None:
     convolutions = write_model(tmp_path / "timm", vision_cfg=timm_tower())
-    with pytest.raises(InputError, match=r"--views.left-out: .*no plain vision transformer of open_clip"):
+    with pytest.raises(InputError, match=r"--views.left-out: .*is not a plain open_clip vision transformer"):
         train(_config(convolutions, tiny_pairs, tmp_path / "run"))
 
 

@@ -1,4 +1,4 @@
-"""The contract types of this room, `Pair` and `Batch`, and how pairs become a batch: stacked and cut to length."""
+"""The contract types of this room, `Pair` and `Batch`, and the collation of pairs: stacked and trimmed to length."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Pair:
     """One row of one epoch, ready to be batched.
 
     Attributes:
-        image: normalised picture, or its embedding.
-        caption: token numbers, padded to the context length.
-        negative: token numbers of K negatives; a masked one repeats the caption.
+        image: normalised image, or its embedding.
+        caption: token ids, padded to the context length.
+        negative: token ids of K negatives; a masked one repeats the caption.
         valid: which negatives are real.
         rule: number of the rule that made each negative, -1 where it is masked.
-        group: equal exactly where two rows show the same image.
+        group: equal if and only if two rows show the same image.
         id: `CaptionRecord.id`.
         extra: the optional inputs that the run's losses read, by their names in `degla.inputs.LossTensors`.
     """
@@ -44,20 +44,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of one device and step. `negative[b, k]` belongs to `caption[b]`; no other layout exists.
+    """The pairs of one device and step. `negative[b, k]` belongs to `caption[b]`; no other layout exists.
 
     Attributes:
         image: float32, normalised; or embeddings.
-        caption: int64 token numbers; `tokens` is the context length, or less where the batch was trimmed.
-        negative: int64 token numbers; a masked one repeats its caption: never NaN.
+        caption: int64 token ids; `tokens` is the context length, or less if the batch was trimmed.
+        negative: int64 token ids; a masked one repeats its caption, so embeddings are never NaN.
         valid: which negatives are real; the others must not count in any loss.
         rule: int64 number of the rule that made each negative, -1 where it is masked.
-        group: int64, equal exactly where two rows show the same image, across all devices.
+        group: int64, equal if and only if two rows show the same image, across all devices.
         ids: `CaptionRecord.id` of each row.
-        trees: the texts of `parts` in the form of the text tower, where it takes trees.
-        caption_trees: the captions alone, where there are other texts and a teacher reads no negatives.
-        extra: the optional inputs that some loss reads, by their names in `degla.inputs.LossTensors`: pictures as
-            `image`, texts as `caption` (one a row) or `negative` (several a row), values as losses read them.
+        trees: the texts of `parts` as prefix trees, if the text tower takes them.
+        caption_trees: only the captions, if there are other texts and a teacher reads no negatives.
+        extra: the optional inputs that some loss reads, by their names in `degla.inputs.LossTensors`: images as
+            `image`, texts as `caption` (one per row) or `negative` (several per row), values as losses read them.
     """
 
     image: Pictures
@@ -76,11 +76,11 @@ class Batch:
 
     @property
     def captions_alone(self) -> bool:
-        """Whether no other texts go with the captions, so that their trees are those of all texts."""
+        """Whether the captions are the only texts, so their trees are the trees of all texts."""
         return not self.negative.shape[1] and not self._extra("text")
 
     def parts(self, size: int) -> Iterator[BatchPart]:
-        """Consecutive rows, `size` at a time, which must be what the trees were made for."""
+        """Yield consecutive rows, `size` at a time; `size` must match the trees."""
         caption_trees = self.trees if self.captions_alone else self.caption_trees
         for number, start in enumerate(range(0, len(self), size)):
             rows = slice(start, min(start + size, len(self)))
@@ -96,7 +96,7 @@ class Batch:
         return {name: value for name, value in self.extra.items() if INPUTS[name].kind == kind}
 
     def _texts(self, rows: slice) -> dict[str, Int[Tensor, "texts tokens"]]:
-        """What the text tower reads for a part; what has no row a pair goes with the first rows of the batch."""
+        """Texts the text tower reads for a part; inputs without a row per pair are added to the first part."""
         texts = {"caption": self.caption[rows], "negative": self.negative[rows].flatten(0, 1)}
         for name, value in self._extra("text").items():
             if INPUTS[name].shape[0] == "B":
@@ -108,11 +108,11 @@ class Batch:
     def split(
         self, image: Float[Tensor, "images dim"], text: Float[Tensor, "texts dim"], *, start: int
     ) -> dict[str, Tensor]:
-        """The embeddings of one part by their names in `Embeddings`, each text beside its row again.
+        """Split the embeddings of one part by their names in `Embeddings`, each text back at its row.
 
         Args:
-            image: of the part's images.
-            text: of its texts, in their order.
+            image: embeddings of the part's images.
+            text: embeddings of its texts, in their order.
             start: first row of the part.
         """
         images = ["image", *self._extra("image")]
@@ -120,7 +120,7 @@ class Batch:
         return split | self.split_texts(text, rows=slice(start, start + len(split["image"])))
 
     def split_texts(self, text: Float[Tensor, "texts ..."], *, rows: slice) -> dict[str, Tensor]:
-        """What there is of each text of a part by the texts' names, each beside its row again."""
+        """Split one value per text of a part by the texts' names, each back at its row."""
         counts = {name: len(value) for name, value in self._texts(rows).items()}
         split, pairs = {}, rows.stop - rows.start
         for (name, count), value in zip(counts.items(), torch.split(text, list(counts.values())), strict=True):
@@ -129,15 +129,15 @@ class Batch:
         return split
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, those of `extra` among them."""
+        """Return the tensors by name, including those of `extra`."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)} | dict(self.extra)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on a device; `non_blocking` overlaps the copy where memory is pinned."""
+        """Return the batch on a device; `non_blocking` overlaps the copy if memory is pinned."""
         return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, for fast copies to a GPU."""
+        """Return the batch in pinned memory, for fast copies to a GPU."""
         return self._mapped(lambda value: value.pin_memory())
 
     def _mapped(self, change: Callable[[Any], Any]) -> Batch:
@@ -152,15 +152,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPart:
-    """Some rows of a batch, as the towers take them.
+    """Some rows of a batch, in the form the towers take.
 
     Attributes:
         rows: which rows of the batch.
         image: their images, then those of `extra`, one input after the other.
         texts: their captions, then the negatives of each caption in turn, then the texts of `extra`, one input after
-            the other: the one place where the negatives' axis is flattened.
-        captions: their captions alone.
-        kept: numbers of the patches of each image that the student reads; None for all.
+            the other. The negatives axis is flattened only here.
+        captions: only their captions.
+        kept: indices of the patches of each image that the student reads; None for all.
     """
 
     rows: slice
@@ -175,13 +175,13 @@ class Collate:
     """Stack pairs into a `Batch`.
 
     Attributes:
-        trim: cut `tokens` to the longest text of the batch; only for towers that read the end token
+        trim: trim `tokens` to the longest text of the batch; only for towers that read the end token
             (`model.text.can_trim`).
-        padding: what texts are filled up with.
-        grow: makes the trees of texts that the text tower takes; None gives it tokens.
-        part_size: rows a tree; all of the batch by default.
-        caption_trees: make trees of the captions alone, too.
-        classes: token numbers of the texts of all classes, which go along with every batch.
+        padding: the padding token id.
+        grow: builds the prefix trees that the text tower takes; None passes tokens.
+        part_size: rows per tree; the whole batch by default.
+        caption_trees: also build trees of only the captions.
+        classes: token ids of the texts of all classes, added to every batch.
         tokens: mark the tokens after the start token, up to the end token as `grow` finds it.
     """
 
@@ -197,7 +197,7 @@ class Collate:
         """Stack pairs, in order."""
         extra = {name: _stack([pair.extra[name] for pair in pairs]) for name in pairs[0].extra}
         for name in extra:
-            if INPUTS[name].shape[:2] == "BM":  # As many places as the row needs that has most.
+            if INPUTS[name].shape[:2] == "BM":  # As many places as the longest row needs.
                 extra[name] = extra[name][:, : _most(pairs, INPUTS[name].part)]
         if self.classes is not None:
             extra["classes"] = self.classes
@@ -238,7 +238,7 @@ class Collate:
 
 
 def _most(pairs: Sequence[Pair], part: str) -> int:
-    """Texts of the row that has most of an input with a mask, 1 or more."""
+    """Largest number of texts in a row, for an input with a mask; at least 1."""
     return max(1, *(int(torch.as_tensor(pair.extra[f"{part}_valid"]).sum()) for pair in pairs))
 
 
@@ -247,10 +247,10 @@ def _stack(values: Sequence[Tensor | int]) -> Tensor:
 
 
 def text_length(tokens: Int[Tensor, "*texts context"], *, padding: int = 0) -> int:
-    """Tokens of the longest text, its end token included; 0 without a text.
+    """Return the number of tokens of the longest text, including its end token; 0 if there is no text.
 
-    The end token has the largest number of CLIP's vocabulary, so `argmax` points at it, and the padding is 0.
-    Texts of other tokenizers are never cut either: the last token that is not padding counts as well.
+    The end token has the largest id in CLIP's vocabulary, so `argmax` finds it, and the padding is 0.
+    Texts of other tokenizers are not cut either: the last token that is not padding counts as well.
     """
     if tokens.numel() == 0:
         return 0

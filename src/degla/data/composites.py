@@ -1,7 +1,7 @@
-"""Two pictures as one, with texts of both: the data of CLIC (arXiv 2505.24424), made from captions.
+"""Composites of two images with the texts of both: the data of CLIC (arXiv 2505.24424), made from captions.
 
-Each image gets a partner of the same orientation. Wider ones lie one above the other, higher ones side by side, each
-half of the square, its ratio not kept; which comes first is drawn for the picture and for each text alone.
+Each image gets a partner of the same orientation. Wide images are stacked, tall ones placed side by side. Each fills
+half of the square, ignoring its aspect ratio. The order is drawn separately for the image and for each text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from degla.records import CaptionRecord, NegativeRecord
 from degla.tagger import load_tagger
 
 RULE: Final = "exchange_words"
-"""What the rule of the negatives is called."""
+"""Name of the negatives' rule."""
 _FIXED: Final = frozenset(["AUX", "DET", "INTJ", "PART", "PUNCT", "SYM", "X", "SCONJ", "CCONJ"])
 """Parts of speech whose words are not exchanged."""
 _ATTEMPTS: Final = 50
@@ -35,9 +35,9 @@ class Composite:
     """One row.
 
     Attributes:
-        caption: both captions in one order; `positives` are the other order, then a further sentence of each image,
-            twice. Its `image` is a name, to be written.
-        negative: both captions with one word of each exchanged; None where every exchange says the same.
+        caption: both captions in one order; `positives` are the other order, then twice an additional sentence of each
+            image. `image` is the file name to write.
+        negative: both captions with one word of each exchanged; None if no exchange changes the meaning.
         picture: square, RGB.
     """
 
@@ -56,27 +56,27 @@ class _Scene:
 
 
 def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, seed: int) -> Iterator[Composite]:
-    """One composite for each image that has a partner of its orientation and of another caption.
+    """Yield one composite per image that has a partner of the same orientation with a different caption.
 
     Args:
-        captions: an image's further sentences are the `positives` of its first caption, else its other captions.
-        folder: that image paths are relative to.
-        size: height and width of the pictures, even, pixels.
-        seed: of all that is drawn.
+        captions: an image's additional sentences are the `positives` of its first caption, else its other captions.
+        folder: base of relative image paths.
+        size: height and width of the composites in pixels, an even number.
+        seed: of all random draws.
 
     Raises:
-        InputError: fewer than two images, an image that cannot be read, or the tagger is not installed.
+        InputError: there are fewer than two images, an image cannot be read, or the tagger is not installed.
     """
     scenes = _scenes(captions)
     if len(scenes) < 2:
-        raise InputError(f"the captions are of {len(scenes)} image; a composite needs two.")
+        raise InputError(f"the captions cover only {len(scenes)} image; a composite needs two.")
     for number, scene in enumerate(scenes):
         chance = Random(f"composite/{seed}/{scene.record.image_id}")
         picture = read_image(scene.record.image, folder=folder, caption_id=scene.record.id)
         for _ in range(_ATTEMPTS):
             other = scenes[(number + chance.randrange(1, len(scenes))) % len(scenes)]
             if said_words(other.record.text) == said_words(scene.record.text):
-                continue  # Their other order says the same: a further sentence would be pulled in its place.
+                continue  # Both orders would say the same, so the positive would equal the caption.
             partner = read_image(other.record.image, folder=folder, caption_id=other.record.id)
             if is_wide(partner) == is_wide(picture):
                 pair = [picture, partner]
@@ -86,12 +86,12 @@ def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, se
 
 
 def is_wide(picture: Image.Image) -> bool:
-    """Whether a picture is at least as wide as high."""
+    """Whether an image is at least as wide as it is high."""
     return picture.width >= picture.height
 
 
 def join(first: Image.Image, second: Image.Image, *, size: int) -> Image.Image:
-    """A square of two pictures of one orientation, wide ones above each other, high ones side by side."""
+    """Join two images of the same orientation into a square: wide ones stacked, tall ones side by side."""
     wide, half = is_wide(first), size // 2
     joined = Image.new("RGB", (size, size))
     for place, picture in enumerate((first, second)):
@@ -124,7 +124,7 @@ def _composite(scene: _Scene, other: _Scene, picture: Image.Image, chance: Rando
         pairs = zip(_two(scene.further, chance), _two(other.further, chance), strict=True)
         positives += [_said(chance.sample([_plain(text) for text in pair], 2)) for pair in pairs]
     name = f"{scene.record.id}+{other.record.id}"
-    # An id may hold anything; a file is called by a number that does not.
+    # Ids may contain any character, so the file is named by a number.
     image = f"{Random(name).getrandbits(64):016x}.png"
     caption = CaptionRecord(id=name, image=image, text=_said(texts), image_id=name, positives=tuple(positives))
     changed = exchange_words(scene.words, other.words, chance, texts=texts)
@@ -136,7 +136,7 @@ def _composite(scene: _Scene, other: _Scene, picture: Image.Image, chance: Rando
 
 
 def _two(texts: Sequence[str], chance: Random) -> list[str]:
-    """Two of some texts; one of them twice where there is one."""
+    """Two of the texts; the same one twice if there is only one."""
     return chance.sample(texts, 2) if len(texts) > 1 else [texts[0]] * 2
 
 
@@ -151,19 +151,19 @@ def _said(texts: Sequence[str]) -> str:
 def exchange_words(
     first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]], chance: Random, *, texts: Sequence[str]
 ) -> list[str] | None:
-    """Two captions with one word of each in the other's place, wherever the caption says it.
+    """Exchange one word between two captions, at every occurrence.
 
-    Words of one part of speech, which is drawn among those that both have; where they share none, any two words. What
-    both captions say stays. An exchange that says what the captions say, in either order, is not taken.
+    The two words have the same part of speech, drawn from those that both captions contain; if they share none, any two
+    words. Words that occur in both captions stay. Exchanges that only restate the captions are skipped.
 
     Args:
-        first: words of the one caption with their parts of speech (universal tags).
-        second: of the other.
+        first: words of the first caption with their parts of speech (universal tags).
+        second: words of the second caption, likewise.
         chance: draws part of speech and words.
-        texts: both as they are written, so that no space before a comma tells what was changed.
+        texts: both captions as written, so that tokenisation (a space before a comma) does not reveal the change.
 
     Returns:
-        Both texts; None where no exchange changes what is said.
+        Both texts; None if no exchange changes the meaning.
     """
     sides = [{word: sort for word, sort in side if sort not in _FIXED} for side in (first, second)]
     common = sides[0].keys() & sides[1].keys()
@@ -185,7 +185,7 @@ def exchange_words(
 
 
 def _shuffled(first: Sequence[str], second: Sequence[str], chance: Random) -> list[tuple[str, str]]:
-    """Every pair of one word of each, in random order."""
+    """All pairs of one word of each, in random order."""
     pairs = list(product(first, second))
     chance.shuffle(pairs)
     return pairs

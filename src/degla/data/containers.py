@@ -1,8 +1,8 @@
-"""Pictures inside other files, read in place: members of tar archives, rows of Parquet files.
+"""Images inside other files, read in place: members of tar archives, rows of Parquet files.
 
-`a.tar@1536+20418` is bytes of an uncompressed archive. `a.parquet#image/17` is row 17 of the column `image`: Parquet
-gives whole groups of rows at once, so a picture at random would cost hundreds. The column is therefore copied once, as
-Arrow batches that all processes map into memory; it takes as much of the disk as the pictures do.
+`a.tar@1536+20418` is a byte range of an uncompressed archive. `a.parquet#image/17` is row 17 of the column `image`.
+Parquet is read in row groups, so fetching one image would decode hundreds. The column is therefore copied once into
+Arrow batches that all processes memory-map; the copy takes as much disk space as the images.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from degla.remote import address_of, file_state, open_remote, remembered
 
 PICTURE: Final = "picture"
 LINK: Final = -1
-"""The place of what an archive holds under another name or not at all: hard and symbolic links."""
-# Numbers that a file's size can have: longer ones are no reference.
+"""Offset given for hard and symbolic links, which have no content of their own."""
+# At most 18 digits: longer numbers cannot be an offset or a size.
 _PACKED: Final = re.compile(
     r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL | re.IGNORECASE
 )
@@ -37,17 +37,17 @@ _CELL: Final = re.compile(
 )
 _NAME: Final = "pictures.arrow"
 _ROWS: Final = 64
-"""Pictures that are copied at a time."""
+"""Images copied at a time."""
 _REMEDY: Final = "Fetch the file again."
 
 
 def packed_place(shard: str, *, start: int, size: int) -> str:
-    """How `CaptionRecord.image` names bytes of a shard: ``SHARD.tar@START+SIZE``."""
+    """Return the reference that `CaptionRecord.image` uses for bytes of a shard: ``SHARD.tar@START+SIZE``."""
     return f"{shard}@{start}+{size}"
 
 
 def parsed_place(place: str) -> tuple[Path, dict[str, int]]:
-    """The file, and the part of it that is the image where it is not all of it."""
+    """Split a reference into the file and the byte range of the image; no range if the image is the whole file."""
     packed = _PACKED.fullmatch(place)
     if packed is None:
         return Path(place), {}
@@ -60,9 +60,9 @@ class TarMember:
 
     Attributes:
         name: in the archive.
-        start: its first byte in the archive; `LINK` for a link, which has none.
+        start: offset of its first byte in the archive; `LINK` for a link.
         size: bytes.
-        content: its bytes, where they were asked for.
+        content: its bytes, if requested.
     """
 
     name: str
@@ -72,14 +72,14 @@ class TarMember:
 
 
 def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -> Iterator[TarMember]:
-    """Every file and link in an archive, in its order; the archive is gone through once.
+    """Yield every file and link in an archive, in order, in a single pass.
 
     Args:
         tar: the archive.
-        wanted: whether the content of a file of that name is read too.
+        wanted: whether to read the content of a file with that name.
 
     Raises:
-        InputError: it is no uncompressed tar, is damaged or cut off, or holds a name twice; or a file that is to be
+        InputError: it is not an uncompressed tar, is damaged or truncated, or contains a name twice; or a file to be
             read has more than `LONGEST_LINE` bytes.
     """
     seen: set[str] = set()
@@ -90,13 +90,13 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             stream.seek(0)
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # The stream is what must be closed.
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # Those of an archive of millions would stay.
+                archive.members.clear()  # type: ignore[attr-defined]  # Else millions of members stay in memory.
                 if member.islnk() or member.issym():
                     yield TarMember(member.name, LINK, 0)
                 if not member.isfile():
                     continue
                 if member.name in seen:
-                    raise InputError(f"{tar}: member {member.name!r} stands there twice; names must be unique.")
+                    raise InputError(f"{tar}: member {member.name!r} occurs twice; names must be unique.")
                 seen.add(member.name)
                 if member.offset_data + member.size > length:
                     raise InputError(f"{tar}: ends inside member {member.name!r}. {_REMEDY}")
@@ -104,11 +104,11 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
                 if wanted(member.name):
                     if member.size > LONGEST_LINE:
                         about = f"member {member.name!r} has {counted(member.size, 'byte')}"
-                        raise InputError(f"{tar}: {about}: that is no caption or label.")
+                        raise InputError(f"{tar}: {about}, too many for a caption or label.")
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
                 yield TarMember(member.name, member.offset_data, member.size, content)
-            # After a damaged or missing header the library ends as if all had been read.
+            # After a damaged or missing header the library stops as if it had reached the end.
             stream.seek(archive.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise InputError(f"{tar}: is damaged or cut off at byte {archive.offset}. {_REMEDY}")
@@ -118,7 +118,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
 
 @remembered(4096)
 def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
-    """Name of each file in an archive to its first byte and its size in bytes; links as `TarMember` has them.
+    """Map the name of each file in an archive to its offset and size in bytes; links as in `TarMember`.
 
     Raises:
         InputError: see `walk_tar`.
@@ -127,10 +127,10 @@ def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
 
 
 def read_tar_member(tar: Path, name: str) -> bytes:
-    """Content of one member.
+    """Return the content of one member.
 
     Raises:
-        InputError: the archive cannot be read, or has no such member, or it is a link.
+        InputError: the archive cannot be read or has no such member, or the member is a link.
     """
     try:
         start, size = tar_members(tar)[name]
@@ -143,24 +143,24 @@ def read_tar_member(tar: Path, name: str) -> bytes:
 def _refuse_link(tar: Path, name: str, start: int) -> None:
     if start == LINK:
         raise InputError(
-            f"{tar}: member {name!r} is a link, which has no content of its own. Pack the files anew with "
+            f"{tar}: member {name!r} is a link, which has no content of its own. Pack the files again with "
             "tar --hard-dereference --dereference."
         )
 
 
 def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMember]]:
-    """The members of an archive that matter, by record and by what they are in it.
+    """Group the relevant members of an archive by record and by kind.
 
-    By WebDataset's rule members belong to one record that are equal up to the first dot after their folder; those
-    whose names begin with a dot are passed over.
+    As in WebDataset, members whose names agree up to the first dot after their folder form one record; those whose
+    names begin with a dot are ignored.
 
     Args:
         tar: the archive.
-        kinds: what a member is by all that stands after that dot; its content is read. Pictures are known by the last
-            part of their name, and are of the kind `PICTURE`.
+        kinds: kind of a member, by everything after that dot; its content is read. Images are recognised by their
+            file extension and have the kind `PICTURE`.
 
     Raises:
-        InputError: see `walk_tar`; or a record has two members of one kind, or one that is a link.
+        InputError: see `walk_tar`; or a record has two members of one kind, or a member that is a link.
     """
 
     def place(name: str) -> tuple[str, str]:
@@ -186,7 +186,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
 
 
 def holds_pictures(kind: Any) -> bool:
-    """Whether a column of that Arrow type holds the bytes of pictures, as they are or as `datasets` writes them."""
+    """Whether a column of this Arrow type holds image bytes, as plain binary or as `datasets` writes them."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -197,41 +197,41 @@ def holds_pictures(kind: Any) -> bool:
 
 
 def cell_place(file: str, *, column: str, row: int) -> str:
-    """How `CaptionRecord.image` names a picture in a Parquet file."""
+    """Return the reference that `CaptionRecord.image` uses for an image in a Parquet file."""
     return f"{file}#{column}/{row}"
 
 
 def name_that_counts(file: Path) -> str:
-    """What of a file's name its records depend on: its ending; all of it where they tell pictures by it."""
+    """Return the part of a file's name that affects its records: the suffix, or all of it if images are named by it."""
     suffix = file.suffix.lower()
     return file.name if suffix in PARQUET_ENDINGS else suffix
 
 
 def parsed_cell(place: str) -> tuple[Path, str, int] | None:
-    """File, column and row of a place of `cell_place`; None where it is none."""
+    """Return file, column and row of a `cell_place` reference; None for anything else."""
     found = _CELL.fullmatch(place)
     return None if found is None else (Path(found["file"]), found["column"], int(found["row"]))
 
 
 def find_cell(file: Path, column: str, row: int) -> Any:
-    """The Arrow value of a picture's bytes; the first call for a file copies its column.
+    """Return the Arrow value of an image's bytes; the first call for a file copies its column.
 
     Raises:
-        InputError: there is no such file, column, row or picture, or the file is damaged.
+        InputError: the file, column, row or image does not exist, or the file is damaged.
     """
     batches, starts = _pictures(file, column)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
-        raise InputError(f"{file}: has {counted(starts[-1], 'row')}, and row {row} is asked for. Fetch the file again.")
+        raise InputError(f"{file}: has {counted(starts[-1], 'row')}, but row {row} is needed. Fetch the file again.")
     cell = batches[number].column(0)[row - int(starts[number])]
     if not cell.is_valid:
-        raise InputError(f"{file} row {row}: column {column!r} holds no picture. Take the row out.")
+        raise InputError(f"{file} row {row}: column {column!r} holds no image. Remove the row.")
     return cell
 
 
 @remembered(256)
 def _pictures(file: Path, column: str) -> tuple[list[Any], Any]:
-    """The copied batches of a column, and the row that each begins with, and at last their number of rows."""
+    """The copied batches of a column, the first row of each, and finally the total number of rows."""
 
     def copy(folder: Path) -> dict[str, Any]:
         _copy(file, column, folder / _NAME)
@@ -245,7 +245,7 @@ def _pictures(file: Path, column: str) -> tuple[list[Any], Any]:
 def _copy(file: Path, column: str, out: Path) -> None:
     import pyarrow as arrow
 
-    # What goes wrong in writing is no damage of the file that is read.
+    # Errors in writing do not mean that the source file is damaged.
     schema = arrow.schema([(column, arrow.large_binary())])
     with arrow.ipc.new_file(str(out), schema) as writer:
         for values in _read(file, column):
@@ -253,7 +253,7 @@ def _copy(file: Path, column: str, out: Path) -> None:
 
 
 def _read(file: Path, column: str) -> Iterator[Any]:
-    """The pictures of a column, some rows at a time."""
+    """The images of a column, some rows at a time."""
     import pyarrow as arrow
     from pyarrow import compute, parquet, types
 
@@ -261,8 +261,8 @@ def _read(file: Path, column: str) -> Iterator[Any]:
     try:
         source = parquet.ParquetFile(copy, page_checksum_verification=True)
         if column not in source.schema_arrow.names or not holds_pictures(source.schema_arrow.field(column).type):
-            raise InputError(f"{file}: there is no column {column!r} of pictures. Fetch the file again.")
-        with TaskProgress(True).task(f"pictures of {file.name}", source.metadata.num_rows) as advance:
+            raise InputError(f"{file}: has no image column {column!r}. Fetch the file again.")
+        with TaskProgress(True).task(f"images of {file.name}", source.metadata.num_rows) as advance:
             for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
                 values = batch.column(0)
                 if types.is_struct(values.type):

@@ -1,6 +1,6 @@
-"""Rows to pairs: a pair is a pure function of (seed, epoch, index), so workers and resumes need no state.
+"""Rows to pairs: a pair is a pure function of (seed, epoch, index), so workers and resumed runs need no state.
 
-Pictures become normalised tensors by a crop that is drawn, or by the model's own transform elsewhere.
+Images become normalised tensors by a random crop in training, by the model's own transform elsewhere.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 Transform = Callable[[Image.Image, Random], Float[Tensor, "3 height width"]]
-"""What a dataset calls: an RGB picture and the generator of its row and epoch to a tensor, the same for equal ones."""
+"""Maps an RGB image and the generator of its row and epoch to a tensor, deterministically."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What a model expects of its images.
+    """The preprocessing that a model expects.
 
     Attributes:
-        size: height and width, pixels.
-        mean: of red, green and blue, on the scale 0 to 1.
-        std: of red, green and blue, on the scale 0 to 1.
-        interpolation: how pictures are resized; antialiased where they shrink.
+        size: height and width in pixels.
+        mean: of red, green and blue, on a scale from 0 to 1.
+        std: of red, green and blue, on a scale from 0 to 1.
+        interpolation: how images are resized; antialiased when shrinking.
     """
 
     size: int
@@ -63,21 +63,21 @@ class ImageTransform:
         return self.normalise(torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1))
 
     def normalise(self, pixels: UInt8[Tensor, "3 height width"]) -> Float[Tensor, "3 height width"]:
-        """The same for bytes that are a tensor already."""
+        """As `to_tensor`, for bytes that are already a tensor."""
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
-        # One pass turns and widens the bytes, two more scale them.
+        # One pass transposes and converts the bytes, two more scale them.
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(255 * mean).div_(255 * std)
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of the picture, resized to the model's size: the training of every compared paper.
+    """A random part of the image, resized to the model's size, as in the training of every compared paper.
 
     Attributes:
-        image: what the model expects.
-        scale: smallest and largest share of the picture's area, (0.9 and 1 in NegCLIP and DeGLA).
-        scaled: decode JPEG files at no more than the resolution that the part needs.
+        image: the preprocessing that the model expects.
+        scale: smallest and largest share of the image's area (0.9 and 1 in NegCLIP and DeGLA).
+        scaled: decode JPEG files only at the resolution that the part needs.
     """
 
     image: ImageTransform
@@ -85,28 +85,28 @@ class RandomCrop:
     scaled: bool = True
 
     def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
-        """Cut, resize and normalise."""
+        """Crop, resize and normalise."""
         left, top, width, height = self.draw(picture.size, rng)
-        # Cut before resizing: Pillow's `box` would let the filter see pixels outside the part.
+        # Crop before resizing: Pillow's `box` would let the filter see pixels outside the part.
         return self.finish(picture.crop((left, top, left + width, top + height)))
 
     def draw(self, size: tuple[int, int], rng: Random) -> Box:
-        """Which part of a picture of that width and height to take."""
+        """Draw the part to take from an image of this width and height."""
         return draw_box(size, scale=self.scale, rng=rng)
 
     def finish(self, part: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Resize the part, to the byte as Pillow does it or one beside, and normalise it."""
+        """Resize the part, within one byte value of Pillow's result, and normalise it."""
         pixels = torch.from_numpy(np.array(part, dtype=np.uint8)).permute(2, 0, 1)[None]
         size = (self.image.size, self.image.size)
-        # PyTorch's antialiased filter over bytes is Pillow's, several times faster.
+        # PyTorch's antialiased filter over bytes matches Pillow's and is several times faster.
         small = functional.interpolate(pixels, size, mode=self.image.interpolation, antialias=True)
         return self.image.normalise(small[0])
 
 
 def draw_box(size: tuple[int, int], *, scale: tuple[float, float], rng: Random) -> Box:
-    """Draw a part of a picture of that width and height: area uniform in `scale`, log of the ratio uniform.
+    """Draw a crop of an image of this width and height: area uniform in `scale`, log of the aspect ratio uniform.
 
-    After ten draws that do not fit, the largest centred part with an allowed ratio is taken.
+    After ten draws that do not fit, return the largest centred crop with an allowed ratio.
     """
     full_width, full_height = size
     for _ in range(_ATTEMPTS):
@@ -128,16 +128,16 @@ class PairDataset(Dataset[Pair]):
 
     Attributes:
         rows: at least one.
-        folder: what relative image paths are relative to.
-        transform: a picture and a generator to [3, height, width]; must be picklable for spawned workers.
-        tokenize: texts to padded token numbers [texts, context]; must be picklable for spawned workers.
-        negatives_per_caption: K, 0 or more; rows with fewer negatives are masked.
+        folder: base of relative image paths.
+        transform: maps an image and a generator to [3, height, width]; must be picklable for spawned workers.
+        tokenize: maps texts to padded token ids [texts, context]; must be picklable for spawned workers.
+        negatives_per_caption: K, 0 or more; missing negatives are masked.
         seed: of crops and draws.
-        draw: which K of a row's negatives come into an epoch, a member of the shelf `degla.data.draws`.
-        extras: optional columns that are read, too.
+        draw: how K of a row's negatives are chosen in an epoch, a member of the shelf `degla.data.draws`.
+        extras: optional columns to read as well.
 
     Raises:
-        InputError: there is no row, no row has what `extras` asks for, or `draw` cannot draw from the rows.
+        InputError: there are no rows, no row has what `extras` needs, or `draw` cannot draw from the rows.
     """
 
     rows: PairTable
@@ -150,24 +150,24 @@ class PairDataset(Dataset[Pair]):
     draw: str = "random"
     extras: RowExtras = field(default_factory=lambda: RowExtras(None, ExtraData(), seed=0))
     features: Callable[[str], Tensor] | None = field(default=None, init=False)
-    """Embeddings [D] by path, in place of pixels, where the image tower is not trained; None reads pixels."""
+    """Embeddings [D] by path, used instead of pixels if the image tower is frozen; None reads pixels."""
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise InputError("there is no pair to train on.")
+            raise InputError("there are no pairs to train on.")
         if self.negatives_per_caption < 0:
             raise InputError(f"negatives_per_caption is {self.negatives_per_caption}; it must be 0 or more.")
         self._choose = open_draw(self.draw, self.rows)
         self.rules = self.rows.rules
         """Names of the rules; `Pair.rule` numbers them."""
         self.groups = self.rows.groups()
-        """One number a row, equal exactly where two rows show the same image; what `BatchPlan` needs."""
+        """One number per row, equal if and only if two rows show the same image; `BatchPlan` needs it."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def pictures(self) -> Iterator[str]:
-        """Paths of all pictures that rows show, further ones among them; a path may come more than once."""
+        """Yield the paths of all images of the rows, including additional ones; a path may occur more than once."""
         for chunk in self.rows.chunks("image"):
             yield from chunk.to_pylist()
         for name in self.extras.images:
@@ -176,7 +176,7 @@ class PairDataset(Dataset[Pair]):
                 yield from chunk.drop_null().to_pylist()
 
     def __getitem__(self, key: RowKey) -> Pair:
-        """The pair of row `index` in `epoch`.
+        """Return the pair of row `index` in `epoch`.
 
         Raises:
             ImageError: the image is missing or damaged; names its path and the caption id.
@@ -193,8 +193,8 @@ class PairDataset(Dataset[Pair]):
         own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
         missing = self.negatives_per_caption - len(texts)
         negative = torch.cat([own, caption.expand(missing, -1)])
-        # A long text is cut at the context length; one that differs only after the cut is no negative. This
-        # also marks the repeated captions that stand for missing negatives.
+        # A long text is truncated to the context length; one that differs only after that is not a negative. This
+        # also masks the repeated captions that replace missing negatives.
         valid = (negative != caption).any(dim=-1)
         rule = torch.tensor(rules + [-1] * missing, dtype=torch.int64)
         extra = self._further_images(key, caption_id, image) | self._further_texts(
@@ -213,11 +213,11 @@ class PairDataset(Dataset[Pair]):
         )
 
     def _further_images(self, key: RowKey, caption_id: str, image: Tensor) -> dict[str, Tensor | int]:
-        """The row's further pictures; its own where it has none."""
+        """The row's additional images; its own image where it has none."""
         extra: dict[str, Tensor | int] = {}
         for name, each in self.extras.images.items():
             path = self.extras.at(name, key[1])
-            # Its crops were called so when published numbers were made.
+            # The old name keeps the random crops of published results.
             purpose = "partner crop" if name == "distractor_image" else f"{name} crop"
             there = path is not None
             extra[name] = self._image(path, caption_id, epoch=key[0], index=key[1], purpose=purpose) if there else image
@@ -226,7 +226,7 @@ class PairDataset(Dataset[Pair]):
         return extra
 
     def _further_texts(self, further: dict[str, Tensor], caption: Tensor) -> dict[str, Tensor | int]:
-        """The row's further texts; its caption where it has none, or fewer."""
+        """The row's additional texts, padded with its caption."""
         extra: dict[str, Tensor | int] = {}
         for name, texts in further.items():
             missing = self.extras.places(name) - len(texts)
@@ -266,11 +266,11 @@ class PairDataset(Dataset[Pair]):
 
 
 def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> dict[str, str]:
-    """A digest of each column of the rows as they were read, joined and checked; no image is read for it.
+    """Return a digest of each column of the rows as read, joined and checked; no image is read.
 
     Returns:
-        The column's name (ids, images, captions, negatives, rules, ...) to the first 32 hexadecimal digits of its
-        sha256; columns that the run does not read are not among them.
+        Maps the column's name (ids, images, captions, negatives, rules, ...) to the first 32 hexadecimal digits of its
+        sha256. Columns that the run does not read are not included.
     """
     files = [dataset.rows, dataset.extras.file, None if neighbours is None else neighbours.file]
     found = {name: value for file in files if file is not None for name, value in file.digests.items()}
@@ -278,6 +278,6 @@ def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> 
 
 
 def data_counts(dataset: PairDataset) -> dict[str, int]:
-    """How many captions, images and negatives the rows hold, once joined and checked."""
+    """Count captions, images and negatives of the joined and checked rows."""
     negatives, images = int(dataset.rows.lengths("negatives").sum()), int(dataset.groups.max()) + 1
     return {"captions": len(dataset), "images": images} | ({"negatives": negatives} if negatives else {})

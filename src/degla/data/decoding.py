@@ -1,12 +1,12 @@
-"""Bytes of an image file to an upright RGB picture: the one reader of training, packing, evaluation and the pages.
+"""Bytes of an image file to an upright RGB image: the only reader, for training, packing, evaluation and pages.
 
-Every picture is decoded to its last pixel or refused, by the same rules wherever it is read:
+Every image is decoded completely or rejected, by the same rules everywhere:
 
-* turned as EXIF or XMP says; a block that cannot be read turns nothing;
-* transparency of any kind shows white; grey, palette, CMYK and YCbCr are converted, colour profiles are not applied;
-* 16-bit values lose their lower 8 bits; floating point and 32-bit integers have no known range and are refused;
-* of an animation or a file of several pages, the first picture;
-* refused before decoding: more than `MAX_PIXELS`, one side more than `MAX_RATIO` times the other, page descriptions.
+* rotated as EXIF or XMP says; unreadable metadata is ignored;
+* transparent areas become white; grey, palette, CMYK and YCbCr are converted, colour profiles are not applied;
+* 16-bit values lose their lower 8 bits; floating point and 32-bit integers have no known range and are rejected;
+* of an animation or a file with several pages, the first image is used;
+* rejected before decoding: more than `MAX_PIXELS`, one side more than `MAX_RATIO` times the other, PostScript.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from degla.remote import AccessError, address_of, read_range, size_of
 _log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Changes with the pixels that this module gives, so that what was computed from other pixels is not used again."""
+"""Changes when the decoded pixels change, which invalidates cached results computed from other pixels."""
 MAX_PIXELS = 89_478_485
-"""Largest picture that is decoded: a quarter of a gibibyte as RGB, Pillow's own limit for a warning."""
+"""Largest image that is decoded: a quarter of a gibibyte as RGB, the limit above which Pillow warns."""
 MAX_RATIO = 250
-"""Largest ratio of the sides: a model's transform brings the shorter side to hundreds of pixels, the other with it."""
+"""Largest aspect ratio: a model's transform resizes the shorter side to hundreds of pixels and scales the other."""
 MAX_BYTES = 4 * MAX_PIXELS
-"""Largest file that is read: that many pixels without compression."""
+"""Largest file that is read: `MAX_PIXELS` without compression."""
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Endings of the names by which image files are told from others."""
+"""File name extensions of images."""
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
@@ -58,17 +58,17 @@ _SHOWN = 300
 
 
 class ImageError(InputError):
-    """One image cannot be used; `bad_images="skip"` leaves its rows out."""
+    """One image cannot be used; `bad_images="skip"` skips its rows."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """How messages name an image, and what they advise.
+    """How messages name an image and what they advise.
 
     Attributes:
-        name: where the image is and whose it is, the beginning of a sentence: "/a/b.jpg: the image".
-        if_missing: what to do where there is no such file, a sentence.
-        if_damaged: what to do where it cannot be decoded, a sentence.
+        name: location and owner of the image, as the start of a sentence: "/a/b.jpg: the image".
+        if_missing: what to do if the file does not exist, a sentence.
+        if_damaged: what to do if it cannot be decoded, a sentence.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Subject:
 
 
 def shown(place: str) -> str:
-    """A path as it may stand in a message of one line: escaped where it cannot be printed, shortened where long."""
+    """Return a path for a one-line message: escaped if unprintable, shortened if long."""
     text = place if place.isprintable() else place.encode("unicode_escape").decode("ascii")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}"
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False, and no error, for a path that is too long or holds a null byte."""
+    """Whether the file exists; False, without an error, for a path that is too long or contains a null byte."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def refused(subject: Subject) -> Iterator[None]:
-    """What says inside that the file of an image cannot be read, as the image's error."""
+    """Convert errors that mean an image file cannot be read into `ImageError`."""
     try:
         yield
     except AccessError:
@@ -102,7 +102,7 @@ def refused(subject: Subject) -> Iterator[None]:
 
 
 def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | None = None) -> int:
-    """How many bytes `read_file` will read; nothing is opened, so a named pipe cannot block.
+    """Return how many bytes `read_file` will read; the file is not opened, so a named pipe cannot block.
 
     Raises:
         ImageError, RemoteError, AccessError: as `read_file`.
@@ -131,18 +131,18 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
 
 
 def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None = None) -> bytes:
-    """The bytes of an image file, or of a part of a shard.
+    """Read an image file, or a byte range of a shard.
 
     Args:
         path: of the file.
         subject: names the image in messages.
         start: first byte.
-        size: number of bytes; None: up to the end.
+        size: number of bytes; None reads to the end.
 
     Raises:
-        ImageError: there is no such file, it is none or cannot be read, it ends before the part does, or it has more
-            than `MAX_BYTES`.
-        RemoteError, AccessError: its server does not answer or refuses, which says nothing about the image.
+        ImageError: the file does not exist, is not a regular file, cannot be read, ends before the byte range, or has
+            more than `MAX_BYTES`.
+        RemoteError, AccessError: its server does not answer or refuses access, which says nothing about the image.
     """
     size = bytes_to_read(path, subject, start=start, size=size)
     if (address := address_of(path)) is not None:
@@ -162,17 +162,17 @@ def decode(content: bytes, subject: Subject, *, reading: ImageReading = "upright
     Args:
         content: of the file.
         subject: names the image in messages.
-        reading: "upright": by the rules above. "official": as the benchmarks' released codes read, by Pillow's
-            `convert("RGB")` alone: not turned, transparency dropped, values clipped at 255. Limits hold for both.
+        reading: "upright": by the rules above. "official": as the benchmarks' released code does, with only Pillow's
+            `convert("RGB")`: not rotated, transparency dropped, values clipped at 255. Limits apply to both.
 
     Raises:
-        ImageError: not an image, damaged or cut off, or refused by the rules above.
+        ImageError: not an image, damaged or cut off, or rejected by the rules above.
     """
     return decode_opened(_open(content, subject), subject, reading=reading)
 
 
 def decode_opened(picture: Image.Image, subject: Subject, *, reading: ImageReading = "upright") -> Image.Image:
-    """As `decode`, of a picture that Pillow has opened."""
+    """As `decode`, for an image that Pillow has already opened."""
     _check_shape(picture, subject)
     with _refusing(subject):
         picture.load()
@@ -182,16 +182,16 @@ def decode_opened(picture: Image.Image, subject: Subject, *, reading: ImageReadi
 
 
 def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, int]], Box], least: int) -> Image.Image:
-    """Decode what is needed of one image: a part of it, at no more than the resolution that is asked for.
+    """Decode a part of one image, at the lowest resolution that suffices.
 
     JPEG files can be decoded at a half, a quarter or an eighth of their size in a fraction of the time. The smallest
-    such size is taken at which the part still has `least` pixels on either side; other files are decoded whole.
+    size is used at which each side of the part still has `least` pixels; other files are decoded in full.
 
     Args:
         content: of the file.
         subject: names the image in messages.
-        draw: from the upright picture's full width and height to the part.
-        least: pixels on either side of the part that must be left; a very large number decodes all files whole.
+        draw: maps the upright image's full width and height to the part.
+        least: minimum length of each side of the part in pixels; a very large number decodes all files in full.
 
     Raises:
         ImageError: as `decode`.
@@ -213,13 +213,13 @@ def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, 
     across, down = whole.width / full[0], whole.height / full[1]
     left, top = round(box[0] * across), round(box[1] * down)
     right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
-    # Cut before resizing: Pillow's `box` would let the filter see pixels outside the part.
+    # Crop before resizing: Pillow's `box` would let the filter see pixels outside the part.
     return whole.crop((left, top, right, bottom))
 
 
 def _open(content: bytes, subject: Subject) -> Image.Image:
     """Parse the header; the pixels are not decoded yet."""
-    # Some libraries switch this on for the whole process; cut-off files then decode to half grey pictures.
+    # Some libraries set this for the whole process; truncated files would then decode to half-grey images.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     if not content:
         raise _unreadable(subject, "the file is empty")
@@ -227,14 +227,14 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
         begins = f"it begins with {content[:16]!r}"
-        raise ImageError(f"{subject.name} is in no format that Pillow reads: {begins}. {subject.if_damaged}") from None
+        raise ImageError(f"{subject.name} is not in a format Pillow reads: {begins}. {subject.if_damaged}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(subject) from None
-    except Exception as error:  # Pillow's parsers raise a dozen unrelated kinds for damaged files
+    except Exception as error:  # Pillow's parsers raise a dozen unrelated exception types for damaged files
         raise _damaged(subject, error) from None
     if picture.format == "EPS":
-        # Pillow would hand the file, which is a program, to Ghostscript where that is installed.
-        raise _unreadable(subject, "it is a page in PostScript; save it as PNG")
+        # Pillow would pass the file, which is a program, to Ghostscript if that is installed.
+        raise _unreadable(subject, "it is a PostScript page; save it as PNG")
     _check_shape(picture, subject)
     return picture
 
@@ -248,7 +248,7 @@ def _check_shape(picture: Image.Image, subject: Subject) -> None:
     if longer > MAX_RATIO * shorter:
         raise ImageError(
             f"{subject.name} is {picture.width} x {picture.height} pixels: one side is more than {MAX_RATIO} times the "
-            "other. Cut it, or leave it out."
+            "other. Crop it or remove it."
         )
 
 
@@ -273,25 +273,25 @@ def _unreadable(subject: Subject, reason: object) -> ImageError:
 
 def _too_large(subject: Subject) -> ImageError:
     return ImageError(
-        f"{subject.name} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller, or leave it out."
+        f"{subject.name} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller or remove it."
     )
 
 
 def _orientation(picture: Image.Image) -> object:
-    """EXIF's number, 1 to 8; 1 where the block cannot be read, as they often cannot."""
+    """EXIF orientation, 1 to 8; 1 if the metadata cannot be read, which is common."""
     try:
         return picture.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # EXIF is parsed by the same decoders
-        _log.debug("EXIF orientation passed over: %s", error)
+        _log.debug("EXIF orientation ignored: %s", error)
         return 1
 
 
 def to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
-    """Turn a decoded picture upright and convert it to RGB.
+    """Rotate a decoded image upright and convert it to RGB.
 
     Raises:
         ImageError: its pixel values have no known range.
-        ValueError: Pillow does not know how to convert its colours.
+        ValueError: Pillow cannot convert its colours.
     """
     orientation = _orientation(loaded)
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
@@ -299,12 +299,12 @@ def to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode == "F":
-        raise _unreadable(subject, "its pixels are floating point numbers; save it with 8 bits a channel")
+        raise _unreadable(subject, "its pixels are floating point numbers; save it with 8 bits per channel")
     if picture.mode == "I" and loaded.format not in ("PNG", "PPM"):
-        # These two formats end at 16 bits, which older versions of Pillow hold as 32.
-        raise _unreadable(subject, "its pixels are 32-bit integers; save it with 8 bits a channel")
+        # These two formats have at most 16 bits, which older versions of Pillow store as 32.
+        raise _unreadable(subject, "its pixels are 32-bit integers; save it with 8 bits per channel")
     if picture.mode.startswith("I"):
-        # Pillow's own conversion would clip 16-bit grey at 255 and give a white picture.
+        # Pillow's own conversion would clip 16-bit grey at 255 and give a white image.
         values = np.asarray(picture)
         grey = (values >> 8).astype(np.uint8)
         if isinstance(clear := picture.info.get("transparency"), int):

@@ -1,4 +1,4 @@
-"""Optional columns of the rows that some losses read: second images, further true texts, classes, equal texts."""
+"""Optional columns of the rows that some losses read: second images, additional true texts, classes, equal texts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PositiveSource = Literal["column", "same_image"]
 
 @dataclass(frozen=True)
 class ExtraData:
-    """Which optional parts a run reads, and where they come from.
+    """The optional parts that a run reads, and where they come from.
 
     Attributes:
         reads: parts of `degla.inputs` that some loss reads.
-        positives: P, further true texts drawn a caption and epoch.
+        positives: P, additional true texts drawn per caption and epoch.
         positive_source: the column `positives`, or the other captions of the same image.
         classes: names of the classes.
-        class_template: how a class becomes a text, with `{}` for its name.
+        class_template: template that turns a class into a text, with `{}` for its name.
         where: names the captions in messages.
-        flags: what the flags of the data begin with.
+        flags: prefix of the data flags.
     """
 
     reads: frozenset[str] = frozenset()
@@ -50,7 +50,7 @@ class ExtraData:
     flags: str = "--data"
 
     def class_texts(self) -> list[str]:
-        """The text of each class."""
+        """Return the text of each class."""
         return [self.class_template.format(name) for name in self.classes]
 
 
@@ -58,10 +58,10 @@ class RowExtras:
     """The optional columns of all rows.
 
     Args:
-        file: written by `write_extras`; None where nothing is read that has a column.
-        wanted: what of them is read.
+        file: written by `write_extras`; None if nothing that is read has a column.
+        wanted: which of them are read.
         seed: of the draws among several texts.
-        target: a text to the tokens of a decoder, where a loss reads what it writes of the image's captions.
+        target: maps a text to the tokens of a decoder, if a loss reads how it reconstructs the image's captions.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class RowExtras:
     ) -> None:
         self.file, self.wanted, self.seed, self.target = file, wanted, seed, target
         self.images = images_of_columns(wanted.reads)
-        """The inputs that are pictures, by name."""
+        """The inputs that are images, by name."""
         self.texts = _texts_read(wanted)
-        """The inputs that are texts, one or several a row."""
+        """The inputs that are texts, one or several per row."""
         self._most_concepts = 0
         if file is not None and "concept" in file.names:
             self._most_concepts = max(
@@ -79,13 +79,13 @@ class RowExtras:
             )
 
     def at(self, name: str, index: int) -> Any:
-        """The value of a column."""
+        """Return the value of a column."""
         assert self.file is not None, name
         return self.file.at(name, index)
 
     def text_of(self, name: str, *, epoch: int, index: int) -> Sequence[str | None]:
-        """The row's texts of one input: none or one, or P of several without replacement (all of them, in the file's
-        order, where there are no more); all noun phrases; units as they are drawn, and None for a missing foil."""
+        """Return the row's texts of one input: none or one; P of several, drawn without replacement (all, in the file's
+        order, if there are no more than P); all noun phrases; the units drawn, with None for a missing foil."""
         if self.texts[name].part == "unit":
             chance = stream("units", seed=self.seed, epoch=epoch, index=index)
             drawn = draw_units(self.at("unit", index), self.wanted.positives, chance)
@@ -96,29 +96,29 @@ class RowExtras:
         if name == "concept":
             return value
         if len(value) <= self.wanted.positives:
-            return value  # Losses may read the first: two equal texts are one, and move it nowhere.
+            return value  # No draw: losses may read the first text.
         return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, self.wanted.positives)
 
     def target_of(self, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """The decoder's tokens of one of the captions of the row's image, its own among them."""
+        """Return the decoder's tokens of one caption of the row's image, drawn from all including its own."""
         if self.target is None:
             return {}
         chance = stream("target", seed=self.seed, epoch=epoch, index=index)
         return {"target": self.target(chance.choice(self.at("target", index)))}
 
     def masked_of(self, index: int, caption: Tensor, tokenize: Tokenize) -> dict[str, Tensor | int]:
-        """The row's caption with its masked words replaced by the mask token, where a loss reads it."""
+        """Return the row's caption with its masked words replaced by the mask token, if a loss reads it."""
         if "masked" not in self.wanted.reads:
             return {}
         masked = mask_words(caption, self.at("masked_words", index), tokenize)
         return {"masked": masked, "masked_valid": bool((masked != caption).any())}
 
     def places(self, name: str) -> int:
-        """How many texts a row has in a batch, missing ones among them."""
+        """Return how many texts a row has in a batch, counting missing ones."""
         return {"BPD": self.wanted.positives, "BMD": self._most_concepts}.get(self.texts[name].shape, 1)
 
     def numbers(self, index: int, further: Mapping[str, Sequence[str | None]]) -> dict[str, Tensor | int]:
-        """Number of the row's class, -1 where it has none, and those that are equal where texts are the same.
+        """Return the number of the row's class (-1 if it has none) and group numbers, equal where texts are equal.
 
         Args:
             index: of the row.
@@ -140,15 +140,15 @@ def _texts_read(wanted: ExtraData) -> dict[str, Input]:
 
 
 def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
-    """Write the columns that are read besides captions and negatives, as a column file; none where there is none.
+    """Write the columns that are read in addition to captions and negatives as a column file, if there are any.
 
     Args:
         path: of the file.
-        rows: of the training.
-        wanted: what of them is read.
+        rows: the training rows.
+        wanted: which columns are read.
 
     Raises:
-        InputError: what is wanted is in no row, or a label names no class.
+        InputError: no row has a wanted column, or a label is not a class.
     """
     columns: dict[str, Iterable[Any]] = {}
     for name, each in (images_of_columns(wanted.reads) | _texts_read(wanted)).items():
@@ -174,7 +174,7 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
 
 
 def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
-    """A column as the captions have it, for example one text or path a row."""
+    """A column unchanged, for example one text or path per row."""
     there = False
     for chunk in rows.chunks(column):
         listed = arrow.types.is_large_list(chunk.type)
@@ -182,20 +182,20 @@ def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
         yield chunk
     if not there:
         raise InputError(
-            f"{wanted.where}: no caption has a {column}, and a loss of this recipe reads it. Add the field {column} to "
-            "as many records as you can (docs/losses.md says what it holds, and what makes it)."
+            f"{wanted.where}: no caption has a {column}, but a loss of this recipe reads it. Add the field {column} to "
+            "as many records as you can (docs/losses.md says what it holds and how to make it)."
         )
 
 
 def _concepts(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
-    """The noun phrases of each row, each once; its caption where it has none."""
+    """The distinct noun phrases of each row; its caption if it has none."""
     for phrases, captions in zip(_found(rows, wanted, "concepts"), rows.chunks("text"), strict=True):
         pairs = zip(phrases.to_pylist(), captions.to_pylist(), strict=True)
         yield arrow.array([list(dict.fromkeys(some)) or [caption] for some, caption in pairs], TEXTS)
 
 
 def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
-    """The further true texts of each row; none says what the caption, or another of them, says already."""
+    """The additional true texts of each row, without those that repeat the caption or each other."""
     same = wanted.positive_source == "same_image"
     lists = _of_same_image(rows) if same else (texts for chunk in rows.chunks(column) for texts in chunk.to_pylist())
     found = False
@@ -211,13 +211,13 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
         yield arrow.array(further, TEXTS)
     if not found:
         remedy = (
-            f"No image has captions that differ; take them from the field {column}: {wanted.flags}.positives column."
+            f"No image has captions that differ; use the field {column} instead: {wanted.flags}.positives column."
             if same
             else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
-            f"can; or have some made: `degla negatives {wanted.where} --positives --out FILE`, and give {wanted.flags}."
-            f"positives-file FILE; or take other captions of the same image: {wanted.flags}.positives same_image."
+            f"can; or generate them: `degla negatives {wanted.where} --positives --out FILE` and add {wanted.flags}."
+            f"positives-file FILE; or use other captions of the same image: {wanted.flags}.positives same_image."
         )
-        raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
+        raise InputError(f"{wanted.where}: no caption has additional true texts, but this recipe reads them. {remedy}")
 
 
 def _targets(rows: PairTable) -> Iterator[Any]:
@@ -228,7 +228,7 @@ def _targets(rows: PairTable) -> Iterator[Any]:
 
 
 def _of_same_image(rows: PairTable) -> Iterator[list[str]]:
-    """For each row the captions of its image, its own among them."""
+    """For each row, all captions of its image, including its own."""
     groups = rows.groups()
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(len(groups) + 1))
@@ -248,7 +248,7 @@ def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
             number = -1 if label is None else number_of.get(label, by_number.get(label))
             if number is None:
                 raise InputError(
-                    f"{wanted.where}: caption {ids[place].as_py()!r}: label {label!r} is none of the {len(classes)} "
+                    f"{wanted.where}: caption {ids[place].as_py()!r}: label {label!r} is not one of the {len(classes)} "
                     f"classes ({wanted.flags}.classes), for example {', '.join(map(repr, classes[:3]))}."
                 )
             numbers.append(number)
@@ -256,32 +256,32 @@ def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
         yield arrow.array(numbers, arrow.int64())
     if not found:
         raise InputError(
-            f"{wanted.where}: no caption has a label, and this recipe reads it. Add the field label, the name or "
+            f"{wanted.where}: no caption has a label, but this recipe reads it. Add the field label, the name or "
             "number of the image's class, to as many records as you can."
         )
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Names of the classes, in order: one a line, or a JSON list, or a JSON object with such a list as "classes".
+    """Read the class names, in order: one per line, or a JSON list, or a JSON object with such a list as "classes".
 
     Raises:
-        InputError: the file cannot be read, has another form, fewer than two classes, or one of them twice.
+        InputError: the file cannot be read, has another format, has fewer than two classes or a class twice.
     """
     if path.suffix.lower() == ".json":
         found = read_json(path)
         names = found.get("classes") if isinstance(found, dict) else found
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(
-                f'{path}: found {describe_json(found)} where a list of class names (or {{"classes": [...]}}) is needed.'
+                f'{path}: expected a list of class names or {{"classes": [...]}}, found {describe_json(found)}.'
             )
     else:
         names = read_text(path).splitlines()
     names = [name.strip() for name in names if name.strip()]
     if len(names) < 2:
         raise InputError(
-            f"{path}: holds {counted(len(names), 'class', 'classes')}; two or more are needed, one a line."
+            f"{path}: has {counted(len(names), 'class', 'classes')}; at least two are needed, one per line."
         )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{path}: class {twice!r} is there twice.")
+        raise InputError(f"{path}: class {twice!r} occurs twice.")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""The pictures of captions, by a path, a row of a dataset or bytes of a packed shard: read, or looked for."""
+"""Images of captions, by path, dataset row or byte range of a packed shard: reading and checking."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from degla.remote import address_of, file_state, told
 
 
 def locate(image: str, folder: Path) -> str:
-    """The image's full path, or its reference into a dataset (see `formats/datasets.py`)."""
+    """Return the image's full path, or its reference into a dataset (see `formats/datasets.py`)."""
     if image.startswith(PREFIX):
         return image
     if address_of(image) is not None and address_of(folder) is None:
-        # Who gives a file of captions decides what is asked for over a network, not the file.
+        # The user who passes the captions decides what is requested over the network, not the captions file.
         return str(folder.absolute() / image)
     return str(folder / image)
 
@@ -51,11 +51,11 @@ def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
 
     Args:
         image: `CaptionRecord.image`.
-        folder: what relative paths are relative to.
+        folder: base of relative paths.
         caption_id: for messages.
 
     Raises:
-        ImageError: the file is missing, not an image, damaged or cut off, or refused by the rules of `decoding`.
+        ImageError: the file is missing, not an image, damaged or cut off, or rejected by the rules of `decoding`.
     """
     subject = subject_of(image, folder, caption_id)
     return decode(read_bytes(locate(image, folder), subject), subject)
@@ -69,7 +69,7 @@ def read_part(
     draw: Callable[[tuple[int, int]], Box],
     least: int,
 ) -> Image.Image:
-    """Decode a part of one image, at no more than the resolution that is asked for; see `decoding.decode_part`.
+    """Decode a part of one image, at the lowest resolution that suffices; see `decoding.decode_part`.
 
     Raises:
         ImageError: as `read_image`.
@@ -79,12 +79,12 @@ def read_part(
 
 
 def look_for(image: str, *, folder: Path, caption_id: str) -> None:
-    """Ask for the file, or for the part of the shard, without reading it; rows of datasets are taken to be there.
+    """Check that the file, or the byte range of the shard, exists without reading it; dataset rows are assumed to.
 
-    Of a Parquet file the pictures are copied, which training needs; see `containers`.
+    The images of a Parquet file are copied, which training needs anyway; see `containers`.
 
     Raises:
-        ImageError: as `read_image`, as far as can be known without opening the file.
+        ImageError: as `read_image`, as far as this can be known without opening the file.
     """
     place, subject = locate(image, folder), subject_of(image, folder, caption_id)
     if (cell := parsed_cell(place)) is not None:
@@ -96,9 +96,9 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
 
 
 def picture_state(place: str) -> tuple[int, int] | None:
-    """Bytes of an image file, or of its part of a shard, and when the file was changed, in nanoseconds.
+    """Return the size in bytes of an image file or its part of a shard, and the modification time in nanoseconds.
 
-    None where there is no such file, or it is a row of a dataset or Parquet file, or its server does not answer.
+    None if the file does not exist, the image is a row of a dataset or Parquet file, or the server does not answer.
     """
     if place.startswith(PREFIX) or parsed_cell(place) is not None:
         return None
@@ -110,15 +110,15 @@ def picture_state(place: str) -> tuple[int, int] | None:
 
 
 def is_there(place: str) -> bool:
-    """Whether there is such a file, or the file that holds it; rows of datasets are taken to be there."""
+    """Whether the image's file, or the file that contains it, exists; dataset rows are assumed to."""
     return place.startswith(PREFIX) or is_file((parsed_cell(place) or parsed_place(place))[0])
 
 
 def read_bytes(place: str, subject: Subject) -> bytes:
-    """The bytes of an image file, of a row of a dataset or Parquet file, or of a member of a shard.
+    """Read the bytes of an image file, of a row of a dataset or Parquet file, or of a member of a shard.
 
     Raises:
-        ImageError: there is no such file, or the dataset or shard does not hold it.
+        ImageError: the file does not exist, or the dataset or shard does not contain the image.
     """
     cell = parsed_cell(place)
     if not place.startswith(PREFIX) and cell is None:
@@ -129,11 +129,11 @@ def read_bytes(place: str, subject: Subject) -> bytes:
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
-    """How messages of training name an image."""
+    """Return how training messages name an image."""
     return Subject(
         f"{shown(told(locate(image, folder)))}: the image of caption {caption_id!r}",
-        if_missing=f"Check the image folder ({folder}) that paths are relative to.",
-        if_damaged="Fetch the file again, or leave its rows out (in training with --data.bad-images skip).",
+        if_missing=f"Check the image folder ({folder}), the base of relative paths.",
+        if_damaged="Fetch the file again, or skip its rows (in training with --data.bad-images skip).",
     )
 
 
@@ -145,7 +145,7 @@ _SILENT = TaskProgress()
 
 
 class BadImage(Record):
-    """An image that cannot be used: its path in the captions, the captions about it, and what is wrong."""
+    """An image that cannot be used: its path in the captions, the ids of its captions, and the error message."""
 
     image: str
     caption_ids: tuple[str, ...]
@@ -153,13 +153,13 @@ class BadImage(Record):
 
 
 class ImageReport(Record):
-    """The result of a check: how many different images were looked at, and those that cannot be used."""
+    """The result of a check: the number of distinct images checked, and those that cannot be used."""
 
     checked: int
     bad: tuple[BadImage, ...]
 
     def summary(self) -> str:
-        """Count, and the first few messages, one a line."""
+        """Return the count and the first few messages, one per line."""
         lines = [f"{len(self.bad):,} of {counted(self.checked, 'image')} cannot be used."]
         lines += [bad.message for bad in self.bad[:_SHOWN]]
         if len(self.bad) > _SHOWN:
@@ -177,16 +177,16 @@ def check_images(
     every: int = 1,
     progress: TaskProgress = _SILENT,
 ) -> ImageReport:
-    """Look at each different image of the rows once, in threads (Pillow decodes outside Python's lock).
+    """Check each distinct image of the rows once, in threads (Pillow decodes outside Python's global lock).
 
     Args:
-        rows: whose images.
-        folder: what relative paths are relative to.
+        rows: whose images are checked.
+        folder: base of relative paths.
         workers: threads, 1 or more.
-        depth: "exists" only asks for the files; "decode" reads every one to its end, as training will.
+        depth: "exists" only checks that the files exist; "decode" reads every file to its end, as training will.
         column: of the images' paths; a row may have none.
-        every: look at every so many of the rows.
-        progress: shows how far it is.
+        every: check only every so many rows.
+        progress: shows the progress.
     """
     paths = arrow.chunked_array(list(rows.chunks(column)))
     wanted = np.flatnonzero(paths.is_valid().to_numpy())[::every]
@@ -218,30 +218,29 @@ def usable_rows(
     bad_images: Literal["stop", "skip"] = "stop",
     flag: str = "--data.bad-images",
 ) -> RowIndex | None:
-    """Numbers of the rows to train on; None for all of them.
+    """Return the numbers of the rows to train on; None for all of them.
 
     Args:
-        rows: of the training.
-        report: of their images. "stop" needs to know that every file is there, and leaves decoding to the training,
-            which ends at the first damaged image; for "skip" every image was decoded, so that all epochs have the
-            same rows.
-        bad_images: what bad images do: end the training, or have their rows left out.
-        flag: of `bad_images`, for messages.
+        rows: the training rows.
+        report: the check of their images. For "stop" it is enough that every file exists: training ends at the first
+            damaged image. For "skip" every image was decoded, so that all epochs have the same rows.
+        bad_images: end the training at bad images, or skip their rows.
+        flag: the flag for `bad_images`, for messages.
 
     Raises:
-        InputError: "stop" and a file is missing; or no row is left.
+        InputError: a file is missing and `bad_images` is "stop", or no row is left.
     """
     if not report.bad:
         return None
     if bad_images == "stop":
-        raise InputError(report.summary() + f"\nTo train without them, give {flag} skip.")
+        raise InputError(report.summary() + f"\nTo train without them, add {flag} skip.")
     bad = arrow.array([entry.image for entry in report.bad], arrow.large_string())
     flags = [compute.is_in(chunk, bad).to_numpy(zero_copy_only=False) for chunk in rows.chunks("image")]
     kept = np.flatnonzero(~np.concatenate(flags))
     if not len(kept):
         raise InputError("no image can be used.\n" + report.summary())
     left_out = counted(len(rows) - len(kept), "row is", "rows are")
-    _log.warning("%s left out. %s", left_out, report.summary())
+    _log.warning("%s skipped. %s", left_out, report.summary())
     for entry in report.bad[_SHOWN:]:
         _log.info("%s", entry.message)
     return kept
@@ -250,7 +249,7 @@ def usable_rows(
 def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool) -> str | None:
     try:
         if decoded:
-            # A JPEG at an eighth of its size: all compressed data is still read, but the costly transform is skipped.
+            # JPEGs at an eighth of their size: all compressed data is read, but the expensive transform is skipped.
             read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=1)
         else:
             look_for(image, folder=folder, caption_id=caption_id)

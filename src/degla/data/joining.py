@@ -1,8 +1,8 @@
-"""Captions and their negatives enter in any order; the table of training rows leaves, with a bounded part in memory.
+"""Join captions and negatives, given in any order, into the table of training rows, with bounded memory.
 
-Captions go to the disk as they come; of each, only 24 bytes stay in memory, by which a negative finds its row.
-Negatives go to parts of the disk by ranges of rows; each part is then put in the rows' order and checked. An account
-says what was left out.
+Captions are streamed to disk; only 24 bytes of each stay in memory, to find the row of a negative. Negatives are
+written to files on disk by ranges of rows; each file is then sorted by row and checked. A report says what was
+dropped.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ Advance = Callable[[int], None]
 
 
 class JoinReport(Record):
-    """What a join kept and what it dropped.
+    """What a join kept and dropped.
 
     Attributes:
-        rows: one a caption.
-        images: different images among the rows.
+        rows: one per caption.
+        images: distinct images among the rows.
         negatives: negatives kept, over all rows.
-        per_row: number of negatives -> number of rows that have so many.
+        per_row: number of negatives -> number of rows with that many.
         per_rule: rule -> number of negatives kept.
-        dropped: reason -> number of negatives left out.
-        contradiction: a text that is given as a negative and as a further true text, with its caption's id.
-        foreign: a negative that seems to be of another caption, where most do.
+        dropped: reason -> number of negatives dropped.
+        contradiction: an example of a text given both as a negative and as a true text, with its caption's id.
+        foreign: an example of a negative that seems to belong to another caption, if most do.
     """
 
     rows: int
@@ -78,20 +78,20 @@ class JoinReport(Record):
         _log.info("%s", self.summary())
         if self.contradiction:
             _log.warning(
-                "%s given as further true texts of their captions, too, for example %s: left out as negatives. A text "
-                "cannot be both: take it out of one of the two files.",
+                "%s also given as true texts of their captions, for example %s: dropped as negatives. A "
+                "text cannot be both: remove it from one of the two files.",
                 counted(self.dropped[_BOTH], "negative is", "negatives are"),
                 self.contradiction,
             )
         if self.foreign:
             _log.warning(
-                "most negatives have few words of their captions, for example %s. They are joined by the captions' "
-                "ids: were they made from this file of captions, as it is now?",
+                "most negatives share few words with their captions, for example %s. Negatives are joined by caption "
+                "id: were these made from the current version of this captions file?",
                 self.foreign,
             )
 
     def summary(self) -> str:
-        """One sentence for a log."""
+        """Return one sentence for the log."""
         counts = ", ".join(f"{rows} with {count}" for count, rows in self.per_row.items())
         dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
         return (
@@ -101,22 +101,22 @@ class JoinReport(Record):
         )
 
     def require(self, negatives_per_caption: int) -> None:
-        """Refuse a number of negatives a caption that no row has.
+        """Refuse a number of negatives per caption that no row has.
 
         Raises:
-            InputError: it is larger than what any row has.
+            InputError: no row has that many.
         """
         largest = max(self.per_row)
         if negatives_per_caption > largest:
             raise InputError(
-                f"{counted(negatives_per_caption, 'negative a caption is', 'negatives a caption are')} wanted, but no "
-                f"caption has more than {largest} that can be used. Set negatives_per_caption to {largest} or less, "
+                f"{counted(negatives_per_caption, 'negative per caption is', 'negatives per caption are')} needed, but "
+                f"no caption has more than {largest} usable ones. Set negatives_per_caption to {largest} or less, "
                 "or make more negatives."
             )
 
 
 def join(captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None) -> PairTable:
-    """`join_and_report` whose table lies in memory and whose report goes to the log."""
+    """As `join_and_report`, but keep the table in memory and log the report."""
     with tempfile.TemporaryDirectory() as folder:
         report = join_and_report(captions, negatives, folder=Path(folder))
         rows = PairTable((Path(folder) / TABLE_NAME).read_bytes())
@@ -132,19 +132,19 @@ def join_and_report(
     optional: Sequence[str] = OPTIONAL_FIELDS,
     advance: Advance = lambda steps: None,
 ) -> JoinReport:
-    """Give every caption its accepted negatives, by caption id, in the order of the captions.
+    """Join every caption with its accepted negatives, by caption id, in the order of the captions.
 
-    None of a row's negatives says what its caption, one of its positives or an earlier negative says.
+    Negatives that repeat their caption, one of its positives or an earlier negative are dropped.
 
     Args:
-        captions: at least one, each with an id of its own.
-        negatives: in any order; None where training uses none (every row then has none).
-        folder: gets the table, a file `TABLE_NAME`; nothing else is left there.
-        optional: fields of `CaptionRecord` that become columns, too.
-        advance: called with the records just done: 1 a caption, 2 a negative.
+        captions: at least one, with unique ids.
+        negatives: in any order; None if training uses none (every row then has none).
+        folder: receives the table, a file `TABLE_NAME`; nothing else is left there.
+        optional: fields of `CaptionRecord` that also become columns.
+        advance: called with the number of steps just done: 1 per caption, 2 per negative.
 
     Raises:
-        InputError: there is no caption; no negative belongs to any caption; or none is usable.
+        InputError: there are no captions, no negative belongs to any caption, or no negative is usable.
     """
     schema = caption_schema(optional)
     scratch = folder / "parts"
@@ -193,7 +193,7 @@ def _write_captions(captions: Iterable[CaptionRecord], path: Path, schema: Any, 
             writer.write_batch(caption_batch(some, schema))
             hashes.append(id_hashes([caption.id for caption in some]))
     if not hashes:
-        raise InputError("there is no caption to train on: the captions are empty.")
+        raise InputError("there are no captions to train on: the captions file is empty.")
     return IdIndex(hashes)
 
 
@@ -211,7 +211,7 @@ def _counted(records: Iterable[Any], advance: Advance) -> Iterator[Any]:
 def _sort_in(
     negatives: Iterable[NegativeRecord], index: IdIndex, parts: PartFiles, dropped: Counter[str], advance: Advance
 ) -> list[str]:
-    """Lay usable negatives into parts; counts the others by reason and returns the first few unknown caption ids."""
+    """Write usable negatives to parts; count the others by reason and return the first few unknown caption ids."""
     unknown: dict[str, None] = {}
     given = _counted(negatives, advance)
     while some := list(islice(given, ROWS)):
@@ -219,8 +219,8 @@ def _sort_in(
         for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
             if negative.kind == POSITIVE:
                 raise InputError(
-                    f"negative of caption {negative.caption_id!r}, rule {negative.rule}: of kind 'positive', a true "
-                    "text. Files of positives belong to the flag positives_file."
+                    f"negative of caption {negative.caption_id!r}, rule {negative.rule}: is of kind 'positive', a true "
+                    "text. Pass files of positives with the flag positives_file."
                 )
             parts.known |= row >= 0
             if row < 0:
@@ -241,7 +241,7 @@ def _sort_in(
 
 
 def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str], advance: Advance) -> list[Any]:
-    """Lists of texts, rules and scores for a batch of captions, of the negatives that say something of their own."""
+    """Lists of texts, rules and scores for a batch of captions, without negatives that repeat another text."""
     rows, texts, rules, scores = (column.to_pylist() for column in negatives.columns)
     said = captions.column("text")
     true = captions.column("positives") if "positives" in captions.schema.names else None
@@ -279,19 +279,19 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
 
 def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
     if not dropped:
-        return "the negatives are empty. Make them with `degla negatives`, or set negatives_per_caption to 0."
+        return "the negatives file is empty. Make negatives with `degla negatives`, or set negatives_per_caption to 0."
     if unknown:
         return (
             "no negative belongs to any caption. Caption ids in the captions file: "
             f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, unknown))}. "
-            "Give the captions file that the negatives were made from, with the same columns."
+            "Use the captions file that the negatives were made from, with the same columns."
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
     return f"no negative can be used: {reasons}. Make negatives again with other rules or checks."
 
 
 _PARTS = 256
-"""Parts that the negatives are laid into at most: files that are open at a time."""
+"""Largest number of part files for the negatives, all open at the same time."""
 
 _PART = arrow.schema(
     [("row", arrow.int64()), ("text", arrow.large_string()), ("rule", arrow.int64()), ("score", arrow.float64())]
@@ -299,21 +299,21 @@ _PART = arrow.schema(
 
 
 class PartFiles(ExitStack):
-    """Negatives on the disk, each part those of a range of rows; used in a ``with`` block."""
+    """Negatives on disk, one part file per range of rows; use it in a ``with`` block."""
 
     def __init__(self, folder: Path, *, rows: int) -> None:
         super().__init__()
         self.folder = folder
         self.rules: dict[str, int] = {}
-        """Number of each rule, in the order of their first appearance."""
+        """Number of each rule, in order of first appearance."""
         self.known = False
-        """Whether a negative belongs to a caption."""
+        """Whether any negative belongs to a caption."""
         self._span = ROWS * -(-rows // (ROWS * _PARTS))
         self._writers: dict[int, Any] = {}
         self._held: tuple[int, Any] = (-1, None)
 
     def add(self, rows: Sequence[int], records: Sequence[NegativeRecord]) -> None:
-        """Lay negatives into the parts of their rows."""
+        """Append negatives to the parts of their rows."""
         rules = [self.rules.setdefault(record.rule, len(self.rules)) for record in records]
         texts, scores = [record.text for record in records], [record.score for record in records]
         batch = arrow.record_batch(
@@ -328,9 +328,9 @@ class PartFiles(ExitStack):
             self._writers[part].write_batch(batch.take(arrow.array(np.flatnonzero(of == part))))
 
     def of(self, start: int, count: int) -> Any:
-        """The negatives of `count` rows from `start` on, by row and then in the order in which they came.
+        """Return the negatives of `count` rows from `start` on, by row and then in order of arrival.
 
-        Every range lies in one part, and ranges are asked for in order.
+        Every range must lie in one part, and ranges must be requested in order.
         """
         part = start // self._span
         if part != self._held[0]:

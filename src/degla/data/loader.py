@@ -1,4 +1,4 @@
-"""Dataset and plan as one torch DataLoader, from any step of any epoch: of that epoch, or of a whole run."""
+"""Dataset and plan as one torch DataLoader, starting at any step of any epoch, for that epoch or a whole run."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PLAIN = Collate()
 
 
 _MOST_WORKERS: Final = 8
-"""Of a process with a GPU, where their number is chosen: they decode 3,000 pictures a second."""
+"""Most workers that "auto" chooses for a process with a GPU: together they decode 3,000 images per second."""
 
 
 def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams: int = 1) -> int:
-    """How many processes decode beside each training process.
+    """Return the number of decoding workers per training process.
 
-    "auto" shares the processors of this machine among its training processes. Beside a GPU all of a share but one
-    decode, at least one and at most eight. A step on processors takes all of them, and pictures are a hundredth of its
-    work: one process decodes beside it where its share is four or more.
+    "auto" divides the cores of this machine among its training processes. With a GPU, all cores of a share but one
+    decode, at least one and at most eight. A step on the CPU uses all cores and spends only a hundredth of its time on
+    images: one worker decodes if the share is four cores or more.
 
     Args:
         asked: the number, or "auto".
-        on_gpu: whether steps run there.
-        streams: of pairs, which divide what is chosen.
+        on_gpu: whether steps run on a GPU.
+        streams: number of pair streams, which divide the chosen number of workers.
     """
     if asked != "auto":
         return asked
@@ -47,15 +47,15 @@ def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams
 
 @dataclass(frozen=True, eq=False)
 class EpochSampler(Sampler[list[RowKey]]):
-    """The batches of a plan from one step of an epoch on; with the neighbours of their rows after them.
+    """The batches of a plan from one step of an epoch on, each followed by the neighbours of its rows.
 
     Attributes:
         plan: the order.
         epoch: of the first batch.
-        start: its step of the epoch.
-        neighbours: of each row; None where batches have none.
-        steps: how many batches, over as many epochs as they take; None: to the end of the epoch.
-        every: 2 gives every second of those batches alone, from the one at place `first` on.
+        start: step of the first batch in the epoch.
+        neighbours: of each row; None if batches have none.
+        steps: number of batches, over as many epochs as needed; None for the rest of the epoch.
+        every: 2 yields only every second of those batches, starting at index `first`.
         first: see `every`.
     """
 
@@ -83,17 +83,17 @@ class EpochSampler(Sampler[list[RowKey]]):
 
 
 class PairLoader(DataLoader[Batch]):
-    """A DataLoader whose workers end with the loop, and whose errors read like the main process's."""
+    """A DataLoader whose workers end with the loop and whose errors read like those of the main process."""
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
         try:
             yield from batches
         except DeglaError as error:
-            # torch puts the worker's traceback before the message; the message alone says what to do.
+            # torch puts the worker's traceback before the message; the message is all the user needs.
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
         finally:
-            # The garbage collector may close the queues first, and then waits for each worker for five seconds.
+            # The garbage collector may close the queues first and then wait five seconds for each worker.
             getattr(batches, "_shutdown_workers", lambda: None)()
 
 
@@ -106,15 +106,15 @@ def make_loader(
     pin_memory: bool = False,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> DataLoader[Batch]:
-    """The sampler's batches, in the plan's order whatever the number of workers, which live as long as the iterator.
+    """Load the sampler's batches, in the plan's order for any number of workers; workers live as long as the iterator.
 
     Args:
         dataset: pairs by (epoch, index).
         sampler: of a plan made from `dataset.groups`.
         collate: how pairs become a batch.
-        workers: processes that decode and transform beside this one; 0 does it here.
-        pin_memory: put batches into page-locked memory, for a GPU.
-        start_method: how workers are started; None takes the platform's.
+        workers: processes that decode and transform; 0 uses the current process.
+        pin_memory: put batches into pinned memory, for a GPU.
+        start_method: how workers are started; None uses the platform's default.
 
     Raises:
         InputError: the plan was made for other rows.
@@ -123,14 +123,14 @@ def make_loader(
     if ordered != rows:
         raise InputError(f"the plan orders {ordered} rows, but the dataset has {rows}.")
     loader: DataLoader[Batch] = PairLoader(
-        dataset,  # type: ignore[arg-type]  # it holds pairs, of which the collate makes batches
+        dataset,  # type: ignore[arg-type]  # it holds pairs, which the collate turns into batches
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         multiprocessing_context=start_method if workers else None,
-        # Its own generator: drawing a seed for workers must not move the global one, which a resumed run restores.
+        # Its own generator: drawing a seed for workers must not advance the global one, which a resumed run restores.
         generator=torch.Generator(),
     )
     return loader
@@ -138,5 +138,5 @@ def make_loader(
 
 def _start_worker(number: int) -> None:
     end_with_parent()
-    # One thread each: workers that share the cores would only wait for each other.
+    # One thread each: workers with more threads would only compete for the cores.
     torch.set_num_threads(1)

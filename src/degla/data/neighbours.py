@@ -1,4 +1,4 @@
-"""Similar images: hard images that join a batch, and second images of captions with the text that is true of them."""
+"""Similar images: hard images added to a batch, and second images of captions with their own true text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from degla.records import CaptionRecord, NegativeRecord, Record
 
 
 class NeighbourRecord(Record):
-    """Captions of images that are similar to a caption's image, the most similar first.
+    """Captions of images similar to a caption's image, most similar first.
 
     Attributes:
         caption_id: `CaptionRecord.id`.
@@ -33,7 +33,7 @@ class Neighbours:
 
     Args:
         file: the column `neighbours` of `write_neighbours`.
-        per_row: neighbours that are drawn a row.
+        per_row: neighbours drawn per row.
         seed: of the draws.
     """
 
@@ -41,20 +41,20 @@ class Neighbours:
         self.file, self.per_row, self.seed = file, per_row, seed
 
     def draw(self, epoch: int, index: int) -> list[int]:
-        """The `per_row` rows that join row `index` in an epoch; one comes twice only where it has fewer."""
+        """Draw the `per_row` rows that accompany row `index` in an epoch; rows repeat only if there are fewer."""
         near: list[int] = self.file.at("neighbours", index)
         rng = stream("neighbours", seed=self.seed, epoch=epoch, index=index)
-        # Always as many, so that all processes have batches of one size.
+        # Always the same number, so that all processes have batches of equal size.
         return rng.sample(near, self.per_row) if len(near) >= self.per_row else rng.choices(near, k=self.per_row)
 
 
 def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRecord], *, where: str) -> None:
-    """Write the numbers of the rows that are neighbours of each training row, as a column file.
+    """Write the row numbers of each training row's neighbours as a column file.
 
     Args:
         path: of the file.
-        rows: of the training.
-        records: for all of them; records and neighbours that are not among the rows are passed over.
+        rows: the training rows.
+        records: for all rows; records and neighbours that are not among the rows are ignored.
         where: names the records in messages.
 
     Raises:
@@ -73,7 +73,7 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
             lonely = next((start + place for place, near in enumerate(lists) if not len(near)), None)
             if lonely is not None:
                 raise InputError(
-                    f"{where}: caption {rows.at('id', lonely)!r} has no neighbour among the captions of this training. "
+                    f"{where}: caption {rows.at('id', lonely)!r} has no neighbour among the training captions. "
                     "Make the file from the same captions: degla neighbours CAPTIONS --images DIR --model MODEL --out "
                     "FILE."
                 )
@@ -83,13 +83,13 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
 
 
 ImageOf = Callable[[CaptionRecord], str | None]
-"""The second image of a caption, None where there is none."""
+"""Returns the second image of a caption, or None."""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[NeighbourRecord]) -> ImageOf:
-    """The image of each caption's nearest neighbour, as CoN-CLIP takes its distractors."""
+    """Use the image of each caption's nearest neighbour, like the distractors of CoN-CLIP."""
     images = {caption.id: caption.image for caption in captions}
     nearest = {
         record.caption_id: next((images[name] for name in record.neighbours if name in images), None)
@@ -99,7 +99,7 @@ def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[Neigh
 
 
 def drawn_images(folder: Path) -> ImageOf:
-    """The image that is called like the caption's id, as a text-to-image model drew it from the negative."""
+    """Use the image named after the caption's id, as generated from the negative by a text-to-image model."""
     found = {path.stem: str(path.resolve()) for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
     return lambda caption: found.get(caption.id)
 
@@ -107,10 +107,10 @@ def drawn_images(folder: Path) -> ImageOf:
 def with_partners(
     captions: Sequence[CaptionRecord], negatives: Iterable[NegativeRecord], image_of: ImageOf, *, rule: str
 ) -> Iterator[CaptionRecord]:
-    """All captions; those that have both a second image and an accepted negative of the rule with them as partner.
+    """Yield all captions; add image and negative as partner to those with a second image and an accepted negative.
 
     Raises:
-        InputError: at the end, no caption has both.
+        InputError: at the end, if no caption has both a second image and a negative of the rule.
     """
     texts: dict[str, str] = {}
     for negative in negatives:
@@ -128,5 +128,5 @@ def with_partners(
     if not given:
         raise InputError(
             f"no caption has both a second image ({images} have one) and an accepted negative of the rule {rule} "
-            f"({len(texts)} have one). Give images and negatives of these captions, with that rule."
+            f"({len(texts)} have one). Provide images and negatives of that rule for these captions."
         )

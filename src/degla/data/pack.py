@@ -1,7 +1,7 @@
-"""Packs pairs for training: WebDataset shards with small pictures, beside captions and negatives that point into them.
+"""Pack pairs for training: WebDataset shards with small images, plus captions and negatives that refer to them.
 
-Training reads any row at once by its place in a shard, so order, draws and resumes are those of loose files. Other
-programs read the shards as WebDataset does: `KEY.jpg` and `KEY.json` for each picture.
+Training reads any row directly by its byte range in a shard, so order, draws and resuming match loose files. Other
+programs read the shards in WebDataset format: `KEY.jpg` and `KEY.json` for each image.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from degla.records import CaptionRecord, NegativeRecord, Original, write_jsonl
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
 ORIGINALS_NAME = "originals.jsonl"
 _INCOMPLETE = {"complete": False}
-"""Contents of ``pack.json`` until all else is written."""
+"""Contents of ``pack.json`` until everything else is written."""
 _OURS = re.compile(r"(pairs-\d{6}\.tar|(captions|negatives|originals)\.jsonl|pack\.json)(\.(.+\.)?partial)?")
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How pictures are packed.
+    """How images are packed.
 
     Attributes:
-        size: shorter side, pixels; smaller pictures stay as they are.
+        size: shorter side in pixels; smaller images are not resized.
         quality: of the JPEG files, 1 to 95.
-        per_shard: pictures a shard.
+        per_shard: images per shard.
         workers: threads that decode and encode.
     """
 
@@ -57,7 +57,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: counts, and bytes of all shards."""
+    """What was written: counts, and the total size of the shards in bytes."""
 
     captions: int
     negatives: int
@@ -67,7 +67,7 @@ class Packed:
 
 
 def _placed(caption: CaptionRecord, places: Mapping[str, str]) -> CaptionRecord:
-    """The record with its pictures' places in the shards in place of their paths."""
+    """Replace the record's image paths with references into the shards."""
     partner = caption.distractor_image
     return caption.model_copy(
         update={"image": places[caption.image], "distractor_image": None if partner is None else places[partner]}
@@ -79,20 +79,20 @@ def pack(
 ) -> Packed:
     """Write shards, captions and negatives into a new folder.
 
-    ``pack.json`` says from the beginning on whose folder it is and whether it is complete: what an earlier call left
-    incomplete, because it was killed, is deleted and made again.
+    ``pack.json`` marks the folder as a pack from the start and says whether it is complete: an incomplete pack, left by
+    a call that was killed, is deleted and made again.
 
     Args:
-        rows: captions with their usable negatives, as `join` gives them.
-        negatives: the records that the rows' negatives were joined from; only those that are used are written.
-        folder: what their image paths are relative to.
-        out: made here; must not hold a pack already.
+        rows: captions with their usable negatives, as returned by `join`.
+        negatives: the records that the rows' negatives were joined from; only those in use are written.
+        folder: base of relative image paths.
+        out: created here; must not already hold a pack.
         packing: size and quality.
 
     Raises:
         InputError: the folder holds something else, cannot be written or is being written by another process; or an
             image is missing or damaged.
-        DeglaError: the disk is full. Nothing is left of the pack.
+        DeglaError: the disk is full. The incomplete pack is deleted.
     """
     with lock(out):
         _make_empty(out)
@@ -105,7 +105,7 @@ def pack(
 
 
 def _make_empty(out: Path) -> None:
-    """Delete what an incomplete pack has written.
+    """Delete the files of an incomplete pack.
 
     Raises:
         InputError: the folder holds something else.
@@ -118,7 +118,7 @@ def _make_empty(out: Path) -> None:
     except InputError:
         incomplete = False
     if not incomplete or not all(_OURS.fullmatch(path.name) for path in own):
-        raise InputError(f"{out}: is not empty; give a new folder.")
+        raise InputError(f"{out}: is not empty. Choose a new folder.")
     for path in sorted(own, key=lambda path: path.name == SETTINGS_NAME):
         path.unlink()
 
@@ -129,7 +129,7 @@ def _pack(
     by_image: dict[str, list[PairRow]] = {}
     for row in rows:
         by_image.setdefault(row.caption.image, []).append(row)
-    # A second picture of a row is packed like any other; its name in an error is that of the first row that has it.
+    # A second image of a row is packed like any other; errors name the first row that has it.
     partners = {row.caption.distractor_image: row for row in reversed(rows) if row.caption.distractor_image is not None}
     images = list(dict.fromkeys([*by_image, *reversed(partners)]))
     places: dict[str, str] = {}
@@ -164,7 +164,7 @@ def _pack(
 
 
 def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> tuple[bytes, Original]:
-    """The picture as JPEG, its shorter side at most `size`; and what its file was."""
+    """Return the image as JPEG with a shorter side of at most `size`, and the record of its original file."""
     subject = subject_of(image, folder, caption_id)
     content = read_bytes(locate(image, folder), subject)
     whole = decode_part(content, subject, draw=lambda size: (0, 0, *size), least=packing.size)
@@ -179,7 +179,7 @@ def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> t
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Append a member; returns where its bytes begin."""
+    """Append a member and return the offset of its content."""
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     at = tar.offset + tarfile.BLOCKSIZE
@@ -188,7 +188,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
-    """What is written beside a picture; one that is only the second picture of a row has no captions."""
+    """The metadata written with an image; one that is only the second image of a row has no captions."""
     return {
         "image_id": rows[0].caption.image_id if rows else None,
         "captions": [

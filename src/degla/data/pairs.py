@@ -1,4 +1,4 @@
-"""Rows of pairs as objects, what files of negatives bring to them, and when two texts say the same."""
+"""Rows of pairs as objects, the records that negatives files add to them, and the test for equal texts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PairRow:
 
     Attributes:
         caption: the true text and its image.
-        negatives: false texts made from it; none repeats another or the caption.
+        negatives: false texts made from it, without repetitions of each other or the caption.
         rules: `rules[i]` is the rule that made `negatives[i]`.
-        scores: `scores[i]` is its `NegativeRecord.score`; None for each by default.
+        scores: `scores[i]` is its `NegativeRecord.score`; all None by default.
     """
 
     caption: CaptionRecord
@@ -38,22 +38,22 @@ class PairRow:
 def with_positives(
     captions: Iterable[CaptionRecord], positives: Iterable[NegativeRecord], *, flag: str
 ) -> Iterator[CaptionRecord]:
-    """The captions with the accepted texts of a file of positives after their own.
+    """Append the accepted texts of a positives file to the captions' own positives.
 
     Args:
         captions: in any order.
-        positives: rows of rules for positives, in any order; all in memory.
-        flag: what names the file in messages.
+        positives: records of rules for positives, in any order; all are held in memory.
+        flag: names the file in messages.
 
     Raises:
-        InputError: a row is a negative, or none of them belongs to a caption.
+        InputError: a record is a negative, or none belongs to a caption.
     """
     texts: dict[str, list[str]] = {}
     for row in positives:
         if row.kind != POSITIVE:
             raise InputError(
                 f"{flag}: row of caption {row.caption_id!r}, rule {row.rule}: is of kind {row.kind!r}, so its text is "
-                f"meant to be false. Give a file that `degla negatives --positives` made."
+                f"meant to be false. Give a file made by `degla negatives --positives`."
             )
         if row.accepted and row.text is not None:
             texts.setdefault(row.caption_id, []).append(row.text)
@@ -67,10 +67,10 @@ def with_positives(
 
 
 def partner_negatives(captions: Iterable[CaptionRecord], *, flag: str) -> Iterator[NegativeRecord]:
-    """The text of each second image, which is false of the first, as the one negative of its caption.
+    """Yield the text of each second image, which is false for the first, as the only negative of its caption.
 
     Raises:
-        InputError: at the end, no caption has one.
+        InputError: at the end, if no caption has one.
     """
     found = False
     for caption in captions:
@@ -85,16 +85,16 @@ def partner_negatives(captions: Iterable[CaptionRecord], *, flag: str) -> Iterat
                 accepted=True,
             )
     if not found:
-        raise InputError(f"no caption has a distractor_text, which is to be its negative ({flag}).")
+        raise InputError(f"no caption has a distractor_text, which {flag} uses as its negative.")
 
 
 def negatives_of_rules(
     negatives: Iterable[NegativeRecord], rules: Sequence[str], *, flag: str
 ) -> Iterator[NegativeRecord]:
-    """Only the negatives that some rules made.
+    """Yield only the negatives made by some rules.
 
     Raises:
-        InputError: at the end, a rule has made none; names those that have.
+        InputError: at the end, if a rule made none; lists those that did.
     """
     found: Counter[str] = Counter()
     for negative in negatives:
@@ -104,24 +104,24 @@ def negatives_of_rules(
     missing = [rule for rule in rules if not found[rule]]
     if missing:
         held = ", ".join(f"{rule} ({count})" for rule, count in sorted(found.items()))
-        raise InputError(f"{flag}: there is no negative of {', '.join(missing)}. The file holds: {held}.")
+        raise InputError(f"{flag}: the file has no negatives of {', '.join(missing)}. It has: {held}.")
 
 
 _FEW: Final = 0.6
-"""Share of a negative's words that its caption has, too. It is less in at most 4 % of each part of SugarCrepe, and in
-85 % where captions of COCO are taken for negatives of those before them."""
+"""Share of a negative's words that also occur in its caption. At most 4 % of each part of SugarCrepe are below it, but
+85 % are when captions of COCO are used as negatives of the captions before them."""
 _SHORT: Final = 4
-"""A changed word is too large a part of captions with fewer words; so are all of languages without spaces."""
+"""Captions with fewer words are not judged: one changed word weighs too much. Nor are languages without spaces."""
 
 
 def seem_foreign(rows: Iterable[PairRow]) -> str:
-    """An example where most negatives have few words of their captions, as those of other captions do; "" otherwise."""
+    """Return an example if most negatives share few words with their captions, as if made from others; "" otherwise."""
     example, far, near = "", 0, 0
     for row in rows:
         own = set(said_words(row.caption.text))
         for text, rule in zip(row.negatives, row.rules, strict=True):
             words = said_words(text)
-            if len(own) < _SHORT or rule == "partner":  # which says what another image shows
+            if len(own) < _SHORT or rule == "partner":  # A partner's text describes another image.
                 continue
             if sum(word in own for word in words) >= _FEW * len(words):
                 near += 1
@@ -132,17 +132,17 @@ def seem_foreign(rows: Iterable[PairRow]) -> str:
 
 
 def said_words(text: str) -> tuple[str, ...]:
-    """The words of a text as a listener hears them: without case, punctuation and white space.
+    """Return the words of a text without case, punctuation and white space.
 
-    Two texts with equal words say the same thing, so neither is a negative of the other. A text without any
-    word (only signs) stands for itself.
+    Two texts with equal words say the same, so neither is a negative of the other. A text without words (only
+    punctuation) is returned as its own single word.
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     return tuple(plain.translate(_SPACES).split()) or (plain.strip(),)
 
 
 class _PunctuationToSpace(dict[int, int]):
-    """A table for `str.translate` over all of Unicode, filled as characters come up."""
+    """A table for `str.translate` over all of Unicode, filled on demand."""
 
     def __missing__(self, code: int) -> int:
         self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code

@@ -1,4 +1,4 @@
-"""Where captions and their pictures lie: one file, a folder of files, or the files of a pattern; here or elsewhere."""
+"""Locations of captions and their images: a file, a folder of files, or the files of a pattern; local or remote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WILD: Final = re.compile(r"[*?\[{]")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _MOST: Final = 1_000_000
-"""Files that one pattern may stand for."""
+"""Largest number of files that a range in a pattern may expand to."""
 _COMPRESSED: Final = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -23,16 +23,16 @@ _COMPRESSED: Final = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"PK\3\4": "zip",
 }
-"""What compressed files begin with."""
+"""First bytes of compressed files."""
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for several files: `shards/{00000..00099}.tar`, `train-*.parquet`."""
+    """Whether a path is a pattern for several files: `shards/{00000..00099}.tar`, `train-*.parquet`."""
     return bool(_WILD.search(str(path))) and not path.exists()
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; at an address, one whose name has no ending."""
+    """Whether a path is a folder; a remote address counts as one if its name has no extension."""
     return path.is_dir() or (address_of(path) is not None and not path.suffix)
 
 
@@ -40,7 +40,7 @@ def check_unpacked(path: Path) -> None:
     """Refuse a compressed file.
 
     Raises:
-        InputError: it is one, or cannot be read.
+        InputError: the file is compressed or cannot be read.
     """
     with open_file(path) as stream:
         begins = stream.read(max(map(len, _COMPRESSED)))
@@ -50,27 +50,27 @@ def check_unpacked(path: Path) -> None:
 
 
 def place_of(path: Path) -> str:
-    """A path that means the same from everywhere: an address, or a path from the root."""
+    """Return a location that does not depend on the working directory: an address or an absolute path."""
     return address_of(path) or str(path.absolute())
 
 
 def base_of(path: Path) -> Path:
-    """The folder that names of pictures are relative to where nobody says another: that of the captions.
+    """Return the default base of relative image paths: the folder of the captions.
 
     Args:
         path: a file, a folder or a pattern.
     """
     if is_pattern(path):
-        # A folder that is there may itself have brackets in its name.
+        # An existing folder may have brackets in its name.
         return next(folder for folder in path.parents if not _WILD.search(str(folder)) or folder.is_dir())
     return path if is_folder(path) else path.parent
 
 
 def files_of(path: Path, *suffixes: str) -> list[Path]:
-    """The files that a path stands for, by name: itself, those of a folder with an ending, or those of a pattern.
+    """List the files of a path, sorted by name: itself, those of a folder with a suffix, or those of a pattern.
 
     Raises:
-        InputError: a pattern stands for no file, or for too many.
+        InputError: a pattern matches no file or expands to too many.
     """
     if is_folder(path):
         address = address_of(path)
@@ -88,12 +88,12 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
         else:
             found += sorted(file for file in base.glob(name) if file.is_file())
     if not found:
-        raise InputError(f"{told(path)}: no file has a name like this.")
+        raise InputError(f"{told(path)}: no file matches this pattern.")
     return found
 
 
 def _written_out(text: str) -> Iterator[str]:
-    """Every text that braces stand for: "{8..10}" with as many digits as its first number, "{a,b}" each of them."""
+    """Expand braces: "{8..10}" to numbers with as many digits as the first, "{a,b}" to each choice."""
     found = _BRACES.search(text)
     if found is None:
         yield text
@@ -104,9 +104,7 @@ def _written_out(text: str) -> Iterator[str]:
     else:
         first, last = int(ends[1]), int(ends[2])
         if not first <= last < first + _MOST:
-            raise InputError(
-                f"{text}: {{{found[1]}}} must go from a number to a larger one, at most {_MOST:,} of them."
-            )
+            raise InputError(f"{text}: the range {{{found[1]}}} must be ascending and have at most {_MOST:,} numbers.")
         choices = (f"{number:0{len(ends[1])}d}" for number in range(first, last + 1))
     for choice in choices:
         yield from _written_out(text[: found.start()] + choice + text[found.end() :])

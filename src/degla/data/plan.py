@@ -1,4 +1,4 @@
-"""Which rows meet in which batch: a pure function of (seed, epoch), whatever the number of devices.
+"""Which rows form which batch: a pure function of (seed, epoch), independent of the number of devices.
 
 Rows of one group (captions of one image) are spread over different batches.
 """
@@ -28,22 +28,22 @@ RowKey = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """The order of an epoch, cut into global batches, of which each device takes its own contiguous part.
+    """The order of an epoch, cut into global batches; each device takes a contiguous part of every global batch.
 
     One device with batches of 8 and two devices with batches of 4 see the same global batches in the same
-    order. Rows that do not fill a global batch are left out, other ones in every epoch. Nothing is stored to resume:
-    `batches(epoch, start=step)` goes on where a run stopped.
+    order. Rows that do not fill a global batch are dropped, different ones in every epoch. Resuming needs no stored
+    state: `batches(epoch, start=step)` continues where a run stopped.
 
     Attributes:
-        groups: one number a row, equal exactly where two rows show the same image.
-        batch_size: rows of one device and step.
+        groups: one number per row, equal if and only if two rows show the same image.
+        batch_size: rows per device and step.
         world_size: number of devices.
         rank: number of this device, from 0.
         seed: of the order.
-        duplicates: "avoid" spreads rows of one image over different global batches, as far as possible.
+        duplicates: "avoid" spreads rows of one image over different global batches as far as possible.
 
     Raises:
-        InputError: there are fewer rows than one global batch holds.
+        InputError: there are fewer rows than one global batch needs.
     """
 
     groups: Sequence[int] | RowNumbers
@@ -57,14 +57,13 @@ class BatchPlan:
         if len(self.groups) < self.global_size:
             raise InputError(
                 f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one global batch of "
-                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). At most "
-                f"{len(self.groups) // self.world_size} a device can be filled: make the batches smaller, or give "
-                "more pairs."
+                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). Lower the "
+                f"batch size to at most {len(self.groups) // self.world_size} per device, or provide more pairs."
             )
 
     @property
     def global_size(self) -> int:
-        """Rows of one step over all devices."""
+        """Rows per step over all devices."""
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
@@ -72,17 +71,17 @@ class BatchPlan:
         return len(self.groups) // self.global_size
 
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[list[RowKey]]:
-        """This device's (epoch, row) keys of each step, from step `start` of the epoch.
+        """Yield this device's (epoch, row) keys of each step, from step `start` of the epoch.
 
         Raises:
-            InputError: `start` is not a step of an epoch (`len(plan)` itself gives nothing).
+            InputError: `start` is not a step of an epoch (`len(plan)` is allowed and yields nothing).
         """
         if not 0 <= start <= len(self):
             raise InputError(f"step {start} is not in the epoch, which has {counted(len(self), 'step')}.")
         batches = self.global_batches(epoch)
         if self.duplicates == "avoid" and self.rank == 0 and (left := self._meetings(batches)):
             _log.warning(
-                "epoch %d: %s a batch with another caption of their image; with %s of %s it cannot be avoided.",
+                "epoch %d: %s a batch with another caption of the same image; %s of %s cannot avoid it.",
                 epoch,
                 counted(left, "row shares", "rows share"),
                 counted(len(self), "step"),
@@ -97,7 +96,7 @@ class BatchPlan:
         return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)
 
     def global_batches(self, epoch: int) -> list[RowNumbers]:
-        """The rows of each step over all devices, in order; device r takes the r-th equal part."""
+        """Return the rows of each step over all devices, in order; device r takes the r-th equal part."""
         rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
         ends = list(range(self.global_size, len(order) + 1, self.global_size))
@@ -107,14 +106,13 @@ class BatchPlan:
 
 
 def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> RowNumbers:
-    """Exchange rows until no batch holds two rows of one group, as far as that is possible.
+    """Exchange rows until no batch has two rows of one group, as far as possible.
 
-    With batches of equal size, the number of rows that still meet their own group is the smallest possible. Take a
-    group that is twice in batch b and not in batch c. If c holds another group twice, one of these rows can be
-    exchanged; otherwise c holds as many groups as rows, b fewer, so c has a row of a group that b lacks. Either
-    way there is one meeting fewer, so in the end a group that still meets itself is in every batch. Rows of such
-    groups are exchanged beforehand for left-over rows of rarer groups. (`tests/data/test_plan.py` holds this to the
-    smallest possible number.)
+    For batches of equal size, the remaining number of collisions (rows sharing a batch with their own group) is
+    minimal. Take a group that is twice in batch b and not in batch c. If c has another group twice, one of these rows
+    can be exchanged. Otherwise c has as many groups as rows and b fewer, so c has a row of a group that b lacks.
+    Either way there is one collision fewer, so in the end a group that still collides is in every batch. Rows of such
+    groups are first exchanged for left-over rows of rarer groups. (`tests/data/test_plan.py` checks minimality.)
 
     Args:
         order: a permutation of all rows.
@@ -129,7 +127,7 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
         if (batch not in held and batch not in meeting) or len(held[batch]) == end - start:
             continue
         for place in range(start, end):
-            # The row that comes in may meet another in its turn; every exchange leaves fewer meetings.
+            # The incoming row may itself collide; every exchange leaves fewer collisions.
             while held[batch][group := held.group(place)] > 1 and group not in everywhere:
                 partner = held.partner(group, batch, place - start)
                 if partner is None:
@@ -141,7 +139,7 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
 
 
 class _Held(dict[int, Counter[int]]):
-    """How many rows of each group a batch holds while rows are exchanged; most batches are never asked, nor counted."""
+    """Rows of each group per batch while rows are exchanged; batches are counted on demand, most never are."""
 
     def __init__(self, order: RowNumbers, groups: RowNumbers, ends: Sequence[int]) -> None:
         super().__init__()
@@ -154,11 +152,11 @@ class _Held(dict[int, Counter[int]]):
         return self[batch]
 
     def group(self, place: int) -> int:
-        """Of the row at a place of the order."""
+        """Return the group of the row at a position of the order."""
         return int(self.codes[self.order[place]])
 
     def exchange(self, place: int, other: int, *batches: int) -> None:
-        """Exchange the rows of two places; `batches`: that of the first, and of the second where it is in one."""
+        """Exchange the rows at two positions; `batches`: of the first, and of the second if it is in one."""
         group, given = self.group(place), self.group(other)
         self.order[[place, other]] = self.order[[other, place]]
         for batch, out, into in zip(batches, (group, given), (given, group), strict=False):
@@ -175,13 +173,13 @@ class _Held(dict[int, Counter[int]]):
         return set((place[1:][place[1:] == place[:-1]] // count).tolist())
 
     def partner(self, group: int, batch: int, offset: int) -> tuple[int, int] | None:
-        """A batch without `group`, and a place in it whose row `batch` can take without making a new meeting."""
+        """Find a batch without `group` and a position in it whose row `batch` can take without a new collision."""
         count = len(self.ends)
         for step in range(1, count):
             other = (batch + step) % count
             if group in self[other]:
                 continue
-            # The search goes round from `offset`: from the first place, all rows there would soon be exchanged ones.
+            # The search starts at `offset`: started at the first position, it would soon find only exchanged rows.
             start, end = self.starts[other], self.ends[other]
             for place in chain(range(start + offset, end), range(start, start + offset)):
                 given = self.group(place)
@@ -190,7 +188,7 @@ class _Held(dict[int, Counter[int]]):
         return None
 
     def use_left_over_rows(self) -> None:
-        """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
+        """Exchange rows of groups that have more rows than there are batches for left-over rows of rarer groups."""
         batches, last = len(self.ends), self.ends[-1]
         used = np.bincount(self.codes[self.order[:last]], minlength=int(self.codes.max()) + 1)
         if last == len(self.order) or used.max() <= batches:

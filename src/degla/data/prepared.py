@@ -1,6 +1,6 @@
-"""What is made from large files once and kept: found again by the content of the files, whole or not there.
+"""Cache of data made once from large files, keyed by the files' content; entries are complete or absent.
 
-Several processes that need the same thing take turns: the first makes it, the others find it.
+If several processes need the same entry, the first makes it while the others wait and then find it.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from degla.remote import address_of, fetch, file_state, size_of, state_of
 from degla.version import installed_version
 
 _LAYOUT: Final = 1
-"""Number of the form of what is kept; what has another one is not found."""
+"""Version of the cache layout; entries of other versions are not found."""
 _ABOUT, _SOURCES = "about.json", "sources.json"
-_REMEDY = "Name another folder in the environment variable DEGLA_CACHE."
+_REMEDY = "Set the environment variable DEGLA_CACHE to another folder."
 _SECONDS_TO_SETTLE = 2
-"""A file that was changed less than this before it was read may be changed again within one tick of its clock."""
+"""A file changed less than this before it was read may change again within one tick of its timestamps."""
 _PIECE = 1 << 22
 _DAYS = 90
-"""Days after which what nobody has used is deleted when something new is made."""
+"""Entries not used for this many days are deleted when a new one is made."""
 
 _log = logging.getLogger(__name__)
 
 
 class SourceState(Record):
-    """A file as it was read: what tells whether it has changed since, and what is in it.
+    """A file as it was read: its state, which reveals later changes, and its content.
 
     Attributes:
         state: size, times in nanoseconds and inode.
-        sha256: of its content; of a folder, a pattern or an archive of its files' names and states.
-        lines: of a file of text.
+        sha256: of its content; for a folder, a pattern or an archive, of its files' names and states.
+        lines: number of lines of a text file.
     """
 
     state: tuple[int, ...]
@@ -54,7 +54,7 @@ class SourceState(Record):
 
 
 def read_source(path: Path) -> SourceState:
-    """What a file holds; one that has not changed since it was read last is not read again.
+    """Return the state and digest of a file; it is only read if it has changed since the last time.
 
     Raises:
         InputError: it cannot be read.
@@ -82,9 +82,9 @@ def read_source(path: Path) -> SourceState:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     found = SourceState(state=state, sha256=digest.hexdigest(), lines=lines)
     if began - max(state[1:3]) > _SECONDS_TO_SETTLE * 10**9:
-        # Two processes that write at once lose one entry, which is read again then.
+        # Two processes that write at once lose one entry; that file is simply read again.
         entries = {name: source.model_dump() for name, source in (known | {place: found}).items()}
-        with suppress(DeglaError):  # It only saves time; a folder that may only be read will do.
+        with suppress(DeglaError):  # This only saves time; a read-only folder is fine.
             write_json(folder / _SOURCES, entries)
     return found
 
@@ -101,22 +101,21 @@ def _known(path: Path) -> dict[str, SourceState]:
     try:
         return TypeAdapter(dict[str, SourceState]).validate_python(read_json_object(path))
     except (InputError, ValueError):
-        return {}  # There is none yet, or it is of another form.
+        return {}  # The file does not exist yet or has another layout.
 
 
 def prepare(
     key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]], *, anew: bool = False
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of what a key stands for and what `make` said of it, made where it is not there.
+    """Return the cached folder for a key and the values that `make` returned, making it if it does not exist.
 
     Args:
-        key: all that it depends on, as plain values.
-        make: writes into a new folder and returns plain values. An error of it leaves nothing, a kill nothing that
-            is found again.
-        anew: make it again.
+        key: everything that the entry depends on, as plain values.
+        make: writes into a new folder and returns plain values. If it fails or is killed, no entry is left.
+        anew: make the entry again.
 
     Raises:
-        InputError: the folder cannot be written; whatever `make` raises.
+        InputError: the folder cannot be written; also whatever `make` raises.
         DeglaError: the disk is full.
     """
     from filelock import FileLock
@@ -134,13 +133,13 @@ def prepare(
                         (partial / _ABOUT).write_text(json.dumps(make(partial)), encoding="utf-8")
     except OSError as error:
         raise cannot_write(folder, error, remedy=_REMEDY) from None
-    with suppress(OSError):  # A folder that may only be read.
+    with suppress(OSError):  # The folder may be read-only.
         os.utime(about)
-    return folder, read_json_object(about, remedy="Delete its folder: it is made again.")
+    return folder, read_json_object(about, remedy="Delete its folder; it will be made again.")
 
 
 def open_batches(source: Path | bytes) -> tuple[Any, list[Any]]:
-    """Schema and record batches of an Arrow file that was made here and is mapped, or of its bytes.
+    """Open an Arrow file of the cache, memory-mapped, or its bytes; return its schema and record batches.
 
     Raises:
         DeglaError: it is damaged.
@@ -152,15 +151,15 @@ def open_batches(source: Path | bytes) -> tuple[Any, list[Any]]:
         return file.schema, [file.get_batch(number) for number in range(file.num_record_batches)]
     except (arrow.ArrowException, OSError) as error:
         raise DeglaError(
-            f"{source!s}: is damaged: {in_one_line(error)}. Delete its folder: it is made again."
+            f"{source!s}: is damaged: {in_one_line(error)}. Delete its folder; it will be made again."
         ) from None
 
 
 def fetched(path: Path) -> Path:
-    """A file here: itself, or a copy of what lies at its address, made where that has changed.
+    """Return a local file: the path itself, or a cached copy of a remote file, fetched again if that has changed.
 
     Raises:
-        InputError: there is no such file, or it may not be read.
+        InputError: the file does not exist or access is denied.
         DeglaError: it cannot be read, or the disk is full.
     """
     address = address_of(path)
@@ -180,4 +179,4 @@ def _delete_unused(folder: Path) -> None:
         with suppress(FileNotFoundError):  # Another process deletes it, too.
             if time.time() - about.stat().st_mtime > _DAYS * 24 * 3600:
                 remove_folder(about.parent)
-                _log.info("%s was not used for %d days and is deleted.", about.parent, _DAYS)
+                _log.info("%s was not used for %d days and was deleted.", about.parent, _DAYS)

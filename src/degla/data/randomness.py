@@ -1,4 +1,4 @@
-"""The one source of chance of the data: a pure function of (seed, epoch, index), equal in every process."""
+"""The only source of randomness for the data: a pure function of (seed, epoch, index), equal in every process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import random
 
 
 def stream(purpose: str, *, seed: int, epoch: int, index: int = 0) -> random.Random:
-    """A fresh generator for one purpose ("crop", "negatives", "order") of one row in one epoch.
+    """Return a fresh generator for one purpose ("crop", "negatives", "order") of one row in one epoch.
 
-    Hashing keeps streams of neighbouring seeds, epochs and rows unrelated; adding the numbers would not.
+    Hashing makes the streams of neighbouring seeds, epochs and rows independent; adding the numbers would not.
     """
     key = f"{purpose}/{seed}/{epoch}/{index}".encode()
     return random.Random(int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big"))

@@ -1,4 +1,4 @@
-"""Reads captions and negatives from files: any format of the shelf `formats` in, one kind of record out."""
+"""Read captions and negatives from files: any format of the shelf `formats` in, one kind of record out."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from degla.remote import address_of, told
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
-"""A record and the place it was read from, for messages: ("captions.jsonl line 3", record)."""
+"""Where a record was read, for messages, and the record: ("captions.jsonl line 3", record)."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the fields (columns) of the user's file. Fields that are not named here are passed over.
+    """Names of the fields (columns) of the user's file. Other fields are ignored.
 
     Attributes:
-        id: holds the caption's unique id; None numbers the records of the file from 0.
-        image: holds the image's path, relative to the image folder or absolute.
-        text: holds the caption, or a list of captions of the image (their ids get "-0", "-1", ... appended).
-        image_id: holds the image's name; None takes the image's path for it.
-            A file that lacks "id" or "image_id" is read as with None; another name must be there.
-        image_pattern: the image's path made from its number, for the published DeGLA file, which names none.
-        optional: those of `CaptionRecord`'s optional fields that are read, too; records may lack them.
-        absent: fields that the first record lacks, so that no other one may have them (see `settle`).
+        id: field of the caption's unique id; None numbers the records of the file from 0.
+        image: field of the image's path, relative to the image folder or absolute.
+        text: field of the caption, or of a list of captions of the image (their ids get "-0", "-1", ... appended).
+        image_id: field of the image's id; None uses the image's path.
+            If a file lacks the default "id" or "image_id", None is used; any other name must exist.
+        image_pattern: template of the image's path from its number, for the published DeGLA file, which has no paths.
+        optional: the optional fields of `CaptionRecord` to read as well; records may lack them.
+        absent: fields that the first record lacks, so no other record may have them (see `settle`).
     """
 
     id: str | None = "id"
@@ -47,14 +47,14 @@ class Columns:
     absent: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
-        """The fields that a file must have, each once."""
+        """Return the fields that a file must have, without duplicates."""
         wanted = (self.id, self.image, self.text, self.image_id)
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def settle(self, found: list[str], *, where: str) -> Columns:
-        """The columns of one file, from its header or first row: default ids that it lacks become None.
+        """Adapt the columns to one file, by its header or first row: default ids that it lacks become None.
 
-        A text by the default name that it lacks is looked for as "caption".
+        If it lacks the default text field, "caption" is used instead.
 
         Raises:
             InputError: a field is missing (see `require`).
@@ -72,21 +72,21 @@ class Columns:
         return settled
 
     def require(self, found: list[str], *, where: str) -> None:
-        """Refuse a file or row that lacks a named field, or has one that would be passed over.
+        """Refuse a file or row that lacks a named field, or has one that would be ignored.
 
         Raises:
-            InputError: names the place, the role and name of the missing field, what is there and the remedy.
+            InputError: names the place, the role and name of the missing field, the fields found and the remedy.
         """
         if odd := next((name for name in self.absent if name in found), None):
-            raise InputError(f"{where}: has a field {odd!r}, and the first record none. Give it to all or to none.")
+            raise InputError(f"{where}: has a field {odd!r}, but the first record has none. Add it to all or none.")
         for role in ("id", "image", "text", "image_id"):
             name = getattr(self, role)
             if name is not None and name not in found:
                 flag = f"{role.replace('_', '-')}-column"
                 there = in_one_line(", ".join(found)) or "none"
                 raise InputError(
-                    f"{where}: there is no field {name!r} for the {role}.{did_you_mean(name, found)} "
-                    f"Found: {there}. Name the right field: --{flag} (training: --data.{flag})."
+                    f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, found)} "
+                    f"Found: {there}. Set the field with --{flag} (training: --data.{flag})."
                 )
 
 
@@ -94,23 +94,23 @@ DEFAULT_COLUMNS = Columns()
 
 
 def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, number: int) -> Iterator[Placed]:
-    """Turn one outside row into its caption records (several where the text is a list).
+    """Convert one row of the user's file to caption records (several if the text is a list).
 
     Args:
         row: field name to value.
         columns: which field holds what.
         where: the file and record, for messages.
-        number: the record's number in the file from 0; the id where `columns.id` is None.
+        number: the record's number in the file from 0; its id if `columns.id` is None.
 
     Raises:
-        InputError: a field is missing, has a wrong type or is empty; names the place and the field.
+        InputError: a field is missing, has the wrong type or is empty; names the place and the field.
     """
     columns.require(list(row), where=where)
     image = row[columns.image]
     if isinstance(image, list | tuple):
         raise InputError(
-            f"{where}: field {columns.image!r} is a list; a record is about one picture. Write one for each of them, "
-            "with ids of their own."
+            f"{where}: field {columns.image!r} is a list, but a record has one image. Write one record per image, "
+            "each with its own id."
         )
     name = str(number) if columns.id is None else as_name(row[columns.id], field=columns.id, where=where)
     if columns.image_id is None:
@@ -131,21 +131,21 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
 
 
 def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> Iterator[Placed]:
-    """The captions of rows, each given after its place, of which the first settles the columns.
+    """Yield the captions of (place, row) pairs; the first row settles the columns.
 
     Raises:
-        InputError: a row is no object, or see `captions_of_row`.
+        InputError: a row is not an object; or see `captions_of_row`.
     """
     for number, (where, row) in enumerate(rows):
         if not isinstance(row, dict):
-            raise InputError(f"{where}: found {describe_json(row)} where an object is needed.")
+            raise InputError(f"{where}: expected an object, found {describe_json(row)}.")
         if number == 0:
             columns = columns.settle(list(row), where=where)
         yield from captions_of_row(row, columns=columns, where=where, number=number)
 
 
 def _option(value: object, *, option: str) -> object:
-    """An optional field as its record has it: nothing is an empty list, a number of a class is a text."""
+    """Convert an optional field for its record: a missing list becomes empty, a class number becomes text."""
     if option in ("positives", "units", "concepts", "masked_words"):
         return () if value is None else value
     if value == "":  # an empty cell of a table
@@ -154,35 +154,35 @@ def _option(value: object, *, option: str) -> object:
 
 
 def as_name(value: object, *, field: str, where: str) -> object:
-    """Ids are text, but files often hold whole numbers: 7 becomes "7"; everything else is left as it is.
+    """Convert whole-number ids, which files often have, to text: 7 becomes "7". Other values are returned unchanged.
 
     Raises:
         InputError: the value is missing (None).
     """
     if value is None:
-        raise InputError(f"{where}: field {field!r} is empty; an id is needed.")
+        raise InputError(f"{where}: field {field!r} is empty, but an id is needed.")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def caption(fields: Mapping[str, object], *, where: str, text_field: str) -> CaptionRecord:
-    """Validate one caption; white space around its text is dropped.
+    """Validate one caption and strip white space around its text.
 
     Raises:
-        InputError: a field has a wrong type, or the text is empty; names the place and the field.
+        InputError: a field has the wrong type, or the text is empty; names the place and the field.
     """
     text = fields["text"]
     if isinstance(text, str):
         text = text.strip()
         if not text:
             raise InputError(
-                f"{where}: field {text_field!r} (caption id {fields['id']!r}) holds no text. "
+                f"{where}: field {text_field!r} (caption id {fields['id']!r}) has no text. "
                 "Remove the record or write its caption."
             )
     return validate(CaptionRecord, {**fields, "text": text}, where=where)
 
 
 def published_negative(text: str, *, caption_id: str, draw: int, rule: str = "published") -> NegativeRecord:
-    """A text of a published file of negatives as an accepted negative; a blank one is refused as "empty"."""
+    """Return a text of a published negatives file as an accepted negative; a blank one is rejected as "empty"."""
     stripped = text.strip()
     return NegativeRecord(
         caption_id=caption_id, rule=rule, kind="unknown", text=stripped or None, source="published",
@@ -194,52 +194,52 @@ __all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
 
 FORMATS = Shelf("degla.data.formats", "file format")
 
-_RECENT = 65_536  # names that are held in a set before they are sorted in
+_RECENT = 65_536  # names held in a set before they are merged into the sorted array
 
 
 def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAULT_COLUMNS) -> Iterator[CaptionRecord]:
-    """Read the captions of a file, validated, in the file's order.
+    """Read and validate the captions of a file, in the file's order.
 
     Args:
         path: the file, or the folder of a Hugging Face dataset.
-        format: a member of the shelf `formats`, or "auto" to tell it from the path and the first bytes.
-        columns: which field holds what, for the formats that have named fields.
+        format: a member of the shelf `formats`, or "auto" to detect it from the path and the first bytes.
+        columns: which field holds what, for formats with named fields.
 
     Raises:
-        InputError: at once where the file is missing or of no known format; while reading where a record is
-            wrong, an id occurs twice, or the file holds no caption.
+        InputError: immediately if the file is missing or of unknown format; while reading if a record is invalid, an
+            id occurs twice, or the file has no captions.
     """
     member, source = _choose(path, format=format, ability="captions")
     return _unique(lambda: member.captions(source, columns), path=path)
 
 
 def read_negatives(path: Path) -> Iterator[NegativeRecord]:
-    """Read the negatives of a file, validated, in the file's order; refused ones too.
+    """Read and validate the negatives of a file, in the file's order, including rejected ones.
 
     Raises:
-        InputError: at once where the file is missing or of no known format; while reading where a record is
-            wrong or the file holds no negative.
+        InputError: immediately if the file is missing or of unknown format; while reading if a record is invalid
+            or the file has no negatives.
     """
     member, source = _choose(path, format="auto", ability="negatives")
     return _some(member.negatives(source), path=path)
 
 
 def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]:
-    """The format of a path, and what it reads: the path, or a copy of the file at its address."""
+    """Return the format of a path and what to read: the path itself, or a cached copy of a remote file."""
     remote = address_of(path) is not None
     if remote and path.parts[0] in ("http:", "https:") and "?" in str(path):
-        raise InputError(f"{told(path)}: has a query (?...). Give the address without it, or fetch the file first.")
+        raise InputError(f"{told(path)}: has a query (?...). Give the address without it, or download the file first.")
     if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
-        # Names of pictures inside are relative to the address.
+        # Image paths in the file are relative to the address.
         copy = fetched(path)
         member, _ = _choose(copy, format=format, ability=ability)
         return member, path if hasattr(member, "PATTERNS") and ability == "captions" else copy
     try:
         there = remote or path.exists() or (ability == "captions" and is_pattern(path))
-    except (OSError, ValueError) as error:  # a name that no file system takes
+    except (OSError, ValueError) as error:  # a name that no file system allows
         raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not there:
-        raise InputError(f"{told(path)}: there is no such file or folder; {ability} are read from it.")
+        raise InputError(f"{told(path)}: no such file or folder. {ability.capitalize()} are read from it.")
     if path.exists() and not path.is_dir():
         check_regular(path, remedy=f"Write the {ability} to a file first.")
         check_unpacked(path)
@@ -252,31 +252,31 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
-        remedy = f"Name the format (--format, in training --data.format), one of: {names}"
-        if ability == "negatives":  # No flag names their format.
-            remedy = "Call the file .jsonl, .parquet, .csv or .tsv, as it is written; the published one of DeGLA .json"
-        raise InputError(f"{told(path)}: cannot tell how its {ability} are written. {remedy}.")
+        remedy = f"Set the format (--format, in training --data.format) to one of: {names}"
+        if ability == "negatives":  # No flag sets their format.
+            remedy = "Rename it to end in .jsonl, .parquet, .csv or .tsv; the published file of DeGLA in .json"
+        raise InputError(f"{told(path)}: cannot detect the format of its {ability}. {remedy}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
         raise InputError(f"{path}: format {format!r} does not hold {ability}. Formats that do: {names}.")
     if is_folder(path) and not _takes(member, path):
-        raise InputError(f"{path}: is a folder; format {format!r} is read from a file.")
+        raise InputError(f"{path}: is a folder, but format {format!r} is read from a file.")
     return _of_several(member, path), path
 
 
 def _takes(member: ModuleType, path: Path) -> bool:
-    """Whether a format is that of a path: by the ending, or by what the format finds there or in a folder."""
+    """Whether a format matches a path, by its suffix or by its content."""
     ends = path.suffix.lower() in member.ENDINGS
     return bool(member.claims(path)) if hasattr(member, "claims") and (ends or is_folder(path)) else ends
 
 
 def _of_several(member: ModuleType, path: Path) -> ModuleType:
-    """The format, which must take patterns where the path is one."""
+    """Return the format, which must support patterns if the path is one."""
     if is_pattern(path) and not hasattr(member, "PATTERNS"):
         raise InputError(
-            f"{path}: there is no such file, and format {member.__name__.rpartition('.')[2]!r} takes no patterns. "
-            "Put the files into one, or give tar archives or Parquet files."
+            f"{path}: no such file, and format {member.__name__.rpartition('.')[2]!r} does not support patterns. "
+            "Combine the files into one, or give tar archives or Parquet files."
         )
     return member
 
@@ -290,12 +290,12 @@ def _unique(captions: Callable[[], Iterator[Placed]], *, path: Path) -> Iterator
             earlier = next(place for place, other in captions() if other.id == record.id or place == where)
             if earlier != where:
                 raise InputError(
-                    f"{where}: caption id {record.id!r} was used before, at {earlier}. Negatives are joined "
-                    "by it, so give every caption its own id."
+                    f"{where}: caption id {record.id!r} was already used at {earlier}. Negatives are joined by id, "
+                    "so give every caption its own."
                 )
         yield record
     if empty:
-        raise InputError(f"{path}: the file holds no caption.")
+        raise InputError(f"{path}: the file has no captions.")
 
 
 class _Seen:
@@ -306,7 +306,7 @@ class _Seen:
         self._older: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def add(self, name: str) -> bool:
-        """Note a name; whether it was there before, as far as its hash tells."""
+        """Add a name and return whether it was already seen, judged by its hash."""
         number = hash(name)
         known = number in self._recent
         if not known and len(self._older):
@@ -325,4 +325,4 @@ def _some(negatives: Iterator[NegativeRecord], *, path: Path) -> Iterator[Negati
         empty = False
         yield record
     if empty:
-        raise InputError(f"{path}: the file holds no negative.")
+        raise InputError(f"{path}: the file has no negatives.")

@@ -1,4 +1,4 @@
-"""Training rows as Arrow columns in a file that is memory-mapped: however many processes read it, there is one copy."""
+"""Training rows as Arrow columns in a memory-mapped file: all processes that read it share one copy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from degla.data.prepared import open_batches
 from degla.records import OPTIONAL_FIELDS, CaptionRecord
 
 ROWS: Final = 1 << 16
-"""Rows of a record batch: what is held in memory at a time while a table is made."""
+"""Rows per record batch: the number held in memory at a time while a table is made."""
 
 _TEXT = arrow.large_string()
 TEXTS = arrow.large_list(_TEXT)
@@ -42,8 +42,8 @@ class ColumnFile:
 
     Args:
         source: the file, or its bytes.
-        kept: numbers of the rows that count, ascending; all by default.
-        about: what `describe` said of the same rows, so that they need not be read to say it.
+        kept: numbers of the rows to keep, ascending; all by default.
+        about: the result of `describe` for the same rows, which saves reading them again.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ColumnFile:
         self._starts = np.cumsum([0, *map(len, batches)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A process that is spawned maps the file.
+        # Spawned processes map the file themselves.
         return partial(type(self), kept=self.kept, about=self._about), (self.source,)
 
     def __len__(self) -> int:
@@ -64,26 +64,26 @@ class ColumnFile:
 
     @property
     def names(self) -> list[str]:
-        """Of the columns."""
+        """Names of the columns."""
         return list(self._columns)
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of each column the first 32 hexadecimal digits of its sha256, as if it were one Arrow array."""
+        """The first 32 hexadecimal digits of each column's sha256, as if it were one Arrow array."""
         return self._digested() if self._about is None else self._about["digests"]
 
     def describe(self) -> dict[str, Any]:
-        """What it costs reading all rows to know, as plain values."""
+        """Return what can only be known by reading all rows, as plain values."""
         return {"digests": dict(self.digests)}
 
     def at(self, name: str, index: int) -> Any:
-        """One value as Python has it."""
+        """Return one value as a Python object."""
         row = index if self.kept is None else int(self.kept[index])
         number = bisect_right(self._starts, row) - 1
         return self._columns[name][number][row - int(self._starts[number])].as_py()
 
     def chunks(self, name: str) -> Iterator[Any]:
-        """The column as Arrow arrays of at most `ROWS` rows, in order."""
+        """Yield the column as Arrow arrays of at most `ROWS` rows, in order."""
         for number, chunk in enumerate(self._columns[name]):
             if self.kept is not None:
                 first, last = self.kept.searchsorted(self._starts[number : number + 2])
@@ -91,7 +91,7 @@ class ColumnFile:
             yield chunk
 
     def numbers(self, name: str) -> RowIndex:
-        """A column of whole numbers."""
+        """Return a column of whole numbers."""
         return np.concatenate([np.zeros(0, np.int64), *(chunk.to_numpy() for chunk in self.chunks(name))])
 
     def _digested(self) -> dict[str, str]:
@@ -101,8 +101,8 @@ class ColumnFile:
 class PairTable(ColumnFile, Sequence[PairRow]):
     """The training rows: captions with their usable negatives, in the captions' order.
 
-    Columns are those of `CaptionRecord` that were asked for, and lists: `negatives`, `rules` (a number for each, see
-    `rule_of`) and `scores`. A row as an object is made when it is asked for.
+    The columns are the requested fields of `CaptionRecord` and the lists `negatives`, `rules` (a number each, see
+    `rule_of`) and `scores`. Row objects are created on access.
 
     Args:
         source: as in `ColumnFile`.
@@ -121,13 +121,13 @@ class PairTable(ColumnFile, Sequence[PairRow]):
             used = [np.unique(chunk.flatten().to_numpy()) for chunk in self.chunks("rules")]
             numbers = np.unique(np.concatenate([np.zeros(0, np.int64), *used]))
             self.rules = tuple(sorted(self._names[number] for number in numbers))
-        """Names of the rules that made a negative, sorted; what comes of a row has their places here."""
+        """Names of the rules that made a negative, sorted; `Pair.rule` is an index into them."""
         place = {name: number for number, name in enumerate(self.rules)}
         self.rule_of = np.array([place.get(name, -1) for name in self._names], dtype=np.int64)
-        """Place in `rules` of each number of the column."""
+        """Index in `rules` of each number of the column."""
 
     def __getitem__(self, index: Any) -> Any:
-        """The row of a number as an object; of a slice a list of them."""
+        """Return the row at an index as an object, or a list of rows for a slice."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -139,23 +139,23 @@ class PairTable(ColumnFile, Sequence[PairRow]):
         return PairRow(CaptionRecord(**fields), negatives, rules, scores)
 
     def images(self) -> set[str]:
-        """Names of all images that rows show, second images among them."""
+        """Return the paths of all images of the rows, including second images."""
         columns = [name for name in ("image", "distractor_image") if name in self._columns]
         found = (chunk.unique().to_pylist() for name in columns for chunk in self.chunks(name))
         return set(chain.from_iterable(found)) - {None}
 
     def groups(self) -> RowIndex:
-        """A number for each row, equal exactly where two rows are about the same image (`image_id`)."""
+        """Return a number for each row, equal if and only if two rows have the same image (`image_id`)."""
         groups = self.numbers("groups")
         return groups if self.kept is None else numbered(groups)
 
     def lengths(self, name: str) -> RowIndex:
-        """How many values each row has in a column of lists."""
+        """Return the number of values of each row in a column of lists."""
         lengths = [compute.list_value_length(chunk).to_numpy() for chunk in self.chunks(name)]
         return np.concatenate([np.zeros(0, np.int64), *lengths])
 
     def select(self, kept: RowIndex, about: Mapping[str, Any] | None = None) -> PairTable:
-        """The same file with some of its rows."""
+        """Return the same file restricted to some of its rows."""
         return PairTable(self.source, kept=kept if self.kept is None else self.kept[kept], about=about)
 
     def describe(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class PairTable(ColumnFile, Sequence[PairRow]):
     def _digested(self) -> dict[str, str]:
         columns = {"ids": "id", "images": "image", "captions": "text", "negatives": "negatives", "scores": "scores"}
         found = {name: digest(list(self.chunks(column))) for name, column in columns.items()}
-        # Numbers as places among the sorted names, which come first.
+        # Rules are digested as their sorted names, then indices into these.
         rules = [
             arrow.LargeListArray.from_arrays(chunk.offsets, self.rule_of[chunk.values.to_numpy()])
             for chunk in self.chunks("rules")
@@ -176,25 +176,25 @@ class PairTable(ColumnFile, Sequence[PairRow]):
 
 
 def numbered(values: Any) -> RowIndex:
-    """A number for each value, equal exactly where two values are, in the order of their first appearance."""
+    """Number the values in order of first appearance; equal values get equal numbers."""
     column = encoded(arrow.chunked_array(values if isinstance(values, list) else [values]))
     return np.asarray(column.indices.to_numpy(), dtype=np.int64)
 
 
 def encoded(column: Any) -> Any:
-    """The dictionary of a column's different values and the number of each row's, as one array."""
+    """Dictionary-encode a column: its distinct values and each row's index into them, as one array."""
     if len(column):
         return column.dictionary_encode().combine_chunks()
-    return arrow.array([], column.type).dictionary_encode()  # Before version 25 a column of no chunks cannot be joined.
+    return arrow.array([], column.type).dictionary_encode()  # pyarrow < 25 cannot combine a column without chunks.
 
 
 def caption_schema(optional: Iterable[str]) -> Any:
-    """The columns of captions with some of their optional fields."""
+    """Return the Arrow schema of captions with some of their optional fields."""
     return arrow.schema([(name, _SEVERAL.get(name, _TEXT)) for name in (*CAPTION_FIELDS, *optional)])
 
 
 def caption_batch(captions: Sequence[CaptionRecord], schema: Any) -> Any:
-    """Captions as a record batch of a schema of `caption_schema`."""
+    """Convert captions to a record batch with a schema from `caption_schema`."""
     return arrow.record_batch([_column(captions, name, schema.field(name).type) for name in schema.names], schema)
 
 
@@ -206,7 +206,7 @@ def _column(captions: Sequence[CaptionRecord], name: str, kind: Any) -> Any:
 
 
 def table_of(rows: Sequence[PairRow], optional: Sequence[str] = OPTIONAL_FIELDS) -> PairTable:
-    """Rows that are objects already as a table in memory."""
+    """Convert row objects to a table in memory."""
     names = sorted({rule for row in rows for rule in row.rules})
     schema = caption_schema(optional)
     captions = caption_batch([row.caption for row in rows], schema)
@@ -224,12 +224,12 @@ def table_of(rows: Sequence[PairRow], optional: Sequence[str] = OPTIONAL_FIELDS)
 
 
 def row_schema(captions: Any, rules: Sequence[str]) -> Any:
-    """The columns of a `PairTable`; the names of rules go with them."""
+    """Return the schema of a `PairTable`, with the names of the rules as metadata."""
     return arrow.schema([*captions, *NEGATIVES], metadata={"rules": json.dumps(list(rules))})
 
 
 def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns, each in chunks of the same lengths, as a column file."""
+    """Write columns, all in chunks of the same lengths, as a column file."""
     batches = (
         arrow.record_batch(dict(zip(columns, chunks, strict=True))) for chunks in zip(*columns.values(), strict=True)
     )
@@ -240,11 +240,11 @@ def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
 
 
 def digest(chunks: list[Any], started: Any = None) -> str:
-    """What sha256 says of a column's buffers, as if its chunks were one array that was made at once.
+    """Return the sha256 of a column's buffers (32 digits), as if its chunks were one contiguous array.
 
     Args:
         chunks: Arrow arrays of one type.
-        started: a hash that goes on; a new one by default.
+        started: a hash to continue; a new one by default.
     """
     found = started or hashlib.sha256()
     for size, parts in _buffers(chunks):
@@ -255,7 +255,7 @@ def digest(chunks: list[Any], started: Any = None) -> str:
 
 
 def _buffers(chunks: list[Any]) -> Iterator[tuple[int, Iterable[Any]]]:
-    """Size and content of the buffers of one array of all chunks, in Arrow's order."""
+    """Sizes and contents of the buffers of all chunks as one array, in Arrow's order."""
     kind = chunks[0].type
     if any(chunk.null_count for chunk in chunks):
         valid = np.concatenate([chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in chunks])
@@ -289,7 +289,7 @@ def _offsets(lengths: Iterable[NDArray[Any]]) -> Iterator[RowIndex]:
 
 
 def _characters(chunk: Any) -> Any:
-    """The bytes of the texts alone: a buffer from a file is filled up, and may hold those of other rows."""
+    """Only the bytes of the texts: a buffer from a file is padded and may contain other rows."""
     _, offsets, content = chunk.buffers()
     if content is None or not len(chunk):
         return b""
@@ -298,14 +298,14 @@ def _characters(chunk: Any) -> Any:
 
 
 def id_hashes(names: Sequence[str]) -> tuple[RowIndex, RowIndex]:
-    """Two numbers of 64 bits for each name; names that share both do not happen."""
+    """Return two 64-bit hashes of each name; two names that share both are practically impossible."""
     both = (map(hash, names), (hash(f"/{name}") for name in names))
     first, second = (np.fromiter(each, dtype=np.int64, count=len(names)) for each in both)
     return first, second
 
 
 class IdIndex:
-    """The row of each caption, by its id."""
+    """Maps caption ids to row numbers."""
 
     def __init__(self, hashes: Sequence[tuple[RowIndex, RowIndex]]) -> None:
         first, second = (np.concatenate(each) for each in zip(*hashes, strict=True))
@@ -317,10 +317,10 @@ class IdIndex:
         return len(self._rows)
 
     def rows(self, names: Sequence[str]) -> RowIndex:
-        """The row of each id, -1 where it is of no caption."""
+        """Return the row of each id, -1 if no caption has it."""
         first, second = id_hashes(names)
         place, found = self._first.searchsorted(first), np.full(len(names), -1)
-        for step in range(self._most):  # One step, unless two captions share their first number.
+        for step in range(self._most):  # One step, unless two captions share their first hash.
             at = np.minimum(place + step, len(self._first) - 1)
             same = (self._first[at] == first) & (self._second[at] == second)
             found[same] = self._rows[at[same]]

@@ -1,4 +1,4 @@
-"""Parts of a caption: its units, things and relations, as texts of an epoch; words replaced by the mask token."""
+"""Parts of a caption: its units (things and relations), drawn per epoch; words replaced by the mask token."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from degla.data.pairs import said_words
 from degla.prefixes import MASKED, Tokenize
 
 Unit = Mapping[str, Any]
-"""A `CaptionUnit` as plain values."""
+"""A `CaptionUnit` as a plain mapping."""
 
 
 def draw_units(units: Sequence[Unit], count: int, chance: Random) -> list[tuple[str, str | None]]:
-    """Units of a caption, each with one of its foils, as CS-CLIP (arXiv 2602.23906) draws them.
+    """Draw units of a caption, each with one of its foils, as in CS-CLIP (arXiv 2602.23906).
 
-    Relations that have a foil come alone where there are any; else things that have one, of which every other is joined
-    to a further thing by "and", in unit and foil alike and in an order of their own; else units without a foil. Where
-    there are too few, some come again, with a foil that is drawn anew.
+    If any relations have a foil, only these are drawn; else things with a foil, half of which are joined to another
+    thing by "and", in unit and foil alike, each in its own random order; else units without a foil. If there are too
+    few, some repeat with a newly drawn foil.
 
     Args:
         units: of one caption.
-        count: how many are wanted.
+        count: number of units to draw.
         chance: draws them.
 
     Returns:
-        Text and foil of each; none where the caption has no unit.
+        Text and foil of each; empty if the caption has no units.
     """
     foiled = [unit for unit in units if unit["foils"]]
     pool = [unit for unit in foiled if unit["kind"] == "relation"] or foiled or list(units)
@@ -56,18 +56,18 @@ def _joined(text: str, other: str, chance: Random) -> str:
 
 
 def text_number(text: str) -> int:
-    """A number of 63 bits that is equal for texts of the same words, in every process and epoch."""
+    """Return a 63-bit number that is equal for texts with the same words, in every process and epoch."""
     words = "\n".join(said_words(text))
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def mask_words(caption: Int[Tensor, " context"], words: Sequence[str], tokenize: Tokenize) -> Int[Tensor, " context"]:
-    """The same tokens with `MASKED` where each word stands first; a word that stands nowhere masks nothing.
+    """Replace the first occurrence of each word by `MASKED`; words that do not occur are ignored.
 
     Args:
-        caption: token numbers, from a start token to an end token.
-        words: parts of the caption, as it writes them.
-        tokenize: what made the token numbers.
+        caption: token ids, from a start token to an end token.
+        words: parts of the caption, as written there.
+        tokenize: the tokenizer that made the token ids.
     """
     masked, numbers = caption.clone(), caption.tolist()
     for parts in _tokens_of(words, tokenize):

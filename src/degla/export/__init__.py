@@ -1,4 +1,4 @@
-"""Room: a model enters; a folder for another program leaves, its embeddings compared, with a card, and goes to the hub.
+"""Room: a model enters; a folder for another program leaves, with verified embeddings and a model card; or to the hub.
 
 Flow: checkpoints -> folders for other programs
 """

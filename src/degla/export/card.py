@@ -1,6 +1,6 @@
-"""The card of a model, README.md: made from the run and its results, and saying so where there are none.
+"""The model card, README.md: made from the run and its results; says so if there are none.
 
-Below stand the lines on how a folder is loaded, by its form.
+At the end of this module are the usage instructions for each format.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _LIBRARY = {"checkpoint": "open_clip", "open_clip": "open_clip", "transformers":
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is made from.
+    """The inputs of a model card.
 
     Attributes:
         title: first line.
-        form: of the folder.
-        origin: what the weights were taken from, as the user named it.
+        form: format of the folder.
+        origin: the source of the weights as given by the user.
         checkpoint: folder of a run's checkpoint, whose configuration and state are read; None for other models.
-        what: which of the checkpoint's weights; None: those that it stands for.
-        results: files of `degla evaluate`; gains are counted from the first.
-        licence: of the weights, as the hub names it, for example "mit"; None: not stated.
-        fingerprint: sha256 of the weights, which one of the results must have; "" where they are not compared.
-        notes: further sentences: how far the export is from the model, what bytes cost.
+        what: which of the checkpoint's weights; None for its main model.
+        results: result files of `degla evaluate`; the first is the baseline.
+        licence: of the weights, in the hub's spelling, for example "mit"; None if not stated.
+        fingerprint: sha256 of the weights, which one of the results must match; "" skips this check.
+        notes: additional sentences: the export's deviation from the model, the cost of quantisation.
     """
 
     title: str
@@ -59,26 +59,26 @@ class CardFacts:
 
 def write_card(folder: Path, facts: CardFacts) -> None:
     """Write README.md; see `card`."""
-    write_text(folder / CARD_NAME, card(facts), remedy="Free the folder, and run the command again.")
+    write_text(folder / CARD_NAME, card(facts), remedy="Make the folder writable and run the command again.")
 
 
 def try_checkpoint_card(checkpoint: Path) -> None:
-    """Write the card of a checkpoint, from its own files.
+    """Write the card of a checkpoint from its own files.
 
-    Without a card a checkpoint is as good: one that cannot be written is a warning, no reason to end a training.
+    A checkpoint works without a card, so failing to write one is only a warning and does not end the training.
     """
     title = f"{checkpoint.resolve().parent.name}/{checkpoint.name}"
     try:
         write_card(checkpoint, CardFacts(title=title, form="checkpoint", origin=checkpoint.name, checkpoint=checkpoint))
     except DeglaError as error:
-        log.warning("%s: has no card: %s", checkpoint, error)
+        log.warning("%s: could not write the model card: %s", checkpoint, error)
 
 
 def card(facts: CardFacts) -> str:
-    """The text of a card in Markdown, with the fields that the hub reads in front.
+    """Return the text of a card in Markdown, starting with the metadata that the hub reads.
 
     Raises:
-        InputError: a result is wrong, or none of the results is of these weights.
+        InputError: a result is invalid, or none of the results belongs to these weights.
     """
     config, state = _run_of(facts.checkpoint)
     comparison = _comparison(facts)
@@ -127,13 +127,13 @@ def _front(facts: CardFacts, config: dict[str, Any] | None) -> list[str]:
 def _summary(facts: CardFacts, config: dict[str, Any] | None) -> str:
     if config is None:
         return (
-            f"An image-text model of the CLIP kind, written by degla from `{bare_name(facts.origin)}`. Nothing is "
-            "recorded of a training by degla."
+            f"A CLIP-like image-text model, exported by degla from `{bare_name(facts.origin)}`. No training by degla "
+            "is recorded."
         )
-    recipe = f"the recipe `{config['recipe']}`" if config.get("recipe") else "a configuration of its own"
+    recipe = f"the recipe `{config['recipe']}`" if config.get("recipe") else "a custom configuration"
     negatives = " and hard negative captions" if _uses_negatives(config) else ""
     base = bare_name(str(config.get("model", "unknown")))
-    return f"An image-text model of the CLIP kind: `{base}`, fine-tuned by degla with {recipe}{negatives}."
+    return f"A CLIP-like image-text model: `{base}`, fine-tuned by degla with {recipe}{negatives}."
 
 
 def _uses_negatives(config: dict[str, Any]) -> bool:
@@ -152,8 +152,8 @@ def _comparison(facts: CardFacts) -> Comparison | None:
     if facts.fingerprint and facts.fingerprint not in known:
         files = ", ".join(str(path) for path in facts.results)
         raise InputError(
-            f"--results {files}: none is of these weights, as its sha256 says. Measure them: degla evaluate "
-            f"{facts.origin} ..., or leave --results out."
+            f"--results {files}: no file has the sha256 of these weights. Evaluate them with degla evaluate "
+            f"{facts.origin} ..., or omit --results."
         )
     return comparison
 
@@ -161,7 +161,7 @@ def _comparison(facts: CardFacts) -> Comparison | None:
 def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
     yield from ("## Results", "")
     if comparison is None:
-        yield from ("None were given when this card was written: what was gained and lost is not known.", "")
+        yield from ("No results were given when this card was written, so gains and losses are unknown.", "")
         return
     own = {
         label for label, result in ordered_results(comparison.methods) if result.model.fingerprint == facts.fingerprint
@@ -175,16 +175,16 @@ def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
         cells = [_score(row.cells.get(label)) for label in labels]
         yield markdown_line([row.title, titles[row.benchmark], str(row.n), percent(row.chance), *cells])
     yield ""
-    yield "Percent, in brackets the 95 % interval of a score."
+    yield "Scores in percent, with their 95 % confidence intervals in brackets."
     if len(labels) > 1:
-        yield f"Behind a semicolon gain or loss in points against {labels[0]}, with its 95 % interval."
+        yield f"After a semicolon: gain or loss in points over {labels[0]}, with its 95 % interval."
     else:
-        yield "No result of the model before training was given, so gains and losses are not known."
+        yield "No result of the model before training was given, so gains and losses are unknown."
     yield ""
 
 
 def _score(cell: Cell | None) -> str:
-    """A score, its deviation over seeds, and gain or loss with its interval, and what speaks against that."""
+    """A score, its deviation over seeds, the gain or loss with its interval, and doubts about it."""
     if cell is None:
         return UNKNOWN
     text = percent(cell.mean) + (f" ± {percent(cell.deviation)}" if cell.deviation is not None else "")
@@ -198,14 +198,14 @@ def _score(cell: Cell | None) -> str:
 def _leakage(comparison: Comparison | None) -> Iterator[str]:
     yield from ("## Leakage and doubts", "")
     if comparison is None:
-        yield from ("Without results nothing was compared with benchmarks' images.", "")
+        yield from ("Without results, overlap with benchmark images was not checked.", "")
         return
     for label, result in ordered_results(comparison.methods):
         if result.leakage is None:
-            yield f"* {label}: what it was trained on is not recorded, so overlap with benchmarks is not known."
+            yield f"* {label}: its training data is not recorded, so overlap with benchmarks is unknown."
         elif not any(overlap.shared for overlap in result.leakage.overlaps):
             names = ", ".join(overlap.benchmark for overlap in result.leakage.overlaps)
-            yield f"* {label}: no image of {names} is among the {result.leakage.images:,} that it was tuned on."
+            yield f"* {label}: no image of {names} is among the {result.leakage.images:,} that it was fine-tuned on."
     yield from (f"* {warning}" for warning in comparison.warnings)
     yield ""
 
@@ -213,21 +213,21 @@ def _leakage(comparison: Comparison | None) -> Iterator[str]:
 def _licence(facts: CardFacts, config: dict[str, Any] | None) -> Iterator[str]:
     yield from ("## Licence", "")
     if facts.licence:
-        yield f"{facts.licence}, as whoever wrote the card has stated."
+        yield f"{facts.licence}, as stated by the author of this card."
     elif shipped := _shipped(facts, config):
         yield f"{shipped}: `{facts.origin}`, which ships with degla."
     else:
         base = str((config or {}).get("model") or facts.origin)
         ships = f" ({SHIPPED[base]}, ships with degla)" if base in SHIPPED else ""
         yield (
-            f"Not stated. The weights come from `{bare_name(base)}`{ships}, whose terms may bind, as may those of the "
+            f"Not stated. The weights come from `{bare_name(base)}`{ships}, whose terms may apply, as may those of the "
             "training data."
         )
     yield ""
 
 
 def _shipped(facts: CardFacts, config: dict[str, Any] | None) -> str | None:
-    """The licence of a shipped model that was not trained further."""
+    """The licence of a shipped model that was not fine-tuned."""
     return SHIPPED.get(facts.origin) if config is None else None
 
 
@@ -254,7 +254,7 @@ model, _, transform = open_clip.create_model_and_transforms("local-dir:FOLDER") 
 tokenize = open_clip.get_tokenizer("local-dir:FOLDER")
 ```
 
-Where `vision_cfg.timm_model_name` in open_clip_config.json ends in `_tanh`, `import degla.model.timm_towers` first.
+If `vision_cfg.timm_model_name` in open_clip_config.json ends in `_tanh`, `import degla.model.timm_towers` first.
 """
 
 _TRANSFORMERS = """With transformers:
@@ -271,9 +271,9 @@ similarity = model(**inputs).logits_per_image
 """
 
 _ONNX = """With onnxruntime, from any language: `image.onnx` takes `pixel_values` [batch, 3, height, width] in float32,
-`text.onnx` takes `input_ids` [batch, context] in int64; both give embeddings of length one. `degla_onnx.json` holds
-the sizes, the padding, the scale and the version of the operators, `tokenizer.json` the tokenizer,
-`preprocessor_config.json` the mean, deviation and sizes.
+`text.onnx` takes `input_ids` [batch, context] in int64; both return unit-length embeddings. `degla_onnx.json` holds
+the sizes, padding, logit scale and opset version, `tokenizer.json` the tokenizer, `preprocessor_config.json` the mean,
+standard deviation and sizes.
 
 ```python
 import json
@@ -292,7 +292,7 @@ input_ids = numpy.array([tokenizer.encode("a dog chases a cat").ids])
 """
 
 _TO_OTHERS = """For other programs: `degla export FOLDER --to transformers --out OUT`, or `--to onnx`.
-`--to open_clip` gives the weights without what training needs.
+`--to open_clip` exports only the weights, without the training state.
 """
 
 
@@ -306,4 +306,4 @@ _USE: dict[CardForm, list[str]] = {
     "transformers": _lines(_DEGLA, _TRANSFORMERS),
     "onnx": _lines(_DEGLA, _ONNX),
 }
-"""Lines of a card, by form."""
+"""Usage section of a card, by format."""

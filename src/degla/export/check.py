@@ -1,4 +1,4 @@
-"""What an exported folder computes, beside what the model computes, on made pictures and texts."""
+"""Compare the embeddings of an exported folder with those of the model on generated images and texts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SHAPES = ((96, 64), (50, 75), (64, 64), (33, 40))
 
 @dataclass(frozen=True)
 class Probe:
-    """Made inputs, and a model's own embeddings of them.
+    """Generated inputs, and a model's own embeddings of them.
 
     Attributes:
-        pictures: RGB.
-        pixels: the same, by the model's transform.
-        tokens: of `probe.TEXTS`, by the model's tokenizer.
-        images: unit embeddings of the pictures.
-        texts: unit embeddings of the texts.
+        pictures: RGB images.
+        pixels: the images after the model's transform.
+        tokens: of `probe.TEXTS`, from the model's tokenizer.
+        images: unit-length embeddings of the images.
+        texts: unit-length embeddings of the texts.
     """
 
     pictures: tuple[Image.Image, ...]
@@ -42,7 +42,7 @@ class Probe:
     @classmethod
     @torch.no_grad()
     def of(cls, encoder: Encoder) -> Probe:
-        """The made inputs of a model, embedded by its plain towers."""
+        """Generate the inputs of a model and embed them with its plain towers."""
         pictures = tuple(
             probe.picture(width=width, height=height, seed=number) for number, (width, height) in enumerate(_SHAPES)
         )
@@ -51,10 +51,10 @@ class Probe:
         return cls(pictures, pixels, tokens, encoder.encode_images(pixels), encoder.encode_captions(tokens))
 
     def require(self, what: str, images: Tensor, texts: Tensor, *, bound: float) -> float:
-        """The largest difference of other embeddings of the same inputs; refuse more than the bound.
+        """Return the largest difference to other embeddings of the same inputs, which must be within the bound.
 
         Raises:
-            DeglaError: they differ by more.
+            DeglaError: it is larger than the bound.
         """
         difference = max(probe.gap(images, self.images), probe.gap(texts, self.texts))
         probe.require_close(what, difference, bound)
@@ -62,7 +62,7 @@ class Probe:
 
 
 def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> None:
-    """Refuse numbers of texts that are not the model's; what no tower reads, after the end token, may differ.
+    """Refuse token ids that differ from the model's; ids after the end token, which no tower reads, may differ.
 
     Raises:
         DeglaError: names the text.
@@ -77,16 +77,16 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
     if not same:
         wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[read[n]].all())), 0)
         raise DeglaError(
-            f"{what}: numbers the text {probe.TEXTS[wrong]!r} otherwise than the model's own tokenizer; nothing was "
+            f"{what}: encodes the text {probe.TEXTS[wrong]!r} differently from the model's own tokenizer. Nothing was "
             "written. Export it to open_clip."
         )
 
 
 def check_open_clip(encoder: Encoder, folder: Path) -> float:
-    """Load the folder by degla and by open_clip alone; returns how far their embeddings are from the model's.
+    """Load the folder with degla and with plain open_clip; return the largest difference to the model's embeddings.
 
     Raises:
-        DeglaError: they differ by more than rounding, or texts are numbered otherwise.
+        DeglaError: embeddings differ by more than rounding, or texts are encoded differently.
     """
     import open_clip
 
@@ -94,7 +94,7 @@ def check_open_clip(encoder: Encoder, folder: Path) -> float:
     again = load_encoder(str(folder))
     plain, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = made.tokens
-    # Where the tokenizer is not its own, open_clip reads it by transformers, which need not be installed.
+    # open_clip reads tokenizers other than its own with transformers, which may not be installed.
     if not encoder.description.tokenizer_files or find_spec("transformers"):
         tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(probe.TEXTS))
     for tokenize, numbers in (("degla", again.tokenize(list(probe.TEXTS))), ("open_clip", tokens)):

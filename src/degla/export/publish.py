@@ -1,4 +1,4 @@
-"""A model to the Hugging Face hub: exported, with its card, and uploaded in one go."""
+"""Publish a model on the Hugging Face hub: export it with its card and upload it in one step."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from degla.model.integrity import STATE_NAME
 from degla.model.runs import CARD_NAME
 from degla.parse import in_one_line
 
-_LOGIN = "Log in: hf auth login; or set HF_TOKEN to a token that may write."
+_LOGIN = "Log in: hf auth login; or set HF_TOKEN to a token with write access."
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What is uploaded.
+    """The uploaded files.
 
     Attributes:
         files: path in the repository and size in bytes, in order.
         card: the text of README.md.
-        address: of the model's page; "" where nothing was uploaded.
+        address: URL of the model's page; "" if nothing was uploaded.
     """
 
     files: tuple[tuple[str, int], ...]
@@ -44,21 +44,21 @@ def publish(
     private: bool = False,
     dry_run: bool = False,
 ) -> Upload:
-    """Export a model, or take an exported folder as it is, and upload it.
+    """Export a model and upload it; an exported folder is uploaded unchanged.
 
     Args:
-        name: any form of `degla.model.load.FORMS`, or a folder of `degla export`.
-        to: OWNER/NAME on the hub; made where it is not there.
-        form: of the export; None: open_clip's, or that of the exported folder.
+        name: any form of `degla.model.load.FORMS`, or a folder from `degla export`.
+        to: OWNER/NAME on the hub; created if it does not exist.
+        form: format of the export; None for open_clip's, or that of the exported folder.
         what: weights of a run, see `export`.
         results: for the card, see `export`.
         licence: for the card and the hub.
-        private: make a new model visible to its owners alone.
+        private: make a new model visible only to its owners.
         dry_run: upload nothing.
 
     Raises:
-        InputError: a wrong name, no token, no right to write, or no network; see `export` too.
-        DeglaError: the upload failed; see `export` too.
+        InputError: the name is invalid, there is no token, no write access or no network; see also `export`.
+        DeglaError: the upload failed; see also `export`.
     """
     _check_name(to)
     token = None if dry_run else _token()
@@ -80,13 +80,13 @@ def _folder(
     if (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
         if what or results or licence or form:
             raise InputError(
-                f"{folder}: is exported in its form and has its card; give --form, --what, --results and "
-                "--license to degla export."
+                f"{folder}: is already exported and has its card. Give --form, --what, --results and --license to "
+                "degla export instead."
             )
         strange = [path for path in folder.rglob("*") if path.name.startswith(".") or path.is_symlink()]
         if strange:
             raise InputError(
-                f"{strange[0]}: a hidden file or a link, which is not uploaded. Take it out of the folder."
+                f"{strange[0]}: is a hidden file or a link, which cannot be uploaded. Remove it from the folder."
             )
         yield folder
         return
@@ -103,9 +103,9 @@ def _check_name(to: str) -> None:
     try:
         validate_repo_id(to)
     except HFValidationError as error:
-        raise InputError(f"--to {to!r}: no name of the hub: {in_one_line(error)}") from None
+        raise InputError(f"--to {to!r}: not a valid hub name: {in_one_line(error)}") from None
     if to.count("/") != 1:
-        raise InputError(f"--to {to!r}: name the owner too: OWNER/NAME.")
+        raise InputError(f"--to {to!r}: the owner is missing. Give OWNER/NAME.")
 
 
 def _token() -> str:
@@ -113,7 +113,7 @@ def _token() -> str:
 
     token = get_token()
     if token is None:
-        raise InputError(f"nobody is logged in at the Hugging Face hub. {_LOGIN}")
+        raise InputError(f"you are not logged in to the Hugging Face hub. {_LOGIN}")
     why = why_unreachable()
     if why is not None:
         raise InputError(f"the Hugging Face hub cannot be reached: {why}. --dry-run shows what would be uploaded.")
@@ -128,10 +128,10 @@ def _send(folder: Path, to: str, *, token: str | None, private: bool) -> str:
     try:
         address = api.create_repo(to, private=private or None, exist_ok=True)
         api.upload_folder(repo_id=to, folder_path=folder, commit_message=f"{to.partition('/')[2]} by degla")
-    except Exception as error:  # the hub's HTTP client and its transfer library raise kinds of their own
+    except Exception as error:  # the hub's HTTP client and its transfer library raise their own exception types
         status = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403):
-            raise InputError(f"{to}: the hub refuses ({status}): the token may not write there. {_LOGIN}") from None
+            raise InputError(f"{to}: the hub refused ({status}): the token has no write access. {_LOGIN}") from None
         raise DeglaError(
             f"{to}: the upload failed: {in_one_line(error) or type(error).__name__}. Run the same command again to "
             "resume."

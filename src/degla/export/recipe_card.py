@@ -1,4 +1,4 @@
-"""What a card says of a training: settings, data, and the command that makes the same again."""
+"""The training sections of a model card: settings, data, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from degla.pages.table import markdown_line
 from degla.pages.words import counted
 
 _WHAT = {
-    None: "the weights that the run stands for",
-    "student": "the student, the weights that were trained",
+    None: "the run's main model",
+    "student": "the student, the trained weights",
     "teacher": "the teacher, which follows the student",
     "average": "the average of the student with the model before training",
 }
 
 
 def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str | None) -> Iterator[str]:
-    """Settings of a run, as plain values of its configuration and state."""
+    """Yield the settings of a run from the plain values of its configuration and state."""
     train, optim = config.get("train") or {}, config.get("optim") or {}
     again = (config.get("replay") or {}).get("objective") or {}
     steps, batch = int(state.get("step", 0)), int(train.get("batch_size", 0))
@@ -30,10 +30,10 @@ def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str |
         "recipe": config.get("recipe") or "–",
         "started from": bare_name(str(config.get("model", "–"))),
         "losses and their weights": _weights(config.get("objective") or {}),
-        "of replayed pairs": _weights(again),
+        "losses of replayed pairs": _weights(again),
         "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {counted(batch, 'pair')}: "
         f"{counted(steps * batch, 'pair')} seen",
-        "largest learning rate": f"{float(optim.get('lr', 0)):g}",
+        "peak learning rate": f"{float(optim.get('lr', 0)):g}",
         "seed": str(train.get("seed", "–")),
         "adapters": f"rank {rank}" if (rank := (config.get("adapter") or {}).get("rank")) else "none",
         "weights": _WHAT.get(what, str(what)),
@@ -42,7 +42,7 @@ def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str |
     if "distillation" in rows["losses and their weights"] or what == "teacher":
         rows["teacher"] = f"{teacher.get('kind')}, decay {teacher.get('decay')}"
     if state.get("ended"):
-        rows["ended early"] = str(state["ended"])
+        rows["stopped early"] = str(state["ended"])
     yield from ("## Training", "", markdown_line(["", ""]), markdown_line(["---", "---"]))
     yield from (markdown_line([name, value]) for name, value in rows.items() if value)
     yield ""
@@ -53,7 +53,7 @@ def _weights(losses: dict[str, Any]) -> str:
 
 
 def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
-    """Files of a run's data without their folders, and how many rows they had where the checkpoint records it."""
+    """Yield the data files of a run without their folders, with row counts if the checkpoint records them."""
     data, counts = config.get("data") or {}, state.get("counts") or {}
     yield from ("## Data", "")
     for name in path_fields():
@@ -63,27 +63,27 @@ def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
             yield f"* {field}: `{Path(str(data[field])).name}`{count}"
     replayed = ((config.get("replay") or {}).get("data") or {}).get("captions")
     if replayed:
-        yield f"* replayed beside them: `{Path(str(replayed)).name}`"
+        yield f"* replayed captions: `{Path(str(replayed)).name}`"
     if not counts:
-        yield "* how many rows they had is not recorded."
-    yield f"* negatives a caption and step: {data.get('negatives_per_caption', '–')}"
+        yield "* row counts are not recorded."
+    yield f"* negatives per caption and step: {data.get('negatives_per_caption', '–')}"
     yield ""
 
 
 def reproduce_lines(config: dict[str, Any]) -> Iterator[str]:
-    """The command that makes the same training again, with files by their names alone."""
-    yield from ("## Make it again", "")
+    """Yield the command that reproduces the training, with file names instead of full paths."""
+    yield from ("## Reproduce", "")
     try:
         words = command(from_plain(config, where="config.json"))
     except InputError as error:
-        yield f"The configuration is of another version of degla, which this one does not read: {error}"
+        yield f"The configuration is from another version of degla and cannot be read by this one: {error}"
     else:
         yield from ("```sh", shlex.join(words), "```")
     yield ""
 
 
 def command(config: TrainConfig) -> list[str]:
-    """The words of `degla train` for a configuration: its recipe, and each flag that differs from it."""
+    """Return the `degla train` command line of a configuration: its recipe, and each flag that differs from it."""
     start = recipe_config(config.recipe) if config.recipe else TrainConfig()
     paths = {name.replace("_", "-") for name in path_fields()}
     words = ["degla", "train", config.recipe or "RECIPE"]
@@ -102,5 +102,5 @@ def command(config: TrainConfig) -> list[str]:
 
 
 def bare_name(model: str) -> str:
-    """A model's name without the folders of the machine that it was used on."""
+    """Return a model's name without local folders."""
     return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model

@@ -1,6 +1,6 @@
-"""`export`: a model's name enters; a whole folder in another program's form leaves, compared with the model.
+"""`export`: a model's name enters; a complete folder in another program's format leaves, verified against the model.
 
-Of a run also that: which weights are meant, the model for use, the student, its teacher or its average with the start.
+For a run, also selects the weights: its main model, the student, its teacher or its average with the initial model.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Exported:
     """An exported folder.
 
     Attributes:
-        folder: where it is.
-        to: its form.
-        difference: largest difference of a coordinate of unit embeddings to the model's, before weights became bytes.
-        bytes: of all its files.
-        notes: what else was measured, in sentences.
+        folder: its path.
+        to: its format.
+        difference: largest difference in a coordinate of unit-length embeddings to the model's, before quantisation.
+        bytes: total size of its files.
+        notes: other measurements, in sentences.
     """
 
     folder: Path
@@ -60,25 +60,25 @@ def export(
     results: Sequence[Path] = (),
     licence: str | None = None,
 ) -> Exported:
-    """Write a model as a new folder for another program, and compare what that computes with what the model computes.
+    """Write a model to a new folder for another program, and compare the embeddings with the model's.
 
     Args:
         name: any form of `degla.model.load.FORMS`.
-        to: form of the folder.
-        out: the folder; it must not be there.
-        what: weights of a run; None: those that its name stands for everywhere else.
-        int8: with `to` "onnx": weights as bytes.
-        results: files of `degla evaluate` for the card; gains are counted from the first.
+        to: format of the folder.
+        out: the folder; it must not exist.
+        what: weights of a run; None for its main model, as everywhere else.
+        int8: quantise the weights, only with `to` "onnx".
+        results: result files of `degla evaluate` for the card; the first is the baseline.
         licence: of the weights, for the card.
 
     Raises:
-        InputError: no such model or weights, no such form of it, `out` is there or cannot be written, or a package is
-            missing.
+        InputError: there are no such model or weights, the model cannot be written in this format, `out` exists or
+            cannot be written, or a package is missing.
         DeglaError: the disk is full, or embeddings differ by more than rounding. Nothing is left at `out`.
     """
     refuse_existing(out)
     if int8 and to != "onnx":
-        raise InputError(f"--quantize int8 goes with --to onnx; this is --to {to}.")
+        raise InputError(f"--quantize int8 requires --to onnx, not --to {to}.")
     if to == "onnx":
         from degla.export.to_onnx import require_onnx
 
@@ -88,7 +88,7 @@ def export(
         title=out.resolve().name, form=to, origin=name, checkpoint=checkpoint_of(name), what=what, results=results,
         licence=licence, fingerprint=encoder.fingerprint if results else "",
     )  # fmt: skip
-    card(facts)  # A wrong result is told before anything is written.
+    card(facts)  # Raises for an invalid result before anything is written.
     with new_folder(out) as partial:
         difference, notes = _write(encoder, partial, to=to, int8=int8)
         write_card(partial, replace(facts, notes=notes))
@@ -106,38 +106,38 @@ def _write(encoder: Encoder, folder: Path, *, to: To, int8: bool) -> tuple[float
         write_transformers(encoder, folder)
         difference, levels = check_transformers(encoder, folder)
         notes = [
-            f"Pixels of transformers' processor differ by at most {levels:.0f} of 255 levels from the model's own "
-            "transform on made pictures: it resizes tensors, and cuts an odd margin on the other side."
+            f"Pixels from transformers' processor differ by at most {levels:.0f} of 255 levels from the model's own "
+            "transform on generated images: it resizes tensors, and crops an odd margin on the other side."
         ] if levels > 0.5 else []  # fmt: skip
     else:
         from degla.export.to_onnx import OPSET, check_onnx, quantise, write_onnx
 
         write_onnx(encoder, folder)
-        difference, notes = check_onnx(encoder, folder), [f"ONNX operators of version {OPSET}, batches of any length."]
+        difference, notes = check_onnx(encoder, folder), [f"ONNX opset {OPSET}, batches of any size."]
         if int8:
             cosine = quantise(encoder, folder)
             notes.append(
-                "Weights of matrix products and of the table of tokens are bytes; on made inputs the least cosine to "
-                f"the full model is {cosine['images']:.5f} for images and {cosine['texts']:.5f} for texts."
+                "Weights of matrix products and token embeddings are int8. On generated inputs the lowest cosine "
+                f"similarity to the full model: {cosine['images']:.5f} for images, {cosine['texts']:.5f} for texts."
             )
-    compared = f"On made pictures and texts its embeddings differ by at most {difference:.1g} from those of the model"
-    bytes_first = ", before weights became bytes" if int8 else ""
+    compared = f"On generated images and texts, embeddings differ by at most {difference:.1g} from those of the model"
+    bytes_first = ", before quantisation" if int8 else ""
     return difference, (f"{compared}{bytes_first}.", *notes)
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse a folder or file that is there.
+    """Refuse an existing folder or file.
 
     Raises:
-        InputError: it is.
+        InputError: it exists.
     """
     if out.exists() or out.is_symlink():
-        raise InputError(f"{out}: is there already, and is not written over. {_REMEDY}")
+        raise InputError(f"{out}: already exists and is not overwritten. {_REMEDY}")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder to write to, which becomes `out` when the block ends without an error.
+    """Provide a temporary folder to write to, which becomes `out` if the block ends without an error.
 
     Raises:
         InputError: it cannot be written.
@@ -150,7 +150,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(out, error, remedy=_REMEDY) from None
     except (SafetensorError, RuntimeError) as error:
-        # safetensors, PyTorch and onnxruntime report a full disk as errors of their own.
+        # safetensors, PyTorch and onnxruntime have their own errors for a full disk.
         if any(words in str(error) for words in ("No space left", "PytorchStreamWriter", "unexpected pos")):
             raise DeglaError(
                 f"{out}: cannot be written: the disk is full. Free space and run the command again."
@@ -161,7 +161,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def checkpoint_of(name: str) -> Path | None:
-    """The checkpoint that a model's name stands for; None where it is no run and no checkpoint of one."""
+    """Return the checkpoint that a model's name refers to; None if it is neither a run nor a checkpoint of one."""
     folder = folder_here(name)
     if not folder.is_dir():
         return None
@@ -172,37 +172,37 @@ def checkpoint_of(name: str) -> Path | None:
 
 
 def load_weights(name: str, *, what: What | None = None) -> Encoder:
-    """Load the weights of a model that are meant.
+    """Load the chosen weights of a model.
 
     Args:
         name: any form of `degla.model.load.FORMS`.
-        what: of a run's checkpoint; None: the model that `name` stands for everywhere else.
+        what: which weights of a run's checkpoint; None for its main model, as everywhere else.
 
     Raises:
-        InputError: there is no such model, or the checkpoint does not hold these weights.
+        InputError: there is no such model, or the checkpoint does not contain these weights.
     """
     folder = checkpoint_of(name) if what is not None else None
     if what is None:
         return load_encoder(name)
     if folder is None:
-        raise InputError(f"--what {what}: {name} is no run and no checkpoint of one; leave --what out.")
+        raise InputError(f"--what {what}: {name} is neither a run nor a checkpoint of one. Omit --what.")
     state = read_state(folder)
     encoder = load_encoder(str(folder))
     if what == "average":
         if state.start is None:
             raise InputError(
-                f"--what average: {folder} keeps the student itself, as the run was not started with --train.average."
+                f"--what average: {folder} has only the student, because the run was started without --train.average."
             )
         return encoder
     if what == "student" and state.start is None:
         return encoder
     if what == "student" and not (folder / STUDENT_NAME).is_file() and (folder / ADAPTERS_NAME).is_file():
         raise InputError(
-            f"--what student: {folder} holds the student as adapters beside an average; take --what average."
+            f"--what student: {folder} stores the student only as adapters next to an average. Use --what average."
         )
     file = folder / (STUDENT_NAME if what == "student" else TEACHER_NAME)
     if not file.is_file():
-        gone = "" if state.resumable else "; what only a resumed run reads was deleted when the run had finished"
+        gone = "" if state.resumable else ", or it was deleted with the training state when the run finished"
         raise InputError(f"--what {what}: {file} is missing: the run had no {what}{gone}.")
     check_one(folder, file.name)
     encoder.clip.load_state_dict(load_file(file), strict=True)

@@ -1,4 +1,4 @@
-"""Both towers of a model as ONNX graphs, with tokenizer.json and the preprocessing beside them."""
+"""Export both towers of a model as ONNX graphs, with tokenizer.json and the preprocessing settings."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from degla.parse import read_json_object
 from degla.progress import only_errors
 
 OPSET = 18
-"""Version of ONNX's operators: the newest that PyTorch writes without rewriting a graph."""
+"""ONNX opset version: the newest that PyTorch exports without rewriting the graph."""
 _QUANTISED = ["MatMul", "Gather"]
-"""Operators whose weights become bytes: matrix products and the table of tokens. Convolutions stay."""
+"""Operators whose weights are quantised: matrix products and token embeddings. Convolutions are not."""
 
 
 def require_onnx(*, quantize: bool) -> None:
-    """Refuse what is not installed before a model is loaded.
+    """Check that the needed packages are installed, before a model is loaded.
 
     Raises:
-        InputError: names the package.
+        InputError: a package is missing; names it.
     """
     for package in ("onnx", "onnxruntime", *(["onnxruntime.quantization"] if quantize else [])):
         try:
@@ -43,7 +43,7 @@ def require_onnx(*, quantize: bool) -> None:
 
 
 class _Tower(nn.Module):
-    """Unit embeddings by one of a model's two functions, "encode_image" or "encode_text"."""
+    """Unit-length embeddings from one of a model's two functions, "encode_image" or "encode_text"."""
 
     def __init__(self, clip: nn.Module, function: str) -> None:
         super().__init__()
@@ -54,10 +54,10 @@ class _Tower(nn.Module):
 
 
 def write_onnx(encoder: Encoder, folder: Path) -> None:
-    """Write image.onnx, text.onnx, degla_onnx.json, tokenizer and preprocessor_config.json; batches of any length.
+    """Write image.onnx, text.onnx, degla_onnx.json, tokenizer and preprocessor_config.json, for any batch size.
 
     Raises:
-        InputError: PyTorch cannot write a tower as ONNX, or the tokenizer has no form outside of open_clip.
+        InputError: PyTorch cannot export a tower to ONNX, or the tokenizer only works in open_clip.
     """
     made = Probe.of(encoder)
     parts = (
@@ -74,7 +74,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
                 )  # fmt: skip
         except torch.onnx.OnnxExporterError as error:
             raise InputError(
-                f"{encoder.name}: PyTorch cannot write {file}: {str(error).splitlines()[0]}. Export it to open_clip."
+                f"{encoder.name}: PyTorch cannot export {file}: {str(error).splitlines()[0]}. Export it to open_clip."
             ) from None
     write_tokenizer(encoder, folder)
     write_processor(encoder, folder)
@@ -83,7 +83,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Without PyTorch's fused path through whole blocks, which has no form in ONNX, and its notes on tracing."""
+    """Disable PyTorch's fused path through whole blocks, which ONNX lacks, and silence tracing warnings."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -115,10 +115,10 @@ def _info(encoder: Encoder, folder: Path, made: Probe) -> OnnxInfo:
 
 
 def check_onnx(encoder: Encoder, folder: Path) -> float:
-    """Run the graphs by onnxruntime, in batches of several lengths; returns how far their embeddings are.
+    """Run the graphs with onnxruntime in several batch sizes; return the largest difference to the model's embeddings.
 
     Raises:
-        DeglaError: they differ by more than rounding, or texts are numbered otherwise.
+        DeglaError: embeddings differ by more than rounding, or texts are encoded differently.
     """
     made, model = Probe.of(encoder), OnnxModel(folder, name=encoder.name)
     require_tokens("onnx", encoder, made.tokens, model.tokenize(list(probe.TEXTS)))
@@ -128,17 +128,17 @@ def check_onnx(encoder: Encoder, folder: Path) -> float:
 
 
 def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
-    """Turn the weights of both graphs into bytes, activations being scaled while they are computed.
+    """Quantise the weights of both graphs to int8, with dynamic quantisation of activations.
 
     Returns:
-        By "images" and "texts": the least cosine of an embedding to that of the full model, on made inputs.
+        For "images" and "texts", the lowest cosine similarity of an embedding to the full model's, on generated inputs.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     made = Probe.of(encoder)
     for file in (IMAGE, TEXT):
         small = folder / f"{file}.small"
-        # onnxruntime advises at the root logger to prepare graphs, which changes nothing in these.
+        # onnxruntime logs advice to pre-process the graphs, which would change nothing here.
         with warnings.catch_warnings(), only_errors():
             warnings.simplefilter("ignore")
             source, kind = str(folder / file), QuantType.QInt8

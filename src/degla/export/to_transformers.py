@@ -1,4 +1,4 @@
-"""An open_clip model in the form of transformers: CLIP, MetaCLIP 2 or SigLIP, with tokenizer and preprocessing."""
+"""Export an open_clip model to transformers: CLIP, MetaCLIP 2 or SigLIP, with tokenizer and preprocessing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
     """Write config.json, model.safetensors, tokenizer and preprocessor_config.json.
 
     Raises:
-        InputError: `transformers` is not installed, or has no model that computes the same.
+        InputError: `transformers` is not installed or has no equivalent model.
     """
     try:
         import transformers
@@ -52,14 +52,14 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
         made.load_state_dict(state, strict=True)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{encoder.name}: has weights that transformers' {names[model_type]} has not: {error}. {_REMEDY}"
+            f"{encoder.name}: has weights that transformers' {names[model_type]} lacks: {error}. {_REMEDY}"
         ) from None
     with quiet_transformers():
         made.save_pretrained(folder)
     write_processor(encoder, folder)
     write_tokenizer(encoder, folder)
     if kind == "siglip":
-        # It attends to padding, so that a mask of it, which most tokenizers give, would make other embeddings.
+        # It attends to padding, so the attention mask that most tokenizers return would change the embeddings.
         change_settings(folder, model_input_names=["input_ids"])
 
 
@@ -67,7 +67,7 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     """Write preprocessor_config.json.
 
     Raises:
-        InputError: the model's preprocessing pads pictures, which the processors of transformers do not.
+        InputError: the model's preprocessing pads images, which the processors of transformers do not support.
     """
     import transformers
 
@@ -75,7 +75,7 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     mode, (height, width) = settings.get("resize_mode", "shortest"), image_size(encoder)
     if mode == "longest" or (mode == "shortest" and height != width):
         raise InputError(
-            f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which no processor "
+            f"{encoder.name}: images are resized by {mode!r} to {height} x {width}, which no processor "
             "of transformers does. Export it to open_clip."
         )
     side: dict[str, Any] = {"height": height, "width": width}
@@ -91,16 +91,16 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
 
 
 def image_size(encoder: Encoder) -> tuple[int, int]:
-    """Height and width of the model's pictures, pixels."""
+    """Return height and width of the model's images in pixels."""
     size = encoder.description.preprocess_config["size"]
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
 
 
 def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
-    """Load the folder by transformers; returns how far embeddings, and pixels in levels of 255, are from the model's.
+    """Load the folder with transformers; return the largest differences in embeddings and in pixels (levels of 255).
 
     Raises:
-        DeglaError: embeddings differ by more than rounding, or texts are numbered otherwise.
+        DeglaError: embeddings differ by more than rounding, or texts are encoded differently.
     """
     opened = open_transformers(folder)
     made = Probe.of(encoder)
@@ -121,7 +121,7 @@ def _config(encoder: Encoder) -> tuple[Any, dict[str, Any]]:
     """The layout of the weights, and the arguments of transformers' configuration with its `model_type`.
 
     Raises:
-        InputError: the towers are none of transformers' CLIP or SigLIP.
+        InputError: the towers have no equivalent in transformers' CLIP or SigLIP.
     """
     clip = encoder.clip
     if why_not_plain(clip) is None and not isinstance(clip.visual.ln_pre, nn.Identity):
@@ -129,20 +129,20 @@ def _config(encoder: Encoder) -> tuple[Any, dict[str, Any]]:
     elif _is_siglip(clip):
         config = _siglip_config(encoder)
     else:
-        why = why_not_plain(clip) or "its image tower has no normalisation in front of its blocks"
-        raise InputError(f"{encoder.name}: transformers has no CLIP or SigLIP that computes the same: {why}. {_REMEDY}")
+        why = why_not_plain(clip) or "its image tower has no normalisation before its blocks"
+        raise InputError(f"{encoder.name}: transformers has no equivalent CLIP or SigLIP: {why}. {_REMEDY}")
     return LAYOUTS[config["model_type"]], config
 
 
 def _clip_config(encoder: Encoder) -> dict[str, Any]:
     clip, tower, visual = encoder.clip, text_tower(encoder.clip), encoder.clip.visual
     if clip.logit_bias is not None:
-        raise InputError(f"{encoder.name}: has a logit_bias, which transformers' CLIP has not. {_REMEDY}")
+        raise InputError(f"{encoder.name}: has a logit_bias, which transformers' CLIP lacks. {_REMEDY}")
     text = _text_config(encoder)
     model_type = "clip"
     if pool_type(clip) == "argmax":
         end = int(getattr(encoder.tokenize, "eot_token_id", -1))
-        # 2 stands for the largest number of the text in transformers' CLIP.
+        # In transformers' CLIP, 2 means the largest id of the text.
         text["eos_token_id"] = end if end == text["vocab_size"] - 1 else 2
     else:
         text["eos_token_id"] = int(getattr(tower, "text_eos_id", None) or tower.eos_id)
@@ -158,12 +158,12 @@ def _clip_config(encoder: Encoder) -> dict[str, Any]:
         "projection_dim": dimension,
     }
     if len({*visual.patch_size}) > 1 or len({*image_size(encoder)}) > 1:
-        raise InputError(f"{encoder.name}: its pictures or patches are not square, as transformers needs. {_REMEDY}")
+        raise InputError(f"{encoder.name}: its images or patches are not square, as transformers needs. {_REMEDY}")
     return {"model_type": model_type, "text_config": text, "vision_config": vision, "projection_dim": dimension}
 
 
 def _is_siglip(clip: Any) -> bool:
-    """Whether the towers are SigLIP's: timm's with attention pooling, and a text tower read at its last token."""
+    """Whether the towers are SigLIP's: a timm tower with attention pooling, and a text tower read at its last token."""
     trunk = getattr(clip.visual, "trunk", None)
     tower = text_tower(clip)
     return (

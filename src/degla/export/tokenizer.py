@@ -1,4 +1,4 @@
-"""A model's tokenizer as `tokenizer.json`, which transformers, tokenizers and other languages read."""
+"""Export a model's tokenizer as `tokenizer.json`, which transformers, tokenizers and other languages can read."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _CLEANING: dict[str, list[dict[str, Any]]] = {
         *_SPACES,
     ],
 }
-"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`. These steps leave broken encodings,
-HTML entities, ligatures and full-width letters as they are, where open_clip changes them."""
+"""open_clip's cleaning of texts as normalisation steps of `tokenizer.json`. Unlike open_clip, these steps do not repair
+broken encodings, HTML entities, ligatures and full-width letters."""
 _ANY_CLASS = "PreTrainedTokenizerFast"
 
 
 def write_tokenizer(encoder: Encoder, folder: Path) -> None:
-    """Write the files of a tokenizer of transformers that numbers texts as the model's does.
+    """Write the files of a transformers tokenizer that encodes texts like the model's.
 
     Raises:
-        InputError: the tokenizer has no such form.
+        InputError: the tokenizer cannot be converted.
     """
     import open_clip
 
@@ -57,7 +57,7 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
         if odd or options.get("clean", "lower") != "lower":
             raise InputError(
                 f"{encoder.name}: its tokenizer has the setting {(odd or ['clean'])[0]}, which other programs do not "
-                "know. Export to open_clip."
+                "support. Export it to open_clip."
             )
         for name, content in clip_files(tokenize, context=encoder.context_length).items():
             (folder / name).write_text(content, encoding="utf-8")
@@ -65,8 +65,8 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
     inner = getattr(tokenize, "tokenizer", None)
     if inner is None or getattr(tokenize, "tokenizer_mode", None):
         raise InputError(
-            f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, has no form that other programs "
-            "read. Export to open_clip."
+            f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, cannot be converted for other programs. "
+            "Export it to open_clip."
         )
     inner.save_pretrained(folder)
     clean = "canonicalize" if type(tokenize).__name__ == "SigLipTokenizer" else options.get("clean", "whitespace")
@@ -75,17 +75,17 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
 
 
 def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
-    """An open_clip `SimpleTokenizer` as the files of a tokenizer of transformers: name to content.
+    """Convert an open_clip `SimpleTokenizer` to the files of a transformers tokenizer: name to content.
 
     Args:
         tokenizer: with its merges.
-        context: length of its rows.
+        context: context length in tokens.
     """
     form = transformers_form(tokenizer, context=context)
     start, end = (tokenizer.decoder[number] for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
     text = json.dumps(form["tokenizer.json"], ensure_ascii=False)
     content = json.loads(text.replace(json.dumps(start), json.dumps(_START)).replace(json.dumps(end), json.dumps(_END)))
-    # What rows are filled up with is "!" in open_clip; in transformers it has a name of its own, the end token.
+    # open_clip pads with the id of "!"; in transformers the padding token is the end token.
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in (_START, _END)]
     content["model"]["vocab"].pop("<PAD>", None)
     content["model"]["unk_token"] = _END
@@ -95,7 +95,7 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
     merges = ["#version: 0.2", *(" ".join(pair) for pair in content["model"]["merges"])]
     written = {
         "tokenizer.json": content,
-        # transformers' class for CLIP would clean texts by its own rules, which leave curly quotes as they are.
+        # transformers' class for CLIP would clean texts by its own rules, which keep curly quotes.
         "tokenizer_config.json": {
             "tokenizer_class": _ANY_CLASS,
             "model_input_names": ["input_ids", "attention_mask"],
@@ -113,14 +113,13 @@ def _prepend(folder: Path, steps: list[dict[str, Any]]) -> None:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise InputError(
-            f"{folder}: the tokenizer has no tokenizer.json, in which its cleaning of texts would stand. "
-            "Export to open_clip."
+            f"{folder}: the tokenizer has no tokenizer.json to store its text cleaning in. Export it to open_clip."
         )
     content = json.loads(file.read_text(encoding="utf-8"))
     own = content.get("normalizer")
     content["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *([own] if own else [])]}
     file.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    # Classes of their own would make the steps again by their own rules.
+    # A specific tokenizer class would rebuild the steps by its own rules.
     change_settings(folder, tokenizer_class=_ANY_CLASS)
 
 

@@ -1,5 +1,5 @@
-"""Getting the files of benchmarks and training sets: a name and a folder enter, checked files leave under the folder.
+"""Fetching the files of benchmarks and training sets: a name and a folder enter, verified files leave in the folder.
 
-`sources.toml` says where everything comes from, `sources` reads it, `transfer` takes one file over HTTP and goes on
-where it stopped, `unpack` opens archives, `fetch` does all of it and says what only a person can ask for.
+`sources.toml` lists all sources, `sources` reads it, `transfer` downloads one file over HTTP and resumes interrupted
+downloads, `unpack` extracts archives, `fetch` combines these and reports what must be requested by hand.
 """

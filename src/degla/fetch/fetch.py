@@ -1,4 +1,4 @@
-"""A set of files from end to end: what is there stays, what is public is fetched and checked, the rest is told."""
+"""Fetch a set of files: existing ones are kept, public ones are fetched and verified, the rest is reported."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from requests import Session
 
 FetchState = Literal["there", "fetched", "missing", "ask", "failed"]
-"""It was there; it was fetched now; it is public and not there; a person must ask for it; what went wrong is told."""
+"""Already present; fetched now; public but not present; must be requested by hand; failed, with the reason."""
 _ASIDE = "downloads"
-"""Folder under the root for archives and for `fetched.json`."""
+"""Folder under the root for archives and `fetched.json`."""
 _RECORD = "fetched.json"
 _MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of one source.
+    """The outcome for one source.
 
     Attributes:
-        places: patterns under the root of what it holds.
-        note: what is wrong, or what a person must do; "" for nothing.
+        places: patterns of its files under the root.
+        note: the error, or what must be done by hand; "" if nothing.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Fetched:
 
 
 def look(sources: Mapping[str, FileSource], root: Path) -> list[Fetched]:
-    """What is there of each source; nothing is fetched or written."""
+    """Return which sources are present; nothing is fetched or written."""
     return [_fetched(name, source, _state(name, source, root)) for name, source in sources.items()]
 
 
@@ -58,18 +58,18 @@ def fetch_all(
     sources: Mapping[str, FileSource], root: Path, *, keep_archives: bool = False, skip_archives: bool = False,
     show: bool = True, tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Fetched]:  # fmt: skip
-    """Fetch what is not there, one source after another; one that fails stops no other.
+    """Fetch missing files, one source after another; a failure does not stop the others.
 
     Args:
         sources: by name.
-        root: folder of the data; made where it is missing.
-        keep_archives: leave them in ``downloads`` under the root once they are unpacked.
-        skip_archives: fetch plain files alone.
-        show: how far each file is.
-        tell: hears what is begun.
+        root: folder of the data; created if missing.
+        keep_archives: keep archives in ``downloads`` under the root after unpacking.
+        skip_archives: fetch only plain files.
+        show: show a progress bar for each file.
+        tell: called with a line for each source that is started.
 
     Raises:
-        InputError: the folder cannot be written, or another process fetches to it.
+        InputError: the folder cannot be written, or another process is fetching to it.
     """
     aside = root / _ASIDE
     try:
@@ -105,7 +105,7 @@ def _state(name: str, source: FileSource, root: Path) -> FetchState:
     if source.ask:
         return "there" if held else "ask"
     if source.unpack:
-        # Without a number to count there is only the record of an earlier call.
+        # Without a file count there is only the record of an earlier call.
         recorded = _records(root).get(name, {}).get("url") == source.url
         known = bool(source.holds) or (recorded and all((root / place).exists() for place in source.unpack.values()))
         return "there" if held and known else "missing"
@@ -113,7 +113,7 @@ def _state(name: str, source: FileSource, root: Path) -> FetchState:
 
 
 def _count(root: Path, pattern: str, least: int) -> int:
-    """Files that a pattern finds, counted no further than needed."""
+    """Number of files that match a pattern, counted only as far as needed."""
     return sum(1 for _ in islice(root.glob(pattern), least))
 
 
@@ -126,8 +126,8 @@ def _fetch(name: str, source: FileSource, root: Path, *, session: Session, keep_
         target = root / file.to if file.to else root / _ASIDE / _archive_name(file.url)
         if file.to and target.is_file() and not _is_right(target, file):
             raise DeglaError(
-                f"{target}: is there and is not the published file ({file.check}). Move it away, then the same "
-                "command gets the published one."
+                f"{target}: exists but is not the published file ({file.check}). Move it away and run the command "
+                "again to fetch the published one."
             )
         if not target.is_file():
             _check_space(root, source, target)
@@ -150,14 +150,14 @@ def _archive_name(url: str) -> str:
 
 
 def _check_space(root: Path, source: FileSource, target: Path) -> None:
-    """Refuse what cannot fit: pictures hardly shrink in an archive, so one needs its own size once more."""
+    """Refuse files that do not fit: images barely compress, so an archive needs its own size again to unpack."""
     needed = source.size * (2 if source.unpack else 1)
     partial = target.with_name(target.name + PARTIAL)
     needed -= partial.stat().st_size if partial.is_file() else 0
     free = shutil.disk_usage(root).free
     if needed > free:
         raise DeglaError(
-            f"{root}: {needed / 1e9:.1f} GB are needed for {target.name} and what it holds, {free / 1e9:.1f} GB are "
+            f"{root}: {needed / 1e9:.1f} GB are needed for {target.name} and its contents, but {free / 1e9:.1f} GB are "
             "free. Free space or choose another --root."
         )
 
@@ -167,8 +167,8 @@ def _check_counts(source: FileSource, root: Path, archive: Path) -> None:
         found = _count(root, pattern, least)
         if found < least:
             raise DeglaError(
-                f"{archive}: unpacked, and {root / pattern} finds {counted(found, 'file')} where {least:,} are "
-                "published. Look at the archive: its authors may have changed it."
+                f"{archive}: was unpacked, but {root / pattern} matches only {counted(found, 'file')} of the {least:,} "
+                "published. Check the archive: its authors may have changed it."
             )
 
 
@@ -179,7 +179,7 @@ def _records(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def _progress(name: str, size: int, *, show: bool) -> Iterator[ByteListener]:
-    """Shows megabytes; a file of unknown size comes without a bar."""
+    """Show progress in megabytes; no bar for a file of unknown size."""
     steps = 0
     with TaskProgress(show and size > _MEGABYTE).task(f"{name} (MB)", max(1, size // _MEGABYTE)) as advance:
         came = 0
@@ -194,5 +194,5 @@ def _progress(name: str, size: int, *, show: bool) -> Iterator[ByteListener]:
 
 
 def as_json(found: list[Fetched]) -> str:
-    """What became of each source, as JSON text."""
+    """Return the outcomes of all sources as JSON text."""
     return json.dumps([vars(row) for row in found], indent=2) + "\n"

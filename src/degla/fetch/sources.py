@@ -1,4 +1,4 @@
-"""Where the files of benchmarks and training sets come from: `sources.toml`, or a file of the user's in its form."""
+"""The sources of benchmarks and training sets: `sources.toml`, or a user's file in the same format."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ _DIGEST = r"^((sha256:[0-9a-f]{64})|(md5:[0-9a-f]{32}))?$"
 
 
 class FileSource(Record):
-    """One source: files that are taken as they are, one archive, or what a person must ask for.
+    """One source: plain files, one archive, or data that must be requested by hand.
 
     Attributes:
-        url: address; `{}` stands for a file's name where `files` names several.
-        to: where the file goes under the root, with `{}` likewise.
-        files: name of each file to its digest, "sha256:..." or "md5:...", "" where none is known.
-        check: digest of the one file or archive; "" where none is known.
-        bytes: its size, where it is known exactly.
-        about: its size roughly, where it is not.
-        unpack: for an archive: beginning of a member's path, or the whole of it, to what stands in its place under the
-            root.
-        inner: an archive in the archive that holds those members.
-        holds: pattern under the root to the least number of files that it finds where the source is there.
-        ask: what a person must do, where nothing can be fetched.
+        url: address; `{}` is replaced by a file's name if `files` lists several.
+        to: path of the file under the root, with `{}` likewise.
+        files: maps each file name to its digest, "sha256:..." or "md5:...", "" if unknown.
+        check: digest of the single file or archive; "" if unknown.
+        bytes: its size, if known exactly.
+        about: its approximate size otherwise.
+        unpack: for an archive, maps a prefix of member paths, or a whole path, to its replacement under the root.
+        inner: an archive inside the archive that contains those members.
+        holds: maps a pattern under the root to the minimum number of matching files if the source is present.
+        ask: what must be done by hand, if nothing can be fetched.
     """
 
     url: str = Field(default="", pattern="^(https?://.+)?$")
@@ -46,11 +45,11 @@ class FileSource(Record):
     @model_validator(mode="after")
     def _is_one_kind(self) -> FileSource:
         if bool(self.url) == bool(self.ask):
-            raise ValueError("give 'url', or 'ask' where nothing can be fetched")
+            raise ValueError("give either 'url', or 'ask' if nothing can be fetched")
         if self.url and bool(self.to) == bool(self.unpack):
-            raise ValueError("give 'to' for files, or 'unpack' for an archive")
+            raise ValueError("give either 'to' for files, or 'unpack' for an archive")
         if self.files and ("{}" not in self.url or "{}" not in self.to):
-            raise ValueError("'url' and 'to' need {} where 'files' names several")
+            raise ValueError("'url' and 'to' need {} if 'files' is given")
         paths = [self.to, *self.files, *self.unpack.values(), *self.holds]
         if any(path.startswith("/") or ".." in path.split("/") for path in paths):
             raise ValueError("paths must stay under the root: no / at the beginning, no ..")
@@ -58,12 +57,12 @@ class FileSource(Record):
 
     @property
     def size(self) -> int:
-        """Bytes to fetch, as far as they are known."""
+        """Bytes to fetch, as far as known."""
         return self.bytes or self.about or 0
 
     @property
     def downloads(self) -> list[Download]:
-        """The files to take; of an archive, the archive."""
+        """The files to download; for an archive, the archive itself."""
         if self.files:
             return [
                 Download(self.url.replace("{}", name), self.to.replace("{}", name), digest)
@@ -74,12 +73,12 @@ class FileSource(Record):
 
 @dataclass(frozen=True)
 class Download:
-    """One file to take over HTTP.
+    """One file to download over HTTP.
 
     Attributes:
-        to: path under the root; "" for an archive, which is put aside until it is unpacked.
-        check: its digest, "" where none is known.
-        bytes: its size, where it is known.
+        to: path under the root; "" for an archive, which is kept aside until it is unpacked.
+        check: its digest, "" if unknown.
+        bytes: its size, if known.
     """
 
     url: str
@@ -90,25 +89,25 @@ class Download:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that can be asked for.
+    """All known sources.
 
     Attributes:
-        sets: what people name, to names of sources and of other sets.
-        table: name of a source to the source.
+        sets: maps the name of a set to names of sources and other sets.
+        table: maps the name of a source to the source.
     """
 
     sets: dict[str, tuple[str, ...]]
     table: dict[str, FileSource]
 
     def of(self, name: str) -> dict[str, FileSource]:
-        """The sources of a set, each once, in order.
+        """Return the sources of a set, in order and without duplicates.
 
         Raises:
             InputError: there is no such set.
         """
         if name not in self.sets:
             known = ", ".join(sorted(self.sets))
-            raise InputError(f"no sources are known of {name!r}.{did_you_mean(name, self.sets)} Known: {known}.")
+            raise InputError(f"no sources are known for {name!r}.{did_you_mean(name, self.sets)} Known: {known}.")
         found: dict[str, FileSource] = {}
         for member in self.sets[name]:
             found |= self.of(member) if member in self.sets else {member: self.table[member]}
@@ -116,10 +115,10 @@ class Sources:
 
 
 def read_sources(path: Path | None = None) -> Sources:
-    """The package's own table, or a file of the same form.
+    """Read the package's own table, or a file in the same format.
 
     Raises:
-        InputError: the file cannot be read or is wrong; a set names nothing, or itself.
+        InputError: the file cannot be read or is invalid, or a set refers to an unknown name or to itself.
     """
     path = path or Path(__file__).with_name("sources.toml")
     content, where = read_toml(path), str(path)
@@ -128,12 +127,12 @@ def read_sources(path: Path | None = None) -> Sources:
     for name, members in sets.items():
         for member in members:
             if member not in table and (member not in sets or name in _within(sets, member)):
-                raise InputError(f"{where}: set {name!r} names {member!r}, which is no source and no other set.")
+                raise InputError(f"{where}: set {name!r} lists {member!r}, which is not a source or another set.")
     return Sources(sets, table)
 
 
 def _within(sets: dict[str, tuple[str, ...]], name: str) -> set[str]:
-    """A set and all that it is made of, at any depth."""
+    """A set and all its members, at any depth."""
     found: set[str] = set()
     left = [name]
     while left:

@@ -1,6 +1,6 @@
-"""One file over HTTP: goes on where it stopped, tries again where a connection is cut, and is checked before it counts.
+"""Download one file over HTTP: resumes partial downloads, retries broken connections and verifies the result.
 
-What is not complete lies beside its place as ``NAME.partial``, which the next call goes on with.
+An incomplete file is kept next to its target as ``NAME.partial``, and the next call resumes it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 ByteListener = Callable[[int], None]
-"""Called with the number of bytes that came, below 0 for bytes that were thrown away."""
+"""Called with the number of bytes received, negative for discarded bytes."""
 
 _CHUNK: Final = 1 << 16
-"""Bytes that are read at once; where a connection breaks, as many are lost at most."""
+"""Bytes read at once; at most this many are lost when a connection breaks."""
 _CONNECT, _SILENCE = 10.0, 60.0
-"""Seconds until a connection opens, and without a byte on an open one."""
+"""Timeouts in seconds for opening a connection, and for the next byte on an open one."""
 _TRIES: Final = 6
-"""Attempts in a row that bring no byte, after which the command ends."""
+"""Consecutive attempts without a byte after which the command gives up."""
 _LONGEST_WAIT: Final = 30.0
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PARTIAL_CONTENT, _CHANGED, _NO_SUCH_RANGE = 206, 412, 416
-_REMEDY: Final = "The same command goes on with it."
+_REMEDY: Final = "Run the same command again to resume."
 
 
 class _CutError(Exception):
-    """The connection broke, or the server is busy; `wait` seconds were asked for."""
+    """The connection broke, or the server is busy and asked to wait `wait` seconds."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -43,13 +43,13 @@ class _CutError(Exception):
 
 
 def open_session() -> Session:
-    """What `fetch_file` asks with; proxies come from the environment."""
+    """Open the HTTP session for `fetch_file`; proxies come from the environment."""
     import requests
 
     from degla.version import __version__
 
     session = requests.Session()
-    # Without it a server may pack what is packed already, and a range would be of the packed bytes.
+    # Otherwise a server may compress the response, and a range would refer to the compressed bytes.
     session.headers.update({"User-Agent": f"degla/{__version__}", "Accept-Encoding": "identity"})
     return session
 
@@ -58,22 +58,22 @@ def fetch_file(
     url: str, target: Path, *, session: Session, check: str = "", size: int | None = None,
     told: ByteListener = lambda count: None, wait: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
-    """Take one file, or the rest of it, and put it in its place when it is complete and as it should be.
+    """Download one file, or the rest of it, and move it to its target when it is complete and verified.
 
     Args:
         url: its address.
-        target: its place; the folder is made.
-        session: by `open_session`.
-        check: digest that it must have, "sha256:..." or "md5:..."; "" for none.
-        size: bytes that it must have; None where that is not known.
-        told: hears of every piece.
+        target: its path; the folder is created.
+        session: from `open_session`.
+        check: expected digest, "sha256:..." or "md5:..."; "" for none.
+        size: expected size in bytes; None if unknown.
+        told: called for every piece.
         wait: sleeps between attempts.
 
     Raises:
-        DeglaError: the server refuses, no byte comes any more, the disk is full, or what came is something else.
+        DeglaError: the server refuses or stops sending, the disk is full, or the file is not the expected one.
     """
     partial = target.with_name(target.name + PARTIAL)
-    kept = have = _length(partial)  # of an earlier command
+    kept = have = _length(partial)  # from an earlier command
     told(have)
     fruitless = 0
     while True:
@@ -100,25 +100,25 @@ def fetch_file(
         partial.unlink()
         if not kept:
             raise DeglaError(
-                f"{url}: {wrong}. It was deleted: either it was damaged on its way, then the same command gets it "
-                f"again, or its authors have changed it; then get it yourself, look at it, and put it at {target}."
+                f"{url}: {wrong}. It was deleted. If it was damaged in transit, run the same command again. If its "
+                f"authors have changed it, download it yourself, check it, and save it as {target}."
             )
-        kept = have = 0  # What lay there may have been of another file: once more from the beginning.
+        kept = have = 0  # The partial file may have been of another version: start again.
 
 
 def _take(url: str, partial: Path, have: int, *, session: Session, size: int | None, told: ByteListener) -> None:
-    """Append what is left of a file.
+    """Download and append the rest of a file.
 
     Raises:
-        _CutError: less came than was to come.
-        DeglaError: the server refuses, or answers with a page.
+        _CutError: fewer bytes arrived than announced.
+        DeglaError: the server refuses, or answers with a web page.
         OSError: it cannot be written.
     """
     import requests
 
     headers = {}
     if have:
-        # What is here was of the file that the server had when its last byte came.
+        # The partial file belongs to the version that the server had when its last byte arrived.
         since = formatdate(partial.stat().st_mtime, usegmt=True)
         headers = {"Range": f"bytes={have}-", "If-Unmodified-Since": since}
     try:
@@ -126,12 +126,12 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
             if have and answer.status_code == _CHANGED:
                 told(-have)
                 partial.unlink()
-                raise _CutError("the server's file has changed since a part of it came, and is fetched anew")
+                raise _CutError("the server's file has changed since the partial download, so it is fetched again")
             begin, total = _range(url, answer, have)
             if begin is None:
                 return
             if size is not None and total is not None and total != size:
-                raise DeglaError(f"{url}: the server has {total:,} bytes, the published file {size:,}. {_LATER}")
+                raise DeglaError(f"{url}: the server has {total:,} bytes, but the published file {size:,}. {_LATER}")
             told(begin - have)
             with partial.open("r+b" if begin else "wb") as stream:
                 stream.truncate(begin)
@@ -146,27 +146,27 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
         raise _CutError(f"{type(error).__name__}: {error}") from None
 
 
-_LATER = "Its authors have changed it, or a page stands in its place; get it yourself and put it where it belongs."
+_LATER = "Its authors changed it, or the address now leads to a web page. Download it yourself and put it in place."
 
 
 def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | None]:
-    """Where the bytes of an answer begin in the file (None: there are no more), and the size of the whole."""
+    """Return the offset of a response's bytes in the file (None if there are no more) and the total size."""
     status = answer.status_code
     if status == _NO_SUCH_RANGE and have:
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if total == str(have):
             return None, have
         raise DeglaError(
-            f"{url}: {have:,} bytes are here, the server's file has {total or 'another number'}. Delete the file that "
-            f"ends in {PARTIAL}, and run the command again."
+            f"{url}: {have:,} bytes are here, but the server's file has {total or 'another number'}. Delete the "
+            f"file that ends in {PARTIAL} and run the command again."
         )
     if status in _AGAIN:
         after = answer.headers.get("Retry-After", "")
         raise _CutError(f"status {status} {answer.reason}", min(float(after), 300.0) if after.isdecimal() else 0.0)
     if not answer.ok:
-        raise DeglaError(f"{url}: the server answers {status} {answer.reason}. {_MOVED}")
+        raise DeglaError(f"{url}: the server answered {status} {answer.reason}. {_MOVED}")
     if answer.headers.get("Content-Type", "").startswith("text/html"):
-        raise DeglaError(f"{url}: the server answers with a page, not with the file. {_MOVED}")
+        raise DeglaError(f"{url}: the server answered with a web page instead of the file. {_MOVED}")
     length = answer.headers.get("Content-Length", "")
     if status == _PARTIAL_CONTENT:
         span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
@@ -176,20 +176,20 @@ def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | Non
     return 0, int(length) if length.isdecimal() else None
 
 
-_MOVED = "Open the address in a browser: it may have moved, or want a form; --sources FILE gives other addresses."
+_MOVED = "Open the address in a browser: it may have moved or need a form. --sources FILE sets other addresses."
 
 
 def difference(file: Path, *, check: str, size: int | None = None) -> str:
-    """What is wrong with a file, "" for nothing: see `fetch_file`."""
+    """Return what is wrong with a file, "" if nothing; see `fetch_file`."""
     length = _length(file)
     if size is not None and length != size:
-        return f"{length:,} bytes came, it has {size:,}"
+        return f"{length:,} bytes arrived, but the file has {size:,}"
     if check:
         kind, _, wanted = check.partition(":")
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
         if found != wanted:
-            return f"its {kind} is {found}, and must be {wanted}"
+            return f"its {kind} is {found}, but must be {wanted}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Archives: the members that a source names, each at its place under the root; what is there whole is left alone."""
+"""Unpack archives: the members that a source lists, each to its path under the root; complete files are kept."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImple
 
 
 def unpack_archive(archive: Path, root: Path, *, moves: Mapping[str, str], inner: str = "") -> int:
-    """Put the members that `moves` names under the root.
+    """Extract the members listed in `moves` under the root.
 
     Args:
-        archive: a zip, or a tar packed in any way.
-        root: folder that the places are relative to.
-        moves: beginning of a member's path, ending in "/", or the whole path, to what takes its place.
+        archive: a zip, or a tar with any compression.
+        root: base folder of the extracted paths.
+        moves: maps a prefix of member paths, ending in "/", or a whole path to its replacement.
         inner: member that is itself the archive of those members.
 
     Returns:
-        Number of files that the archive has of them.
+        Number of matching files in the archive.
 
     Raises:
         DeglaError: the archive is damaged or has no such member, or the disk is full.
@@ -56,9 +56,9 @@ def unpack_archive(archive: Path, root: Path, *, moves: Mapping[str, str], inner
             except OSError as error:
                 raise cannot_write(target, error, remedy="Choose another --root.") from None
     except _DAMAGED as error:
-        raise DeglaError(f"{archive}: damaged ({error}). {_REMEDY}") from None
+        raise DeglaError(f"{archive}: is damaged ({error}). {_REMEDY}") from None
     if not count:
-        raise DeglaError(f"{archive}: has no member that begins with {', '.join(moves)}. {_REMEDY}")
+        raise DeglaError(f"{archive}: has no member that starts with {', '.join(moves)}. {_REMEDY}")
     return count
 
 
@@ -66,7 +66,7 @@ _REMEDY = "Delete it and run the command again."
 
 
 def _place(name: str, moves: Mapping[str, str]) -> str | None:
-    """Path under the root of a member; None where it is none of those wanted, or would leave the root."""
+    """Path of a member under the root; None if it is not wanted or would leave the root."""
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts:
         return None
@@ -78,7 +78,7 @@ def _place(name: str, moves: Mapping[str, str]) -> str | None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, size and content of every file in an archive, in its order."""
+    """Name, size and content of every file in an archive, in order."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for about in packed.infolist():

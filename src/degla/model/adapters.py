@@ -1,6 +1,6 @@
-"""What is trained beside frozen weights: adapters (LoRA, arXiv 2106.09685) in blocks, a map of the texts.
+"""Parameters trained on top of frozen weights: adapters (LoRA, arXiv 2106.09685) in blocks, a map of the texts.
 
-The map is a square matrix on the text embeddings of a frozen model (LABCLIP, arXiv 2502.03566), as part of its
+The map is a square matrix applied to the text embeddings of a frozen model (LABCLIP, arXiv 2502.03566), as part of its
 projection.
 """
 
@@ -26,45 +26,45 @@ _PARTS = {"attention": ("attn",), "all": ("attn", "mlp.c_fc", "mlp.c_proj")}
 
 @dataclass(frozen=True)
 class AdapterConfig(Checked, section="adapter"):
-    """Train small matrices beside frozen weights instead of the weights."""
+    """Train small matrices on top of frozen weights instead of the weights."""
 
     rank: Count = 0
     """Rank of each adapter, 0 or more; 0 trains the weights themselves."""
     alpha: Positive = 16.0
-    """Numerator of the adapters' factor alpha / rank, > 0."""
+    """Numerator of the adapters' scaling factor alpha / rank, > 0."""
     parts: Literal["attention", "all"] = "all"
-    """Layers of each block that get them: only the attention's, or the feed-forward ones too; "attention" or "all"."""
+    """Layers of each block with adapters: only attention, or the feed-forward layers as well; "attention" or "all"."""
     text_map: bool = False
-    """A square matrix on the text embeddings that starts as the identity (LABCLIP); true or false."""
+    """Train a square matrix on the text embeddings, initialised to the identity (LABCLIP); true or false."""
 
     @property
     def active(self) -> bool:
-        """Whether matrices are trained in place of the weights."""
+        """Whether matrices are trained instead of the weights."""
         return bool(self.rank) or self.text_map
 
 
 def has_adapters(clip: nn.Module) -> bool:
-    """Whether `add_adapters` or `add_text_map` was here."""
+    """Whether `add_adapters` or `add_text_map` was applied to the model."""
     return any(is_of_adapter(name) for name, _ in clip.named_parameters())
 
 
 def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -> None:
-    """Put adapters that are zero, so that nothing changes yet, into blocks; everything else stops being trained.
+    """Add adapters, initialised to zero, to blocks and freeze everything else.
 
     Args:
         clip: an open_clip model.
-        config: rank and factor.
+        config: rank, alpha and parts.
         blocks: names of the blocks, for example "visual.transformer.resblocks.0".
 
     Raises:
-        InputError: `peft` is not installed, or there is no block.
+        InputError: `peft` is not installed, or there are no blocks.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise InputError("--adapter.rank needs peft: pip install 'degla[peft]'.") from None
     if not blocks:
-        raise InputError("--adapter.rank: no block is left that could get adapters; train one of the towers.")
+        raise InputError("--adapter.rank: no block is left for adapters. Train at least one of the towers.")
     own = {name: clip.get_submodule(f"{name}.attn") for name in blocks}
     for name, attention in own.items():
         clip.get_submodule(name).attn = _as_multihead(attention)
@@ -78,7 +78,7 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
 
 
 def _as_multihead(attention: Any) -> nn.MultiheadAttention:
-    """The same parameters in PyTorch's class, which is the only one of this layout that `peft` knows."""
+    """Wrap the same parameters in PyTorch's class, the only one of this layout that `peft` supports."""
     if isinstance(attention, nn.MultiheadAttention):
         return attention
     width = len(attention.out_proj.weight)
@@ -89,7 +89,7 @@ def _as_multihead(attention: Any) -> nn.MultiheadAttention:
 
 
 def _attend(self: Any, states: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> Tensor:
-    """Self-attention with adapters, batch first; the forward method of `peft` would add the output's adapter twice."""
+    """Self-attention with adapters, batch first; `peft`'s own forward would add the output's adapter twice."""
     rows = functional.linear(states, *input_projection(self))
     parts = (split_heads(part, self.num_heads) for part in rows.chunk(3, dim=-1))
     if attn_mask is not None and attn_mask.ndim == 3:
@@ -99,20 +99,20 @@ def _attend(self: Any, states: Tensor, *_: Any, attn_mask: Tensor | None = None,
 
 
 def _attend_for_pair(self: Any, states: Tensor, *_: Any, **options: Any) -> tuple[Tensor, None]:
-    """`_attend` for blocks that expect a pair, as `nn.MultiheadAttention` returns it."""
+    """`_attend` for blocks that expect a pair, as returned by `nn.MultiheadAttention`."""
     return _attend(self, states, **options), None
 
 
 def adapter_state(clip: nn.Module) -> dict[str, Tensor]:
-    """What training with adapters or a map changes: their matrices and the scale, by name."""
+    """Return the tensors that training with adapters or a map changes: their matrices and the scale, by name."""
     return {name: value for name, value in clip.state_dict().items() if _changes(name)}
 
 
 def load_adapter_state(clip: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put back what `adapter_state` gave.
+    """Load a state returned by `adapter_state`.
 
     Raises:
-        RuntimeError: other names or shapes, as from `load_state_dict`.
+        RuntimeError: names or shapes differ, as in `load_state_dict`.
     """
     own = {name for name in clip.state_dict() if _changes(name)}
     if own != state.keys():
@@ -127,7 +127,7 @@ def _changes(name: str) -> bool:
 
 @torch.no_grad()
 def merged_state(clip: nn.Module) -> dict[str, Tensor]:
-    """The state of a plain model that computes the same: adapters added to their weights, the map in the projection."""
+    """Return the state of an equivalent plain model: adapters merged into weights, the map into the projection."""
     merged = {plain_name(name): value for name, value in clip.state_dict().items() if not is_of_adapter(name)}
     for name, module in clip.named_modules():
         layer: Any = module
@@ -141,7 +141,7 @@ def merged_state(clip: nn.Module) -> dict[str, Tensor]:
 
 
 class _Mapped(nn.Module):
-    """A projection with the map A after it: P A^T of one by x @ P, P: [width, D]; A W and A b of a linear layer."""
+    """A projection followed by the map A: P A^T for x @ P with P: [width, D]; A W and A b for a linear layer."""
 
     def __init__(self, matrix: nn.Parameter, *, of_layer: bool) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ class _Mapped(nn.Module):
 
 
 def add_text_map(clip: nn.Module, *, name: str) -> None:
-    """Put a matrix A after the projection of the text tower: texts become A t, and A is the identity at first.
+    """Add a matrix A after the projection of the text tower: texts become A t, and A starts as the identity.
 
-    The model computes with the product of projection and A, so that a checkpoint of it (`adapters.merged_state`) is a
-    plain open_clip model of the same embeddings. A has a gradient, whatever the projection has.
+    The model computes with the product of projection and A, so its checkpoint (`adapters.merged_state`) is a plain
+    open_clip model with the same embeddings. A is trained whether or not the projection is.
 
     Args:
         clip: an open_clip model.
@@ -177,13 +177,13 @@ def add_text_map(clip: nn.Module, *, name: str) -> None:
         parametrize.register_parametrization(tower, place, _Mapped(matrix, of_layer=False))
     else:
         raise InputError(
-            f"--adapter.text-map: {name} has no linear projection of its texts that a matrix could be folded into "
-            f"({type(projection).__name__}). Take an open_clip model that has one."
+            f"--adapter.text-map: {name} has no linear text projection that a matrix could be folded into "
+            f"({type(projection).__name__}). Choose an open_clip model that has one."
         )
 
 
 def folded(clip: nn.Module) -> dict[str, Tensor]:
-    """What a map makes of the projection, by the names that it has in a model without one; nothing without a map."""
+    """Return the projection with the map folded in, by its names in a plain model; empty if there is no map."""
     values: dict[str, Tensor] = {}
     for place, module in clip.named_modules():
         if parametrize.is_parametrized(module):

@@ -1,5 +1,5 @@
-"""Models and runs at addresses, `s3://bucket/runs/first`: copied into the cache folder; and a run whose `--out` is an
-address, which lies in a folder here and whose checkpoints go to the address behind its back."""
+"""Models and runs at remote addresses, `s3://bucket/runs/first`: copied into the cache folder. A run whose `--out` is
+an address is kept in a local folder, and its checkpoints are copied to the address in the background."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from degla.parse import read_json_object
 from degla.remote import address_of, fetch, list_files, put, read_range, remove, state_of
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
-"""Endings of the files that a model is read from; what else lies there, such as an optimiser's state, stays there."""
+"""Suffixes of the files that a model is read from; other files, such as an optimiser's state, are not fetched."""
 
 
 def model_here(name: str) -> str:
-    """What names the model on this machine: the folder of its copy for an address, anything else as it is.
+    """Return a local name for a model: the folder of its copy for an address, anything else unchanged.
 
-    A run at an address is brought here as `degla train --resume` does; a folder is fetched again when one of its files
-    has changed there.
+    A run at an address is fetched as by `degla train --resume`; a folder is fetched again when one of its files has
+    changed.
 
     Raises:
-        InputError: there is no model at the address, or it may not be read.
+        InputError: there is no model at the address, or access is denied.
         DeglaError: it cannot be read, or the disk is full.
     """
     from filelock import FileLock
@@ -44,21 +44,21 @@ def model_here(name: str) -> str:
         return str(bring_here(Path(name)))
     if not files.keys() & {CONFIG_NAME, "config.json", INFO}:
         raise InputError(
-            f"{address}: no model is there. An address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
-            "a transformers config.json or ONNX graphs of `degla export`."
+            f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
+            "a transformers config.json or ONNX graphs from `degla export`."
         )
     wanted = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and "/" not in file}
     if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in wanted):
         raise InputError(
-            f"{address}: holds no weights in safetensors or ONNX, and pickles of weights, which can run code, are not "
-            "fetched. Copy the folder to this machine: its name there is answered with the command that converts them."
+            f"{address}: has no weights in safetensors or ONNX. Pickled weights, which can run code, are not fetched. "
+            "Copy the folder to this machine and give its local name to see the command that converts them."
         )
     states = repr([(file, state_of(there)) for file, there in sorted(wanted.items())])
     folder = place_in_cache("models", address, state=f"\n{states}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.is_dir():
-            log.info("%s is fetched to %s", address, folder)
+            log.info("fetching %s to %s", address, folder)
             with whole_folder(folder) as partial:
                 for file, there in wanted.items():
                     fetch(there, partial / file)
@@ -66,7 +66,7 @@ def model_here(name: str) -> str:
 
 
 def folder_here(name: str) -> Path:
-    """Where the model lies on this machine, if it is a folder: its copy for an address. Raises like `model_here`."""
+    """Return the model's local folder, if it is a folder: its copy for an address. Raises like `model_here`."""
     return Path(model_here(name).removeprefix("local-dir:"))
 
 
@@ -75,30 +75,30 @@ log = logging.getLogger("degla.train")
 
 
 def place_in_cache(kind: str, address: str, *, state: str = "") -> Path:
-    """A folder of the cache for what lies at an address.
+    """Return the cache folder for the content of an address.
 
     Args:
-        kind: folder of the cache.
-        address: without a slash at its end.
-        state: what tells one content of the address from another.
+        kind: subfolder of the cache.
+        address: without a trailing slash.
+        state: distinguishes versions of the content.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(address).name)
     return cache_folder(kind) / f"{name}-{hashlib.sha256(f'{address}{state}'.encode()).hexdigest()[:12]}"
 
 
 def folder_of_run(out: Path) -> Path:
-    """The folder here of a run: itself, or a place in the cache folder for what belongs to an address."""
+    """Return the local folder of a run: itself, or a cache folder for an address."""
     address = address_of(out)
     return out if address is None else place_in_cache("runs", address)
 
 
 def bring_here(out: Path) -> Path:
-    """`folder_of_run`, with the newest checkpoint of the address in it where that is newer, and the best one.
+    """Return `folder_of_run` after fetching the newest checkpoint of the address, if it is newer, and the best one.
 
-    Several processes of one machine take turns.
+    Several processes on one machine take turns.
 
     Raises:
-        InputError: the address may not be read.
+        InputError: access to the address is denied.
         DeglaError: it cannot be read, or the disk is full.
     """
     from filelock import FileLock
@@ -113,13 +113,13 @@ def bring_here(out: Path) -> Path:
         if not there or (newest is not None and step_of(newest) >= max(there)):
             return run
         for name in _BESIDE:
-            with suppress(InputError):  # Of a run that was killed before its first line.
+            with suppress(InputError):  # Missing if the run was killed before its first line.
                 fetch(f"{address}/{name}", run / name)
         best = None
         with suppress(InputError):
             best = read_json_object(run / "best.json").get("checkpoint")
         for step in sorted({max(there)} | ({int(best[5:])} & there.keys() if isinstance(best, str) else set())):
-            log.info("%s/step-%d is fetched to %s", address, step, run)
+            log.info("fetching %s/step-%d to %s", address, step, run)
             with whole_folder(run / f"step-{step}") as partial:
                 for name in there[step]:
                     fetch(f"{address}/step-{step}/{name}", partial / name)
@@ -128,22 +128,22 @@ def bring_here(out: Path) -> Path:
 
 
 class Mirror:
-    """Copies what a run has written to its address, in a thread; does nothing where `out` is a folder here.
+    """Copies the files of a run to its address, in a thread; does nothing if `out` is a local folder.
 
     Args:
         out: of the run.
-        active: whether this process is the one that copies.
-        resume: the address may hold a run.
-        keep: newest checkpoints that stay there besides the best one, which is here; 0 for all.
+        active: whether this process does the copying.
+        resume: whether the address may already hold a run.
+        keep: newest checkpoints to keep there in addition to the best one; 0 keeps all.
 
     Raises:
-        InputError: the address holds a run and `resume` is False, or may not be read.
+        InputError: the address holds a run and `resume` is False, or access is denied.
     """
 
     def __init__(self, out: Path, *, active: bool, resume: bool, keep: int) -> None:
         self.address = address_of(out) if active else None
         self.run, self.keep = folder_of_run(out), keep
-        self._there: dict[str, str] = {}  # Names of checkpoints that are there, and sha256 of their state.
+        self._there: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
         self._threads = ThreadPoolExecutor(max_workers=1)
         self._copying: Future[None] | None = None
@@ -151,14 +151,14 @@ class Mirror:
             self._names = _complete(_files(self.address))
             if self._names and not resume:
                 raise InputError(
-                    f"{self.address}: already holds a run. Go on with --resume {self.address}, or give another --out."
+                    f"{self.address}: already holds a run. Continue it with --resume {self.address}, or change --out."
                 )
             for step in self._names:
                 with suppress(FileNotFoundError):
                     state = (self.run / f"step-{step}" / STATE_NAME).read_bytes()
                     if read_range(f"{self.address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
                         self._there[f"step-{step}"] = hashlib.sha256(state).hexdigest()
-            log.info("the run lies in %s and is copied to %s after each checkpoint", self.run, self.address)
+            log.info("the run is stored in %s and copied to %s after each checkpoint", self.run, self.address)
 
     def __enter__(self) -> Mirror:
         return self
@@ -171,21 +171,21 @@ class Mirror:
         except DeglaError as failed:
             if error is None:
                 raise DeglaError(
-                    f"{failed} The run itself is whole in {self.run}: degla train --resume {self.address} copies what "
-                    "is missing."
+                    f"{failed} The run itself is complete in {self.run}. To copy what is missing: degla train --resume "
+                    f"{self.address}."
                 ) from None
-            log.warning("%s was not copied to the end: %s", self.run, failed)
+            log.warning("%s was not copied completely: %s", self.run, failed)
         finally:
             self._threads.shutdown()
 
     def copy(self) -> None:
-        """Begin to copy what is new; what fails is tried again with the next checkpoint and at the end."""
+        """Start copying new files; failures are retried with the next checkpoint and at the end."""
         if self.address is not None:
             self.wait()
             self._copying = self._threads.submit(self._try)
 
     def wait(self) -> None:
-        """Wait for what is being copied: what is not copied yet must not be deleted."""
+        """Wait for the current copy to finish: files must not be deleted before they are copied."""
         if self._copying is not None:
             self._copying.result()
 
@@ -193,7 +193,7 @@ class Mirror:
         try:
             self._copy()
         except DeglaError as error:
-            log.warning("%s; it is tried again with the next checkpoint", error)
+            log.warning("%s; retrying with the next checkpoint", error)
 
     def _copy(self) -> None:
         here = {path.name: path for path in checkpoints(self.run)}
@@ -211,7 +211,7 @@ class Mirror:
         for name in _BESIDE:
             with suppress(FileNotFoundError):
                 put((self.run / name).read_bytes(), f"{self.address}/{name}")
-        # By the rule, not by what is here: a resumed run has fetched the newest one alone.
+        # By the rule, not by the local files: a resumed run has fetched only the newest one.
         for step in sorted(self._names)[: -self.keep] if self.keep else ():
             if f"step-{step}" in here:
                 continue
@@ -222,13 +222,13 @@ class Mirror:
 
 
 def _files(address: str) -> list[str]:
-    """Names of all files of a run at an address."""
+    """Relative names of all files of a run at an address."""
     start = address.rstrip("/") + "/"
     return [file.removeprefix(start) for file in list_files(address) if file.startswith(start)]
 
 
 def _complete(files: list[str]) -> dict[int, list[str]]:
-    """Steps of the complete checkpoints among the files of a run, and the names of their files."""
+    """Steps of the complete checkpoints among the files of a run, with the names of their files."""
     found: dict[int, list[str]] = {}
     for file in files:
         folder, _, name = file.partition("/")

@@ -1,9 +1,9 @@
-"""open_clip's residual attention block in parts, so that a tower can compute only the states that are read.
+"""open_clip's residual attention block in parts, so that a tower computes only the states that are read.
 
-Attention goes by the faster of PyTorch's two kernels for processors. That is flash attention, which PyTorch takes, but
-in half precision, whose backward pass is slow there: short sequences are trained by the plain kernel, and so is what is
-compiled (`bench/attention_kernel.py` has figures). Nothing is measured here: the two round otherwise, and a resumed run
-must compute by the kernel that it began with, on another machine or a busy one too.
+Attention uses the faster of PyTorch's two CPU kernels. That is flash attention, PyTorch's default, except in half
+precision, where its backward pass is slow: short sequences are then trained with the plain kernel, as is compiled code
+(`bench/attention_kernel.py` has figures). The choice is not measured at run time: the two kernels round differently,
+and a resumed run must use the kernel that it started with, even on another or a busy machine.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _LAYER_SCALES = frozenset({"ls_1.gamma", "ls_2.gamma"})
 
 
 def why_unknown(transformer: nn.Module) -> str | None:
-    """Why `run_block` cannot compute all blocks; None where each of them computes what `run_block` does.
+    """Return why `run_block` cannot compute all blocks; None if each of them computes what `run_block` does.
 
-    A block is known by what it is, not by its class, since open_clip 3 and 4 attend by different ones: it has the
-    parameters of CLIP's block and no others, drops nothing out, and computes the same on a few rows.
+    A block is recognised by its behaviour, not its class, since open_clip 3 and 4 use different attention classes: it
+    has exactly the parameters of CLIP's block, no dropout, and computes the same on a few rows.
     """
     blocks = list(cast(Any, transformer).resblocks) if hasattr(transformer, "resblocks") else []
     if not blocks:
@@ -46,14 +46,14 @@ def why_unknown(transformer: nn.Module) -> str | None:
     for block in blocks:
         names = {plain_name(name) for name, _ in block.named_parameters() if not is_of_adapter(name)}
         if more := sorted(names - _PARAMETERS - _LAYER_SCALES):
-            return f"has {more[0]} in its blocks, which those of CLIP have not"
+            return f"has {more[0]} in its blocks, which CLIP's blocks lack"
         if missing := sorted(_PARAMETERS - names):
-            return f"has no {missing[0]} in its blocks, which those of CLIP have"
+            return f"has no {missing[0]} in its blocks, which CLIP's blocks have"
         if any(_drops_out(part) for part in block.modules()):
-            return "drops states out in training"
+            return "uses dropout in training"
     kinds = {(type(block), type(block.attn)): block for block in blocks}
     if not all(_computes_the_same(block) for block in kinds.values()):
-        return f"has blocks ({_kind(blocks[0])}) that compute something else than those of CLIP"
+        return f"has blocks ({_kind(blocks[0])}) that compute something other than CLIP's blocks"
     return None
 
 
@@ -62,14 +62,14 @@ def _kind(module: nn.Module) -> str:
 
 
 def _drops_out(part: nn.Module) -> bool:
-    # nn.MultiheadAttention holds its rate as a number, layers of dropout as `p`.
+    # nn.MultiheadAttention stores its rate as `dropout`, dropout layers as `p`.
     rate = getattr(part, "dropout", 0.0) if hasattr(part, "out_proj") else getattr(part, "p", 0.0)
     return isinstance(rate, float) and rate > 0
 
 
 @torch.no_grad()
 def _computes_the_same(block: Any) -> bool:
-    """Whether the block itself gives what `run_block` gives, on three rows of arbitrary numbers."""
+    """Whether the block returns the same as `run_block` on three rows of arbitrary numbers."""
     like = block.ln_1.weight
     states = torch.arange(3 * len(like), device=like.device, dtype=torch.float32).sin().to(like.dtype).view(1, 3, -1)
     try:
@@ -82,17 +82,17 @@ def _computes_the_same(block: Any) -> bool:
 
 
 def is_of_adapter(name: str) -> bool:
-    """Whether a parameter is one that `peft` added, or the map of the texts."""
+    """Whether a parameter was added by `peft` or is the text map."""
     return "lora_" in name or name.endswith(".text_map")
 
 
 def plain_name(name: str) -> str:
-    """Name of a parameter in a model without the wrappers of `peft` and without a map of the texts."""
+    """Return the name of a parameter in a model without `peft` wrappers and without a text map."""
     return _PARAMETRIZED.sub(r"\1", name.replace(".base_layer", ""))
 
 
 def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"], Float[Tensor, " three_width"]]:
-    """Weight and bias that give queries, keys and values; with the adapters of `peft` where there are some."""
+    """Return weight and bias of the query, key and value projection, including any `peft` adapters."""
     if not hasattr(attention, "base_layer"):
         return attention.in_proj_weight, attention.in_proj_bias
     weight = attention.base_layer.in_proj_weight
@@ -107,10 +107,10 @@ Given = ParamSpec("Given")
 
 
 def add_work_method(block: Any) -> str:
-    """Let all work of a block go through a method of it, and return the method's name.
+    """Route all work of a block through a method of it, and return the method's name.
 
-    The functions below read the weights of a block without calling it, so hooks around its calls would not see them;
-    around this method they do.
+    The functions below read the weights of a block without calling it, so hooks on the block would not fire. Hooks on
+    this method do.
     """
     block.work = MethodType(_work, block)
     return "work"
@@ -121,7 +121,7 @@ def _work(block: Any, run: Callable[..., Tensor], *given: Any, **named: Any) -> 
 
 
 def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[Concatenate[Any, Given], Tensor]:
-    """The work that a function does for a block, by the block's own method where it has one."""
+    """Run a function on a block through the block's `work` method if it has one."""
 
     @wraps(run)
     def through(block: Any, /, *given: Given.args, **named: Given.kwargs) -> Tensor:
@@ -133,12 +133,12 @@ def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[
 
 @_through_method
 def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) -> Float[Tensor, "*rows width"]:
-    """One block over rows of states of any layout.
+    """Run one block over rows of states in any layout.
 
     Args:
-        block: of a transformer for which `why_unknown` gives None.
-        states: one row a token.
-        attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
+        block: of a transformer for which `why_unknown` returns None.
+        states: one row per token.
+        attend: maps queries, keys and values of these rows [*rows, width] to the attention output of each row.
     """
     weight, bias = input_projection(block.attn)
     query, key, value = linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
@@ -149,13 +149,13 @@ def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) 
 def run_last_block(
     block: Any, states: Float[Tensor, "*rows width"], attend: Attend, *, read: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "wanted width"]:
-    """The last block, only for the states that are read from it: all others matter for their keys and values alone.
+    """Run the last block only for the states that are read; all others only provide keys and values.
 
     Args:
         block: as in `run_block`.
-        states: one row a token.
-        attend: from the queries of the wanted rows [wanted, width], and keys and values of all, to [wanted, width].
-        read: picks the wanted rows out of all.
+        states: one row per token.
+        attend: maps the queries of the wanted rows [wanted, width] and the keys and values of all to [wanted, width].
+        read: selects the wanted rows.
     """
     weight, bias = input_projection(block.attn)
     width = states.shape[-1]
@@ -166,7 +166,7 @@ def run_last_block(
 
 
 def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bool) -> Tensor:
-    """All blocks but the last, without their activations where gradient checkpointing is on."""
+    """Run all blocks but the last, without keeping activations if gradient checkpointing is on."""
     for block in transformer.resblocks[:-1]:
         if transformer.grad_checkpointing and training and torch.is_grad_enabled():
             states = checkpoint(run_block, block, states, attend, use_reentrant=False)
@@ -193,7 +193,7 @@ def _activate(activation: nn.Module, states: Tensor) -> Tensor:
 
 
 class _QuickGELU(torch.autograd.Function):
-    """x sigmoid(1.702 x) as silu(1.702 x) / 1.702: one tensor is kept for the backward pass, which reads it once."""
+    """x sigmoid(1.702 x) as silu(1.702 x) / 1.702: only one tensor is kept for the backward pass and read once."""
 
     @staticmethod
     def forward(context: Any, states: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def split_heads(rows: Float[Tensor, "batch length width"], heads: int) -> Float[
 
 
 def attend_both_ways(heads: int) -> Attend:
-    """Attention of all rows of a sequence [batch, length, width] to one another."""
+    """Return bidirectional attention over the rows of a sequence [batch, length, width]."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts = (split_heads(rows, heads) for rows in (query, key, value))
@@ -225,28 +225,28 @@ def attend_both_ways(heads: int) -> Attend:
 
 
 def heads_of(transformer: Any) -> int:
-    """Number of attention heads of one of open_clip's own transformers."""
+    """Return the number of attention heads of one of open_clip's own transformers."""
     return int(transformer.resblocks[0].attn.num_heads)
 
 
 _LONG = 128
-"""Keys from which a sequence counts as long: a picture of ViT-B/16 has 197, of ViT-B/32 50, a caption at most 77."""
+"""Number of keys from which a sequence is long: an image has 197 in ViT-B/16, 50 in ViT-B/32; a caption at most 77."""
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Scaled dot-product attention by the kernel that is fastest here."""
+    """Compute scaled dot-product attention with the fastest kernel."""
     if not plain_is_faster(query, key):
         return scaled_dot_product_attention(query, key, value, **options)
-    # The choice is made here, inside of what gradient checkpointing runs again, so that both passes take the same.
+    # Chosen here, inside the code that gradient checkpointing runs again, so that both passes use the same kernel.
     with sdpa_kernel(SDPBackend.MATH):
         return scaled_dot_product_attention(query, key, value, **options)
 
 
 def plain_is_faster(query: Tensor, key: Tensor) -> bool:
-    """Whether queries and keys [..., length, width] are better attended by products and a softmax in turn."""
+    """Whether the plain kernel (products and a softmax) is faster for queries and keys [..., length, width]."""
     if query.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling():  # The parts join the graph, of which the compiler may make flash attention again.
+    if torch.compiler.is_compiling():  # The parts become part of the graph; the compiler may fuse them to flash again.
         return True
-    # A training's passes without gradients (teacher, first pass of a gradient cache) must round as the others do.
+    # Training passes without gradients (teacher, first pass of gradient caching) must round like the others.
     return query.dtype.itemsize < 4 and key.shape[-2] < _LONG and not torch.is_inference_mode_enabled()

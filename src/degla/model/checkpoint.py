@@ -1,5 +1,5 @@
-"""Checkpoint folders that open_clip itself loads, with the state of a run beside the weights; and averages of weights
-between a model and the one it was fine-tuned from (WiSE-FT, arXiv 2109.01903)."""
+"""Checkpoint folders that open_clip itself can load, with the state of a run next to the weights; and weight averaging
+of a fine-tuned model with its base (WiSE-FT, arXiv 2109.01903)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads, with its tokenizer."""
+    """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` can load, with its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = save_tokenizer(encoder, folder)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -53,10 +53,10 @@ def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to write to, and put it in place only when all of it is on the disk.
+    """Provide a temporary folder to write to, and move it into place only when all of it is on disk.
 
     Raises:
-        DeglaError: the disk is full or not writable; what was there before is untouched.
+        DeglaError: the disk is full or not writable; what was there before is unchanged.
     """
     try:
         with whole_folder(folder) as partial:
@@ -87,17 +87,17 @@ def save_checkpoint(
     config: dict[str, Any],
     kept: Encoder | None = None,
 ) -> None:
-    """Write everything that a run needs to go on, complete or not at all.
+    """Write everything that a run needs to resume, atomically.
 
     Args:
         folder: the checkpoint's own folder, ``RUN/step-N``.
         encoder: the student.
         optimizer: the optimiser's state.
-        tensors: further tensors by name (memory of losses, random states), stored beside the optimiser's.
+        tensors: additional tensors by name (memory of losses, random states), stored with the optimiser's.
         state: plain values: step, epoch, position in the epoch, ...
         config: the run's configuration as plain values.
-        kept: the model for use where it is another than the student; the folder is that model to all who load it, and
-            the student's own weights lie beside it.
+        kept: the model to use, if it is not the student; the folder then loads as this model, and the student's own
+            weights are stored next to it.
 
     Raises:
         DeglaError: a weight of the student is not finite, or see `written_whole`; nothing is written.
@@ -120,37 +120,37 @@ def save_checkpoint(
 
 
 def _refuse_nonfinite(encoder: Encoder, folder: Path) -> None:
-    """Steps look at the loss alone, which may be finite where a gradient was not."""
+    """Training steps only check the loss, which can be finite when a gradient was not."""
     named = dict(encoder.clip.named_parameters())
     finite = torch.stack([value.isfinite().all() for value in named.values()]).tolist()
     if wrong := [name for name, right in zip(named, finite, strict=True) if not right]:
         newest = latest_checkpoint(folder.parent)
         kept = f" The last checkpoint is {newest}." if newest else ""
         raise DeglaError(
-            f"{folder}: not written: {wrong[0]} holds values that are not finite, as a gradient was not.{kept} A lower "
-            "--optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+            f"{folder}: not written: {wrong[0]} has values that are not finite, because a gradient was not.{kept} A "
+            "lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
         )
 
 
 def load_checkpoint(
     folder: Path, *, encoder: Encoder, teacher: Teacher | None, optimizer: torch.optim.Optimizer, averaged: bool = False
 ) -> tuple[CheckpointState, dict[str, Any]]:
-    """Put a checkpoint's weights, teacher and optimiser into place; returns its `state` and `tensors`.
+    """Load a checkpoint's weights, teacher and optimiser; return its `state` and `tensors`.
 
     Args:
         folder: the checkpoint's own folder.
         encoder: the student.
-        averaged: the model for use in the folder is not the student, whose weights lie beside it.
+        averaged: the folder's main model is not the student, whose weights are stored next to it.
 
     Raises:
-        InputError: a file is missing or damaged, or its parameters are not exactly those of the model.
+        InputError: a file is missing or damaged, or its parameters do not match the model exactly.
     """
     adapted = has_adapters(encoder.clip)
     state = read_state(folder)
     if not state.resumable:
         raise InputError(
-            f"{folder}: what a resumed run reads was deleted when the run had finished. Start a new run from it with "
-            f"--model {folder}."
+            f"{folder}: cannot be resumed, because its training state was deleted when the run finished. Start a new "
+            f"run from it with --model {folder}."
         )
     with checked(folder, for_training=True):
         _load_weights(encoder, folder / (ADAPTERS_NAME if adapted else STUDENT_NAME if averaged else WEIGHTS_NAME))
@@ -162,7 +162,7 @@ def load_checkpoint(
             tensors: dict[str, Any] = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(tensors.pop("optimizer"))
         except FileNotFoundError:
-            raise InputError(f"{folder / OPTIMIZER_NAME}: missing; this is no complete checkpoint.") from None
+            raise InputError(f"{folder / OPTIMIZER_NAME}: missing; the checkpoint is incomplete.") from None
         except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             raise InputError(f"{folder / OPTIMIZER_NAME}: damaged: {error}. Use an earlier checkpoint.") from None
     return state, tensors
@@ -175,31 +175,31 @@ def _load_weights(encoder: Encoder, path: Path) -> None:
         else:
             encoder.clip.load_state_dict(load_file(path), strict=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; this is no complete checkpoint.") from None
+        raise InputError(f"{path}: missing; the checkpoint is incomplete.") from None
     except SafetensorError as error:
         raise InputError(f"{path}: damaged weights file: {error}. Use an earlier checkpoint.") from None
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f"{path}: these weights do not fit {encoder.name}: {' '.join(lines[1:3])}. "
-            "Name the model that the checkpoint was made from."
+            "Give the model that the checkpoint was trained from."
         ) from None
 
 
 def check_alike(base: Encoder, tuned: Encoder) -> None:
-    """Refuse two models whose weights cannot stand for one another.
+    """Refuse two models whose weights cannot be averaged.
 
     Raises:
-        InputError: they differ in parameters, activation, preprocessing or tokenizer; the message says in which.
+        InputError: they differ in parameters, activation, preprocessing or tokenizer; says in which.
     """
     pair = f"{base.name} and {tuned.name}"
     mine, yours = base.clip.state_dict(), merged_state(tuned.clip)
     if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in yours.items()}:
-        raise InputError(f"{pair} are of different architectures and cannot be averaged.")
+        raise InputError(f"{pair} have different architectures and cannot be averaged.")
     if base.activation != tuned.activation:
         raise InputError(
-            f"{pair} cannot be averaged: one computes {base.activation}, the other {tuned.activation}. "
-            "Name the base that the other was fine-tuned from."
+            f"{pair} cannot be averaged: one uses {base.activation}, the other {tuned.activation}. "
+            "Give the base model that the other was fine-tuned from."
         )
     first, second = base.description.preprocess_config, tuned.description.preprocess_config
     for field in sorted(first.keys() & second.keys()):
@@ -210,24 +210,24 @@ def check_alike(base: Encoder, tuned: Encoder) -> None:
             )
     words = ["A photo of a cat, and 3 dogs!"]
     if not _read_alike(base, base.tokenize(words), tuned.tokenize(words)):
-        raise InputError(f"{pair} cannot be averaged: their tokenizers number the same text differently.")
+        raise InputError(f"{pair} cannot be averaged: their tokenizers encode the same text differently.")
 
 
 @torch.no_grad()
 def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
-    """A new encoder whose parameters are ``(1 - share) * base + share * tuned``.
+    """Return a new encoder with the parameters ``(1 - share) * base + share * tuned``.
 
     Args:
         base: the model before fine-tuning.
-        tuned: the fine-tuned model, of the same architecture, activation, preprocessing and tokenizer; adapters in it
-            count as the weights that they amount to.
-        share: share of the tuned model, 0 to 1; at 0 and at 1 the weights are exactly those of the one model.
+        tuned: the fine-tuned model, with the same architecture, activation, preprocessing and tokenizer; its adapters
+            are merged into the weights.
+        share: weight of the tuned model, 0 to 1; 0 and 1 give exactly the weights of one model.
 
     Raises:
-        InputError: a share outside 0 to 1, or models that cannot stand for one another.
+        InputError: the share is outside 0 to 1, or the models cannot be averaged.
     """
     if not 0 <= share <= 1:
-        raise InputError(f"the share of the tuned model is {share}; it lies between 0 and 1.")
+        raise InputError(f"the share of the tuned model is {share}; it must be between 0 and 1.")
     check_alike(base, tuned)
     mine, yours = base.clip.state_dict(), merged_state(tuned.clip)
     averaged = copy.deepcopy(base)
@@ -245,7 +245,7 @@ def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
 
 @torch.no_grad()
 def _read_alike(base: Encoder, tokens: Tensor, others: Tensor) -> bool:
-    """Whether two numberings of a text are one to a model: what fills rows up may differ where nothing reads it."""
+    """Whether two encodings of a text are the same to a model: padding may differ if nothing reads it."""
     if tokens.shape != others.shape or torch.equal(tokens, others):
         return tokens.shape == others.shape
     one, other = (base.encode_captions(numbers.to(base.device)) for numbers in (tokens, others))
@@ -253,7 +253,7 @@ def _read_alike(base: Encoder, tokens: Tensor, others: Tensor) -> bool:
 
 
 def _without_form(value: object) -> object:
-    """JSON has lists where open_clip has tuples, and one number where both sides are alike."""
+    """Normalise: JSON has lists for open_clip's tuples, and one number where both sides are equal."""
     if isinstance(value, list | tuple):
         return value[0] if len(set(value)) == 1 else tuple(value)
     return value

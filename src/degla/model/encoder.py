@@ -1,4 +1,4 @@
-"""`Encoder`: any open_clip model behind two calls, with its tokenizer, its transforms and its identity."""
+"""`Encoder`: any open_clip model behind two calls, with its tokenizer, transform and identity."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
 
 @dataclass(frozen=True)
 class Description:
-    """What a model is beyond its weights: all that a checkpoint folder must say so that others load the same thing.
+    """A model apart from its weights: everything that a checkpoint folder must record so that it loads the same.
 
     Attributes:
-        name: how the user named it.
+        name: the name given by the user.
         model_config: open_clip's `model_cfg`.
         preprocess_config: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
-        tokenizer_files: files that the tokenizer is read from where it is not open_clip's own.
+        tokenizer_files: files of the tokenizer, if it is not open_clip's own.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Description:
 
     @property
     def quick_gelu(self) -> bool:
-        """Whether the activation is QuickGELU, x sigmoid(1.702 x), rather than GELU."""
+        """Whether the activation is QuickGELU, x sigmoid(1.702 x), instead of GELU."""
         return bool(self.model_config.get("quick_gelu", False))
 
     @property
@@ -61,14 +61,14 @@ class Description:
 
 
 class TowerOutputs(NamedTuple):
-    """What the towers say of images and texts. What was not asked for is None.
+    """Outputs of the towers for images and texts. Outputs that were not requested are None.
 
     Attributes:
-        image: unit embeddings of the images [images, D].
-        text: unit embeddings of the texts [texts, D].
-        patch: outputs for the patches of each image [images, patches, D], not of unit length.
-        token: outputs for the tokens of each text [texts, length, D], not of unit length.
-        raw_image: embeddings of the images before they are brought to length one [images, D].
+        image: unit-length embeddings of the images [images, D].
+        text: unit-length embeddings of the texts [texts, D].
+        patch: outputs for the patches of each image [images, patches, D], not normalised.
+        token: outputs for the tokens of each text [texts, length, D], not normalised.
+        raw_image: embeddings of the images before normalisation [images, D].
         state: state of each text's end token after the last norm, before the projection [texts, W].
     """
 
@@ -81,17 +81,17 @@ class TowerOutputs(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """An open_clip model whose embeddings are unit rows in float32.
+    """An open_clip model with unit-length embeddings in float32.
 
     Args:
-        clip: the open_clip model; its parameters are this module's only ones.
+        clip: the open_clip model; this module has no other parameters.
         description: name, configuration and tokenizer files.
-        tokenize: texts to padded token numbers [texts, context].
-        transform: the model's own evaluation transform, a PIL image to [3, height, width].
+        tokenize: maps texts to padded token ids [texts, context].
+        transform: the model's own evaluation transform, which maps a PIL image to [3, height, width].
     """
 
     _image_weights: ClassVar[tuple[str, ...]] = ("visual.",)
-    """What the names of the image tower's weights begin with."""
+    """Prefixes of the names of the image tower's weights."""
 
     def __init__(
         self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: EvaluationTransform
@@ -103,12 +103,12 @@ class Encoder(nn.Module):
         self.transform = transform
         self.trims = can_trim(clip)
         self.padding = padding_token(clip)
-        """What `tokenize` fills texts up with."""
+        """The id that `tokenize` pads texts with."""
         self.grow: GrowTree | None = tree_grower(clip)
-        """Makes trees of shared beginnings for this text tower; None where they would not be exact, or to pad."""
+        """Builds trees of shared prefixes for this text tower; None if they would not be exact, or to pad instead."""
         self.precision = "fp32"
         self.moves_statistics = False
-        """Whether training moves the statistics of BatchNorm; they stay as they came otherwise."""
+        """Whether training updates the running statistics of BatchNorm; otherwise they stay fixed."""
         self._plain_kernels = True
         self._masked_as: tuple[Tensor, ...] = ()
         self._encode_tree: Callable[..., Tensor] = encode_tree
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         self._encode_image = encode_class_token if self.reads_class_token else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
-        """A copy of the network; the tokenizer's tables and what else never changes stay one."""
+        """Copy the network; the tokenizer's tables and other constants are shared."""
         memo |= {id(value): value for value in (self.tokenize, self.transform, self.description)}
         made = type(self).__new__(type(self))
         memo[id(self)] = made
@@ -127,7 +127,7 @@ class Encoder(nn.Module):
 
     @property
     def name(self) -> str:
-        """How the user named the model."""
+        """The name of the model as given by the user."""
         return self.description.name
 
     @property
@@ -137,12 +137,12 @@ class Encoder(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Largest number of tokens of a text."""
+        """Maximum number of tokens in a text."""
         return int(self.description.model_config["text_cfg"].get("context_length", 77))
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         device: torch.device = self.clip.logit_scale.device
         return device
 
@@ -154,43 +154,43 @@ class Encoder(nn.Module):
 
     @property
     def bias(self) -> Float[Tensor, ""] | None:
-        """What is added to scaled similarities, the learnt `logit_bias`; None for a model of the softmax loss."""
+        """The learnt `logit_bias` added to scaled similarities; None for a model trained with the softmax loss."""
         bias: Tensor | None = getattr(self.clip, "logit_bias", None)
         return None if bias is None else bias.reshape(())
 
     def add_bias(self, bias: float, *, scale: float) -> None:
-        """Make a model of the softmax loss one of the sigmoid loss, with this bias and this scale.
+        """Convert a softmax-loss model to the sigmoid loss, with this bias and this scale.
 
         Raises:
-            InputError: it has a bias.
+            InputError: it already has a bias.
         """
         if self.bias is not None:
-            raise InputError(f"{self.name}: has a logit_bias. Name a model of the softmax loss.")
+            raise InputError(f"{self.name}: already has a logit_bias. Choose a model trained with the softmax loss.")
         self.clip.logit_scale.data.fill_(scale).log_()
         self.clip.logit_bias = nn.Parameter(torch.tensor(bias))
         self.description.model_config["init_logit_bias"] = bias
 
     @property
     def gives_tokens(self) -> bool:
-        """Whether `embed` can be called with `dense`."""
+        """Whether `embed` supports `dense`."""
         return self._gives_patches and self.grow is not None
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over names, shapes and values of all parameters and stored buffers; reads all weights."""
+        """The sha256 of names, shapes and values of all parameters and stored buffers; reads all weights."""
         return digest_of_weights(self.clip.state_dict())
 
     @property
     def image_fingerprint(self) -> str:
-        """The same of the image tower alone, on which embeddings of images depend."""
+        """As `fingerprint`, for the image tower only, which determines the embeddings of images."""
         return digest_of_weights(
             {name: value for name, value in self.clip.state_dict().items() if name.startswith(self._image_weights)}
         )
 
     def train(self, mode: bool = True) -> Encoder:
-        """Training mode for what is trained; what is frozen, and BatchNorm that keeps its statistics, stay as in use.
+        """Set training mode for trained parts; frozen parts and BatchNorm with fixed statistics stay in eval mode.
 
-        What is frozen has no parameter with `requires_grad`.
+        A part is frozen if none of its parameters has `requires_grad`.
         """
         super().train(mode)
         if mode:
@@ -198,16 +198,16 @@ class Encoder(nn.Module):
         return self
 
     def encode_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
-        """Unit embeddings of transformed images; those of embeddings are the embeddings, at length one."""
+        """Return unit-length embeddings of transformed images; embeddings are only normalised."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
     def _encode_raw(self, images: Pictures, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
         if kept is not None:
             self.refuse_without_class_token("--views.left-out")
-        if images.ndim < 4:  # Embedded once, before the first step.
+        if images.ndim < 4:  # Embedded once before the first step.
             return (images if images.ndim == 2 else images[:, 0]).float()
         tower = getattr(self.clip, "visual", self.clip)
-        images = images.to(next(tower.parameters()).dtype)  # That of `encoder.half()`.
+        images = images.to(next(tower.parameters()).dtype)  # Half precision after `encoder.half()`.
         if self._encode_image is not None:
             return self._encode_image(self.clip, images, kept).float()
         with self._kernels():
@@ -215,11 +215,11 @@ class Encoder(nn.Module):
         return rows.float()
 
     def encode_captions(self, texts: Int[Tensor, "texts length"] | PrefixTree) -> Float[Tensor, "texts dim"]:
-        """Unit embeddings of tokenised texts.
+        """Return unit-length embeddings of tokenised texts.
 
         Args:
-            texts: token numbers of any length up to the context length where `trims` is true, else exactly the
-                context length; or a tree of texts made by `grow`, which saves making it here.
+            texts: token ids of any length up to the context length if `trims` is true, else of exactly the context
+                length; or a tree of texts made by `grow`.
         """
         if isinstance(texts, Tensor) and self.grow is not None:
             texts = self.grow(texts).to(self.device, non_blocking=True)
@@ -237,39 +237,39 @@ class Encoder(nn.Module):
     def _encode_further(
         self, texts: Tensor | PrefixTree, encode: Callable[..., tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        """Unit embeddings of texts, and what else `encode` says of their tree."""
+        """Unit-length embeddings of texts, and the additional output of `encode` for their tree."""
         assert self.grow is not None
         tree = self.grow(texts).to(texts.device, non_blocking=True) if isinstance(texts, Tensor) else texts
         text, further = encode(self.clip, tree, *self._masked_as)
         return nn.functional.normalize(text.float(), dim=-1), further.float()
 
     def refuse_without_class_token(self, flag: str) -> None:
-        """Refuse what only a vision transformer can do that is read at its class token.
+        """Refuse a feature that needs a vision transformer read at its class token.
 
         Raises:
-            InputError: this image tower is none; names the flag.
+            InputError: the image tower is not one; names the flag.
         """
         if not self.reads_class_token:
             raise InputError(
-                f"{flag}: {self.name}: its image tower is no plain vision transformer of open_clip that is read at its "
-                "class token; leave the flag out."
+                f"{flag}: the image tower of {self.name} is not a plain open_clip vision transformer read at its class "
+                "token. Remove the flag."
             )
 
     def see_class_token(self, images: Tensor, look: SeesAttention) -> Float[Tensor, "batch dim"]:
-        """Embeddings of images at any length; `look` sees the class token's attention (see `encode_class_token`)."""
+        """Return unnormalised embeddings; `look` sees the class token's attention (see `encode_class_token`)."""
         return encode_class_token(self.clip, images, look=look)
 
     def _check_asked(self, *, dense: bool, state: bool) -> None:
-        """Refuse outputs that the towers do not give."""
+        """Refuse outputs that the towers do not provide."""
         if state and self.grow is None:
             raise InputError(
-                f"{self.name}: gives no state of a text's end token; its text tower must be open_clip's own, read at "
-                "the end token, with --train.trim."
+                f"{self.name}: provides no state of a text's end token. That needs --train.trim and one of open_clip's "
+                "own text towers, read at the end token."
             )
         if dense and not self.gives_tokens:
             raise InputError(
-                f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own, read at "
-                "one token each, or the image tower one of timm that averages a map, with --train.trim."
+                f"{self.name}: provides no outputs for patches and tokens. That needs --train.trim and open_clip's own "
+                "towers, read at one token each; the image tower may also be one of timm that averages a feature map."
             )
 
     def embed(
@@ -282,19 +282,19 @@ class Encoder(nn.Module):
         kept: Int[Tensor, "images kept"] | None = None,
         state: bool = False,
     ) -> TowerOutputs:
-        """Embeddings of the images and texts that are given.
+        """Embed the given images and texts.
 
         Args:
             images: transformed images.
             texts: as for `encode_captions`.
-            dense: give the outputs for patches and tokens, too.
-            raw: give the images' embeddings before they are brought to length one, too.
-            kept: numbers of the patches of each image that are read; all by default. Not together with `dense`.
-            state: give the states of the texts' end tokens, too; not together with `dense`.
+            dense: also return the outputs for patches and tokens.
+            raw: also return the images' embeddings before normalisation.
+            kept: indices of the patches of each image to read; all by default. Not together with `dense`.
+            state: also return the states of the texts' end tokens; not together with `dense`.
 
         Raises:
-            InputError: `dense` without `gives_tokens`, `kept` without `reads_class_token`, or `state` where the text
-                tower gives none.
+            InputError: `dense` without `gives_tokens`, `kept` without `reads_class_token`, or `state` with a text tower
+                that provides none.
         """
         self._check_asked(dense=dense, state=state)
         image = text = patch = token = raw_image = states = None
@@ -310,32 +310,32 @@ class Encoder(nn.Module):
     def forward(
         self, images: Pictures | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
     ) -> tuple[Tensor | None, ...]:
-        """All fields of what `embed` gives, scale and bias: the call that data-parallel training wraps."""
+        """Return all fields of `embed`'s result, scale and bias: the call that data-parallel training wraps."""
         return (*self.embed(images, texts, **asked), self.scale, self.bias)
 
     def read_masked_as(self, token: Float[Tensor, " width"]) -> None:
-        """Put `token` where a text has the number `degla.prefixes.MASKED`; it is no part of the model and its state."""
-        self._masked_as = (token,)  # In a tuple, it is no parameter of this module.
+        """Use `token` where a text has the id `degla.prefixes.MASKED`; it is not part of the model or its state."""
+        self._masked_as = (token,)  # Inside a tuple it is not registered as a parameter.
 
     def compile(self, *, backend: Any = "inductor") -> None:
-        """Compile both towers, once for all numbers of texts and nodes."""
+        """Compile both towers, once for any number of texts and nodes."""
         self._encode_tree = torch.compile(encode_tree, dynamic=True, backend=backend)
         if self._encode_image is not None:
             self._encode_image = torch.compile(encode_class_token, backend=backend)
 
     def checkpoint_gradients(self) -> None:
-        """Keep no activations inside the blocks; the backward pass computes them again.
+        """Enable gradient checkpointing: keep no activations inside the blocks and recompute them in the backward pass.
 
         Raises:
-            InputError: a tower has no such option.
+            InputError: a tower does not support it.
         """
         forget_activations(self.clip, name=self.name)
-        # The second pass runs outside `_kernels`, and must take the same ones.
+        # Recomputation runs outside `_kernels` and must use the same ones.
         self._plain_kernels = False
 
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:
-        # The lengths of another library's tower are not known here: it is trained as short sequences are.
+        # Sequence lengths in another library's tower are unknown here: it is trained like short sequences.
         trains = self.device.type == "cpu" and not torch.is_inference_mode_enabled()
         if trains and self._plain_kernels:
             with sdpa_kernel(SDPBackend.MATH):

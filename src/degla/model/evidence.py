@@ -1,4 +1,4 @@
-"""Where a score's evidence lies in a picture: maps from gradients, and the part of the picture that they keep."""
+"""Evidence for a score within an image: gradient-based maps, and the part of the image that they select."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Map = Float[Tensor, "batch height width"]
 
 @dataclass(frozen=True)
 class EvidenceConfig(Checked, section="evidence"):
-    """Which part of an image has the evidence for its caption, where a loss reads it."""
+    """The part of an image with the evidence for its caption, if a loss reads it."""
 
     threshold: Share = 0.5
-    """Evidence, each image's brought to 0 to 1, above which a patch belongs to the part (0.5 in arXiv 2111.14271)."""
+    """Evidence, scaled to 0 to 1 per image, above which a patch belongs to the part (0.5 in arXiv 2111.14271)."""
     by: Literal["attention", "random"] = "attention"
-    """By the gradient of the teacher's similarity in its last attention; or as many patches, drawn by chance;
+    """By the gradient of the teacher's similarity in its last attention; or the same number of random patches;
     "attention" or "random"."""
 
 
 def attention_evidence(
     row: Float[Tensor, "batch heads length"], gradient: Float[Tensor, "batch heads length"]
 ) -> Float[Tensor, "batch length"]:
-    """Attention times the gradient of a score in it, negative products cut to 0, summed over heads."""
+    """Return attention times the gradient of a score with respect to it, clamped at 0 and summed over heads."""
     return (row * gradient).clamp(min=0.0).sum(dim=1)
 
 
@@ -40,12 +40,12 @@ def patch_evidence(
     images: Float[Tensor, "batch 3 height width"],
     texts: Float[Tensor, "batch dim"],
 ) -> Float[Tensor, "batch patches"]:
-    """How much each patch adds to the similarity of an image and a text (`attention_evidence`).
+    """Return how much each patch adds to the similarity of an image and a text (`attention_evidence`).
 
     Args:
         encode: `Encoder.see_class_token` of a model whose image tower is read at its class token.
         images: transformed.
-        texts: unit embeddings, one an image.
+        texts: unit-length embeddings, one per image.
     """
     leaves: list[Tensor] = []
 
@@ -53,7 +53,7 @@ def patch_evidence(
         leaves.append(row.detach().requires_grad_())
         return leaves[0]
 
-    # The graph begins at the attention of the last block: nothing before it is kept.
+    # The graph starts at the attention of the last block: nothing before it is kept.
     with torch.enable_grad():
         raw = encode(images, see)
         similarity = (normalize(raw.float(), dim=-1) * texts).sum()
@@ -67,12 +67,12 @@ def pixel_evidence(
     *,
     grid: tuple[int, int],
 ) -> Map:
-    """Gradient of a score times the pixels, for towers of any kind: their sum over colours, negative sums cut to 0.
+    """Return gradient of a score times pixels, for any image tower, summed over colours and clamped at 0.
 
     Args:
-        images: transformed, so that 0 is the mean colour, which stands for nothing.
-        score: what is explained, one number an image.
-        grid: squares down and across, each with the mean over its pixels.
+        images: transformed, so that 0 is the mean colour, the neutral value.
+        score: the score to explain, one number per image.
+        grid: number of squares down and across, each with the mean over its pixels.
     """
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
@@ -83,7 +83,7 @@ def pixel_evidence(
 def kept_part(
     images: Float[Tensor, "batch 3 height width"], mask: Float[Tensor, "batch down across"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Images where a mask of patches is 1, and the mean colour, 0, elsewhere."""
+    """Keep images where a patch mask is 1, and set the rest to the mean colour, 0."""
     return images * interpolate(mask[:, None].to(images), size=images.shape[2:], mode="nearest")
 
 
@@ -91,15 +91,15 @@ def grad_cam(
     states: Float[Tensor, "batch channels height width"],
     score: Callable[[Float[Tensor, "batch channels height width"]], Float[Tensor, " batch"]],
 ) -> Map:
-    """Grad-CAM (arXiv 1610.02391): states weighted by the mean gradient of their channel, negative sums cut to 0.
+    """Grad-CAM (arXiv 1610.02391): states weighted by the mean gradient of their channel, summed and clamped at 0.
 
     Args:
         states: of a late layer.
-        score: what is explained, one number a picture, as a function of the states alone. Nothing before the states
-            is computed again, and no gradient reaches a parameter.
+        score: the score to explain, one number per image, as a function of only the states. Nothing before the states
+            is recomputed, and no gradient reaches a parameter.
 
     Returns:
-        Evidence at the states' places, 0 or more.
+        Evidence at each position of the states, 0 or more.
     """
     with torch.enable_grad():
         leaf = states.detach().requires_grad_()
@@ -109,24 +109,24 @@ def grad_cam(
 
 
 def enlarge(evidence: Map, size: tuple[int, int]) -> Map:
-    """Brought to a picture's size, bilinear."""
+    """Resize a map to an image's size, bilinearly."""
     return interpolate(evidence[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def unit_range(evidence: Map) -> Map:
-    """Each map brought to 0 to 1; one that is the same everywhere says nothing and is 0."""
+    """Scale each map to 0 to 1; a constant map becomes 0."""
     low, high = evidence.amin(dim=(1, 2), keepdim=True), evidence.amax(dim=(1, 2), keepdim=True)
     spread = high - low
     return torch.where(spread > 0, (evidence - low) / spread.clamp(min=torch.finfo(spread.dtype).tiny), 0.0)
 
 
 def above(evidence: Map, threshold: float) -> Map:
-    """1 where a map of 0 to 1 is above a threshold, else 0."""
+    """Return 1 where a map of 0 to 1 is above a threshold, else 0."""
     return (evidence > threshold).to(evidence)
 
 
 def top_share(evidence: Map, share: float) -> Map:
-    """1 at the places with the most evidence, a share of all rounded down to whole places and at least one."""
+    """Return 1 at the positions with the most evidence: a share of all, rounded down, but at least one."""
     flat = evidence.flatten(1)
     count = max(1, int(share * flat.shape[1]))
     kept = torch.zeros_like(flat).scatter_(1, flat.topk(count, dim=1).indices, 1.0)
@@ -134,10 +134,10 @@ def top_share(evidence: Map, share: float) -> Map:
 
 
 def relative_drop(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """max(0, p - q) / p of each: how much of a probability is lost with what an explanation leaves out."""
+    """Return max(0, p - q) / p: the share of a probability lost when only the explanation's part is kept."""
     return (before - after).clamp(min=0.0) / before
 
 
 def increased(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """1 where q > p: what an explanation keeps alone makes the answer more probable."""
+    """Return 1 where q > p: the part kept by the explanation makes the answer more probable on its own."""
     return (after > before).to(before)

@@ -1,4 +1,4 @@
-"""What some towers allow and others do not: each fast path, why it is missing where it is, and what that costs."""
+"""Fast paths that only some towers support: which are missing for a model, why, and what that costs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _told: set[str] = set()
 
 @dataclass(frozen=True)
 class Lack:
-    """A fast path that a model does not allow.
+    """A fast path that a model does not support.
 
     Attributes:
         name: of the path.
-        why: what the model is instead, as words behind "its ... tower".
-        cost: what happens in place of it.
+        why: the reason, as words after "its": "text tower appends a class token".
+        cost: what happens instead.
     """
 
     name: str
@@ -37,25 +37,25 @@ class Lack:
     cost: str
 
     def __str__(self) -> str:
-        return f"no {self.name}, for its {self.why}: {self.cost}"
+        return f"no {self.name}, because its {self.why}: {self.cost}"
 
 
 def lacks(encoder: Encoder) -> list[Lack]:
-    """The fast paths that a model's towers do not allow; none for open_clip's plain CLIP."""
+    """List the fast paths that a model's towers do not support; none for open_clip's plain CLIP."""
     clip, context = encoder.clip, encoder.context_length
     image, tree = why_all_patches(clip), why_no_tree(clip)
     found = []
     if tree is not None and not encoder.trims:
         cost = f"each text costs {context} tokens, however short it is"
-        found.append(Lack("trimmed texts and shared beginnings", f"text tower {why_padded(clip) or tree}", cost))
+        found.append(Lack("trimmed texts and shared prefixes", f"text tower {why_padded(clip) or tree}", cost))
     elif tree is not None:
         found.append(Lack(
-            "shared beginnings of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
+            "shared prefixes of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
             "batch, which for captions with negatives is several times the work",
         ))  # fmt: skip
-    if image is not None and not averages_a_map(clip):  # A map has no class token: there is nothing to save.
+    if image is not None and not averages_a_map(clip):  # A feature map has no class token: there is nothing to save.
         cost = "its last block is computed for all patches"
-        found.append(Lack("reading of the class token alone", f"image tower {image}", cost))
+        found.append(Lack("reading of only the class token", f"image tower {image}", cost))
     slow = _of_towers(image, tree)
     if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
         cost = "they are up to twice as slow on this processor"
@@ -64,7 +64,7 @@ def lacks(encoder: Encoder) -> list[Lack]:
 
 
 def refusals(encoder: Encoder) -> list[Lack]:
-    """What training refuses with a model because of its towers."""
+    """List what training refuses for a model because of its towers."""
     clip = encoder.clip
     found = []
     for tower in TOWERS:
@@ -79,12 +79,12 @@ def refusals(encoder: Encoder) -> list[Lack]:
 
 
 def why_no_tokens(clip: nn.Module) -> str | None:
-    """Why a model gives no outputs for patches and tokens; None where it does."""
+    """Return why a model provides no outputs for patches and tokens; None if it does."""
     return _of_towers(why_no_patches(clip), why_no_tree(clip))
 
 
 def why_not_plain(clip: nn.Module) -> str | None:
-    """Why a model is not open_clip's plain CLIP, two transformers read at one token each; None where it is."""
+    """Return why a model is not open_clip's plain CLIP (two transformers read at one token each); None if it is."""
     return _of_towers(why_all_patches(clip), why_no_tree(clip))
 
 
@@ -94,14 +94,14 @@ def _of_towers(image: str | None, text: str | None) -> str | None:
 
 
 def why_no_adapters(clip: nn.Module, tower: Tower) -> str | None:
-    """Why the blocks of a tower take no adapters; None where they do."""
+    """Return why the blocks of a tower do not support adapters; None if they do."""
     module: Any = tower_module(clip, tower)
     return why_unknown(getattr(module, "transformer", module))
 
 
 def tell(encoder: Encoder) -> None:
-    """Say once in a process which fast paths a model does not allow."""
+    """Log, once per process, which fast paths a model does not support."""
     for lack in map(str, lacks(encoder)):
         if lack not in _told:
             _told.add(lack)
-            log.warning("%s: slower than could be, with the same numbers: %s.", encoder.name, lack)
+            log.warning("%s: slower than possible, with the same results: %s.", encoder.name, lack)

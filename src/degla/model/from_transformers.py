@@ -1,5 +1,5 @@
-"""A folder of transformers as an encoder: open_clip's model of the same weights and numbers, trained and averaged as
-any other; or, where open_clip has no form of it, the model itself for evaluation."""
+"""A transformers folder as an encoder: an equivalent open_clip model, trained and averaged like any other; or, if
+open_clip has no equivalent, the transformers model itself for evaluation."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ log = logging.getLogger("degla.model")
 
 
 def load_from_transformers(folder: Path, *, name: str) -> Encoder:
-    """Load a CLIP, MetaCLIP 2 or SigLIP of transformers as open_clip's model of the same weights, in float32.
+    """Load a CLIP, MetaCLIP 2 or SigLIP of transformers as an open_clip model with the same weights, in float32.
 
-    Embeddings of made pictures and texts are compared with those that transformers computes. Pictures go through
-    open_clip's transform with the folder's size, mean, standard deviation, interpolation and crop.
+    Embeddings of generated images and texts are compared with those from transformers. Images go through open_clip's
+    transform with the folder's size, mean, standard deviation, interpolation and crop.
 
     Args:
         folder: with config.json, weights, tokenizer and preprocessor_config.json.
-        name: how the user named the model.
+        name: of the model as given by the user.
 
     Raises:
-        NoExactFormError: open_clip has no model that computes the same; the folder can still be scored.
+        NoExactFormError: open_clip has no equivalent model; the folder can still be scored.
         InputError: see `open_transformers`.
     """
     opened = open_transformers(folder)
@@ -49,7 +49,7 @@ def load_from_transformers(folder: Path, *, name: str) -> Encoder:
         return _converted(opened, folder, name)
     except NoExactFormError as error:
         raise NoExactFormError(
-            f"{name}: {error}. `degla evaluate` can still score such a folder by transformers itself; to train, take "
+            f"{name}: {error}. `degla evaluate` can still score such a folder with transformers itself; to train, use "
             "another model."
         ) from None
 
@@ -72,7 +72,7 @@ def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
     try:
         clip.load_state_dict(to_open_clip(opened.model.state_dict(), plan, shapes), strict=True)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise NoExactFormError(f"its weights are not those of open_clip's model: {error}") from None
+        raise NoExactFormError(f"its weights do not match open_clip's model: {error}") from None
     clip.eval()
     text = model_config["text_cfg"]
     files = _take_tokenizer(opened.tokenizer, text, folder, name)
@@ -83,7 +83,7 @@ def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
         tokenize = clip_tokenizer(context)
     _compare(opened.model, clip, tokenize, size)
     if stored_type(folder) != "float32":
-        log.info("%s: weights stored as %s; computed, and saved after training, as float32.", name, stored_type(folder))
+        log.info("%s: weights are stored as %s, but used and saved as float32.", name, stored_type(folder))
     open_clip.model.set_model_preprocess_cfg(clip, preprocess)
     transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocess), is_train=False)
     description = Description(name=name, model_config=model_config, preprocess_config=preprocess, tokenizer_files=files)
@@ -95,24 +95,24 @@ def _build(model_config: dict[str, Any]) -> nn.Module:
 
     options = {key: value for key, value in model_config.items() if key != "custom_text"}
     kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
-    with Undrawn():  # Every weight is read afterwards.
+    with Undrawn():  # Every weight is loaded afterwards.
         made: nn.Module = kind(**json.loads(json.dumps(options)))
     return made
 
 
 def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path, name: str) -> tuple[Path, ...]:
-    """The files of the folder's tokenizer, noted in `text`; none where it is open_clip's own."""
+    """Return the files of the folder's tokenizer and record it in `text`; none if it is open_clip's own."""
     if _is_own(tokenizer):
         return ()
     files = tuple(folder / file for file in TOKENIZER_FILES if (folder / file).is_file())
     if not any(path.name in VOCABULARIES for path in files):
-        raise InputError(f"{folder}: holds no tokenizer ({', '.join(VOCABULARIES)}); fetch it again.")
+        raise InputError(f"{folder}: has no tokenizer ({', '.join(VOCABULARIES)}). Fetch it again.")
     text["hf_tokenizer_name"] = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else folder.name
     return files
 
 
 def _is_own(tokenizer: Any) -> bool:
-    """Whether a tokenizer of transformers has the vocabulary, merges and special tokens of OpenAI's CLIP."""
+    """Whether a transformers tokenizer has the vocabulary, merges and special tokens of OpenAI's CLIP."""
     own = clip_tokenizer(77)
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     if tokenizer.get_vocab() != {names.get(token, token): number for token, number in own.encoder.items()}:
@@ -120,7 +120,7 @@ def _is_own(tokenizer: Any) -> bool:
     texts = list(probe.TEXTS)
     rows = tokenizer(texts, padding="max_length", truncation=True, max_length=own.context_length, return_tensors="pt")
     numbers, end = own(texts), own.eot_token_id
-    # Rows are filled up with different numbers, which no causal tower reads after the end token.
+    # The padding ids differ, but no causal tower reads them after the end token.
     behind = (numbers == end).cumsum(1) - (numbers == end).int() > 0
     return bool((rows["input_ids"] == numbers)[~behind].all())
 
@@ -135,19 +135,19 @@ def _compare(model: Any, clip: Any, tokenize: Any, size: int) -> None:
     for what, difference in differences.items():
         if not difference <= probe.EXACT:
             raise NoExactFormError(
-                f"embeddings of {what} differ by {difference:.2g} between transformers and open_clip's form of it "
-                f"({probe.EXACT:g} is rounding)"
+                f"embeddings of {what} differ by {difference:.2g} between transformers and open_clip (at most "
+                f"{probe.EXACT:g} is rounding)"
             )
 
 
 def pooled(features: Any) -> torch.Tensor:
-    """Embeddings as `get_image_features` gives them: alone in transformers 4, in a record in transformers 5."""
+    """Return the embeddings from `get_image_features`: a tensor in transformers 4, an output object in version 5."""
     rows: torch.Tensor = features if isinstance(features, torch.Tensor) else features.pooler_output
     return rows
 
 
 class TransformersClip(nn.Module):
-    """The model behind the names that `Encoder` calls.
+    """Wraps a transformers model in the interface that `Encoder` uses.
 
     Args:
         model: a `CLIPModel` or `SiglipModel`.
@@ -159,47 +159,47 @@ class TransformersClip(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """Logarithm of 1 over the temperature."""
+        """Logarithm of the inverse temperature."""
         scale: Tensor = self.model.logit_scale
         return scale
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """What a model of the sigmoid loss adds to scaled similarities; None for one of the softmax loss."""
+        """Bias that a sigmoid-loss model adds to scaled similarities; None for a softmax-loss model."""
         return getattr(self.model, "logit_bias", None)
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Projected features, not normalised."""
+        """Return projected features, not normalised."""
         return pooled(self.model.get_image_features(pixel_values=images))
 
     def encode_text(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
-        """Projected features, not normalised; no mask, since CLIP looks back alone and SigLIP at the padding too."""
+        """Return projected features, not normalised; no mask, since CLIP is causal and SigLIP attends to padding."""
         return pooled(self.model.get_text_features(input_ids=tokens))
 
 
 class TransformersEncoder(Encoder):
-    """An encoder for evaluation; it cannot be saved in open_clip's form, and so not be trained or averaged."""
+    """An encoder for evaluation only: it cannot be saved for open_clip, and so cannot be trained or averaged."""
 
     _image_weights = ("model.vision_model.", "model.visual_projection.")
 
     def __init__(self, clip: TransformersClip, *, activation: str, padding: int, **parts: Any) -> None:
         super().__init__(clip, **parts)
         self._activation = activation
-        # CLIP reads the end token and looks back alone; SigLIP looks both ways and reads the last position.
+        # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.
         self.trims, self.padding = padding == 0, padding
 
     @property
     def activation(self) -> str:
-        """Of both towers, as config.json has it."""
+        """Activation of both towers, as named in config.json."""
         return self._activation
 
     def encode_captions(self, texts: Any) -> Float[Tensor, "texts dim"]:
-        """Unit embeddings of tokenised texts."""
+        """Return unit-length embeddings of tokenised texts."""
         return nn.functional.normalize(self.clip.encode_text(texts).float(), dim=-1)
 
 
 def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu") -> TransformersEncoder:
-    """Load weights, tokenizer and preprocessing, in float32 and evaluation mode. Nothing is fetched, no code is run.
+    """Load weights, tokenizer and preprocessing, in float32 and evaluation mode. Fetches nothing and runs no code.
 
     Raises:
         InputError: see `open_transformers`.
@@ -211,11 +211,11 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     text, vision = config.text_config, config.vision_config
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
-    # Zeros after the end token are never read by CLIP and are what trimming looks for.
+    # CLIP never reads the zeros after the end token, and trimming relies on them.
     padding = 0 if kind == "clip" else int(_or(tokenizer.pad_token_id, text.pad_token_id, 1))
 
     def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:
-        """Cut to the context with their end token kept."""
+        """Tokenise and truncate to the context length, keeping the end token."""
         rows = tokenizer(list(texts), truncation=True, max_length=context)["input_ids"]
         padded = torch.full((len(rows), context), padding, dtype=torch.long)
         for place, row in zip(padded, rows, strict=True):
@@ -244,7 +244,7 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
 
 
 def _settings(tower: Any) -> dict[str, Any]:
-    """What config.json says of a tower, without where it lies: the cache of embeddings knows a network by it."""
+    """A tower's settings in config.json, without its path: the embedding cache identifies a network by them."""
     return {name: value for name, value in tower.to_dict().items() if name != "_name_or_path"}
 
 

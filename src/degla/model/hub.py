@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it may be asked, whether it can be reached, and loading without it."""
+"""The Hugging Face hub: whether downloads are allowed, whether it is reachable, and loading offline."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 ALLOWED = "DEGLA_ALLOW_DOWNLOAD"
-"""Variable that `--allow-download` sets, for the processes that a command starts too."""
+"""Environment variable set by `--allow-download`, so that it also applies to child processes."""
 
 _SECONDS = 4.0
 
 
 def downloads_allowed() -> bool:
-    """Whether a local folder may have what it lacks fetched from the hub."""
+    """Whether missing files of a local folder may be fetched from the hub."""
     return os.environ.get(ALLOWED, "") not in ("", "0")
 
 
 def why_unreachable(*, seconds: float = _SECONDS) -> str | None:
-    """Why the hub cannot be asked, found out in at most the given seconds; None where a connection to it opens."""
+    """Return why the hub is unreachable, within the given seconds; None if a connection can be opened."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -39,7 +39,7 @@ def why_unreachable(*, seconds: float = _SECONDS) -> str | None:
         except OSError as error:
             told.append(error.strerror or str(error) or type(error).__name__)
 
-    # In a thread of its own: the look-up of a name has no time limit.
+    # In a separate thread: name resolution has no timeout.
     asking = threading.Thread(target=connect, daemon=True)
     asking.start()
     asking.join(seconds)
@@ -48,7 +48,7 @@ def why_unreachable(*, seconds: float = _SECONDS) -> str | None:
 
 
 def _gate(endpoint: str) -> tuple[str, int]:
-    """Host and port that a request to the hub goes to first: its own, or a proxy's."""
+    """Host and port that a request to the hub connects to: the hub's own or a proxy's."""
     address = urllib.parse.urlsplit(endpoint)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
@@ -59,7 +59,7 @@ def _gate(endpoint: str) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Let huggingface_hub and transformers read nothing but files that are here, for the length of the block."""
+    """Restrict huggingface_hub and transformers to local files inside the block."""
     from huggingface_hub import constants
 
     places: list[tuple[Any, str]] = [(constants, "HF_HUB_OFFLINE")]
@@ -80,7 +80,7 @@ def offline() -> Iterator[None]:
 
 
 def _forget_connections() -> None:
-    """huggingface_hub before 1.0 looks at the setting only when it opens a session."""
+    """Close open sessions: huggingface_hub before 1.0 reads the setting only when it opens one."""
     import huggingface_hub.utils as utilities
 
     for name in ("reset_sessions", "close_session"):

@@ -1,4 +1,4 @@
-"""Image towers: read at their class token alone, so that the last block computes nothing else; or with all patches."""
+"""Image towers, read only at the class token, so that the last block computes nothing else; or with all patches."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from degla.model.token_mask import taken
 SeesAttention = Callable[
     [Float[Tensor, "batch heads length"], Float[Tensor, "batch heads length head"]], Float[Tensor, "batch heads length"]
 ]
-"""From the class token's attention in the last block, its own place first, and the values, to the attention to use."""
+"""Maps the class token's attention in the last block (to itself first) and the values to the attention to use."""
 
 
 def why_all_patches(clip: nn.Module) -> str | None:
-    """Why the last block is computed for all patches; None where the embedding is read at its class token alone.
+    """Return why the last block is computed for all patches; None if the embedding is read only at its class token.
 
-    None for open_clip's own vision transformers of plain blocks with `pool_type` "tok"; a reason for those that average
-    or attend over patches, and for ResNets and towers of `timm`.
+    None for open_clip's own vision transformers with plain blocks and `pool_type` "tok"; a reason for those that
+    average or attend over patches, and for ResNets and towers of `timm`.
     """
     from open_clip.transformer import VisionTransformer
 
@@ -43,19 +43,19 @@ def why_all_patches(clip: nn.Module) -> str | None:
 
 
 def reads_class_token(clip: nn.Module) -> bool:
-    """Whether the image embedding is a function of the last block's class token alone."""
+    """Whether the image embedding depends only on the last block's class token."""
     return why_all_patches(clip) is None
 
 
 def why_no_patches(clip: nn.Module) -> str | None:
-    """Why an image tower gives no outputs for patches; None for those that `reads_class_token` or `averages_a_map`."""
+    """Return why an image tower provides no patch outputs; None if it `reads_class_token` or `averages_a_map`."""
     return None if averages_a_map(clip) else why_all_patches(clip)
 
 
 def averages_a_map(clip: nn.Module) -> bool:
-    """Whether the image embedding is the mean of what a linear layer makes of each place of a feature map.
+    """Whether the image embedding is the mean of a linear layer's outputs over the positions of a feature map.
 
-    So for EfficientNets and ResNets of `timm` that average their map, whose projection is linear.
+    This holds for EfficientNets and ResNets of `timm` with average pooling and a linear projection.
     """
     from open_clip.timm_model import TimmModel
 
@@ -84,14 +84,14 @@ def encode_class_token(
     kept: Int[Tensor, "batch kept"] | None = None,
     look: SeesAttention | None = None,
 ) -> Float[Tensor, "batch dim"]:
-    """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised.
+    """Run a vision transformer for which `reads_class_token` holds; return its embeddings, not normalised.
 
     Args:
         clip: the model.
         images: transformed.
-        kept: the patches that are read, by their numbers; all by default. The others are left out before the first
-            block, after their places were added.
-        look: sees the class token's attention in the last block, and may change it.
+        kept: indices of the patches to read; all by default. The others are dropped before the first block, after
+            positional embeddings are added.
+        look: receives the class token's attention in the last block and may change it.
     """
     visual: Any = clip.visual
     states = visual._embeds(images)
@@ -116,12 +116,12 @@ def encode_class_token(
 def encode_patches(
     clip: nn.Module, images: Float[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches dim"]]:
-    """Run an image tower for which `why_no_patches` gives no reason.
+    """Run an image tower for which `why_no_patches` returns None.
 
     Returns:
-        The embedding and the outputs of the patches; projected, not normalised. Of a vision transformer, the embedding
-        is the class token's output; of a convolutional network, the mean over the places of its last map, which are
-        the patches.
+        The embedding and the outputs of the patches; projected, not normalised. The embedding of a vision transformer
+        is the class token's output. That of a convolutional network is the mean over the positions of its last feature
+        map, which serve as patches.
     """
     visual: Any = clip.visual
     if averages_a_map(clip):

@@ -1,4 +1,4 @@
-"""What `state.json` says of a checkpoint: where its run stood, and the sha256 of every file, compared on reading."""
+"""A checkpoint's `state.json`: the progress of its run and the sha256 of every file, verified on reading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATE_NAME = "state.json"
 STUDENT_NAME = "student.safetensors"
-"""The student that training goes on with, where the model for use is an average."""
+"""The student that training resumes with, if the checkpoint's main model is an average."""
 TEACHER_NAME = "teacher.safetensors"
 ADAPTERS_NAME = "adapters.safetensors"
 TEACHER_ADAPTERS_NAME = "teacher_adapters.safetensors"
@@ -42,17 +42,17 @@ class CheckpointState(BaseModel):
 
     Attributes:
         step: optimiser steps taken.
-        epoch: number of the running pass, from 0.
-        batch: batches of this pass already used.
-        steps: length of the run.
+        epoch: number of the current epoch, from 0.
+        batch: batches of this epoch already used.
+        steps: length of the run in steps.
         best: name of the best checkpoint.
-        ended: the limit of `StopConfig` that the run met here.
-        data: digests of the rows that it is trained on.
-        start: fingerprint of the model that the kept one is an average with.
-        base: fingerprint of the model before training, where a resumed run reads it.
-        linear_layers: what computed them, of `linear_kernel`; None in checkpoints that do not say it.
-        resumable: False where what only a resumed run reads was deleted, because the run had finished.
-        sha256: of every other file by its name, and of this one's other fields as ``state.json``.
+        ended: the limit of `StopConfig` that the run reached here.
+        data: digests of the training rows.
+        start: fingerprint of the model that the kept one is averaged with.
+        base: fingerprint of the model before training, if a resumed run reads it.
+        linear_layers: the kernel that computed them, see `linear_kernel`; None if the checkpoint does not record it.
+        resumable: False if the files needed only for resuming were deleted because the run had finished.
+        sha256: of every other file by name, and of this file's other fields as ``state.json``.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -72,13 +72,13 @@ class CheckpointState(BaseModel):
 
 
 def named_by_step(run: Path) -> list[tuple[int, Path]]:
-    """The folders of a run that have the name of a checkpoint, with their steps, oldest first."""
+    """Return the folders of a run that are named like a checkpoint, with their steps, oldest first."""
     folders = run.iterdir() if run.is_dir() else ()
     return sorted((int(match[1]), path) for path in folders if (match := STEP.fullmatch(path.name)))
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state.json`` with the sums of all files that lie beside it: the last file of a checkpoint.
+    """Write ``state.json`` with the checksums of all other files; it is the last file of a checkpoint.
 
     Raises:
         DeglaError: it cannot be written.
@@ -90,7 +90,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def amend_state(folder: Path, **changed: Any) -> None:
-    """Replace fields of a checkpoint's state; its files stay as they are.
+    """Replace fields of a checkpoint's state; its other files are unchanged.
 
     Raises:
         DeglaError: it cannot be read or written.
@@ -101,7 +101,7 @@ def amend_state(folder: Path, **changed: Any) -> None:
 
 
 def drop_training_state(folder: Path) -> None:
-    """Delete what only a resumed run would read: two thirds of a checkpoint. Its state says so first."""
+    """Delete the files needed only for resuming, two thirds of a checkpoint, after recording this in its state."""
     state = read_state(folder).model_dump()
     sums = {name: digest for name, digest in state[_SUMS].items() if name not in FOR_TRAINING}
     _write(folder, {**state, "resumable": False, _SUMS: sums})
@@ -110,10 +110,10 @@ def drop_training_state(folder: Path) -> None:
 
 
 def read_state(folder: Path) -> CheckpointState:
-    """The state of a checkpoint, checked.
+    """Read and verify the state of a checkpoint.
 
     Raises:
-        InputError: it is missing or damaged, or is that of another step than the folder's name says.
+        InputError: it is missing or damaged, or its step does not match the folder's name.
     """
     try:
         return _read(folder)
@@ -123,17 +123,17 @@ def read_state(folder: Path) -> CheckpointState:
 
 @contextmanager
 def checked(folder: Path, *, for_training: bool) -> Iterator[None]:
-    """Compare the files of a checkpoint with its recorded sums while the block reads them.
+    """Verify the files of a checkpoint against their recorded checksums while the block reads them.
 
-    The sums are computed in threads beside the block, which brings the files into memory anyway. A folder without
-    ``state.json`` is no checkpoint of a run and is not checked.
+    The checksums are computed in threads alongside the block, which reads the files into memory anyway. A folder
+    without ``state.json`` is not a checkpoint of a run and is not checked.
 
     Args:
         folder: of the checkpoint.
-        for_training: also what only a resumed run reads.
+        for_training: also check the files needed only for resuming.
 
     Raises:
-        InputError: a file is missing or differs; in place of any error of the block, which is a consequence.
+        InputError: a file is missing or differs; replaces any error of the block, which is a consequence.
     """
     if not (folder / STATE_NAME).is_file():
         yield
@@ -147,16 +147,16 @@ def checked(folder: Path, *, for_training: bool) -> Iterator[None]:
             for name, digest in sums.items():
                 found, recorded = digest.result(), state.sha256[name]
                 if found is None:
-                    told = f"missing, or it cannot be read; {STATE_NAME} names it"
+                    told = f"missing or unreadable, but listed in {STATE_NAME}"
                 elif found != recorded:
-                    told = f"damaged: its sha256 is {found[:12]}..., {STATE_NAME} records {recorded[:12]}..."
+                    told = f"damaged: its sha256 is {found[:12]}..., but {STATE_NAME} records {recorded[:12]}..."
                 else:
                     continue
                 raise InputError(f"{folder / name}: {told}. {_remedy(folder)}")
 
 
 def check_one(folder: Path, name: str) -> None:
-    """Compare one file of a checkpoint with its recorded sum.
+    """Verify one file of a checkpoint against its recorded checksum.
 
     Raises:
         InputError: it differs, or the state is damaged.
@@ -164,12 +164,12 @@ def check_one(folder: Path, name: str) -> None:
     recorded = read_state(folder).sha256.get(name)
     if recorded is not None and _digest(folder / name) != recorded:
         raise InputError(
-            f"{folder / name}: damaged: its sha256 is not the one that {STATE_NAME} records. {_remedy(folder)}"
+            f"{folder / name}: damaged: its sha256 is not the one recorded in {STATE_NAME}. {_remedy(folder)}"
         )
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is complete and undamaged, as far as its state tells."""
+    """Whether a checkpoint is complete and undamaged according to its state."""
     try:
         state = _read(folder)
     except InputError:
@@ -184,12 +184,12 @@ def _read(folder: Path) -> CheckpointState:
     raw = read_json_object(path, constants=True)
     state = validate(CheckpointState, raw, where=str(path))
     if state.sha256.get(STATE_NAME) != _own_digest(raw):
-        raise InputError(f"{path}: damaged: its fields are not those whose sha256 it records.")
+        raise InputError(f"{path}: damaged: its fields do not match the sha256 that it records.")
     named = STEP.fullmatch(folder.name.removesuffix(PARTIAL).removesuffix(OLD))
     if named is not None and int(named.group(1)) != state.step:
         raise InputError(
-            f"{path}: field 'step' is {state.step}, but the folder is {folder.name}. If it was renamed, call it "
-            f"step-{state.step} again."
+            f"{path}: field 'step' is {state.step}, but the folder is {folder.name}. If it was renamed, rename it "
+            f"back to step-{state.step}."
         )
     return state
 
@@ -207,7 +207,7 @@ def _write(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _own_digest(state: Mapping[str, Any]) -> str:
-    """Of the state itself: all that stands in it but this."""
+    """The sha256 of the state itself, without this entry."""
     plain = json.loads(json.dumps(state))
     plain.get(_SUMS, {}).pop(STATE_NAME, None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -221,16 +221,16 @@ def _digest(path: Path) -> str | None:
 
 
 def _remedy(folder: Path) -> str:
-    """What to do about a damaged checkpoint: names the newest one before it that is whole."""
+    """What to do about a damaged checkpoint: names the newest intact one before it."""
     named = STEP.fullmatch(folder.name)
     for step, path in reversed(named_by_step(folder.parent) if named else []):
         if named and step < int(named[1]) and is_whole(path):
-            return f"Use {path}, which is whole; to resume the run from there, move {folder.name} out of its folder."
-    return "There is no whole checkpoint before it: bring the file back from a copy, or train again."
+            return f"Use {path}, which is intact; to resume the run from there, move {folder.name} out of its folder."
+    return "There is no intact checkpoint before it: restore the file from a backup, or train again."
 
 
 def digest_of_weights(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and values of parameters and buffers, whatever their order; reads all of them."""
+    """Return the sha256 of names, shapes and values of parameters and buffers in any order; reads all of them."""
     import torch
 
     digest = hashlib.sha256()

@@ -1,7 +1,7 @@
-"""Linear layers by oneDNN on processors: more than twice as fast as by MKL where the processor is not Intel's.
+"""Linear layers with oneDNN on CPUs: more than twice as fast as with MKL on CPUs not made by Intel.
 
-PyTorch gives float32 matrix products to MKL, which leaves wide vector units of other makers' processors unused; oneDNN,
-which PyTorch has for convolutions, uses them. Sums are in float32 in both, in another order (docs/log.md has figures).
+PyTorch uses MKL for float32 matrix products, which leaves wide vector units of other makers' CPUs unused. oneDNN, which
+PyTorch includes for convolutions, uses them. Both sum in float32, but in a different order (docs/log.md has figures).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 NAME, OWN = "oneDNN", "PyTorch's own"
-"""What computes linear layers, in checkpoints and figures; the identity of embeddings names the first alone."""
+"""Names of the kernels in checkpoints and figures; the identity of cached embeddings includes only the first."""
 
 _CLEARLY_FASTER = 1.5
-"""As far from 1, where both libraries are as fast, as from 2.2, so that noise never changes what a resumed run computes
-by: on a busy machine one of 800 measurements of equal ones gave 1.34."""
+"""Halfway between 1 (equally fast) and 2.2, so that noise never changes the kernel of a resumed run: on a busy machine
+one of 800 measurements of equally fast kernels gave 1.34."""
 
 _LARGE = 1 << 22
-"""Multiplications of a product that is worth it: the kernel keeps memory for each size of product that it meets."""
+"""Smallest product, in multiplications, that is worth it: the kernel keeps memory for each product size."""
 
 
 def linear(
     rows: Float[Tensor, "*rows width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None
 ) -> Float[Tensor, "*rows out"]:
-    """`torch.nn.functional.linear` with gradients, by the faster kernel where it is one."""
+    """`torch.nn.functional.linear` with gradients, using oneDNN where it is faster."""
     large = rows.numel() * len(weight) >= _LARGE
     if large and not torch.compiler.is_compiling() and fits(rows, weight) and is_faster():
         return cast(Tensor, _Linear.apply(rows, weight, bias))  # type: ignore[no-untyped-call]
@@ -41,14 +41,14 @@ def linear(
 
 
 def apply_layer(layer: nn.Module, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows out"]:
-    """A layer's output; a plain linear layer by `linear`, any other, such as one with adapters, by itself."""
+    """Apply a layer: plain linear layers with `linear`, others, such as layers with adapters, by calling them."""
     if type(layer) in (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return linear(rows, cast(Tensor, layer.weight), cast("Tensor | None", layer.bias))
     return cast(Tensor, layer(rows))
 
 
 class _Linear(torch.autograd.Function):
-    """All three products of a linear layer by oneDNN."""
+    """All three products of a linear layer with oneDNN."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -75,9 +75,9 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _padded(rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "padded width"]:
-    """Rows as a matrix, with rows of zeros up to one of 16 numbers between a power of two and the next.
+    """Flatten to a matrix, zero-padded to one of 16 row counts between a power of two and the next.
 
-    oneDNN keeps half a megabyte of code for each number of rows that it meets, and trees of texts have many.
+    oneDNN keeps half a megabyte of code for each row count, and text trees have many.
     """
     flat = rows.reshape(-1, rows.shape[-1]).contiguous()
     step = 1 << max(len(flat).bit_length() - 5, 3 if len(flat) > 8 else 0)
@@ -86,12 +86,12 @@ def _padded(rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "padded width"]
 
 
 def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:
-    """Rows of the shape that `_padded` was given, of any width."""
+    """Undo `_padded`: rows in the original shape, of any width."""
     return flat[: shape[:-1].numel()].view(*shape[:-1], flat.shape[-1])
 
 
 def count_operations(rows: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Floating point operations of the kernel, for `torch.utils.flop_counter`, which does not know it."""
+    """Count the kernel's floating-point operations for `torch.utils.flop_counter`, which does not know it."""
     count = 2 * weight[0]
     for size in rows:
         count *= size
@@ -99,7 +99,7 @@ def count_operations(rows: Sequence[int], weight: Sequence[int], *_: Any, out_sh
 
 
 class LinearKernel(TorchFunctionMode):
-    """Inside `with`, in this thread and without gradients, `linear` of float32 on a processor goes to oneDNN."""
+    """Context manager: in this thread and without gradients, float32 `linear` on the CPU uses oneDNN."""
 
     def __torch_function__(
         self,
@@ -115,7 +115,7 @@ class LinearKernel(TorchFunctionMode):
 
 
 def fits(rows: Tensor, weight: Tensor) -> bool:
-    """Whether these are tensors that the kernel takes: float32 in a processor's memory, and no autocast."""
+    """Whether the kernel supports these tensors: float32 on the CPU without autocast."""
     return (
         rows.dtype == weight.dtype == torch.float32
         and rows.device.type == weight.device.type == "cpu"
@@ -127,7 +127,7 @@ def fits(rows: Tensor, weight: Tensor) -> bool:
 
 @cache
 def has_kernel() -> bool:
-    """Whether this build of PyTorch has oneDNN's linear layer, and it computes what it must, gradients included."""
+    """Whether this build of PyTorch has oneDNN's linear layer and it computes correctly, gradients included."""
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randn(shape, generator=generator) for shape in ((5, 64), (32, 64), (32,), (5, 32))]
     try:
@@ -147,37 +147,37 @@ _MEASURING = Lock()
 
 
 def is_faster() -> bool:
-    """Whether linear layers are computed by the kernel here: as `settle` said, else as it was measured."""
+    """Whether linear layers use the kernel: as set by `settle`, else as measured."""
     return measured() if _settled is None else _settled
 
 
 def settle(faster: bool) -> None:
-    """Compute linear layers in this process by the kernel, or not, whatever a measurement says."""
+    """Choose whether this process uses the kernel for linear layers, overriding any measurement."""
     global _settled
     _settled = faster
 
 
 def used_on(device: torch.device) -> str:
-    """What computes linear layers of float32 there: `NAME`, or `OWN`."""
+    """Return the kernel for float32 linear layers on a device: `NAME` or `OWN`."""
     return NAME if device.type == "cpu" and is_faster() else OWN
 
 
 @cache
 def measured() -> bool:
-    """Whether the kernel is there, right, and clearly faster here than PyTorch's own; measured once, in about 50 ms."""
+    """Whether the kernel exists, is correct and clearly faster than PyTorch's own; measured once, in about 50 ms."""
     if not has_kernel():
         return False
     generator = torch.Generator().manual_seed(0)
     rows, weight, bias = (torch.randn(shape, generator=generator) for shape in ((512, 512), (1024, 512), (1024,)))
-    with _MEASURING:  # Another thread at once would take the one thread set here for what was there before.
+    with _MEASURING:  # A concurrent thread would save and restore the single thread set here.
         threads = torch.get_num_threads()
-        # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as its work.
+        # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as work.
         torch.set_num_threads(1)
         try:
             with torch.no_grad():
-                # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
+                # `linear` reduces to `addmm`, which is not redirected inside `LinearKernel`.
                 sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
-                # In turns, and the best of several, because other work may run on the machine.
+                # Alternating, and the best of several, because other work may run on the machine.
                 turns = [[_seconds(side) for side in sides] for _ in range(7)]
         finally:
             torch.set_num_threads(threads)
@@ -186,7 +186,7 @@ def measured() -> bool:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    # Processor time: other work on the machine must not change what a resumed run computes by.
+    # CPU time: other work on the machine must not change the kernel of a resumed run.
     started = time.process_time()
     work()
     return time.process_time() - started

@@ -1,4 +1,4 @@
-"""Models by name: checkpoint folders, open_clip architectures with a tag or a file, hub ids, shipped models."""
+"""Load models by name: checkpoint folders, open_clip architectures with a tag or a file, hub ids, shipped models."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ from degla.shelf import did_you_mean
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
 _FETCHED = Path(os.path.expanduser("~/.cache/clip"))  # noqa: PTH111 as open_clip does: no error without a home
-"""Where open_clip keeps weights that come from an address of their own."""
+"""Where open_clip keeps weights that it downloads from their own URL."""
 
 FORMS = (
-    "a run or checkpoint folder, a folder of transformers, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), "
+    "a run or checkpoint folder, a transformers folder, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), "
     "ARCHITECTURE:FILE, ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, the address of a run or folder (s3://...), or "
-    "world or photo (small models, shipped)"
+    "world or photo (small models shipped with degla)"
 )
 
 
 def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0) -> Encoder:
-    """Load any model that `degla` knows to name, in float32 and evaluation mode.
+    """Load any model that `degla` supports, in float32 and evaluation mode.
 
     Args:
         name: one of the forms in `FORMS`.
-        device: where its parameters go.
+        device: of the parameters.
         seed: for ARCHITECTURE:random.
 
     Raises:
-        InputError: no such model or device, weights of another architecture, or weights made with another activation.
+        InputError: there is no such model or device, or the weights belong to another architecture or activation.
         DeglaError: an address cannot be read.
     """
     try:
@@ -64,7 +64,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     except (AssertionError, RuntimeError) as error:
         told = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
-            f"device {str(device)!r} cannot be used: {told}. Give cpu, or cuda where there is a GPU."
+            f"device {str(device)!r} cannot be used: {told}. Use cpu, or cuda if there is a GPU."
         ) from None
     here = folder_here(name)
     if name in SHIPPED:
@@ -81,29 +81,29 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     encoder = encoder.to(device).float()
     encoder.eval()
     if encoder.device.type == "cpu":
-        keep_freed_memory()  # From here on: what loading needed for a moment goes back.
+        keep_freed_memory()  # Only from here on, so that temporary memory of loading is returned.
     fast_paths.tell(encoder)
     return encoder
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    """The folder itself if it holds a model, else the checkpoint that stands for the run that it is."""
+    """The folder itself if it holds a model, else the checkpoint that represents the run."""
     if (folder / CONFIG_NAME).is_file() or is_transformers_folder(folder):
         return folder
     if is_onnx_folder(folder):
-        raise InputError(f"{folder}: ONNX graphs can be scored by `degla evaluate`, but are no network to train.")
+        raise InputError(f"{folder}: ONNX graphs can be scored with `degla evaluate`, but not trained or averaged.")
     settle(folder)
     chosen = chosen_checkpoint(folder)
     if chosen is None:
         raise InputError(
-            f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N); "
-            "nor a folder of transformers (config.json with 'model_type')."
+            f"{folder}: not a model ({CONFIG_NAME} is missing), not a run with a complete checkpoint (step-N) and "
+            "not a transformers folder (config.json with 'model_type')."
         )
     return chosen
 
 
 def folder_has_bias(folder: Path) -> bool:
-    """Whether a folder holds a model of the sigmoid loss, as its configuration says: no weights are read.
+    """Whether a folder holds a sigmoid-loss model according to its configuration; no weights are read.
 
     Raises:
         InputError: it holds no model.
@@ -128,7 +128,7 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
     weights = require_weights(folder)
     _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
-    why = why_unreachable() if wanted and downloads_allowed() else "without --allow-download it fetches nothing"
+    why = why_unreachable() if wanted and downloads_allowed() else "--allow-download is not set"
     with contextlib.nullcontext() if why is None else offline():
         try:
             return _from_open_clip(source, name=name, model_config=model_config, files=files, weights=weights)
@@ -137,13 +137,13 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
                 raise
             fields = " and ".join(f"field '{field}' names {value!r}" for field, value in wanted.items())
             raise InputError(
-                f"{folder / CONFIG_NAME}: {fields}, which is not on this machine, and the folder cannot have it "
-                f"fetched from the Hugging Face hub: {why}."
+                f"{folder / CONFIG_NAME}: {fields}, which is not on this machine and cannot be fetched from the "
+                f"Hugging Face hub: {why}."
             ) from None
 
 
 def _wanted_of_hub(model_config: dict[str, Any]) -> dict[str, str]:
-    """Fields of a configuration that may name something of the hub, with what they name."""
+    """Fields of a configuration that may refer to the hub, with their values."""
     text, vision = model_config.get("text_cfg", {}), model_config.get("vision_cfg", {})
     found = {"text_cfg.hf_model_name": text.get("hf_model_name"), "text_cfg.hf_tokenizer_name": None}
     if text.get("hf_tokenizer_name"):
@@ -158,18 +158,18 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
 
     architecture, _, source = name.partition(":")
     if architecture in ("random", "blind"):
-        raise InputError(f"{name}: can be scored by `degla evaluate`, but it is no network to train or average.")
+        raise InputError(f"{name}: is a baseline, not a network: it can only be scored, with `degla evaluate`.")
     known = open_clip.list_models()
     if architecture not in known:
         if Path(name).is_file():
-            raise InputError(f"{name}: a file. Name the folder that it lies in, or ARCHITECTURE:{name}.")
+            raise InputError(f"{name}: is a file. Give the folder that contains it, or ARCHITECTURE:{name}.")
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder. A model is {FORMS}.")
         raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *known])} A model is {FORMS}.")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not source:
         raise InputError(
-            f"{name!r} names an architecture without weights. Add :TAG ({', '.join(tags) or 'none known'}), "
+            f"{name!r} is an architecture without weights. Add :TAG ({', '.join(tags) or 'none known'}), "
             ":FILE or :random."
         )
     config = open_clip.get_model_config(architecture)
@@ -187,7 +187,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         if source in open_clip.list_pretrained_tags_by_model(twin):
             raise _activation_error(name, twin, quick_gelu=quick_gelu)
         raise InputError(
-            f"{name!r}: no file {source!r} and no pre-trained tag of that name.{did_you_mean(source, tags)} "
+            f"{name!r}: there is no file or pre-trained tag {source!r}.{did_you_mean(source, tags)} "
             f"Tags of {architecture}: {', '.join(tags) or 'none'}."
         )
     made_with = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
@@ -200,13 +200,13 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
 def _activation_error(name: str, twin: str, *, quick_gelu: bool) -> InputError:
     wrong, right = ("QuickGELU", "GELU") if quick_gelu else ("GELU", "QuickGELU")
     return InputError(
-        f"{name}: these weights were made with {right}, and this architecture computes {wrong}; "
-        f"every number would be wrong. Use {twin} instead."
+        f"{name}: these weights were trained with {right}, but this architecture uses {wrong}, so every result would "
+        f"be wrong. Use {twin} instead."
     )
 
 
 def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
-    """Compare the activation with what the weights' file or its neighbour records, where either does."""
+    """Compare the activation with the one recorded in the weights file or the configuration next to it, if any."""
     recorded: bool | None = None
     if path.suffix == ".safetensors" and path.is_file():
         from safetensors import SafetensorError, safe_open
@@ -218,7 +218,7 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
             raise InputError(f"{path}: damaged weights file: {error}. Use an earlier checkpoint.") from None
         recorded = None if note is None else note == "true"
     elif path.is_file() and _is_torchscript(path):
-        recorded = True  # OpenAI's own archives, all made with QuickGELU.
+        recorded = True  # OpenAI's own archives, all trained with QuickGELU.
     beside = path.parent / CONFIG_NAME
     if recorded is None and beside.is_file():
         try:
@@ -228,8 +228,8 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
     if recorded is not None and recorded != quick_gelu:
         made, computes = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
         raise InputError(
-            f"{path}: these weights were made with {made}, and the configuration asks for {computes}; every number "
-            f"would be wrong. Use the architecture {'with' if recorded else 'without'} the ending '-quickgelu'"
+            f"{path}: these weights were trained with {made}, but the configuration uses {computes}, so every result "
+            f"would be wrong. Use the architecture {'with' if recorded else 'without'} the suffix '-quickgelu'"
             f"{', or set quick_gelu in ' + CONFIG_NAME if beside.is_file() else ''}."
         )
 
@@ -244,7 +244,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
-    """A model that open_clip knows by name, of which weights, text tower or tokenizer may have to be fetched."""
+    """Load a model that open_clip knows by name; weights, text tower or tokenizer may have to be fetched."""
     import open_clip
 
     config = open_clip.get_model_config(source) if not source.startswith("hf-hub:") else {}
@@ -261,18 +261,18 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
     with offline():
         try:
             if tag and not tag.get("hf_hub") and not (_FETCHED / Path(tag.get("url", "")).name).is_file():
-                raise InputError(f"{_FETCHED} does not hold its weights")
+                raise InputError(f"{_FETCHED} does not contain its weights")
             encoder = _from_open_clip(source, pretrained=pretrained, name=name)
         except InputError:
             raise InputError(
-                f"{name}: must be fetched from the Hugging Face hub, which cannot be reached ({why}), and is not on "
-                "this machine. Connect it, or name a model that is here: a folder, ARCHITECTURE:FILE, world or photo."
+                f"{name}: is not on this machine, and the Hugging Face hub cannot be reached ({why}). Connect to the "
+                "network, or use a local model: a folder, ARCHITECTURE:FILE, world or photo."
             ) from None
     return _with_fetched_weights(source, encoder)
 
 
 def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
-    """The model; where it came from the hub under its name, its file of weights is looked at as that of a folder is."""
+    """Return the model after checking its weights file, as for a folder, if it was fetched from the hub."""
     weights = fetched_weights(source) if source.startswith(PREFIX) else None
     if weights is not None:
         _check_recorded_activation(weights, quick_gelu=encoder.description.quick_gelu)
@@ -280,7 +280,7 @@ def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
     return encoder
 
 
-@only_errors()  # open_clip announces each step at the root logger and warns about the activation.
+@only_errors()  # open_clip logs each step to the root logger and warns about the activation.
 def _from_open_clip(
     source: str,
     *,
@@ -308,14 +308,14 @@ def _from_open_clip(
     except InputError:
         raise
     except UserWarning as error:
-        raise InputError(f"{name}: {error}. Use the architecture whose activation fits the weights.") from None
+        raise InputError(f"{name}: {error}. Use the architecture whose activation matches the weights.") from None
     except ImportError as error:
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
     except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
         raise InputError(f"{name}: {what_does_not_fit(error)}") from None
-    except Exception as error:  # timm, transformers, tokenizers and the hub's client raise kinds of their own
+    except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
-    # As open_clip settled it: the size is the network's own, whatever a configuration says beside it.
+    # As resolved by open_clip: the size is the network's own, whatever else a configuration says.
     settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
     settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}
     description = Description(name=name, model_config=config, preprocess_config=settings, tokenizer_files=files)
@@ -323,14 +323,15 @@ def _from_open_clip(
 
 
 SHIPPED: Final = {"world": "mit", "photo": "apache-2.0"}
-"""`world` sees the embedded world's drawings, `photo` sees photographs: the licence of each, as the hub names it."""
+"""Shipped models and their licences in the hub's spelling: `world` for the embedded world's drawings, `photo` for
+photographs."""
 
 
 def shipped_folder(name: str) -> Path:
-    """Folder of a shipped model, in open_clip's form.
+    """Return the folder of a shipped model, in open_clip's format.
 
     Args:
-        name: of `SHIPPED`.
+        name: a key of `SHIPPED`.
     """
     if name == "world":
         from degla.world import world_model_folder

@@ -1,4 +1,4 @@
-"""A folder of ONNX graphs as `degla export --to onnx` writes it: a model for evaluation, computed by onnxruntime."""
+"""A folder of ONNX graphs written by `degla export --to onnx`: a model for evaluation with onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ INSTALL = "Install it: pip install 'degla[export]'."
 
 
 class OnnxInfo(BaseModel):
-    """The contents of ``degla_onnx.json``: what a program must know to use the two graphs.
+    """The contents of ``degla_onnx.json``: what a program needs to know to use the two graphs.
 
     Attributes:
-        name: of the model that was exported.
-        image_size: height and width of the pictures, pixels.
-        context_length: tokens of a row of texts.
-        padding: number that rows are filled up with.
-        padding_side: where.
-        dimension: of the embeddings, which have length one.
-        logit_scale: factor of the cosine in front of a softmax or sigmoid.
-        logit_bias: what a model of the sigmoid loss adds to it.
+        name: of the exported model.
+        image_size: height and width of the images in pixels.
+        context_length: tokens per text.
+        padding: padding token id.
+        padding_side: side of the padding.
+        dimension: of the unit-length embeddings.
+        logit_scale: factor of the cosine similarity before a softmax or sigmoid.
+        logit_bias: bias that a sigmoid-loss model adds to it.
         activation: of the towers.
         precision: of the weights, "fp32" or "int8".
-        opset: version of ONNX's operators.
-        preprocess: open_clip's settings of the transform of pictures.
+        opset: version of the ONNX operator set.
+        preprocess: open_clip's settings of the image transform.
         versions: of the programs that wrote the graphs.
     """
 
@@ -57,16 +57,16 @@ class OnnxInfo(BaseModel):
 
 
 def is_onnx_folder(folder: Path) -> bool:
-    """Whether `degla export --to onnx` wrote it."""
+    """Whether a folder was written by `degla export --to onnx`."""
     return (folder / INFO).is_file()
 
 
 class OnnxModel:
-    """Two graphs behind the names that evaluation calls; computes on the processor.
+    """Two graphs with the interface that evaluation uses; runs on the CPU.
 
     Args:
         folder: see `is_onnx_folder`.
-        name: how the user named it.
+        name: as given by the user.
 
     Raises:
         InputError: a file is missing or damaged, or onnxruntime is not installed.
@@ -82,25 +82,25 @@ class OnnxModel:
         self.activation, self.precision = self.info.activation, self.info.precision
         self.context_length = self.info.context_length
         self.scale, self.bias = self.info.logit_scale, self.info.logit_bias
-        """As `OnnxInfo` says of each."""
+        """See `OnnxInfo`."""
         self._image, self._text = (open_graph(folder / file) for file in (IMAGE, TEXT))
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over both graphs."""
+        """The sha256 of both graphs."""
         return sha256_of_files(sorted(self.folder.glob("*.onnx*")), self.folder)
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Unit embeddings of transformed images."""
+        """Return unit-length embeddings of transformed images."""
         return _run(self._image, images.float().cpu().numpy())
 
     def encode_captions(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
-        """Unit embeddings of tokenised texts, padded to the context length."""
+        """Return unit-length embeddings of tokenised texts, padded to the context length."""
         return _run(self._text, tokens.long().cpu().numpy())
 
 
 def open_graph(path: Path) -> Any:
-    """A session of onnxruntime for one graph.
+    """Open an onnxruntime session for one graph.
 
     Raises:
         InputError: the file is missing or damaged, or onnxruntime is not installed.
@@ -114,7 +114,7 @@ def open_graph(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises kinds of its own for missing and damaged files
+    except Exception as error:  # onnxruntime raises its own exception types for missing and damaged files
         raise InputError(f"{path}: cannot be loaded by onnxruntime: {in_one_line(error)}. Export again.") from None
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its checkpoints, which of them stands for it, and what a killed process left of them."""
+"""The folder of a run: its checkpoints, which of them represents it, and recovery after a killed process."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ log = logging.getLogger("degla.train")
 WEIGHTS_NAME = "open_clip_model.safetensors"
 CARD_NAME = "README.md"
 BEST_NAME = "best"
-"""Link in a run's folder to its best checkpoint."""
+"""Link to the best checkpoint in a run's folder."""
 _LEFT = re.compile(rf"({STEP.pattern})({re.escape(PARTIAL)}|{re.escape(OLD)}|{re.escape(DELETED)})?")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.gz")
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The run's complete checkpoints, oldest first."""
+    """Return the run's complete checkpoints, oldest first."""
     return [path for _, path in named_by_step(run) if _is_complete(path)]
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
+    """Return the newest complete checkpoint of a run, or None."""
     complete = checkpoints(run)
     return complete[-1] if complete else None
 
 
 def chosen_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that a run's name stands for, or None where it has no complete one.
+    """Return the checkpoint that represents a run, or None if it has no complete one.
 
-    It is the newest, or the best where the newest met a limit of `--stop`: that one is over the budget, or no better
+    This is the newest, or the best if the newest reached a limit of `--stop`: that one is over the budget or not better
     than an earlier one.
     """
     newest = latest_checkpoint(run)
@@ -48,30 +48,30 @@ def chosen_checkpoint(run: Path) -> Path | None:
     try:
         state = read_state(newest)
     except InputError:
-        return newest  # Damaged; whoever loads it says so.
+        return newest  # Damaged; loading it will raise the error.
     ended, best = state.ended, state.best
     if not ended or best == newest.name:
         return newest
     if best is not None and run / best in checkpoints(run):
-        log.info("%s: ended early, as %s; its best checkpoint is taken: %s", run, ended, best)
+        log.info("%s: stopped early because %s; using its best checkpoint: %s", run, ended, best)
         return run / best
-    log.warning("%s: ended early, as %s, with no checkpoint within the limits; %s is taken", run, ended, newest.name)
+    log.warning("%s: stopped early because %s; no checkpoint is within the limits, using %s", run, ended, newest.name)
     return newest
 
 
 def step_of(checkpoint: Path) -> int:
-    """Number of the step after which a checkpoint of a run was written."""
+    """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def point_to_best(run: Path, best: str | None) -> None:
-    """Let ``RUN/best`` be the best checkpoint, whose name ``best.json`` holds; None takes the link away."""
+    """Link ``RUN/best`` to the best checkpoint and record its name in ``best.json``; None removes the link."""
     write_json(run / "best.json", {"checkpoint": best})
     link, partial = run / BEST_NAME, run / f"{BEST_NAME}.partial"
     try:
         if link.is_dir() and not link.is_symlink():
             aside = link.rename(run / f"{BEST_NAME}.copy")
-            log.warning("%s: was a folder where a link belongs, as cp -L leaves it; that folder is now %s", link, aside)
+            log.warning("%s: was a folder instead of a link (as after cp -L); it was renamed to %s", link, aside)
         partial.unlink(missing_ok=True)
         if best is None:
             link.unlink(missing_ok=True)
@@ -79,11 +79,11 @@ def point_to_best(run: Path, best: str | None) -> None:
             partial.symlink_to(best)
             partial.replace(link)
     except OSError as error:
-        log.warning("%s: cannot be linked to the best checkpoint (%s); its name is in best.json.", link, error.strerror)
+        log.warning("%s: cannot link to the best checkpoint (%s); its name is in best.json.", link, error.strerror)
 
 
 def recorded_seed(name: str) -> int | None:
-    """The training seed of a run or checkpoint folder, or None for any other model."""
+    """Return the training seed of a run or checkpoint folder, or None for any other model."""
     path = Path(name)
     folder = path if (path / STATE_NAME).is_file() else latest_checkpoint(path)
     try:
@@ -94,7 +94,7 @@ def recorded_seed(name: str) -> int | None:
 
 
 def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
-    """Delete all but the last `keep` checkpoints and the best one; 0 keeps all."""
+    """Delete all checkpoints except the last `keep` and the best one; 0 keeps all."""
     if keep <= 0:
         return
     for path in checkpoints(run)[:-keep]:
@@ -103,16 +103,16 @@ def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
 
 
 def put_right(run: Path, *, sweep: bool = True) -> list[tuple[Path, str]]:
-    """Put right what a killed process left of a run's checkpoints; hold the run's lock.
+    """Repair a run's checkpoints after a killed process; the caller must hold the run's lock.
 
-    A checkpoint that was complete but not yet in its place is put there; incomplete ones are deleted.
+    A checkpoint that was complete but not yet in place is moved there; incomplete ones are deleted.
 
     Args:
         run: the run's folder.
-        sweep: delete incomplete checkpoints in their place too, which may be a copy that has not ended.
+        sweep: also delete incomplete checkpoints that are in place, which may be an unfinished copy.
 
     Returns:
-        Folders that have a checkpoint's name but are none, since they hold another file, and that file: they are left.
+        Folders that are named like a checkpoint but contain a foreign file, with that file; they are not touched.
     """
     strange = []
     names = {match.group(1) for path in run.iterdir() if (match := _LEFT.fullmatch(path.name))}
@@ -121,27 +121,27 @@ def put_right(run: Path, *, sweep: bool = True) -> list[tuple[Path, str]]:
             continue
         if folder.is_dir() and not _is_complete(folder):
             if not sweep:
-                log.warning("%s: is no complete checkpoint, and is passed over", folder)
+                log.warning("%s: is not a complete checkpoint and is ignored", folder)
                 continue
             other = next((path.name for path in sorted(folder.iterdir()) if not _is_ours(path)), None)
             if other is not None:
                 strange.append((folder, other))
                 continue
-            log.info("%s: an incomplete checkpoint is deleted", folder)
+            log.info("%s: deleting an incomplete checkpoint", folder)
             remove_folder(folder)
         taken = recover_folder(folder, is_whole=is_whole)
         if taken is not None:
-            log.warning("%s was complete when its process was killed: it is now %s", taken, folder)
+            log.warning("%s was complete when its process was killed; it was moved to %s", taken, folder)
     (run / (BEST_NAME + PARTIAL)).unlink(missing_ok=True)
     return strange
 
 
 def settle(run: Path, *, patience: float = 0.0) -> None:
-    """`put_right` for who only reads a run, where there is something to do and no process writes it.
+    """Call `put_right` for a reader of a run, if repairs are needed and no process is writing it.
 
     Args:
         run: the run's folder.
-        patience: seconds to wait while another process holds the run and there is something to do.
+        patience: seconds to wait for another process that holds the run's lock, if repairs are needed.
     """
     last = time.monotonic() + patience
     while run.is_dir() and _has_leftovers(run):

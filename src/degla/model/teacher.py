@@ -1,4 +1,4 @@
-"""`Teacher`: a copy of the student that is never trained, frozen or averaged after each step, always in float32."""
+"""`Teacher`: a copy of the student without gradients, frozen or averaged after each step, always in float32."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class TeacherConfig(Checked, section="teacher"):
     """How the teacher follows the student."""
 
     kind: Literal["average", "frozen"] = "average"
-    """Exponential moving average of the student, or the student as it was at the start; "average" or "frozen"."""
+    """Exponential moving average (EMA) of the student, or the initial student; "average" or "frozen"."""
     decay: Share = 0.9996
     """Share of the OLD teacher kept per step, 0 to 1 (0.9996 in arXiv 2504.16801, for about 8,000 steps)."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Constant, or rising from `decay` to 1, at the last step, along half a cosine; "constant" or "cosine"."""
+    """Constant, or rising from `decay` to 1 at the last step along half a cosine; "constant" or "cosine"."""
 
     def decay_at(self, step: int, *, steps: int) -> float:
-        """Decay of the update after step number `step` (from 0) of a run of `steps` steps."""
+        """Return the decay of the update after step `step` (from 0) of a run of `steps` steps."""
         if self.kind == "frozen":
             return 1.0
         if self.schedule == "constant":
@@ -42,11 +42,11 @@ class TeacherConfig(Checked, section="teacher"):
 
 
 class Teacher(nn.Module):
-    """A copy of the student under an averaging rule; parameters that are not trained are shared, not copied.
+    """A copy of the student that follows an averaging rule; frozen parameters are shared, not copied.
 
-    Updates go by parameter name over strictly equal sets of names, after the optimiser's step and the clamp of the
-    scale; buffers are copied. Parameters stay in float32, where an increment of 1 - decay is not rounded away, and in
-    place, so that references to them stay good.
+    Updates match parameters by name over exactly equal sets of names, after the optimiser's step and the clamping of
+    the scale; buffers are copied. Parameters stay in float32, so that an increment of 1 - decay is not lost to
+    rounding, and are updated in place, so that references to them stay valid.
 
     Args:
         student: the encoder to copy; it is not changed.
@@ -56,14 +56,14 @@ class Teacher(nn.Module):
     def __init__(self, student: Encoder, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
-        # What is not trained never differs from the student's, and is the same memory.
+        # Frozen parameters never differ from the student's and share their memory.
         shared = {id(value): value for value in student.parameters() if not value.requires_grad}
         self.encoder = copy.deepcopy(student, memo=shared).float()
         self.encoder.requires_grad_(False)
         self.encoder.eval()
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in evaluation mode, whatever is asked: a teacher has no training mode."""
+        """Stay in evaluation mode whatever `mode` is: a teacher has no training mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Teacher(nn.Module):
         images: Pictures | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
     ) -> tuple[Float[Tensor, "batch dim"] | None, Float[Tensor, "texts dim"] | None]:
-        """Unit embeddings of what is given, without gradient."""
+        """Return unit-length embeddings of the given inputs, without gradients."""
         return (
             None if images is None else self.encoder.encode_images(images),
             None if texts is None else self.encoder.encode_captions(texts),
@@ -80,7 +80,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def encode_raw_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
-        """Embeddings of images before they are brought to length one, without gradient."""
+        """Return embeddings of images before normalisation, without gradients."""
         rows: Tensor | None = self.encoder.embed(images, None, raw=True).raw_image
         assert rows is not None
         return rows
@@ -89,7 +89,7 @@ class Teacher(nn.Module):
     def look(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches"]]:
-        """Embeddings of images before they are brought to length one, and the significance of each patch, by one pass.
+        """Return embeddings of images before normalisation and the significance of each patch, in one pass.
 
         The image tower must be read at its class token.
         """
@@ -106,11 +106,11 @@ class Teacher(nn.Module):
     def evidence(
         self, images: Float[Tensor, "batch 3 height width"], captions: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch patches"]:
-        """How much each patch adds to the similarity of an image and its caption (`attention_evidence`).
+        """Return how much each patch adds to the similarity of an image and its caption (`attention_evidence`).
 
         Args:
             images: transformed.
-            captions: the teacher's embeddings of their captions, of length one.
+            captions: the teacher's unit-length embeddings of their captions.
         """
         return patch_evidence(self.encoder.see_class_token, images, captions)
 
@@ -119,11 +119,11 @@ class Teacher(nn.Module):
         """Move every parameter to ``decay * teacher + (1 - decay) * student`` and copy the buffers.
 
         Args:
-            student: the bare encoder, not a wrapper around it.
-            decay: share of the old teacher that is kept; 1 leaves it untouched.
+            student: the encoder itself, not a wrapper around it.
+            decay: share of the old teacher to keep; 1 leaves it unchanged.
 
         Raises:
-            ValueError: the two have different parameters or buffers, or different shapes.
+            ValueError: student and teacher differ in their parameters, buffers or shapes.
         """
         if self.config.kind == "frozen":
             return
@@ -146,7 +146,7 @@ class Teacher(nn.Module):
         for name, value in mine.items():
             if value.shape != yours[name].shape:
                 raise ValueError(f"student and teacher differ in the shape of {name}")
-        # Of what processes share out, each moves its own slice.
+        # Each process updates its own slice of sharded parameters.
         pairs = ((_local(value), _local(yours[name])) for name, value in mine.items())
         matched = [(own, other.to(own.dtype)) for own, other in pairs]
         return [own for own, _ in matched], [other for _, other in matched]

@@ -1,6 +1,6 @@
-"""Text towers that compute no padding: exact where attention is causal and the embedding is read at the end token.
+"""Text towers without computation for padding: exact if attention is causal and the embedding is read at the end token.
 
-Embeddings of texts, with the outputs for every token where they are asked for.
+Embeddings of texts, and on request the outputs for every token.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from degla.prefixes import MASKED, GrowTree, PrefixTree
 
 
 def text_tower(clip: nn.Module) -> Any:
-    """The module that holds the text tower's parts: `clip.text`, or `clip` itself in open_clip's CLIP class."""
+    """Return the module with the text tower's parts: `clip.text`, or `clip` itself for open_clip's CLIP class."""
     return getattr(clip, "text", clip)
 
 
 def pool_type(clip: nn.Module) -> str:
-    """How the tower turns token outputs into one vector: "argmax" and "eos" read it at the end token."""
+    """Return how the tower pools token outputs into one vector: "argmax" and "eos" read the end token."""
     tower = text_tower(clip)
     return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "none"))
 
 
 def why_padded(clip: nn.Module) -> str | None:
-    """Why texts must be padded; None where they may be cut to the longest of the batch without changing an embedding.
+    """Return why texts must be padded; None if they can be trimmed to the longest of the batch without any change.
 
-    None for open_clip's own causal towers that are pooled at the end token: there, no token looks to its right and
-    what stands after the end token is never read. None for towers of `transformers`: open_clip tells them which
-    tokens are padding, and they neither attend to it nor pool it. A reason for towers that attend to padding (SigLIP)
-    or append a class token after it (CoCa).
+    None for open_clip's own causal towers that are pooled at the end token: no token attends to its right, and nothing
+    after the end token is read. None for towers of `transformers`: open_clip passes them an attention mask, so they
+    neither attend to padding nor pool it. A reason for towers that attend to padding (SigLIP) or append a class token
+    after it (CoCa).
     """
     if masks_padding(clip):
         return None
@@ -64,31 +64,31 @@ def masks_padding(clip: nn.Module) -> bool:
 
 
 def padding_token(clip: nn.Module) -> int:
-    """What texts are filled up with."""
+    """Return the padding token id."""
     return int(text_tower(clip).config.pad_token_id) if masks_padding(clip) else 0
 
 
 def can_trim(clip: nn.Module) -> bool:
-    """Whether texts may be cut to the longest of the batch without changing any embedding."""
+    """Whether texts can be trimmed to the longest of the batch without changing any embedding."""
     return why_padded(clip) is None
 
 
 def why_no_tree(clip: nn.Module) -> str | None:
-    """Why texts cannot share the states of their beginnings; None where that is exact."""
+    """Return why texts cannot share the states of common prefixes; None if that is exact."""
     return why_padded(clip) or why_unknown(text_tower(clip).transformer)
 
 
 def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
     """Run a text tower on texts of any length up to its context length.
 
-    open_clip 3's own `encode_text` adds the whole positional table and so accepts only padded texts.
+    open_clip 3's own `encode_text` adds the whole positional table, so it accepts only padded texts.
 
     Args:
         clip: a model for which `can_trim` holds.
-        tokens: token numbers, each row with its end token inside `length`.
+        tokens: token ids, each row with its end token within `length`.
 
     Returns:
-        One vector a text, not normalised.
+        One vector per text, not normalised.
     """
     if masks_padding(clip):
         return cast(Tensor, cast(Any, clip).encode_text(tokens))
@@ -102,13 +102,13 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
     else:
         number = getattr(tower, "text_eos_id", None) or tower.eos_id
         end = (tokens == number).int().argmax(dim=-1)
-    # Reading the end token first spares the final normalisation of all other positions.
+    # Selecting the end token first avoids the final normalisation of all other positions.
     pooled = outputs[torch.arange(len(tokens), device=tokens.device), end]
     return project_texts(tower, tower.ln_final(pooled))
 
 
 def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
-    """The projection into the joint space, of any rows of states after the final normalisation."""
+    """Project rows of states, after the final normalisation, into the joint space."""
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
@@ -116,9 +116,9 @@ def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Ten
 
 
 def tree_grower(clip: nn.Module) -> GrowTree | None:
-    """What makes trees of texts for this tower; None where shared beginnings would not be exact.
+    """Return a builder of prefix trees for this tower; None if shared prefixes would not be exact.
 
-    Exact where `can_trim` holds and all blocks are open_clip's plain ones.
+    They are exact if `can_trim` holds and all blocks are open_clip's plain ones.
     """
     if why_no_tree(clip) is not None:
         return None
@@ -129,11 +129,11 @@ def tree_grower(clip: nn.Module) -> GrowTree | None:
 
 
 MaskToken = Float[Tensor, " width"] | None
-"""What stands for a masked word before positions are added; None where no text has one."""
+"""Embedding of a masked word before positions are added; None if no text has one."""
 
 
 def embed_nodes(tower: Any, tree: PrefixTree, mask: MaskToken = None) -> Float[Tensor, "nodes width"]:
-    """What enters the first block: one state a node."""
+    """Return the input of the first block: one state per node."""
     dtype = tower.transformer.get_cast_dtype()
     if mask is None:
         words = tower.token_embedding(tree.token)
@@ -145,7 +145,7 @@ def embed_nodes(tower: Any, tree: PrefixTree, mask: MaskToken = None) -> Float[T
 
 
 def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
-    """Causal attention of nodes to the nodes before them in their texts."""
+    """Return causal attention of nodes to the preceding nodes of their texts."""
     texts, length = tree.path.shape
     path = tree.path.flatten()
 
@@ -158,18 +158,18 @@ def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
 
 
 def encode_tree(clip: nn.Module, tree: PrefixTree, mask: MaskToken = None) -> Float[Tensor, "texts dim"]:
-    """Run a causal text tower once over every different beginning of the texts.
+    """Run a causal text tower once over every distinct prefix of the texts.
 
-    All that works on single tokens - most of the work - runs over the tree's nodes; attention runs over whole texts,
-    whose queries, keys and values are put together from the nodes on their path.
+    Token-wise operations, which are most of the work, run over the tree's nodes. Attention runs over whole texts, whose
+    queries, keys and values are gathered from the nodes on their path.
 
     Args:
-        clip: a model for which `tree_grower` gives something.
-        tree: made by it.
-        mask: what stands for masked words.
+        clip: a model for which `tree_grower` returns a builder.
+        tree: made by that builder.
+        mask: embedding of masked words.
 
     Returns:
-        One vector a text, not normalised.
+        One vector per text, not normalised.
     """
     tower = text_tower(clip)
     return project_texts(tower, tower.ln_final(_tree_ends(clip, tree, mask))).index_select(0, tree.text)
@@ -178,7 +178,7 @@ def encode_tree(clip: nn.Module, tree: PrefixTree, mask: MaskToken = None) -> Fl
 def encode_tree_states(
     clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
 ) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts width"]]:
-    """As `encode_tree`, and what it projects: the state of each text's end token after the last norm."""
+    """As `encode_tree`, also returning its input to the projection: each end token's state after the last norm."""
     tower = text_tower(clip)
     states = tower.ln_final(_tree_ends(clip, tree, mask))
     return project_texts(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
@@ -210,11 +210,11 @@ def _tree_ends(clip: nn.Module, tree: PrefixTree, mask: MaskToken) -> Float[Tens
 def encode_tokens(
     clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
 ) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts length dim"]]:
-    """Run a causal text tower for which `tree_grower` gives something.
+    """Run a causal text tower for which `tree_grower` returns a builder.
 
     Returns:
         The embedding of each text (the end token's output) and the outputs of its tokens; projected, not normalised.
-        What stands after the end token is some other token's output.
+        Positions after the end token hold outputs of arbitrary other tokens.
     """
     tower = text_tower(clip)
     attend = attend_along(tree, heads=heads_of(tower.transformer))

@@ -1,9 +1,8 @@
-"""SigLIP's image towers with the activation that they were trained with, for timm to make by name.
+"""SigLIP's image towers with the activation that they were trained with, registered in timm by name.
 
-SigLIP was trained with GELU in its tanh form, and transformers computes it so. timm's towers of the same sizes compute
-GELU itself in all but the largest, and open_clip hands no activation to timm, so each of them stands here a second
-time, under its name and `_tanh`. Outside of this package, `import degla.model.timm_towers` makes them known to
-open_clip.
+SigLIP was trained with the tanh approximation of GELU, which transformers uses. timm's towers of the same sizes use
+exact GELU in all but the largest, and open_clip passes no activation to timm. So each tower is registered here again,
+under its name plus `_tanh`. Outside this package, `import degla.model.timm_towers` makes them available to open_clip.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ ENDING = "_tanh"
 
 
 def tanh_name(name: str) -> str:
-    """The name of a tower of timm with the tanh form of GELU."""
+    """Return the name of a timm tower with tanh GELU."""
     return name + ENDING
 
 
 def register(name: str) -> None:
-    """Make a tower of timm known with the tanh form of GELU, under `tanh_name`."""
+    """Register a timm tower with tanh GELU under `tanh_name`."""
     base = model_entrypoint(name)
 
     def tower(pretrained: bool = False, **options: Any) -> Any:
@@ -36,7 +35,7 @@ def register(name: str) -> None:
 
 
 def register_all() -> None:
-    """Make all of SigLIP's towers known with the tanh form of GELU, once."""
+    """Register all of SigLIP's towers with tanh GELU, once."""
     for name in list_models("vit_*_siglip_*"):
         if not (name.endswith(ENDING) or "_gap_" in name or timm.is_model(tanh_name(name))):
             register(name)

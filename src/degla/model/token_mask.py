@@ -1,4 +1,4 @@
-"""Which tokens of a transformer are left out: by chance, or rather those that its class token attends to."""
+"""Which tokens of a transformer are dropped: at random, or preferably those that its class token attends to."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ TokenScores = Float[Tensor, "batch tokens"]
 
 
 MaskedTokens = Literal["high", "low", "random"]
-"""Whether tokens with a high score are left out, those with a low one, or any."""
+"""Whether to drop tokens with a high score, with a low score, or any."""
 
 
 @dataclass(frozen=True)
 class ViewsConfig(Checked, section="views"):
-    """What the student reads of each image; the teacher always sees all of it."""
+    """The part of each image that the student reads; the teacher always sees the whole image."""
 
     left_out: DecayRate = 0.0
     """Share of an image's patches that the student does not read, 0 to below 1; 0 for none (0.6 of points in
     arXiv 2411.14744)."""
     by: Literal["attention", "random", "low_attention"] = "attention"
-    """Which patches are left out: rather those that the teacher's class token attends to, any, or rather the others;
+    """Which patches to drop: preferably those that the teacher's class token attends to, any, or preferably the others;
     "attention", "random" or "low_attention"."""
     temperature: Positive = 0.02
-    """Of the draw by attention, > 0: near 0 the patches with most of it are left out; the shares of all sum to 1."""
+    """Of the draw by attention, > 0: near 0 the patches with the most attention are dropped; attention sums to 1."""
 
 
 def significance(
     attention: Float[Tensor, "batch heads tokens"], values: Float[Tensor, "batch heads tokens dim"]
 ) -> TokenScores:
-    """S_j = A_j |V_j| / sum_i A_i |V_i|: each token's share in what the class token reads (arXiv 2411.14744).
+    """S_j = A_j |V_j| / sum_i A_i |V_i|: each token's share of what the class token reads (arXiv 2411.14744).
 
     Args:
-        attention: the class token's row, without its own place; summed over the heads.
-        values: of the same tokens; |V_j| is the length of the values of all heads together.
+        attention: the class token's row without its own entry; summed over the heads here.
+        values: of the same tokens; |V_j| is the norm of the values of all heads together.
     """
     lengths = values.square().sum(dim=(1, 3)).sqrt()
     weighted = attention.sum(dim=1) * lengths
@@ -50,13 +50,13 @@ def significance(
 def sampling_keys(
     scores: TokenScores, noise: TokenScores, *, temperature: float, by: MaskedTokens = "high"
 ) -> TokenScores:
-    """Keys whose largest k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
+    """Return keys whose top k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
 
     Args:
         scores: S.
         noise: from `gumbel`.
-        temperature: towards 0 the largest scores are taken, towards infinity any are equally likely.
-        by: "high", "low" for -S in place of S, or "random" for noise alone.
+        temperature: near 0 the largest scores are chosen, towards infinity all are equally likely.
+        by: "high", "low" for -S instead of S, or "random" for only noise.
     """
     if by == "random":
         return noise
@@ -64,21 +64,21 @@ def sampling_keys(
 
 
 def gumbel(like: TokenScores, *, generator: torch.Generator | None = None) -> TokenScores:
-    """Standard Gumbel noise of a shape."""
+    """Draw standard Gumbel noise in the shape of `like`."""
     exponential = torch.empty(like.shape, dtype=like.dtype).exponential_(generator=generator)
     return -exponential.clamp(min=torch.finfo(like.dtype).tiny).log().to(like.device)
 
 
 def largest(keys: TokenScores, share: float) -> Bool[Tensor, "batch tokens"]:
-    """True at exactly floor(share N) places of each row, those of the largest keys."""
+    """Return a mask that is True at the floor(share N) largest keys of each row."""
     chosen = torch.zeros_like(keys, dtype=torch.bool)
     return chosen.scatter_(1, keys.topk(_count(keys, share), dim=1).indices, True)
 
 
 def places_of(keys: TokenScores, share: float) -> tuple[Tensor, Tensor]:
-    """Places of the smaller keys and of the `largest` of a share, each in order."""
+    """Return the positions of the smaller keys and of the `largest` share, each in order."""
     order = largest(keys, share).to(torch.uint8).argsort(dim=1, stable=True)
-    kept = keys.shape[1] - _count(keys, share)  # Not counted in the mask: the processor would wait for a GPU.
+    kept = keys.shape[1] - _count(keys, share)  # Not counted in the mask: that would synchronise with a GPU.
     return order[:, :kept], order[:, kept:]
 
 
@@ -87,5 +87,5 @@ def _count(tokens: Tensor, share: float) -> int:
 
 
 def taken(tokens: Float[Tensor, "batch tokens dim"], places: Tensor) -> Float[Tensor, "batch places dim"]:
-    """The tokens at some places of each row."""
+    """Return the tokens at some positions of each row."""
     return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -1,4 +1,4 @@
-"""The tokenizer of a model: open_clip's own, with merges of a folder, or one of transformers; files that go with it."""
+"""The tokenizer of a model: open_clip's own, with a folder's merges, or one of transformers; and its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
     "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "added_tokens.json",
 )  # fmt: skip
-"""Names that tokenizers of transformers give their files."""
+"""File names of transformers tokenizers."""
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.json",
@@ -31,22 +31,22 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-"""Those of them that hold a vocabulary."""
+"""The files among them that contain a vocabulary."""
 
 _OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
-"""Settings of a tokenizer that a folder may make: others would go to transformers, and could run code."""
+"""Tokenizer settings that a folder may set: others would be passed to transformers and could run code."""
 
 _CONTEXT = 77
-"""Tokens of a text where a configuration says nothing."""
+"""Default context length in tokens."""
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""CLIP's parts of a text, each of which is cut into tokens by itself."""
+"""CLIP's pre-tokenisation: each part of a text is tokenised separately."""
 
 
 def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:
-    """The `model_cfg` of a folder's configuration, its file of merges named where open_clip takes it.
+    """Return the `model_cfg` of a folder's configuration, with its merges file where open_clip expects it.
 
-    `save_tokenizer` names it outside of `model_cfg`, for open_clip reads the same tokenizer in another form.
+    `save_tokenizer` stores it outside `model_cfg`, because open_clip reads the same tokenizer in another format.
 
     Raises:
         KeyError: there is no `model_cfg`.
@@ -60,11 +60,11 @@ def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, ...]:
-    """The files of a folder that its tokenizer is read from; none where it is open_clip's own.
+    """Return the tokenizer files of a folder; none if the tokenizer is open_clip's own.
 
     Raises:
-        InputError: the configuration names a file that is not in the folder, a tokenizer of the hub without its files,
-            or a setting that tokenizers are not given here.
+        InputError: the configuration names a file that is not in the folder, a hub tokenizer without its files, or a
+            setting that is not allowed.
     """
     where, text = folder / CONFIG_NAME, model_config.get("text_cfg", {})
     options = text.get("tokenizer_kwargs") or {}
@@ -75,34 +75,34 @@ def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, .
         found = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
         if not found and not downloads_allowed():
             raise InputError(
-                f"{where}: field 'text_cfg.hf_tokenizer_name' names {text['hf_tokenizer_name']!r}, and its files are "
-                "not in the folder. Put tokenizer.json and tokenizer_config.json there, or let them be fetched from "
-                "the hub: --allow-download."
+                f"{where}: field 'text_cfg.hf_tokenizer_name' names {text['hf_tokenizer_name']!r}, but its files are "
+                "not in the folder. Put tokenizer.json and tokenizer_config.json there, or add --allow-download to "
+                "fetch them from the hub."
             )
         return found
     recorded = options.get(_BPE)
     if not recorded:
         return ()
-    # The recorded path was right where the folder was written; what counts is the file that came along with it.
+    # The recorded path was valid where the folder was written; use the file that was copied with it.
     file = folder / Path(str(recorded)).name
     if not file.is_file():
         raise InputError(
-            f"{where}: field '{_BPE}' is {recorded!r}; a file named {file.name!r} must lie in the folder itself, and "
-            "none does."
+            f"{where}: field '{_BPE}' is {recorded!r}, but the folder has no file {file.name!r}. Put it into the "
+            "folder."
         )
     return (file.resolve(),)
 
 
 def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path, ...]) -> Any:
-    """What turns texts into token numbers.
+    """Open the tokenizer of a model.
 
     Args:
-        source: as open_clip names a model.
+        source: open_clip's name of the model.
         model_config: its `model_cfg`.
-        files: as `tokenizer_files` gives them.
+        files: as returned by `tokenizer_files`.
 
     Raises:
-        InputError: a damaged file, or one of another vocabulary than the model's.
+        InputError: a file is damaged, or its vocabulary is not that of the model.
     """
     import open_clip
 
@@ -122,20 +122,20 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
         return clip_tokenizer(context) if plain else fast(open_clip.get_tokenizer(source))
     try:
         tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
-    except Exception as error:  # gzip and zlib raise kinds of their own for damaged files
-        raise InputError(f"{files[0]}: damaged file of a tokenizer: {error or type(error).__name__}.") from None
+    except Exception as error:  # gzip and zlib raise their own exception types for damaged files
+        raise InputError(f"{files[0]}: damaged tokenizer file: {error or type(error).__name__}.") from None
     size = int(text.get("vocab_size", 49408))
     if tokenizer.vocab_size != size:
         raise InputError(
-            f"{files[0]}: {tokenizer.vocab_size} tokens, but the model knows {size} ({CONFIG_NAME}, field "
-            "'text_cfg.vocab_size'); this is the tokenizer of another model."
+            f"{files[0]}: has {tokenizer.vocab_size} tokens, but the model has {size} ({CONFIG_NAME}, field "
+            "'text_cfg.vocab_size'). This is the tokenizer of another model."
         )
     return fast(tokenizer)
 
 
 @cache
 def clip_tokenizer(context: int) -> Any:
-    """open_clip's own with CLIP's merges, read once: that takes as long as reading a small model."""
+    """Return open_clip's own tokenizer with CLIP's merges, cached: reading it takes as long as a small model."""
     import open_clip
 
     from degla.model.clip_tokenizer import fast
@@ -148,10 +148,10 @@ def clip_tokenizer(context: int) -> Any:
 
 
 def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
-    """Write the tokenizer's files to a model's folder; returns the content of its configuration, weights apart.
+    """Write the tokenizer's files to a model's folder; return the content of the folder's configuration.
 
-    open_clip takes a file of merges from the working directory, so that a path to it is wrong once the folder has
-    moved; a tokenizer in the form of transformers it takes from the folder itself. Merges are written in both.
+    open_clip resolves a merges file from the working directory, so a path to it breaks when the folder moves. A
+    tokenizer in the format of transformers is read from the folder itself. Merges are written in both formats.
     """
     description = encoder.description
     model_config = json.loads(json.dumps(description.model_config))
@@ -172,15 +172,15 @@ def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
 
 
 def transformers_form(tokenizer: Any, *, context: int) -> dict[str, Any]:
-    """An open_clip `SimpleTokenizer` as the files of a tokenizer of `transformers` that numbers every text alike.
+    """Convert an open_clip `SimpleTokenizer` to the files of an equivalent `transformers` tokenizer.
 
     Args:
         tokenizer: with its merges.
-        context: length of its rows.
+        context: context length in tokens.
     """
     start, end = tokenizer.decoder[tokenizer.sot_token_id], tokenizer.decoder[tokenizer.eot_token_id]
-    # Rows are filled up with 0, which is "!" too: a second name for it, since what has the pad token's is not cut.
-    pad = "<PAD>"  # Texts are made lower-case.
+    # The padding id 0 is also "!". It gets a second name, because the text of a special token is not split.
+    pad = "<PAD>"  # Cannot occur in a text, since texts are lower-cased.
     merges = [list(pair) for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
     single = [{"id": text, "type_id": 0} for text in (start, end)]
     special = {token: {"id": token, "ids": [tokenizer.encoder[token]], "tokens": [token]} for token in (start, end)}

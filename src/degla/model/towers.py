@@ -1,5 +1,5 @@
-"""The towers of a model, of any making: where a parameter stands (before the blocks, in one of them, or after), and
-what training does with them (only what is trained drops out and moves statistics; activations are kept or not)."""
+"""The towers of any kind of model: the depth of each parameter (before, inside or after the blocks), and their mode in
+training (only trained parts use dropout and update statistics; activations are kept or recomputed)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOWERS: tuple[Tower, ...] = ("image", "text")
 
 _SCALE = ("logit_scale", "logit_bias")
 _DECODER = "text_decoder."
-"""CoCa's writer of captions, which no embedding reads."""
+"""CoCa's caption decoder, which no embedding reads."""
 _BEFORE = {
     "image": ("conv1.", "class_embedding", "positional_embedding", "ln_pre.", "patchnorm_pre_ln."),
     "text": ("token_embedding.", "positional_embedding", "cls_emb"),
 }
 _UNMATCHED = "?"
-"""Stands for any name that timm's own grouping leaves out."""
+"""Placeholder for names that timm's own grouping does not cover."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Depth:
     """The blocks of one tower.
 
     Attributes:
-        count: of blocks, 1 or more.
-        of: the block of each parameter of the tower, by its name in the model, from 0; -1 is before the first block,
-            `count` after the last.
+        count: number of blocks, 1 or more.
+        of: maps each parameter of the tower, by its name in the model, to its block, from 0; -1 is before the first
+            block, `count` after the last.
     """
 
     count: int
@@ -44,25 +44,25 @@ class Depth:
 
 
 def tower_of(name: str) -> Tower | None:
-    """The tower that a parameter of an open_clip model belongs to; None for scale, bias and CoCa's decoder of texts."""
+    """Return the tower that a parameter of an open_clip model belongs to; None for scale, bias and CoCa's decoder."""
     if name in _SCALE or name.startswith(_DECODER):
         return None
     return "image" if name.startswith("visual.") else "text"
 
 
 def tower_module(clip: nn.Module, tower: Tower) -> nn.Module:
-    """The module that holds a tower; the model itself where the text tower's parts lie in it."""
+    """Return the module that holds a tower; the model itself if it contains the text tower's parts directly."""
     return cast(nn.Module, cast(Any, clip).visual if tower == "image" else text_tower(clip))
 
 
 def tower_depth(clip: nn.Module, tower: Tower) -> Depth | None:
-    """Blocks by depth of open_clip's transformers and ResNets, towers of timm, and text towers of transformers.
+    """Return blocks by depth for open_clip's transformers and ResNets, timm towers, and text towers of transformers.
 
-    What counts as a block of a timm tower, and what goes along with it (a downsampling with the block after it, a
-    final norm with the last block), is timm's own grouping of layers.
+    The blocks of a timm tower, and what belongs to them (a downsampling to the next block, a final norm to the last
+    block), follow timm's own grouping of layers.
 
     Returns:
-        None where the tower is of none of these kinds, so that nobody knows what its blocks are.
+        None if the tower is of another kind, so that its blocks are unknown.
     """
     module: Any = tower_module(clip, tower)
     start = "visual." if tower == "image" else "text." if module is not clip else ""
@@ -83,13 +83,13 @@ def tower_depth(clip: nn.Module, tower: Tower) -> Depth | None:
 
 
 def resblocks(clip: nn.Module, tower: Tower) -> list[str]:
-    """Names of the blocks of one of open_clip's own transformers, in order; none of any other tower."""
+    """Return the names of the blocks of one of open_clip's own transformers, in order; empty for other towers."""
     names = [name for name, _ in clip.named_modules() if re.search(r"(^|\.)transformer\.resblocks\.\d+$", name)]
     return [name for name in names if tower_of(name) == tower]
 
 
 def _numbered(names: Iterable[str], pattern: str, *, before: tuple[str, ...]) -> dict[str, int]:
-    """Blocks by the numbers in their names; the rest by how the names before the first block begin."""
+    """Blocks by the numbers in parameter names; the rest by the prefixes of names before the first block."""
     keys = {name: tuple(map(int, match.groups())) for name in names if (match := re.match(pattern, name))}
     order = {key: number for number, key in enumerate(sorted(set(keys.values())))}
     return {
@@ -112,7 +112,7 @@ def _grouped_by_timm(trunk: Any, names: list[str]) -> dict[str, int]:
 
 
 def _listed(module: nn.Module, names: list[str]) -> dict[str, int]:
-    """Blocks of a transformer of `transformers`: the outermost list of layers of one class, others by their order."""
+    """Blocks of a `transformers` model: the outermost list of layers of one class; other parameters by their order."""
     for path, layers in module.named_modules():
         if path.startswith("transformer.") and isinstance(layers, nn.ModuleList) and len({*map(type, layers)}) == 1:
             count = len(layers)
@@ -130,55 +130,55 @@ def _listed(module: nn.Module, names: list[str]) -> dict[str, int]:
 log = logging.getLogger("degla.model")
 
 _FORGETS = ("grad_checkpointing", "gradient_checkpointing")
-"""What open_clip, timm and transformers call the switch of a module that computes its activations again."""
+"""Names of the gradient checkpointing switch in open_clip, timm and transformers modules."""
 
 
 def rest_what_stays(module: nn.Module, *, statistics: bool) -> None:
-    """Put every part without a trained parameter into evaluation mode.
+    """Put every part without trained parameters into evaluation mode.
 
     Args:
         module: in training mode.
-        statistics: whether BatchNorm stays in evaluation mode in trained parts too, so that it normalises by the
-            statistics that it has and does not move them.
+        statistics: whether BatchNorm also stays in evaluation mode in trained parts, so that it uses its running
+            statistics without updating them.
     """
     parameters = list(module.parameters())
     if parameters and not any(value.requires_grad for value in parameters):
         module.eval()
         return
     if statistics and _keeps_statistics(module):
-        # Not by eval(): timm puts activation and dropout inside of its BatchNorm.
+        # Not with eval(): timm puts activation and dropout inside its BatchNorm.
         module.training = False
     for child in module.children():
         rest_what_stays(child, statistics=statistics)
 
 
 def has_statistics(module: nn.Module) -> bool:
-    """Whether some trained layer normalises by running statistics."""
+    """Whether any trained layer uses running statistics for normalisation."""
     return any(
         _keeps_statistics(part) and any(value.requires_grad for value in part.parameters()) for part in module.modules()
     )
 
 
 def forget_activations(clip: Any, *, name: str) -> None:
-    """Keep no activations inside the blocks of both towers; the backward pass computes them again.
+    """Enable gradient checkpointing in the blocks of both towers.
 
     Args:
         clip: the open_clip model.
         name: of the model, for messages.
 
     Raises:
-        InputError: a tower has no such option.
+        InputError: a tower does not support it.
     """
     try:
         clip.set_grad_checkpointing(True)
     except (AttributeError, AssertionError, NotImplementedError, TypeError):
-        raise InputError(f"{name}: has no gradient checkpointing; leave the flag out.") from None
+        raise InputError(f"{name}: does not support gradient checkpointing. Remove the flag.") from None
     for tower in TOWERS:
         module = tower_module(clip, tower)
         inside: Any = clip.transformer if module is clip else module
         if not any(getattr(part, switch, False) for part in inside.modules() for switch in _FORGETS):
             log.warning(
-                "%s: gradient checkpointing does nothing for its %s tower, a %s, whose activations are kept.",
+                "%s: gradient checkpointing has no effect on its %s tower, a %s; its activations are kept.",
                 name,
                 tower,
                 type(module).__name__,

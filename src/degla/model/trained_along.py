@@ -1,5 +1,5 @@
-"""What is trained beside the student where a loss reads it: the map of captions' states to a frozen language decoder
-that writes a text from one vector; the mask token of the text tower, with what predicts masked words from an image."""
+"""Modules trained along with the student if a loss reads them: a linear map from caption states to a frozen language
+decoder that writes a text from one vector; the text tower's mask token and the predictor of masked words."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from degla.progress import quiet_transformers
 from degla.ranges import AtLeastOne, Checked, Factor, Positive
 
 LONGEST = 77
-"""Tokens of a text at most, its end token included (READ-CLIP)."""
+"""Maximum tokens of a text, including its end token (READ-CLIP)."""
 _KINDS = ("t5", "mt5", "umt5")
 
 
 class TextDecoder(nn.Module):
-    """What a decoder of the T5 kind makes of captions' states. Its only parameters are those of the linear map.
+    """A frozen T5 decoder that reads caption states through a linear map, its only trained parameters.
 
     Args:
-        folder: of transformers, with weights in safetensors; nothing is fetched, and no code of it is run.
+        folder: a transformers folder with weights in safetensors; nothing is fetched, and none of its code is run.
         width: of the states.
 
     Raises:
-        InputError: the folder holds no such model, or transformers is not installed.
+        InputError: the folder does not hold such a model, or transformers is not installed.
     """
 
     def __init__(self, folder: Path, *, width: int) -> None:
         super().__init__()
         decoder = _open(folder, "AutoModelForSeq2SeqLM", use_safetensors=True, dtype=torch.float32)
         decoder.eval().requires_grad_(False)
-        # Its own encoder never runs: the state is all that is attended to.
+        # Its own encoder never runs: the decoder only attends to the state.
         decoder.encoder.block = nn.ModuleList()
         self.entry = nn.Linear(width, int(decoder.config.d_model), bias=False)
-        self._frozen: tuple[Any, ...] = (decoder,)  # In a tuple, it is no part of this module's state.
+        self._frozen: tuple[Any, ...] = (decoder,)  # Inside a tuple it is not part of this module's state.
 
     def to_device(self, device: torch.device) -> TextDecoder:
         """Move the map and the frozen decoder."""
@@ -56,11 +56,11 @@ class TextDecoder(nn.Module):
     def forward(
         self, states: Float[Tensor, "batch width"], target: Int[Tensor, "batch length"]
     ) -> tuple[Float[Tensor, "batch length"], Bool[Tensor, "batch length"]]:
-        """-log of each token's probability given the tokens before it, and which tokens there are.
+        """Return each token's negative log-probability given the previous tokens, and a mask of real tokens.
 
         Args:
             states: of the captions.
-            target: numbers of the tokens, padded; columns of padding alone are left out of the result.
+            target: token ids, padded; columns with only padding are dropped from the result.
         """
         (decoder,) = self._frozen
         valid = target != decoder.config.pad_token_id
@@ -77,7 +77,7 @@ class TextDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class DecoderTokens:
-    """Texts as the decoder's own tokens, `LONGEST` a row; picklable, for workers that make batches.
+    """Tokenises texts for the decoder, `LONGEST` ids per row; picklable, for data workers.
 
     Args:
         tokenizer: of transformers.
@@ -87,22 +87,22 @@ class DecoderTokens:
 
     @classmethod
     def of(cls, folder: Path) -> DecoderTokens:
-        """The tokenizer of a decoder's folder.
+        """Load the tokenizer of a decoder's folder.
 
         Raises:
-            InputError: it has none, or transformers is not installed.
+            InputError: the folder has none, or transformers is not installed.
         """
         return cls(_open(folder, "AutoTokenizer"))
 
     def __call__(self, text: str) -> Int[Tensor, " length"]:
-        """Numbers of the tokens, end token and padding after them."""
+        """Return the token ids, followed by the end token and padding."""
         given = self.tokenizer(text, padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt")
         numbers: Tensor = given["input_ids"][0].long()
         return numbers
 
 
 def decoder_digest(folder: Path) -> str:
-    """The first 32 hexadecimal digits of a sha256 over the decoder's weights."""
+    """Return the first 32 hexadecimal digits of the sha256 of the decoder's weights."""
     sums = (bytes.fromhex(sha256_of(path)) for path in sorted(folder.glob("*.safetensors")))
     return hashlib.sha256(b"".join(sums)).hexdigest()[:32]
 
@@ -110,47 +110,47 @@ def decoder_digest(folder: Path) -> str:
 def _open(folder: Path, kind: str, **options: Any) -> Any:
     where = folder / "config.json"
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; a decoder is a folder of transformers, of the T5 kind.")
+        raise InputError(f"{folder}: no such folder. A decoder is a transformers folder of a T5 model.")
     found = read_json_object(where, constants=True).get("model_type")
     if found not in _KINDS:
         raise InputError(
-            f"{where}: field 'model_type' is {found!r}; the decoder must be of the T5 kind ({', '.join(_KINDS)})."
+            f"{where}: field 'model_type' is {found!r}, but the decoder must be a T5 model ({', '.join(_KINDS)})."
         )
     opener = getattr(import_transformers(folder), kind)
     with quiet_transformers():
         try:
             return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-        except Exception as error:  # transformers, safetensors and tokenizers raise kinds of their own
+        except Exception as error:  # transformers, safetensors and tokenizers raise their own exception types
             raise InputError(f"{folder}: cannot be loaded by transformers: {in_one_line(error)}") from None
 
 
 @dataclass(frozen=True)
 class PredictorConfig(Checked, section="predictor"):
-    """The mask token and the predictor of masked words, where a loss reads them."""
+    """The mask token and the predictor of masked words, if a loss reads them."""
 
     layers: AtLeastOne = 2
     """Blocks of the predictor, 1 or more (2 in arXiv 2606.13288 for ViT-B/32, 4 for ViT-B/16 and ViT-L/14)."""
     heads: AtLeastOne = 8
-    """Heads of its attention, 1 or more; must divide the width of the joint space (8 in arXiv 2606.13288)."""
+    """Number of its attention heads, 1 or more; must divide the joint space's dimension (8 in arXiv 2606.13288)."""
     lr: Positive = 1e-3
-    """Largest learning rate of predictor and mask token, > 0; it rises and falls with that of the model (1e-3 in
+    """Peak learning rate of predictor and mask token, > 0; it follows the schedule of the model's (1e-3 in
     arXiv 2606.13288)."""
     weight_decay: Factor = 0.01
-    """Decay of all of their parameters, >= 0 (0.01 in arXiv 2606.13288)."""
+    """Weight decay of all their parameters, >= 0 (0.01 in arXiv 2606.13288)."""
 
 
 class WordPredictor(nn.Module):
-    """The mask token, and blocks in which masked tokens attend to an image's patches and become words.
+    """The mask token, and blocks that predict masked words by attending to an image's patches.
 
-    A masked token's output and its text's embedding are averaged, and so are a patch's and its image's; attention from
-    the first to the second, twice or more often, then a linear layer to the vocabulary. No gradient goes to the image.
+    Queries average a masked token's output with its text's embedding, keys a patch's output with its image's embedding.
+    `layers` blocks of cross-attention are followed by a linear layer to the vocabulary. No gradient reaches the image.
 
     Args:
         width: of the text tower's states.
         dim: of the joint space.
         vocabulary: number of tokens.
         config: layers and heads.
-        predicts: whether words are predicted; else there is the mask token alone.
+        predicts: whether words are predicted; otherwise there is only the mask token.
 
     Raises:
         InputError: the heads do not divide the joint space.
@@ -159,7 +159,7 @@ class WordPredictor(nn.Module):
     def __init__(self, *, width: int, dim: int, vocabulary: int, config: PredictorConfig, predicts: bool) -> None:
         super().__init__()
         if dim % config.heads:
-            raise InputError(f"--predictor.heads {config.heads} does not divide the joint space of {dim} dimensions.")
+            raise InputError(f"--predictor.heads {config.heads} does not divide the joint space's dimension, {dim}.")
         self.mask_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
         layers = config.layers if predicts else 0
         self.blocks = nn.ModuleList(_CrossBlock(dim, heads=config.heads, layers=layers) for _ in range(layers))
@@ -179,19 +179,19 @@ class WordPredictor(nn.Module):
         masked: Int[Tensor, "batch length"],
         end: Int[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch places"], Bool[Tensor, "batch places"]]:
-        """-log of the probability of each masked token, and which there are; at least one column.
+        """Return each masked token's negative log-probability and a mask of real ones; at least one column.
 
         Args:
             tokens: outputs for the tokens of the captions with masked words.
             patches: outputs for the images' patches.
-            images: embeddings of the images, before they are brought to length one.
-            caption: token numbers of the captions.
-            masked: the same with `MASKED` where a word is masked.
-            end: place of each text's end token.
+            images: embeddings of the images before normalisation.
+            caption: token ids of the captions.
+            masked: the same with `MASKED` for masked words.
+            end: position of each text's end token.
         """
         hidden = masked == MASKED
         most = max(int(hidden.sum(dim=1).max()), 1)
-        # The masked places of each row in order; a row with fewer takes others, which count nowhere.
+        # The masked positions of each row in order; rows with fewer are filled with others, which do not count.
         place = hidden.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         there = hidden.gather(1, place)
         rows = torch.arange(len(tokens), device=tokens.device)
@@ -205,7 +205,7 @@ class WordPredictor(nn.Module):
 
 
 class _CrossBlock(nn.Module):
-    """Attention from queries to keys and a perceptron, each after a norm and beside what it changes."""
+    """Cross-attention from queries to keys and an MLP, each pre-normalised and residual."""
 
     def __init__(self, dim: int, *, heads: int, layers: int) -> None:
         super().__init__()

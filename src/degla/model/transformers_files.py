@@ -1,5 +1,5 @@
-"""The files of a folder of transformers, looked at before transformers reads them; and models of the Hugging Face hub,
-whose files are fetched: one of transformers becomes a folder on this machine."""
+"""The files of a transformers folder, checked before transformers reads them; and models of the Hugging Face hub, whose
+files are fetched: a transformers model becomes a local folder."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ INSTALL = "Install it: pip install 'degla[export]'."
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _OTHERS = {
-    "siglip2": "SigLIP 2 for images of any shape has no form of fixed size; take one of fixed resolution, such as "
+    "siglip2": "SigLIP 2 for images of any shape has no fixed size; use one of fixed resolution, such as "
     "hf-hub:google/siglip2-base-patch16-224",
-    "altclip": "its text tower (XLM-R, normalised and projected twice) is none of open_clip's; take a CLIP, MetaCLIP "
-    "2 or SigLIP for other languages than English",
+    "altclip": "open_clip does not have its text tower (XLM-R, normalised and projected twice); for languages other "
+    "than English use a CLIP, MetaCLIP 2 or SigLIP",
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A model of transformers in float32, with its tokenizer and image processor."""
+    """A transformers model in float32, with its tokenizer and image processor."""
 
     model: Any
     tokenizer: Any
@@ -41,7 +41,7 @@ class Opened:
 
 
 def model_type(folder: Path) -> str:
-    """`model_type` of config.json, "" where it has none: a run of `degla train` has a config.json of another sort."""
+    """Return `model_type` of config.json, "" if it has none: the config.json of a `degla train` run is different."""
     try:
         content = read_json(folder / CONFIG, constants=True)
     except InputError:
@@ -50,17 +50,17 @@ def model_type(folder: Path) -> str:
 
 
 def is_transformers_folder(folder: Path) -> bool:
-    """Whether it is a folder of `transformers` and not one of open_clip."""
+    """Whether a folder is in the format of `transformers` and not of open_clip."""
     own = (folder / "open_clip_config.json").is_file()
     return (folder / CONFIG).is_file() and not own and model_type(folder) != ""
 
 
 def open_transformers(folder: Path) -> Opened:
-    """Load a model, its tokenizer and its image processor. Nothing is fetched, and no code of the folder is run.
+    """Load a model, its tokenizer and its image processor. Fetches nothing and runs none of the folder's code.
 
     Raises:
-        InputError: `transformers` is not installed, the folder is of another kind of model, or a file is missing,
-            damaged or of another format.
+        InputError: `transformers` is not installed, the folder holds another kind of model, or a file is missing,
+            damaged or in another format.
     """
     check_files(folder)
     transformers = import_transformers(folder)
@@ -74,20 +74,20 @@ def open_transformers(folder: Path) -> Opened:
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
         except ImportError as error:
             raise InputError(f"{folder}: needs a package that is not installed: {_first_lines(error)}.") from None
-        except Exception as error:  # transformers, safetensors and tokenizers raise kinds of their own
+        except Exception as error:  # transformers, safetensors and tokenizers raise their own exception types
             raise InputError(f"{folder}: cannot be loaded by transformers: {_first_lines(error)}") from None
-    # transformers fills what is missing with random numbers and goes on.
+    # transformers fills missing weights with random numbers and continues.
     lacking = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if lacking or report.get("mismatched_keys"):
         raise InputError(
             f"{folder}: the weights lack {', '.join(lacking[:3]) or 'nothing'} ({counted(len(lacking), 'parameter')}) "
-            "or do not fit config.json; every number would be wrong."
+            "or do not match config.json, so every result would be wrong."
         )
     return Opened(model.eval(), tokenizer, processor)
 
 
 def import_transformers(folder: Path) -> Any:
-    """The library, which reads the folder.
+    """Import transformers, which reads the folder.
 
     Raises:
         InputError: it is not installed.
@@ -95,12 +95,12 @@ def import_transformers(folder: Path) -> Any:
     try:
         import transformers
     except ImportError:
-        raise InputError(f"{folder}: a folder of transformers, which is not installed. {INSTALL}") from None
+        raise InputError(f"{folder}: needs transformers, which is not installed. {INSTALL}") from None
     return transformers
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder that holds another kind of model, or weights that are missing, damaged or of another format.
+    """Refuse a folder with another kind of model, or with weights that are missing, damaged or in another format.
 
     Raises:
         InputError: names the file or field, and what to do.
@@ -109,25 +109,25 @@ def check_files(folder: Path) -> None:
     if kind not in LAYOUTS:
         hint = f": {_OTHERS[kind]}" if kind in _OTHERS else ""
         tower = kind.endswith(("_vision_model", "_text_model"))
-        hint = ": one tower alone; the whole model, with image and text tower, is needed" if tower else hint
+        hint = ": this is only one tower; use the whole model with both towers" if tower else hint
         raise InputError(
-            f"{where}: field 'model_type' is {kind!r}; of transformers, clip and siglip (SigLIP 2 of fixed "
-            f"resolution is one) and metaclip_2 can be loaded{hint}."
+            f"{where}: field 'model_type' is {kind!r}; of transformers, only clip, siglip (including SigLIP 2 of "
+            f"fixed resolution) and metaclip_2 can be loaded{hint}."
         )
     content = read_json_object(where, constants=True)
     text = content.get("text_config")
     end = text.get("eos_token_id", 0) if isinstance(text, dict) else 0
     if LAYOUTS[kind] == "clip" and not isinstance(end, int):
         raise InputError(
-            f"{where}: field 'text_config.eos_token_id' is {end!r}; it must be one number, of the token at which texts "
-            "are read."
+            f"{where}: field 'text_config.eos_token_id' is {end!r}, but must be one number, the id of the token at "
+            "which texts are read."
         )
     named = content.get("architectures") or []
     other = next((name for name in named if "Classification" in str(name) or str(name).endswith("Projection")), None)
     if other is not None:
         raise InputError(
-            f"{where}: field 'architectures' names {other}: a classifier or one tower alone. A model of images and "
-            "texts is needed: the one that it was made from."
+            f"{where}: field 'architectures' names {other}, a classifier or a single tower. Use the model of images "
+            "and texts that it was made from."
         )
     _check_weights(folder, _weight_files(folder))
 
@@ -138,20 +138,20 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         shards = read_json_object(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise InputError(f"{folder / INDEX}: no 'weight_map'; fetch the file again.")
+            raise InputError(f"{folder / INDEX}: has no 'weight_map'. Fetch the file again.")
         files = [folder / Path(str(name)).name for name in dict.fromkeys(shards.values())]
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise InputError(
-                f"{folder}: {len(missing)} of {counted(len(files), 'file of weights is', 'files of weights are')} "
-                f"missing, first {missing[0]}; the download did not end. Fetch the folder again."
+                f"{folder}: {len(missing)} of {counted(len(files), 'weights file is', 'weights files are')} "
+                f"missing, first {missing[0]}; the download is incomplete. Fetch the folder again."
             )
         return files
     pickled = next((name for name in _PICKLED if (folder / name).is_file()), None)
     if pickled is not None:
         raise InputError(
-            f"{folder / pickled}: weights in a pickle, which can run code when it is read, are not taken. Where you "
-            'trust the file, convert it: python -c "from transformers import AutoModel; '
+            f"{folder / pickled}: pickled weights, which can run code when loaded, are not accepted. If you trust the "
+            'file, convert it: python -c "from transformers import AutoModel; '
             f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\" writes {WEIGHTS}."
         )
     raise InputError(f"{folder}: cannot be loaded by transformers: {WEIGHTS} is missing, and there is no {INDEX}.")
@@ -175,12 +175,12 @@ def _check_weights(folder: Path, files: list[Path]) -> None:
             raise wrong_type(path, odd[0], kinds[odd[0]])
     for tower, prefix in (("image", "vision_model."), ("text", "text_model.")):
         if not any(name.startswith(prefix) for name in names):
-            raise InputError(f"{folder}: the weights hold no {tower} tower ({prefix}*); both towers are needed.")
+            raise InputError(f"{folder}: the weights have no {tower} tower ({prefix}*), but both towers are needed.")
     head = next((name for name in sorted(names) if name.startswith("classifier.")), None)
     if head is not None:
         raise InputError(
-            f"{folder}: the weights hold a classifier ({head}), which was trained for other classes than texts name. "
-            "The model that it was made from is needed."
+            f"{folder}: the weights include a classifier ({head}) with its own classes instead of texts. Use the model "
+            "that it was made from."
         )
 
 
@@ -190,7 +190,7 @@ def _first_lines(error: BaseException) -> str:
 
 
 def stored_type(folder: Path) -> str:
-    """Number format of the weights as config.json has it, for example "bfloat16"; "float32" where it says nothing."""
+    """Return the dtype of the weights according to config.json, for example "bfloat16"; "float32" by default."""
     content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return str(content.get("dtype") or content.get("torch_dtype") or "float32")
 
@@ -201,17 +201,17 @@ PREFIX = "hf-hub:"
 
 
 def transformers_snapshot(name: str, *, online: bool) -> Path | None:
-    """The folder of a model of the hub that is in the form of transformers and not in open_clip's.
+    """Return the local folder of a hub model that is in the format of transformers, not of open_clip.
 
     Args:
         name: hf-hub:ORGANISATION/NAME.
-        online: whether the hub can be reached; otherwise only what is on this machine is looked at.
+        online: whether the hub can be reached; otherwise only the local cache is searched.
 
     Returns:
-        None where the model is in open_clip's form, or where nothing of it is here and the hub cannot be reached.
+        None if the model is in open_clip's format, or if it is not cached and the hub cannot be reached.
 
     Raises:
-        InputError: there is no such model, it may not be read, or the download did not end.
+        InputError: there is no such model, access is denied, or the download is incomplete.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -230,26 +230,26 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
         raise
     except GatedRepoError:
         raise InputError(
-            f"{name}: its authors let only those have it who accept their terms. Accept them at its page on the hub, "
-            "then log in: hf auth login."
+            f"{name}: is only available to those who accept its authors' terms. Accept them on its hub page, then log "
+            "in: hf auth login."
         ) from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"{name}: the hub has no such model, or it is private. Look at the spelling; for a private one log in: "
+            f"{name}: the hub has no such model, or it is private. Check the spelling; for a private one log in: "
             "hf auth login."
         ) from None
     except HFValidationError as error:
-        raise InputError(f"{name}: no name of the hub: {in_one_line(error)}") from None
-    except Exception as error:  # the client's own kinds, and those of what it speaks HTTP with
+        raise InputError(f"{name}: not a valid hub name: {in_one_line(error)}") from None
+    except Exception as error:  # errors of the hub's client and of its HTTP library
         raise InputError(
-            f"{name}: could not be fetched from the hub: {in_one_line(error) or type(error).__name__}. What is "
-            "already here is kept; run the command again."
+            f"{name}: could not be fetched from the hub: {in_one_line(error) or type(error).__name__}. Run the command "
+            "again; files already downloaded are kept."
         ) from None
 
 
 def _fetched_for_open_clip(repository: str) -> bool:
-    """Whether the model is in open_clip's form, whose weights are fetched here: where that fails, open_clip itself
-    would use random weights."""
+    """Whether the model is in open_clip's format. Also fetch its weights: if that fails, open_clip would silently use
+    random weights."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -265,7 +265,7 @@ def _fetched_for_open_clip(repository: str) -> bool:
 
 
 def fetched_weights(name: str) -> Path | None:
-    """The file of weights that open_clip reads of a model of the hub, where it is on this machine."""
+    """Return the weights file that open_clip reads for a hub model, if it is on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(name.removeprefix(PREFIX), file) for file in SAFE)
@@ -274,10 +274,10 @@ def fetched_weights(name: str) -> Path | None:
 
 def _no_safe_weights(repository: str) -> InputError:
     return InputError(
-        f"{PREFIX}{repository}: holds {CONFIG_NAME} and no weights in {SAFE[0]}. Weights in a pickle ({PICKLED}), "
-        "which can run code when it is read, are not taken. Where there are such, and you trust its authors, fetch "
-        f"them: hf download {repository} --local-dir OUT; convert them: {conversion(Path('OUT') / PICKLED)}; and name "
-        "OUT."
+        f"{PREFIX}{repository}: has {CONFIG_NAME} but no weights in {SAFE[0]}. Pickled weights ({PICKLED}), which can "
+        "run code when loaded, are not accepted. If it has such weights and you trust its authors, fetch them: hf "
+        f"download {repository} --local-dir OUT; convert them: {conversion(Path('OUT') / PICKLED)}; and give OUT as "
+        "the model."
     )
 
 
@@ -287,9 +287,9 @@ def _downloaded(repository: str) -> Path:
     folder = Path(snapshot_download(repository, allow_patterns=list(_FILES)))
     if (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise InputError(
-            f"{PREFIX}{repository}: holds no {WEIGHTS}. Weights in a pickle (.bin), which can run code when it is "
-            "read, are not taken. Where you trust its authors, convert them: python -c "
+            f"{PREFIX}{repository}: has no {WEIGHTS}. Pickled weights (.bin), which can run code when loaded, are not "
+            "accepted. If you trust its authors, convert them: python -c "
             f"\"from transformers import AutoModel as M; M.from_pretrained('{repository}').save_pretrained('OUT')\", "
-            "with the tokenizer and preprocessing beside them, and name OUT."
+            "add the tokenizer and preprocessing files, and give OUT as the model."
         )
     return folder

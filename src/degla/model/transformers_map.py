@@ -1,7 +1,7 @@
-"""Settings and weights of transformers' CLIP, MetaCLIP 2 and SigLIP as open_clip's own.
+"""Conversion of settings and weights between transformers' CLIP, MetaCLIP 2 and SigLIP and open_clip.
 
-Settings are what `config.json` and `preprocessor_config.json` say. Weights are renamed, joined, split or turned, never
-computed with, so that the way back gives the same bits.
+Settings come from `config.json` and `preprocessor_config.json`. Weights are only renamed, joined, split or transposed,
+so converting back gives the same bits.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 from degla.errors import InputError
 
 LAYOUTS: dict[str, Kind] = {"clip": "clip", "metaclip_2": "clip", "siglip": "siglip"}
-"""`model_type` of config.json to the layout of the weights. SigLIP 2 of fixed resolution is "siglip" too."""
+"""Maps `model_type` of config.json to the layout of the weights. SigLIP 2 of fixed resolution is also "siglip"."""
 ACTIVATIONS: dict[str, dict[str, Any]] = {
     "quick_gelu": {},
     "gelu": {},
     "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}},
 }
-"""Name of an activation in transformers to what a tower of open_clip says of it."""
+"""Maps the name of an activation in transformers to the settings of an open_clip tower."""
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}
 _CLIP_EPS, _SIGLIP_EPS = 1e-5, 1e-6
 
 
 class NoExactFormError(InputError):
-    """open_clip has no model that computes the same as a model of transformers."""
+    """open_clip has no equivalent of a transformers model."""
 
 
 def model_config_of(config: Any) -> dict[str, Any]:
-    """open_clip's `model_cfg` of a two-tower model.
+    """Return open_clip's `model_cfg` for a two-tower model.
 
     Args:
         config: a `CLIPConfig`, `MetaClip2Config` or `SiglipConfig`.
@@ -44,7 +44,7 @@ def model_config_of(config: Any) -> dict[str, Any]:
     for name, tower in (("text", text), ("vision", vision)):
         if tower.hidden_act not in ACTIVATIONS:
             raise NoExactFormError(
-                f"the activation of its {name} tower, {tower.hidden_act!r}, is none that open_clip computes "
+                f"the activation of its {name} tower, {tower.hidden_act!r}, is not supported by open_clip "
                 f"({', '.join(ACTIVATIONS)})"
             )
     siglip = LAYOUTS[config.model_type] == "siglip"
@@ -60,8 +60,7 @@ def model_config_of(config: Any) -> dict[str, Any]:
 def _clip(config: Any, text: Any, vision: Any) -> dict[str, Any]:
     if (text.hidden_act == "quick_gelu") != (vision.hidden_act == "quick_gelu"):
         raise NoExactFormError(
-            f"its towers compute {text.hidden_act} and {vision.hidden_act}; in open_clip both or none compute "
-            "quick_gelu"
+            f"its towers use {text.hidden_act} and {vision.hidden_act}, but in open_clip both or neither use quick_gelu"
         )
     eps = {name: float(tower.layer_norm_eps) for name, tower in (("text_cfg", text), ("vision_cfg", vision))}
     norms = {name: {"norm_kwargs": {"eps": value}} if value != _CLIP_EPS else {} for name, value in eps.items()}
@@ -80,9 +79,9 @@ def _clip(config: Any, text: Any, vision: Any) -> dict[str, Any]:
 
 
 def _end(model_type: str, text: Any) -> dict[str, Any]:
-    """Where the text's embedding is read: at the largest number of the text, or at the first end token."""
+    """Where the text embedding is read: at the largest token id of the text, or at the first end token."""
     end = int(text.eos_token_id)
-    # In transformers' CLIP the number 2 is an old mistake that stands for the largest number; MetaCLIP 2 means it.
+    # In transformers' CLIP, 2 is a legacy mistake that means the largest id; MetaCLIP 2 really uses 2.
     if (model_type == "clip" and end == 2) or end == int(text.vocab_size) - 1:
         return {}
     return {"pool_type": "eos", "eos_id": end}
@@ -105,7 +104,7 @@ def _siglip(text: Any, vision: Any) -> dict[str, Any]:
 
 
 def _siglip_tower(vision: Any) -> str:
-    """The tower of timm that has these sizes and this activation.
+    """The timm tower with these sizes and this activation.
 
     Raises:
         NoExactFormError: there is none.
@@ -117,7 +116,7 @@ def _siglip_tower(vision: Any) -> str:
     size, patch = _square(vision.image_size, "image_size"), _square(vision.patch_size, "patch_size")
     names = [name for name in timm.list_models(f"vit_*_patch{patch}_siglip_{size}*") if "_gap_" not in name]
     wanted = _tower_sizes(vision)
-    # The plain name first, where both compute the same.
+    # The plain name first, if both are equivalent.
     for name in sorted(names, key=lambda name: name.endswith(timm_towers.ENDING)):
         with torch.device("meta"):
             tower: Any = timm.create_model(name, num_classes=0, global_pool="map")
@@ -127,7 +126,7 @@ def _siglip_tower(vision: Any) -> str:
         if (*own, activation) == wanted:
             return str(name)
     raise NoExactFormError(
-        f"open_clip takes SigLIP's image towers from timm, which has none of {size} pixels in patches of {patch} with "
+        f"open_clip uses SigLIP's image towers from timm, which has none with {size} pixels, patch size {patch}, "
         f"width {vision.hidden_size}, {vision.num_hidden_layers} blocks, {vision.num_attention_heads} heads and "
         f"{vision.hidden_act}"
     )
@@ -149,29 +148,29 @@ def _mlp_ratio(tower: Any) -> dict[str, Any]:
 def _square(value: Any, name: str) -> int:
     sides = [value] if isinstance(value, int) else list(value)
     if len(set(sides)) != 1:
-        raise NoExactFormError(f"field 'vision_config.{name}' is {value!r}; images and patches must be square")
+        raise NoExactFormError(f"field 'vision_config.{name}' is {value!r}, but images and patches must be square")
     return int(sides[0])
 
 
 def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, Any]:
-    """open_clip's `preprocess_cfg` of an image processor's settings.
+    """Return open_clip's `preprocess_cfg` for an image processor's settings.
 
     Args:
-        processor: as `preprocessor_config.json` holds them, defaults filled in.
-        size: side of the model's images, pixels.
+        processor: settings as in `preprocessor_config.json`, with defaults filled in.
+        size: side length of the model's images in pixels.
 
     Raises:
-        NoExactFormError: it does something that open_clip's transform does not.
+        NoExactFormError: the processor does something that open_clip's transform does not.
     """
     wanted = {"do_resize": True, "do_rescale": True, "do_normalize": True}
     for name, value in wanted.items():
         if processor.get(name) is not value:
             raise NoExactFormError(
-                f"its image processor has {name} {processor.get(name)!r}; open_clip's always does it"
+                f"its image processor has {name} {processor.get(name)!r}, but open_clip's transform always does it"
             )
     factor = float(processor.get("rescale_factor", 1 / 255))
     if abs(255 * factor - 1) > 1e-6:
-        raise NoExactFormError(f"its image processor scales by {factor:g}; open_clip's scales by 1/255")
+        raise NoExactFormError(f"its image processor scales by {factor:g}, but open_clip's transform by 1/255")
     interpolation = _RESAMPLING.get(int(processor.get("resample", -1)))
     if interpolation is None:
         raise NoExactFormError(f"its image processor has resample {processor.get('resample')!r}; known: {_RESAMPLING}")
@@ -187,7 +186,7 @@ def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, A
 
 
 def three_channels(value: Any) -> list[float]:
-    """A mean or standard deviation of each channel; configurations may hold one number for all."""
+    """Return a mean or standard deviation per channel; configurations may have one number for all."""
     return [float(part) for part in (value if isinstance(value, list | tuple) else [value] * 3)]
 
 
@@ -199,10 +198,10 @@ def _resize_mode(processor: dict[str, Any], size: int) -> str:
         return "shortest"
     if _set(resized) == square and (not crops or _set(crop) == square):
         return "squash"
-    cut = f" and cuts {_set(crop)}" if crops else ""
+    cut = f" and crops to {_set(crop)}" if crops else ""
     raise NoExactFormError(
-        f"its image processor resizes to {_set(resized)}{cut}; open_clip's transform, at {size} pixels, resizes the "
-        "shorter side to that and cuts the middle, or resizes both sides to it"
+        f"its image processor resizes to {_set(resized)}{cut}; open_clip's transform resizes the shorter side to "
+        f"{size} pixels and crops the centre, or resizes both sides to it"
     )
 
 
@@ -223,12 +222,12 @@ _ENDS = ("weight", "bias")
 
 @dataclass(frozen=True)
 class Piece:
-    """Weights of one model that are the same numbers as weights of the other.
+    """Corresponding weights of the two models.
 
     Attributes:
-        theirs: names in transformers; several are joined along their rows.
+        theirs: names in transformers; several are concatenated along their rows.
         ours: names in open_clip, likewise.
-        turned: rows of the one are columns of the other.
+        turned: whether one is the transpose of the other.
     """
 
     theirs: tuple[str, ...]
@@ -237,13 +236,13 @@ class Piece:
 
 
 def pieces(kind: Kind, *, text_layers: int, image_layers: int, text: str = "") -> list[Piece]:
-    """All weights of a two-tower model.
+    """List the corresponding weights of a two-tower model.
 
     Args:
         kind: layout of the weights.
-        text_layers: blocks of the text tower.
-        image_layers: blocks of the image tower.
-        text: what open_clip's names of the text tower begin with: "" in its class CLIP, "text." in CustomTextCLIP.
+        text_layers: number of blocks of the text tower.
+        image_layers: number of blocks of the image tower.
+        text: prefix of the text tower's names in open_clip: "" in its class CLIP, "text." in CustomTextCLIP.
     """
     found = [
         _one("logit_scale", "logit_scale"),
@@ -314,11 +313,11 @@ def _blocks(tower: str, ours: str, layers: int, names: Mapping[str, str], joined
 def to_open_clip(
     state: Mapping[str, Tensor], plan: Sequence[Piece], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """Weights of transformers under open_clip's names; `shapes`: of the open_clip model's weights.
+    """Convert weights of transformers to open_clip's names; `shapes` are those of the open_clip model's weights.
 
     Raises:
         KeyError: a weight is missing on either side.
-        ValueError: a weight has another shape; says which.
+        ValueError: a weight has a different shape; says which.
     """
     return _carried(state, [(piece.theirs, piece.ours, piece.turned) for piece in plan], shapes)
 
@@ -326,10 +325,10 @@ def to_open_clip(
 def to_transformers(
     state: Mapping[str, Tensor], plan: Sequence[Piece], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """Weights of open_clip under the names of transformers; see `to_open_clip`. All of them must have one."""
+    """Convert weights of open_clip to the names of transformers, see `to_open_clip`; all must have a counterpart."""
     left = sorted(state.keys() - {name for piece in plan for name in piece.ours})
     if left:
-        raise ValueError(f"{left[0]} has no place")
+        raise ValueError(f"{left[0]} has no counterpart")
     return _carried(state, [(piece.ours, piece.theirs, piece.turned) for piece in plan], shapes)
 
 
@@ -343,7 +342,7 @@ def _carried(
         wanted = [shapes[name] for name in targets]
         parts = [value] if len(wanted) == 1 else _split(value, wanted)
         for name, part, shape in zip(targets, parts, wanted, strict=True):
-            # Axes of length one come and go; any other difference is another model.
+            # Axes of length one may differ; any other difference means another model.
             if [size for size in part.shape if size != 1] != [size for size in shape if size != 1]:
                 raise ValueError(f"{' + '.join(sources)} has the shape {list(part.shape)}, {name} has {list(shape)}")
             carried[name] = part.reshape(shape).contiguous()
@@ -353,5 +352,5 @@ def _carried(
 def _split(value: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     rows = [shape[0] for shape in shapes]
     if sum(rows) != len(value):
-        raise ValueError(f"a weight of {len(value)} rows does not split into {rows}")
+        raise ValueError(f"a weight with {len(value)} rows cannot be split into {rows}")
     return list(torch.split(value, rows))

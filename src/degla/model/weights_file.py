@@ -1,5 +1,5 @@
-"""The file of weights that open_clip reads of a folder, looked at; what it says of weights that do not fit; and a
-network whose weights come from a file, made without drawing random ones first."""
+"""Checks of the weights file that open_clip reads from a folder, messages for weights that do not fit, and creation of
+a network without random initialisation if its weights come from a file."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from degla.pages.words import counted
 from degla.parse import in_one_line
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
-"""Number formats of weights that are read, as safetensors names them."""
+"""Supported dtypes of weights, by their names in safetensors."""
 SAFE = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 PICKLED = "open_clip_pytorch_model.bin"
 _READ_FIRST = (*SAFE, PICKLED, "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
                "pytorch_model.pth", "model.pth")  # fmt: skip
-"""Names of weights in a folder, in the order in which open_clip takes them; others come last."""
+"""Names of weights files in the order in which open_clip looks for them; others come last."""
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _QUOTED = re.compile(r'"([^"]+)"')
 _HEADS = ("classifier.", "head.", "fc.")
 
 
 def require_weights(folder: Path) -> Path:
-    """The file of weights that open_clip reads of a folder; without one open_clip makes a random model.
+    """Return the weights file that open_clip reads from a folder; without one, open_clip makes a random model.
 
     Raises:
-        InputError: there is no file of weights, or the one that open_clip would read is a pickle.
+        InputError: there is no weights file, or the one that open_clip would read is a pickle.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
     if not files:
         raise InputError(
-            f"{folder}: holds no weights (open_clip_model.safetensors), and a model of random numbers is not meant. "
-            "Fetch the folder again; ARCHITECTURE:random is a random model."
+            f"{folder}: has no weights (open_clip_model.safetensors). Fetch the folder again; for a model with random "
+            "weights use ARCHITECTURE:random."
         )
     places = {name: place for place, name in enumerate(_READ_FIRST)}
     chosen = min(files, key=lambda path: (places.get(path.name, len(places)), path.suffix != ".safetensors"))
     if chosen.suffix != ".safetensors":
         raise InputError(
-            f"{chosen}: weights in a pickle, which can run code when it is read, are not taken. Where you trust the "
+            f"{chosen}: pickled weights, which can run code when loaded, are not accepted. If you trust the "
             f"file, convert it: {conversion(chosen)}"
         )
     return chosen
 
 
 def conversion(pickled: Path) -> str:
-    """The command that writes open_clip_model.safetensors beside a pickle of weights, running none of its code."""
+    """Return the command that converts pickled weights to open_clip_model.safetensors without running their code."""
     return (
         'python -c "import torch; from safetensors.torch import save_file; '
         f"w = torch.load('{pickled}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
@@ -61,11 +61,11 @@ def conversion(pickled: Path) -> str:
 
 
 def require_floats(path: Path, clip: nn.Module) -> None:
-    """Refuse weights that were stored as integers, which PyTorch would read as if they were the numbers themselves.
+    """Refuse weights stored as integers, which PyTorch would load as if they were the actual values.
 
     Args:
-        path: of safetensors; another file is not looked into.
-        clip: the model that it was read into.
+        path: of a safetensors file; other files are not checked.
+        clip: the model that it was loaded into.
 
     Raises:
         InputError: names the tensor and its type.
@@ -79,7 +79,7 @@ def require_floats(path: Path, clip: nn.Module) -> None:
 
 
 def stored_types(path: Path) -> dict[str, str]:
-    """Number format of every tensor of a file of safetensors, by name; the numbers themselves are not read.
+    """Return the dtype of every tensor of a safetensors file by name; the values are not read.
 
     Raises:
         SafetensorError: the file is damaged.
@@ -91,15 +91,15 @@ def stored_types(path: Path) -> dict[str, str]:
 
 
 def wrong_type(path: Path, name: str, kind: str) -> InputError:
-    """What is said of a tensor in another number format than `FLOATS`."""
+    """Return the error for a tensor whose dtype is not in `FLOATS`."""
     return InputError(
-        f"{path}: {name} is of the type {kind}; weights must be float32, float16 or bfloat16. Take the model before it "
-        "was quantised."
+        f"{path}: {name} has the type {kind}, but weights must be float32, float16 or bfloat16. Use the model before "
+        "quantisation."
     )
 
 
 def what_does_not_fit(error: Exception) -> str:
-    """PyTorch's lists of parameters that do not fit a model, or timm's unknown tower, as one line with a remedy."""
+    """Summarise PyTorch's lists of mismatched parameters, or timm's unknown tower, in one line with a remedy."""
     text = str(error)
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
         return (
@@ -111,11 +111,11 @@ def what_does_not_fit(error: Exception) -> str:
         [name for line in lines if line.startswith(word) for name in _QUOTED.findall(line)]
         for word in ("Missing key", "Unexpected key")
     )
-    told = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("hold", more)) if names]
+    told = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
     told += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
     if not told:
         return first_lines(text)
-    return f"the weights are not those of this architecture: {'; '.join(told)}. {_remedy(lacking, more)}"
+    return f"the weights do not match this architecture: {'; '.join(told)}. {_remedy(lacking, more)}"
 
 
 def _some(names: list[str]) -> str:
@@ -125,14 +125,14 @@ def _some(names: list[str]) -> str:
 def _remedy(lacking: list[str], more: list[str]) -> str:
     tower = {name.startswith("visual.") for name in lacking}
     if not more and len(tower) == 1:
-        return "One tower alone is no model of images and texts; both are needed."
+        return "A single tower is not enough; both towers are needed."
     if more and not lacking and all(name.startswith(_HEADS) for name in more):
-        return "That is a classifier for other classes than texts name; take the model that it was made from."
-    return "Take the weights and open_clip_config.json of one model, or the name of their architecture."
+        return "This is a classifier with its own classes instead of texts. Use the model that it was made from."
+    return "Use weights and open_clip_config.json of the same model, or the weights' own architecture."
 
 
 def first_lines(text: str) -> str:
-    """The first lines of an error of others as one line."""
+    """Join the first lines of another library's error into one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return in_one_line(" ".join(lines[:4])) + (
         f" ... and {counted(len(lines) - 4, 'more line')}" if len(lines) > 4 else ""
@@ -154,9 +154,9 @@ _DRAWS = {
 
 
 class Undrawn(TorchFunctionMode):
-    """Within it what would be drawn stays as its memory is: only for parameters that are all read afterwards.
+    """Context manager that skips random initialisation, for models whose parameters are all loaded afterwards.
 
-    A ViT-B/32 draws 151 million numbers when it is made, for nothing. Zeros, ones and constants are set as ever.
+    A ViT-B/32 would draw 151 million random numbers for nothing. Zeros, ones and constants are set as usual.
     """
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: peaks of memory do not mix, and what fails there ends nothing else."""
+"""Run a measurement in a separate process: memory peaks do not mix, and a failure does not affect others."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Settings = TypeVar("Settings", bound=BaseModel)
 Found = TypeVar("Found", bound=BaseModel)
 
 _ERROR = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failed))(?:: (.*))?")
-"""The line of a traceback that names the error: what stands after it may be advice of a compiler."""
+"""The line of a traceback that names the error; lines after it may be a compiler's advice."""
 
 
 def run_apart(
     measure: Callable[[Settings], Found], settings: Settings, *, what: str, device: str,
     environment: Mapping[str, str] | None = None,
 ) -> Found:  # fmt: skip
-    """What a function finds in a process of its own.
+    """Run a function in a separate process and return its result.
 
     Args:
-        measure: a function of a module, with types of its argument `settings` and of what it gives.
-        settings: for it.
-        what: is measured, for messages.
+        measure: a module-level function, with annotated argument `settings` and return type.
+        settings: its argument.
+        what: the measurement's name, for messages.
         device: "cpu" hides the GPUs.
-        environment: more variables.
+        environment: additional environment variables.
 
     Raises:
-        DeglaError: it failed; with the reason.
+        DeglaError: it failed; gives the reason.
     """
     variables = {**os.environ, **(environment or {})}
     if device == "cpu":
@@ -54,25 +54,25 @@ def run_apart(
 
 
 def reason_of(told: str, *, status: int) -> str:
-    """Why a process ended, in one line without its full stop.
+    """Return why a process ended, in one line without a full stop.
 
     Args:
-        told: what it wrote to stderr.
-        status: of its exit.
+        told: its stderr.
+        status: its exit status.
     """
     if status < 0:
-        return "it was killed, most likely for want of memory"
+        return "it was killed, most likely because it ran out of memory"
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     errors = [match for line in lines if (match := _ERROR.fullmatch(line))]
     if not errors:
         return lines[-1].rstrip(".") if lines else "no message"
     name, text = errors[-1].groups()
-    # This package's own errors are sentences; of others the name says as much as the text.
+    # This package's own errors are sentences; for others the name matters as much as the text.
     return (text if text and name.startswith("degla.") else errors[-1].group()).rstrip(".")
 
 
 def main() -> None:
-    """In that process: module and name of the function, its settings as JSON, the file to write what it finds to."""
+    """Entry point of the process: takes module and name of the function, its settings as JSON, and the result file."""
     module, name, settings, out = sys.argv[1:]
     measure = getattr(importlib.import_module(module), name)
     found = measure(get_type_hints(measure)["settings"].model_validate_json(settings))

@@ -1,4 +1,4 @@
-"""Both sides in turns, each in processes of its own, and what the one costs against the other."""
+"""Measure both sides alternately, in separate processes, and compare their costs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from degla.speed.workload import Workload
 def compare(
     workload: Workload, *, precision: str, steps: int, rounds: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure both sides `rounds` times in turns.
+    """Measure both sides `rounds` times, alternating.
 
     Args:
         workload: the same for both.
         precision: of the present step.
-        steps: that are timed in each process.
-        rounds: processes a side.
-        tell: is given a line before and after each process.
+        steps: timed steps in each process.
+        rounds: processes per side.
+        tell: called with a line before and after each process.
 
     Returns:
         See `summarize`.
 
     Raises:
-        DeglaError: one of the processes failed, for example for want of memory.
+        DeglaError: one of the processes failed, for example because it ran out of memory.
     """
     sides: dict[Side, list[Measured]] = {"baseline": [], "present": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,12 +45,12 @@ def compare(
                 own = "fp32" if side == "baseline" else precision
                 wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
                 told = f"round {number + 1} of {rounds}, {side} in {own}"
-                tell(f"{told}: {counted(steps, 'step')} after two that are not timed ...")
+                tell(f"{told}: {counted(steps, 'step')} after two warm-up steps ...")
                 found.append(run_side(workload, side=side, precision=own, steps=steps, gradients=wanted))
-                tell(f"{told}: {step_seconds(found[-1]):.2f} s a step, {found[-1].memory / 2**30:.2f} GiB at most")
+                tell(f"{told}: {step_seconds(found[-1]):.2f} s per step, at most {found[-1].memory / 2**30:.2f} GiB")
         same = sides["baseline"][0]
         if precision != "fp32":
-            tell(f"baseline in {precision}, once, for its loss and gradients ...")
+            tell(f"baseline in {precision}, once, to compare loss and gradients ...")
             same = run_side(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
         gap, worst = _gradient_gap(files["baseline"], files["present"])
     loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)
@@ -62,18 +62,18 @@ def summarize(
     workload: Workload, baseline: Sequence[Measured], present: Sequence[Measured], *, precision: str,
     gaps: Mapping[str, float | str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Ratios and costs as JSON values: seconds, bytes, operations a second.
+    """Return ratios and costs as JSON values: seconds, bytes, operations per second.
 
     Args:
-        workload: what was measured.
-        baseline: one entry a round, always in fp32.
-        present: one entry a round.
+        workload: the measured workload.
+        baseline: one entry per round, always in fp32.
+        present: one entry per round.
         precision: of the present step.
-        gaps: both sides in that precision: relative difference of the losses ("loss_gap"), the largest one of a
-            parameter's gradient (norm of the difference by norm), and of which ("gradient_gap", "worst_gradient").
+        gaps: of both sides in that precision: the relative difference of the losses ("loss_gap"), the largest relative
+            difference in norm of a parameter's gradient ("gradient_gap"), and that parameter ("worst_gradient").
     """
     ours, theirs = _stage_medians(present), _stage_medians(baseline)
-    # Each round is one ratio: what slows the machine down for minutes slows down both of its sides.
+    # One ratio per round: whatever slows the machine down for minutes slows down both sides.
     whole, texts = (
         [step_seconds(slow, stages) / step_seconds(fast, stages) for slow, fast in zip(baseline, present, strict=True)]
         for stages in (STAGES, TEXT)
@@ -109,7 +109,7 @@ def summarize(
 
 
 def run_side(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None = None) -> Measured:
-    """Measure one side in a process of its own; see `MeasureSettings`.
+    """Measure one side in a separate process; see `MeasureSettings`.
 
     Raises:
         DeglaError: it failed.
@@ -122,18 +122,18 @@ def run_side(workload: Workload, *, side: Side, precision: str, steps: int, grad
 def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
     left, right = (torch.load(path, weights_only=True, mmap=True) for path in (baseline, present))
     if left.keys() != right.keys():
-        raise DeglaError(f"the two sides train other parameters: {sorted(left.keys() ^ right.keys())[:3]}.")
+        raise DeglaError(f"the two sides train different parameters: {sorted(left.keys() ^ right.keys())[:3]}.")
     gaps = {
         name: float((right[name].double() - value.double()).norm() / value.double().norm().clamp(min=1e-300))
         for name, value in left.items()
     }
-    # What is no number is larger than none, and `max` would pass over it.
+    # Every comparison with NaN is false, so `max` would ignore it.
     worst = max(gaps, key=lambda name: math.inf if math.isnan(gaps[name]) else gaps[name])
     return gaps[worst], worst
 
 
 def step_seconds(measured: Measured, stages: tuple[str, ...] = STAGES) -> float:
-    """Median seconds of a step, or of some of its stages."""
+    """Return the median seconds of a step, or of some of its stages."""
     return statistics.median(map(sum, zip(*(measured.seconds[stage] for stage in stages), strict=True)))
 
 

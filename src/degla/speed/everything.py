@@ -1,4 +1,4 @@
-"""All that `degla bench --everything` measures: what, beside what, in which order; a row for each way, and the page."""
+"""The measurements of `degla bench --everything`: which, compared with what, in which order; their rows and page."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from degla.speed.measure import PartMeasured, PartName, PartSettings, Side, meas
 from degla.speed.workload import Workload, draw_workload, sample_rows
 
 _NOTES = (
-    "Each number is the median of the rounds, each in a process of its own, in turns with what it is compared with; "
-    "times the first is the median of the rounds' own ratios.",
-    "Training steps decode nothing: their batch is there. The first group takes the step in stages and waits for the "
-    "device after each; the others wait once a step. Loaders read batches of captions with negatives from picture "
-    "files; a picture's file was read shortly before, so that no disk is measured. Evaluation embeds each picture and "
-    "text once, in float32, with an empty cache.",
-    "Memory is what the process held at most. On a GPU that is what PyTorch's allocator gave out there; of loaders it "
-    "is main memory, without that of their workers.",
+    "Each number is the median over rounds. Each round runs in a separate process, alternating with the other ways. "
+    "The speed-up is the median of the ratios within each round.",
+    "Training steps decode nothing: their batch is in memory. The first group runs the step in stages and waits for "
+    "the device after each; the others wait once per step. Loaders read batches of captions with negatives from image "
+    "files, which were read shortly before, so that disk speed is not measured. Evaluation embeds each image and text "
+    "once, in float32, with an empty cache.",
+    "Peak memory is that of the process. On a GPU it is the memory allocated by PyTorch; for loaders it is main memory "
+    "without that of their workers.",
 )
 
 
 class BenchRow(Record):
-    """One way to do one thing.
+    """One way to do a task.
 
     Attributes:
-        what: is done; rows of the same are compared, with the first of them.
-        way: it is done.
-        unit: of what is counted: "pairs", "pictures" or "texts".
-        per_second: how many, one number a round.
-        memory: bytes held at most: of the GPU where there is one, else of main memory.
-        in_main_memory: it is main memory although there is a GPU.
-        facts: whatever else was found.
-        failed: why there is no number; "" where there is.
+        what: the task; rows of the same task are compared with the first of them.
+        way: how it is done.
+        unit: what is counted: "pairs", "images" or "texts".
+        per_second: throughput, one number per round.
+        memory: peak memory in bytes: of the GPU if there is one, else main memory.
+        in_main_memory: whether it is main memory although there is a GPU.
+        facts: other results.
+        failed: why there is no number; "" if there is one.
     """
 
     what: str
@@ -64,14 +64,14 @@ class BenchRow(Record):
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and for how long.
+    """What to measure, and for how long.
 
     Attributes:
-        workload: model, sizes and device. Rows are drawn where it names none.
+        workload: model, sizes and device. Rows are drawn if it has no captions.
         precision: "fp32" or "bf16", of training steps.
-        steps: timed in each process.
-        rounds: processes of each way, in turns with those it is compared with.
-        seconds: that a loader is timed for, at least.
+        steps: timed steps in each process.
+        rounds: processes per way, alternating with the ways that it is compared with.
+        seconds: minimum time to measure a loader.
     """
 
     workload: Workload
@@ -85,7 +85,7 @@ Way = Callable[[], PartMeasured]
 
 
 class WaysCompared(NamedTuple):
-    """Ways to do the same thing; the others are compared with the first."""
+    """Ways to do the same task; all are compared with the first."""
 
     what: str
     unit: str
@@ -93,14 +93,12 @@ class WaysCompared(NamedTuple):
 
 
 def plan(bench: Bench) -> list[WaysCompared]:
-    """What is measured, in order."""
+    """List the measurements, in order."""
     precision = bench.precision
     workers = choose_workers("auto", on_gpu=bench.workload.device == "cuda")
     chunk = max(bench.workload.batch_size // 8, 1)
-    released = {
-        f"released code's way, {each}": _side(bench, "baseline", each) for each in dict.fromkeys(("fp32", precision))
-    }
-    plainly = {KEPT: "0"}  # As people run it, who have not loaded a model by this package.
+    released = {f"released code, {each}": _side(bench, "baseline", each) for each in dict.fromkeys(("fp32", precision))}
+    plainly = {KEPT: "0"}  # As for users who have not loaded a model with this package.
     several = f"{workers} worker{'s' * (workers != 1)}"
     return [
         WaysCompared("step", "pairs", {
@@ -121,13 +119,13 @@ def plan(bench: Bench) -> list[WaysCompared]:
             **({"degla, no workers": _part(bench, "loader")} if workers else {}),
             f"degla, --data.workers auto: {several}": _part(bench, "loader", workers=workers),
         }),
-        WaysCompared("pictures embedded", "pictures", {
+        WaysCompared("image embedding", "images", {
             f"open_clip in plain batches, {several}": _part(
                 bench, "plain images", workers=workers, environment=plainly
             ),
             **_embedding_ways(bench, "images"),
         }),
-        WaysCompared("texts embedded", "texts", {
+        WaysCompared("text embedding", "texts", {
             "open_clip in plain batches": _part(bench, "plain texts", environment=plainly),
             **_embedding_ways(bench, "texts"),
         }),
@@ -135,7 +133,7 @@ def plan(bench: Bench) -> list[WaysCompared]:
 
 
 def _embedding_ways(bench: Bench, part: Literal["images", "texts"]) -> dict[str, Way]:
-    """An evaluation's own way, in float32 and in the precision of steps."""
+    """Evaluation's own way, in float32 and in the precision of the training steps."""
     ways = {"degla": _part(bench, part, precision="fp32")}
     if bench.precision != "fp32":
         ways[f"degla, --precision {bench.precision}"] = _part(bench, part)
@@ -143,7 +141,7 @@ def _embedding_ways(bench: Bench, part: Literal["images", "texts"]) -> dict[str,
 
 
 def machine_of(bench: Bench) -> dict[str, Any]:
-    """What the figures must be read with.
+    """Return the facts about machine and model that the figures depend on.
 
     Raises:
         DeglaError: the model cannot be loaded on the device.
@@ -152,20 +150,20 @@ def machine_of(bench: Bench) -> dict[str, Any]:
 
 
 def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[BenchRow]:
-    """Yield one row for each way, after its rounds. A way that fails gives a row with the reason; the others go on.
+    """Yield one row per way, after its rounds. A way that fails yields a row with the reason; the others continue.
 
     Args:
-        bench: what.
-        tell: is given a line after each process.
+        bench: what to measure.
+        tell: called with a line after each process.
 
     Raises:
-        InputError: the captions are wrong, or too few.
+        InputError: the captions are invalid or too few.
     """
     with tempfile.TemporaryDirectory() as folder:
         if bench.workload.captions is None:
             drawn = draw_workload(bench.workload, Path(folder), photographs=True)
             bench = replace(bench, workload=drawn)
-        sample_rows(bench.workload)  # What is wrong with the captions is told once, not by each row.
+        sample_rows(bench.workload)  # Raises for invalid captions once, instead of in each row.
         for compared in plan(bench):
             yield from measure_ways(compared, rounds=bench.rounds, tell=tell)
 
@@ -173,7 +171,7 @@ def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda lin
 def measure_ways(
     compared: WaysCompared, *, rounds: int, tell: Callable[[str], None] = lambda line: None
 ) -> Iterator[BenchRow]:
-    """Rounds in turns, so that what slows the machine down for minutes slows all ways down."""
+    """Measure the ways alternately, so that whatever slows the machine down for minutes affects all of them."""
     found: dict[str, list[PartMeasured]] = {way: [] for way in compared.ways}
     failed: dict[str, str] = {}
     for number in range(rounds):
@@ -188,7 +186,7 @@ def measure_ways(
                 tell(f"{told}: {error}")
                 continue
             found[way].append(one)
-            tell(f"{told}: {one.per_second:.1f} {compared.unit}/s, {one.memory / 2**30:.2f} GiB at most")
+            tell(f"{told}: {one.per_second:.1f} {compared.unit}/s, peak memory {one.memory / 2**30:.2f} GiB")
     for way, measured in found.items():
         yield BenchRow(
             what=compared.what, way=way, unit=compared.unit,
@@ -235,12 +233,12 @@ def _part(
 
 
 def bench_page(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow]) -> Page:
-    """The machine, and the table of what has been measured so far."""
+    """Return the page with the machine and the table of measurements so far."""
     return Page("degla bench", parts=[Facts(machine_facts(bench, machine, rows)), bench_table(bench, rows), *_NOTES])
 
 
 def bench_json(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow]) -> dict[str, Any]:
-    """All numbers as JSON values: bytes, and things a second."""
+    """Return all numbers as JSON values: bytes, and items per second."""
     sizes = {"precision": bench.precision, "steps": bench.steps, "rounds": bench.rounds, "seconds": bench.seconds}
     return {
         "machine": dict(machine),
@@ -250,31 +248,31 @@ def bench_json(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow
 
 
 def machine_facts(bench: Bench, machine: Mapping[str, Any], rows: Sequence[BenchRow]) -> dict[str, str]:
-    """What the figures must be read with, in words."""
-    workload, cores = bench.workload, counted(machine["cores"], "processor core")
+    """Describe the machine, software, model and sizes in words."""
+    workload, cores = bench.workload, counted(machine["cores"], "CPU core")
     if workload.device == "cuda":
         cores += f" ({machine['processor']})"
     cuda = f" (CUDA {machine['cuda']})" if machine["cuda"] else ""
-    # Of the step that is neither the baseline's nor compiled; a compiler's kernels have no names.
+    # From degla's step without compilation: a compiler's kernels have no names.
     steps = [row for row in rows if row.facts.get("kernels") and "degla" in row.way]
     kernels = ", ".join(steps[0].facts["kernels"]) if steps else "not measured"  # type: ignore[arg-type]
-    source = workload.captions or "drawn, with made photographs of 640 x 480 pixels"
+    source = workload.captions or "drawn, with synthetic photographs of 640 x 480 pixels"
     return {
         "Machine": f"{machine['device']}, {machine['memory'] / 2**30:.1f} GiB of memory; {cores}; load average "
         f"{machine['load']:.1f} at the start",
         "Software": f"degla {machine['degla']}, PyTorch {machine['torch']}{cuda}, open_clip {machine['open_clip']}",
-        "Model": f"{workload.model}, {machine['parameters'] / 1e6:.1f} million parameters; fast paths that it lacks: "
+        "Model": f"{workload.model}, {machine['parameters'] / 1e6:.1f} million parameters; missing fast paths: "
         f"{'; '.join(machine['lacks']) or 'none'}",
         "Sizes": f"{counted(workload.batch_size, 'pair')} with {counted(workload.negatives, 'negative')}, steps "
         f"in {bench.precision}, {bench.steps} timed in each of {counted(bench.rounds, 'round')}; captions: {source}",
-        "Kernels of a step, by operations": f"{kernels}; linear layers: {machine['linear_layers']}; products of "
-        f"float32 at precision {machine['float32_products']!r}",
+        "Kernels of a step, by operations": f"{kernels}; linear layers: {machine['linear_layers']}; float32 matrix "
+        f"products at precision {machine['float32_products']!r}",
     }
 
 
 def bench_table(bench: Bench, rows: Sequence[BenchRow]) -> Table:
-    """One row a way; a way that failed has its reason."""
-    columns = (Column("what"), Column("way", align="left"), "a second", "a step", "x the first", "memory at most")
+    """Return a table with one row per way; a failed way shows the reason."""
+    columns = (Column("task"), Column("way", align="left"), "per second", "per step", "speed-up", "peak memory")
     return Table(columns, list(_rows(rows, bench.workload.batch_size)))
 
 
@@ -292,5 +290,5 @@ def _rows(rows: Sequence[BenchRow], batch_size: int) -> Iterator[TableRow]:
 
 
 def ratio(row: BenchRow, first: BenchRow) -> float:
-    """How many times as fast: the median over rounds, each of which measured both."""
+    """Return the speed-up over the first way: the median of the ratios in each round."""
     return statistics.median(own / other for own, other in zip(row.per_second, first.per_second, strict=True))

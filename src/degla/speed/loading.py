@@ -1,6 +1,6 @@
-"""How fast inputs come and go: pairs from files as training reads them, pictures and texts as evaluation embeds them.
+"""Throughput of inputs: pairs read from files as in training, images and texts embedded as in evaluation.
 
-Beside each the plain way: PIL, torchvision and PyTorch's own loader, and open_clip in plain batches.
+Each is compared with a plain baseline: PIL, torchvision and PyTorch's own loader, and open_clip in plain batches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from degla.training.rows import PairSource
 Input = TypeVar("Input", str, ItemImage)
 
 PLAIN_BATCH = 64
-"""Inputs of a plain batch of an evaluation: what open_clip's own scripts take."""
+"""Batch size of the plain evaluation baseline, as in open_clip's own scripts."""
 _LARGE = 1 << 30
 
 
 def plain_transform(size: int, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Any], Tensor]:
-    """What training scripts do with a picture: a random crop of nine tenths of it or more, resized and normalised."""
+    """Return the usual training transform: a random crop of at least nine tenths, resized and normalised."""
     from torchvision import transforms
 
     crop = transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC)
@@ -45,7 +45,7 @@ def plain_transform(size: int, *, mean: tuple[float, ...], std: tuple[float, ...
 
 
 def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
-    """Pairs a second of a run's own loader: decoded, cropped, with their tokens, in batches in main memory."""
+    """Return pairs per second of a run's own loader: decoded, cropped and tokenised, as batches in main memory."""
     pinned = encoder.device.type == "cuda"
     config = replace(workload.config("fp32"), data=replace(workload.data, workers=workers))
     source = PairSource(read_workload(workload), None, None)
@@ -56,7 +56,7 @@ def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, s
 
 
 def read_plainly_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
-    """The same pairs decoded whole, with padded tokens."""
+    """Return pairs per second of the plain baseline: the same pairs decoded in full, with padded tokens."""
     loader = DataLoader(
         _PlainPairs(workload, encoder),
         batch_size=workload.batch_size,
@@ -67,7 +67,7 @@ def read_plainly_a_second(workload: Workload, encoder: Encoder, *, workers: int,
 
 
 def _batches_a_second(batches: Iterator[object], *, workers: int, seconds: float) -> float:
-    """Batches a second, once all workers are under way; at least one of each worker, and some time long."""
+    """Batches per second once all workers are running, over a minimum time and at least two batches per worker."""
     for _ in range(1 + 2 * workers):
         next(batches)
     started, done = time.perf_counter(), 0
@@ -78,11 +78,11 @@ def _batches_a_second(batches: Iterator[object], *, workers: int, seconds: float
 
 
 class _PlainPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Rows one after another, again and again: a picture [3, H, W], and a caption with its negatives [1 + K, context].
+    """Cycles through the rows: an image [3, H, W], and a caption with its negatives [1 + K, context].
 
     Args:
-        workload: whose rows.
-        encoder: for whose towers.
+        workload: provides the rows.
+        encoder: the model to prepare them for.
     """
 
     def __init__(self, workload: Workload, encoder: Encoder) -> None:
@@ -103,7 +103,7 @@ class _PlainPairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def distinct_inputs(workload: Workload) -> tuple[list[str], list[str]]:
-    """Paths of at most four pictures for each pair of a batch, and all texts of their rows, each once."""
+    """Return the paths of at most four images per pair of a batch, and the distinct texts of their rows."""
     images: dict[str, None] = {}
     texts: dict[str, None] = {}
     for row in read_workload(workload):
@@ -115,12 +115,12 @@ def distinct_inputs(workload: Workload) -> tuple[list[str], list[str]]:
 
 
 def embed_images_a_second(workload: Workload, encoder: Encoder, *, plainly: bool, workers: int = 0) -> float:
-    """Pictures a second, from files to unit rows in main memory; nothing is remembered from before.
+    """Return images per second, from files to unit-length embeddings in main memory, without any cache.
 
     Args:
-        workload: whose pictures.
-        encoder: the model, of a precision.
-        plainly: open_clip's own tower in batches that PyTorch's loader makes.
+        workload: provides the images.
+        encoder: the model, in some precision.
+        plainly: use open_clip's own tower with batches from PyTorch's loader.
         workers: processes of that loader.
     """
     images, _ = distinct_inputs(workload)
@@ -133,7 +133,7 @@ def embed_images_a_second(workload: Workload, encoder: Encoder, *, plainly: bool
 
 
 def embed_texts_a_second(workload: Workload, encoder: Encoder, *, plainly: bool) -> float:
-    """Distinct texts a second, tokens made anew; see `embed_images_a_second`."""
+    """Return distinct texts per second, including tokenisation; see `embed_images_a_second`."""
     _, texts = distinct_inputs(workload)
     if plainly:
         return _inputs_a_second(lambda some: _plain_texts(encoder, some), texts)
@@ -146,10 +146,10 @@ def _embedder(encoder: Encoder, folder: Path) -> Embedder:
 
 
 def _inputs_a_second(embed: Callable[[list[Input]], object], inputs: list[Input]) -> float:
-    """Inputs a second; a batch that is embedded before is not counted."""
+    """Inputs per second, after a warm-up batch that is not counted."""
     embed(inputs[:PLAIN_BATCH])
     started = time.perf_counter()
-    embed(inputs)  # Ends in main memory, so that the device has been waited for.
+    embed(inputs)  # The result is in main memory, so the device has finished.
     return len(inputs) / (time.perf_counter() - started)
 
 

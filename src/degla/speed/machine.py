@@ -1,4 +1,4 @@
-"""What the device can do: matrix products a second, and the memory that a process has taken at most."""
+"""Throughput of matrix products on the device, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from degla.model.linear_kernel import linear
 from degla.pages.words import counted
 
 _SECONDS = 0.5
-"""That matrix products are timed for."""
+"""Time to measure matrix products for."""
 
 
 def matmul_peak(device: torch.device, *, bf16: bool) -> float:
-    """Floating point operations a second of the fastest of some matrix products of a training step's sizes.
+    """Return floating-point operations per second of the fastest of some matrix products of a training step's sizes.
 
-    By the kernel that the step itself would take.
+    Uses the same kernel as the step itself.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
     best = 0.0
@@ -44,7 +44,7 @@ def matmul_peak(device: torch.device, *, bf16: bool) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given."""
+    """Wait until a GPU has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -53,7 +53,7 @@ def wait(device: torch.device) -> None:
 def timed(
     device: torch.device, seconds: list[float], *, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[None]:
-    """Add to `seconds` what the block takes, the device's work for it included."""
+    """Append the block's duration to `seconds`, including the device's work for it."""
     wait(device)
     started = clock()
     yield
@@ -62,10 +62,10 @@ def timed(
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: on the GPU, or of main memory."""
+    """Return the peak memory of this process in bytes: on the GPU, or main memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    # What `getrusage` says starts, on Linux, from what the parent process held.
+    # On Linux, `getrusage` starts from the memory of the parent process.
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="utf-8").splitlines():
@@ -77,21 +77,21 @@ def peak_memory(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words."""
+    """Return the name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of a GPU's memory, or of main memory; 0 where that is not known."""
+    """Return the size of a GPU's memory or of main memory in bytes; 0 if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return main_memory()
 
 
 def processor_name() -> str:
-    """The processor in words."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

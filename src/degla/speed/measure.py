@@ -1,4 +1,4 @@
-"""What `degla bench` measures, each in a process of its own: a side of the step in stages, or another part."""
+"""The measurements of `degla bench`, each in a separate process: one side of the step in stages, or another part."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Side = Literal["baseline", "present"]
 
 
 class MeasureSettings(BaseModel):
-    """What a process is to measure.
+    """What a process measures.
 
     Attributes:
         side: which step.
         precision: "fp32" or "bf16".
         workload: of both sides.
-        steps: that are timed, after two that are not.
-        gradients: file to write loss and gradients of the first step to; None writes none.
+        steps: timed steps, after two warm-up steps.
+        gradients: file for the gradients of the first step; None writes none.
     """
 
     side: Side
@@ -50,16 +50,16 @@ class MeasureSettings(BaseModel):
 
 
 class Measured(BaseModel):
-    """What it found.
+    """The result of a measurement.
 
     Attributes:
         loss: of the first step.
-        seconds: of each stage, one number a timed step.
-        memory: bytes held at most.
-        operations: floating point operations of the matrix products of one step, as counted.
-        peak: floating point operations a second of the device's best matrix product in this precision.
-        device: in words.
-        kernels: the operations of each of PyTorch's kernels, by its name.
+        seconds: of each stage, one number per timed step.
+        memory: peak memory in bytes.
+        operations: counted floating-point operations of the matrix products of one step.
+        peak: floating-point operations per second of the device's fastest matrix product in this precision.
+        device: its name.
+        kernels: operations per PyTorch kernel, by name.
     """
 
     loss: float
@@ -72,15 +72,15 @@ class Measured(BaseModel):
 
 
 def measure(settings: MeasureSettings) -> Measured:
-    """Load the model, take the steps."""
+    """Load the model and run the steps."""
     device = _open_device(settings.workload)
     workload, bf16 = settings.workload, settings.precision == "bf16"
     config = workload.config(settings.precision)
     encoder = _encoder(workload)
     if encoder.bias is not None:
         raise InputError(
-            f"{encoder.name}: has a logit_bias, and the released code that a step is compared with knows the softmax "
-            "losses alone. Take a model without logit_bias; `degla doctor` says how long a step of this one takes."
+            f"{encoder.name}: has a logit_bias, but the baseline, the released code, only has softmax losses. Use "
+            "a model without logit_bias; `degla doctor` says how long a step of this one takes."
         )
     batch = make_batch(workload, encoder, precision=settings.precision).to(device)
     step: StagedStep
@@ -91,8 +91,8 @@ def measure(settings: MeasureSettings) -> Measured:
         trainer = build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000)
         step = PresentStep(trainer, batch)
 
-    # A compiled step is not counted as it runs for the first time: the counter would see the compiler's own work.
-    linear_kernel.is_faster()  # Measured here, so that its own products are not counted.
+    # A compiled step is not counted on its first run, where the counter would see the compiler's own work.
+    linear_kernel.is_faster()  # Measured now, so that its own matrix products are not counted.
     known = {torch.ops.mkldnn._linear_pointwise: linear_kernel.count_operations} if hasattr(torch.ops, "mkldnn") else {}
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         loss, _ = take_step(step, device=device, update=False)
@@ -123,15 +123,15 @@ PartName = Literal[
 
 
 class PartSettings(Record):
-    """What a process is to measure.
+    """What a process measures.
 
     Attributes:
-        part: which.
+        part: which part.
         precision: of steps and evaluations: "fp32" or "bf16".
         workload: with files.
-        steps: that are timed in a process.
-        seconds: of a loader, at least.
-        workers: processes that decode.
+        steps: timed steps in a process.
+        seconds: minimum time to measure a loader.
+        workers: decoding processes.
     """
 
     part: PartName
@@ -143,13 +143,13 @@ class PartSettings(Record):
 
 
 class PartMeasured(BaseModel):
-    """What it found.
+    """The result of a measurement.
 
     Attributes:
-        per_second: pairs, pictures or texts.
-        memory: bytes held at most: of the GPU where there is one, else of main memory.
-        in_main_memory: it is main memory although there is a GPU.
-        facts: whatever else is worth keeping.
+        per_second: pairs, images or texts per second.
+        memory: peak memory in bytes: of the GPU if there is one, else main memory.
+        in_main_memory: whether it is main memory although there is a GPU.
+        facts: other results.
     """
 
     per_second: float = 0.0
@@ -162,7 +162,7 @@ def measure_part(settings: PartSettings) -> PartMeasured:
     """Measure one part in this process.
 
     Raises:
-        InputError: of the model or the files.
+        InputError: the model or the files are invalid.
     """
     device = _open_device(settings.workload)
     if settings.part == "machine":
@@ -173,7 +173,7 @@ def measure_part(settings: PartSettings) -> PartMeasured:
         found = _clip(settings)
     else:
         found = PartMeasured(per_second=_inputs(settings))
-    # A loader fills main memory, whatever the device.
+    # A loader uses main memory whatever the device.
     loads = settings.part.endswith("loader")
     found.memory = peak_memory(torch.device("cpu") if loads else device)
     found.in_main_memory = loads and device.type == "cuda"
@@ -228,7 +228,7 @@ def _encoder(workload: Workload) -> Encoder:
 
 
 def _machine(settings: PartSettings, device: torch.device) -> dict[str, float | int | str | list[str]]:
-    """What figures of this machine must be read with; loads the model, so that a wrong one is told first."""
+    """Facts about this machine and the model that figures depend on; loads the model, so that errors come first."""
     encoder = _encoder(settings.workload)
     return {
         "device": device_name(device),

@@ -1,6 +1,6 @@
-"""A training step in stages, each timed, and two sides of it: of `training/step.py`, and of the released code.
+"""A training step in timed stages, and its two sides: `training/step.py` and the released code.
 
-The latter is what `degla bench` compares with.
+The latter is the baseline of `degla bench`.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ STAGES = (
     "image forward", "text forward", "image teacher", "text teacher", "loss", "image backward", "text backward",
     "optimiser", "average",
 )  # fmt: skip
-"""In this order; their sum is the step."""
+"""The stages in order; their sum is the step."""
 
 TEXT = ("text forward", "text teacher", "text backward")
-"""The stages that make up the text part, of student and teacher."""
+"""The stages of the text part, of student and teacher."""
 
 
 class StagedStep(Protocol):
-    """One side: the same weights, batch and losses as the other. The embeddings are cut off between stages."""
+    """One side, with the same weights, batch and losses as the other. Embeddings are detached between stages."""
 
     def encode_image(self) -> Tensor:
-        """Embeddings of the images, with a graph."""
+        """Return embeddings of the images, with a graph."""
 
     def encode_text(self) -> Tensor:
-        """Embeddings of captions and negatives, with a graph."""
+        """Return embeddings of captions and negatives, with a graph."""
 
     def teach_image(self) -> Tensor:
-        """The teacher's embeddings of the images."""
+        """Return the teacher's embeddings of the images."""
 
     def teach_text(self) -> Tensor:
-        """The teacher's embeddings of captions and negatives."""
+        """Return the teacher's embeddings of captions and negatives."""
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
-        """The objective's value; the scale's gradient goes straight to its parameter."""
+        """Return the objective's value; the scale's gradient goes directly to its parameter."""
 
     def update(self) -> None:
-        """The optimiser's step, after which no parameter has a gradient."""
+        """Run the optimiser's step and clear all gradients."""
 
     def average(self) -> None:
-        """Move the teacher."""
+        """Update the teacher."""
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradient of every parameter by name, before `update`."""
+        """Return the gradient of every parameter by name, before `update`."""
 
 
 def take_step(step: StagedStep, *, device: torch.device, update: bool = True) -> tuple[float, dict[str, float]]:
-    """Take a step and time it; returns the loss and the seconds of each stage.
+    """Run a step and time it; return the loss and the seconds of each stage.
 
     Args:
         step: one side.
-        device: whose work is waited for.
+        device: the device to wait for.
         update: False stops before the optimiser, so that the gradients can be read.
     """
     seconds: dict[str, float] = {}
@@ -93,7 +93,7 @@ def take_step(step: StagedStep, *, device: torch.device, update: bool = True) ->
     loss = stage("loss", lose)
     stage("image backward", lambda: image.backward(leaves[0].grad))  # type: ignore[no-untyped-call]
     stage("text backward", lambda: text.backward(leaves[1].grad))  # type: ignore[no-untyped-call]
-    # The backward passes leave their activations behind with these names.
+    # These names would keep the activations of the backward passes alive.
     del image, text
     if update:
         stage("optimiser", step.update)
@@ -135,7 +135,7 @@ class PresentStep:
         return rows
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
-        """The recipe's objective."""
+        """Return the recipe's objective."""
         student = to_embeddings([TowerOutputs(image, text)], scale=self.trainer.encoder.scale, batch=self.batch)
         rows = len(image)
         negative = torch.unflatten(teacher_text[rows:], 0, (rows, self.batch.negative.shape[1]))
@@ -159,18 +159,18 @@ class PresentStep:
 
 
 class BaselineStep:
-    """A `StagedStep` as the released code takes it.
+    """A `StagedStep` as in the released code.
 
-    Texts are padded to the context length, negatives lie flat after the captions, every contrast builds the whole
-    B x B (1 + K) matrix and a dense mask, AdamW visits one parameter after the other, and so does the teacher's
-    average, which makes a new tensor for each. The losses are those of the recipe `degla`, as means, so that both sides
-    can be held against each other.
+    Texts are padded to the context length and negatives are flattened after the captions. Every contrast builds the
+    whole B x B (1 + K) matrix and a dense mask. AdamW loops over the parameters one by one, as does the teacher's
+    average, which allocates a new tensor for each. The losses are those of the recipe `degla`, as means, so that both
+    sides are comparable.
 
     Args:
         encoder: the student.
-        batch: its tokens are padded here to the context length.
+        batch: its tokens are padded to the context length here.
         config: for the recipe's weights and the optimiser.
-        autocast: bf16 or not at all.
+        autocast: whether to use bf16 autocast.
     """
 
     def __init__(self, encoder: Encoder, batch: Batch, *, config: TrainConfig, autocast: bool) -> None:
@@ -210,7 +210,7 @@ class BaselineStep:
         return self._embed(self.teacher.encode_text, self.tokens)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
-        """The four losses over whole matrices."""
+        """Return the four losses over whole matrices."""
         chosen = self.config.objective
         scale = self.student.logit_scale.exp()
         caption = text[: self.rows]
@@ -237,7 +237,7 @@ class BaselineStep:
         )
 
     def _mask(self, device: torch.device) -> Tensor:
-        """1 where a column is the row's caption or one of its negatives."""
+        """Mask with 1 where a column is the row's caption or one of its negatives."""
         eye = torch.eye(self.rows)
         return torch.cat([eye, eye.repeat_interleave(self.count, dim=1)], dim=1).to(device)
 

@@ -1,4 +1,4 @@
-"""Training steps as a whole: of the recipe `degla`, of `clip`, and of open_clip's own trainer."""
+"""Whole training steps: of the recipes `degla` and `clip`, and of open_clip's own trainer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ RATE = 1e-6
 """Learning rate of both sides."""
 
 WARMING = 2
-"""Steps that are not timed: the first makes the optimiser's state, and the next one finds memory for its own anew."""
+"""Warm-up steps, not timed: the first creates the optimiser's state, and the next allocates memory around it."""
 
 CaptionedImages = Iterable[tuple[Tensor, list[str]]]
-"""Images [pairs, 3, height, width] in main memory, and their captions, of each step."""
+"""For each step, images [pairs, 3, height, width] in main memory and their captions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TakenSteps:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, *, times: int) -> float:
-    """Median seconds of some work, after `WARMING` times that are not counted."""
+    """Return the median seconds of some work, after `WARMING` warm-up runs."""
     for _ in range(WARMING):
         work()
     seconds: list[float] = []
@@ -56,7 +56,7 @@ def seconds_of(work: Callable[[], object], device: torch.device, *, times: int) 
 
 
 def open_step(workload: Workload, *, precision: str) -> Callable[[], object]:
-    """A step of the recipe `degla` as training takes it, over one batch that is on the device already."""
+    """Return a training step of the recipe `degla` over one batch that is already on the device."""
     encoder = load_encoder(workload.model, device=workload.device)
     batch = make_batch(workload, encoder, precision=precision).to(encoder.device)
     config, numbers = workload.config(precision), count()
@@ -65,7 +65,7 @@ def open_step(workload: Workload, *, precision: str) -> Callable[[], object]:
 
 
 def host_waits(work: Callable[[], object], device: torch.device) -> int | None:
-    """How often some work makes the processor wait for the GPU, as PyTorch sees it; None without one."""
+    """Count how often some work makes the CPU wait for the GPU, as reported by PyTorch; None without a GPU."""
     if device.type != "cuda":
         return None
     with warnings.catch_warnings(record=True) as told:
@@ -82,17 +82,17 @@ def open_clip_steps(
     encoder: Encoder, batches: CaptionedImages, *, number: int, precision: Literal["fp32", "bf16"],
     clock: Callable[[], float] = time.perf_counter,
 ) -> TakenSteps:  # fmt: skip
-    """Steps of `open_clip_train.train.train_one_epoch` with the settings of open_clip's own script.
+    """Run steps of `open_clip_train.train.train_one_epoch` with the settings of open_clip's own script.
 
     Args:
         encoder: whose open_clip model is trained.
-        batches: they are copied to the device as part of the step; tokens are made before it.
-        number: of the batches.
+        batches: copied to the device as part of the step; tokenised before it.
+        number: of batches.
         precision: bf16 is open_clip's `amp_bf16`.
-        clock: gives seconds; the device's work is waited for first.
+        clock: returns seconds; read after waiting for the device.
 
     Raises:
-        ImportError: open_clip's training package is not there.
+        ImportError: open_clip's training package is not installed.
     """
     from open_clip import ClipLoss
     from open_clip_train.train import train_one_epoch
@@ -137,7 +137,7 @@ def clip_steps(
     encoder: Encoder, batches: CaptionedImages, *, precision: Literal["fp32", "bf16"],
     clock: Callable[[], float] = time.perf_counter,
 ) -> TakenSteps:  # fmt: skip
-    """The same of the recipe `clip`; the tree of texts is made as part of the step."""
+    """As `open_clip_steps`, for the recipe `clip`; building the text tree is part of the step."""
     base = clip()
     optim = OptimConfig(lr=RATE, warmup_steps=0, schedule="constant", weight_decay=0.1)
     config = replace(base, train=replace(base.train, precision=precision), optim=optim)

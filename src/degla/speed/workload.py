@@ -1,4 +1,4 @@
-"""The batch that both sides of a comparison are given: real captions and negatives, or drawn ones."""
+"""The batch that both sides of a comparison receive: real captions and negatives, or generated ones."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _RULES = ("replace_adjectives", "replace_nouns", "reshuffle_order", "swap_adject
 
 
 class Workload(Record):
-    """What is measured.
+    """The measured workload.
 
     Attributes:
-        model: in any form that `degla` takes; ARCHITECTURE:random needs no weights.
+        model: any model name that `degla` accepts; ARCHITECTURE:random needs no weights.
         batch_size: B, 1 or more.
         negatives: K, 0 or more.
-        captions: file of captions; None draws some of the embedded world.
+        captions: captions file; None generates captions of the embedded world.
         negatives_file: their negatives.
-        images: folder of their pictures; None is that of the captions.
+        images: folder of their images; None for the folder of the captions.
         compile: as `--train.compile`.
         gradient_checkpointing: as `--train.gradient-checkpointing`.
         chunk_size: as `--train.chunk-size`.
         device: "cpu" or "cuda".
-        threads: of the processor; None leaves PyTorch's choice.
+        threads: CPU threads; None keeps PyTorch's default.
     """
 
     model: str = "ViT-B-32-quickgelu:random"
@@ -62,7 +62,7 @@ class Workload(Record):
 
     @property
     def data(self) -> DataConfig:
-        """Where the rows come from, as for training."""
+        """The data settings of the rows, as for training."""
         return DataConfig(
             captions=self.captions,
             negatives=self.negatives_file,
@@ -71,7 +71,7 @@ class Workload(Record):
         )
 
     def config(self, precision: str) -> TrainConfig:
-        """The recipe `degla` at this size."""
+        """Return the recipe `degla` at this size."""
         base = degla()
         return replace(
             base,
@@ -88,7 +88,7 @@ class Workload(Record):
 
 
 def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch:
-    """B rows that have K negatives, drawn with a fixed seed, as training collates them; pictures are noise.
+    """Collate B rows with K negatives, drawn with a fixed seed, as in training; images are noise.
 
     Raises:
         InputError: fewer than B rows have K negatives.
@@ -105,7 +105,7 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
 
 
 def sample_rows(workload: Workload) -> list[PairRow]:
-    """B rows that have K negatives, the same at every call.
+    """Return B rows with K negatives, the same at every call.
 
     Raises:
         InputError: fewer than B rows have K negatives.
@@ -113,35 +113,35 @@ def sample_rows(workload: Workload) -> list[PairRow]:
     rows = [row for row in read_workload(workload) if len(row.negatives) >= workload.negatives]
     if len(rows) < workload.batch_size:
         raise InputError(
-            f"only {counted(len(rows), 'caption has', 'captions have')} {counted(workload.negatives, 'negative')}; a "
-            f"batch of {workload.batch_size} needs as many. Give --captions and --negatives-file with more, or a "
-            "smaller --batch-size."
+            f"only {counted(len(rows), 'caption has', 'captions have')} {counted(workload.negatives, 'negative')}, but "
+            f"the batch size is {workload.batch_size}. Give --captions and --negatives-file with more, or a smaller "
+            "--batch-size."
         )
     return Random(0).sample(rows, workload.batch_size)
 
 
 def read_workload(workload: Workload) -> PairTable:
-    """The rows that are measured with; drawn ones where no captions are given.
+    """Read the rows to measure with, or generate them if there are no captions.
 
     Raises:
-        InputError: captions without their negatives, or a wrong file.
+        InputError: captions are given without negatives, or a file is invalid.
     """
     if workload.captions is None:
         with tempfile.TemporaryDirectory() as folder:
             return read_workload(draw_workload(workload, Path(folder)))
     if workload.negatives and workload.negatives_file is None:
-        raise InputError("--captions goes with --negatives-file, made by `degla negatives`.")
+        raise InputError("--captions requires --negatives-file, made by `degla negatives`.")
     return read_rows(workload.data)
 
 
 def draw_workload(workload: Workload, folder: Path, *, photographs: bool = False) -> Workload:
-    """The same with captions, negatives and pictures of the embedded world, in files.
+    """Return the workload with generated captions, negatives and images of the embedded world, written to files.
 
     Args:
-        workload: says how many.
-        folder: where they go.
-        photographs: in place of the small drawings, JPEG files of the size of COCO's photographs, in pixels
-            (640 x 480) and in bytes (about 160 kB), no two of which are equal.
+        workload: determines how many.
+        folder: for the files.
+        photographs: instead of small drawings, write distinct JPEG files of the size of COCO's photographs, in pixels
+            (640 x 480) and in bytes (about 160 kB).
     """
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
@@ -152,7 +152,7 @@ def draw_workload(workload: Workload, folder: Path, *, photographs: bool = False
     per_rule = max(-(-workload.negatives // 3), 1)
     generate(read_captions(drawn.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
     for number, file in enumerate(sorted(drawn.images.iterdir()) if photographs else ()):
-        # Pictures are told apart by the bytes of their files.
+        # The comment makes the bytes of every file distinct.
         _like_photograph(number % _DIFFERENT).save(file, format="JPEG", quality=90, comment=str(number))
     files = {"captions": drawn.captions, "negatives_file": negatives, "images": drawn.images}
     return workload.model_copy(update=files)
@@ -160,7 +160,7 @@ def draw_workload(workload: Workload, folder: Path, *, photographs: bool = False
 
 @functools.cache
 def _like_photograph(seed: int) -> Image.Image:
-    """Soft shapes under grain."""
+    """Soft shapes with added grain."""
     soft = np.asarray(picture(width=640, height=480, seed=seed), dtype=np.int16)
     grain = np.random.default_rng(seed).integers(-_GRAIN, _GRAIN + 1, soft.shape[:2], dtype=np.int16)
     return Image.fromarray((soft + grain[..., None]).clip(0, 255).astype(np.uint8))

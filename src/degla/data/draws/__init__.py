@@ -1,9 +1,9 @@
-"""SHELF - draws: which K of a caption's negatives a row brings into an epoch.
+"""SHELF - draws: which K of a caption's negatives a row uses in an epoch.
 
-Each file holds one function of the file's name: `Offer`, K and a generator that is fresh for every (seed, epoch, index)
-go in; at most K different places of the offer come out, in the order of the batch's columns. What it returns depends on
-nothing else, so that workers, processes and resumed runs agree. A file may also hold `check`, which refuses, before the
-first step, rows that it cannot draw from.
+Each file holds one function with the file's name. It takes an `Offer`, K and a generator that is fresh for every (seed,
+epoch, index), and returns at most K distinct indices into the offer, in the order of the batch's columns. The result
+depends on nothing else, so workers, processes and resumed runs agree. A file may also define `check`, which refuses
+rows that it cannot draw from before the first step.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Offer:
     """The usable negatives of one caption, in the order of their file.
 
     Attributes:
-        rules: what tells which rule made each.
-        scores: `NegativeRecord.score` of each, nats a token; None where the record has none.
+        rules: name or number of the rule that made each.
+        scores: `NegativeRecord.score` of each, in nats per token; None if the record has none.
     """
 
     rules: Sequence[str | int]
@@ -36,7 +36,7 @@ Draw = Callable[[Offer, int, Random], Sequence[int]]
 
 
 def open_draw(name: str, rows: PairTable) -> Draw:
-    """The member called `name`, after it has looked at the rows.
+    """Return the draw called `name` after it has checked the rows.
 
     Raises:
         InputError: there is no such draw, or it cannot draw from these rows.

@@ -1,4 +1,4 @@
-"""The K negatives that the language model which wrote them found most likely, the same in every epoch."""
+"""The K negatives that were most likely under the language model that wrote them, the same in every epoch."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from degla.pages.words import counted
 
 
 def by_score(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """Highest `NegativeRecord.score` first, equal ones in the order of their file."""
+    """Highest `NegativeRecord.score` first, ties in the order of their file."""
     return sorted(range(len(offer)), key=lambda place: -cast(float, offer.scores[place]))[:count]
 
 
 def check(rows: PairTable) -> None:
-    """Refuse negatives without a score, which cannot be ordered.
+    """Refuse negatives without a score, which cannot be ranked.
 
     Raises:
-        InputError: names the first such negative and how many there are.
+        InputError: names the first such negative and their number.
     """
     bare = [chunk.flatten().null_count for chunk in rows.chunks("scores")]
     if any(bare):
         row = next(row for row in rows if None in row.scores)
         place, total = row.scores.index(None), int(rows.lengths("negatives").sum())
         raise InputError(
-            f"--data.draw by_score: {sum(bare):,} of {counted(total, 'negative carries', 'negatives carry')} no score, "
-            f"for example {row.negatives[place]!r} of caption {row.caption.id!r} (rule {row.rules[place]}). A "
-            "language model that makes negatives writes their scores; take another draw, or only --data.rules whose "
-            "negatives have one."
+            f"--data.draw by_score: {sum(bare):,} of {counted(total, 'negative has', 'negatives have')} no score, "
+            f"for example {row.negatives[place]!r} of caption {row.caption.id!r} (rule {row.rules[place]}). Only "
+            "negatives written by a language model have scores. Use another draw, or limit --data.rules to rules whose "
+            "negatives have them."
         )

@@ -9,5 +9,5 @@ from degla.data.draws import Offer
 
 
 def first(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """D-6 in docs/decisions: the release reads the first four texts of a row and no other."""
+    """D-6 in docs/decisions: the released code reads only the first four texts of a row."""
     return range(min(count, len(offer)))

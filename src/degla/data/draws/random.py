@@ -1,4 +1,4 @@
-"""K of a caption's negatives, drawn anew in every epoch, without replacement."""
+"""K of a caption's negatives, redrawn in every epoch, without replacement."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from degla.data.draws import Offer
 
 
 def random(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """Every choice and order of K is equally likely."""
+    """Every choice and order of K negatives is equally likely."""
     return chance.sample(range(len(offer)), min(count, len(offer)))

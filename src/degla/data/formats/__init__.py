@@ -1,9 +1,9 @@
-"""SHELF: one file format a file, named by the file. A member offers
+"""SHELF: one module per file format, which gives the format its name. A member offers
 
-* ``ENDINGS``, of the names of its files;
-* ``claims(path: Path) -> bool``, where more than the ending decides whether ``format="auto"`` takes this format for a
-  path: asked where the ending is its own, or the path is a folder; looks at the name and at most at the first bytes;
-* ``captions(path: Path, columns: Columns) -> Iterator[Placed]``, where it holds captions;
-* ``PATTERNS``, where a path may stand for several files, as `degla.data.places` says;
-* ``negatives(path: Path) -> Iterator[NegativeRecord]``, where it holds negatives.
+* ``ENDINGS``, the suffixes of its files;
+* ``claims(path: Path) -> bool``, if the suffix alone does not decide whether ``format="auto"`` chooses this format:
+  called for paths with one of the suffixes and for folders; looks at the name and at most the first bytes;
+* ``captions(path: Path, columns: Columns) -> Iterator[Placed]``, if it holds captions;
+* ``PATTERNS``, if a path may be a pattern for several files (see `degla.data.places`);
+* ``negatives(path: Path) -> Iterator[NegativeRecord]``, if it holds negatives.
 """

@@ -18,15 +18,15 @@ _EXAMPLE = (
 
 
 def claims(path: Path) -> bool:
-    """A file that starts with an object."""
+    """Claim a file that starts with an object."""
     return first_character(path) == "{"
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption an annotation, in the file's order, under the annotation's id.
+    """Yield one caption per annotation, in the file's order, with the annotation's id.
 
     Raises:
-        InputError: the file has another shape, or a record lacks a field or names an image that is not there.
+        InputError: the file has another structure, or a record lacks a field or refers to an unknown image.
     """
     document = read_document(path, dict, needed=f"COCO captions are an object. {_EXAMPLE}")
     for key in ("images", "annotations"):
@@ -40,9 +40,9 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         name = _whole(image, "id", where=where)
         file = image.get("file_name")
         if not isinstance(file, str) or not file:
-            raise InputError(f"{where}: field 'file_name' is {describe_json(file)}; a text is needed. {_EXAMPLE}")
+            raise InputError(f"{where}: field 'file_name' must be a text, found {describe_json(file)}. {_EXAMPLE}")
         if files.setdefault(name, file) != file:
-            raise InputError(f"{where}: image id {name} stands for two files, {files[name]!r} and {file!r}.")
+            raise InputError(f"{where}: image id {name} has two files, {files[name]!r} and {file!r}.")
 
     for number, annotation in enumerate(document["annotations"]):
         where = f"{path} annotations[{number}]"
@@ -65,5 +65,5 @@ def _whole(record: object, field: str, *, where: str) -> int:
         raise InputError(f"{where}: no field {field!r}: found {describe_json(record)}. {_EXAMPLE}")
     value = record[field]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: field {field!r} is {describe_json(value)}, not a whole number. {_EXAMPLE}")
+        raise InputError(f"{where}: field {field!r} must be a whole number, found {describe_json(value)}. {_EXAMPLE}")
     return value

@@ -1,4 +1,4 @@
-"""Comma-separated values with a header line; negatives in the form of NegCLIP, a list in a cell."""
+"""Comma-separated values with a header line; negatives in NegCLIP's format, a list in a cell."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _TEXTS, _RULES = "neg_caption", "neg_rule"
 
 
 def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Placed]:
-    """Read the captions of a text table with a header line and quotes as RFC 4180 writes them, one a row.
+    """Read the captions of a text table with a header line and RFC 4180 quotes, one per row.
 
     Raises:
-        InputError: the header lacks a column, or a row has a wrong number of cells or an empty one; names the file, the
-            line and the column.
+        InputError: the header lacks a column, or a row has the wrong number of cells or an empty one; names the file,
+            the line and the column.
     """
     for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if number == 0:
             if len(row) == 1:
                 raise InputError(
-                    f"{path} line 1: all of the header is one cell, {', '.join(row)!r}. Cells are separated by commas "
-                    "in .csv, by tabs in .tsv: save the table as one of them."
+                    f"{path} line 1: the header has only one cell, {', '.join(row)!r}. Cells are separated by commas "
+                    "in .csv and by tabs in .tsv. Save the table as one of these."
                 )
             columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
         yield from captions_of_row(row, columns=columns, where=where, number=number)
 
 
 def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
-    """Every text of a table in the form of NegCLIP (github.com/vinid/neg_clip), as an accepted negative.
+    """Yield every text of a table in NegCLIP's format (github.com/vinid/neg_clip) as an accepted negative.
 
-    A row's caption has the id in the column "id" or, where there is none, the row's number from 0, as `read_table`
-    has it. The cell "neg_caption" is a list of texts as Python writes it; a column "neg_rule", a list of as many names,
-    says which rule made each.
+    A row's caption id is in the column "id" or, if there is none, is the row's number from 0, as in `read_table`. The
+    cell "neg_caption" is a list of texts in Python notation; the optional column "neg_rule" is a list of the same
+    length with the rule that made each.
 
     Raises:
         InputError: names the file, the line and the column.
@@ -51,8 +51,8 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
     for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if _TEXTS not in row:
             raise InputError(
-                f"{path} line 1: there is no column {_TEXTS!r}.{did_you_mean(_TEXTS, row)} A list of negatives in each "
-                f"""cell is needed, for example ['A cat.', "A dog's bed."]. Found: {", ".join(row)}."""
+                f"{path} line 1: has no column {_TEXTS!r}.{did_you_mean(_TEXTS, row)} Each of its cells holds a list "
+                f"""of negatives, for example ['A cat.', "A dog's bed."]. Found: {", ".join(row)}."""
             )
         texts = list_in_cell(row[_TEXTS], column=_TEXTS, where=where)
         rules = list_in_cell(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
@@ -69,17 +69,17 @@ negatives = partial(read_negatives, delimiter=",")
 
 
 def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:
-    """The texts of a list as Python writes it; nothing in the cell is run.
+    """Parse a list of texts in Python notation; nothing in the cell is executed.
 
     Raises:
-        InputError: it is anything else.
+        InputError: the cell is anything else.
     """
     try:
         found = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise InputError(f"{where}: column {column!r} is {cell[:60]!r}; a list of texts as Python writes it is needed.")
+        raise InputError(f"{where}: column {column!r} must be a Python list of texts, found {cell[:60]!r}.")
     return found
 
 
@@ -88,7 +88,7 @@ def _kind(delimiter: str) -> str:
 
 
 def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every row that is not blank, by the header's names, after its place: ("captions.csv line 3", {...}).
+    """Yield the place and the fields, by the header's names, of every non-blank row: ("captions.csv line 3", {...}).
 
     Raises:
         InputError: names the file and the line.
@@ -97,7 +97,7 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
     # A cell may hold a caption's whole list of negatives.
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     try:
-        # Spreadsheets put a byte order mark before the first column's name; utf-8-sig takes it away.
+        # Spreadsheets put a byte order mark before the first column's name; utf-8-sig removes it.
         with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = next(reader, None)
@@ -105,15 +105,15 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
                 return
             twice = next((name for name in header if header.count(name) > 1), None)
             if twice is not None:
-                raise InputError(f"{path} line 1: two columns are called {twice!r}. Give each its own name.")
+                raise InputError(f"{path} line 1: two columns are named {twice!r}. Give each its own name.")
             for cells in reader:
                 if not cells:
                     continue
                 where = f"{path} line {reader.line_num}"
                 if len(cells) != len(header):
                     raise InputError(
-                        f"{where}: {counted(len(cells), 'cell')} where the header has {len(header)}. Put text that "
-                        f"holds a {kind} into double quotes."
+                        f"{where}: has {counted(len(cells), 'cell')}, but the header has {len(header)}. Put text that "
+                        f"contains a {kind} in double quotes."
                     )
                 yield where, dict(zip(header, cells, strict=True))
     except OSError as error:
@@ -123,5 +123,5 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
     except csv.Error as error:
         raise InputError(
             f"{path} line {reader.line_num}: not {kind}-separated values: {error}. "
-            "Put a text with double quotes into double quotes, and write each of its own twice."
+            "Put text that contains double quotes in double quotes, and double the quotes inside it."
         ) from None

@@ -1,7 +1,7 @@
-"""Folders that Hugging Face `datasets` wrote with save_to_disk; pictures in them are used in place.
+"""Folders written by Hugging Face `datasets` with save_to_disk; images in them are used in place.
 
-A picture that lies inside such a folder has no path of its own. Its `CaptionRecord.image` is a reference
-instead, "dataset:FOLDER#COLUMN/ROW", which `images.read_image` follows; nothing is unpacked or copied.
+An image inside such a folder has no path of its own. Its `CaptionRecord.image` is a reference instead,
+"dataset:FOLDER#COLUMN/ROW", which `images.read_image` resolves; nothing is unpacked or copied.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _ROWS = 1024
 
 
 def claims(path: Path) -> bool:
-    """Folders that hold no files of another format."""
+    """Claim folders without files of another format."""
     return path.is_dir() and not files_of(path, ".tar", *PARQUET_ENDINGS)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a row; the pictures' bytes are not touched.
+    """Yield one caption (or list of captions) per row; the images' bytes are not read.
 
     Raises:
-        InputError: `datasets` is not installed, or the folder is none of its, has splits, or lacks a column.
+        InputError: `datasets` is not installed, or the folder is not one of its datasets, has splits or lacks a column.
     """
     dataset = _open(str(path.absolute()))
     columns = columns.settle(dataset.column_names, where=str(path))
@@ -50,33 +50,33 @@ def _rows(dataset: Any, columns: Columns, *, path: Path) -> Iterator[dict[str, o
             for image, row in zip(images, table.drop_columns([columns.image]).to_pylist(), strict=True):
                 number += 1
                 yield {**row, columns.image: image}
-    except Exception as error:  # damaged bytes become errors of many kinds in Arrow and in the library
+    except Exception as error:  # damaged bytes raise many exception types in Arrow and in the library
         raise InputError(f"{path} row {number}: the dataset is damaged: {in_one_line(error)}") from None
 
 
 def read_image_bytes(reference: str) -> bytes:
-    """The encoded picture behind a "dataset:FOLDER#COLUMN/ROW" reference.
+    """Return the encoded image behind a "dataset:FOLDER#COLUMN/ROW" reference.
 
     Raises:
-        InputError: the reference leads nowhere.
+        InputError: the reference does not exist.
     """
     folder, _, place = reference.removeprefix(PREFIX).rpartition("#")
     column, _, row = place.rpartition("/")
     dataset = _open(folder)
     if not re.fullmatch("[0-9]{1,18}", row) or column not in dataset.column_names or int(row) >= len(dataset):
-        raise InputError(f"{reference}: there is no such picture; {folder} has {counted(len(dataset), 'row')}.")
+        raise InputError(f"{reference}: no such image; {folder} has {counted(len(dataset), 'row')}.")
     table = dataset.select_columns([column]).with_format("arrow")[int(row)]
     try:
         value: bytes | None = table.column(column)[0]["bytes"].as_py()
     except Exception as error:  # as in `_rows`
         raise InputError(f"{reference}: the dataset is damaged: {in_one_line(error)}") from None
     if value is None:
-        raise InputError(f"{reference}: the picture's bytes are missing from the dataset.")
+        raise InputError(f"{reference}: the image's bytes are missing from the dataset.")
     return value
 
 
 def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[object]:
-    """Paths as they are; a reference for every picture whose bytes lie in the dataset."""
+    """Paths unchanged; a reference for every image whose bytes are in the dataset."""
     import pyarrow as arrow
 
     if not arrow.types.is_struct(images.type):
@@ -84,7 +84,7 @@ def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[ob
         return names
     inside, outside = [], []
     for chunk in images.chunks:
-        # Only the validity bits and the paths are read here, never the pictures.
+        # Only the validity bits and the paths are read here, never the images.
         inside.extend(chunk.field("bytes").is_valid().to_pylist())
         outside.extend(chunk.field("path").to_pylist())
     return [
@@ -93,7 +93,7 @@ def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[ob
     ]
 
 
-# One opened dataset a folder and process: a memory map, which forked workers share and spawned ones open.
+# One opened dataset per folder and process: a memory map that forked workers share and spawned ones reopen.
 @lru_cache(maxsize=8)
 def _open(folder: str) -> Any:
     try:
@@ -105,15 +105,15 @@ def _open(folder: str) -> Any:
     try:
         dataset = datasets.load_from_disk(folder)
         if not isinstance(dataset, datasets.DatasetDict):
-            # Arrow trusts the offsets in its files: a damaged one would be followed out of the file's memory.
+            # Arrow trusts the offsets in its files: a damaged one would lead to reads outside the file's memory.
             dataset.data.table.validate(full=True)
-    except Exception as error:  # the library raises many kinds for a folder that is not its own
+    except Exception as error:  # the library raises many exception types for other folders
         raise InputError(
-            f"{folder}: not a folder that datasets' save_to_disk wrote ({in_one_line(error)}). "
-            "Give a caption file, or the folder of one saved dataset."
+            f"{folder}: not a folder written by datasets' save_to_disk ({in_one_line(error)}). "
+            "Give a captions file, or the folder of one saved dataset."
         ) from None
     if isinstance(dataset, datasets.DatasetDict):
         names = ", ".join(dataset)
         example = f"{folder}/{next(iter(dataset))}"
-        raise InputError(f"{folder}: holds several splits ({names}). Give the folder of one, as {example}.")
+        raise InputError(f"{folder}: has several splits ({names}). Give the folder of one, for example {example}.")
     return dataset

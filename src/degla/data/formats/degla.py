@@ -1,4 +1,4 @@
-"""The published DeGLA file: a JSON list of a COCO image's number, one caption and its rewritten captions."""
+"""The published DeGLA file: a JSON list of records with a COCO image's number, a caption and its rewritten captions."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _EXAMPLE = (
 
 
 class _Item(BaseModel):
-    # Other keys are passed over: releases of the file carry bookkeeping fields that mean nothing here.
+    # Other keys are ignored: releases of the file have bookkeeping fields that are irrelevant here.
     image_id: Annotated[int, Field(strict=True, ge=0)]
     original: str
     enhanced: list[str]
 
 
 def claims(path: Path) -> bool:
-    """A file that starts with a list of records with a rewritten caption."""
+    """Claim a file that starts with a list of records with rewritten captions."""
     if first_character(path) != "[":
         return False
     with open_file(path) as stream:
@@ -39,10 +39,10 @@ def claims(path: Path) -> bool:
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption a record; its id is "IMAGE-N": the image's number, and which of its captions it is.
+    """Yield one caption per record; its id is "IMAGE-N": the image's number and the index of the caption.
 
     Raises:
-        InputError: the file has another shape, a record a wrong field, or `image_pattern` cannot be filled.
+        InputError: the file has another structure, a record has an invalid field, or `image_pattern` is invalid.
     """
     for where, name, item in _items(path):
         try:
@@ -57,10 +57,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:
-    """Every rewritten caption as an accepted negative of unknown rule; blank ones are refused as "empty".
+    """Yield every rewritten caption as an accepted negative of unknown rule; blank ones are rejected as "empty".
 
     Raises:
-        InputError: the file has another shape, or a record a wrong field.
+        InputError: the file has another structure, or a record has an invalid field.
     """
     for _, name, item in _items(path):
         for position, text in enumerate(item.enhanced):

@@ -1,4 +1,4 @@
-"""A JSON list of records, `[{"image": "0001.jpg", "caption": "A dog on a sofa."}, ...]`, with fields as in JSONL."""
+"""A JSON list of records, `[{"image": "0001.jpg", "caption": "A dog on a sofa."}, ...]`, with the fields of JSONL."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ ENDINGS = (".json",)
 
 
 def claims(path: Path) -> bool:
-    """A file that starts with a list; the published DeGLA file, which does so too, is asked for before."""
+    """Claim a file that starts with a list; the format of the published DeGLA file, which also does, is tried first."""
     return first_character(path) == "["
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a record.
+    """Yield one caption (or list of captions) per record.
 
     Raises:
-        InputError: the file has another shape, or a record a wrong field.
+        InputError: the file has another structure, or a record has an invalid field.
     """
     document = read_document(path, list, needed="a list of records is needed.")
     return captions_of_rows(((f"{path} record {number}", row) for number, row in enumerate(document)), columns)
 
 
 def first_character(path: Path) -> str:
-    """The first character of a text file that is not white space; "" where there is none, or no file."""
+    """Return the first character of a text file that is not white space; "" if there is none or no file."""
     if not path.is_file():
         return ""
     with open_file(path) as stream:
@@ -37,12 +37,12 @@ def first_character(path: Path) -> str:
 
 
 def read_document(path: Path, kind: type, *, needed: str) -> Any:
-    """The value of a file that is one JSON text, which must be a list or an object; `needed` ends the message.
+    """Read a JSON file whose value must be a list or an object; `needed` ends the message.
 
     Raises:
-        InputError: see `read_json`; or it is of another kind.
+        InputError: see `read_json`; or the value is of another kind.
     """
-    document = read_json(path, remedy="Files with one record a line are called .jsonl.")
+    document = read_json(path, remedy="Files with one record per line must end in .jsonl.")
     if not isinstance(document, kind):
-        raise InputError(f"{path}: found {describe_json(document)} where {needed}")
+        raise InputError(f"{path}: found {describe_json(document)}, but {needed}")
     return document

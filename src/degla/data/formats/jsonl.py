@@ -1,4 +1,4 @@
-"""JSON lines: one record a line, with the fields of the package's own records or with named columns."""
+"""JSON Lines: one record per line, with the fields of the package's own records or with named columns."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ENDINGS = (".jsonl", ".ndjson")
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a line; blank lines are passed over.
+    """Yield one caption (or list of captions) per line; blank lines are ignored.
 
     Raises:
-        InputError: a line is not a JSON object, or has a wrong field (file and line named).
+        InputError: a line is not a JSON object or has an invalid field; names file and line.
     """
     return captions_of_rows(read_json_lines(path), columns)
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:
-    """One `NegativeRecord` a line."""
+    """Yield one `NegativeRecord` per line."""
     return read_jsonl(NegativeRecord, path)

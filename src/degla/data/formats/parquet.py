@@ -1,4 +1,4 @@
-"""Parquet files with named columns; pictures in them are used in place."""
+"""Parquet files with named columns; images in them are used in place."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from degla.records import NegativeRecord, validate
 PATTERNS: Final = True
 ENDINGS: Final = PARQUET_ENDINGS
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
-_PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negatives pack` wrote
+_PACKED = b"degla.packed"  # in the schema's metadata of files written by `degla negatives pack`
 
 
 def claims(path: Path) -> bool:
-    """Files and patterns of these endings, and folders with such files that hold no tars."""
+    """Claim files and patterns with these suffixes, and folders with such files but no tars."""
     return not is_folder(path) or (bool(files_of(path, *ENDINGS)) and not files_of(path, ".tar"))
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a row. Rows without ids are numbered through all files.
+    """Yield one caption (or list of captions) per row. Rows without ids are numbered across all files.
 
     Raises:
-        InputError: it is no Parquet file, a column is missing, or a row has a wrong field.
+        InputError: it is not a Parquet file, a column is missing, or a row has an invalid field.
     """
     base, number = base_of(path), 0
     for each in files_of(path, *ENDINGS):
@@ -37,14 +37,14 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         schema = file.schema_arrow
         twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"{each}: two columns are called {twice!r}. Give each its own name.")
+            raise InputError(f"{each}: two columns are named {twice!r}. Give each its own name.")
         own = columns.settle(schema.names, where=str(each))
         optional = [name for name in schema.names if name in columns.optional]
         names = list(dict.fromkeys(own.names() + optional))
         inside = holds_pictures(schema.field(own.image).type)
         if inside:
             if each.suffix.lower() not in ENDINGS:
-                raise InputError(f"{each}: holds pictures, so its name must end in .parquet. Call it so.")
+                raise InputError(f"{each}: contains images, so its name must end in .parquet. Rename it.")
             names.remove(own.image)
         for place, row in enumerate(_rows(file, names, path=each)):
             if inside:
@@ -54,10 +54,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:
-    """One `NegativeRecord` a row. The captions that `degla negatives pack` puts beside them are passed over.
+    """Yield one `NegativeRecord` per row. The captions that `degla negatives pack` adds are ignored.
 
     Raises:
-        InputError: it is not a Parquet file, or a row has a wrong field.
+        InputError: it is not a Parquet file, or a row has an invalid field.
     """
     file = open_parquet(path)
     names: list[str] = file.schema_arrow.names
@@ -80,7 +80,7 @@ def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[st
 
 
 def _values(column: Any) -> list[Any]:
-    """A column as Python values. Texts go through numpy, which is several times faster than `to_pylist`."""
+    """Convert a column to Python values. Texts go through numpy, which is several times faster than `to_pylist`."""
     from pyarrow import types
 
     if types.is_string(column.type) or types.is_large_string(column.type):

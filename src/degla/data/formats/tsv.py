@@ -1,4 +1,4 @@
-"""Tab-separated values with a header line; negatives in the form of NegCLIP, a list in a cell."""
+"""Tab-separated values with a header line; negatives in NegCLIP's format, a list in a cell."""
 
 from functools import partial
 

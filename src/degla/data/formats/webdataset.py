@@ -1,7 +1,7 @@
-"""Tar archives of WebDataset and img2dataset, pictures and captions in them, read in place.
+"""Tar archives of WebDataset and img2dataset with images and captions, read in place.
 
-A record is `KEY.jpg` (or another image), with its caption as `KEY.txt`, or as a field of `KEY.json`. Its picture is
-named by its place, "00000.tar@1536+20418", so that training reads any one at once; nothing is unpacked.
+A record is `KEY.jpg` (or another image) with its caption as `KEY.txt` or as a field of `KEY.json`. The image is named
+by its byte range, "00000.tar@1536+20418", so training can read any image directly; nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _KINDS: Final = {"txt": "text", "json": "fields"}
 
 
 def claims(path: Path) -> bool:
-    """Files and patterns of this ending, and folders with such files."""
+    """Claim files and patterns with this suffix, and folders with such files."""
     return path.suffix.lower() == SUFFIX or bool(files_of(path, SUFFIX))
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a record, in the order of the archives' names and of their members.
+    """Yield one caption (or list of captions) per record, in the order of the archives' names and of their members.
 
-    Where a record has no id of its own it is called by its archive and its key, "00000/000000012".
+    The id of a record without one is its archive and key, "00000/000000012".
 
     Raises:
-        InputError: there is no archive, or one is damaged; a record lacks its picture or its caption, or has a wrong
+        InputError: there is no archive, or one is damaged; a record lacks its image or caption, or has an invalid
             field.
     """
     base, number = base_of(path), 0
     for tar in files_of(path, SUFFIX):
         if tar.suffix.lower() != SUFFIX:
-            raise InputError(f"{tar}: the name of an archive of pictures must end in {SUFFIX}. Call it so.")
+            raise InputError(f"{tar}: the name of an archive of images must end in {SUFFIX}. Rename it.")
         before = number
         for key, group in records_of(tar, _KINDS).items():
             where = f"{tar} record {key!r}"
@@ -52,23 +52,23 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             yield from captions_of_row(row, columns=settled, where=where, number=number)
             number += 1
         if number == before:
-            raise InputError(f"{tar}: holds no picture with a caption (KEY.jpg and KEY.txt or KEY.json).")
+            raise InputError(f"{tar}: has no image with a caption (KEY.jpg and KEY.txt or KEY.json).")
 
 
 def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path) -> dict[str, Any]:
-    """The fields of a record, its caption among them."""
+    """The fields of a record, including its caption."""
     if PICTURE not in group:
         only = next(iter(group.values())).name
-        raise InputError(f"{where}: has {only!r} and no picture. Add the picture to the archive, or take it out.")
+        raise InputError(f"{where}: has {only!r} but no image. Add the image to the archive, or remove the record.")
     fields, text = group.get("fields"), group.get("text")
     if fields is None and text is None:
-        raise InputError(f"{where}: has a picture and no caption: add a member .txt, or .json with a field 'caption'.")
+        raise InputError(f"{where}: has an image but no caption. Add a .txt member, or .json with a field 'caption'.")
     row: dict[str, Any] = {}
     if fields is not None:
         member = f"{tar}: member {fields.name!r}"
         row = parse_json(fields.content or b"", where=member)
         if not isinstance(row, dict):
-            raise InputError(f"{member}: must be a JSON object with the fields of a record.")
+            raise InputError(f"{member}: must be a JSON object with the record's fields.")
     if text is not None:
         row[columns.text] = decode(text.content or b"", where=f"{tar}: member {text.name!r}")
     return row
