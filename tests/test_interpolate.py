@@ -72,7 +72,9 @@ def test_the_rule_is_said_and_its_failure_too() -> None:
         "base's 80.0 points"
     )
     assert "at least 76 points" in choose(FRONTIER, gain="composition", kept="recognition", keep=76).rule
-    with pytest.raises(InputError, match=r"no average keeps 90\.0 points.*the most is 80\.0, at alpha 0\. Lower"):
+    with pytest.raises(
+        InputError, match=r"no average keeps recognition at 90\.0 points.*the best is 80\.0, at alpha 0\. Lower"
+    ):
         chosen(FRONTIER, 90)
 
 

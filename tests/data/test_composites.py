@@ -107,7 +107,7 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
         assert sorted(changed) == sorted(said_words(record.text)), "words change places"
         picture = numpy.asarray(Image.open(tmp_path / "out" / "images" / record.image))
         assert picture.shape == (16, 16, 3) and len(numpy.unique(picture.reshape(-1, 3), axis=0)) == 2
-    assert main([*words, str(tmp_path / "out")]) == 2 and "is there already" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "out")]) == 2 and "already exists" in capsys.readouterr().err
     again = tmp_path / "again"
     assert main([*words, str(again)]) == 0
     assert (again / "captions.jsonl").read_bytes() == (tmp_path / "out" / "captions.jsonl").read_bytes()

@@ -495,7 +495,7 @@ def test_negatives_that_are_told_by_their_length_are_named(
     data = DataConfig(captions=tmp_path / "c.jsonl", negatives=tmp_path / "n.jsonl", negatives_per_caption=1)
     caplog.set_level("WARNING")
     assert len(read_rows(data)[0].negatives) == 2
-    assert "1 of 2 negatives are of negation" in caplog.text
+    assert "1 of 2 negatives are from negation" in caplog.text
     caplog.clear()
     with monkeypatch.context() as second:
         second.setattr("degla.training.rows.Processes.current", lambda: Processes(count=2, rank=1))

@@ -123,10 +123,10 @@ def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("__import__('os').remove('x')", "column 'captions' is .__import__"),
+        ("__import__('os').remove('x')", "column 'captions' must be a Python list of texts, found .__import__"),
         ("['a', 3]", "a Python list of texts"),
-        ("{'a': 1}", "a list of texts"),
-        ("['a'", "a list of texts"),
+        ("{'a': 1}", "a Python list of texts, found"),
+        ("['a'", "a Python list of texts, found"),
     ],
 )
 def test_a_cell_that_is_code_is_not_run(tmp_path: Path, cell: str, message: str) -> None:

@@ -277,7 +277,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
         ("eqben", "eqben/all_select.json", '[{"image0": "x/1.png", "image1": "x/2.png", "caption0": [], '
          '"caption1": "b"}]', r"all_select\.json item 0: field 'caption0'"),
         ("crepe", "crepe/atom/prod_vg_hard_negs_atom_complexity_4.csv", "image_id,caption,hard_negs,x,y,width,height\n"
-         "1,a,open('x'),0,0,5,5\n", r"complexity_4\.csv line 2: column 'hard_negs' is"),
+         "1,a,open('x'),0,0,5,5\n", r"complexity_4\.csv line 2: column 'hard_negs' must be a Python list of texts"),
         ("crepe", "crepe/atom/prod_vg_hard_negs_atom_complexity_4.csv", "image_id,caption,hard_negs,x,y,width,height\n"
          "1,a,['b'],0,0,0,5\n", r"complexity_4\.csv line 2: field 'width'"),
         ("crepe", "crepe/atom/prod_vg_hard_negs_atom_complexity_4.csv", "image_id,caption,hard_negs,x,y,width,height\n"

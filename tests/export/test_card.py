@@ -59,7 +59,7 @@ def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path, capsys: 
         assert "Mine." not in (train_again / "README.md").read_text()
         # The size is compared with the checkpoint's, not the run folder's, which contains no weights.
         held = sum(path.stat().st_size for path in (run / "step-2").iterdir())
-        assert f"({held / 1e6:,.1f} MB with all" in capsys.readouterr().err
+        assert f"(the model's own folder: {held / 1e6:,.1f} MB)" in capsys.readouterr().err
     finally:
         card_file.write_text(before)
 

@@ -74,7 +74,7 @@ def test_the_command_writes_what_the_recipe_reads(
     captions.write_text("".join(each.model_dump_json() + "\n" for each in CAPTIONS))
     out = tmp_path / "presence"
     assert main(["prepare", "presence", str(captions), "--out", str(out)]) == 0
-    assert "7 of 8 captions name something absent, 6 of 7 images have a question" in capsys.readouterr().err
+    assert "7 of 8 captions name an absent object, 6 of 7 images have a question" in capsys.readouterr().err
     asked = list(read_jsonl(CaptionRecord, out / "choice.jsonl"))
     false = list(read_negatives(out / "choice-negatives.jsonl"))
     assert len(asked) == 6 and [each.caption_id for each in false] == [name.id for name in asked for _ in range(3)]

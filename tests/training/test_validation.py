@@ -140,4 +140,4 @@ def test_questions_about_trained_images_are_told(
     assert "1 of 2 benchmark images are in the training data" in warning and "earlier.png" in warning
     (warning,) = told("other.png", "same.png")
     assert "validation: 1 of 2 benchmark images are in the training data (1 by content)" in warning
-    assert "the choice of the best checkpoint" in warning
+    assert "Its scores, and so the best checkpoint, also measure memorisation" in warning
