@@ -69,12 +69,12 @@ Papers and recipes <papers>
 
 Negatives <negatives>
 Inspecting and exporting negatives <negatives-report>
-Balanced negatives, positives <negatives-balance>
+Balanced negatives and hard positives <negatives-balance>
 Negatives from a server <negatives-server>
 The embedded language model <negatives-embedded>
-Examples that people select <negatives-examples>
+In-context examples <negatives-examples>
 Data <data>
-Model <model>
+Models <model>
 Losses <losses>
 Training <training>
 Evaluation <evaluation>
@@ -94,35 +94,45 @@ Python API <api>
 ```
 ```{toctree}
 :hidden:
-:caption: Results
+:caption: Results in the embedded world
 
-What was measured <results>
-Every method <studies/methods/study>
-Methods on photographs <studies/photographs/study>
-Their learning rates <studies/photographs_rates/study>
-Further methods on photographs <studies/photographs_more/study>
-Newer rivals on photographs <studies/photographs_rivals/study>
-The sigmoid loss on photographs <studies/photographs_sigmoid/study>
-Its learning rates <studies/photographs_sigmoid_rates/study>
-DeGLA's terms on photographs <studies/photographs_degla/study>
-A recipe for photographs <studies/photographs_search/study>
-Asked what no text tells <studies/photographs_balanced_questions/study>
-Asked half-truths and negation <studies/photographs_truths/study>
-Balanced negatives on photographs <studies/photographs_balance/study>
-The main methods in three worlds <studies/headline/study>
-What each term of DeGLA gives <studies/degla_ablation/study>
-Frontiers, not rows <studies/frontier/study>
-Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
-What the negatives teach <studies/rules/study>
-Newer rivals <studies/rivals/study>
-By the sigmoid loss <studies/sigmoid/study>
-What related systems give a CLIP <studies/clip_forms/study>
-What they give on top of degla <studies/clip_forms_degla/study>
-Their settings <studies/clip_search/study>
-degla_plus against degla <studies/held_out/study>
-The search for degla_plus <studies/degla_plus/search>
-Tasks in sequence <studies/continual/continual>
+Overview <results>
+All methods <studies/methods/study>
+Main methods in three worlds <studies/headline/study>
+Ablation of DeGLA's losses <studies/degla_ablation/study>
+Gain-loss frontiers <studies/frontier/study>
+Frontiers at chosen settings <studies/frontier_chosen/study>
+Effect of the negatives <studies/rules/study>
 Checked and unchecked negatives <studies/negatives/world-1000/study>
+Newer methods <studies/rivals/study>
+Sigmoid loss <studies/sigmoid/study>
+degla_plus against degla <studies/held_out/study>
+Search for degla_plus <studies/degla_plus/search>
+Tasks in sequence <studies/continual/continual>
+Related systems with negclip <studies/clip_forms/study>
+Related systems with degla <studies/clip_forms_degla/study>
+Settings of related systems <studies/clip_search/study>
+```
+```{toctree}
+:hidden:
+:caption: Results on photographs
+
+Methods <studies/photographs/study>
+Learning rates <studies/photographs_rates/study>
+Four more methods <studies/photographs_more/study>
+Six newer methods <studies/photographs_rivals/study>
+Sigmoid loss <studies/photographs_sigmoid/study>
+Learning rates of the sigmoid loss <studies/photographs_sigmoid_rates/study>
+Ablation of DeGLA's losses <studies/photographs_degla/study>
+Search for a recipe <studies/photographs_search/study>
+Questions that text does not answer <studies/photographs_balanced_questions/study>
+Half-truths and negation <studies/photographs_truths/study>
+Balanced negatives <studies/photographs_balance/study>
+```
+```{toctree}
+:hidden:
+:caption: Records
+
 Log <log>
 ```
 ```{toctree}
