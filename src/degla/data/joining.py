@@ -92,8 +92,8 @@ class JoinReport(Record):
 
     def summary(self) -> str:
         """Return one sentence for the log."""
-        counts = ", ".join(f"{rows} with {count}" for count, rows in self.per_row.items())
-        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
+        counts = ", ".join(f"{rows:,} with {count}" for count, rows in self.per_row.items())
+        dropped = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
         return (
             f"{counted(self.rows, 'pair')} of {counted(self.images, 'image')} with "
             f"{counted(self.negatives, 'negative')} (rows by number of negatives: {counts}); dropped: "

@@ -71,7 +71,7 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         write_jsonl(pairs, train)
         for path in (out / "retrieval" / "held_out.jsonl", own / "captions.jsonl"):
             write_jsonl(path, asked)
-        log.info("%s for training, %d for evaluation", counted(len(train), "caption"), len(asked))
+        log.info("%s for training, %s for evaluation", counted(len(train), "caption"), f"{len(asked):,}")
         negatives = out / "negatives.jsonl"
         with methods.stage("generating hard negatives"):
             for source, target in ((pairs, negatives), (own / "captions.jsonl", own / "negatives.jsonl")):

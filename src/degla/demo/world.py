@@ -27,7 +27,7 @@ from degla.evaluation.terminal import named_scores
 from degla.files import write_text
 from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
-from degla.pages.words import UNKNOWN, interval, minus, percent
+from degla.pages.words import UNKNOWN, counted, interval, minus, percent
 from degla.records import PairItem, read_jsonl
 from degla.results import ItemVerdict, Result
 from degla.stopping import end_with_parent
@@ -116,7 +116,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         negatives = out / f"negatives-{size.scenes}.jsonl"
         with methods.stage("generating hard negatives"):
             summary = methods.make_negatives(pairs.captions, negatives, words="lexicon")
-            log.info("%.2f negatives per caption for %d captions", summary.mean, summary.captions)
+            log.info("%.2f negatives per caption for %s", summary.mean, counted(summary.captions, "caption"))
 
         def configure(method: str, seed: int) -> TrainConfig:
             config = methods.demo_config(recipe_config(method), steps=size.steps, seed=seed)

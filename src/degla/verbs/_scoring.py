@@ -209,4 +209,4 @@ def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
     with open_cache(given.cache) if given.cache else DiskCache(cache_folder("embeddings")) as cache:
         yield cache
     if cache.read or cache.written:
-        log.info("%s: %s read, %d written.", cache.folder, counted(cache.read, "embedding"), cache.written)
+        log.info("%s: %s read, %s written.", cache.folder, counted(cache.read, "embedding"), f"{cache.written:,}")
