@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import shutil
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 MERGES = 2000
 """The first of CLIP's 48,894 merges: embeddings of all its tokens would be 98 % of a tiny model's parameters."""
@@ -66,6 +67,15 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     if config["text_cfg"].get("tokenizer_kwargs") == own:
         (folder / own["bpe_path"]).write_bytes(merges())
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_nan_model(folder: Path, model: Path) -> Path:
+    """A copy of a model whose texts have no finite embedding."""
+    shutil.copytree(model, folder)
+    weights = load_file(model / "open_clip_model.safetensors")
+    weights["text_projection"][0, 0] = math.nan
+    save_file(weights, folder / "open_clip_model.safetensors")
     return folder
 
 

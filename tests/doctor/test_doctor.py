@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.doctor import Finding
@@ -21,6 +19,7 @@ from degla.doctor.examine import _checkpoints, _device, _files, _held, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.training.step import Trainer
+from tests.tiny import write_nan_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -44,11 +43,8 @@ def test_a_good_configuration(
 
 
 def test_a_loss_that_is_not_finite_ends_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    weights = load_file(tiny_model / "open_clip_model.safetensors")
-    weights["text_projection"][0, 0] = torch.nan
-    shutil.copytree(tiny_model, tmp_path / "broken")
-    save_file(weights, tmp_path / "broken" / "open_clip_model.safetensors")
-    found = _findings(tiny_config("clip", model=tmp_path / "broken", pairs=tiny_pairs, out=tmp_path / "run"))
+    broken = write_nan_model(tmp_path / "broken", tiny_model)
+    found = _findings(tiny_config("clip", model=broken, pairs=tiny_pairs, out=tmp_path / "run"))
     assert found["loss"].state == "error" and found["loss"].text.startswith("the loss of the first step is nan. ")
     assert "speed" not in found
 

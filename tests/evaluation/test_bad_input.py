@@ -8,9 +8,7 @@ from pathlib import Path
 from struct import pack
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
@@ -23,6 +21,7 @@ from degla.shelf import BENCHMARKS
 from degla.world.draw import draw_benchmark
 from tests.evaluation.fake_encoders import spreading
 from tests.evaluation.made_up import write_results
+from tests.tiny import write_nan_model
 
 Capture = pytest.CaptureFixture[str]
 
@@ -65,13 +64,7 @@ def test_a_truncated_jpeg_is_named(left: float, tmp_path: Path, monkeypatch: pyt
 
 
 def test_weights_that_are_nan_are_refused(tiny_model: Path, tmp_path: Path, small_root: Path) -> None:
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    for file in tiny_model.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = load_file(folder / "open_clip_model.safetensors")
-    weights["text_projection"][0, 0] = torch.nan
-    save_file(weights, folder / "open_clip_model.safetensors")
+    folder = write_nan_model(tmp_path / "broken", tiny_model)
     with pytest.raises(DeglaError, match=r"broken': the embedding of 'true 0' is not finite \(18 of 18"):
         evaluate(load_encoder(str(folder)), benchmarks=["small"], root=small_root, progress=False)
 

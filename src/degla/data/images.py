@@ -185,7 +185,7 @@ def check_images(
         workers: threads, 1 or more.
         depth: "exists" only checks that the files exist; "decode" reads every file to its end, as training will.
         column: of the images' paths; a row may have none.
-        every: check only every so many rows.
+        every: N checks every N-th of the rows that have an image.
         progress: shows the progress.
     """
     paths = arrow.chunked_array(list(rows.chunks(column)))

@@ -140,7 +140,7 @@ class Embedder:
 
                 size = self.images_per_batch or self._size(8, 128)
                 paths = {number: image.path for number, image in asked.items()}
-                table = self._rows(list(numbers), embed, size=size, name="images", told=paths.__getitem__)
+                table = self._rows(list(numbers), embed, size=size, name="images", name_of=paths.__getitem__)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table, digests
@@ -161,7 +161,7 @@ class Embedder:
         *,
         size: int,
         name: str,
-        told: Callable[[int], str],
+        name_of: Callable[[int], str],
         order: Callable[[int], Any] | None = None,
     ) -> EmbeddingRows:
         """Return one row per key; rows missing in the cache are embedded, one batch per process in each round.
@@ -174,7 +174,7 @@ class Embedder:
             embed: the batches of this process, and the index of one of them, to its rows on the model's device.
             size: number of keys in a batch.
             name: what is embedded, for the progress.
-            told: name of an index in an error: the image's path, or the text.
+            name_of: what an index is called in an error: the image's path, or the text.
             order: sort key of the indices to embed; None: as they come.
         """
         count, first = self.processes.count, self.processes.first
@@ -189,7 +189,7 @@ class Embedder:
 
         def work(place: int) -> EmbeddingRows:
             begun = [_fetched(embed(mine, place))] if place < len(mine) else []
-            made = self._unit(under_way.pop()(), mine[place - 1], told) if under_way else _nothing()
+            made = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
             under_way.extend(begun)
             return made
 
@@ -240,7 +240,7 @@ class Embedder:
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
         size = self.texts_per_batch or self._size(32, 512)
         asked = {number: text for text, number in reversed(text_row.items())}
-        return text_row, self._rows(keys, embed, size=size, name="texts", told=asked.__getitem__, order=order)
+        return text_row, self._rows(keys, embed, size=size, name="texts", name_of=asked.__getitem__, order=order)
 
     def _size(self, processor: int, other: int) -> int:
         """Batch size by device and model size."""
@@ -254,7 +254,7 @@ class Embedder:
         identity = self.image_identity if kind == "image" and self.image_identity else self.identity
         return f"{identity}:{kind}:{content}"
 
-    def _unit(self, rows: Tensor, batch: Sequence[int], told: Callable[[int], str]) -> EmbeddingRows:
+    def _unit(self, rows: Tensor, batch: Sequence[int], name_of: Callable[[int], str]) -> EmbeddingRows:
         values = unit_rows(rows.numpy())
         if values.ndim != 2 or len(values) != len(batch):
             raise DeglaError(
@@ -264,7 +264,7 @@ class Embedder:
         wrong = ~np.isfinite(values).all(axis=1)
         if wrong.any():
             raise DeglaError(
-                f"model {self.encoder.name!r}: the embedding of {told(batch[int(wrong.argmax())])!r} is not finite "
+                f"model {self.encoder.name!r}: the embedding of {name_of(batch[int(wrong.argmax())])!r} is not finite "
                 f"({int(wrong.sum())} of {len(batch)} in its batch). Load it in fp32, or check its training for a loss "
                 "that became NaN."
             )

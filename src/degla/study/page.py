@@ -318,7 +318,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
 
 
 def has_many(table: StudyTable) -> bool:
-    """Whether some arm has so many models that each arm is drawn as its own frontier."""
+    """Return whether an arm has more than `_MANY` models; each arm then gets its own frontier."""
     arms = [row.arm for row in table.standings]
     return max(map(arms.count, set(arms))) > _MANY
 
