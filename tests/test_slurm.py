@@ -14,10 +14,14 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "slurm" / "train.sbatch"
 _SRUN = """#!/usr/bin/env bash
 echo srun >> "$NOTES/slurm"
 while [[ $1 == --* ]]; do shift; done
-pids=()
-trap 'kill -TERM "${pids[@]}"' TERM
+pids=() started= stopped=
+trap 'stopped=yes; [ -z "$started" ] || kill -TERM "${pids[@]}"' TERM
 for node in $(seq 0 $((SLURM_JOB_NUM_NODES - 1))); do SLURM_NODEID=$node "$@" & pids+=($!); done
+# A process that has just been forked would lose the signal.
+until [ -e "$NOTES/node-0" ] && [ -e "$NOTES/node-1" ]; do sleep 0.01; done
+started=yes
 touch "$NOTES/started"
+[ -z "$stopped" ] || kill -TERM "${pids[@]}"
 ended=0
 for pid in "${pids[@]}"; do
     status=0; wait "$pid" || status=$?

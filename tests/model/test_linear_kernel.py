@@ -151,8 +151,9 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
         return next(clock)
 
     try:
-        for own, expected in ((1.6, True), (1.4, False)):  # a busy machine makes 1.34 of 1, and 1.6 of 2.2
-            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=iter([own, 1.0] * 7)))
+        for own, expected in ((1.6, True), (1.4, False)):
+            clock = iter([own, 1.0] * linear_kernel._TURNS)
+            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=clock))
             assert measured.__wrapped__() is expected
         assert threads == {1}, "threads that wait for each other on a busy machine count as slow kernels"
         assert torch.get_num_threads() == 2

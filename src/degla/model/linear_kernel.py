@@ -23,8 +23,11 @@ NAME, OWN = "oneDNN", "PyTorch's own"
 """Names of the kernels in checkpoints and figures; the identity of cached embeddings includes only the first."""
 
 _CLEARLY_FASTER = 1.5
-"""Halfway between 1 (equally fast) and 2.2, so that noise never changes the kernel of a resumed run: on a busy machine
-one of 800 measurements of equally fast kernels gave 1.34."""
+"""Halfway between 1 (equally fast) and 2.2, so that noise never changes the kernel of a resumed run."""
+_SHAPES = ((128, 256), (256, 256), (256,))
+"""Rows, weight and bias of the measurement, small enough for a core's own cache: on a busy machine, 2,000 measurements
+of equally fast kernels gave at most 1.15. Beside other work, matrices of some megabytes gave up to 1.5."""
+_TURNS = 60
 
 _LARGE = 1 << 22
 """Smallest product, in multiplications, that is worth it: the kernel keeps memory for each product size."""
@@ -164,11 +167,11 @@ def used_on(device: torch.device) -> str:
 
 @cache
 def measured() -> bool:
-    """Whether the kernel exists, is correct and clearly faster than PyTorch's own; measured once, in about 50 ms."""
+    """Whether the kernel exists, is correct and clearly faster than PyTorch's own; measured once, in about 20 ms."""
     if not has_kernel():
         return False
     generator = torch.Generator().manual_seed(0)
-    rows, weight, bias = (torch.randn(shape, generator=generator) for shape in ((512, 512), (1024, 512), (1024,)))
+    rows, weight, bias = (torch.randn(shape, generator=generator) for shape in _SHAPES)
     with _MEASURING:  # A concurrent thread would save and restore the single thread set here.
         threads = torch.get_num_threads()
         # One thread: several wait for each other on a busy machine, and MKL's spin meanwhile, which counts as work.
@@ -178,7 +181,7 @@ def measured() -> bool:
                 # `linear` reduces to `addmm`, which is not redirected inside `LinearKernel`.
                 sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
                 # Alternating, and the best of several, because other work may run on the machine.
-                turns = [[_seconds(side) for side in sides] for _ in range(7)]
+                turns = [[_seconds(side) for side in sides] for _ in range(_TURNS)]
         finally:
             torch.set_num_threads(threads)
     own, other = (min(times) for times in zip(*turns, strict=True))
