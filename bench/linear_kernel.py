@@ -6,7 +6,6 @@ import argparse
 import os
 import time
 from pathlib import Path
-from unittest import mock
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
@@ -14,7 +13,7 @@ import torch
 
 from degla.cli import exit_status_of
 from degla.losses.core import Processes
-from degla.model.linear_kernel import has_kernel
+from degla.model.linear_kernel import has_kernel, settle
 from degla.model.load import load_encoder
 from degla.speed.machine import device_name
 from degla.speed.stages import STAGES, PresentStep, take_step
@@ -44,12 +43,8 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {"own": [], "oneDNN": []}
     for _ in range(given.rounds + 1):
         for name, rows in found.items():
-            # Here the stages are timed in processor seconds, and the kernel is chosen explicitly.
-            with (
-                mock.patch("degla.speed.stages.time.perf_counter", time.process_time),
-                mock.patch("degla.model.linear_kernel.is_faster", lambda name=name: name == "oneDNN"),
-            ):
-                rows.append(take_step(step, device=torch.device("cpu"))[1])
+            settle(name == "oneDNN")
+            rows.append(take_step(step, device=torch.device("cpu"), clock=time.process_time)[1])
     print(f"{device_name(torch.device('cpu'))}, {given.model}, B={given.batch_size}, K={given.negatives}; processor "
           f"seconds, best of {given.rounds}")  # fmt: skip
     total = {name: min(sum(row.values()) for row in rows[1:]) for name, rows in found.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -63,19 +64,22 @@ class StagedStep(Protocol):
         """Return the gradient of every parameter by name, before `update`."""
 
 
-def take_step(step: StagedStep, *, device: torch.device, update: bool = True) -> tuple[float, dict[str, float]]:
+def take_step(
+    step: StagedStep, *, device: torch.device, update: bool = True, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, dict[str, float]]:
     """Run a step and time it; return the loss and the seconds of each stage.
 
     Args:
         step: one side.
         device: the device to wait for.
         update: False stops before the optimiser, so that the gradients can be read.
+        clock: gives the time in seconds.
     """
     seconds: dict[str, float] = {}
 
     def stage(name: str, work: Callable[[], Result]) -> Result:
         spent: list[float] = []
-        with timed(device, spent):
+        with timed(device, spent, clock=clock):
             result = work()
         seconds[name] = spent[0]
         return result
