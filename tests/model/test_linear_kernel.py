@@ -138,10 +138,8 @@ def test_operations_are_counted(kernel: list[tuple[int, ...]]) -> None:
     assert counts == [3 * 2 * 16 * 8 * 3] * 2
 
 
-def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_kernel():
-        assert not measured()
-        return
+@needs_kernel
+def test_it_is_taken_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     state, before, threads = torch.random.get_rng_state(), torch.get_num_threads(), set[int]()
     torch.set_num_threads(2)
 
@@ -151,10 +149,11 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
         return next(clock)
 
     try:
-        for own, expected in ((1.6, True), (1.4, False)):
-            clock = iter([own, 1.0] * linear_kernel._TURNS)
-            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=clock))
+        for own, expected in ((1.1, True), (1.05, False)):
+            monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(own)))
+            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=iter([own, 1.0] * 7)))
             assert measured.__wrapped__() is expected
+            assert measured.__wrapped__() is expected, "measured again, which the clock is not for"
         assert threads == {1}, "threads that wait for each other on a busy machine count as slow kernels"
         assert torch.get_num_threads() == 2
     finally:
@@ -163,7 +162,33 @@ def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyP
 
 
 @needs_kernel
-def test_two_threads_that_measure_at_once_leave_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_measured_once_on_a_kind_of_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ratios = iter([1.3, 0.9, 0.8, 1.5])
+    monkeypatch.setattr(linear_kernel, "_ratio", lambda: next(ratios))
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    assert measured.__wrapped__() and measured.__wrapped__()
+    (file,) = (tmp_path / "kernels").iterdir()
+    assert file.read_text() == "1.3\n"
+    monkeypatch.setattr(linear_kernel, "_processor", lambda: "another")
+    assert not measured.__wrapped__(), "the ratio of another processor"
+    for each in (tmp_path / "kernels").iterdir():
+        each.write_text("damaged")
+    assert not measured.__wrapped__() and "0.8\n" in {each.read_text() for each in file.parent.iterdir()}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "file"))
+    assert measured.__wrapped__(), "a cache that cannot be written must not end a run"
+
+
+@pytest.mark.skipif(has_kernel(), reason="this build of PyTorch has oneDNN")
+def test_it_is_not_taken_where_it_does_not_exist() -> None:
+    assert not measured()
+
+
+@needs_kernel
+def test_two_threads_that_measure_at_once_leave_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     both, given = threading.Barrier(2), list[int]()
 
     def meet(work: Callable[[], object]) -> float:
