@@ -88,7 +88,7 @@ class ReplayConfig(Checked, section="replay"):
     """Losses on the replayed pairs, added to the objective; all have weight 0 if a recipe replays nothing."""
     alternate: bool = False
     """Use only these pairs in every other step, starting with the second, instead of adding their losses to every step
-    (CLIC); true or false."""
+    (CLIC); an epoch then uses half of the other pairs; true or false."""
 
     @property
     def active(self) -> bool:
