@@ -286,7 +286,10 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     assert disk["checkpoint_bytes"] == 4 * (2 * count + 2 * int(run["trained_parameters"]))
     step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
     assert found["time"].values["seconds"] == pytest.approx(18 * step)
-    larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10)))
+    slow = replace(config.optim, lr=1e-3, warmup_steps=40)
+    larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10), optim=slow))
+    assert found["run"].state == "ok" and larger["run"].state == "warning"
+    assert "a learning rate of 0.00025 instead of 0.001: reduce --optim.warmup-steps 40." in larger["run"].text
     once = _findings(
         replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(config.train, steps=5))
     )["disk"].values

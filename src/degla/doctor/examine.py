@@ -23,6 +23,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.pages.words import counted, duration
 from degla.training.build import build_trainer, open_accelerator
+from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import read_pairs, read_rows
 from degla.training.step import Trainer
@@ -168,7 +169,14 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
         f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
-    return Finding("run", "ok", text, values)
+    if steps >= config.optim.warmup_steps:
+        return Finding("run", "ok", text, values)
+    rate = learning_rate(steps - 1, steps=steps, config=config.optim)
+    text += (
+        f" It ends within its warm-up, at a learning rate of {rate:.3g} instead of {config.optim.lr:g}: reduce "
+        f"--optim.warmup-steps {config.optim.warmup_steps}."
+    )
+    return Finding("run", "warning", text, values)
 
 
 def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
