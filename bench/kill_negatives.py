@@ -176,7 +176,7 @@ def _kill_later(process: subprocess.Popen[bytes], rng: Random, *, log: Path, ask
     return at_work
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--captions", type=int, default=200)
@@ -195,6 +195,7 @@ def main() -> None:
     print(f"requests, keys:                 {outcome.requests}, {outcome.keys}")
     print(f"replies in the journal:         {dict(sorted(outcome.counts.items()))}")
     print(f"seconds:                        {time.monotonic() - started:.0f}")
+    return 0 if outcome.equal and not outcome.asked_again else 1
 
 
 if __name__ == "__main__":
