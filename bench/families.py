@@ -1,6 +1,6 @@
 """Show what each CLIP family supports, by trying every cell on a small model with random weights.
 
-Runs offline. Prints a Markdown table; the reason for each "no" is below it.
+Runs offline. Prints a Markdown table; the reason for each "refused" is below it.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Trial:
         return change(recipe_config(recipe), given | fields, where="bench")
 
     def tried(self, cell: str, run: Any) -> str:
-        """Return the result of `run`, or "no" and record why."""
+        """Return the result of `run`, or "refused" and record why."""
         try:
             return str(run())
         except DeglaError as error:
@@ -261,7 +261,7 @@ class Trial:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="one family")
+    parser.add_argument("--only", choices=[*FAMILIES, *FOLDERS], metavar="FAMILY", help="one family")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

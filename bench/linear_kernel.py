@@ -47,6 +47,7 @@ def main() -> None:
             rows.append(take_step(step, device=torch.device("cpu"), clock=time.process_time)[1])
     print(f"{device_name(torch.device('cpu'))}, {given.model}, B={given.batch_size}, K={given.negatives}; processor "
           f"seconds, best of {given.rounds}")  # fmt: skip
+    print(f"{'':<15} {'own':>7} {'oneDNN':>7}  own / oneDNN")
     total = {name: min(sum(row.values()) for row in rows[1:]) for name, rows in found.items()}
     for stage in STAGES:
         own, other = (min(row[stage] for row in rows[1:]) for rows in found.values())

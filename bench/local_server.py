@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from degla.errors import DeglaError
+
 
 @contextlib.contextmanager
 def local_server(*words: str, quiet: bool = False) -> Iterator[tuple[str, int]]:
@@ -18,12 +20,17 @@ def local_server(*words: str, quiet: bool = False) -> Iterator[tuple[str, int]]:
 
     Yields:
         Base URL and process id.
+
+    Raises:
+        DeglaError: the server ended at once.
     """
     stderr = subprocess.DEVNULL if quiet else None
     server = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert server.stdout
         told = server.stdout.readline().strip()
+        if not told:
+            raise DeglaError("the measurement's server ended before it named its port or address.")
         yield (told if told.startswith("http") else f"http://127.0.0.1:{told}") + "/v1", server.pid
     finally:
         server.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from degla.cli import exit_status_of
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.core.objective import Objective
 from degla.recipes.degla import degla
+from degla.speed.machine import peak_memory
 from degla.speed.stages import BaselineStep
 
 
@@ -43,7 +43,7 @@ def measure(side: str, pairs: int, negatives: int, dim: int) -> None:
     image.requires_grad_()
     text.requires_grad_()
     scale = torch.tensor(4.0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory(image.device)
     started = time.process_time()
     if side == "released":
         loss = _Released(pairs, negatives, scale).loss(image, text, taught_image, taught_text)
@@ -59,8 +59,8 @@ def measure(side: str, pairs: int, negatives: int, dim: int) -> None:
         )
         loss, _ = Objective(degla().objective, rules=1).value(student, target, Processes())
     loss.backward()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    print(loss.item(), image.grad.norm().item(), text.grad.norm().item(), grown, time.process_time() - started)
+    seconds, grown = time.process_time() - started, peak_memory(image.device) - before
+    print(loss.item(), image.grad.norm().item(), text.grad.norm().item(), grown, seconds)
 
 
 def main() -> None:
