@@ -77,8 +77,9 @@ def main() -> None:
             if done.returncode:
                 raise SystemExit(done.stderr)
             memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-            rates = re.findall(r"(images|texts): (\d+) of \2, ([\d.]+)/s", done.stderr)
-            told = ", ".join(f"{name} {rate}/s" for name, _, rate in rates)
+            # The last rate of each; a short task logs none.
+            rates = dict(re.findall(r"(images|texts): \d+ of \d+, ([\d,.]+)/s", done.stderr))
+            told = ", ".join(f"{name} {rate}/s" for name, rate in rates.items()) or "too short for rates"
             print(f"{precision}: {seconds:.0f} s in total ({told}), peak so far {memory:.2f} GiB; "
                   f"50,000 images and 80,000 texts: {10 * seconds / 60:.0f} minutes")  # fmt: skip
 
