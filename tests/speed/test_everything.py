@@ -149,6 +149,7 @@ def test_the_command(
         (["--everything", "--images", "pictures"], "--negatives-file and --images require --captions"),
         (["--everything", "--compile"], "Omit --compile"),
         (["--everything", "--out", "a.json"], "name the Markdown file"),
+        (["--everything", "--out", "."], "it is a folder"),
     ],
 )
 def test_flags_that_do_not_go_together(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

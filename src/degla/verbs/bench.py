@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.files import require_writable
 from degla.verbs._arguments import require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
@@ -65,6 +66,8 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError(
             f"--out {given.out}: name the Markdown file; the numbers are written beside it to a .json file."
         )
+    if given.out is not None:
+        require_writable(given.out)
 
 
 def _workload(given: argparse.Namespace, device: str, *, batch_size: int) -> Workload:
