@@ -135,7 +135,7 @@ def _write_bert(folder: Path) -> None:
     from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(TEXTS, vocab_size=300)
+    tokenizer.train_from_iterator(TEXTS, vocab_size=300, show_progress=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast"}))
     (folder / "config.json").write_text(json.dumps(BERT))
