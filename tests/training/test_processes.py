@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import ValidationConfig
 from degla.training.loop import train
-from tests.launch import run
+from tests.launch import run, run_together
 from tests.tiny import write_classes
 from tests.training.configs import cut_off, needs_slices, tiny_config, train_in
 
@@ -115,6 +116,33 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(config: TrainConfig, si
     for name in WEIGHTS:
         left, right = (load_file(run / "step-4" / name) for run in (out, forked))
         assert all(torch.equal(value, right[key]) for key, value in left.items()), name
+
+
+_TWICE = """
+import json, sys
+import torch.distributed as dist
+from degla.config.fields import from_plain
+from degla.errors import DeglaError
+from degla.training.loop import train
+
+plain, own = json.loads(sys.argv[1]), sys.argv[2] == "own"
+if own:
+    dist.init_process_group("gloo")
+train(from_plain(plain, where="test"))
+assert dist.is_initialized() == own
+try:
+    train(from_plain({**plain, "out": plain["out"] + "-again"}, where="test"))
+    assert own
+    dist.barrier()
+except DeglaError as error:
+    assert not own and "Call torch.distributed.init_process_group() before the first run" in str(error), error
+"""
+
+
+@pytest.mark.parametrize("group", ["own", "none"])
+def test_a_group_of_the_caller_outlives_a_run(group: str, config: TrainConfig, tmp_path: Path) -> None:
+    short = replace(config, out=tmp_path / "run", train=replace(config.train, steps=1))
+    run_together(["-c", _TWICE, json.dumps(to_plain(short)), group], count=2)
 
 
 @needs_slices

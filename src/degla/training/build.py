@@ -57,6 +57,11 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         )
     except ValueError as error:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
+    if accelerator.num_processes > Processes.current().count:  # It remembers the group of an earlier run.
+        raise DeglaError(
+            "the process group of these processes ended with an earlier run and cannot be started again. Call "
+            "torch.distributed.init_process_group() before the first run; all runs then share that group."
+        )
     if accelerator.num_processes != Processes.current().count:
         raise DeglaError(
             f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate sees "

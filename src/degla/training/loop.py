@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import read_pairs
-from degla.training.runstate import Position, RunState, seed_everything
+from degla.training.runstate import Position, RunState, own_state, seed_everything
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")
@@ -66,6 +65,7 @@ class TrainResult:
 
 
 @torch.inference_mode(False)  # A notebook may have disabled gradients.
+@own_state()
 def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 
@@ -159,7 +159,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         if ended and position.step > first:
             metrics.write(position.step, {"ended": ended})
         folder = state.save(position, best=validation.best, ended=validation.ended)
-    _end(accelerator, processes)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     finished = position.step == steps or ended is not None
     if accelerator.is_main_process:
         stopped = None if finished else stop.name or "a signal to another process"
@@ -216,14 +217,6 @@ def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start:
         run, start=start, steps=steps, every_steps=config.tracking.every_steps, tracker=accelerator.log,
         pairs_per_step=config.train.batch_size, active=accelerator.is_main_process, progress=config.tracking.progress,
     )  # fmt: skip
-
-
-def _end(accelerator: Accelerator, processes: Processes) -> None:
-    if processes.count > 1:
-        # A thread of the process group may still wait for the GIL to free its last tensors, while destroying the group
-        # waits for that thread and holds the GIL. Sleeping releases it first.
-        time.sleep(0.2)
-    accelerator.end_training()
 
 
 def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:

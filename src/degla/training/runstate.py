@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 import torch
 import torch.distributed as dist
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from degla.config.fields import to_plain
@@ -260,6 +261,31 @@ def _versions() -> dict[str, str]:
 
     names = ("degla", "torch", "open_clip_torch", "accelerate")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """Let the block seed generators, set up accelerate and start a process group; restore the caller's own."""
+    before, grouped = random_state(), _has_group()
+    settings: list[tuple[Any, dict[str, Any]]] = [
+        (kind, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState)
+    ]
+    try:
+        yield
+        if _has_group() and not grouped:
+            # A thread of the process group may still wait for the GIL to free its last tensors, while destroying the
+            # group waits for that thread and holds the GIL. Sleeping releases it first.
+            time.sleep(0.2)
+            dist.destroy_process_group()
+    finally:
+        set_random_state(before)
+        for kind, values in settings:
+            kind._reset_state()
+            kind._shared_state.update(values)
+
+
+def _has_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def seed_everything(seed: int) -> None:
