@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import random
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 import degla
@@ -190,6 +195,44 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
     assert degla.evaluate(outcome.folder, ["zeroshot"], root).model.fingerprint == first
     with pytest.raises(InputError, match="holds a run"):
         degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
+
+
+def test_loading_a_model_leaves_what_is_global_as_it_was(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    before = torch.get_rng_state()
+    degla.load_model(tiny_model)
+    degla.evaluate(tiny_model, ["zeroshot"], write_classes(tmp_path / "data", images=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert logging.getLogger().handlers == [], "a program's own logging.basicConfig would have no effect"
+
+
+def test_a_run_leaves_what_is_global_as_it_was(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a search that draws a learning rate before each run would draw the same one again and again."""
+    fields = {
+        "model": str(tiny_model),
+        "data.captions": tiny_pairs["captions"],
+        "data.images": tiny_pairs["images"],
+        "train.batch_size": 4,
+        "train.steps": 1,
+        "tracking.progress": False,
+        "train.precision": "fp32",
+    }
+    for kind in (AcceleratorState, GradientState):
+        monkeypatch.setattr(kind, "_shared_state", {})
+    mine = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
+    drawn = []
+    for number in range(2):
+        degla.train("clip", {**fields, "out": tmp_path / str(number)})
+        drawn.append((random.random(), numpy.random.random(), torch.rand(()).item()))
+    assert all(one != other for one, other in zip(*drawn, strict=True))
+    assert mine.mixed_precision == "bf16" and mine.gradient_accumulation_steps == 4
+    AcceleratorState._reset_state()
+    degla.train("clip", {**fields, "train.precision": "bf16", "out": tmp_path / "halved"})
+    assert Accelerator(cpu=True, mixed_precision="no").mixed_precision == "no"
 
 
 def test_a_resume_with_other_fields_is_refused_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

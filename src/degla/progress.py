@@ -104,12 +104,13 @@ class _State:
 def only_errors(logger: str = "") -> Iterator[None]:
     """Limit another package's logger, by default the root logger, to errors within the block."""
     theirs = logging.getLogger(logger)
-    level = theirs.level
+    level, handlers = theirs.level, list(theirs.handlers)
     theirs.setLevel(logging.ERROR)
     try:
         yield
     finally:
         theirs.setLevel(level)
+        theirs.handlers[:] = handlers  # `logging.info` adds one to a bare root logger: basicConfig would do nothing.
 
 
 @contextmanager

@@ -344,6 +344,8 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """
     if means_floor(name):
         return load_floor(name)
+    import torch
+
     from degla.model.address import folder_here
     from degla.model.from_transformers import load_transformers_folder
     from degla.model.load import load_encoder
@@ -355,7 +357,8 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     if is_onnx_folder(folder):
         return OnnxModel(folder, name=name)
     try:
-        return load_encoder(name, device=device)
+        with torch.random.fork_rng(devices=[]):  # Initial weights may be drawn before the model's own are loaded.
+            return load_encoder(name, device=device)
     except NoExactFormError as error:
         if not is_transformers_folder(folder):
             raise
