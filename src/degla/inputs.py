@@ -68,7 +68,8 @@ class LossTensors(TypedDict, total=False):
     group: Annotated[Int[Tensor, " batch"], Input("B", "value")]
     """Equal exactly where two rows show the same image [B], across all processes; by default all images differ."""
     rule: Annotated[Int[Tensor, "batch negatives"], Input("BK", "value")]
-    """Number of the rule that made each negative [B, K]; 0 by default, -1 where there is no negative."""
+    """Number of the rule that made each negative [B, K], less than `rules` of an `Objective`; 0 by default, -1 where
+    there is no negative."""
     distractor_image: Annotated[
         Float[Tensor, "batch dim"], Input("BD", "image", "distractor", "distractor_valid", "distractor_image")
     ]

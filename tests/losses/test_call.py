@@ -201,6 +201,23 @@ def test_numbers_may_be_whole_and_types_may_differ(term: Any) -> None:
         gradients(found, case.leaves)
 
 
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_indices_may_be_of_any_type_and_a_batch_may_be_small(name: str) -> None:
+    term, case = loss_class(name)(), make_case(4, 3, mask="random", seed=79)
+    small = {key: value.short() for key, value in case.given.items() if value.dtype == torch.int64}
+    assert len(small) == 7 and torch.equal(called(term, case, **small), called(term, case))
+    given = {key: value[:0] if INPUTS[key].shape[:1] == "B" else value for key, value in tensors_of(case).items()}
+    if name != "hardest_hinge":
+        value = term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+        assert value == 0, "no pairs, no loss"
+
+
+def test_more_rules_than_the_memory_has_are_told() -> None:
+    given: Any = tensors_of(make_case(4, 3, mask="all", seed=73))
+    with pytest.raises(InputError, match=r"a rule has number 2, .* for 1\. Give .* Objective\(losses, rules="):
+        Objective({"cross_modal_rank": CrossModalRank()})(**given)
+
+
 def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> None:
     case = make_case(4, 3, mask="all", seed=73)
     losses = {"contrastive": Contrastive(), "cross_modal_rank": CrossModalRank(weight=0.5)}
@@ -228,6 +245,7 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
         ({"caption": torch.zeros(3, 5)}, r"caption has shape \[3, 5\], but B is 4 in image \[4, 5\]"),
         ({"valid": torch.ones(4, 2, dtype=torch.bool)}, r"valid has shape \[4, 2\], but K is 3 in negative"),
         ({"negative": torch.zeros(12, 5)}, r"negative has shape \[12, 1, 5\], but B is 4"),
+        ({"negative": torch.zeros(60)}, r"negative has shape \[60\]; it must be \[B, K, D\]"),
         ({"image": torch.zeros(4)}, r"image has shape \[4\]; it must be \[B, D\]"),
         ({"image": torch.zeros(4, 5).numpy()}, r"image is a ndarray; it must be a tensor of floating point numbers\."),
         ({"caption": torch.ones(4, 5).int()}, r"caption is a tensor of torch\.int32; it must be .* floating point"),

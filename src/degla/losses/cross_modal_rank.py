@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from degla.errors import InputError
 from degla.losses.core import Embeddings, LossValue, Processes, StatefulLoss, Target
 from degla.ranges import Factor
 
@@ -50,7 +51,14 @@ class CrossModalRank(StatefulLoss):
         positive = student.scale * (student.image * student.caption).sum(-1)
         negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)
         rule = student.rule.clamp(min=0)
-        hinge = torch.relu(memory[rule] + negative - positive[:, None])
+        try:
+            threshold = memory[rule]
+        except IndexError:
+            raise InputError(
+                f"CrossModalRank: a rule has number {int(rule.max())}, but the memory is for {len(memory)}. Give the "
+                "number of rules: start(rules=5), or Objective(losses, rules=5)."
+            ) from None
+        hinge = torch.relu(threshold + negative - positive[:, None])
         if self.reduction == "all":
             hinge = torch.where(student.valid, hinge, torch.zeros_like(hinge))
             loss = processes.mean(hinge)

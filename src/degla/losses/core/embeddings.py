@@ -144,6 +144,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
         # A single negative or positive per caption, without its axis.
         if INPUTS[name].kind in ("text", "teacher") and len(INPUTS[name].shape) == 3 and value.ndim == 2:
             given[name] = value[:, None]
+    _check_shapes({name: value for name, value in given.items() if INPUTS[name].kind != "model"}, wanted.name)
     _set_defaults(given, wanted, processes)
     _require(given, wanted)
     _check_shapes(given, wanted.name)
@@ -251,11 +252,13 @@ def _check_widths(given: Mapping[str, Any], wanted: Wanted) -> None:
 
 
 def _of_one_type(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert everything but indices and masks to float32, or to float64 if some embedding is; never to half."""
+    """Convert indices to int64, and all but masks to float32, or to float64 if some embedding is; never to half."""
     wide = any(value.dtype == torch.float64 for name, value in given.items() if INPUTS[name].kind != "model")
     kind = torch.float64 if wide else torch.float32
     return {
         # A scale or bias may be an integer, which has no gradient.
-        name: value.to(kind) if value.is_floating_point() or INPUTS[name].kind == "model" else value
+        name: value.to(kind if value.is_floating_point() or INPUTS[name].kind == "model" else torch.int64)
+        if value.dtype != torch.bool
+        else value
         for name, value in given.items()
     }
