@@ -129,6 +129,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         ),
         "caption 2: field 'text'": lambda: degla.generate_negatives(["a", ""]),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
+        r"--model is Encoder; it must be a string\.$": lambda: degla.train("degla", {"model": model}),
         "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
         "load_model: expected the name or path of a model, got NoneType": lambda: degla.load_model(None),  # type: ignore[arg-type]
         "encode_captions: None is a single NoneType. Give a list": lambda: degla.encode_captions(model, None),  # type: ignore[arg-type]

@@ -60,8 +60,7 @@ def encode_images(
         batch_size: images embedded at a time.
 
     Raises:
-        ImageError: an image is missing, damaged or not an image; names it.
-        InputError: `images` is not a list of images.
+        InputError: an image is missing, damaged or not an image, which is named; or `images` is not a list of images.
     """
     import torch
     from PIL.Image import Image

@@ -76,6 +76,7 @@ class Checked:
             value = getattr(self, name)
             if not allows(hint, value):
                 said = repr(value) if isinstance(value, str) else str(value)
+                said = type(value).__name__ if "\n" in said else said  # A model, say.
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
             if isinstance(value, int) and abs(value) >= 2**64:
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {value}, which is too large.")
