@@ -12,6 +12,8 @@ from degla.app.review_page import ReviewPage, build
 from degla.app.serving import MOST_BYTES, LocalOnly
 from degla.errors import InputError
 from degla.negatives.review import LONGEST, Draft, Review, draft_key
+from degla.records import write_jsonl
+from tests.launch import run
 
 DRAFT = Draft(
     rule="swap_nouns",
@@ -23,6 +25,12 @@ DRAFT = Draft(
 HERE = "http://127.0.0.1:7860"
 UPLOAD = "/gradio_api/upload"
 RUN = "/gradio_api/run/predict"
+WITHOUT_GRADIO = """
+import sys
+sys.modules |= dict.fromkeys(("fastapi", "gradio", "starlette", "uvicorn"))
+from degla.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +173,13 @@ def test_a_page_that_takes_files_bounds_them() -> None:
     assert send(limit) == 413 and send(1000, origin="https://elsewhere.example") == 403
     assert client.post(UPLOAD, json={}).status_code == 403
     assert client.post(RUN, files={"files": ("a.png", b"x")}).status_code == 403
+
+
+def test_without_gradio_the_pages_say_what_to_install(tmp_path: Path) -> None:
+    drafts = tmp_path / "drafts.jsonl"
+    write_jsonl(drafts, [DRAFT])
+    for words in (["app"], ["examples", "review", str(drafts), "--out", str(tmp_path / "out"), "--page"]):
+        done = run(["-c", WITHOUT_GRADIO, *words])
+        assert done.wait() == 2
+        assert "degla: the page needs gradio: pip install 'degla[app]'. Or " in done.stderr
+        assert "Traceback" not in done.stderr

@@ -12,15 +12,15 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from degla.errors import InputError
 from degla.parse import parse_json
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FONTS: Final = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 _HERE: Final = Path(__file__).parent
@@ -135,6 +135,9 @@ class LocalOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or reject it (ASGI)."""
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -241,6 +244,8 @@ def _name(url: str) -> str | None:
 
 
 async def _read(request: Request, most: int) -> tuple[bytes, Refusal | None]:
+    from starlette.requests import ClientDisconnect
+
     content = bytearray()
     try:
         async for piece in request.stream():
