@@ -124,7 +124,7 @@ def test_degenerate_items_are_counted(small_root: Path, monkeypatch: pytest.Monk
 
 def test_missing_images_are_an_error_or_are_said(small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (small_root / "5.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 6 images.*5\.png.*--allow-missing"):
+    with pytest.raises(InputError, match=r"1 of 6 images.*5\.png.*--allow-missing \(in a plan allow_missing;"):
         run(spreading(), small_root)
     with caplog.at_level(logging.WARNING):
         result = run(knowing(TRUTH, COLOURS, lying=False), small_root, allow_missing=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _EXAMPLES, _EXAMPLES_FOUND = 5, 3
+_ALLOW_MISSING = "--allow-missing (in a plan allow_missing; validation during training needs them all)"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{benchmark.title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under "
             f"{root}, for example "
             f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there,"
-            f" or score only the others with --allow-missing.\nExpected layout:\n{benchmark.layout}"
+            f" or score only the others with {_ALLOW_MISSING}.\nExpected layout:\n{benchmark.layout}"
         )
     there = _without_absent(kept, absent)
     if not there:
@@ -159,7 +160,7 @@ def _check_published(benchmark: Benchmark, root: Path, counts: Mapping[str, int]
     for difference in count_differences(benchmark, root, counts):
         message = f"{benchmark.title}: {difference}"
         if not allow_missing:
-            raise InputError(f"{message}. Fetch the files again, or score them as they are with --allow-missing.")
+            raise InputError(f"{message}. Fetch the files again, or score them as they are with {_ALLOW_MISSING}.")
         logger.warning("%s.", message)
 
 
