@@ -321,6 +321,8 @@ def test_masks_are_splits_too(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cora.npz: no such file or folder\. Use an \.npz"):
+        read_graph(tmp_path / "cora.npz")
     with pytest.raises(InputError, match=r"not a graph\. Use an \.npz"):
         read_graph(tmp_path)
     np.savez(tmp_path / "some.npz", label=np.zeros(2))

@@ -140,7 +140,8 @@ def read_graph(path: Path) -> Graph:
         return _from_pickles(path.parent, planetoid[1]) if planetoid else _from_arrays(path)
     if (path / "edge.csv.gz").is_file():
         return _from_ogbn(path)
-    raise InputError(f"{path}: not a graph. Use an .npz, Planetoid's ind.NAME.x, or a folder with edge.csv.gz.")
+    wrong = "not a graph" if path.exists() else "no such file or folder"
+    raise InputError(f"{path}: {wrong}. Use an .npz, Planetoid's ind.NAME.x, or a folder with edge.csv.gz.")
 
 
 def row_normalised(rows: Tensor) -> Tensor:
