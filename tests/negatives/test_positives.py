@@ -179,7 +179,7 @@ def test_positives_join_the_column() -> None:
 
 def test_a_positive_is_no_negative_and_a_text_is_not_both(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = captions(["A dog."])
-    with pytest.raises(InputError, match="positives_file"):
+    with pytest.raises(InputError, match=r"with --data\.positives-file\."):
         join(given, [row("0", "An animal.", "positive")])
     true = [given[0].model_copy(update={"positives": ("An animal!",)})]
     false = [row("0", "An animal.", "object"), row("0", "A cow.", "object")]

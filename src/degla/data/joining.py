@@ -220,7 +220,7 @@ def _sort_in(
             if negative.kind == POSITIVE:
                 raise InputError(
                     f"negative of caption {negative.caption_id!r}, rule {negative.rule}: is of kind 'positive', a true "
-                    "text. Pass files of positives with the flag positives_file."
+                    "text. Pass files of positives with --data.positives-file."
                 )
             parts.known |= row >= 0
             if row < 0:
