@@ -19,6 +19,7 @@ from typing import Any
 
 import degla
 from degla.cli import exit_status_of
+from degla.errors import InputError
 from degla.training.step import Trainer
 
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
@@ -107,6 +108,8 @@ def main() -> None:
     if given.into:
         child(given)
         return
+    if not (given.other / "open_clip" / "__init__.py").is_file():
+        raise InputError(f"--other {given.other}: contains no package open_clip, so nothing would be compared.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         degla.write_negatives(given.data / "coco/annotations/captions_val2017.json", folder / "negatives.jsonl")

@@ -239,6 +239,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for title, count in (("preparation", 1), ("start", given.processes))[given.drawn :]:
         out = folder / f"{title}.jsonl"
+        out.unlink(missing_ok=True)  # Processes append to it, and an earlier run may have left one in --folder.
         running = [
             context.Process(target=start, args=(files, given.negatives, rank, count, str(out))) for rank in range(count)
         ]
@@ -246,14 +247,17 @@ def main() -> None:
             each.start()
         for each in running:
             each.join()
+        if any(each.exitcode for each in running):
+            sys.exit(f"{title}: a process failed; its error is above")
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         most = {name: max(row[name] for row in rows) for name in rows[0]}
         print(f"{title:<12} {len(rows)} processes, {most['rows']} rows; each at most {most['seconds']:.1f} s "
               f"({most['processor']:.1f} s of processor time), {most['peak'] / 1e6:.0f} MB private at the peak "
               f"({most['memory'] / 1e6:.0f} MB without file pages), "
               f"{most['held'] / 1e6:.0f} MB after, resident {most['resident'] / 1e6:.0f} MB", flush=True)  # fmt: skip
-    held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-    print(f"size of the prepared rows: {held / 1e6:.0f} MB")
+    if not given.drawn:
+        held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
+        print(f"size of the prepared rows: {held / 1e6:.0f} MB")
     equal = given.drawn or first_are_equal(files, given.negatives)
     if given.folder is None:
         shutil.rmtree(folder)
