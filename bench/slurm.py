@@ -1,9 +1,9 @@
 """Is a requeued run of `examples/slurm/train.sbatch` on two machines identical to a local run with as many processes?
 
 Slurm is simulated: `srun` runs the script's own launch line once per machine, with separate folders and SLURM_NODEID,
-on the loopback interface; `scontrol` names the machines and requeues the job. PyTorch's torchrun and `degla train` are
-real. The job takes two steps and loses its last checkpoint; Slurm restarts it, and its weights must equal those of a
-local run of four steps bit for bit.
+on the loopback interface; `scontrol` names the machines. PyTorch's torchrun and `degla train` are real. The job takes
+four steps and loses its last checkpoint; it is started again as Slurm does after a requeue, resumes at step 2, and its
+weights must equal those of a local run of four steps bit for bit.
 """
 
 from __future__ import annotations

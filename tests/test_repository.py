@@ -136,6 +136,12 @@ def test_the_lock_meets_every_bound() -> None:
         assert requirement.specifier.contains(version), f"{requirement} and {version} in {name}"
 
 
+def test_the_table_of_measurements_has_every_script() -> None:
+    rows = re.findall(r"^\| `(\w+\.py)` \|", (ROOT / "bench" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    scripts = [path.name for path in (ROOT / "bench").glob("*.py") if "_main_" in path.read_text(encoding="utf-8")]
+    assert sorted(rows) == sorted(scripts)
+
+
 def test_a_script_ends_in_one_line_where_its_data_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
