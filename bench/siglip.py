@@ -1,4 +1,7 @@
-"""Check that recipes train a sigmoid-loss model: loss, scale and bias of a small random SigLIP over a few steps."""
+"""Check that recipes train a sigmoid-loss model: loss, scale and bias of a small random SigLIP over a few steps.
+
+Exit status 1 if a run that is resumed from its middle differs.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     captions = given.data / "coco/annotations/captions_val2017.json"
+    equal = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         degla.write_negatives(captions, folder / "negatives.jsonl")
@@ -47,8 +51,10 @@ def main() -> None:
             (whole.folder / "state.json").unlink()
             again = load_encoder(str(degla.train(recipe, fields, resume=True).folder)).fingerprint
             told = [f"{rows[0][key]:.4f} to {rows[-1][key]:.4f}" for key in ("loss", "scale", "bias")]
-            told += ["bit-equal" if again == expected else "DIFFERS"]
+            equal.append(again == expected)
+            told += ["bit-equal" if equal[-1] else "DIFFERS"]
             print(f"| `{recipe}` |", " | ".join(told), "|", flush=True)
+    sys.exit(0 if all(equal) else 1)
 
 
 if __name__ == "__main__":
