@@ -1,9 +1,10 @@
 """Captions per processor second, and memory: of the rules, and of the pipeline with a scripted language model.
 
-``negatives.py CAPTIONS`` measures each rule on the captions of the file, without a model. ``--pipeline 100000`` repeats
-the captions up to that number with distinct ids and uses a model that answers immediately from a table. Repeated texts
-are tagged and judged once (the pipeline caches them), so the figure covers requests, journal, order and rows;
-``--distinct`` gives every caption its own text, so the figure includes tagging and checking.
+``negatives.py CAPTIONS`` measures the rules on the captions of the file, without a model: first all together, with
+tagging, then each on the tagged captions. ``--pipeline 100000`` repeats the captions up to that number with distinct
+ids and uses a model that answers immediately from a table. Repeated texts are tagged and judged once (the pipeline
+caches them), so the figure covers requests, journal, order and rows; ``--distinct`` gives every caption its own text,
+so the figure includes tagging and checking.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from degla.cli import exit_status_of
 from degla.data.sources import read_captions
@@ -60,8 +63,10 @@ def measure(title: str, rules: list[str], captions: list[CaptionRecord]) -> None
 def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "captions.jsonl"
-        texts = repeat_captions(list(read_captions(path)), count, source, distinct=distinct)
-        model = ScriptedModel(partial(answer, answers(texts, rules)), capacity=64, remember=False)
+        captions = list(read_captions(path))[:count]
+        texts = repeat_captions(captions, count, source, distinct=distinct)
+        table = answers(list(dict.fromkeys(record.text for record in captions)), rules)
+        model = ScriptedModel(partial(answer, table), capacity=64, remember=False)
         watch = MemoryWatch()
         cpu, started = time.process_time(), time.perf_counter()
         settings = NegativesSettings(rules, 0)
@@ -69,26 +74,26 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
             partial(stream, source), settings, out=Path(folder) / "out.jsonl", model=model, progress=False
         )
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.replies.attempts:,} requests")
+    print(f"{count:,} captions, {texts:,} texts, {len(rules)} rules, {summary.replies.attempts:,} requests")
     rate = summary.replies.attempts / cpu
     print(f"{count / cpu:,.0f} captions, {rate:,.0f} requests per processor second; {seconds:.0f} s wall")
     print(f"{summary.mean:.2f} negatives per caption, {summary.share_accepted:.0%} of the rows accepted")
-    print("memory in MB after each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
+    print("largest memory in MB in each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
     print(f"peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
-def repeat_captions(captions: list[CaptionRecord], count: int, out: Path, *, distinct: bool) -> list[str]:
-    """Write the captions repeatedly with distinct ids and images; return the distinct texts."""
-    texts: dict[str, None] = {}
+def repeat_captions(captions: list[CaptionRecord], count: int, out: Path, *, distinct: bool) -> int:
+    """Write the captions repeatedly with distinct ids and images; return the number of distinct texts."""
+    texts = set()
     with out.open("w", encoding="utf-8") as stream:
         for number in range(count):
             record = captions[number % len(captions)]
             turn = number // len(captions)
             text = f"{record.text.rstrip('. ')} on day {turn}" if distinct else record.text
-            texts[text] = None
+            texts.add(text)
             row = {"id": f"{number}", "image": record.image, "text": text, "image_id": f"{record.image_id}-{turn}"}
             stream.write(json.dumps(row) + "\n")
-    return list(texts) if not distinct else [record.text for record in captions]
+    return len(texts)
 
 
 def stream(path: Path) -> Iterator[CaptionRecord]:
@@ -98,14 +103,14 @@ def stream(path: Path) -> Iterator[CaptionRecord]:
 
 
 def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
-    """Return the grammar's best negative for every text and rule, or the caption itself if there is none."""
+    """Return the grammar's best negative, or the text itself, for every text, without its full stop, and rule."""
     from degla.negatives.run.dialogue import draw_rng
 
     found = {}
     for caption in parse(texts):
         for name in rules:
             candidates = load_rule(name).read(caption, None, draw_rng(0, caption.text, name))
-            found[caption.text, name] = candidates[0] if candidates else caption.text
+            found[caption.text.rstrip(". "), name] = candidates[0] if candidates else caption.text
     return found
 
 
@@ -113,7 +118,7 @@ def answer(table: dict[tuple[str, str], str], request: Request) -> str | None:
     if request.form != "write":
         return None
     base, day, turn = request.caption.partition(" on day ")
-    found = table.get((request.caption, request.key.rule)) or table.get((base, request.key.rule))
+    found = table.get((base.rstrip(". "), request.key.rule))
     return None if found is None else found.rstrip(". ") + day + turn if day else found
 
 
@@ -125,8 +130,7 @@ class MemoryWatch:
         threading.Thread(target=self._look, daemon=True).start()
 
     def tenths(self) -> list[float]:
-        step = max(1, len(self._seen) // 10)
-        return [max(self._seen[start : start + step]) for start in range(0, len(self._seen), step)]
+        return [float(part.max()) for part in np.array_split(self._seen, 10) if len(part)]
 
     def _look(self) -> None:
         while True:
