@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from degla.data.images import read_image
 from degla.data.sources import read_captions
+from degla.errors import InputError
 from tools.pretrain_world import say_at_once
 
 SIZE: Final = 224
@@ -132,8 +133,10 @@ def read_photographs(captions: Path, split: str, *, wheels: Path, work: Path) ->
         sentences = embed_sentences(*sentence_encoder(wheels, work), texts).half()
         say_at_once(f"{len(texts)} captions read")
         middle, logits = look(image_tower(wheels), [captions / "images" / name for name in names])
-        torch.save({"middle": middle, "logits": logits, "sentences": sentences}, kept)
+        torch.save({"middle": middle, "logits": logits, "sentences": sentences, "names": names, "texts": texts}, kept)
     cached = torch.load(kept, weights_only=True, mmap=True)
+    if (cached.get("names"), cached.get("texts")) != (names, texts):
+        raise InputError(f"{kept}: has the features of other photographs or captions. Remove it.")
     counts = [len(by_image[name]) for name in names]
     first = [0, *np.cumsum(counts)[:-1].tolist()]
     return Photographs(cached["middle"], cached["logits"], [by_image[n] for n in names], cached["sentences"], first)
