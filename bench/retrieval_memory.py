@@ -46,7 +46,7 @@ def main() -> int:
     def say(step: str) -> None:
         print(f"{step:34}{time.perf_counter() - started:8.1f} s{peak_bytes() / 1e9:8.2f} GB", flush=True)
 
-    say("imports")
+    say("after imports")
     generator = np.random.default_rng(0)
     pictures = unit_rows(generator.normal(size=(given.images, given.dimensions)).astype(np.float32))
     owners = np.arange(given.texts) % given.images
