@@ -7,6 +7,7 @@ the images of the world: raise `WORLD_VERSION` and pre-train again.
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -30,9 +31,14 @@ EMOJI_SIGNS = (
 """The emoji named in `degla.world.domains.EMOJI`, in the same order."""
 
 
+def read_font(file: Path, size: int) -> ImageFont.FreeTypeFont:
+    """Read exactly this file: for a path that is missing, Pillow takes a font of the same name from the system."""
+    return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)
+
+
 def emoji_sheet(font_file: Path) -> Image.Image:
     """Draw all emoji of the world, RGBA."""
-    font = ImageFont.truetype(str(font_file), _NOTO_STRIKE)
+    font = read_font(font_file, _NOTO_STRIKE)
     rows = -(-len(EMOJI) // EMOJI_COLUMNS)
     sheet = Image.new("RGBA", (EMOJI_COLUMNS * EMOJI_SIDE, rows * EMOJI_SIDE))
     for index, (_, sign) in enumerate(zip(EMOJI, EMOJI_SIGNS, strict=True)):
@@ -54,7 +60,7 @@ def glyph_sheet(folder: Path) -> Image.Image:
     """Draw all letters and digits in all faces, 16 grey levels."""
     sheet = Image.new("L", (len(SIGNS) * GLYPH_SIDE, len(FACES) * GLYPH_SIDE))
     for row, face in enumerate(FACES):
-        font = ImageFont.truetype(str(folder / f"{face}.ttf"), 70)
+        font = read_font(folder / f"{face}.ttf", 70)
         for column, sign in enumerate(SIGNS):
             cell = Image.new("L", (GLYPH_SIDE, GLYPH_SIDE))
             middle = GLYPH_SIDE / 2
