@@ -126,7 +126,7 @@ def _new_words(caption: str, negative: str) -> Iterable[str]:
 
 def _bits(words: Counter[str]) -> float:
     shares = np.array(list(words.values())) / max(words.total(), 1)
-    return float(-(shares * np.log2(shares)).sum())
+    return float((shares * np.log2(1 / shares)).sum())
 
 
 class Recorder(EmbeddedModel):
