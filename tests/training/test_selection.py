@@ -220,6 +220,27 @@ def test_a_run_that_never_was_within_the_budget_has_no_best(
     caplog.clear()
     assert _fingerprint(config.out) == _fingerprint(config.out / "step-2")
     assert any("no checkpoint is within the limits, using step-2" in line for line in caplog.messages)
+    why = (
+        r"run/best: no checkpoint .* within its limits: recognition is 40.00 points .*max-forgetting 1.*/run/step-2\.$"
+    )
+    with pytest.raises(InputError, match=why):
+        load_encoder(str(config.out / "best"))
+
+
+def test_a_best_that_is_gone_says_why_and_what_there_is(config: TrainConfig, measured: Measured) -> None:
+    assert config.out is not None and train(config).best == config.out / "step-6"
+    best = config.out / "best"
+    best.unlink()
+    with pytest.raises(InputError, match=r"run/best: the link is missing; the best checkpoint is .*/run/step-6\.$"):
+        load_encoder(str(best))
+    best.symlink_to("step-6")
+    shutil.rmtree(config.out / "step-6")
+    with pytest.raises(InputError, match=r"step-6, was deleted\. Its newest checkpoint is .*/run/step-8\.$"):
+        load_encoder(str(best))
+    plain = replace(config, out=config.out.with_name("plain"), validation=ValidationConfig())
+    train(plain)
+    with pytest.raises(InputError, match=r"no validation has chosen .*--validation\.benchmarks.*/plain/step-8\.$"):
+        load_encoder(f"{plain.out}/best")
 
 
 def test_patience_counts_evaluations_without_a_better_score(config: TrainConfig, measured: Measured) -> None:

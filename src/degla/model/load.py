@@ -21,7 +21,7 @@ from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
-from degla.model.runs import chosen_checkpoint, settle
+from degla.model.runs import chosen_checkpoint, settle, why_no_best
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import (
     PREFIX,
@@ -163,6 +163,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     if architecture not in known:
         if Path(name).is_file():
             raise InputError(f"{name}: is a file. Give the folder that contains it, or ARCHITECTURE:{name}.")
+        if why := why_no_best(Path(name)):
+            raise InputError(f"{name}: {why}")
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder. A model is {FORMS}.")
         raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *known])} A model is {FORMS}.")

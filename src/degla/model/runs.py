@@ -59,6 +59,28 @@ def chosen_checkpoint(run: Path) -> Path | None:
     return newest
 
 
+def why_no_best(path: Path) -> str | None:
+    """Return why there is no ``RUN/best``, and what to use instead; None for any other path.
+
+    Raises:
+        InputError: the newest checkpoint is damaged.
+    """
+    run = path.parent
+    newest = latest_checkpoint(run) if path.name == BEST_NAME else None
+    if newest is None:
+        return None
+    state = read_state(newest)
+    if state.best is not None:
+        if run / state.best in checkpoints(run):
+            return f"the link is missing; the best checkpoint is {run / state.best}."
+        why = f"the best checkpoint, {state.best}, was deleted"
+    elif state.ended:
+        why = f"no checkpoint of the run was within its limits: {state.ended}"
+    else:
+        why = "no validation has chosen a checkpoint of the run (--validation.benchmarks)"
+    return f"{why}. Its newest checkpoint is {newest}."
+
+
 def step_of(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
