@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from degla.records import ImageReading, Record
 
@@ -125,6 +125,16 @@ class BenchmarkResult(Record):
     parts: tuple[PartResult, ...] = Field(min_length=1)
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_what_it_has(self) -> BenchmarkResult:
+        for column, name in self.headline.items():
+            if name not in self.named:
+                raise ValueError(f"headline {column!r} names {name!r}, which is neither a part nor an average")
+        for part in self.parts:
+            if lacking := [name for name in self.told.get(part.name, ()) if name not in part.scores[0].floors]:
+                raise ValueError(f"told names {lacking[0]!r} for {part.name!r}, but its first score has no such floor")
+        return self
 
     @property
     def named(self) -> dict[str, Score]:

@@ -59,14 +59,15 @@ class TextFloors:
         return score.model_copy(update={"floors": found})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
-        """Return the entry with these scores and their floors, and columns without told parts."""
+        """Return the entry with these scores, their floors and what those tell, and columns without told parts."""
         parts = tuple(
             part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
         )
         averages = tuple(map(self.beside, scores.averages))
         known = {part.name for part in parts} | {average.name for average in averages}
         headline = {column: name for column, name in self.benchmark.headline.items() if name in known}
-        return entry.model_copy(update={"parts": parts, "averages": averages, "headline": headline})
+        found = {"told": dict(self.told), "parts": parts, "averages": averages, "headline": headline}
+        return entry.model_copy(update=found)
 
 
 def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
