@@ -152,6 +152,7 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
     captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = tmp_path / "own" / "negatives.jsonl"
     assert main(["negatives", str(captions), "--out", str(made), "--rules", "swap_nouns", "add_attribute"]) == 0
+    (tmp_path / "own" / "negatives.jsonl.replies.jsonl").write_text('{"caption_id": "0"}\n')  # as --llm leaves it
     out = tmp_path / "out.json"
     words = ["evaluate", "random", "--benchmarks", "own", "--root", str(tmp_path), "--out", str(out)]
     assert main(words) == 0, capsys.readouterr().err

@@ -65,7 +65,11 @@ def items(root: Path) -> Entries:
     # With a folder of images beside the tables, rows need not name the folder.
     images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
     tables = sorted(
-        file for suffix in _TABLES for file in folder.glob(f"*{suffix}") if file.stem not in (_CAPTIONS, _NEGATIVES)
+        file
+        for suffix in _TABLES
+        for file in folder.glob(f"*{suffix}")
+        # A language model's replies lie beside the negatives, as negatives.jsonl.replies.jsonl.
+        if file.name.partition(".")[0] not in (_CAPTIONS, _NEGATIVES)
     )
     negatives = next(iter(sorted(folder.glob(f"{_NEGATIVES}.*"))), None)
     if not tables and negatives is None:
