@@ -319,6 +319,15 @@ def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:
         list(read_negatives(tmp_path / "negatives.jsonl"))
 
 
+def test_fields_named_for_a_format_that_has_its_own_are_refused(tmp_path: Path) -> None:
+    published = write_json(tmp_path / "d.json", [{"image_id": 9, "original": "A dog.", "enhanced": []}])
+    for path in (make("coco", tmp_path), published):
+        with pytest.raises(
+            InputError, match=r"fixed fields, so 'cocoid' cannot be the image_id\. Omit --image-id-column"
+        ):
+            list(read_captions(path, columns=Columns(image_id="cocoid")))
+
+
 def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     one = datasets.Dataset.from_list([row()])

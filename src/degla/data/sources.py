@@ -79,15 +79,30 @@ class Columns:
         """
         if odd := next((name for name in self.absent if name in found), None):
             raise InputError(f"{where}: has a field {odd!r}, but the first record has none. Add it to all or none.")
-        for role in ("id", "image", "text", "image_id"):
+        for role in _ROLES:
             name = getattr(self, role)
             if name is not None and name not in found:
-                flag = f"{role.replace('_', '-')}-column"
+                flag = _flag(role)
                 there = in_one_line(", ".join(found)) or "none"
                 raise InputError(
                     f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, found)} "
                     f"Found: {there}. Set the field with --{flag} (training: --data.{flag})."
                 )
+
+    def refuse_names(self, path: Path) -> None:
+        """Raise InputError if fields are named for a file whose format has fixed fields."""
+        if named := next((role for role in _ROLES if getattr(self, role) != getattr(Columns, role)), None):
+            raise InputError(
+                f"{path}: its format has fixed fields, so {getattr(self, named)!r} cannot be the {named}. Omit "
+                f"--{_flag(named)} (training: --data.{_flag(named)})."
+            )
+
+
+_ROLES = ("id", "image", "text", "image_id")
+
+
+def _flag(role: str) -> str:
+    return f"{role.replace('_', '-')}-column"
 
 
 DEFAULT_COLUMNS = Columns()

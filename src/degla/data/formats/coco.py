@@ -26,8 +26,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """Yield one caption per annotation, in the file's order, with the annotation's id.
 
     Raises:
-        InputError: the file has another structure, or a record lacks a field or refers to an unknown image.
+        InputError: the file has another structure, a record lacks a field or refers to an unknown image, or a column
+            is named.
     """
+    columns.refuse_names(path)
     document = read_document(path, dict, needed=f"COCO captions are an object. {_EXAMPLE}")
     for key in ("images", "annotations"):
         if not isinstance(document.get(key), list):

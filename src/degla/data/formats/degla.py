@@ -42,8 +42,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """Yield one caption per record; its id is "IMAGE-N": the image's number and the index of the caption.
 
     Raises:
-        InputError: the file has another structure, a record has an invalid field, or `image_pattern` is invalid.
+        InputError: the file has another structure, a record has an invalid field, `image_pattern` is invalid, or a
+            column is named.
     """
+    columns.refuse_names(path)
     for where, name, item in _items(path):
         try:
             image = columns.image_pattern.format(image_id=item.image_id)
