@@ -136,6 +136,21 @@ def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: C
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["negatives", "c.json"],
+        ["negatives", "balance", "n.jsonl", "--captions", "c.json"],
+        ["negatives", "judge", "n.jsonl", "--captions", "c.json", "--llm", "embedded"],
+        ["distractors", "c.json", "--negatives", "n.jsonl", "--rule", "negation", "--neighbours", "s.jsonl"],
+        ["prepare", "units", "c.json"],
+    ],
+)
+def test_records_are_not_written_where_no_command_reads_them(words: list[str], capsys: Capture) -> None:
+    assert main([*words, "--out", "x.csv"]) == 2
+    assert "x.csv: one JSON record per line is written, so the name must end in .jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("command", "flag"),
     [
         ("app --no-cache", "no-cache"),

@@ -70,6 +70,14 @@ def require_files(*paths: Path | None) -> None:
             raise InputError(f"{path}: no such file or folder.")
 
 
+def require_jsonl(out: Path) -> None:
+    """Raise an error if a file of records has a name by which no command would read it as JSON Lines."""
+    from degla.data.formats.jsonl import ENDINGS
+
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl (--out).")
+
+
 def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
     """Raise an error if an argument is below `least`; None means not given."""
     for name in names:

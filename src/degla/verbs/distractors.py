@@ -7,7 +7,7 @@ from pathlib import Path
 
 from degla.files import spare_inputs
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder, require_jsonl
 from degla.verbs._terminal import tell
 
 
@@ -23,6 +23,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    require_jsonl(given.out)
     require_folder(given.out.parent, "to write to (--out)")
     if given.drawn is not None:
         require_folder(given.drawn, "of images (--drawn)")

@@ -10,7 +10,14 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
-from degla.verbs._arguments import describe_captions, describe_columns, describe_model, given_captions, model_source
+from degla.verbs._arguments import (
+    describe_captions,
+    describe_columns,
+    describe_model,
+    given_captions,
+    model_source,
+    require_jsonl,
+)
 from degla.verbs._terminal import answer, show, status_of_signal
 
 
@@ -70,6 +77,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings, generate
 
     model = model_source(given)
+    require_jsonl(given.out)
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
     settings = NegativesSettings(
         rules=_rules(given.rules, POSITIVES if given.positives else RULES),

@@ -16,6 +16,7 @@ from degla.verbs._arguments import (
     describe_negatives,
     given_captions,
     require_files,
+    require_jsonl,
 )
 from degla.verbs._terminal import answer, show, tell
 
@@ -56,6 +57,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
+    require_jsonl(given.out)
     require_files(given.file, given.captions)
     spare_inputs(given.out, given.file, given.captions)
     settings = BalanceSettings(given.seed, given.per_rule, given.told, given.told_rule)

@@ -21,6 +21,7 @@ from degla.verbs._arguments import (
     model_source,
     refuse_given,
     require_files,
+    require_jsonl,
 )
 from degla.verbs._terminal import print_json, tell
 
@@ -78,6 +79,7 @@ def _check(given: argparse.Namespace) -> None:
         refuse_given(given, "margin", "device", why="requires --clip.")
     if given.llm == "rules":
         refuse_given(given, "seed", why="requires --llm.")
+    require_jsonl(given.out)
     require_files(given.file, given.captions, given.images)
     if given.margin is not None and not isfinite(given.margin):
         raise InputError(f"--margin is {given.margin}; it must be a finite number, such as 0.01.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder, require_jsonl
 from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     require_folder(given.out.parent, "to write to (--out)")
-    if given.maker not in ("units", "contexts") and given.out.exists():
+    if given.maker in ("units", "contexts"):
+        require_jsonl(given.out)
+    elif given.out.exists():
         raise InputError(f"{given.out}: already exists. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
