@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config.fields import differences, from_plain, to_plain
+from degla.config.fields import differences, from_plain, read_config, to_plain
 from degla.config.sections import L2SPConfig
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
@@ -223,9 +223,16 @@ def test_full_disk_leaves_the_old_checkpoint(
         original(weights, path, **options)
 
     monkeypatch.setattr(checkpoint_module, "save_file", full)
-    with pytest.raises(DeglaError, match=r"step-4: .*disk is full.*last complete checkpoint is .*step-2"):
+    with pytest.raises(DeglaError, match=r"step-4: .*disk is full.*last complete checkpoint is .*step-2\. .*--resume"):
         train(config)
+    anew = replace(config, out=tmp_path / "anew", checkpoint=replace(config.checkpoint, every_steps=0))
+    with pytest.raises(DeglaError, match=r"step-4: .*the disk is full\. Free space, then start the run again\.$"):
+        train(anew)
     monkeypatch.undo()
+    with pytest.raises(
+        InputError, match=r"run/step-2: a checkpoint, not a run\. --resume \S*/run resumes its run from"
+    ):
+        read_config(tmp_path / "run" / "step-2")
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
     assert not list((tmp_path / "run").glob("*.partial"))
     assert train(config, resume=True).step == 4

@@ -69,11 +69,11 @@ def written_whole(folder: Path) -> Iterator[Path]:
             if not full:
                 raise
         newest = latest_checkpoint(folder.parent)
-        kept = f" The last complete checkpoint is {newest}." if newest else ""
         cause = "the disk is full" if full else str(error)
-        raise DeglaError(
-            f"{folder}: the checkpoint could not be written: {cause}.{kept} Free space, then --resume."
-        ) from None
+        remedy = "Free space, then start the run again."
+        if newest is not None:
+            remedy = f"The last complete checkpoint is {newest}. Free space, then --resume."
+        raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}. {remedy}") from None
 
 
 def save_checkpoint(
