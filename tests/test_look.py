@@ -59,6 +59,16 @@ def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) ->
     assert found["changes"] == [[None, None]]
 
 
+def test_captions_with_the_same_tokens_are_told(
+    drawn: tuple[Path, str, str], capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, true, _ = drawn
+    long = f"{true} and " * 20
+    _json(capsys, str(path), "--captions", true, f"{long} a dog", f"{long} a cat", "--models", "world")
+    (told,) = [line for line in caplog.messages if "have the same tokens, and so the same numbers" in line]
+    assert "a dog" in told and "a cat" in told
+
+
 def test_numbers_are_those_of_the_embeddings(
     drawn: tuple[Path, str, str], tiny_model: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from degla.data.decoding import Subject, decode, read_file
 from degla.errors import DeglaError, InputError
 from degla.pages.table import Table, TableCell, TableRow, Tone
 from degla.pages.words import minus, percent, points
+from degla.parse import shorten
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -137,6 +138,14 @@ def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Se
 
     model = load_model(named, device=device) if isinstance(named, str) else named
     name = named if isinstance(named, str) else named.name
+    seen: dict[tuple[int, ...], str] = {}
+    for text, tokens in zip(captions, model.tokenize(list(captions)).tolist(), strict=True):
+        if (other := seen.setdefault(tuple(tokens), text)) != text:
+            log.warning(
+                "%s: captions %r and %r have the same tokens, and so the same numbers: they differ only after its "
+                "context of %d tokens, or in what its tokenizer ignores, such as case.",
+                name, shorten(other), shorten(text), len(tokens),
+            )  # fmt: skip
     # Summed row by row: a matrix product may sum in another order and break ties.
     images, texts = encode_images(model, pictures), encode_captions(model, captions)
     cosines = (images[:, None] * texts).sum(dim=-1)

@@ -182,7 +182,7 @@ def check_regular(path: Path, *, remedy: str = "") -> os.stat_result:
 
 
 def shorten(path: Path | str) -> str:
-    """Return a path for a message, shortened to its ends if it is too long."""
+    """Return a path or text for a message, shortened to its ends if it is too long."""
     text = str(path)
     return text if len(text) <= 300 else f"{text[:100]}...{text[-100:]} ({len(text)} characters)"
 
