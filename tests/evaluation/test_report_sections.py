@@ -343,7 +343,7 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
     path = _save(tmp_path, _made("winoground", "base"))
     attack = tmp_path / "attack.json"
     attack.write_text('{"models": [{"schema_version": 1}]}')
-    assert result_files([tmp_path]) == [path] and result_files([attack]) == [attack]
+    assert result_files([tmp_path, path]) == [path] and result_files([attack]) == [attack]
     for text in ("{", '{"of": "another program"}'):
         (tmp_path / "torn.json").write_text(text)
         with pytest.raises(InputError, match=r"torn\.json"):

@@ -60,12 +60,12 @@ def report(
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the given files and the result files in given folders, without those of `degla attack` and `evidence`.
+    """Return the given files and the result files in given folders, each once, without those of attack and evidence.
 
     Raises:
         InputError: a file of a folder cannot be read.
     """
-    return [file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])]
+    return list(dict.fromkeys(file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])))
 
 
 def _of_folder(folder: Path) -> Iterator[Path]:
