@@ -198,9 +198,11 @@ def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.Ca
 
 def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
-    write_jsonl(negatives, [*NEGATIVES, negative(77, "swap_nouns", "A b.")])
+    others = [negative(number, "swap_nouns", "A b.") for number in (77, 77, 78)]
+    write_jsonl(negatives, [*NEGATIVES, *others])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-    assert "1 row not counted: caption ids" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 rows not counted: caption ids missing from the captions file (77, 78, ...)" in said
     write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
     assert (

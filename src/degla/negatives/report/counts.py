@@ -218,7 +218,7 @@ def count_records(
         caption = captions.find(record.caption_id)
         if caption is None:
             counts.without_caption += 1
-            if len(counts.missing_ids) < 3:
+            if len(counts.missing_ids) < 3 and record.caption_id not in counts.missing_ids:
                 counts.missing_ids.append(record.caption_id)
             continue
         rule = counts.rules.get(record.rule)
