@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,19 @@ def test_several_processes_stop_where_one_was_asked_to() -> None:
     stop.name, other = "SIGTERM", 0.0
     assert stop.agreed(both, 30) and stop.agreed(Processes(), 13)
     assert asked == [0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_a_killed_worker_is_one_line(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: Any, **__: Any) -> None:
+        multiprocessing.active_children()[0].kill()
+        time.sleep(30)  # The signal that the child has ended interrupts it.
+
+    monkeypatch.setattr(step_module.Trainer, "step", step)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4)
+    with pytest.raises(DeglaError, match=r"run: a process that loads images ended \(.*Killed.*--data\.workers"):
+        train(replace(config, data=replace(config.data, workers=1)))
 
 
 def test_old_checkpoints_go_and_the_best_stays(

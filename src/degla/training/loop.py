@@ -18,7 +18,7 @@ from degla.config.fields import flat, to_plain
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
 from degla.files import write_json
 from degla.locks import lock
@@ -75,7 +75,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
     Raises:
         InputError: an input is wrong, or another process trains the run; nothing was trained.
-        DeglaError: a loss was not finite (`nonfinite.json` has the ids of the batch), or the disk is full.
+        DeglaError: a loss was not finite (`nonfinite.json` has the ids of the batch), the disk is full, or a process
+            that loads images was killed.
     """
     config.check()
     assert config.out is not None
@@ -94,7 +95,17 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         open_run(run, out=config.out, resume=resume, processes=processes),
         Mirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
-        return _train(config, run, accelerator, resume=resume, mirror=mirror)
+        try:
+            return _train(config, run, accelerator, resume=resume, mirror=mirror)
+        except RuntimeError as error:
+            # torch raises it in the main thread, wherever that is.
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            cause = str(error).strip(" .")
+            raise DeglaError(
+                f"{told(config.out)}: a process that loads images ended ({cause}). If memory ran out, use fewer "
+                "--data.workers. degla train --resume continues from the last checkpoint."
+            ) from None
 
 
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: Mirror) -> TrainResult:
