@@ -47,12 +47,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     require_folder(given.out.parent, "to write to (--out)")
-    if given.maker in ("units", "contexts"):
-        require_jsonl(given.out)
-    elif given.out.exists():
+    if given.maker not in ("units", "contexts") and given.out.exists():
         raise InputError(f"{given.out}: already exists. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
+    if given.maker in ("units", "contexts"):
+        require_jsonl(given.out)
     spare_inputs(given.out, given.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     tell(f"{makers[given.maker](given)}: {given.out}")
