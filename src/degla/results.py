@@ -127,10 +127,7 @@ class BenchmarkResult(Record):
     headline: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _names_what_it_has(self) -> BenchmarkResult:
-        for column, name in self.headline.items():
-            if name not in self.named:
-                raise ValueError(f"headline {column!r} names {name!r}, which is neither a part nor an average")
+    def _told_by_its_floors(self) -> BenchmarkResult:
         for part in self.parts:
             if lacking := [name for name in self.told.get(part.name, ()) if name not in part.scores[0].floors]:
                 raise ValueError(f"told names {lacking[0]!r} for {part.name!r}, but its first score has no such floor")
