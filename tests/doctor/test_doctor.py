@@ -35,11 +35,28 @@ def test_a_good_configuration(
 ) -> None:
     caplog.set_level("INFO", logger="degla")
     found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
-    assert list(found) == ["files", "model", "device", "run", "disk", "memory", "speed", "time"]
+    assert list(found) == ["files", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
     assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12, "negatives": 48}
     assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
     assert caplog.text.count("24 pairs of 12 images") == 1
+
+
+def test_texts_that_are_cut_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    assert _findings(config)["texts"].state == "ok"
+    captions = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    full = " ".join(["red"] * 22)  # the 24 tokens of the model with start and end
+    captions[0]["text"], captions[1]["text"], captions[2]["text"] = f"{full} a", f"{full} a b", f"{full}  "
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("captions", "negatives")}
+    files["captions"].write_text("".join(json.dumps(row) + "\n" for row in captions))
+    made = json.loads(tiny_pairs["negatives"].read_text().splitlines()[0])
+    texts = [(0, f"{full} b"), (0, "a dog"), (1, f"{full} a c"), (2, full[4:])]
+    negatives = [made | {"caption_id": captions[row]["id"], "text": text} for row, text in texts]
+    files["negatives"].write_text("".join(json.dumps(row) + "\n" for row in negatives))
+    found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs | files, out=tmp_path / "run"))["texts"]
+    assert found.state == "warning"
+    assert found.values == {"texts": 28, "cut": 4, "negatives_as_caption": 2}, found.text
 
 
 def test_a_loss_that_is_not_finite_ends_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -63,7 +80,7 @@ def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
 
     monkeypatch.setattr(Trainer, "step", step)
     found = _findings(config)
-    assert list(found) == ["files", "replay", "model", "device", "run", "disk", "memory", "speed", "time"]
+    assert list(found) == ["files", "replay", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
     assert found["replay"].state == "ok" and found["replay"].values["rows"] == 24
     assert found["speed"].values["replay_batch_size"] == 16 and "16 replayed pairs" in found["speed"].text
     assert len(told) >= 2

@@ -109,7 +109,7 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
     [
         ("winoground", "has no file of Winoground, and a rehearsal can generate files only for sugarcrepe, .*"),
         ("own", "Get them from captions of your own, by degla negatives or by hand, or remove own from"),
-        ("world", "Get them from this package, by degla world draw, or remove world from"),
+        ("world", "is drawn, not read from official files, so it cannot be rehearsed. Remove world from the plan"),
     ],
 )
 def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, said: str) -> None:

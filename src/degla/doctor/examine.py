@@ -11,6 +11,7 @@ import torch
 
 from degla.allowance import usable_cores
 from degla.config.run import StreamConfig, TrainConfig
+from degla.data.dataset import PairDataset
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
 from degla.doctor import Finding
@@ -31,6 +32,9 @@ from degla.training.validation import Validation
 
 _SAMPLE = 300
 """Approximate number of images that are fully decoded."""
+
+_TEXTS = 2000
+"""Approximate number of captions that are tokenized with their negatives."""
 
 _BATCH = 16
 """Largest batch that is measured, per stream of pairs."""
@@ -57,6 +61,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         replay = None
         if small.replayed is not None:
             replay = open_pairs(small, encoder=encoder, processes=Processes(), stream=small.replayed)
+        yield _texts(pairs.dataset, context=encoder.context_length)
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
         per_epoch = len(source.rows) // config.train.batch_size
         if not per_epoch:
@@ -137,6 +142,28 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
         return Finding(about, "ok", text + ".", values)
     text += f". {few} have fewer than {counted(data.negatives_per_caption, 'negative')}; missing slots stay empty."
     return Finding(about, "warning", text, values)
+
+
+def _texts(dataset: PairDataset, *, context: int) -> Finding:
+    """Count the texts that are cut at the model's context, and the negatives with the tokens of their caption."""
+    rows, read, cut, same = dataset.rows, 0, 0, 0
+    for index in range(0, len(rows), max(1, len(rows) // _TEXTS)):
+        texts = [rows.at("text", index), *rows.at("negatives", index)]
+        tokens = dataset.tokenize(texts)
+        read += len(texts)
+        same += int((tokens[1:] == tokens[0]).all(dim=1).sum())
+        long = [number for number, text in enumerate(texts) if len(text.encode()) > context - 2]
+        if long:
+            # A text that is cut has the same tokens without its last word.
+            shorter = dataset.tokenize([" ".join(texts[number].split()[:-1]) for number in long])
+            cut += int((shorter == tokens[long]).all(dim=1).sum())
+    text = f"{counted(read, 'text')} tokenized"
+    if cut:
+        text += f"; {cut:,} of them are longer than the model's {context} tokens: training does not read their ends"
+    if same:
+        text += f"; {counted(same, 'negative has', 'negatives have')} the tokens of the caption and will be left out"
+    values = {"texts": read, "cut": cut, "negatives_as_caption": same}
+    return Finding("texts", "warning" if cut or same else "ok", text + ".", values)
 
 
 def _model(encoder: Encoder) -> Finding:

@@ -98,6 +98,11 @@ def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
 def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
     """Link available annotation files and generate the others; return the paths of the generated ones."""
     benchmark = BENCHMARKS.load(name).BENCHMARK
+    if benchmark.prepare is not None:
+        raise InputError(
+            f"{benchmark.title}: it is drawn, not read from official files, so it cannot be rehearsed. Remove {name} "
+            "from the plan's benchmarks."
+        )
     for pattern in benchmark.annotations:
         for file in sorted(at_hand.glob(pattern)):
             _link(root / file.relative_to(at_hand), file)
