@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from degla.cli import exit_status_of
+from degla.errors import InputError
 from degla.files import whole_file
 from degla.world import world_vocabulary_file
 from degla.world.draw import WorldPair, sample_example
@@ -212,9 +213,11 @@ def pretrain(
     tokenizer = SimpleTokenizer(bpe_path=str(world_vocabulary_file()), context_length=32)
     model = open_clip.CLIP(**model_config(vocabulary_size=tokenizer.vocab_size))
     optimizer = _optimizer(model, settings)
-    start = 0
+    start, begun = 0, {**asdict(settings), "seed": seed, "steps": steps}
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
+        if other := sorted(name for name, value in begun.items() if state.get("begun", {}).get(name) != value):
+            raise InputError(f"{out}: was begun with another {', '.join(other)}. Give the same, or another --out.")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -236,10 +239,10 @@ def pretrain(
             pace = (done - start) * settings.batch / seconds
             say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {seconds:.0f}")
         if done % settings.save_every == 0 or done == steps:
-            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "begun": begun}
             with whole_file(out / "state.pt", binary=True) as file:
                 torch.save(saved, file)
-            provenance = json.dumps({**asdict(settings), "seed": seed, "steps": steps, "pairs": done * settings.batch})
+            provenance = json.dumps({**begun, "pairs": done * settings.batch})
             size = tokenizer.vocab_size
             write_model_folder(out, model.state_dict(), vocabulary_size=size, provenance=provenance)
     return out

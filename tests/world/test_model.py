@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from degla.errors import InputError
 from degla.world import world_model_folder, world_vocabulary_file
 from degla.world.domains import DOMAINS
 from degla.world.scenes import stream
@@ -135,6 +136,8 @@ def test_stopped_pretraining_goes_on_exactly(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(room, "batches", true_batches)
     parts = run(tmp_path / "parts")
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    with pytest.raises(InputError, match=r"parts: was begun with another seed, steps\. Give the same, or"):
+        pretrain(tmp_path / "parts", pairs=32, seed=1, settings=settings, say=lambda line: None)
     torch.manual_seed(0)
     fresh = open_clip.CLIP(**small(vocabulary_size=whole["token_embedding.weight"].shape[0]))
     still = [name for name, value in fresh.named_parameters() if torch.equal(value, whole[name])]
