@@ -183,6 +183,7 @@ def test_data_come_before_the_model(
     validation = ["--validation.benchmarks", "sugarcrepe", "--validation.root", str(tmp_path / "nowhere")]
     asked = ["--benchmarks", "sugarcrepe", "--root", str(tmp_path / "nowhere")]
     model, out = "ViT-B-32-quickgelu:openai", ["--out", str(tmp_path / "out.json")]
+    lines = ["--out", str(tmp_path / "out.jsonl")]
     for words, told in (
         (["train", "degla", *data, "--out", str(tmp_path / "run")], "gone.jsonl"),
         (["train", "degla", *whole, *validation, "--out", str(tmp_path / "run")], "nowhere"),
@@ -191,7 +192,7 @@ def test_data_come_before_the_model(
         (["attack", model, *asked, *out], "nowhere"),
         (["interpolate", model, model, *asked, "--out", str(tmp_path / "sweep")], "nowhere"),
         (["neighbours", gone, "--images", images, "--model", model, *out], "gone.jsonl"),
-        (["negatives", "judge", gone, "--captions", gone, "--clip", model, "--images", images, *out], "gone.jsonl"),
+        (["negatives", "judge", gone, "--captions", gone, "--clip", model, "--images", images, *lines], "gone.jsonl"),
     ):
         assert cli.main(words) in (1, 2)
         written = capsys.readouterr()
