@@ -58,7 +58,7 @@ def lacks(encoder: Encoder) -> list[Lack]:
         found.append(Lack("reading of only the class token", f"image tower {image}", cost))
     slow = _of_towers(image, tree)
     if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
-        cost = "they are up to twice as slow on this processor"
+        cost = "they are slower on this processor"
         found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "), cost))
     return found
 
