@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from email.utils import formatdate
 
 import pytest
@@ -126,6 +127,12 @@ def test_back_off_is_full_jitter_with_an_end() -> None:
 def test_messages_of_servers(body: str) -> None:
     fault = fault_of_status(400, body, {}, now=0.0, secrets=())
     assert (fault.message, fault.nature, fault.outcome) == ("no such turn", "request", "rejected")
+
+
+@pytest.mark.parametrize("said", ["model 'm' not found, try pulling it first", "The model `m` could not be found."])
+def test_server_that_does_not_find_the_model_ends_the_run(said: str) -> None:
+    fault = fault_of_status(400, json.dumps({"error": said}), {}, now=0.0, secrets=())
+    assert (fault.message, fault.nature) == (said, "fatal")
 
 
 def test_conceal() -> None:

@@ -24,7 +24,7 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 _UNKNOWN_MODEL: Final = re.compile(
-    r"model.{0,120}(?:does not exist|not said|not exist|not available|is unknown|not supported by|could not be said)"
+    r"model.{0,120}(?:does not exist|not found|not exist|not available|is unknown|not supported by|could not be found)"
     r"|(?:unknown|invalid|no such|unrecognized) model|model_not_found|not a valid model",
     re.IGNORECASE | re.DOTALL,
 )
