@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[ReviewPage]:
     with Review([DRAFT], log=folder / "log.jsonl", out=folder / "out") as review:
-        yield ReviewPage(review, None)
+        yield ReviewPage(review)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
 
 from degla.app.review_page import PageAction, ReviewPage, build
 from degla.errors import InputError
@@ -30,7 +28,6 @@ DRAFTS = [
         accepted=place % 5 != 0,
         reason="" if place % 5 else "not_rule",
         source="scripted",
-        image="one.png" if place == 0 else "../secret.png" if place == 1 else "",
     )
     for place, (one, other) in enumerate(
         [(one, other) for one in ANIMALS[:5] for other in ANIMALS[5:9]],
@@ -40,9 +37,6 @@ DRAFTS = [
 
 @pytest.fixture
 def drafts(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (32, 24), "red").save(tmp_path / "images" / "one.png")
-    Image.new("RGB", (32, 24), "blue").save(tmp_path / "secret.png")
     write_jsonl(tmp_path / "drafts.jsonl", DRAFTS)
     return tmp_path / "drafts.jsonl"
 
@@ -51,7 +45,7 @@ def drafts(tmp_path: Path) -> Path:
 def served(drafts: Path) -> Iterator[tuple[str, Program]]:
     """The address of a running page, and its process."""
     words = ["-m", "degla", "examples", "review", str(drafts), "--page", "--port", "0"]
-    words += ["--out", str(drafts.parent / "out"), "--images", str(drafts.parent / "images")]
+    words += ["--out", str(drafts.parent / "out")]
     program = start(words, environment={"NO_PROXY": "*"})
     try:
         while (address := re.search(r"http://127\.0\.0\.1:\d+(?=\s)", program.stdout)) is None:
@@ -73,12 +67,10 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
     file = drafts.parent / "out" / "swap_nouns.yaml"
     with served(drafts) as (address, program):
         person = Visitor(browser, address, until="#review-texts h1")
-        person.tab.wait_for_function("document.querySelector('#review-picture img')?.naturalWidth == 32")
         person.expect("#review-verdict", "not_rule")
         person.press("u")
         person.expect("#review-verdict", "there is nothing to undo")
         person.press("r")  # 0
-        assert person.tab.locator("#review-picture img").count() == 0  # its image lies outside the folder
         person.expect("#review-verdict", "checks passed")
         for _ in range(4):
             person.press("a")  # 1 to 4
@@ -106,7 +98,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
         person.tab.close()
     # A reloaded page, in this process; the start by command is tested above.
     monkeypatch.setenv("NO_PROXY", "*")
-    with review_of(drafts) as review, served_here(build(ReviewPage(review, drafts.parent / "images"))) as address:
+    with review_of(drafts) as review, served_here(build(ReviewPage(review))) as address:
         person = Visitor(browser, address, until="#review-texts h1", viewport={"width": 390, "height": 844})
         person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
         person.expect("#review-texts", DRAFTS[8].caption)
@@ -130,7 +122,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
 @pytest.fixture
 def page(drafts: Path) -> Iterator[ReviewPage]:
     with review_of(drafts) as review:
-        yield ReviewPage(review, drafts.parent / "images")
+        yield ReviewPage(review)
 
 
 def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> None:
@@ -145,12 +137,12 @@ def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> N
 
 @pytest.mark.parametrize("action", ["accept", "reject", "undo", "next"])
 def test_a_tab_of_an_earlier_review_decides_nothing(page: ReviewPage, action: PageAction) -> None:
-    key = page.show()[5]
-    page.act("accept", key, page.show()[4])
+    key = page.show()[4]
+    page.act("accept", key, page.show()[3])
     before = page.show()
     *shown, verdict, text, open_key = page.act(action, "0" * 16, "a text of another draft")
     assert "not in this review" in verdict
-    assert (*shown, text, open_key) == (*before[:3], *before[4:])
+    assert (*shown, text, open_key) == (*before[:2], *before[3:])
 
 
 def test_texts_are_shown_as_text(page: ReviewPage) -> None:
@@ -160,32 +152,11 @@ def test_texts_are_shown_as_text(page: ReviewPage) -> None:
     assert "not_rule" in verdict
 
 
-def test_only_pictures_of_the_folder_are_served(page: ReviewPage) -> None:
+def test_a_request_under_another_name_is_refused(page: ReviewPage) -> None:
     from fastapi.testclient import TestClient
 
     client = TestClient(build(page), base_url="http://127.0.0.1")
-    assert client.get(f"/picture/{draft_key(DRAFTS[0])}").headers["content-type"] == "image/jpeg"
-    assert client.get(f"/picture/{draft_key(DRAFTS[1])}").status_code == 404
-    assert client.get("/picture/unknown").status_code == 404
     assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
-
-
-def test_pictures_are_shown_as_training_sees_them(page: ReviewPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = page.images
-    assert images is not None
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGBA", (32, 24), (255, 0, 0, 0)).save(images / "one.png", exif=exif)
-    content = page.picture(draft_key(DRAFTS[0]))
-    assert content is not None
-    seen = Image.open(io.BytesIO(content))
-    assert (seen.size, seen.getpixel((3, 3))) == ((24, 32), (255, 255, 255))
-    (images / "one.png").write_bytes(b"no picture")
-    assert page.picture(draft_key(DRAFTS[0])) is None
-    for odd in ("a" * 5000, "null\0.png", "."):
-        draft = DRAFTS[0].model_copy(update={"image": odd})
-        monkeypatch.setattr(page.review.state, "find", lambda key, draft=draft: draft)
-        assert page.picture("any") is None
 
 
 def test_an_empty_text_is_not_accepted(page: ReviewPage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
-from degla.negatives.examples import read_examples
 from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.review import Draft, draft_examples, draw_captions, draw_drafts, negatives_as_drafts
+from degla.negatives.review import Draft, draft_examples, draw_captions
 from degla.negatives.rule import load_rule
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
 CAPTIONS = [
@@ -58,7 +56,7 @@ def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> No
     by_id = {record.id: record for record in CAPTIONS}
     for one in drafts:
         record = by_id[one.caption_id]
-        assert (one.caption, one.image, one.source) == (record.text, record.image, "scripted")
+        assert (one.caption, one.source) == (record.text, "scripted")
         good = record.text.startswith("A dog")
         assert (one.accepted, one.reason) == (good, "" if good else "not_rule")
     assert {one.accepted for one in drafts} == {True, False}
@@ -105,36 +103,6 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         draft(tmp_path / "b.jsonl", None)
     with pytest.raises(InputError, match="line 1: field 'rule'"):
         list(read_jsonl(Draft, tmp_path / "b.jsonl"))
-
-
-def test_negatives_become_drafts(tmp_path: Path) -> None:
-    captions = tmp_path / "captions.jsonl"
-    write_jsonl(captions, CAPTIONS[:12])
-    file = tmp_path / "negatives.jsonl"
-    assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "swap_adjectives"]) == 0
-    rows = list(read_jsonl(NegativeRecord, file))
-    found = list(negatives_as_drafts(rows, CAPTIONS, where=file))
-    assert len(found) == 12 and all(one.accepted and one.rule == "swap_nouns" and one.image for one in found)
-    assert list(negatives_as_drafts(rows, CAPTIONS, where=file, rules=["swap_adjectives"])) == []
-    said = found[0].model_copy(update={"accepted": False, "reason": "not_rule"})
-    told = [rows[0].model_copy(update={"accepted": False, "reason": "not_rule"}), *rows[1:]]
-    for accepted_only, first in ((True, found[1]), (False, said)):
-        assert next(negatives_as_drafts(told, CAPTIONS, where=file, accepted_only=accepted_only)) == first
-    with pytest.raises(InputError, match=r"record 1: caption_id 'dog-cat' is not among the captions"):
-        list(negatives_as_drafts(rows, CAPTIONS[1:], where=file))
-    some = draw_drafts(found, count=5, seed=0)
-    assert len(some) == 5 and some == draw_drafts(found[::-1], count=5, seed=0) != draw_drafts(found, count=5, seed=1)
-
-
-def test_packed_negatives_are_reviewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    captions, file, packed = (tmp_path / name for name in ("captions.jsonl", "negatives.jsonl", "packed.parquet"))
-    write_jsonl(captions, CAPTIONS[:3])
-    assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns"]) == 0
-    assert main(["negatives", "pack", str(file), "--out", str(packed)]) == 0
-    monkeypatch.setattr("sys.stdin", io.StringIO("a\n" * 3))
-    words = ["examples", "review", str(packed), "--captions", str(captions), "--out", str(tmp_path / "mine.yaml")]
-    assert main(words) == 0
-    assert len(read_examples(tmp_path / "mine.yaml", rule="swap_nouns")) == 3
 
 
 def test_the_command_drafts_by_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

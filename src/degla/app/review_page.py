@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from html import escape
-from pathlib import Path
 from threading import Lock, RLock, Thread
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
-from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_file
 from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.review import LONGEST, Action, Draft, Review, draft_key, judge_text
 
-log = logging.getLogger(__name__)
-
 PageAction = Action | Literal["next", "previous"]
 """Actions of the buttons."""
 
-_SIDE: Final = 512
-"""Smallest shorter side, in pixels, to which a large JPEG is scaled down when decoded."""
 _HELP: Final = (
     "Keys: <kbd>a</kbd> accept, <kbd>e</kbd> edit, <kbd>r</kbd> reject, <kbd>u</kbd> undo, <kbd>←</kbd> <kbd>→</kbd> "
     "browse. While editing: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> accepts, <kbd>Esc</kbd> leaves the text field."
@@ -38,14 +29,13 @@ class ReviewPage:
 
     Attributes:
         review: the open review.
-        images: folder of the captions' images, if available.
     """
 
-    def __init__(self, review: Review, images: Path | None) -> None:
-        self.review, self.images = review, images
+    def __init__(self, review: Review) -> None:
+        self.review = review
         self._lock, self._judging = RLock(), Lock()
 
-    def act(self, action: PageAction, key: str, text: str) -> tuple[str, str, str, str, str, str]:
+    def act(self, action: PageAction, key: str, text: str) -> tuple[str, str, str, str, str]:
         """Apply a button's action to the draft that the browser shows, and return the updated page.
 
         Args:
@@ -58,9 +48,9 @@ class ReviewPage:
         """
         with self._lock:
             if self.review.state.find(key) is None:  # a tab that is older than this server
-                progress, picture, texts, _, its_text, its_key = self.show()
+                progress, texts, _, its_text, its_key = self.show()
                 told = "Nothing was decided: that draft is not in this review. The current draft is shown instead."
-                return progress, picture, texts, _complaint(told), its_text, its_key
+                return progress, texts, _complaint(told), its_text, its_key
             self.review.state.show(key)
             if action == "next":
                 self.review.state.move(1)
@@ -70,12 +60,12 @@ class ReviewPage:
                 self.review.act(action, text)
             return self.show()
 
-    def show(self) -> tuple[str, str, str, str, str, str]:
-        """Return progress, image, texts and verdict as HTML, and the text field and key of the current draft."""
+    def show(self) -> tuple[str, str, str, str, str]:
+        """Return progress, texts and verdict as HTML, and the text field and key of the current draft."""
         with self._lock:
             state = self.review.state
             texts, verdict = self.judge(state.key, state.text())
-            return self._progress(), self._picture(state.draft), texts, verdict, state.text(), state.key
+            return self._progress(), texts, verdict, state.text(), state.key
 
     def judge(self, key: str, text: str) -> tuple[str, str]:
         """Return the two texts with their differences, and the verdict on a text that is being edited, as HTML."""
@@ -95,32 +85,6 @@ class ReviewPage:
         with self._judging:
             parse_one(self.review.state.draft.caption)
 
-    def image_file(self, key: str) -> Path | None:
-        """Return the image file of a draft's caption; None if it is not in the image folder."""
-        draft = self.review.state.find(key)
-        if self.images is None or draft is None or not draft.image:
-            return None
-        try:
-            file = (self.images / draft.image).resolve()
-        except (OSError, ValueError):  # not a valid path
-            return None
-        return file if file.is_relative_to(self.images.resolve()) and is_file(file) else None
-
-    def picture(self, key: str) -> bytes | None:
-        """Return the image of a draft's caption as JPEG, as training sees it; None if there is no readable image."""
-        file = self.image_file(key)
-        if file is None:
-            return None
-        subject = Subject(f"{file}: the image")
-        try:
-            seen = decode_part(read_file(file, subject), subject, draw=lambda size: (0, 0, *size), least=_SIDE)
-        except ImageError as error:
-            log.warning("%s", error)
-            return None
-        stream = io.BytesIO()
-        seen.save(stream, "JPEG", quality=92)
-        return stream.getvalue()
-
     def _progress(self) -> str:
         state = self.review.state
         total, accepted = len(state.drafts), len(state.accepted)
@@ -134,27 +98,18 @@ class ReviewPage:
             f'<progress max="{total}" value="{state.decided}" aria-label="Drafts decided"></progress>{done}'
         )
 
-    def _picture(self, draft: Draft) -> str:
-        key = self.review.state.key
-        if self.image_file(key) is None:
-            return ""
-        return f'<img src="/picture/{quote(key)}" alt="The image that the caption describes">'
 
-
-def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> None:
+def serve(review: Review, *, port: int = 7860) -> None:
     """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); every decision is saved at once.
 
     Args:
         review: the open review.
-        images: folder that the drafts' image paths are relative to.
         port: TCP port; 0 picks a free one.
 
     Raises:
-        InputError: there is no such folder, gradio is not installed, or the port cannot be used.
+        InputError: gradio is not installed, or the port cannot be used.
     """
-    if images is not None and not images.is_dir():
-        raise InputError(f"{images}: no such folder of images (--images).")
-    page = ReviewPage(review, images)
+    page = ReviewPage(review)
     application = build(page)
     with open_port(port) as listener:
         Thread(target=page.warm_up, daemon=True).start()
@@ -168,28 +123,17 @@ def build(page: ReviewPage) -> Any:
         InputError: gradio is not installed.
     """
     gradio = open_gradio("Or omit --page to review in the terminal.")
-    from fastapi.responses import Response
-
-    application = guarded()
-
-    def picture(key: str) -> Response:
-        content = page.picture(key)
-        return Response(status_code=404) if content is None else Response(content, media_type="image/jpeg")
-
-    application.get("/picture/{key}", response_model=None)(picture)
-    return mount(gradio, application, _lay_out(gradio, page), css="review_page.css", js="review_page.js")
+    return mount(gradio, guarded(), _lay_out(gradio, page), css="review_page.css", js="review_page.js")
 
 
 def _lay_out(gradio: Any, page: ReviewPage) -> Any:
     with gradio.Blocks(analytics_enabled=False, title="degla: review of examples") as blocks:
         progress = gradio.HTML(elem_id="review-progress")
-        with gradio.Row(elem_id="review-draft"):
-            picture = gradio.HTML(elem_id="review-picture")
-            texts = gradio.HTML(elem_id="review-texts")
+        texts = gradio.HTML(elem_id="review-texts")
         verdict = gradio.HTML(elem_id="review-verdict")
         text = gradio.Textbox(label="Negative, as it will be accepted", elem_id="review-text", lines=2, max_lines=6)
         key = gradio.Textbox(elem_id="review-key", visible="hidden")
-        shown = [progress, picture, texts, verdict, text, key]
+        shown = [progress, texts, verdict, text, key]
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
         def button(action: PageAction, label: str, **look: str) -> None:
@@ -217,8 +161,8 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple
         try:
             return page.act(action, key, text)
         except InputError as error:
-            progress, picture, _, _, _, shown = page.show()
-            return progress, picture, page.judge(shown, text)[0], _complaint(str(error)), text, shown
+            progress, _, _, _, shown = page.show()
+            return progress, page.judge(shown, text)[0], _complaint(str(error)), text, shown
 
     return handle
 

@@ -82,8 +82,6 @@ def _show(review: Review, console: Console) -> None:
         for piece, changed in pieces:
             line.append(piece, style="bold reverse" if changed else "not dim")
         console.print(line, soft_wrap=True)
-    if draft.image:
-        console.print(Text(f"image     {draft.image}", style="dim"), soft_wrap=True)
     console.print(_verdict(judge_text(draft, text)))
     choice = state.choice(state.key)
     if choice:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final, Literal, TypeVar
+from typing import IO, Final, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,6 @@ from degla.errors import InputError
 from degla.files import hold, whole_lines
 from degla.negatives.checks import Verdict, check_caption
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
-from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse, parse_one
@@ -42,8 +41,6 @@ LONGEST: Final = 2_000
 _SPARE: Final = 20
 """Captions drawn for each one needed: every rule can change at least one in seven."""
 
-Item = TypeVar("Item")
-
 
 class Draft(Record):
     """A proposed example, with the verdict of the checks.
@@ -56,7 +53,6 @@ class Draft(Record):
         reason: the check that refused it; "" if accepted.
         source: what made it: "rules" or the name of a language model.
         caption_id: id of the caption in the user's data.
-        image: path of the caption's image, relative to the image folder.
     """
 
     rule: str = Field(min_length=1)
@@ -66,7 +62,6 @@ class Draft(Record):
     reason: str = ""
     source: str = ""
     caption_id: str = ""
-    image: str = ""
 
 
 def draft_examples(
@@ -105,7 +100,20 @@ def draft_examples(
     if out.exists() and not rows.exists():
         raise InputError(f"{out}: already exists, but {rows.name}, needed to resume, is missing. Choose another --out.")
     summary = generate(drawn, settings, out=rows, progress=progress, model=model)
-    made = negatives_as_drafts(read_jsonl(NegativeRecord, rows), drawn, where=rows, accepted_only=False)
+    texts = {record.id: record.text for record in drawn}
+    made = (
+        Draft(
+            rule=row.rule,
+            caption=texts[row.caption_id],
+            negative=row.text,
+            accepted=row.accepted,
+            reason=row.reason,
+            source=row.source,
+            caption_id=row.caption_id,
+        )
+        for row in read_jsonl(NegativeRecord, rows)
+        if row.text is not None
+    )
     return write_jsonl(out, made), summary
 
 
@@ -113,61 +121,16 @@ def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, s
     """Draw at most `count` captions that a rule can change, in random order; holds 20 times as many in memory."""
     made = load_rule(rule)
     usable: list[CaptionRecord] = []
-    candidates = iter(_draw(captions, lambda record: record.id, count=_SPARE * count, seed=seed))
+
+    def lot(record: CaptionRecord) -> bytes:
+        return hashlib.sha256(f"{seed}\n{record.id}".encode()).digest()
+
+    candidates = iter(nsmallest(_SPARE * count, captions, key=lot))
     while len(usable) < count and (batch := list(islice(candidates, 64))):
         english = [record for record in batch if check_caption(record.text).accepted]
         tagged = parse([record.text for record in english])
         usable += [record for record, caption in zip(english, tagged, strict=True) if made.ask(caption, ()) is not None]
     return usable[:count]
-
-
-def negatives_as_drafts(
-    records: Iterable[NegativeRecord],
-    captions: Iterable[CaptionRecord],
-    *,
-    where: Path,
-    rules: Sequence[str] = (),
-    accepted_only: bool = True,
-) -> Iterator[Draft]:
-    """Convert generated negatives to drafts.
-
-    Args:
-        records: the negatives.
-        captions: the captions that they were made from.
-        where: the file of the negatives, for messages.
-        rules: rules to include; all if empty.
-        accepted_only: whether to omit negatives that the checks refused.
-
-    Raises:
-        InputError: the caption of a negative is not among the captions.
-    """
-    with CaptionIndex(captions) as index:
-        for number, row in enumerate(records, start=1):
-            if row.text is None or (accepted_only and not row.accepted) or (rules and row.rule not in rules):
-                continue
-            caption = index.require(row.caption_id, where=f"{where} record {number}")
-            yield Draft(
-                rule=row.rule,
-                caption=caption.text,
-                negative=row.text,
-                accepted=row.accepted,
-                reason=row.reason,
-                source=row.source,
-                caption_id=row.caption_id,
-                image=caption.image,
-            )
-
-
-def draw_drafts(drafts: Iterable[Draft], *, count: int, seed: int) -> list[Draft]:
-    """Draw at most `count` drafts at random, independent of their order; never holds more than that in memory."""
-    return _draw(drafts, lambda draft: f"{draft.rule}\n{draft.caption_id}\n{draft.negative}", count=count, seed=seed)
-
-
-def _draw(items: Iterable[Item], name: Callable[[Item], str], *, count: int, seed: int) -> list[Item]:
-    def lot(item: Item) -> bytes:
-        return hashlib.sha256(f"{seed}\n{name(item)}".encode()).digest()
-
-    return nsmallest(count, items, key=lot)
 
 
 class Decision(Record):
