@@ -90,7 +90,7 @@ def test_nothing_to_give_is_said(
         "negatives judge negatives.jsonl --captions captions.jsonl --clip world --images .",
         "negatives balance negatives.jsonl --captions captions.jsonl",
         "negatives export negatives.jsonl --captions captions.jsonl --to csv",
-        "negatives pack negatives.jsonl --captions captions.jsonl",
+        "negatives pack negatives.jsonl",
         "negatives report negatives.jsonl --captions captions.jsonl",
     ],
 )

@@ -93,7 +93,7 @@ def test_accepted_rows_only_by_default(source: Path, capsys: pytest.CaptureFixtu
 
 
 def test_columns_and_layout(source: Path) -> None:
-    assert set(_schema(captions=False).names) == set(NegativeRecord.model_fields)
+    assert set(_schema().names) == set(NegativeRecord.model_fields)
     out = source.with_name("n.parquet")
     pack(read_negatives(source), out, source=source)
     file = pyarrow.parquet.ParquetFile(out)
@@ -111,19 +111,6 @@ def test_rows_are_cut_into_groups(source: Path, monkeypatch: pytest.MonkeyPatch)
     metadata = pyarrow.parquet.ParquetFile(out).metadata
     assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [10, 10, 4]
     assert list(read_negatives(out)) == rows()
-
-
-def test_captions_beside_the_negatives(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = source.with_name("captions.jsonl")
-    write_jsonl(captions, list(read_captions(captions))[:-1])
-    out = source.with_name("n.parquet")
-    assert main(["negatives", "pack", str(source), "--captions", str(captions), "--out", str(out)]) == 0
-    assert "3 rows omitted because their captions are not in the captions file" in capsys.readouterr().err
-    table = pyarrow.parquet.read_table(out).to_pylist()
-    assert {(row["caption_id"], row["caption"], row["image"], row["image_id"]) for row in table} == {
-        (f"c{number}", TEXTS[number], f"{number}.png", f"i{number}") for number in range(5)
-    }
-    assert list(read_negatives(out)) == [row for row in rows() if row.accepted and row.caption_id != "c5"]
 
 
 def test_training_sees_the_same_batches(source: Path) -> None:

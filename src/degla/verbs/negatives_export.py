@@ -19,13 +19,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="the published DeGLA json, or NegCLIP's table (tab-separated if OUT ends in .tsv)",
     )
     verb.add_argument("--out", type=Path, required=True, help="file to write")
-    verb.add_argument(
-        "--missing",
-        choices=("fill", "blank", "drop"),
-        help="degla-json: if a rule has no negative, fill in others, leave the text empty, or drop the caption (fill)",
-    )
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
-    verb.add_argument("--seed", type=int, help="csv: seed of the rows in neg_image (0)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
@@ -36,15 +30,13 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.export import export_degla_json, export_table
 
     spare_inputs(given.out, given.file, given.captions)
-    if given.to == "csv":
-        refuse_given(given, "missing", why="requires --to degla-json; this is --to csv.")
-    else:
-        refuse_given(given, "images", "seed", why="requires --to csv; this is --to degla-json.")
+    if given.to != "csv":
+        refuse_given(given, "images", why="requires --to csv; this is --to degla-json.")
     records = read_negatives(given.file)
     with CaptionIndex(given_captions(given)) as captions:
         if given.to == "degla-json":
-            summary = export_degla_json(records, captions, given.out, missing=given.missing or "fill")
+            summary = export_degla_json(records, captions, given.out)
         else:
-            summary = export_table(records, captions, given.out, images=given.images, seed=given.seed or 0)
+            summary = export_table(records, captions, given.out, images=given.images)
     answer(given, summary.plain, lambda: tell(f"written: {given.out}: " + "\n".join(summary.sentences())))
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from degla.errors import InputError
 from degla.files import whole_file
@@ -29,7 +29,6 @@ READ: Final = 4
 NEIGHBOURS: Final = 3
 """Number of other rows that NegCLIP's table lists per row."""
 
-WhenMissing = Literal["fill", "blank", "drop"]
 _IMAGE_NAME: Final = "COCO_train2014_{:012d}.jpg"
 
 
@@ -63,31 +62,28 @@ class ExportSummary:
         return [*lines, *self.notes]
 
 
-def export_degla_json(
-    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, missing: WhenMissing = "fill"
-) -> ExportSummary:
+def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path) -> ExportSummary:
     """Write the published JSON: ``[{"image_id": 9, "original": "...", "enhanced": ["...", ...]}, ...]``.
+
+    Positions of rules without a negative of a caption are filled with its other accepted negatives, so that the first
+    four are texts; captions with fewer are omitted.
 
     Args:
         records: the negatives, in any order.
         captions: the captions that they were made from; their `image_id` must be an integer.
         out: the file.
-        missing: how to fill the positions of rules without a negative for a caption. "fill": with other accepted
-            negatives of the caption, so that the first four are texts; captions with fewer are omitted. "blank": with
-            an empty text, for readers that expect it (this package does). "drop": captions that lack one of the first
-            four are omitted.
 
     Raises:
         InputError: no caption can be exported, or `out` cannot be written.
     """
     summary = ExportSummary()
     captions.add_negatives(records, summary.left_out)
-    blanks = other_names = 0
+    other_names = 0
     with whole_file(out, newline="") as stream:
         for row in captions.negatives():
-            texts, left = _arrange(row.texts, missing=missing)
+            texts, left = _arrange(row.texts)
             number = _whole(row.caption.image_id)
-            reason = _reason(row, texts, number=number, missing=missing)
+            reason = _reason(row, texts, number=number)
             if reason:
                 summary.left_out[reason] += 1
                 if row.texts:
@@ -97,19 +93,13 @@ def export_degla_json(
             for rule in left:
                 known = rule in POSITIONS
                 summary.left_out["further negatives of a rule" if known else "negatives of rules without position"] += 1
-            blanks += "" in texts[:READ]
             other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
             record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
             stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))
             summary.captions += 1
-            summary.negatives += sum(map(bool, texts))
+            summary.negatives += len(texts)
         _refuse_nothing(summary.captions, summary, out)
         stream.write("\n]\n")
-    if blanks:
-        summary.notes.append(
-            f"{counted(blanks, 'caption has', 'captions have')} an empty text among the first {READ}; the released "
-            "DeGLA loader trains on it like a negative. Use --missing fill or drop to avoid empty texts."
-        )
     if other_names:
         summary.notes.append(
             f"{counted(other_names, 'caption has', 'captions have')} an image not named like "
@@ -119,7 +109,7 @@ def export_degla_json(
     return summary
 
 
-def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple[list[str], list[str]]:
+def _arrange(texts: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """Return the texts by position, and the rules of texts without a position."""
     placed: dict[int, str] = {}
     spare: list[tuple[str, str]] = []
@@ -129,28 +119,23 @@ def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple
             placed[position] = text
         else:
             spare.append((rule, text))
-    if missing == "fill":
-        for position in range(len(POSITIONS)):
-            if position not in placed and spare:
-                placed[position] = spare.pop(0)[1]
-        # The loader reads only the first four, so the fifth text is better used to fill a gap among them.
-        for position in range(READ):
-            if position not in placed and READ in placed:
-                placed[position] = placed.pop(READ)
-    last = max((position for position in placed), default=-1)
-    length = len(POSITIONS) if missing == "blank" else last + 1
-    return [placed.get(position, "") for position in range(length)], [rule for rule, _ in spare]
+    for position in range(len(POSITIONS)):
+        if position not in placed and spare:
+            placed[position] = spare.pop(0)[1]
+    # The loader reads only the first four, so the fifth text is better used to fill a gap among them.
+    for position in range(READ):
+        if position not in placed and READ in placed:
+            placed[position] = placed.pop(READ)
+    return [placed[position] for position in sorted(placed)], [rule for rule, _ in spare]
 
 
-def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None, missing: WhenMissing) -> str:
+def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None) -> str:
     """Return why a caption cannot be exported; "" if it can."""
     if number is None:
         return "captions whose image_id is not a whole number"
-    if not any(texts):
-        return "captions without a negative" if not row.texts else "captions without a negative of the paper's rules"
-    if missing != "blank" and (len(texts) < READ or "" in texts[:READ]):
-        return f"captions with fewer than {READ} negatives" if missing == "fill" else "captions that lack a rule"
-    return ""
+    if not row.texts:
+        return "captions without a negative"
+    return f"captions with fewer than {READ} negatives" if len(texts) < READ else ""
 
 
 def _whole(name: str) -> int | None:
@@ -159,12 +144,7 @@ def _whole(name: str) -> int | None:
 
 
 def export_table(
-    records: Iterable[NegativeRecord],
-    captions: CaptionIndex,
-    out: Path,
-    *,
-    images: Path | None = None,
-    seed: int = 0,
+    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, images: Path | None = None
 ) -> ExportSummary:
     """Write NegCLIP's table: title, filepath, neg_caption (a list), neg_image (a list of row numbers).
 
@@ -176,7 +156,6 @@ def export_table(
         captions: the captions that they were made from.
         out: the file; tab-separated if its name ends in ".tsv", else comma-separated.
         images: folder to prepend to image paths.
-        seed: seed of the drawn rows.
 
     Raises:
         InputError: no caption has a negative, or `out` cannot be written.
@@ -191,7 +170,7 @@ def export_table(
         else:
             summary.left_out["captions without a negative"] += 1
     _refuse_nothing(len(rows_of), summary, out)
-    neighbours = _neighbours(rows_of, images=len(numbers), seed=seed)
+    neighbours = _neighbours(rows_of, images=len(numbers))
     with whole_file(out, newline="") as stream:
         writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
         writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
@@ -214,9 +193,9 @@ def export_table(
     return summary
 
 
-def _neighbours(rows_of: Sequence[int], *, images: int, seed: int) -> Callable[[int], list[int]]:
+def _neighbours(rows_of: Sequence[int], *, images: int) -> Callable[[int], list[int]]:
     """Return a function that draws numbers of rows of other images for a row; none if there is only one image."""
-    random = Random(seed)
+    random = Random(0)
 
     def draw(row: int) -> list[int]:
         others: list[int] = []

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from degla.errors import InputError
 from degla.files import whole_file, whole_lines
-from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.run.output import journal_path, manifest_path, read_line
 from degla.negatives.run.summary import Outcomes
 from degla.pages.words import counted
@@ -45,14 +44,12 @@ class PackSummary:
     Attributes:
         rows: rows written.
         left_out: refused rows not written, by (rule, reason).
-        without_caption: rows not written because their caption is not in the captions file.
         size: size of the file in bytes.
         seconds: wall time.
     """
 
     rows: int = 0
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
-    without_caption: int = 0
     size: int = 0
     seconds: float = 0.0
 
@@ -66,20 +63,10 @@ class PackSummary:
         text = f"{counted(self.rows, 'row')}, {counted(self.size, 'byte')}, {self.seconds:.1f} s"
         if self.left_out:
             text += f"; {counted(self.left_out.total(), 'refused row')} omitted (--all keeps them)"
-        if self.without_caption:
-            left_out = counted(self.without_caption, "row")
-            text += f"; {left_out} omitted because their captions are not in the captions file"
         return text + "."
 
 
-def pack(
-    records: Iterable[NegativeRecord],
-    out: Path,
-    *,
-    source: Path,
-    refused: bool = False,
-    captions: CaptionIndex | None = None,
-) -> PackSummary:
+def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused: bool = False) -> PackSummary:
     """Write negatives as Parquet, atomically.
 
     Args:
@@ -87,7 +74,6 @@ def pack(
         out: the file.
         source: the file that the rows are from; its manifest and journal are looked up next to it.
         refused: whether to keep refused rows too.
-        captions: if given, adds the columns caption, image and image_id; rows of other captions are omitted.
 
     Raises:
         InputError: `out` does not end in ".parquet" or cannot be written, or there is nothing to pack.
@@ -99,9 +85,9 @@ def pack(
         raise InputError(f"{out}: the name of a packed file must end in .parquet.")
     started = time.monotonic()
     summary = PackSummary()
-    schema = _schema(captions=captions is not None)
+    schema = _schema()
     described = _describe(source)
-    kept = _keep(records, refused=refused, captions=captions, summary=summary)
+    kept = _keep(records, refused=refused, summary=summary)
     with whole_file(out, binary=True) as stream:
         with pyarrow.parquet.ParquetWriter(
             stream,
@@ -118,20 +104,19 @@ def pack(
         if not summary.rows:
             raise InputError(
                 f"{source}: nothing to pack: {counted(summary.left_out.total(), 'row was', 'rows were')} refused by "
-                f"the checks (--all packs them), {summary.without_caption:,} have no caption in the captions file."
+                "the checks (--all packs them)."
             )
         summary.size = stream.tell()
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _schema(*, captions: bool) -> Any:
+def _schema() -> Any:
     import pyarrow as arrow
 
     types = dict.fromkeys(_REPEATING, arrow.dictionary(arrow.int32(), arrow.string()))
     types |= {"accepted": arrow.bool_(), "draw": arrow.int32(), "score": arrow.float64()}
-    names = [*NegativeRecord.model_fields, *(("caption", "image", "image_id") if captions else ())]
-    return arrow.schema([(name, types.get(name, arrow.string())) for name in names])
+    return arrow.schema([(name, types.get(name, arrow.string())) for name in NegativeRecord.model_fields])
 
 
 def _describe(source: Path) -> dict[bytes, bytes]:
@@ -144,22 +129,13 @@ def _describe(source: Path) -> dict[bytes, bytes]:
     return metadata
 
 
-def _keep(
-    records: Iterable[NegativeRecord], *, refused: bool, captions: CaptionIndex | None, summary: PackSummary
-) -> Iterator[dict[str, Any]]:
+def _keep(records: Iterable[NegativeRecord], *, refused: bool, summary: PackSummary) -> Iterator[dict[str, Any]]:
     """Yield the rows to write, as column-to-value mappings; count the others."""
     for record in records:
         if not record.accepted and not refused:
             summary.left_out[record.rule, record.reason or "unnamed"] += 1
             continue
-        row = dict(record.__dict__)
-        if captions is not None:
-            caption = captions.find(record.caption_id)
-            if caption is None:
-                summary.without_caption += 1
-                continue
-            row |= {"caption": caption.text, "image": caption.image, "image_id": caption.image_id}
-        yield row
+        yield dict(record.__dict__)
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
