@@ -99,11 +99,6 @@ def test_a_stream_that_takes_no_sign_or_nothing_is_no_error(command: str, shown:
     assert (done.returncode, done.stderr) == (0, "") and shown in done.stdout
 
 
-def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
-    assert main(["examples", "ls"]) == 0
-    assert "add_attribute.yaml" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -160,11 +155,9 @@ def test_records_are_not_written_where_no_command_reads_them(words: list[str], c
         ("fetch-data --root r", "root"),
         ("fetch-data --json", "json"),
         ("fetch-data sugarcrepe --root r --dry-run --no-archives", "no-archives"),
-        ("fetch-data sugarcrepe --root r --no-archives --keep-archives", "keep-archives"),
         ("negatives c --out o --threads 2", "threads"),
         ("negatives c --out o --llm embedded --retries 2", "retries"),
         ("negatives judge n --captions c --out o --plausibility --seed 1", "seed"),
-        ("negatives pack n --out o --id-column k", "id-column"),
         ("negatives report n --captions c --out o.html --per-rule 3", "per-rule"),
         ("negatives report n --captions c --samples 3", "samples"),
         ("negatives report n --captions c --sheet s --blind-pairs 0", "blind-pairs"),

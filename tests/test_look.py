@@ -192,11 +192,8 @@ def test_the_winner_is_bold_and_changes_are_coloured() -> None:
     assert f"{red} −50.0" in true and f"{red} +50.0" in false
 
 
-def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, capsys: Capture) -> None:
+def test_one_model_and_only_true_captions(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     path, true, false = drawn
-    (tmp_path / "captions.txt").write_text(f"{true}\n{false}\n")
-    found = _json(capsys, str(path), "--captions-file", str(tmp_path / "captions.txt"))
-    assert found == _json(capsys, str(path), "--captions", true, false)
     assert main(["look", str(path), "--captions", true, false]) == 0
     printed = capsys.readouterr().out
     assert "scene.png" in printed and "#1" in printed and "✓" not in printed and "change" not in printed
@@ -209,10 +206,7 @@ def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, caps
         ("cut.png", ["--captions", "a dog"], "cut.png is damaged or cut off"),
         ("text.png", ["--captions", "a dog"], "text.png is not in a format Pillow reads"),
         ("whole.png", [], "no captions: give --captions TEXT"),
-        ("whole.png", ["--captions-file", "empty.txt"], "no captions: give --captions TEXT"),
-        ("whole.png", ["--captions-file", "gone.txt"], "gone.txt"),
         ("whole.png", ["--captions", "a dog", " "], "caption 2 is empty"),
-        ("whole.png", ["--captions-file", "gap.txt"], "caption 2 is empty"),
         ("whole.png", ["--captions", "a dog", "--models", "wrold"], "wrold"),
         ("whole.png", ["--captions", "a dog", "--false", ""], "false caption 1 is empty"),
         (
@@ -229,8 +223,6 @@ def test_bad_input_is_one_line(
     Image.effect_noise((40, 40), 90).save("whole.png")
     Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:300])
     Path("text.png").write_text("no picture")
-    Path("empty.txt").write_text("")
-    Path("gap.txt").write_text("a dog\n\na cat\n")
     assert main(["look", picture, *words]) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith("degla: ") and len(printed.splitlines()) == 1

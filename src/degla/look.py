@@ -115,7 +115,7 @@ def look(
 
 def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: bool) -> tuple[Candidate, ...]:
     if not captions:
-        raise InputError("no captions: give --captions TEXT... or --captions-file FILE with one per line.")
+        raise InputError("no captions: give --captions TEXT...")
     for kind, texts in (("caption", captions), ("false caption", false)):
         for number, text in enumerate(texts, 1):
             if not text.strip():

@@ -9,7 +9,6 @@ from random import Random
 
 import pytest
 
-from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.examples import (
     SHIPPED,
@@ -114,22 +113,12 @@ def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
         load_examples("swap_nouns", folder=tmp_path)
 
 
-def test_wrong_folders_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_examples("swap_nouns", folder=tmp_path / "none")
     (tmp_path / "swap_noun.yaml").write_text("")
     with pytest.raises(InputError, match="Did you mean 'swap_nouns'"):
         load_examples("swap_nouns", folder=tmp_path)
-    assert main(["examples", "ls", "--examples-folder", str(tmp_path)]) == 2
-    assert "swap_noun.yaml" in capsys.readouterr().err
-
-
-def test_ls_counts_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["examples", "ls"]) == 0
-    said = capsys.readouterr().out
-    assert all(rule in said for rule in RULES.names())
-    assert main(["examples", "ls", "negation", "--json"]) == 0
-    assert load_examples("negation")[0].negative in capsys.readouterr().out
 
 
 def test_yaml_is_imported_only_when_examples_are_read() -> None:

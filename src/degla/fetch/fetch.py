@@ -55,15 +55,18 @@ def look(sources: Mapping[str, FileSource], root: Path) -> list[Fetched]:
 
 
 def fetch_all(
-    sources: Mapping[str, FileSource], root: Path, *, keep_archives: bool = False, skip_archives: bool = False,
-    show: bool = True, tell: Callable[[str], None] = lambda line: None,
-) -> Iterator[Fetched]:  # fmt: skip
+    sources: Mapping[str, FileSource],
+    root: Path,
+    *,
+    skip_archives: bool = False,
+    show: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[Fetched]:
     """Fetch missing files, one source after another; a failure does not stop the others.
 
     Args:
         sources: by name.
         root: folder of the data; created if missing.
-        keep_archives: keep archives in ``downloads`` under the root after unpacking.
         skip_archives: fetch only plain files.
         show: show a progress bar for each file.
         tell: called with a line for each source that is started.
@@ -84,7 +87,7 @@ def fetch_all(
                 continue
             tell(f"{name}: {_told_size(source.size)}{source.url}")
             try:
-                _fetch(name, source, root, session=session, keep_archives=keep_archives, show=show)
+                _fetch(name, source, root, session=session, show=show)
             except DeglaError as error:
                 yield _fetched(name, source, "failed", note=str(error))
             else:
@@ -121,7 +124,7 @@ def _is_right(place: Path, file: Download) -> bool:
     return place.is_file() and not difference(place, check=file.check)
 
 
-def _fetch(name: str, source: FileSource, root: Path, *, session: Session, keep_archives: bool, show: bool) -> None:
+def _fetch(name: str, source: FileSource, root: Path, *, session: Session, show: bool) -> None:
     for file in source.downloads:
         target = root / file.to if file.to else root / _ASIDE / _archive_name(file.url)
         if file.to and target.is_file() and not _is_right(target, file):
@@ -138,8 +141,7 @@ def _fetch(name: str, source: FileSource, root: Path, *, session: Session, keep_
             _check_counts(source, root, target)
             record = {"url": file.url, "bytes": target.stat().st_size, "check": file.check, "files": count}
             write_json(root / _ASIDE / _RECORD, {**_records(root), name: record})
-            if not keep_archives:
-                target.unlink()
+            target.unlink()
 
 
 def _archive_name(url: str) -> str:

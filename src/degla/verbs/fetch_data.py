@@ -27,7 +27,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--root", type=Path, metavar="DATA", help="data folder, as for degla evaluate --root")
     verb.add_argument("--dry-run", action="store_true", help="show what is present and what would be downloaded")
     verb.add_argument("--no-archives", action="store_true", help="download annotation files, but no image archives")
-    verb.add_argument("--keep-archives", action="store_true", help="keep archives in DATA/downloads after unpacking")
     verb.add_argument("--sources", type=Path, metavar="FILE", help="other URLs: a TOML file like the package's own")
     verb.add_argument("--json", action="store_true", help="print the state of each file as JSON")
 
@@ -39,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
     known = read_sources(given.sources)
     if not given.names:
         why = "requires names of data: degla fetch-data NAME ..."
-        refuse_given(given, "root", "dry_run", "no_archives", "keep_archives", "json", why=why)
+        refuse_given(given, "root", "dry_run", "no_archives", "json", why=why)
         _list(known)
         return 0
     if given.root is None:
@@ -51,16 +50,11 @@ def run(given: argparse.Namespace) -> int:
             told = f"{name}: cannot be downloaded by degla. Get it from {about.source}\nPut the files here:\n"
             raise InputError(told + about.layout)
         wanted |= known.of(name)
-    if given.dry_run or given.no_archives:
-        refuse_given(given, "keep_archives", why="has no effect: no archive is downloaded.")
     if given.dry_run:
         refuse_given(given, "no_archives", why="has no effect: --dry-run downloads nothing.")
         found = look(wanted, given.root)
     else:
-        found = list(fetch_all(
-            wanted, given.root, keep_archives=given.keep_archives, skip_archives=given.no_archives,
-            show=not given.json, tell=tell,
-        ))  # fmt: skip
+        found = list(fetch_all(wanted, given.root, skip_archives=given.no_archives, show=not given.json, tell=tell))
     if given.json:
         sys.stdout.write(as_json(found))
     else:

@@ -11,9 +11,7 @@ from degla.verbs._terminal import answer, show
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="image files")
-    texts = verb.add_mutually_exclusive_group()
-    texts.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
-    texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one per line")
+    verb.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
     false = "additional texts that are false for the images"
     verb.add_argument("--false", nargs="+", default=[], metavar="TEXT", help=false)
     models = "as for degla evaluate; the last one is compared with the first (photo)"
@@ -26,12 +24,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.look import look, render_look
-    from degla.parse import read_text
 
-    captions = given.captions if given.captions_file is None else read_text(given.captions_file).splitlines()
     result = look(
         given.pictures,
-        captions,
+        given.captions,
         given.models,
         false=given.false,
         negatives=given.negatives,

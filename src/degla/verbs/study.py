@@ -17,9 +17,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
         result="study.json",
     )
     verb.add_argument(
-        "--price", type=float, metavar="X", help="joint score: points of gain that offset a point lost (the plan's; 1)"
-    )
-    verb.add_argument(
         "--rehearse",
         action="store_true",
         help="rehearse the plan: small model, few steps, the data that is present, generated files for the rest",
@@ -31,8 +28,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.study.plan import read_plan
 
     require_least(given, "processes", least=1)
-    overrides = [*given.set, *([] if given.price is None else [f"price={given.price}"])]
-    plan = read_plan(given.plan, overrides=overrides)
+    plan = read_plan(given.plan, overrides=given.set)
     if given.list:
         why = "has no effect: --list only prints the runs."
         refuse_given(given, "processes", "engine", "rehearse", "json", why=why)
@@ -45,8 +41,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.study.conduct import conduct
     from degla.study.record import dump_study
 
-    command = command_line(given, verb="study") + ("" if given.price is None else f" --price {given.price:g}")
-    command += " --rehearse" if given.rehearse else ""
+    command = command_line(given, verb="study") + (" --rehearse" if given.rehearse else "")
     study = conduct(
         plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine,
         rehearsed=given.rehearse,

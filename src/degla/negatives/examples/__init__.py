@@ -72,13 +72,13 @@ def load_examples(rule: str, *, folder: Path | None = None) -> tuple[Example, ..
         InputError: the folder does not exist, a file in it is not named after a rule, or a file is invalid (the
             message names the file, the example's number and the field).
     """
-    file = find_examples(rule, folder=folder)
+    file = _find_examples(rule, folder=folder)
     if not file.exists():
         return ()
     return tuple(Example(entry.caption, entry.negative) for entry in read_examples(file, rule=rule))
 
 
-def find_examples(rule: str, *, folder: Path | None = None) -> Path:
+def _find_examples(rule: str, *, folder: Path | None) -> Path:
     """Return the file of a rule's examples: the folder's file if it exists, else the shipped one, which may not exist.
 
     Raises:
