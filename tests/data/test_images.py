@@ -85,16 +85,18 @@ def rows_for(*images: str) -> PairTable:
 def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.data.images._AT_A_TIME", 3)
     wrong = write_wrong_images(tmp_path)
-    report = check_images(rows_for("whole.jpg", *wrong, "whole.png", "whole.jpg"), tmp_path, 2)
+    rows = rows_for("whole.jpg", *wrong, "whole.png", "whole.jpg")
+    ids = {rows.at("image", row): rows.at("id", row) for row in reversed(range(len(rows)))}
+    report = check_images(rows, tmp_path, 2)
     assert report.checked == len(wrong) + 2
     assert [entry.image for entry in report.bad] == list(wrong)
     for entry in report.bad:
         with pytest.raises(ImageError) as caught:
-            read_image(entry.image, folder=tmp_path, caption_id=entry.caption_ids[0])
+            read_image(entry.image, folder=tmp_path, caption_id=ids[entry.image])
         for message in (str(caught.value), entry.message):
             assert wrong[entry.image] in message
             assert str(tmp_path / entry.image) in message
-            assert repr(entry.caption_ids[0]) in message
+            assert repr(ids[entry.image]) in message
 
 
 def test_cut_off_files_are_refused_even_where_another_library_allows_them(

@@ -145,10 +145,9 @@ _SILENT = TaskProgress()
 
 
 class BadImage(Record):
-    """An image that cannot be used: its path in the captions, the ids of its captions, and the error message."""
+    """An image that cannot be used: its path in the captions, and the error message, which names its first caption."""
 
     image: str
-    caption_ids: tuple[str, ...]
     message: str
 
 
@@ -191,8 +190,8 @@ def check_images(
     paths = arrow.chunked_array(list(rows.chunks(column)))
     wanted = np.flatnonzero(paths.is_valid().to_numpy())[::every]
     codes = encoded(paths.take(arrow.array(wanted)))
-    images, number_of = codes.dictionary, codes.indices.to_numpy()
-    firsts = wanted[np.unique(number_of, return_index=True)[1]]
+    images = codes.dictionary
+    firsts = wanted[np.unique(codes.indices.to_numpy(), return_index=True)[1]]
     look = partial(_fault, folder=folder, decoded=depth == "decode")
     bad = []
     with (
@@ -202,11 +201,9 @@ def check_images(
         for start in range(0, len(images), _AT_A_TIME):
             some = images.slice(start, _AT_A_TIME).to_pylist()
             ids = [rows.at("id", row) for row in firsts[start : start + _AT_A_TIME].tolist()]
-            for number, message in enumerate(threads.map(look, some, ids)):
+            for image, message in zip(some, threads.map(look, some, ids), strict=True):
                 if message is not None:
-                    about = wanted[number_of == start + number].tolist()
-                    names = tuple(rows.at("id", row) for row in about)
-                    bad.append(BadImage(image=some[number], caption_ids=names, message=message))
+                    bad.append(BadImage(image=image, message=message))
             advance(len(some))
     return ImageReport(checked=len(images), bad=tuple(bad))
 

@@ -26,7 +26,7 @@ from degla.records import Record
 from degla.remote import address_of, fetch, file_state, size_of, state_of
 from degla.version import installed_version
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """Version of the cache layout; entries of other versions are not found."""
 _ABOUT, _SOURCES = "about.json", "sources.json"
 _REMEDY = "Set the environment variable DEGLA_CACHE to another folder."
