@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,8 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
         assert BENCHMARKS.load(name).BENCHMARK.paper in text
     elif kind == "rule":
         assert "Source: " in text and "Differs: " in text
+        examples = re.search(r"\nExamples: (\d+) in (.*\.yaml)\n\Z", text)
+        assert examples and int(examples[1]) >= 40 and Path(examples[2]).is_file()
 
 
 @pytest.mark.parametrize(("kind", "name"), [entry for entry in MEMBERS if entry[0] in ("recipe", "rule")])

@@ -90,6 +90,10 @@ def _member(kind: str, name: str) -> str:
         paragraphs.append(f"Whole configuration: degla train {name} --print-config")
     if kind == "benchmark":
         paragraphs.append(_benchmark(name))
+    if kind == "rule":
+        from degla.negatives.examples import SHIPPED, load_examples
+
+        paragraphs.append(f"Examples: {len(load_examples(name))} in {SHIPPED / name}.yaml")
     if kind == "system":
         paragraphs.append(f"Settings: degla system {name} --help")
     return "\n\n".join(paragraphs) + "\n"
