@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from degla.api import encode_captions
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model, scores_of
+from degla.evaluation.robustness import AttackSettings, attack_model
 from degla.evaluation.run import ask_all
 from degla.model.evidence import kept_part, pixel_evidence
 from degla.model.load import load_encoder
@@ -68,7 +70,7 @@ def test_pictures_with_fewer_texts_have_rows_that_are_not_there() -> None:
 
 def test_no_interval_of_few_pictures_is_a_point() -> None:
     asked = AskedPictures("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
-    drop, increase, *_ = scores_of(asked, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), seed=0)
+    drop, increase, *_ = scores_of(asked, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), contents="abcdefgh", seed=0)
     assert (drop.value, increase.value) == (pytest.approx(0.75), 0.0)
     # Clopper and Pearson's for none of 8: 1 - 0.025^(1/8).
     assert increase.interval is not None and increase.interval.high == pytest.approx(1 - 0.025**0.125)
@@ -92,6 +94,17 @@ def test_towers_of_any_kind_are_explained(root: Path, tmp_path: Path, tiny_model
         assert again.benchmarks == result.benchmarks, "the same squares are drawn again"
     with pytest.raises(InputError, match=r"--by attention: .* is not a plain open_clip vision transformer"):
         explain_model(encoder, ExplainSettings(by="attention"), questions, root=root, progress=False)
+
+
+def test_copies_of_a_picture_count_once(tmp_path: Path, tiny_model: Path) -> None:
+    root = write_classes(tmp_path, images=2)
+    for file in sorted(root.rglob("*.png")):
+        shutil.copy(file, file.with_name(f"copy {file.name}"))
+    encoder, questions = load_encoder(f"local-dir:{tiny_model}"), ask_all(["zeroshot"], root)
+    explained = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
+    attacked = attack_model(encoder, AttackSettings([1 / 255], steps=1), questions, root=root, progress=False)
+    for score in (explained.benchmarks[0].parts[0].scores[1], attacked.benchmarks[0].attacked[0].scores[0]):
+        assert score.interval is not None and "bootstrap over images" in score.interval.method, "not exact binomial"
 
 
 def test_a_caption_and_its_false_ones_are_the_texts_of_their_picture(

@@ -53,7 +53,7 @@ class EmbeddedItems:
         image_row: an image to its row.
         texts: `[J, D]`, one row per distinct token sequence.
         text_row: a text to its row; texts with equal tokens share one.
-        digests: sha256 of the file of each image, by path; empty if pixels and not files were embedded.
+        digests: sha256 of the file of each image, by path; empty if unknown.
     """
 
     images: EmbeddingRows

@@ -24,6 +24,7 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
+from degla.evaluation.pictures import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
 from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, about_sample
 from degla.evaluation.verdicts import class_embeddings, texts_of
@@ -199,8 +200,17 @@ def explain_model(
 
 
 def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> ExplainedBenchmark:
+    root, seed = explainer.root, explainer.settings.seed
     parts = tuple(
-        ExplainedPart(part=each.part, scores=scores_of(each, explainer.ask(each), seed=explainer.settings.seed))
+        ExplainedPart(
+            part=each.part,
+            scores=scores_of(
+                each,
+                explainer.ask(each),
+                contents=[content_digest(root, image.path) for image in each.images],
+                seed=seed,
+            ),
+        )
         for each in _asked(explainer, asked)
     )
     benchmark = asked.benchmark
@@ -237,18 +247,21 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
         yield AskedPictures(part, tuple(item.images[0] for item in some), torch.from_numpy(rows.texts).to(device), own)
 
 
-def scores_of(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int) -> tuple[Score, ...]:
+def scores_of(
+    asked: AskedPictures, found: Float[Tensor, "images 3"], *, contents: Sequence[str], seed: int
+) -> tuple[Score, ...]:
     """Compute drop and increase, of the evidence and by chance, with intervals over images.
 
     Args:
         asked: the images.
         found: probability of the model's answer for each: for the whole image, for the squares that the evidence keeps
             and for random squares.
+        contents: names the content of each image: copies of one are not independent.
         seed: of the intervals.
     """
     whole, kept, drawn = found.double().T
     values = [measure(whole, part) for part in (kept, drawn) for measure in (relative_drop, increased)]
-    clusters = cluster_numbers([image.path for image in asked.images])
+    clusters = cluster_numbers(contents)
     return tuple(
         Score(
             name=asked.part,

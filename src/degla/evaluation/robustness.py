@@ -23,6 +23,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder, drawn_numbers, open_images
+from degla.evaluation.pictures import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
 from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, about_sample, name_epsilon
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
@@ -101,13 +102,14 @@ class Attacker:
         numbers = {image: number for number, image in enumerate(entry.images)}
         classes = torch.from_numpy(class_embeddings(entry, texts)).to(self.encoder.device)
         everything = list(range(len(entry.images)))
+        digests = {image.path: content_digest(self.root, image.path) for image in entry.images}
         rows = np.empty((len(everything), classes.shape[1]), dtype=np.float32)
         batches = partial(
             open_images, self.encoder, entry.images, root=self.root, progress=self.progress, size=self.images_per_batch
         )
 
         def verdicts() -> list[Judged]:
-            table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row)
+            table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row, digests)
             return judge(benchmark, [entry], table, tie=tie)
 
         with at_rest(self.encoder):
