@@ -522,6 +522,21 @@ def test_kappa_of_known_tables() -> None:
     assert cohen_kappa([(True, True)] * 9) == (None, None, None)
 
 
+def test_kappa_of_readers_who_agree_on_few_texts_is_not_certain() -> None:
+    """They would say "1.00 [1.00, 1.00]" in half of such readings."""
+    generator = np.random.default_rng(0)
+    chance = 0.892**2 + 0.108**2
+    truth = (0.9802 - chance) / (1 - chance)  # Two readers, right in 99 of 100, of texts of which 90 are good.
+    held = []
+    for _ in range(400):
+        good = generator.random(30) < 0.9
+        first, second = (np.where(generator.random(30) < 0.99, good, ~good).tolist() for _ in range(2))
+        kappa, low, high = cohen_kappa(list(zip(first, second, strict=True)))
+        if kappa is not None and low is not None and high is not None:
+            held.append(low <= truth <= high)
+    assert np.mean(held) > 0.9
+
+
 READINGS = Path(__file__).parents[2] / "docs" / "studies" / "negatives"
 
 

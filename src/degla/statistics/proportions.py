@@ -359,7 +359,10 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) ->
 
 
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:
-    """Return Cohen's kappa of two readers' answers and its 95 % interval; three times None if undefined."""
+    """Return Cohen's kappa of two readers' answers and its 95 % interval; three times None if undefined.
+
+    The large-sample interval is a point if all answers agree. It then ends where Wilson's of the agreement does.
+    """
     n = len(pairs)
     share = {(a, b): sum(pair == (a, b) for pair in pairs) / n for a in (False, True) for b in (False, True)}
     first = {a: share[a, False] + share[a, True] for a in (False, True)}
@@ -374,3 +377,5 @@ def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float
     variance = (diagonal + beside - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     half = Z * math.sqrt(max(0.0, variance))
     return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
+    if all(a == b for a, b in pairs):
+        return 1.0, max(-1.0, (wilson(n, n).low - chance) / (1 - chance)), 1.0
