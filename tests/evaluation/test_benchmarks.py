@@ -6,13 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from degla.errors import InputError
+from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
+from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Encoder
+from degla.results import ItemVerdict
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import bag_of_words, spreading, words
 from tests.evaluation.shelf_contract import literal_image, literal_text, tiny_encoder
@@ -157,6 +161,26 @@ def test_copies_of_a_picture_are_drawn_with_it(tmp_path: Path) -> None:
     assert len(copies) == 3 and sum(bool(item.same_as) for item in result.items) == 3
     interval = result.benchmarks[0].parts[0].scores[0].interval
     assert interval is not None and "bootstrap" in interval.method
+
+
+def test_a_mean_per_class_is_as_uncertain_as_classes_of_one_image_make_it() -> None:
+    """Fifty classes of one image and fifty of twenty, four fifths right; a draw of one image is that image."""
+    generator = np.random.default_rng(0)
+    classes = [f"{name}" for name in (*range(50), *np.repeat(range(50, 100), 20))]
+    widths = []
+    for seed in range(12):
+        rows = [
+            ItemVerdict(id=f"{number}", benchmark="zeroshot", part="p", image=f"{number}", group={"class": name},
+                        ok={"top1": float(generator.random() < 0.8)}, ties={"top1": 0}, margin=None)
+            for number, name in enumerate(classes)
+        ]  # fmt: skip
+        judged = [Judged(row, {}) for row in rows]
+        scores = aggregate(BENCHMARKS.load("zeroshot").BENCHMARK, judged, seed=seed, draws=400).parts["p"]
+        interval = next(score.interval for score in scores if score.metric == "mean_per_class")
+        assert interval is not None
+        widths.append(interval.high - interval.low)
+    error = (0.8 * 0.2 * (50 + 50 / 20)) ** 0.5 / 100
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
 @pytest.mark.parametrize(

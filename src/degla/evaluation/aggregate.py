@@ -24,6 +24,7 @@ from degla.statistics.proportions import (
     cluster_numbers,
     contributions,
     grouped_mean,
+    pooled_groups,
     share_interval,
     shares_of_items,
 )
@@ -142,9 +143,16 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
     if not columns:  # No group is large enough for any metric, or there are no verdicts.
         return []
     count = int(clusters.max()) + 1
-    means = [DrawnMeans(column.worth, column.clusters, column.groups, count=count) for column in columns]
+    means = [_drawn_means(column, count) for column in columns]
     blocks = [np.array([each(counts) for each in means]) for counts in cluster_draws(count, seed=seed, draws=draws)]
     return [_scored(column, drawn) for column, drawn in zip(columns, np.concatenate(blocks, axis=1), strict=True)]
+
+
+def _drawn_means(column: _Column, count: int) -> DrawnMeans:
+    if column.groups is None:
+        return DrawnMeans(column.worth, column.clusters, count=count)
+    weights = shares_of_items(column.groups, len(column.worth))
+    return DrawnMeans(column.worth, column.clusters, pooled_groups(column.groups), weights=weights, count=count)
 
 
 def _column(

@@ -68,6 +68,7 @@ class DrawnMeans:
         clusters: `[N]` numbers from 0.
         groups: `[N]` numbers from 0, without gaps; None for a plain mean.
         count: number of all clusters; default: those of the values.
+        weights: `[N]` weights of the values in the mean; default: equal ones in a group, and equal groups.
     """
 
     def __init__(
@@ -77,13 +78,16 @@ class DrawnMeans:
         groups: NDArray[np.int64] | None = None,
         *,
         count: int | None = None,
+        weights: FloatArray | None = None,
     ) -> None:
         from scipy.sparse import csr_array  # Not needed for a report's help.
 
         self.clusters = int(clusters.max(initial=-1)) + 1 if count is None else count
         columns = np.zeros_like(clusters) if groups is None else groups
         shape, places = (self.clusters, int(columns.max(initial=0)) + 1), (clusters, columns)
-        tables = [csr_array((each, places), shape=shape) for each in (values, np.ones(len(values)))]
+        own = np.ones(len(values)) if weights is None else weights
+        self._shares = np.ones(shape[1]) if weights is None else np.bincount(columns, weights)
+        tables = [csr_array((each, places), shape=shape) for each in (own * values, own)]
         # With one group the table is dense: a plain product is three times as fast.
         self._sums, self._sizes = tables if groups is not None else [table.toarray() for table in tables]
 
@@ -91,12 +95,22 @@ class DrawnMeans:
         """Return `[draws]` means, NaN for empty draws. `counts`: `[draws, clusters]`."""
         sums, sizes = counts @ self._sums, counts @ self._sizes
         there = sizes > 0
-        means = np.divide(sums, sizes, out=np.zeros_like(sums), where=there).sum(axis=1)
-        left = there.sum(axis=1)
+        means = np.divide(sums, sizes, out=np.zeros_like(sums), where=there) @ self._shares
+        left = there @ self._shares
         return np.asarray(np.divide(means, left, out=np.full(len(counts), np.nan), where=left > 0))
 
 
 def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None) -> float:
+def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups anew, with all groups of one or two items as one.
+
+    A bootstrap cannot show how uncertain the mean of one or two items is. In the pool it can, and takes the groups'
+    differences for chance too.
+    """
+    sizes = np.bincount(groups)
+    return np.unique(np.where(sizes[groups] <= 2, -1, groups), return_inverse=True)[1]
+
+
     """Return the mean of the values, or of the groups' means; NaN if there are none."""
     means = values if groups is None else np.bincount(groups, values) / np.bincount(groups)
     return float(means.mean()) if len(means) else math.nan
