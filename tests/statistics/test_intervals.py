@@ -218,6 +218,38 @@ def test_a_mean_of_parts_is_as_uncertain_as_its_smallest_makes_it() -> None:
     assert np.mean(held) >= 0.93 and np.mean(narrow) < 0.75
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_no_number_of_images_makes_an_interval_jump(paired: bool) -> None:
+    """Of 120 images with five questions, k have one that is answered differently."""
+    names = [str(number // 5) for number in range(600)]
+    widths = []
+    for k in range(8, 32):
+        values = np.full(600, 0.0 if paired else 1.0)
+        values[: 5 * k : 5] = np.resize([1.0, -1.0], k) if paired else 0.0
+        draws, parts = _parts(values, names, paired=paired)
+        found = (lead_interval if paired else share_interval)(draws, parts)
+        assert found is not None and parts.telling == pytest.approx(k)
+        widths.append(found.high - found.low)
+    steps = np.array(widths[1:]) / widths[:-1]
+    assert steps.min() > 0.8 and steps.max() < 1.15, "the interval was halved where k reached 20"
+
+
+def test_questions_about_one_image_are_as_uncertain_as_they_are_alike() -> None:
+    generator = np.random.default_rng(3)
+    names = [str(number // 5) for number in range(150)]
+    for alike, widest in ((0.0, 0.17), (1.0, 0.25)):
+        held, widths = [], []
+        for _ in range(150):
+            same = np.repeat(generator.random(30) < 0.9, 5)
+            values = np.where(generator.random(150) < alike, same, generator.random(150) < 0.9).astype(float)
+            found = share_interval(*_parts(values, names))
+            assert found is not None
+            held.append(found.low <= 0.9 <= found.high)
+            widths.append(found.high - found.low)
+        # As many independent questions have 0.11, as many as images 0.22.
+        assert np.mean(held) >= 0.94 and np.mean(widths) < widest
+
+
 def test_clusters_widen_the_interval_and_restore_coverage() -> None:
     generator = np.random.default_rng(2)
     held_clustered, held_naive = [], []

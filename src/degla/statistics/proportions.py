@@ -2,7 +2,8 @@
 
 Items that share an image are not independent, so the bootstrap draws whole images. If only few images are answered
 differently from the rest, it draws the same answer again and again, and its interval is too narrow, or a point. It is
-then widened to the score interval: Wilson's for a share, Tango's for a difference of two models on the same items.
+then widened to the score interval: Wilson's for a share, Tango's for a difference of two models on the same items. The
+sample size of that interval passes from the number of images to what the bootstrap's variance implies (`_score_size`).
 Cohen's kappa measures the agreement of two readers beyond chance.
 """
 
@@ -67,8 +68,8 @@ class DrawnMeans:
         values: `[N]`.
         clusters: `[N]` numbers from 0.
         groups: `[N]` numbers from 0, without gaps; None for a plain mean.
-        count: number of all clusters; default: those of the values.
         weights: `[N]` weights of the values in the mean; default: equal ones in a group, and equal groups.
+        count: number of all clusters; default: those of the values.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class DrawnMeans:
         clusters: NDArray[np.int64],
         groups: NDArray[np.int64] | None = None,
         *,
-        count: int | None = None,
         weights: FloatArray | None = None,
+        count: int | None = None,
     ) -> None:
         from scipy.sparse import csr_array  # Not needed for a report's help.
 
@@ -100,7 +101,6 @@ class DrawnMeans:
         return np.asarray(np.divide(means, left, out=np.full(len(counts), np.nan), where=left > 0))
 
 
-def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None) -> float:
 def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the groups anew, with all groups of one or two items as one.
 
@@ -111,6 +111,7 @@ def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(np.where(sizes[groups] <= 2, -1, groups), return_inverse=True)[1]
 
 
+def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None) -> float:
     """Return the mean of the values, or of the groups' means; NaN if there are none."""
     means = values if groups is None else np.bincount(groups, values) / np.bincount(groups)
     return float(means.mean()) if len(means) else math.nan
@@ -342,8 +343,27 @@ def _widened(
     first, last = (float(end) for end in np.nanpercentile(draws, [100 * TAIL, 100 - 100 * TAIL]))
     if parts.telling >= FEW:
         return Interval(low=first, high=last, method=method)
-    low, high = score(parts.independent)
+    low, high = score(_score_size(draws, parts))
     return Interval(low=min(low, first), high=max(high, last), method=f"{method}, widened by score")
+
+
+def _score_size(draws: FloatArray, parts: Contributions) -> float:
+    """Return the sample size of a score interval: a mean, by variance, of two sizes.
+
+    One is the number of independent images, as if all questions about an image were answered alike. The other is the
+    size at which independent items have the bootstrap's variance, corrected for the number of images as a t-interval
+    is. Its weight is the number of images that tell it; that of the first falls to 0 at `FEW`.
+    """
+    from scipy.special import stdtrit
+
+    images, known = parts.images, parts.telling
+    spread = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
+    if spread <= 0 or known <= 0:
+        return parts.independent
+    few = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
+    effect = few * float(np.nanvar(draws)) * parts.independent / spread
+    unknown = (FEW - known) / 2
+    return parts.independent * (known + unknown) / (known * effect + unknown)
 
 
 def clipped_share(value: float) -> float:
@@ -386,10 +406,10 @@ def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float
     if chance == 1:
         return None, None, None
     kappa = (same - chance) / (1 - chance)
+    if all(a == b for a, b in pairs):
+        return 1.0, max(-1.0, (wilson(n, n).low - chance) / (1 - chance)), 1.0
     diagonal = sum(share[a, a] * (1 - (first[a] + second[a]) * (1 - kappa)) ** 2 for a in (False, True))
     beside = (1 - kappa) ** 2 * sum(share[a, not a] * (second[a] + first[not a]) ** 2 for a in (False, True))
     variance = (diagonal + beside - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     half = Z * math.sqrt(max(0.0, variance))
     return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
-    if all(a == b for a, b in pairs):
-        return 1.0, max(-1.0, (wilson(n, n).low - chance) / (1 - chance)), 1.0
