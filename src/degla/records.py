@@ -173,8 +173,8 @@ class PairItem(Record):
         texts: L texts; one if the question is which of several images matches.
         gold: K rows of L entries, 1 if the text is true for the image; without images one row, 1 for the texts with the
             same meaning.
-        group: names to average over, for example the relation. For a question without images, "image" names the image
-            that it is about, because questions about one image are not independent.
+        group: names to average over, for example the relation. "image" names the image that the question is drawn with,
+            because questions about one image are not independent; default: its first, and itself without images.
         keep: False if the protocol's filter excludes the item; `reason` names the filter.
         meta: all other fields of the source record, unchanged.
     """

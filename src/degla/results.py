@@ -16,7 +16,7 @@ class ItemVerdict(Record):
         id: id of the item, "benchmark/part/key"; two results on the same items are joined by it.
         image: path of the (first) image; items that share it are not independent. The item's id if it has no image.
         same_as: path of an earlier item's image with the same bytes but another name, because tables may repeat a
-            photograph; empty if there is none.
+            photograph, or of the image that joins pairs which share images; empty if there is none.
         group: names that metrics average over, for example the class or the relation.
         ok: name of the verdict (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its value:
             1 right, 0 wrong; values in between occur only with the tie rule "half" and for average_precision.

@@ -76,6 +76,19 @@ def test_cola_counts_are_the_published_ones(data_root: Path) -> None:
     assert first.texts[1] == "brown giraffe behind tall white giraffe"
 
 
+def test_pairs_that_share_an_image_are_drawn_together(tmp_path: Path) -> None:
+    truth = write_cola(tmp_path, 4)
+    file = tmp_path / "cola" / "COLA_multiobjects_matching_benchmark.json"
+    # The second image of pair 0 is the second of pair 2, whose first one is the first of pair 3.
+    pairs = ((0, 1), (2, 3), (4, 1), (4, 5))
+    rows = [[ADDRESS.format(first), "a", ADDRESS.format(second), "b"] for first, second in pairs]
+    file.write_text(json.dumps(rows))
+    paint(tmp_path, truth)
+    items = score(tiny_encoder(), "cola", tmp_path).items
+    assert [item.image for item in items] == [f"vg/{number}.jpg" for number in (0, 2, 4, 4)]
+    assert [item.drawn_with for item in items] == [f"vg/{number}.jpg" for number in (0, 2, 0, 0)]
+
+
 def test_oracle_liar_and_constant(tmp_path: Path) -> None:
     for name, write in (("cola", write_cola), ("winoground", write_winoground)):
         truth = write(tmp_path)

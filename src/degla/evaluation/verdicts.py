@@ -108,12 +108,14 @@ def _judge_pairs(
         for row, (index, item) in enumerate(zip(members, chosen, strict=True)):
             if not math.isfinite(worths.margin[row]):
                 raise InputError(f"item {item.id!r}: gold has no false text or image, so there is nothing to compare.")
+            image = item.images[0].path if K else item.group.get("image", item.id)
+            drawn = item.group.get("image", image)
             verdict = ItemVerdict(
                 id=item.id,
                 benchmark=item.benchmark,
                 part=item.part,
-                image=item.images[0].path if K else item.group.get("image", item.id),
-                same_as=repeated.get(item.images[0].path, "") if K else "",
+                image=image,
+                same_as="" if repeated.get(drawn, drawn) == image else repeated.get(drawn, drawn),
                 group=item.group,
                 ok={key: float(values[row]) for key, values in worths.ok.items()},
                 ties={key: int(values[row]) for key, values in worths.ties.items()},

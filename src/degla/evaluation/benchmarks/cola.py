@@ -30,12 +30,21 @@ class _Row(RootModel[tuple[_Address, Text, _Address, Text]]):
 
 
 def items(root: Path) -> Entries:
-    """Read the one file; of an image's URL only the file name, Visual Genome's number, is used."""
+    """Read the one file; of an image's URL only the file name, Visual Genome's number, is used.
+
+    An image is in up to 15 pairs, as their first or second. Pairs that share one, also through others, are drawn
+    together.
+    """
     file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
-    for index, (_, row) in enumerate(read_records(_Row, file, BENCHMARK)):
-        first, first_caption, second, second_caption = row.root
-        images = [f"vg/{address.rpartition('/')[2]}" for address in (first, second)]
-        yield square_question(("cola", "multi_object", index), images, (first_caption, second_caption))
+    rows = [row.root for _, row in read_records(_Row, file, BENCHMARK)]
+    pairs = [[f"vg/{address.rpartition('/')[2]}" for address in row[::2]] for row in rows]
+    joined: dict[str, int] = {}
+    for number, pair in enumerate(pairs):
+        own = {joined.setdefault(path, number) for path in pair}
+        joined |= {path: min(own) for path, other in joined.items() if other in own}
+    for index, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        group = {"image": pairs[joined[pair[0]]][0]}
+        yield square_question(("cola", "multi_object", index), pair, row[1::2], group=group)
 
 
 BENCHMARK = Benchmark(
