@@ -22,7 +22,7 @@ from degla.pages.plot import standing_alone
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means, paired_score_interval
-from degla.statistics.seeds import doubt_of
+from degla.statistics.seeds import QuestionVariance, doubt_of, p_over_questions, p_over_seeds, seed_difference
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
 from degla.study.page import _undominated, frontier, has_many, page_of, picture_of, write_all
@@ -152,12 +152,30 @@ def test_differences_that_are_there_and_one_that_is_not(
 
 
 def test_a_difference_needs_both_kinds_of_test(study: Study) -> None:
-    test = study.tests[0]
+    test = next(test for test in study.tests if test.difference.significant)
     for seeds, questions, told in ((0.04, 0.06, False), (0.06, 0.04, False), (0.04, 0.04, True), (None, 0.04, True)):
         assert replace(test, corrected_seeds=seeds, corrected_questions=questions).significant is told
     assert not replace(test, corrected_seeds=None, corrected_questions=None).significant
     few = replace(test.difference, doubt="fewer than 25 images")
     assert not replace(test, difference=few, corrected_seeds=0.01, corrected_questions=0.01).significant
+    open_one = next(test for test in study.tests if not test.difference.significant)
+    assert not replace(open_one, corrected_seeds=0.01, corrected_questions=0.01).significant, "its interval includes 0"
+
+
+def test_models_that_are_equal_are_rarely_said_to_differ(study: Study) -> None:
+    """Seven seeds and the questions vary alike; each p-value by itself leaves one of the two out."""
+    generator = np.random.default_rng(0)
+    both, told = [], []
+    for _ in range(600):
+        gaps = generator.normal(0, 0.4) + generator.normal(0, 1, 7)
+        questions = QuestionVariance(0.4, 500, 100, None)
+        difference = seed_difference(dict(enumerate(gaps)), dict.fromkeys(range(7), 0.0), questions)
+        one, other = p_over_seeds(list(gaps)), p_over_questions(difference.value, questions)
+        assert one is not None and other is not None
+        both.append(max(one, other) < 0.05)
+        test = replace(study.tests[0], difference=difference, corrected_seeds=one, corrected_questions=other)
+        told.append(test.significant)
+    assert np.mean(told) < 0.065 < np.mean(both)
 
 
 def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | None, Path]]) -> None:

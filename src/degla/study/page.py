@@ -51,8 +51,8 @@ _COST = (
 _TESTS = (
     "First minus second, in points, with an interval over seeds and questions (one seed: over questions only). p "
     "seeds: paired t-test over seeds. p questions: normal test of verdicts averaged over seeds, with images "
-    "resampled. Both with Holm's correction over all tests of their kind. Yes: both below 0.05, with enough images, "
-    "none of them trained on or missing."
+    "resampled. Both with Holm's correction over all tests of their kind. Yes: both below 0.05 and an interval without "
+    "0, with enough images, none of them trained on or missing."
 )
 _VARIANCES = (
     "Standard deviations in points, each with its 95 % interval and the number of levels n. Training seed: of single "
