@@ -8,9 +8,19 @@ from typing import Final
 
 from degla.negatives.grammar.words import repair_articles
 
-_THINKING: Final = re.compile(
-    r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)|\A.*</(?:think|thinking|reasoning)>", re.DOTALL
+# Thinking as most models write it, then Magistral, Kimi, Cohere, Gemma 4 and gpt-oss (the last also with its control
+# words removed); servers that do not know a model's format leave it in the answer.
+_WORD: Final = r"(?:seed:)?(?:think|thinking|reasoning|thought)>"
+_END_OF_THINKING: Final = (
+    rf"</{_WORD}|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<channel\|>|<\|channel\|>final<\|message\|>|assistantfinal"
 )
+_THINKING: Final = re.compile(
+    rf"(?:<{_WORD}|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|channel>thought|<\|channel\|>analysis|\Aanalysis(?=[A-Z]))"
+    rf".*?(?:{_END_OF_THINKING}|\Z)|\A.*(?:{_END_OF_THINKING})",
+    re.DOTALL,
+)
+_MARKUP: Final = re.compile(r"<\|\w{1,40}\|>|</?(?:s|eos|answer|start_of_turn|end_of_turn)>")
+"""What else may be left around an answer."""
 _FENCE: Final = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _OBJECT: Final = re.compile(r"\{\s*[\"'}]|\[\s*[\"{]")
 _MEMBER: Final = re.compile(r'"negative"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -37,9 +47,10 @@ MOST_CANDIDATES: Final = 6
 def read_reply(reply: str) -> str:
     """Return the text inside a model's answer: in JSON its "negative" or only string, else the first line with words.
 
-    Reasoning (`<think>...</think>`, closed or not), code fences, bullets, labels ("Negative:"), openings ("Sure, here
-    is the caption:"), quotes and whatever follows are removed; of "caption -> negative" only the end is kept. "a" and
-    "an" are repaired; everything else is left to the checks. An answer without words gives "".
+    Reasoning (`<think>...</think>` and the like, closed or not), control words (`<|im_end|>`), code fences, bullets,
+    labels ("Negative:"), openings ("Sure, here is the caption:"), quotes and whatever follows are removed; of "caption
+    -> negative" only the end is kept. "a" and "an" are repaired; everything else is left to the checks. An answer
+    without words gives "".
     """
     text = without_thinking(reply)
     if (fence := _FENCE.search(text)) and _has_words(fence.group(1)):
@@ -51,8 +62,8 @@ def read_reply(reply: str) -> str:
 
 
 def without_thinking(reply: str) -> str:
-    """Return the answer without the model's reasoning."""
-    return _THINKING.sub("", reply).strip()
+    """Return the answer without the model's reasoning and the template's control words."""
+    return _MARKUP.sub("\n", _THINKING.sub("", reply)).strip()
 
 
 def read_member(text: str) -> str | None:
