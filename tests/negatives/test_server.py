@@ -344,6 +344,7 @@ def test_stray_errors_do_not_end_the_schema(connect: Callable[..., ServerModel])
     [
         ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
         ("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model."),
+        ("temperature", "`temperature` is deprecated for this model."),
         ("seed", '[{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]'),
     ],
 )

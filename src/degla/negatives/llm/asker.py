@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from degla.errors import DeglaError
@@ -27,6 +27,8 @@ KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
 
 _EMPTY: Final = 2
 """Retries after an answer without choices; a content filter would give the same answer again."""
+_REJECTED: Final = 20
+"""Requests that a server rejects in a row after which the run ends: the cause is not in a request."""
 _LIMITED: Final = 4
 """Retries after rate limits, as a multiple of `retries`: the server did not process the request, so nothing is lost."""
 
@@ -160,6 +162,15 @@ class Asker:
             pending.counts[f"retry: {fault.kind}"] += 1
             pending.plain = True
             return 0.0
+        if fault.outcome == "rejected":
+            endpoint.rejected_in_row += 1
+            if endpoint.rejected_in_row >= _REJECTED:
+                raise DeglaError(
+                    f"The server at {dialect.host} has rejected {_REJECTED} requests in a row ({fault}). Once "
+                    "the cause is removed, run the same command again: it resumes where this run stopped."
+                )
+            if endpoint.rejected_in_row >= REST_AFTER:  # may not be due to this request: a later run asks again
+                fault = replace(fault, outcome="unreachable")
         if fault.nature == "request" or (fault.kind == NO_CHOICES and pending.counts[f"retry: {NO_CHOICES}"] >= _EMPTY):
             return pending.give_up(fault)
         self._check_alive()
@@ -184,7 +195,8 @@ class Asker:
             return
         silent = time.monotonic() - max(endpoint.failing_since for endpoint in endpoints)
         faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in endpoints]
-        unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind == "connection"]
+        useless = ("connection", "bad body")
+        unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind in useless]
         answered = any(endpoint.answers for endpoint in endpoints)
         if not answered and len(unreached) == len(faults) and silent > 20 * self.backoff:
             raise DeglaError(
@@ -221,7 +233,7 @@ class Asker:
                 f"The server at {host} asks to wait {_duration(fault.wait)}, and a run waits {_duration(LONGEST_WAIT)} "
                 f"at most. {said} Run the same command again later: it resumes where this run stopped."
             )
-        if fault.status in (402, 429):
+        if fault.status == 402:
             return DeglaError(
                 f"The account at {host} has no credit left. {said} Add credit and run the same command again: it "
                 "resumes where this run stopped."

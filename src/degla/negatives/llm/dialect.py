@@ -39,9 +39,11 @@ _FORMAT: Final = re.compile(
     r"response_format|json_schema|json_object|guided|grammar|structured[ _]output", re.IGNORECASE
 )
 _UNSUPPORTED: Final = re.compile(
-    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not (?:permitted|allowed|implemented)|invalid",
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not (?:permitted|allowed|implemented)|invalid"
+    r"|deprecated",
     re.IGNORECASE,
 )
+_SYSTEM: Final = re.compile(r"system.{0,20}\brole|\brole.{0,40}system|roles must alternate", re.IGNORECASE)
 _ENOUGH: Final = 3
 """Number of answers that ignore the schema, or of requests that succeed only without it, after which a server counts as
 unable to follow it."""
@@ -85,6 +87,7 @@ class Dialect:
     _failed: int = 0
     _length_field: str = "max_tokens"
     _dropped: set[str] = field(default_factory=set)
+    _joins: bool = False  # whether the first user turn begins with the system turn, which the server does not accept
 
     def __post_init__(self) -> None:
         if self.settings.structured is False:
@@ -106,7 +109,7 @@ class Dialect:
             temperature = 0.0
         fields: dict[str, Any] = {
             "model": self.settings.model,
-            "messages": messages(request, mode=mode),
+            "messages": messages(request, mode=mode, join=self._joins),
             "response_format": response_format(request, mode=mode),
             "temperature": temperature,
             "seed": self.settings.seed + request.key.draw,
@@ -125,6 +128,13 @@ class Dialect:
         if "response_format" in sent and _FORMAT.search(said):
             if mode == self.mode:
                 self._step_down(f"says: {said}", to="json_object" if mode == "json_schema" else "plain")
+            return True
+        if sent["messages"][0]["role"] == "system" and _SYSTEM.search(said):
+            if not self._joins:
+                self._joins = True
+                LOG.warning(
+                    "The server at %s accepts no system turn; its text goes first. Message: %s", self.host, said
+                )
             return True
         for name in ("seed", "temperature"):
             if name in sent and name in said and _UNSUPPORTED.search(said):
@@ -164,8 +174,8 @@ class Dialect:
         )  # fmt: skip
 
 
-def messages(request: Request, *, mode: Mode) -> list[dict[str, str]]:
-    """Return the turns in the order of the chat; only the last one is extended."""
+def messages(request: Request, *, mode: Mode, join: bool = False) -> list[dict[str, str]]:
+    """Return the turns in the order of the chat; only the last one is extended. `join` merges the first two."""
     turns = [{"role": message.role, "content": message.content} for message in request.chat]
     parts = [turns[-1]["content"]]
     if request.form == "choose":
@@ -176,6 +186,9 @@ def messages(request: Request, *, mode: Mode) -> list[dict[str, str]]:
     elif request.form == "choose":
         parts.append(_BY_NUMBER)
     turns[-1]["content"] = "\n\n".join(parts)
+    if join and turns[0]["role"] == "system":
+        system = turns.pop(0)
+        turns[0]["content"] = f"{system['content']}\n\n{turns[0]['content']}"
     return turns
 
 
@@ -209,6 +222,11 @@ _NUMBER: Final = re.compile(
 )
 
 
+_CUT: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+_STOPPED: Final = re.compile(r"content_filter|safety|recitation|blocklist|prohibited|spii|sensitive|refusal")
+BROKEN: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
+"""Reasons for which servers (OpenRouter, vLLM, SGLang, DeepSeek) send half an answer with status 200."""
+
 _MOST_TOKENS: Final = 1 << 30
 _LONGEST: Final = 1 << 18
 """Maximum characters of an answer to parse; a caption has a hundred, reasoning some ten thousand."""
@@ -217,7 +235,8 @@ _LONGEST: Final = 1 << 18
 def _text(content: Any) -> Any:
     """Return a message's content as one string; some servers send a list of parts."""
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
     return content
 
 
@@ -240,8 +259,8 @@ class ReplyMessage(BaseModel):
 class Choice(BaseModel):
     """One of the answers; only one is requested."""
 
-    message: ReplyMessage
-    finish_reason: str | None = None
+    message: ReplyMessage = ReplyMessage()  # Gemini omits it if its filter stops the answer
+    finish_reason: Annotated[str, BeforeValidator(lambda reason: str(reason or "").casefold())] = ""
 
 
 class Usage(BaseModel):
@@ -251,6 +270,11 @@ class Usage(BaseModel):
     completion_tokens: TokenCount = None
     # Prompt tokens served by a prefix cache.
     cached_tokens: TokenCount = Field(None, validation_alias=AliasPath("prompt_tokens_details", "cached_tokens"))
+
+    # Output tokens of the model's thinking.
+    reasoning_tokens: TokenCount = Field(
+        None, validation_alias=AliasPath("completion_tokens_details", "reasoning_tokens")
+    )
 
     @property
     def total(self) -> int:
@@ -290,13 +314,13 @@ def read_answer(request: Request, completion: Completion, *, mode: Mode) -> Requ
     """Return an answer's outcome and text: the raw text for form "write", one of the choices for "choose"."""
     choice = completion.choices[0]
     said = choice.message.content or ""
-    if choice.message.refusal or choice.finish_reason == "content_filter":
+    if choice.message.refusal or _STOPPED.search(choice.finish_reason):
         return RequestResult(
             "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
         )
     if len(said) > _LONGEST:
         return RequestResult("malformed", detail=_short(said), kept=False)
-    cut = choice.finish_reason == "length"
+    cut = choice.finish_reason in _CUT
     bare = without_thinking(said)
     # If an answer ended at the token limit, only its complete lines count.
     answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from degla.errors import InputError
-from degla.negatives.llm.dialect import Completion, Dialect
+from degla.negatives.llm.dialect import BROKEN, Completion, Dialect
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for
 from degla.parse import parse_json
 
@@ -54,6 +54,7 @@ class Endpoint:
         opens_at: time on the monotonic clock, in seconds, before which nothing is sent.
         answers: number of answers so far.
         failed_in_row: failures since the last answer.
+        rejected_in_row: requests rejected for good since the last answer.
         failing_since: time of the first of these failures.
         last_fault: the last failure.
     """
@@ -61,7 +62,7 @@ class Endpoint:
     def __init__(self, url: str, client: AsyncOpenAI, dialect: Dialect, *, most: int, timeout: float, key: str) -> None:
         self.dialect = dialect
         self.limit = float(min(most, _FIRST))
-        self.busy = self.answers = self.failed_in_row = 0
+        self.busy = self.answers = self.failed_in_row = self.rejected_in_row = 0
         self.opens_at = self.failing_since = 0.0
         self.last_fault: Fault | None = None
         self._client, self._most, self._timeout = client, most, timeout
@@ -98,7 +99,7 @@ class Endpoint:
             self._note(fault, backoff)
             raise
         self.answers += 1
-        self.failed_in_row, self._resting = 0, False
+        self.failed_in_row, self.rejected_in_row, self._resting = 0, 0, False
         self.limit = min(float(self._most), self.limit + self._growth)
         if wait := hold_for(response.headers, tokens=completion.usage.total if completion.usage else 0):
             why = "its rate limit is used up (headers x-ratelimit-*)"
@@ -158,11 +159,14 @@ class Endpoint:
 
     def _read(self, response: Any) -> Completion:
         with contextlib.suppress(ValidationError):
-            return Completion.model_validate_json(response.content)
+            completion = Completion.model_validate_json(response.content)
+            if (reason := completion.choices[0].finish_reason) in BROKEN:
+                raise Fault("half reply", "passing", f"the server broke the answer off ({reason})")
+            return completion
         with contextlib.suppress(InputError):  # Some servers return errors with status 200.
             value = parse_json(_text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None
-            if isinstance(value, dict) and value.get("choices") == [] and not error:
+            if isinstance(value, dict) and not value.get("choices", True) and not error:
                 raise Fault(NO_CHOICES, "passing", "an answer without choices", outcome="empty")
             if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
                 raise self._fault(int(error["code"]), response)

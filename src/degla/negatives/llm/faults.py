@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -19,8 +19,9 @@ Nature = Literal["passing", "request", "fatal"]
 the key or the model's name is wrong."""
 
 _TOO_LONG: Final = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|max_model_len|(?:input|prompt).{0,30}too long"
-    r"|too many (?:input )?tokens|exceeds? the (?:model|available|maximum|limit).{0,40}(?:token|context|length)",
+    r"context[ _](?:length|window|size)|maximum (?:context|prompt)|max_model_len|(?:input|prompt).{0,30}too long"
+    r"|too many (?:input )?tokens|exceeds? the (?:model|available|maximum|limit).{0,40}(?:token|context|length)"
+    r"|`inputs` (?:tokens|must)",
     re.IGNORECASE,
 )
 _UNKNOWN_MODEL: Final = re.compile(
@@ -28,13 +29,25 @@ _UNKNOWN_MODEL: Final = re.compile(
     r"|(?:unknown|invalid|no such|unrecognized) model|model_not_found|not a valid model",
     re.IGNORECASE | re.DOTALL,
 )
+# Not "billing": rate limits of Groq and OpenAI link to a page of that name.
 _NO_CREDIT: Final = re.compile(
-    r"insufficient_quota|exceeded your current quota|billing|insufficient (?:credit|balance)", re.I
+    r"insufficient_quota|exceeded_current_quota|exceeded your current quota|insufficient (?:credit|balance)"
+    r"|credit balance is too low|billing[ _]hard[ _]limit|spending limit|budget has been exceeded|budget_exceeded",
+    re.IGNORECASE,
 )
-_FILTERED: Final = re.compile(r"content_filter|content management policy|content_policy", re.IGNORECASE)
+_WRONG_KEY: Final = re.compile(
+    r"api[ _-]?key (?:not valid|expired)|(?:invalid|incorrect) api[ _-]?key|invalid authorization header", re.IGNORECASE
+)
+_FILTERED: Final = re.compile(
+    r"content_filter|content management policy|content_policy|\bflagged\b|content exists risk|data_inspection_failed",
+    re.IGNORECASE,
+)
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_TRY_AGAIN: Final = re.compile(
+    rf"(?:retry|try again) (?:in|after) ((?:{_DURATION.pattern})+|[0-9]+(?:\.[0-9]+)?)", re.IGNORECASE
+)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 NO_CHOICES: Final = "no choices"
@@ -53,7 +66,8 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most are tran
         message: the server's message, without addresses and keys.
         outcome: outcome of the request if it is not retried.
         wait: seconds that the server asks to wait; None if it does not.
-        status: the HTTP status; None if there was none.
+        status: the HTTP status, or the one that servers usually give for this (401 for a wrong key, 402 if there is no
+            credit left); None if there was none.
     """
 
     kind: str
@@ -93,22 +107,32 @@ def fault_of_status(
 
     if 300 <= status < 400:
         return Fault(str(status), "fatal", _target(headers.get("location", "")), status=status)
+    wait = retry_after(headers, message, now=now)
+    if status == 403 and _FILTERED.search(both):
+        return fault("request", "refused")
     if status in (401, 403, 402):
         return fault("fatal")
+    if status == 400 and _WRONG_KEY.search(both):
+        return replace(fault("fatal"), status=401)
+    if status in (400, 412, 429) and _NO_CREDIT.search(both) and (wait is None or "insufficient_quota" in code):
+        return replace(fault("fatal"), status=402)
     if status == 413 or (status in (400, 422, 500) and _TOO_LONG.search(both)):
         return fault("request", "too_long")
     if status == 404 or (status in (400, 422) and _UNKNOWN_MODEL.search(both)):
         return fault("fatal")
-    if status == 429 and _NO_CREDIT.search(both):
-        return fault("fatal")
-    if status in (408, 409, 425, 429) or status >= 500:
-        wait = retry_after(headers, now=now)
+    if status in (408, 409, 424, 425, 429) or status >= 500:
         return fault("fatal" if wait is not None and wait > LONGEST_WAIT else "passing", wait=wait)
     return fault("request", "refused" if _FILTERED.search(both) else "rejected")
 
 
-def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return the seconds to wait by the header retry-after-ms, or Retry-After (seconds or a date); None for neither."""
+def retry_after(headers: Mapping[str, str], message: str = "", *, now: float) -> float | None:
+    """Return the seconds to wait, else None.
+
+    Args:
+        headers: response headers, names in lower case; retry-after-ms and Retry-After (seconds or a date) are read.
+        message: the server's message, read if they are missing: "try again in 1m2.5s".
+        now: seconds since the epoch.
+    """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -121,7 +145,8 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
             return max(0.0, parsedate_to_datetime(value).timestamp() - now)
         except (TypeError, ValueError, IndexError, OverflowError):
             pass
-    return None
+    said = _TRY_AGAIN.search(message)
+    return read_duration(said.group(1)) if said else None
 
 
 def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
@@ -182,6 +207,8 @@ def _read_message(body: str) -> tuple[str, str]:
         value: Any = parse_json(body, where="the body")
     except InputError:
         return body.strip(), ""
+    if isinstance(value, list) and len(value) == 1:  # Gemini
+        value = value[0]
     if isinstance(value, dict) and isinstance(value.get("error"), dict):
         value = value["error"]
     if not isinstance(value, dict):
