@@ -163,6 +163,8 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
         (["--form", "choose"], "--form requires --llm openai or embedded or scripted"),
         (["--example-sets", "3"], "--example-sets requires --llm openai or embedded or scripted"),
         (["--llm", "scripted"], "--script FILE"),
+        (["--max-tokens", "9"], "--max-tokens requires --llm openai"),
+        (["--llm", "openai", "--base-url", "http://x/v1", "--model", "m", "--extra-body", "[]"], "no JSON object"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(

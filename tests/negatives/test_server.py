@@ -111,6 +111,23 @@ def test_default_temperature(connect: Callable[..., ServerModel]) -> None:
     assert sent == {False: None, True: 0.0}
 
 
+def test_extra_fields(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        model = connect(server, extra={"reasoning_effort": "none", "temperature": 1})
+        replies(model, ask(1), ask(2, "choose"))
+        assert [(one.body["reasoning_effort"], one.body["temperature"]) for one in server.asked()] == [("none", 1)] * 2
+        assert model.describe()["extra"] == model.extra and "extra" not in connect(server).describe()
+
+
+def test_answers_that_thinking_cuts_off(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
+    body = completion("", finish="length", reasoning_content="Let me see")
+    body["usage"]["completion_tokens_details"] = {"reasoning_tokens": 160}
+    with serving(lambda received: Response(body=body)) as server, caplog.at_level(logging.WARNING):
+        answers = replies(connect(server), *(ask(number) for number in range(50)))
+    assert {(answer.outcome, answer.counts["reasoning_tokens"]) for answer in answers.values()} == {("cut_off", 160)}
+    assert len(caplog.messages) == 1 and "has cut off 20 of 20 answers" in caplog.text and "--max-tokens" in caplog.text
+
+
 def test_structured(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         answer = reply(connect(server, structured=True))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from degla.cli import main
 from degla.errors import DeglaError
 from degla.negatives.llm.faults import retry_after
 from degla.negatives.llm.server import ServerModel
@@ -164,6 +166,28 @@ def test_requests_rejected_in_a_row_are_asked_again_by_a_later_run(connect: Conn
             while came := model.finished():
                 outcomes += [answer.outcome for answer in came]
     assert outcomes == ["rejected", "rejected", "answered", "rejected", "rejected", *["unreachable"] * 17]
+
+
+def test_a_command_goes_on_once_requests_are_no_longer_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEGLA_API_KEY", "none")
+    rows = [{"id": f"c{n}", "image": "a.jpg", "text": f"A black dog sits on a bench with {n} cats."} for n in range(40)]
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rejects = True
+    with serving(lambda received: failure(400, "no") if rejects else say(received)) as server:
+        words = ["negatives", str(captions), "--out", str(tmp_path / "negatives.jsonl"), "--llm", "openai", "--json"]
+        words += ["--base-url", server.url, "--model", "m", "--rules", "replace_nouns", "--form", "write"]
+        words += ["--max-tokens", "500", "--extra-body", '{"reasoning_effort": "none"}']
+        assert main(words) == 1
+        assert "has rejected 20 requests in a row (400: no)" in capsys.readouterr().err
+        rejects = False
+        assert main(words) == 0
+        bodies = [received.body for received in server.asked()]
+    assert {(body["max_tokens"], body["reasoning_effort"]) for body in bodies} == {(500, "none")}
+    found = json.loads(capsys.readouterr().out)["replies"]
+    assert (found["answered"], found["rejected"]) == (38, 2)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,9 @@ def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
 
 _ASKED: Final = ("openai", "embedded", "scripted")
 _OF: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("base_url", "concurrency", "timeout", "retries", "temperature"), ("openai",)),
+    **dict.fromkeys(
+        ("base_url", "concurrency", "timeout", "retries", "temperature", "max_tokens", "extra_body"), ("openai",)
+    ),
     "model": ("openai", "embedded"),
     "threads": ("embedded",),
     "script": ("scripted",),
@@ -148,6 +150,8 @@ def describe_model(verb: argparse.ArgumentParser) -> None:
     asked.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
     asked.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
     asked.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
+    asked.add_argument("--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (160)")
+    asked.add_argument("--extra-body", metavar="JSON", help="openai: more fields of every request, as a JSON object")
     asked.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
     asked.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
 
@@ -184,7 +188,11 @@ def open_model(given: argparse.Namespace) -> LanguageModel:
 
         return read_script(given.script)
     from degla.negatives.llm.server import ServerModel
+    from degla.parse import parse_json
 
+    extra = parse_json(given.extra_body, where="--extra-body") if given.extra_body else {}
+    if not isinstance(extra, dict):
+        raise InputError('--extra-body is no JSON object such as {"reasoning_effort": "none"}.')
     return ServerModel(
         given.base_url,
         given.model,
@@ -192,6 +200,8 @@ def open_model(given: argparse.Namespace) -> LanguageModel:
         timeout=given.timeout,
         retries=given.retries,
         temperature=given.temperature,
+        max_tokens=given.max_tokens,
+        extra=extra,
         seed=given.seed,
     )
 

@@ -255,6 +255,7 @@ def _reply(pending: PendingRequest, completion: Completion, endpoint: Endpoint, 
     if pending.plain:
         endpoint.dialect.note_failure()
     endpoint.dialect.note(answer.kept, mode=mode)
+    endpoint.dialect.note_length(cut=answer.outcome == "cut_off")
     if completion.usage:
         pending.counts.update(completion.usage.counts())
     if answer.kept is False and mode != "plain":

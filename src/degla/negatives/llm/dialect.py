@@ -44,6 +44,8 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 _SYSTEM: Final = re.compile(r"system.{0,20}\brole|\brole.{0,40}system|roles must alternate", re.IGNORECASE)
+_CUT_OFF: Final = 20
+"""Answers cut off at the token limit after which a warning says so, if there were no more others."""
 _ENOUGH: Final = 3
 """Number of answers that ignore the schema, or of requests that succeed only without it, after which a server counts as
 unable to follow it."""
@@ -59,6 +61,7 @@ class RequestSettings:
         max_tokens: maximum tokens of an answer.
         structured: whether to request a JSON schema; None does so for form "choose" if the server follows it.
         seed: sampling seed for the server.
+        extra: more fields of every request.
     """
 
     model: str
@@ -66,6 +69,7 @@ class RequestSettings:
     max_tokens: int = 160
     structured: bool | None = None
     seed: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -85,6 +89,8 @@ class Dialect:
     kept: int = 0
     _ignored: int = 0
     _failed: int = 0
+    _cut: int = 0
+    _uncut: int = 0
     _length_field: str = "max_tokens"
     _dropped: set[str] = field(default_factory=set)
     _joins: bool = False  # whether the first user turn begins with the system turn, which the server does not accept
@@ -115,7 +121,8 @@ class Dialect:
             "seed": self.settings.seed + request.key.draw,
             self._length_field: self.settings.max_tokens,
         }
-        return {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
+        kept = {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
+        return kept | self.settings.extra
 
     def learn(self, fault: Fault, sent: dict[str, Any], *, mode: Mode) -> bool:
         """Learn about unsupported fields from a rejected request; return whether the request would now differ."""
@@ -158,6 +165,17 @@ class Dialect:
         self._ignored += not kept
         if self._ignored >= _ENOUGH and self._ignored > self.kept and not self.settings.structured:
             self._step_down("accepts but ignores it")
+
+    def note_length(self, *, cut: bool) -> None:
+        """Record whether an answer was cut off at the token limit."""
+        self._cut += cut
+        self._uncut += not cut
+        if cut and self._cut == _CUT_OFF > self._uncut:
+            LOG.warning(
+                "The server at %s has cut off %d of %d answers at the limit of %d tokens. If the model thinks before "
+                "it answers, set a larger --max-tokens or turn its thinking off (docs/negatives-server.md).",
+                self.host, self._cut, self._cut + self._uncut, self.settings.max_tokens,
+            )  # fmt: skip
 
     def note_failure(self) -> None:
         """Record that a request failed with the schema but was answered without it."""

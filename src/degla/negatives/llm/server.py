@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from queue import Empty, SimpleQueue
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from degla.errors import DeglaError, InputError
@@ -38,6 +38,7 @@ class ServerModel:
         temperature: sampling temperature, 0 to 2; None uses the server's default for "write" and 0 for "choose".
         max_tokens: maximum tokens of an answer.
         structured: whether to request a JSON schema; None does so for form "choose" if the server follows it.
+        extra: more fields of every request, such as {"reasoning_effort": "none"}.
         seed: sent with every request, plus the number of the draw.
         backoff: base of the pauses in seconds. The first pause before a retry is drawn from 0 to this, later ones
             double, up to 60 times this. A run ends if at its start no server can be reached for 20 times this, or if
@@ -57,6 +58,7 @@ class ServerModel:
     max_tokens: int = 160
     structured: bool | None = None
     seed: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
     backoff: float = 0.5
     forms: ClassVar[tuple[Form, ...]] = ("write", "choose")
 
@@ -73,7 +75,9 @@ class ServerModel:
             raise InputError(f"temperature ({self.temperature:g}) must be between 0 and 2.")
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
         key = os.environ[variable].strip() if variable else NO_KEY
-        settings = RequestSettings(self.model, self.temperature, self.max_tokens, self.structured, self.seed)
+        settings = RequestSettings(
+            self.model, self.temperature, self.max_tokens, self.structured, self.seed, dict(self.extra)
+        )
         endpoints = [
             connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout) for url in self.base_urls
         ]
@@ -110,7 +114,10 @@ class ServerModel:
 
     def describe(self) -> dict[str, object]:
         """Return the settings that shape the answers, without addresses and rates."""
-        return {"protocol": "openai chat completions", **asdict(self._settings)}
+        described = {"protocol": "openai chat completions", **asdict(self._settings)}
+        if not self.extra:  # as in files of versions without it
+            del described["extra"]
+        return described
 
     def start(self, request: Request) -> None:
         """Take a request and return at once."""
