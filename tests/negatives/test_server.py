@@ -436,6 +436,17 @@ def test_unreachable_from_the_start(connect: Callable[..., ServerModel]) -> None
     assert "pass" not in message and "user" not in message
 
 
+def test_unreachable_because_nobody_answers(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.negatives.llm.server.MOST_TO_CONNECT", 0.05)
+    with socket.socket() as deaf:  # It takes connections, and never begins to encrypt.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        message = stops(connect(f"https://127.0.0.1:{deaf.getsockname()[1]}/v1"), *(ask(number) for number in range(9)))
+    assert "No server can be reached" in message and "no connection within" in message
+
+
 def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as first, serving(say) as second:
         model = connect(first, second, backoff=0.002, retries=3)

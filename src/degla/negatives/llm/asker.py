@@ -202,7 +202,7 @@ class Asker:
             raise DeglaError(
                 f"No server can be reached: {'; '.join(unreached)}. Check that the server is running, that --base-url "
                 "has the right host, port and path (usually ending in /v1), and that no proxy or firewall blocks the "
-                "connection."
+                "connection. For a certificate that is not publicly trusted, set SSL_CERT_FILE to its file."
             )
         if silent > 600 * self.backoff:
             last = "; ".join(f"{host}: {fault}" for host, fault in faults)

@@ -28,6 +28,8 @@ MOST_BYTES: Final = 8 << 20
 """Maximum decompressed bytes of one response. An answer has a few hundred, a list of models a few thousand."""
 
 _UNPACK: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+MOST_TO_CONNECT: Final = 10.0
+"""Maximum seconds for a connection, so that an address without a server soon ends the run."""
 NO_KEY: Final = "none"
 """Placeholder key if none is set: local servers accept any word but require one."""
 REST_AFTER: Final = 3
@@ -145,7 +147,9 @@ class Endpoint:
                     body=body,
                     options={"headers": {"X-Client-Request-Id": name}},
                 )
-        except (TimeoutError, openai.APITimeoutError):
+        except (TimeoutError, openai.APITimeoutError) as error:
+            if isinstance(error.__cause__, http_library().ConnectTimeout):
+                raise Fault("connection", "passing", f"no connection within {MOST_TO_CONNECT:g} s") from None
             raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s") from None
         except openai.APIStatusError as error:
             raise self._fault(error.status_code, error.response) from None
