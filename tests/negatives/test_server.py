@@ -308,6 +308,16 @@ def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogC
     assert len(caplog.messages) == 1 and "ignores it" in caplog.text and SECRET not in caplog.text
 
 
+def test_schema_ignored_at_length(connect: Callable[..., ServerModel]) -> None:
+    def respond(received: Received) -> Response:
+        plain = received.last.endswith("number alone.")
+        return Response(body=completion("2") if plain else completion('{\n  "data": {\n    "id": 1', finish="length"))
+
+    with serving(respond) as server:
+        answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(6)))
+    assert [answers[f"c{number}"].outcome for number in range(6)] == ["cut_off"] * 3 + ["answered"] * 3
+
+
 def test_a_schema_that_half_of_the_answers_keep_is_asked_for() -> None:
     dialect = Dialect("host", RequestSettings("m", seed=3))
     assert dialect.body(replace(ask(1), key=RequestKey("c1", "swap_nouns", 2)), "plain")["seed"] == 5

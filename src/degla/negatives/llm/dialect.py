@@ -343,7 +343,7 @@ def read_answer(request: Request, completion: Completion, *, mode: Mode) -> Requ
     # If an answer ended at the token limit, only its complete lines count.
     answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
     if cut and answer.outcome != "answered":
-        return RequestResult("cut_off", text=said, detail=_short(said))
+        return RequestResult("cut_off", text=said, detail=_short(said), kept=answer.kept)
     return answer
 
 

@@ -150,7 +150,7 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError) as error:
             if isinstance(error.__cause__, http_library().ConnectTimeout):
                 raise Fault("connection", "passing", f"no connection within {MOST_TO_CONNECT:g} s") from None
-            raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s") from None
+            raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s (--timeout)") from None
         except openai.APIStatusError as error:
             raise self._fault(error.status_code, error.response) from None
         except openai.APIConnectionError as error:
