@@ -212,6 +212,15 @@ def test_no_system_turn(status: int, message: str, connect: Connect) -> None:
     assert turns[0]["content"] == "Make it false.\n\nA cup on a table."
 
 
+def test_what_openrouter_s_provider_said(connect: Connect) -> None:
+    raw = json.dumps({"error": {"message": "`temperature` is deprecated for this model."}})
+    wrapped = failure(400, "Provider returned error", code=400, metadata={"raw": raw, "provider_name": "Anthropic"})
+    with serving(lambda received: wrapped if "temperature" in received.body else say(received)) as server:
+        answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(3)))
+        assert len(server.asked()) == 4
+    assert {answer.outcome for answer in answers.values()} == {"answered"}
+
+
 @pytest.mark.parametrize(
     ("message", "seconds"),
     [

@@ -214,7 +214,10 @@ def _read_message(body: str) -> tuple[str, str]:
     if not isinstance(value, dict):
         return body.strip(), ""
     code = f"{value.get('code') or ''} {value.get('type') or ''}"
+    metadata = value.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what the provider said
     for name in ("message", "error", "detail"):
         if said := value.get(name):
-            return said if isinstance(said, str) else json.dumps(said), code
+            said = said if isinstance(said, str) else json.dumps(said)
+            return f"{said}: {raw}" if isinstance(raw, str) else said, code
     return body.strip(), code
