@@ -168,9 +168,9 @@ def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, con
 def test_waits_that_cannot_be_meant(value: str) -> None:
     assert retry_after({"retry-after": value}, now=1e9) in (None, 0.0)
     headers = {"x-ratelimit-remaining-requests": value, "x-ratelimit-reset-requests": value}
-    assert hold_for(headers, tokens=1) == 0.0
+    assert hold_for(headers, tokens=1, now=1e9) == 0.0
     headers["x-ratelimit-remaining-requests"] = "0"
-    assert hold_for(headers, tokens=1) == 0.0
+    assert hold_for(headers, tokens=1, now=1e9) == 0.0
 
 
 def test_a_longer_wait_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,11 +90,13 @@ def test_durations(text: str, seconds: float) -> None:
             },
             180.0,
         ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1790000030"}, 30.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1780000000"}, 0.0),
         ({"x-ratelimit-remaining-tokens": "many", "x-ratelimit-reset-tokens": "2m"}, 0.0),
     ],
 )
 def test_rate_limit_headers(headers: dict[str, str], seconds: float) -> None:
-    assert hold_for(headers, tokens=200) == seconds
+    assert hold_for(headers, tokens=200, now=1.79e9) == seconds
 
 
 def test_retry_after_forms() -> None:

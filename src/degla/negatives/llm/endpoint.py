@@ -103,7 +103,8 @@ class Endpoint:
         self.answers += 1
         self.failed_in_row, self.rejected_in_row, self._resting = 0, 0, False
         self.limit = min(float(self._most), self.limit + self._growth)
-        if wait := hold_for(response.headers, tokens=completion.usage.total if completion.usage else 0):
+        tokens = completion.usage.total if completion.usage else 0
+        if wait := hold_for(response.headers, tokens=tokens, now=time.time()):
             why = "its rate limit is used up (headers x-ratelimit-*)"
             if wait > LONGEST_WAIT:  # This answer counts; the next request fails.
                 self._used_up = Fault("429", "fatal", why, wait=wait, status=429)

@@ -50,6 +50,8 @@ _TRY_AGAIN: Final = re.compile(
 )
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+_EPOCH: Final = 1e9
+"""A reset of more seconds is a moment since the epoch, as some gateways give it."""
 NO_CHOICES: Final = "no choices"
 """Kind of an answer without choices: some servers send it when a filter blocks the prompt, others transiently."""
 LONGEST_WAIT: Final = 300.0
@@ -149,12 +151,13 @@ def retry_after(headers: Mapping[str, str], message: str = "", *, now: float) ->
     return read_duration(said.group(1)) if said else None
 
 
-def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
+def hold_for(headers: Mapping[str, str], *, tokens: int, now: float) -> float:
     """Return the seconds to wait for a used-up rate limit; 0 if it is not used up.
 
     Args:
         headers: response headers, names in lower case; x-ratelimit-remaining-* and x-ratelimit-reset-* are read.
         tokens: tokens per request.
+        now: seconds since the epoch, for a reset that is a moment.
     """
     longest = 0.0
     for name, needed in (("requests", 1), ("tokens", tokens)):
@@ -164,7 +167,8 @@ def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
         except ValueError:
             continue
         if used_up:
-            longest = max(longest, read_duration(headers.get(f"x-ratelimit-reset-{name}", "")))
+            reset = read_duration(headers.get(f"x-ratelimit-reset-{name}", ""))
+            longest = max(longest, reset - now if reset > _EPOCH else reset)
     return longest
 
 
