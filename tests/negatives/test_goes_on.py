@@ -31,6 +31,9 @@ def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> N
     summary = run(out, first)
     assert summary.replies.by_outcome()["unreachable"] == 2
     assert sum(row.reason == "model_unreachable" for row in rows_of(out)) == 2
+    assert "no answer for 2 rows (model_unreachable): the same command asks again" in map(
+        str, summary.render().renderables
+    )
     assert out.read_bytes() != undisturbed.read_bytes()
     second = ScriptedModel(varied)
     run(out, second)

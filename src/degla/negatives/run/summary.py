@@ -216,4 +216,6 @@ class Summary:
             ]
             listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
             lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
+        if rows := sum(count for (_, reason), count in self.reasons.items() if reason == "model_unreachable"):
+            lines.append(f"no answer for {counted(rows, 'row')} (model_unreachable): the same command asks again")
         return Group(table, *map(Text, lines))  # square brackets in ids are not markup
