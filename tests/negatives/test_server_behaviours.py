@@ -140,6 +140,7 @@ ENDS = {
         Response(body={"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
         r"Unexpected endpoint.*usually ending in /v1",
     ),
+    "Open WebUI: wrong path": (Response(405, {"detail": "Method Not Allowed"}), "usually ending in /v1"),
     "a page": (Response(body=b"<!doctype html><title>WebUI</title>"), "doctype.*usually ending in /v1"),
 }
 

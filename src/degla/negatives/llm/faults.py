@@ -120,7 +120,7 @@ def fault_of_status(
         return replace(fault("fatal"), status=402)
     if status == 413 or (status in (400, 422, 500) and _TOO_LONG.search(both)):
         return fault("request", "too_long")
-    if status == 404 or (status in (400, 422) and _UNKNOWN_MODEL.search(both)):
+    if status in (404, 405) or (status in (400, 422) and _UNKNOWN_MODEL.search(both)):
         return fault("fatal")
     if status in (408, 409, 424, 425, 429) or status >= 500:
         return fault("fatal" if wait is not None and wait > LONGEST_WAIT else "passing", wait=wait)
