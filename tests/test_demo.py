@@ -116,9 +116,20 @@ def test_a_demo_that_is_stopped_says_that_its_runs_begin_anew(tmp_path: Path, mo
     job = methods.base_job("world", ("world",), root=tmp_path, out=tmp_path)
     with (
         methods.lock(tmp_path) as held,
-        pytest.raises(DeglaError, match="stopped by SIGINT; the same command starts these runs from scratch"),
+        pytest.raises(DeglaError, match="stopped by SIGINT; the same command starts these runs from scratch") as stop,
     ):
         methods.run_jobs([job], held)
+    assert stop.value.exit_status == 130
+
+
+def test_a_demo_that_is_stopped_while_it_makes_negatives_does_not_train_on_a_part_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "generate", lambda *_, **__: SimpleNamespace(stopped="SIGTERM"))
+    monkeypatch.setattr(methods, "read_captions", Path)
+    with pytest.raises(DeglaError, match="stopped by SIGTERM while making negatives") as stop:
+        methods.make_negatives(tmp_path / "captions.jsonl", tmp_path / "negatives.jsonl", words="captions")
+    assert stop.value.exit_status == 143
 
 
 def test_runs_of_several_seeds_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

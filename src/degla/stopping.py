@@ -1,4 +1,8 @@
-"""Ending of processes: stop requests are handled where nothing is lost, and a child ends with its parent."""
+"""Ending of processes: stop requests are handled where nothing is lost, and a child ends with its parent.
+
+A command that a signal stopped ends with the status that shells give to a process that a signal ended, 128 plus the
+signal's number, so that a shell or batch system can distinguish "stopped" from "done".
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,24 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any, Self
 
+from degla.errors import DeglaError
+
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
+
+
+def status_of_signal(name: str) -> int:
+    """Return the exit status of a command that saved its work on a signal, such as 130 for SIGINT; 0 for "", no
+    signal."""
+    return 128 + signal.Signals[name] if name else 0
+
+
+class StoppedError(DeglaError):
+    """A signal stopped the work, and what was done is saved; the message says how to continue."""
+
+    def __init__(self, name: str, told: str) -> None:
+        super().__init__(f"stopped by {name}{told}")
+        self.exit_status = status_of_signal(name)
 
 
 class Interruption:

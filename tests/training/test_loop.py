@@ -293,18 +293,18 @@ def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
 def test_several_processes_stop_where_one_was_asked_to() -> None:
     class Pair(Processes):
         def total(self, tensor: torch.Tensor) -> torch.Tensor:
-            asked.append(float(tensor))
+            asked.append(tensor.tolist())
             return tensor + other
 
-    asked: list[float] = []
-    stop, both, other = StopRequest(), Pair(count=2), 0.0
+    asked: list[list[float]] = []
+    stop, both, other = StopRequest(), Pair(count=2), torch.zeros(2)
     assert not stop.agreed(both, 10) and not stop.agreed(both)
-    other = 1.0
+    other = torch.tensor([0.0, 1.0])
     assert not stop.agreed(both, 13), "they do not synchronise at every step"
-    assert stop.agreed(both, 20) and stop.agreed(both) and not stop.agreed(Processes())
-    stop.name, other = "SIGTERM", 0.0
-    assert stop.agreed(both, 30) and stop.agreed(Processes(), 13)
-    assert asked == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert stop.agreed(both, 20) == stop.agreed(both) == "SIGINT" and not stop.agreed(Processes())
+    stop.name, other = "SIGTERM", torch.zeros(2)
+    assert stop.agreed(both, 30) == stop.agreed(Processes(), 13) == "SIGTERM"
+    assert asked == [[0.0, 0.0]] * 4 + [[1.0, 0.0]]
 
 
 def test_a_killed_worker_is_one_line(

@@ -26,6 +26,7 @@ from degla.negatives.generate import NegativesSettings, WordSource, generate
 from degla.negatives.run.summary import Summary
 from degla.pages.words import points
 from degla.shelf import PUBLISHED_RULES
+from degla.stopping import StoppedError
 from degla.study.conduct import run_chains
 from degla.study.jobs import ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import AskedNow
@@ -177,5 +178,13 @@ def whole_demo(out: Path) -> Iterator[Lock]:
 
 
 def make_negatives(captions: Path, out: Path, *, words: WordSource) -> Summary:
-    """Generate negatives with the paper's rules; see `generate`."""
-    return generate(read_captions(captions), NegativesSettings(RULES, seed=0, words=words), out=out, workers=PROCESSES)
+    """Generate negatives with the paper's rules; see `generate`.
+
+    Raises:
+        StoppedError: a signal stopped it.
+    """
+    settings = NegativesSettings(RULES, seed=0, words=words)
+    summary = generate(read_captions(captions), settings, out=out, workers=PROCESSES)
+    if summary.stopped:
+        raise StoppedError(summary.stopped, " while making negatives; run the same command again.")
+    return summary

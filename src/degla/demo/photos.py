@@ -57,7 +57,8 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
 
     Raises:
         InputError: a file cannot be read, too few images are usable, or the folder cannot be written.
-        DeglaError: a run failed, or a signal stopped the demo.
+        DeglaError: a run failed.
+        StoppedError: a signal stopped the demo.
     """
     with methods.whole_demo(out) as held:
         with methods.stage("checking the images"):

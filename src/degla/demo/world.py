@@ -94,7 +94,8 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
 
     Raises:
         InputError: the folder cannot be written, or another process is writing it.
-        DeglaError: a run failed, or a signal stopped the demo.
+        DeglaError: a run failed.
+        StoppedError: a signal stopped the demo.
     """
     size = QUICK if quick else FULL
     with methods.whole_demo(out) as held:

@@ -21,6 +21,7 @@ from degla.pages.words import counted, duration
 from degla.parse import parse_json, read_bytes
 from degla.progress import TaskProgress
 from degla.ray import Engine
+from degla.stopping import StoppedError
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -66,7 +67,8 @@ def conduct(
     Raises:
         InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
             has locked the folder.
-        DeglaError: the base could not be measured, no run finished, or a signal stopped the study.
+        DeglaError: the base could not be measured, or no run finished.
+        StoppedError: a signal stopped the study.
     """
     rehearsal = None
     runs = expand(plan, where=where)
@@ -116,7 +118,7 @@ def run_chains(
 
     Raises:
         InputError: a cluster is requested, but Ray is not installed.
-        DeglaError: a signal stopped them.
+        StoppedError: a signal stopped them.
     """
     folder = held.path.parent
     far = nullcontext() if engine == "local" else open_cluster(tune_all, folder=folder, processes=processes)
@@ -126,7 +128,7 @@ def run_chains(
     if signal:
         resume = all(job.resume for chain in chains for job in chain.jobs)
         told = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
-        raise DeglaError(f"stopped by {signal}; {told}.")
+        raise StoppedError(signal, f"; {told}.")
     return ends
 
 

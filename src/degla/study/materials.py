@@ -19,7 +19,7 @@ from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import read_captions
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest
@@ -29,6 +29,7 @@ from degla.negatives.units import with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from degla.remote import address_of
 from degla.shelf import BENCHMARKS
+from degla.stopping import StoppedError
 from degla.study.grid import Run
 from degla.study.jobs import StudyQuestions
 from degla.study.plan import Plan, Replicate
@@ -164,9 +165,7 @@ def _negatives(
             out=path,
         )
         if summary.stopped:
-            raise DeglaError(
-                f"stopped by {summary.stopped} while making negatives; run the same command again to resume."
-            )
+            raise StoppedError(summary.stopped, " while making negatives; run the same command again to resume.")
         digest_of(path, made)
     return path
 

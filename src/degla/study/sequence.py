@@ -73,7 +73,8 @@ def conduct_sequences(
     Raises:
         InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
             has locked the folder.
-        DeglaError: the base could not be measured, no sequence finished, or a signal stopped everything.
+        DeglaError: the base could not be measured, or no sequence finished.
+        StoppedError: a signal stopped everything.
     """
     with lock(out) as held, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)

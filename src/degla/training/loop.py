@@ -50,7 +50,7 @@ class TrainResult:
     Attributes:
         folder: the last checkpoint.
         step: total number of steps.
-        finished: False if a signal stopped the run before its end.
+        stopped: name of the signal that stopped the run before its end, or "".
         values: values logged by the last step.
         ended: the limit of `StopConfig` that ended the run early, or None.
         best: the best checkpoint by validation; None without validation, or if no checkpoint was within the budget.
@@ -58,10 +58,15 @@ class TrainResult:
 
     folder: Path
     step: int
-    finished: bool
+    stopped: str
     values: dict[str, float]
     ended: str | None = None
     best: Path | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end, or a limit of `StopConfig`."""
+        return not self.stopped
 
 
 @torch.inference_mode(False)  # A notebook may have disabled gradients.
@@ -144,7 +149,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
         metrics.write(0, before)
-        while position.step < steps and not validation.ended and not stop.agreed(processes):
+        while position.step < steps and not validation.ended and not (stopped := stop.agreed(processes)):
             for batch in islice(batches, len(pairs.plan) - position.batch):
                 again = next(replayed)
                 values = trainer.step(batch, number=position.step, replayed=again)
@@ -172,14 +177,14 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         folder = state.save(position, best=validation.best, ended=validation.ended)
     for tracker in accelerator.trackers:
         tracker.finish()
-    finished = position.step == steps or ended is not None
+    if position.step == steps or ended is not None:
+        stopped = ""  # A signal at the end stops nothing.
     if accelerator.is_main_process:
-        stopped = None if finished else stop.name or "a signal to another process"
         out, step, stood = told(config.out or run), position.step, position.step == first
         _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
     last = {name: float(value) for name, value in values.items()}
     best = run / validation.best if validation.best else None
-    return TrainResult(folder, position.step, finished, values=last, ended=ended, best=best)
+    return TrainResult(folder, position.step, stopped, values=last, ended=ended, best=best)
 
 
 def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, processes: Processes) -> None:
@@ -244,7 +249,7 @@ def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, st
 
 
 def _tell_end(
-    out: str, run: Path, step: int, *, steps: int, ended: str | None, stopped: str | None, validation: Validation,
+    out: str, run: Path, step: int, *, steps: int, ended: str | None, stopped: str, validation: Validation,
     stood: bool,
 ) -> None:  # fmt: skip
     """Log why a run ended early, and which checkpoint is the best.
@@ -255,7 +260,7 @@ def _tell_end(
         step: number of the last step.
         steps: steps of the whole run.
         ended: limit that ended the run.
-        stopped: signal that stopped the run.
+        stopped: signal that stopped the run, or "".
         validation: validation after its last evaluation.
         stood: whether this call took no step.
     """
@@ -271,23 +276,25 @@ def _tell_end(
             log.warning("%s: its %s is no better than before training", run / BEST_NAME, score)
     elif ended is not None:
         log.warning("no checkpoint is within the limits; the last one is %s", run / f"step-{step}")
-    if stopped is not None:
+    if stopped:
         log.warning("stopped by %s after step %d of %d. Resume: degla train --resume %s", stopped, step, steps, out)
 
 
 class StopRequest(Interruption):
     """An interruption that several processes agree on."""
 
-    def agreed(self, processes: Processes, step: int = 0) -> bool:
-        """Return whether any process was asked to stop; the same answer on all processes.
+    def agreed(self, processes: Processes, step: int = 0) -> str:
+        """Return the name of a signal that any process received, or ""; the same on all processes.
 
         Several processes exchange this only every few steps, because it makes them wait for the device.
         """
         if processes.count == 1:
-            return self.name is not None
+            return self.name or ""
         if step % _STEPS_BETWEEN_QUESTIONS:
-            return False
-        return bool(processes.total(torch.tensor(float(self.name is not None))) > 0)
+            return ""
+        names = ("SIGTERM", "SIGINT")
+        received = processes.total(torch.tensor([float(self.name == name) for name in names])).tolist()
+        return next((name for name, count in zip(names, received, strict=True) if count), "")
 
 
 @contextmanager

@@ -1,10 +1,9 @@
-"""Printing of tables and JSON, and the exit status of a command that a signal ended."""
+"""Printing of tables and JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable
 
@@ -35,9 +34,3 @@ def answer(given: argparse.Namespace, values: Callable[[], object], print_words:
         print_json(values())
     else:
         print_words()
-
-
-def status_of_signal(name: str) -> int:
-    """Return the exit status of a command that saved its work on a signal, such as 130 for SIGINT; 0 for "", no
-    signal."""
-    return 128 + signal.Signals[name] if name else 0

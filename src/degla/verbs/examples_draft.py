@@ -10,7 +10,7 @@ from degla.errors import DeglaError
 from degla.files import require_writable
 from degla.pages.words import counted
 from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source
-from degla.verbs._terminal import show, status_of_signal
+from degla.verbs._terminal import show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings
     from degla.negatives.review import draft_examples
+    from degla.stopping import status_of_signal
 
     model = model_source(given)
     require_writable(given.out)
@@ -44,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
     captions = given_captions(given)
     drafts, summary = draft_examples(captions, settings, model=model, out=given.out, count=given.count)
     show(summary.render())
-    if not drafts:
+    if not drafts and not summary.stopped:
         raise DeglaError(
             "no drafts were made, for the reasons above. Fix them, then run the same command again to resume."
         )

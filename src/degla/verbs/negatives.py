@@ -18,7 +18,7 @@ from degla.verbs._arguments import (
     model_source,
     require_jsonl,
 )
-from degla.verbs._terminal import answer, show, status_of_signal
+from degla.verbs._terminal import answer, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -75,6 +75,7 @@ def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
 
 def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings, generate
+    from degla.stopping import status_of_signal
 
     model = model_source(given)
     require_jsonl(given.out)

@@ -72,12 +72,14 @@ def run_words(words: list[str]) -> int:
     if dry:
         return _look(config, resume=resume)
 
+    from degla.stopping import status_of_signal
     from degla.training.loop import train
 
     outcome = train(config, resume=resume)
-    if first_process():
-        sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
-    return 0
+    if not first_process():
+        return 0  # A failure makes torchrun end the first process, which may still be copying the checkpoint.
+    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
+    return status_of_signal(outcome.stopped)
 
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
