@@ -16,7 +16,7 @@ from torch import Tensor
 
 import degla.losses
 from degla.errors import InputError
-from degla.inputs import INPUTS, LossTensors
+from degla.inputs import INPUTS, LossTensors, inputs_of
 from degla.losses import (
     ConceptSigmoid,
     Contrastive,
@@ -268,11 +268,14 @@ def test_every_tensor_that_a_loss_reads_is_asked_for(name: str) -> None:
     case = make_case(3, 2, mask="all", seed=75)
     given = tensors_of(case)
     wanted = [f"teacher_{part}" for part in term.needs if part != "raw_image"]
-    wanted += ["image", *(["caption"] if term.reads_texts else []), *(["scale"] if term.scaled else [])]
+    wanted += ["image", *(["caption"] if term.reads_captions else []), *(["scale"] if term.scaled else [])]
     memory = [case.memory] if isinstance(term, StatefulLoss) else []
     for left_out in wanted:
         with pytest.raises(InputError, match=rf"missing .*\b{left_out}\b"):
             term(*memory, **{each: value for each, value in given.items() if each != left_out})
+    if not term.reads_captions:
+        formula = {*wanted, *inputs_of(term.reads), *(f"teacher_{part}" for part in term.needs)}
+        term(*memory, **{each: value for each, value in given.items() if each in formula})
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES.names() if loss_class(name).needs])

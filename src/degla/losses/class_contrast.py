@@ -30,6 +30,7 @@ class ClassContrast(Loss):
     """Label smoothing: share of the target spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
     reads = frozenset({"classes"})
+    reads_captions = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes that have a class."""

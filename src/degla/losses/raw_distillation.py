@@ -28,7 +28,7 @@ class RawDistillation(Loss):
     same_width = True
     scaled = False
     reads = frozenset({"raw_image"})
-    reads_texts = False
+    reads_captions = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""

@@ -30,7 +30,7 @@ class ViewContrast(Loss):
 
     needs = frozenset({"image"})
     same_width = True
-    reads_texts = False
+    reads_captions = False
     scaled = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:

@@ -107,7 +107,7 @@ class Wanted:
         name: name of the loss in messages.
         needs: parts of the teacher's embeddings.
         reads: optional parts of the student's embeddings.
-        texts: whether captions are read.
+        captions: whether captions are read.
         scale: whether the scale is read.
         same_width: whether the teacher's embeddings are compared with the student's.
         negatives: whether the captions' negatives are required.
@@ -116,7 +116,7 @@ class Wanted:
     name: str
     needs: frozenset[TeacherPart]
     reads: frozenset[str]
-    texts: bool
+    captions: bool
     scale: bool
     same_width: bool
     negatives: bool
@@ -167,7 +167,7 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
     if image is None:
         return
     rows, device = len(image), image.device
-    if not wanted.texts:
+    if not wanted.captions:
         given.setdefault("caption", torch.zeros_like(image))
     if not wanted.scale:
         given.setdefault("scale", 1.0)
@@ -199,7 +199,7 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
 
 
 def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
-    names = ["image", *(["caption"] if wanted.texts else []), *(["scale"] if wanted.scale else [])]
+    names = ["image", *(["caption"] if wanted.captions else []), *(["scale"] if wanted.scale else [])]
     names += ["negative"] if wanted.negatives else []
     names += [name for part in sorted(wanted.reads) for name in inputs_of([part])]
     names += [f"teacher_{part}" for part in sorted(wanted.needs)]

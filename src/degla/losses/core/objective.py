@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.inputs import LossTensors, check_reads, with_sources
+from degla.inputs import LossTensors, check_reads, inputs_of, with_sources
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
@@ -28,7 +28,7 @@ class AnyLoss(Checked, ABC, section="objective"):
             nor logged.
         needs: parts of the teacher's embeddings that it reads.
         reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
-        reads_texts: whether it reads the embedding of any text. If no loss does, no text is embedded.
+        reads_captions: whether it reads the embeddings of captions or negatives, so that a call must pass them.
         scaled: whether it reads the model's scale, as its logits are similarities times the scale.
         same_width: whether it compares the teacher's embeddings with the student's, so that both need the same width.
         of_negatives: whether it is 0 without negatives, so that a call must pass them.
@@ -37,7 +37,7 @@ class AnyLoss(Checked, ABC, section="objective"):
     weight: Factor
     needs: ClassVar[frozenset[TeacherPart]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset()
-    reads_texts: ClassVar[bool] = True
+    reads_captions: ClassVar[bool] = True
     scaled: ClassVar[bool] = True
     same_width: ClassVar[bool] = False
     of_negatives: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class AnyLoss(Checked, ABC, section="objective"):
             cls.__name__,
             cls.needs,
             cls.reads,
-            texts=cls.reads_texts,
+            captions=cls.reads_captions,
             scale=cls.scaled,
             same_width=cls.same_width,
             negatives=cls.of_negatives,
@@ -202,8 +202,13 @@ class Objective:
 
     @property
     def reads_texts(self) -> bool:
-        """Whether any active loss reads a text embedding."""
-        return any(loss.reads_texts for loss in self.active.values())
+        """Whether any active loss reads a text embedding; if not, no text is embedded."""
+        return self.reads_captions or bool(inputs_of(self.reads, kind="text"))
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether any active loss reads the embeddings of captions or negatives."""
+        return any(loss.reads_captions for loss in self.active.values())
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
@@ -220,7 +225,7 @@ class Objective:
             "Objective",
             self.needs,
             self.reads,
-            texts=self.reads_texts,
+            captions=self.reads_captions,
             scale=scale,
             same_width=width,
             negatives=any(loss.of_negatives for loss in self.active.values()),
