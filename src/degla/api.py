@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
 from degla.shelf import BALANCED_RULES, RULES
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
     from degla.evaluation.results import TracedResult
     from degla.negatives.run.summary import Summary
-    from degla.records import CaptionRecord, NegativeRecord
+    from degla.records import AcceptedNegative, CaptionRecord
     from degla.training.loop import TrainResult
 
 
@@ -112,7 +112,7 @@ def encode_captions(
 
 def generate_negatives(
     captions: Iterable[str], *, rules: Sequence[str] = BALANCED_RULES, per_rule: int = 1, seed: int = 0
-) -> list[list[NegativeRecord]]:
+) -> list[list[AcceptedNegative]]:
     """Generate hard negatives of captions with grammar rules, in memory, without torch or a language model.
 
     Args:
@@ -131,7 +131,7 @@ def generate_negatives(
     from degla.negatives.run.dialogue import Maker
     from degla.negatives.run.pipeline import make_rows
     from degla.negatives.run.stream import CaptionStream
-    from degla.records import CaptionRecord, validate
+    from degla.records import AcceptedNegative, CaptionRecord, validate
 
     settings = NegativesSettings(_rules(rules, "generate_negatives"), seed, per_rule)
     texts = _listed(captions, "generate_negatives", str)
@@ -144,11 +144,11 @@ def generate_negatives(
     # Words are drawn by their frequency in these captions, as in `degla negatives`.
     stream = CaptionStream(records, count_usage=True)
     maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, usage=stream.usage)
-    made: list[list[NegativeRecord]] = [[] for _ in records]
+    made: list[list[AcceptedNegative]] = [[] for _ in records]
     for batch in stream.batches():
         for row in make_rows(batch, maker)[0]:
             if row.accepted:
-                made[int(row.caption_id)].append(row)
+                made[int(row.caption_id)].append(cast(AcceptedNegative, row))
     return made
 
 

@@ -127,7 +127,7 @@ def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: boo
     rules = dict.fromkeys(captions, "") | dict.fromkeys(false, GIVEN)
     for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
         for row in made:
-            rules.setdefault(str(row.text), row.rule)
+            rules.setdefault(row.text, row.rule)
     if negatives and not any(rule not in ("", GIVEN) for rule in rules.values()):
         log.warning("The rules made no negatives: they found nothing to change in the captions.")
     return tuple(Candidate(text, rule) for text, rule in rules.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -148,6 +148,17 @@ class NegativeRecord(Record):
     draw: int = Field(default=0, ge=0)
     form: Literal["", "grammar", "write", "choose", "fill"] = ""
     score: float | None = None
+
+
+if TYPE_CHECKING:
+
+    class AcceptedNegative(NegativeRecord):
+        """A negative that every check passed, and which therefore has a text: the same record for a type checker."""
+
+        text: str
+
+else:
+    AcceptedNegative = NegativeRecord
 
 
 class ItemImage(Record):
