@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 
 from degla.cli import main
+from degla.data.joining import join
+from degla.data.pairs import ForeignCheck
+from degla.data.sources import read_captions
 from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.examine import explain
 from degla.negatives.report.page import _whole_flags
 from degla.negatives.report.sheet import key_path
-from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
 
@@ -186,6 +189,23 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
     assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--label", "[red]x[/red]"]) == 0
     said = capsys.readouterr().out
     assert "[red]x[/red]" in said and "model_refused 1" in said
+
+
+def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [f"a {noun} stands beside the small {noun} house" for noun in NOUNS]
+    file, captions = tmp_path / "negatives.jsonl", tmp_path / "captions.jsonl"
+    write_jsonl(file, (negative(n, "add_object", f"a duck eats {text[2:]}") for n, text in enumerate(texts)))
+    for said, warned in ((texts, False), ([f"two men play chess with {noun}s" for noun in NOUNS], True)):
+        write_jsonl(captions, (caption(n, text) for n, text in enumerate(said)))
+        caplog.clear()
+        assert main(["negatives", "report", str(file), "--captions", str(captions)]) == 0
+        join(read_captions(captions), read_jsonl(NegativeRecord, file))
+        shown = f"'a duck eats {texts[0][2:]}' of caption '0', {said[0]!r}"
+        wanted = ForeignCheck.WARNING % shown
+        told = [each.getMessage() for each in caplog.records if "share few words" in each.getMessage()]
+        assert told == ([f"{file}: {wanted}", wanted] if warned else [])
 
 
 def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as arrow
 
-from degla.data.pairs import said_words, seem_foreign
+from degla.data.pairs import ForeignCheck, said_words, seem_foreign
 from degla.data.table import (
     NEGATIVES,
     NUMBERS,
@@ -84,11 +84,7 @@ class JoinReport(Record):
                 self.contradiction,
             )
         if self.foreign:
-            _log.warning(
-                "most negatives share few words with their captions, for example %s. Negatives are joined by caption "
-                "id: were these made from the current version of this captions file?",
-                self.foreign,
-            )
+            _log.warning(ForeignCheck.WARNING, self.foreign)
 
     def summary(self) -> str:
         """Return one sentence for the log."""

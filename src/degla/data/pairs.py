@@ -114,21 +114,42 @@ _SHORT: Final = 4
 """Captions with fewer words are not judged: one changed word weighs too much. Nor are languages without spaces."""
 
 
+class ForeignCheck:
+    """Checks whether most negatives share few words with their captions, as if made from others."""
+
+    WARNING: Final = (
+        "most negatives share few words with their captions, for example %s. Negatives are joined by caption id: were "
+        "these made from the current version of this captions file?"
+    )
+    """The warning, with a place for the example."""
+
+    def __init__(self) -> None:
+        self._example, self._far, self._near = "", 0, 0
+
+    def add(self, text: str, rule: str, *, caption_id: str, caption: str) -> None:
+        """Compare a negative with its caption."""
+        own, words = set(said_words(caption)), said_words(text)
+        if len(own) < _SHORT or rule == "partner":  # A partner's text describes another image.
+            return
+        if sum(word in own for word in words) >= _FEW * len(words):
+            self._near += 1
+        else:
+            self._far += 1
+            self._example = self._example or f"{text!r} of caption {caption_id!r}, {caption!r}"
+
+    @property
+    def example(self) -> str:
+        """An example if most negatives are like that, otherwise ""."""
+        return self._example if self._far > self._near else ""
+
+
 def seem_foreign(rows: Iterable[PairRow]) -> str:
-    """Return an example if most negatives share few words with their captions, as if made from others; "" otherwise."""
-    example, far, near = "", 0, 0
+    """Return an example if most negatives seem to be made from other captions; "" otherwise."""
+    check = ForeignCheck()
     for row in rows:
-        own = set(said_words(row.caption.text))
         for text, rule in zip(row.negatives, row.rules, strict=True):
-            words = said_words(text)
-            if len(own) < _SHORT or rule == "partner":  # A partner's text describes another image.
-                continue
-            if sum(word in own for word in words) >= _FEW * len(words):
-                near += 1
-            else:
-                far += 1
-                example = example or f"{text!r} of caption {row.caption.id!r}, {row.caption.text!r}"
-    return example if far > near else ""
+            check.add(text, rule, caption_id=row.caption.id, caption=row.caption.text)
+    return check.example
 
 
 def said_words(text: str) -> tuple[str, ...]:

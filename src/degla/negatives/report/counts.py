@@ -5,6 +5,7 @@ It grows by 12 bytes per caption (briefly 20), and with the number of different 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -16,11 +17,14 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from degla.data.pairs import ForeignCheck
 from degla.errors import InputError
 from degla.negatives.differences import measure_difference
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
-from degla.records import NegativeRecord
+from degla.records import POSITIVE, NegativeRecord
+
+_log = logging.getLogger(__name__)
 
 _MOST_RULES: Final = 64
 _MOST_WORDS: Final = 200_000
@@ -213,6 +217,7 @@ def count_records(
     covered: NDArray[np.uint64] = np.zeros(len(captions), dtype=np.uint64)
     negatives: NDArray[np.uint32] = np.zeros(len(captions), dtype=np.uint32)
     bits: dict[str, np.uint64] = {}
+    foreign = ForeignCheck()
     for record in records:
         counts.rows += 1
         caption = captions.find(record.caption_id)
@@ -233,12 +238,16 @@ def count_records(
         if record.accepted:
             covered[caption.number] |= bits[record.rule]
             negatives[caption.number] += np.uint32(1)
+            if record.text is not None and record.kind != POSITIVE:
+                foreign.add(record.text, record.rule, caption_id=record.caption_id, caption=caption.text)
     if counts.rows == counts.without_caption:
         raise InputError(
             f"{where}: no negative matches any caption. The first caption ids among the negatives: "
             f"{', '.join(map(repr, counts.missing_ids)) or 'none'}. Give the captions that the negatives were made "
             "from, with the same columns."
         )
+    if foreign.example:
+        _log.warning(f"%s: {ForeignCheck.WARNING}", where, foreign.example)
     rules_each: NDArray[np.int64] = np.zeros(len(captions), dtype=np.int64)
     for name, rule in counts.rules.items():
         has_rule = (covered & bits[name]) != 0
