@@ -128,13 +128,11 @@ class Evaluation:
         Raises:
             InputError, DeglaError: as for `score`; or there is no such model.
         """
-        from degla.model.runs import recorded_seed
-
         name = model if isinstance(model, str) else model.name
         return self.score(
             load_model(model, device=device) if isinstance(model, str) else model,
             label=label,
-            training_seed=seed_of(name) if means_floor(name) else recorded_seed(name),
+            training_seed=training_seed_of(name),
             training=training_images(name),
         )
 
@@ -259,6 +257,13 @@ class Evaluation:
             parts=parts,
         )
         return floors.put_into(result, scores), [row.verdict for row in judged]
+
+
+def training_seed_of(name: str) -> int | None:
+    """Return the seed that tells apart results of one label: of the run that trained a model, or of a random floor."""
+    from degla.model.runs import recorded_seed
+
+    return seed_of(name) if means_floor(name) else recorded_seed(name)
 
 
 def evaluate(

@@ -57,6 +57,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.terminal import render_result
 
     check_precision(given.models, given.precision)
+    _check_labels(given)
     several = len(given.models) > 1
     numbers = range(1, 1 + len(given.models))
     outs = [given.out.with_stem(f"{given.out.stem}-{number}") if several else given.out for number in numbers]
@@ -89,3 +90,20 @@ def run(given: argparse.Namespace) -> int:
                 stream.writelines(f"{line}\n" for line in compared.lines())
                 differ |= bool(compared.differing)
     return int(differ)
+
+
+def _check_labels(given: argparse.Namespace) -> None:
+    """Check that one label names only runs of different seeds, because a report could not tell the others apart."""
+    from degla.evaluation.run import training_seed_of
+
+    seen: dict[tuple[str, int | None], str] = {}
+    for number, label in enumerate(given.label or ()):
+        name = given.models[number]
+        seed = training_seed_of(name)
+        if (other := seen.get((label, seed))) is not None:
+            told = "without a training seed" if seed is None else f"with training seed {seed}"
+            raise InputError(
+                f"--label: {label!r} names both {other} and {name}, {told}. Give each run its own seed, or each method "
+                "its own label."
+            )
+        seen[label, seed] = name
