@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
@@ -16,6 +16,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from degla.errors import InputError
 from degla.files import whole_file
@@ -240,21 +241,31 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")
         # Files have lists, not tuples.
         wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "missing"):
             *outer, name = first["loc"]
-            wrong += f".{hint}" if (hint := did_you_mean(str(name), _fields_at(model, outer))) else ""
+            known = _fields_at(model, outer)
+            hint = did_you_mean(str(name), known) if first["type"] == "extra_forbidden" else ""
+            wrong += f".{hint}" if hint else ""
+            remedy = remedy or ("" if hint or not known else _listed(known))
         told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
         raise InputError(f"{told}. {remedy}" if remedy else told) from None
 
 
-def _fields_at(model: type[BaseModel], outer: Iterable[int | str]) -> Iterable[str]:
-    """Return the field names of the nested record at a location; none if there is no record."""
+def _listed(fields: Mapping[str, FieldInfo]) -> str:
+    needed = [name for name, field in fields.items() if field.is_required()]
+    rest = [name for name in fields if name not in needed]
+    optional = f"optional: {', '.join(rest)}" if rest else ""
+    return f"Fields: {'; '.join(filter(None, (', '.join(needed), optional)))}."
+
+
+def _fields_at(model: type[BaseModel], outer: Iterable[int | str]) -> Mapping[str, FieldInfo]:
+    """Return the fields of the nested record at a location; none if there is no record."""
     for part in outer:
         if isinstance(part, str):
             field = model.model_fields.get(part)
             inner = None if field is None else _record_of(field.annotation)
             if inner is None:
-                return ()
+                return {}
             model = inner
     return model.model_fields
 

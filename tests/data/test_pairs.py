@@ -75,9 +75,9 @@ def test_empty_data_and_too_large_k(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no negative can be used: 1 equal to their caption, 1 not accepted"):
         join([caption("1")], [negative("1", "A dog on a sofa"), negative("1", "B", accepted=False)])
     report = join_and_report([caption("1")], [negative("1", "A"), negative("1", "B")], folder=tmp_path)
-    report.require(2)
-    with pytest.raises(InputError, match=r"3 negatives .* no caption has more than 2 .* to 2 or less"):
-        report.require(3)
+    report.require(2, flag="--data.K")
+    with pytest.raises(InputError, match=r"3 negatives .* no caption has more than 2 .* Set --data\.K to 2 or less"):
+        report.require(3, flag="--data.K")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
         ({"image": "a.png", "caption": "x", "negatives": ["y", " "]}, "line 1: .*none of them empty"),
         ({"image": "", "caption": "x", "negative": "y"}, "line 1: field 'image'"),
         ({"image": "a.png", "caption": "x", "negativ": "y"}, "line 1: field 'negativ'"),
+        ({"image": "a.png", "words": "x"}, "line 1: field 'words': .*Fields: image, caption; optional: negative, neg"),
+        ({"image": "a.png", "negative": "x"}, "line 1: field 'caption': .*Fields: image, caption; optional: negative"),
         (["a.png"], "line 1: field 'the record'"),
     ],
 )
@@ -117,6 +119,9 @@ def test_wrong_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "t.csv").write_text("image,caption,negative\na.png,x\n")
     with pytest.raises(InputError, match=r"t\.csv line 2: has 2 cells, but the header has 3"):
+        read(tmp_path)
+    (tmp_path / "own" / "t.csv").write_text("image,caption,negative\n")
+    with pytest.raises(InputError, match=r"t\.csv: has no rows\. Expected"):
         read(tmp_path)
     (tmp_path / "own" / "t.csv").write_text("image,image,negative\na.png,x,y\n")
     with pytest.raises(InputError, match=r"t\.csv line 1: two columns are named 'image'"):

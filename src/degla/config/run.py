@@ -192,8 +192,8 @@ class TrainConfig(Checked, section=""):
         """Check for settings that are incompatible with masked images."""
         if self.views.by != "random" and not self.pairs.needs:
             raise InputError(
-                f'--views.by "{self.views.by}" needs a teacher, but no loss uses one. Give view_contrast a weight, '
-                "or use --views.by random."
+                f'--views.by "{self.views.by}" needs a teacher, but no loss uses one. Give '
+                "--objective.view-contrast.weight, or use --views.by random."
             )
         _refuse("--views.left-out", (
             (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),

@@ -96,8 +96,8 @@ class JoinReport(Record):
             f"{dropped or 'nothing'}."
         )
 
-    def require(self, negatives_per_caption: int) -> None:
-        """Refuse a number of negatives per caption that no row has.
+    def require(self, negatives_per_caption: int, *, flag: str) -> None:
+        """Refuse a number of negatives per caption, set by a flag, that no row has.
 
         Raises:
             InputError: no row has that many.
@@ -106,7 +106,7 @@ class JoinReport(Record):
         if negatives_per_caption > largest:
             raise InputError(
                 f"{counted(negatives_per_caption, 'negative per caption is', 'negatives per caption are')} needed, but "
-                f"no caption has more than {largest} usable ones. Set negatives_per_caption to {largest} or less, "
+                f"no caption has more than {largest} usable ones. Set {flag} to {largest} or less, "
                 "or make more negatives."
             )
 
@@ -275,7 +275,7 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
 
 def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
     if not dropped:
-        return "the negatives file is empty. Make negatives with `degla negatives`, or set negatives_per_caption to 0."
+        return "the negatives file is empty. Make negatives with `degla negatives`, or train without them."
     if unknown:
         return (
             "no negative belongs to any caption. Caption ids in the captions file: "

@@ -115,7 +115,7 @@ def _joined(
 
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
-    report.require(wanted)
+    report.require(wanted, flag=data.flag("negatives_per_caption"))
     if not told or Processes.current().rank:
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
     report.tell()

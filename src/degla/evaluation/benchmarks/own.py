@@ -86,12 +86,15 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
         (where, {name: cell for name, cell in row.items() if cell}) for where, row in read_rows(file, delimiter=",")
     )
     rows: Iterable[tuple[str, object]] = parse.read_json_lines(file) if file.suffix == ".jsonl" else tables
+    number = -1
     for number, (where, fields) in enumerate(rows):
         row = validate(_Row, fields, where=where)
         part, key = row.part or file.stem, row.id or f"{file.stem}-{number}"
         for count, false in enumerate(row.false):
             name = key if len(row.false) == 1 else f"{key}-{count}"
             yield image_question(("own", part, name), images + row.image, [row.caption], [false])
+    if number < 0:
+        raise InputError(f"{file}: has no rows. Expected layout:\n{BENCHMARK.layout}")
 
 
 def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
