@@ -15,9 +15,10 @@ import torch
 
 from degla.cli import main
 from degla.doctor import Finding
-from degla.doctor.examine import _checkpoints, _device, _files, _held, _time
+from degla.doctor.examine import _checkpoints, _device, _disk, _files, _held, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
+from degla.model.load import load_encoder
 from degla.training.step import Trainer
 from tests.tiny import write_nan_model
 from tests.training.configs import tiny_config
@@ -297,7 +298,12 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     assert (run["steps"], run["steps_per_epoch"], run["evaluations"], disk["checkpoints"]) == (18, 6, 0, 6)
     assert 0 < int(run["trained_parameters"]) < int(found["model"].values["parameters"])
     assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "EMA teacher" in found["run"].text
-    assert disk["needed_bytes"] == 4 * int(disk["checkpoint_bytes"])
+    assert disk["needed_bytes"] == 3 * int(disk["checkpoint_bytes"])
+    encoder, watched = load_encoder(str(tiny_model)), replace(config.validation, benchmarks=("zeroshot",))
+    assert "; up to 3 exist at a time" in _disk(config, encoder, teacher=True, written=6).text
+    # The best one is also kept.
+    best = _disk(replace(config, validation=watched), encoder, teacher=True, written=6)
+    assert "; up to 4 exist at a time" in best.text
     # Student and teacher, and two moments of what is trained.
     count = int(found["model"].values["parameters"])
     assert disk["checkpoint_bytes"] == 4 * (2 * count + 2 * int(run["trained_parameters"]))

@@ -98,7 +98,14 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "b" / class_slug(DOMAINS["count"].classes[0])).mkdir(parents=True)  # what a killed call leaves
     out = ["--out", str(tmp_path / "b")]
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "1"]) == 0
-    assert "--data.captions" in capsys.readouterr().err
+    assert "to train: --data.captions" in capsys.readouterr().err
+    few = ["--domains", "count", "--images-per-class", "1", "--split", "test"]
+    assert main(["world", "recognition", "--out", str(tmp_path / "c"), *few]) == 0
+    assert (
+        "to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/c\n"
+        in (said := capsys.readouterr().err)
+        and "to train" not in said
+    )
     pictures = {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
     assert draw_recognition(tmp_path / "b", domains=("count",), images_per_class=1).images == tmp_path / "b"
     assert pictures == {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}, "drawn twice"

@@ -234,7 +234,8 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     # A run that averages weights also keeps the student.
     copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.active)
     checkpoint = 4 * (count * copies + 2 * trained)
-    kept = (config.checkpoint.keep or written) + 2  # the best one, and the one that is being written
+    # The newest, the best one, and the one that is being written.
+    kept = (config.checkpoint.keep or written) + bool(config.validation.benchmarks) + 1
     if not config.checkpoint.every_minutes:
         kept = min(kept, written)
     place = Path(config.out or ".").absolute()

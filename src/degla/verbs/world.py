@@ -58,8 +58,12 @@ def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
         if value is not None:
             raise InputError(f"{flag} applies only to degla world draw. Use --images-per-class.")
     drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
-    tell(
-        f"written: {given.out}\nto train: --data.captions {drawn.captions} --data.images {drawn.images} "
-        f'--data.classes {drawn.classes} --data.class-template "{CLASS_TEMPLATE}"'
-    )
+    tell(f"written: {given.out}")
+    if given.split in (None, "train"):
+        tell(
+            f"to train: --data.captions {drawn.captions} --data.images {drawn.images} --data.classes {drawn.classes} "
+            f'--data.class-template "{CLASS_TEMPLATE}"'
+        )
+    else:
+        tell(f"to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/{given.out.name}")
     return 0
