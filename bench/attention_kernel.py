@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from degla.cli import exit_status_of
 from degla.speed.machine import device_name
+from degla.verbs._arguments import at_least
 
 SHAPES = {
     "captions of 20 tokens": (128, 8, 20, 64),
@@ -30,8 +31,8 @@ KERNELS = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=at_least(1), default=9)
+    parser.add_argument("--threads", type=at_least(1), default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(f"{device_name(torch.device('cpu'))}; best of {given.rounds}, in milliseconds")

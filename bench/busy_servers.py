@@ -24,6 +24,7 @@ from bench.local_server import local_server
 from degla.cli import exit_status_of
 from degla.negatives.llm import ChatMessage, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
+from degla.verbs._arguments import at_least
 
 ANSWER = json.dumps({"choices": [{"message": {"content": "A mat on a dog."}, "finish_reason": "stop"}]}).encode()
 
@@ -161,8 +162,8 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="SERVER")
     parser.add_argument("--way", nargs="+", choices=("own", "fixed"), default=("fixed", "own"))
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--retries", type=int, default=8)
+    parser.add_argument("--connections", type=at_least(1), default=64)
+    parser.add_argument("--retries", type=at_least(0), default=8)
     given = parser.parse_args()
     if given.serve:
         asyncio.run(serve_for_good(given.serve))

@@ -34,6 +34,7 @@ from degla.negatives.llm.embedded import EmbeddedModel
 from degla.negatives.llm.server import ServerModel
 from degla.records import NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import PUBLISHED_RULES
+from degla.verbs._arguments import at_least
 from degla.world.draw import draw_benchmark
 
 STILL_TRUE = 0.4
@@ -101,9 +102,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
     )
-    parser.add_argument("--scenes", type=int, default=1000, help="training scenes (1000)")
-    parser.add_argument("--seeds", type=int, default=3, help="training seeds (3)")
-    parser.add_argument("--items-per-part", type=int, default=1000, help="questions per part (1000)")
+    parser.add_argument("--scenes", type=at_least(1), default=1000, help="training scenes (1000)")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="training seeds (3)")
+    parser.add_argument("--items-per-part", type=at_least(1), default=1000, help="questions per part (1000)")
     arguments = parser.parse_args()
     out: Path = arguments.out
 

@@ -20,6 +20,7 @@ from degla.speed.machine import device_name
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.step import Trainer
+from degla.verbs._arguments import at_least
 
 
 def spent() -> float:
@@ -55,10 +56,10 @@ def first(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, torch.Tensor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--negatives", type=int, default=4)
+    parser.add_argument("--batch-size", type=at_least(1), default=16)
+    parser.add_argument("--negatives", type=at_least(0), default=4)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     given = parser.parse_args()
     workload = Workload(model=given.model, batch_size=given.batch_size, negatives=given.negatives)
     eager, compiled = open_both(workload, given.precision)

@@ -23,6 +23,7 @@ from degla.data.pack import Packing, pack
 from degla.data.sources import read_captions
 from degla.model.clip_tokenizer import fast
 from degla.speed.loading import plain_transform
+from degla.verbs._arguments import at_least
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -50,9 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--images", type=Path, required=True, help="folder that its image paths are relative to")
-    parser.add_argument("--pixels", type=int, default=224, help="height and width of the model's input (224)")
-    parser.add_argument("--size", type=int, default=256, help="shorter side in the pack (256)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pixels", type=at_least(1), default=224, help="height and width of the model's input (224)")
+    parser.add_argument("--size", type=at_least(1), default=256, help="shorter side in the pack (256)")
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = {row.caption.image: row for row in join(read_captions(given.captions), None)}

@@ -39,6 +39,7 @@ from degla.model.encoder import Encoder
 from degla.model.linear_kernel import measured, settle, used_on
 from degla.model.load import load_encoder
 from degla.progress import TaskProgress
+from degla.verbs._arguments import at_least
 
 NAMES = (
     "official loop",
@@ -185,10 +186,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, nargs="?", default=Path("../shared/data"), help="sugarcrepe/, coco/val2017/")
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model name, for example world")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of runs")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch")
+    parser.add_argument("--runs", type=at_least(1), default=3, help="pairs of runs")
+    parser.add_argument("--threads", type=at_least(1), default=os.cpu_count() or 1, help="threads of torch")
     for kind, number in (("images", Embedder.images_per_batch), ("texts", Embedder.texts_per_batch)):
-        parser.add_argument(f"--{kind}-per-batch", type=int, default=number, help="0: degla's default")
+        parser.add_argument(f"--{kind}-per-batch", type=at_least(0), default=number, help="0: degla's default")
     given = parser.parse_args()
     logging.getLogger("degla").setLevel(logging.ERROR)
     torch.set_num_threads(given.threads)

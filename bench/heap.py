@@ -33,6 +33,7 @@ from degla.model.load import load_encoder
 from degla.speed.machine import device_name, peak_memory
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
+from degla.verbs._arguments import at_least
 
 EFFICIENTNET = "tf_efficientnet_lite2"
 MODELS = ("ViT-B-32-quickgelu:random", "RN50-quickgelu:random", EFFICIENTNET)
@@ -95,9 +96,9 @@ def measure(model: str, kind: str, given: argparse.Namespace, *, kept: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of processes")
-    parser.add_argument("--times", type=int, default=5, help="repetitions per process; the median counts")
+    parser.add_argument("--batch-size", type=at_least(1), default=8)
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="pairs of processes")
+    parser.add_argument("--times", type=at_least(1), default=5, help="repetitions per process; the median counts")
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from degla.verbs._arguments import at_least
+
 if TYPE_CHECKING:
     from tests.hostile.trials import Tally
 
@@ -157,9 +159,9 @@ def run_part(name: str, given: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=15, help="trials per file kind (15)")
-    parser.add_argument("--slow", type=int, default=8, help="trials per file of a checkpoint (8)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=at_least(1), default=15, help="trials per file kind (15)")
+    parser.add_argument("--slow", type=at_least(0), default=8, help="trials per file of a checkpoint (8)")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--part", choices=PARTS, help="only this part, in this process")
     given = parser.parse_args()
     if given.part:

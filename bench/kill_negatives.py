@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.local_server import local_server
 from degla.cli import exit_status_of
 from degla.files import write_text
+from degla.verbs._arguments import at_least
 
 SERVER = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
 RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives")
@@ -178,10 +179,10 @@ def _kill_later(process: subprocess.Popen[bytes], rng: Random, *, log: Path, ask
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--captions", type=int, default=200)
+    parser.add_argument("--kills", type=at_least(0), default=50)
+    parser.add_argument("--captions", type=at_least(1), default=200)
     parser.add_argument("--faults", type=float, default=0.25, help="share of requests that fail")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,7 @@ from degla.model.runs import checkpoints
 from degla.study.conduct import conduct
 from degla.study.plan import read_plan
 from degla.training.loop import train
+from degla.verbs._arguments import at_least
 from tests.tiny import write_model, write_pairs
 from tests.training.configs import tiny_config
 
@@ -305,10 +306,10 @@ def race_all(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=70, help="total; half of them while a checkpoint is replaced")
-    parser.add_argument("--races", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=16, help="steps per run, with a checkpoint per step")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=at_least(0), default=70, help="half of them while a checkpoint is replaced")
+    parser.add_argument("--races", type=at_least(0), default=20)
+    parser.add_argument("--steps", type=at_least(1), default=16, help="steps per run, with a checkpoint per step")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()

@@ -19,16 +19,17 @@ from degla.speed.machine import device_name
 from degla.speed.stages import STAGES, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
+from degla.verbs._arguments import at_least
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--negatives", type=int, default=4)
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--negatives", type=at_least(0), default=4)
     parser.add_argument("--captions", type=Path, help="real captions (default: some of the embedded world)")
     parser.add_argument("--negatives-file", type=Path, help="their negatives, made by degla negatives")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=at_least(1), default=2)
     given = parser.parse_args()
     if not has_kernel():
         parser.error("this build of PyTorch has no oneDNN kernel for linear layers")

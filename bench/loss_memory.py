@@ -17,6 +17,7 @@ from degla.losses.core.objective import Objective
 from degla.recipes.degla import degla
 from degla.speed.machine import peak_memory
 from degla.speed.stages import BaselineStep
+from degla.verbs._arguments import at_least
 
 
 class _Released(BaselineStep):
@@ -65,9 +66,9 @@ def measure(side: str, pairs: int, negatives: int, dim: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=4096, help="B (4096)")
-    parser.add_argument("--negatives", type=int, default=4, help="K (4)")
-    parser.add_argument("--dim", type=int, default=512, help="D (512)")
+    parser.add_argument("--pairs", type=at_least(1), default=4096, help="B (4096)")
+    parser.add_argument("--negatives", type=at_least(0), default=4, help="K (4)")
+    parser.add_argument("--dim", type=at_least(1), default=512, help="D (512)")
     parser.add_argument("--side", choices=["released", "degla"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:

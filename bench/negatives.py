@@ -30,6 +30,7 @@ from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord
 from degla.shelf import RULES
+from degla.verbs._arguments import at_least
 
 PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 
@@ -37,7 +38,7 @@ PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
-    parser.add_argument("--pipeline", type=int, metavar="N", help="number of captions for the pipeline")
+    parser.add_argument("--pipeline", type=at_least(1), metavar="N", help="number of captions for the pipeline")
     parser.add_argument("--rules", nargs="+", default=PAPER, help="rules of the pipeline (the paper's five)")
     parser.add_argument("--distinct", action="store_true", help="give every caption its own text")
     given = parser.parse_args()

@@ -23,6 +23,7 @@ from degla.export.run import export
 from degla.model import probe
 from degla.model.load import load_encoder
 from degla.model.onnx_folder import OnnxModel
+from degla.verbs._arguments import at_least
 
 
 def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]:
@@ -70,8 +71,8 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="root that contains coco/ and sugarcrepe/"
     )
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--pictures", type=at_least(1), default=100)
+    parser.add_argument("--texts", type=at_least(1), default=500)
     given = parser.parse_args()
     pictures, texts = inputs(given.data, given.pictures, given.texts)
     wrong = 0

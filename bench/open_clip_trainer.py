@@ -27,6 +27,7 @@ from degla.data.sources import read_captions
 from degla.model.heap import KEPT
 from degla.model.load import load_encoder
 from degla.speed.whole_steps import TakenSteps, clip_steps, open_clip_steps
+from degla.verbs._arguments import at_least
 
 
 def batches(given: Namespace) -> Iterator[tuple[torch.Tensor, list[str]]]:
@@ -50,10 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--model", default="ViT-B-32-quickgelu", help="open_clip model, with random weights")
-    parser.add_argument("--pixels", type=int, default=224, help="side of the model's input (224)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20, help="counted steps per process (20)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pixels", type=at_least(1), default=224, help="side of the model's input (224)")
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--steps", type=at_least(1), default=20, help="counted steps per process (20)")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument("--side", choices=["theirs", "ours"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -21,6 +21,7 @@ import degla
 from degla.cli import exit_status_of
 from degla.errors import InputError
 from degla.training.step import Trainer
+from degla.verbs._arguments import at_least
 
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "degla": ("degla", {}),
@@ -99,8 +100,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that contains coco/")
     parser.add_argument("--model", default="world")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=0, help="alternating pairs of timed runs of degla")
+    parser.add_argument("--steps", type=at_least(1), default=20)
+    parser.add_argument("--rounds", type=at_least(0), default=0, help="alternating pairs of timed runs of degla")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from degla.cli import exit_status_of
 from degla.model.linear_kernel import linear
 from degla.speed.machine import device_name
+from degla.verbs._arguments import at_least
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, help="image side in pixels (224)")
-    parser.add_argument("--patch", type=int, default=32, help="patch side in pixels (32)")
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--size", type=at_least(1), default=224, help="image side in pixels (224)")
+    parser.add_argument("--patch", type=at_least(1), default=32, help="patch side in pixels (32)")
+    parser.add_argument("--width", type=at_least(1), default=768)
+    parser.add_argument("--runs", type=at_least(1), default=10)
     given = parser.parse_args()
     torch.manual_seed(0)
     images = torch.randn(given.batch_size, 3, given.size, given.size)

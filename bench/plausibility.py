@@ -34,6 +34,7 @@ from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
 from degla.negatives.rule import load_rule
 from degla.shelf import RULES
+from degla.verbs._arguments import at_least
 
 
 def main() -> None:
@@ -45,14 +46,14 @@ def main() -> None:
     judge.add_argument("captions", type=Path)
     judge.add_argument("--negatives", nargs="*", default=[], metavar="NAME=FILE")
     judge.add_argument("--sugarcrepe", type=Path, help="folder with its seven files")
-    judge.add_argument("--pairs", type=int, default=200, help="pairs sampled per rule or SugarCrepe file (200)")
+    judge.add_argument("--pairs", type=at_least(1), default=200, help="pairs sampled per rule or SugarCrepe file (200)")
     judge.add_argument("--judge", help="GGUF file, folder or hub id (default: the embedded model)")
     judge.set_defaults(run=show_judged)
     for name, run in (("temperature", show_temperature), ("speed", show_speed)):
         action = actions.add_parser(name)
         action.add_argument("captions", type=Path)
         action.add_argument("--rules", nargs="+", default=None)
-        action.add_argument("--count", type=int, default=40, help="captions (40)")
+        action.add_argument("--count", type=at_least(1), default=40, help="captions (40)")
         action.set_defaults(run=run)
     given = parser.parse_args()
     given.run(given)

@@ -23,6 +23,7 @@ from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import unit_rows
 from degla.evaluation.verdicts import judge
 from degla.records import ItemImage
+from degla.verbs._arguments import at_least
 
 
 def peak_bytes() -> int:
@@ -33,9 +34,9 @@ def peak_bytes() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=25_000)
-    parser.add_argument("--images", type=int, default=5_000)
-    parser.add_argument("--dimensions", type=int, default=512)
+    parser.add_argument("--texts", type=at_least(1), default=25_000)
+    parser.add_argument("--images", type=at_least(1), default=5_000)
+    parser.add_argument("--dimensions", type=at_least(1), default=512)
     parser.add_argument("--limit", type=float, default=2.0, help="GB (10^9 bytes); more is exit status 1")
     given = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

@@ -21,6 +21,8 @@ import threading
 import time
 from pathlib import Path
 
+from degla.verbs._arguments import at_least
+
 WORDS = [
     f"{start}{end}" for start in ("ba", "do", "fe", "gri", "hol", "mu") for end in ("d", "lk", "nter", "re", "ss", "t")
 ]
@@ -218,9 +220,9 @@ def first_are_equal(files: dict[str, Path], negatives: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captions", type=int, default=3_000_000)
-    parser.add_argument("--negatives", type=int, default=6, help="negatives per caption (6)")
-    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--captions", type=at_least(1), default=3_000_000)
+    parser.add_argument("--negatives", type=at_least(0), default=6, help="negatives per caption (6)")
+    parser.add_argument("--processes", type=at_least(1), default=8)
     parser.add_argument("--shuffled", action="store_true", help="shuffle the negatives over the captions")
     parser.add_argument("--drawn", action="store_true", help="draw the table directly, and measure only the start")
     parser.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")

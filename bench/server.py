@@ -28,6 +28,7 @@ from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
 from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord
+from degla.verbs._arguments import at_least
 
 FLAKY = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
 RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -181,8 +182,8 @@ def _outcomes(counted: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
-    parser.add_argument("--instant", type=int, default=2000, help="requests to the instant server; 0: none")
-    parser.add_argument("--real", type=int, default=48, help="requests to the real model per form")
+    parser.add_argument("--instant", type=at_least(0), default=2000, help="requests to the instant server; 0: none")
+    parser.add_argument("--real", type=at_least(0), default=48, help="requests to the real model per form")
     given = parser.parse_args()
     captions = list(islice(read_captions(given.captions), 100))
     if given.instant:

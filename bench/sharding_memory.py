@@ -21,6 +21,7 @@ from degla.model.load import load_encoder
 from degla.speed.machine import device_name, peak_memory
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
+from degla.verbs._arguments import at_least
 
 STRATEGIES = ("ddp", "fsdp")
 
@@ -78,12 +79,12 @@ def launch(given: argparse.Namespace, strategy: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4, help="pairs per process (4)")
-    parser.add_argument("--negatives", type=int, default=1, help="K (1)")
+    parser.add_argument("--processes", type=at_least(1), default=2)
+    parser.add_argument("--batch-size", type=at_least(1), default=4, help="pairs per process (4)")
+    parser.add_argument("--negatives", type=at_least(0), default=1, help="K (1)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=at_least(1), default=2)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--side", choices=STRATEGIES, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)

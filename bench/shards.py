@@ -38,6 +38,7 @@ from degla.data.loader import EpochSampler, make_loader
 from degla.data.pack import Packing, pack
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
+from degla.verbs._arguments import at_least
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -127,12 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--images", type=Path, required=True, help="folder that its image paths are relative to")
-    parser.add_argument("--shards", type=int, default=100, help="number of shards, each with all captions (100)")
-    parser.add_argument("--steps", type=int, default=10, help="steps of both training runs (10)")
-    parser.add_argument("--batches", type=int, default=40, help="batches per loader and round (40)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--pixels", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=at_least(1), default=100, help="shards, each with all captions (100)")
+    parser.add_argument("--steps", type=at_least(1), default=10, help="steps of both training runs (10)")
+    parser.add_argument("--batches", type=at_least(1), default=40, help="batches per loader and round (40)")
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--pixels", type=at_least(1), default=224)
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -20,12 +20,13 @@ import degla
 from bench.families import FAMILIES, make_model
 from degla.cli import exit_status_of
 from degla.model.load import load_encoder
+from degla.verbs._arguments import at_least
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that contains coco/")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=at_least(1), default=20)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from degla.data.sources import read_captions
 from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import PUBLISHED_RULES
+from degla.verbs._arguments import at_least
 from degla.world.draw import draw_benchmark, draw_pairs
 
 SOURCE = "still true"
@@ -109,11 +110,11 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
     )
-    parser.add_argument("--scenes", type=int, default=8000, help="training scenes (8000)")
+    parser.add_argument("--scenes", type=at_least(1), default=8000, help="training scenes (8000)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.2, 0.4, 0.8], help="shares (0 .2 .4 .8)")
     parser.add_argument("--recipes", nargs="+", default=["degla", "negclip"], help="recipes to compare (degla negclip)")
-    parser.add_argument("--seeds", type=int, default=5, help="training seeds (5)")
-    parser.add_argument("--items-per-part", type=int, default=1000, help="questions per part (1000)")
+    parser.add_argument("--seeds", type=at_least(1), default=5, help="training seeds (5)")
+    parser.add_argument("--items-per-part", type=at_least(1), default=1000, help="questions per part (1000)")
     arguments = parser.parse_args()
     out: Path = arguments.out
 

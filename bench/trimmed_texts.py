@@ -21,6 +21,7 @@ from degla.model.load import load_encoder
 from degla.model.text import encode_tree, encode_trimmed
 from degla.speed.machine import device_name
 from degla.training.rows import read_rows
+from degla.verbs._arguments import at_least
 
 
 def seconds(encode: Callable[[], torch.Tensor], encoder: torch.nn.Module, *, autocast: bool) -> float:
@@ -38,9 +39,9 @@ def main() -> None:
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
     parser.add_argument("--negatives", type=Path, required=True, help="their negatives, made by degla negatives")
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--per-caption", type=int, default=4, help="negatives per caption (4)")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--per-caption", type=at_least(0), default=4, help="negatives per caption (4)")
+    parser.add_argument("--runs", type=at_least(1), default=3)
     given = parser.parse_args()
     encoder = load_encoder(given.model)
     data = DataConfig(captions=given.captions, negatives=given.negatives, negatives_per_caption=given.per_caption)

@@ -142,6 +142,15 @@ def test_the_table_of_measurements_has_every_script() -> None:
     assert sorted(rows) == sorted(scripts)
 
 
+def test_a_measurement_of_no_rounds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["attention_kernel.py", "--rounds", "0"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "bench" / "attention_kernel.py"), run_name="__main__")
+    assert ended.value.code == 2 and "argument --rounds: 0 is given; it must be 1 or more" in capsys.readouterr().err
+
+
 def test_a_script_ends_in_one_line_where_its_data_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,17 @@ def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an argument that is an integer of `least` or more."""
+
+    def integer(word: str) -> int:
+        if (number := int(word)) < least:
+            raise argparse.ArgumentTypeError(f"{number} is given; it must be {least} or more")
+        return number
+
+    return integer
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that reports an error in one line; argparse would print the whole usage first."""
 
