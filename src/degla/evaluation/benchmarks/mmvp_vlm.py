@@ -39,6 +39,7 @@ _PREFIX = "a photo of "
 _RAW = "raw"
 """Prefix of the parts whose statements are scored without the official prompt."""
 _METRICS = ("image", "text", "group")
+"""All strict. In the official script, which asks whether a softmax over both images exceeds 1/2, a tie is image 2."""
 
 
 class _Row(Record):
