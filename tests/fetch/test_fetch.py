@@ -261,6 +261,11 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
         "toy/one.json": b"[1]", "toy/two.json": b"[2]", "coco/val/a.jpg": b"a" * 5000, "coco/val/b.jpg": b"b",
         "zeroshot/dtd/images/x.jpg": b"x", "zeroshot/test.txt": b"t",
     }  # fmt: skip
+    # No digest is known of the second plain file, nor of the archives.
+    for name, content in (("two.json", b"[2]"), ("outer.zip", server.files["/outer.zip"].content)):
+        assert f"{name} sha256:{hashlib.sha256(content).hexdigest()}" in told.out
+    assert "one.json sha256" not in told.out and told.out.count("fetched, not verified") == 3
+    assert record["textures"]["check"] == f"sha256:{hashlib.sha256(server.files['/outer.zip'].content).hexdigest()}"
     assert not (tmp_path / "evil.jpg").exists() and {name: row["files"] for name, row in record.items()} == {
         "pictures": 2,
         "textures": 2,

@@ -16,7 +16,7 @@ from degla.errors import DeglaError, InputError
 from degla.fetch.sources import Download, FileSource
 from degla.fetch.transfer import ByteListener, difference, fetch_file, open_session
 from degla.fetch.unpack import unpack_archive
-from degla.files import PARTIAL, write_json
+from degla.files import PARTIAL, sha256_of, write_json
 from degla.locks import lock
 from degla.pages.words import counted
 from degla.parse import read_json_object
@@ -39,7 +39,7 @@ class Fetched:
 
     Attributes:
         places: patterns of its files under the root.
-        note: the error, or what must be done by hand; "" if nothing.
+        note: the error, what must be done by hand, or that no digest is known; "" if nothing.
     """
 
     name: str
@@ -87,11 +87,14 @@ def fetch_all(
                 continue
             tell(f"{name}: {_told_size(source.size)}{source.url}")
             try:
-                _fetch(name, source, root, session=session, show=show)
+                measured = _fetch(name, source, root, session=session, show=show)
             except DeglaError as error:
                 yield _fetched(name, source, "failed", note=str(error))
             else:
-                yield _fetched(name, source, "fetched")
+                unverified = (
+                    f"no digest is known, so its contents are not verified. To compare with other copies: {measured}"
+                )
+                yield _fetched(name, source, "fetched", note=unverified if measured else "")
 
 
 def _told_size(size: int) -> str:
@@ -124,7 +127,9 @@ def _is_right(place: Path, file: Download) -> bool:
     return place.is_file() and not difference(place, check=file.check)
 
 
-def _fetch(name: str, source: FileSource, root: Path, *, session: Session, show: bool) -> None:
+def _fetch(name: str, source: FileSource, root: Path, *, session: Session, show: bool) -> str:
+    """Fetch the files of a source; return the measured digests of those whose digest is not known."""
+    measured: dict[str, str] = {}
     for file in source.downloads:
         target = root / file.to if file.to else root / _ASIDE / _archive_name(file.url)
         if file.to and target.is_file() and not _is_right(target, file):
@@ -136,12 +141,16 @@ def _fetch(name: str, source: FileSource, root: Path, *, session: Session, show:
             _check_space(root, source, target)
             with _progress(target.name, file.bytes or source.size, show=show) as told:
                 fetch_file(file.url, target, session=session, check=file.check, size=file.bytes, told=told)
+        if not file.check:
+            measured[target.name] = f"sha256:{sha256_of(target)}"
         if not file.to:
             count = unpack_archive(target, root, moves=source.unpack, inner=source.inner)
             _check_counts(source, root, target)
-            record = {"url": file.url, "bytes": target.stat().st_size, "check": file.check, "files": count}
+            check = file.check or measured[target.name]
+            record = {"url": file.url, "bytes": target.stat().st_size, "check": check, "files": count}
             write_json(root / _ASIDE / _RECORD, {**_records(root), name: record})
             target.unlink()
+    return ", ".join(f"{file} {digest}" for file, digest in measured.items())
 
 
 def _archive_name(url: str) -> str:

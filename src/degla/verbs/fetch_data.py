@@ -88,7 +88,7 @@ def _tell(found: list[Fetched], root: Path) -> None:
     from degla.pages.table import Column, Table
 
     rows = [
-        [row.name, _WORDS[row.state], f"{row.bytes / 1e6:,.1f}" if row.bytes else "", " ".join(row.places)]
+        [row.name, _told_state(row), f"{row.bytes / 1e6:,.1f}" if row.bytes else "", " ".join(row.places)]
         for row in found
     ]
     columns = [Column("source"), Column("state", align="left"), Column("MB"), Column(f"in {root}", align="left")]
@@ -96,6 +96,10 @@ def _tell(found: list[Fetched], root: Path) -> None:
     for row in found:
         if row.note:
             sys.stdout.write(f"{row.name}: {row.note}\n")
+
+
+def _told_state(row: Fetched) -> str:
+    return "fetched, not verified" if row.state == "fetched" and row.note else _WORDS[row.state]
 
 
 def _tell_benchmarks(known: Sources, names: list[str], root: Path) -> None:
