@@ -172,6 +172,23 @@ def test_a_flag_that_nothing_reads_is_refused_even_with_its_default(command: str
 
 
 @pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("negatives x --out y.jsonl --per-rule 0", "per-rule"),
+        ("negatives x --out y.jsonl --workers 0", "workers"),
+        ("negatives x --out y.jsonl --llm openai --base-url u --model m --concurrency 0", "concurrency"),
+        ("negatives balance x --captions c --out y.jsonl --per-rule 0", "per-rule"),
+        ("examples draft --rule swap_nouns --captions c --out y.jsonl --count 0", "count"),
+        ("attack world --benchmarks zeroshot --root r --steps 0", "steps"),
+        ("evidence world --benchmarks zeroshot --root r --images 0", "images"),
+    ],
+)
+def test_a_count_below_one_is_refused_by_its_flag(command: str, flag: str, capsys: Capture) -> None:
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err == f"degla: --{flag} is 0; it must be 1 or more.\n"
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ("evaluate world", "degla evaluate: the following arguments are required: --benchmarks, --root, --out. See "),

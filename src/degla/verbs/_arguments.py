@@ -171,8 +171,10 @@ def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | Non
     """Return a function that opens the chosen language model; None for `--llm rules`.
 
     Raises:
-        InputError: a flag does not apply to the chosen model, or a required one is missing.
+        InputError: a flag does not apply to the chosen model or is out of range, or a required one is missing.
     """
+    require_least(given, "concurrency", "threads", least=1)
+    require_least(given, "examples", "retries", least=0)
     for name, models in _OF.items():
         if given.llm not in models:
             refuse_given(given, name, why=f"requires --llm {' or '.join(models)}; this run has --llm {given.llm}.")

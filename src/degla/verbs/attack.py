@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from fractions import Fraction
 
+from degla.verbs._arguments import require_least
 from degla.verbs._scoring import check_networks, describe_networks, describe_results, measure_networks
 
 
@@ -29,6 +30,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Attack each model and show the results side by side."""
     check_networks(given)
+    require_least(given, "steps", "images", least=1)
 
     from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
     from degla.evaluation.terminal import render_attacks

@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import DeglaError
 from degla.files import require_writable
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source
+from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source, require_least
 from degla.verbs._terminal import show
 
 
@@ -30,6 +30,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.review import draft_examples
     from degla.stopping import status_of_signal
 
+    require_least(given, "count", least=1)
     model = model_source(given)
     require_writable(given.out)
     embedded = given.llm == "embedded"

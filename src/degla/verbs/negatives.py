@@ -17,6 +17,7 @@ from degla.verbs._arguments import (
     given_captions,
     model_source,
     require_jsonl,
+    require_least,
 )
 from degla.verbs._terminal import answer, show
 
@@ -77,6 +78,8 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings, generate
     from degla.stopping import status_of_signal
 
+    require_least(given, "workers", "per_rule", least=1)
+    require_least(given, "example_sets", least=0)
     model = model_source(given)
     require_jsonl(given.out)
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")

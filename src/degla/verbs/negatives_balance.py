@@ -17,6 +17,7 @@ from degla.verbs._arguments import (
     given_captions,
     require_files,
     require_jsonl,
+    require_least,
 )
 from degla.verbs._terminal import answer, show, tell
 
@@ -57,6 +58,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
+    require_least(given, "per_rule", least=1)
     require_jsonl(given.out)
     require_files(given.file, given.captions)
     spare_inputs(given.out, given.file, given.captions)
