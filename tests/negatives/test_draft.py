@@ -15,6 +15,7 @@ from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.review import Draft, draft_examples, draw_captions
 from degla.negatives.rule import load_rule
+from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
@@ -129,3 +130,15 @@ def test_a_model_that_never_answers_is_a_failure(tmp_path: Path, capsys: pytest.
     assert main([*command, "--script", str(script), "--out", str(tmp_path / "drafts.jsonl")]) == 1
     said = capsys.readouterr()
     assert "model_empty" in said.out and "run the same command again to resume" in said.err.lower()
+
+
+def test_a_signal_before_the_first_draft_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "degla.negatives.review.draft_examples", lambda *_, **__: (0, Summary(("swap_nouns",), 0, stopped="SIGTERM"))
+    )
+    write_jsonl(tmp_path / "captions.jsonl", CAPTIONS[:3])
+    command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(tmp_path / "captions.jsonl")]
+    assert main([*command, "--out", str(tmp_path / "drafts.jsonl")]) == 143
+    assert "0 drafts" not in capsys.readouterr().out

@@ -50,5 +50,6 @@ def run(given: argparse.Namespace) -> int:
         raise DeglaError(
             "no drafts were made, for the reasons above. Fix them, then run the same command again to resume."
         )
-    sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}. Select from them with degla examples review.\n")
+    if drafts:
+        sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}. Select from them with degla examples review.\n")
     return status_of_signal(summary.stopped)
