@@ -33,6 +33,18 @@ def test_webdataset_itself_writes_what_is_read(tmp_path: Path) -> None:
     assert result.benchmarks[0].parts[0].scores[0].n == 3
 
 
+def test_the_prompts_that_clip_benchmark_writes_beside_tars_are_used(tmp_path: Path) -> None:
+    for name, classes in (("mine", "cat\ndog\n"), ("food101", "")):
+        folder = tmp_path / "zeroshot" / name
+        write_tar(folder / "test" / "0.tar", {"a.png": encoded(COLOURS[0], kind="PNG"), "a.cls": b"1"})
+        (folder / "zeroshot_classification_templates.txt").write_text("a drawing of a {c}.\nthe {c}.\n")
+        if classes:
+            (folder / "classnames.txt").write_text(classes)
+    assert [entry.templates for entry in read(tmp_path)] == [("a drawing of a {}.", "the {}.")] * 2
+    (tmp_path / "zeroshot" / "mine" / "classes.json").write_text('{"templates": ["my {}."]}')
+    assert [entry.templates for entry in read(tmp_path)][1] == ("my {}.",)
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -35,7 +35,8 @@ BENCHMARK = Benchmark(
         (
             *(about.layout for about in _PUBLISHED),
             "zeroshot/NAME/{test,val}/CLASS/*.jpg    instead of any of these layouts: one folder per class",
-            "zeroshot/NAME/{test/,}*.tar             or WebDataset: x.jpg, x.cls; classnames.txt beside them, optional",
+            "zeroshot/NAME/{test/,}*.tar             or WebDataset: x.jpg, x.cls; optional: classnames.txt and",
+            "                                        zeroshot_classification_templates.txt beside them",
             "zeroshot/DATASET/CLASS/*.jpg            your own, under any other name",
             'zeroshot/DATASET/classes.json           optional: {"classes": {"CLASS": "name"}, "templates": ["{}."]}',
         )
@@ -61,5 +62,6 @@ BENCHMARK = Benchmark(
         *(f"zeroshot/{about.name}/{file}" for about in _PUBLISHED for file in about.annotations),
         "zeroshot/*/classes.json",
         "zeroshot/*/classnames.txt",
+        "zeroshot/*/zeroshot_classification_templates.txt",
     ),
 )

@@ -39,6 +39,8 @@ BENCHMARK_NAME = "zeroshot"
 CLASSES_FILE = "classes.json"
 CLASS_NAMES_FILE = "classnames.txt"
 """Class names of tar archives, one per line in the order of the labels, as written by CLIP_benchmark."""
+TEMPLATES_FILE = "zeroshot_classification_templates.txt"
+"""Prompts of tar archives, one per line with `{c}` for the class name, as written by CLIP_benchmark."""
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""
 CALTECH_TRAINING_IMAGES = 30
@@ -103,17 +105,18 @@ def read_data_set(folder: Path, *, root: Path) -> Classification:
 
 
 def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classification:
-    names = tuple(about.classes.values())
+    names, templates = tuple(about.classes.values()), about.templates
     probe, reader = OFFICIAL.get(about.name, ("", None))
     tars = find_tars(folder)
     if reader is not None and (folder / probe).exists():
         labelled: Iterable[tuple[str, int]] = _numbered(reader(folder, about), folder, about)
     elif tars:
         names = _names_of_tars(folder, expected=len(names)) or names
+        templates = _templates_of_tars(folder) or templates
         labelled = _read_tars(tars, folder, classes=len(names))
     else:
         labelled = _numbered(_class_folders(folder, about), folder, about)
-    return _classification(labelled, folder, root=root, classes=names, templates=about.templates)
+    return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 
 def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet) -> Iterator[tuple[str, int]]:
@@ -171,8 +174,18 @@ def _read_own_tars(folder: Path, *, root: Path) -> Classification:
     if not names:
         raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing. List the names of the tars' classes, one per line.")
     labelled = _read_tars(find_tars(folder), folder, classes=len(names))
-    templates = _read_classes_file(folder / CLASSES_FILE).templates
-    return _classification(labelled, folder, root=root, classes=names, templates=templates)
+    file = folder / CLASSES_FILE
+    templates = () if file.exists() else _templates_of_tars(folder)
+    return _classification(
+        labelled, folder, root=root, classes=names, templates=templates or _read_classes_file(file).templates
+    )
+
+
+def _templates_of_tars(folder: Path) -> tuple[str, ...]:
+    """The prompts in `zeroshot_classification_templates.txt`; empty if it does not exist."""
+    file = folder / TEMPLATES_FILE
+    lines = read_text(file).splitlines() if file.exists() else []
+    return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
 
 
 def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, ...]:
