@@ -40,8 +40,13 @@ class Lack:
         return f"no {self.name}, because its {self.why}: {self.cost}"
 
 
-def lacks(encoder: Encoder) -> list[Lack]:
-    """List the fast paths that a model's towers do not support; none for open_clip's plain CLIP."""
+def lacks(encoder: Encoder, *, training: bool = True) -> list[Lack]:
+    """List the fast paths that a model's towers do not support; none for open_clip's plain CLIP.
+
+    Args:
+        encoder: the model.
+        training: include what only training uses.
+    """
     clip, context = encoder.clip, encoder.context_length
     image, tree = why_all_patches(clip), why_no_tree(clip)
     found = []
@@ -57,7 +62,7 @@ def lacks(encoder: Encoder) -> list[Lack]:
         cost = "its last block is computed for all patches"
         found.append(Lack("reading of only the class token", f"image tower {image}", cost))
     slow = _of_towers(image, tree)
-    if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
+    if training and slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
         cost = "they are slower on this processor"
         found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "), cost))
     return found
@@ -99,9 +104,9 @@ def why_no_adapters(clip: nn.Module, tower: Tower) -> str | None:
     return why_unknown(getattr(module, "transformer", module))
 
 
-def tell(encoder: Encoder) -> None:
-    """Log, once per process, which fast paths a model does not support."""
-    for lack in map(str, lacks(encoder)):
+def tell(encoder: Encoder, *, training: bool = False) -> None:
+    """Log, once per process, which fast paths a model does not support; arguments as for `lacks`."""
+    for lack in map(str, lacks(encoder, training=training)):
         if lack not in _told:
             _told.add(lack)
             log.warning("%s: slower than possible, with the same results: %s.", encoder.name, lack)

@@ -23,7 +23,7 @@ from degla.evaluation import processes as evaluation
 from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
-from degla.model import linear_kernel
+from degla.model import fast_paths, linear_kernel
 from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.integrity import read_state
 from degla.model.load import load_encoder
@@ -123,6 +123,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     newest = latest_checkpoint(run) if resume else None
     _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
+    fast_paths.tell(encoder, training=True)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
         for stream, source in zip(config.streams, sources, strict=True)
