@@ -231,6 +231,9 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
         ("clic --replay.objective.contrastive.weight y", "--replay.objective.contrastive.weight is 'y'; it must be "),
         ("degla --data.workers", "--data.workers needs a value."),
         ("degla more", "'more' is not a flag. Flags begin with --."),
+        ("degla --train.steps 4 --train.no-trim --optim.lr fast", "--optim.lr is 'fast'; it must be above 0, a "),
+        ("degla --optim.lr --train.no-trim", "--optim.lr needs a value."),
+        ("degla --train.no-trim 3", "--train.no-trim takes no value."),
     ],
 )
 def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Capture) -> None:

@@ -124,15 +124,16 @@ def _refuse(words: list[str], settings: Any) -> None:
     values: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        flag = name.removeprefix("--").replace("_", "-")
-        if name.startswith("--") and flag in switches:
-            values[flag] = [value] if equals else []
+        if name.startswith("--"):
+            values[name.removeprefix("--").replace("_", "-")] = [value] if equals else []
         elif values:
             next(reversed(values.values())).append(word)
         else:
             raise InputError(f"{word!r} is not a flag. Flags begin with --.")
     for flag, said in values.items():
-        if not said and not switches[flag]:
+        if said and flag not in switches:  # --train.no-trim
+            raise InputError(f"--{flag} takes no value.")
+        if not said and not switches.get(flag, True):
             raise InputError(f"--{flag} needs a value.")
         if said and said != ["None"]:
             with_field(settings, flag.replace("-", "_").split("."), " ".join(said), where="")
