@@ -131,3 +131,8 @@ def test_texts_that_are_asked_alone_go_with_the_image_that_they_are_about() -> N
     rows = judge(BENCHMARK, items, embedded({"a": [1, 0]}, {"p": [1, 0], "q": [5, 1], "n": [0, 1]}))
     assert [row.verdict.image for row in rows] == ["a", "a", "own/alone/1"]
     assert [row.verdict.ok for row in rows[1:]] == [{"text_only_ok": 1.0}] * 2
+
+
+def test_a_single_text_is_not_taken_for_a_list_of_its_letters() -> None:
+    with pytest.raises(TypeError, match="own/mine/7: true and false are lists of texts"):
+        image_question(("own", "mine", 7), "a", ["a dog"], "a cat")

@@ -159,7 +159,12 @@ def image_question(
         true: true texts, at least one.
         false: false texts.
         fields: additional fields of `PairItem`.
+
+    Raises:
+        TypeError: `true` or `false` is one text instead of a list, whose letters would become the texts.
     """
+    if isinstance(true, str) or isinstance(false, str):
+        raise TypeError(f"{'/'.join(map(str, place))}: true and false are lists of texts; put a single text into one.")
     return pair_question(place, [image], [*true, *false], ((1,) * len(true) + (0,) * len(false),), **fields)
 
 
