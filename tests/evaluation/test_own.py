@@ -166,3 +166,20 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
     # What rules add is longer: the report counts it as told, and leaves exchanged nouns.
     assert entry.told is not None and SHORTER in entry.told["add_attribute"]
     assert entry.headline == {"composition": "macro.neutral", TOLD: "add_attribute"}
+
+
+def test_negatives_of_other_captions_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ("a cat sleeps on a red sofa", "two boats cross the calm lake", "a girl kicks a ball over the fence")
+    common = {"rule": "replace_nouns", "kind": "object", "source": "rules", "accepted": True}
+    for shift, warned in ((0, False), (1, True)):
+        named = [{"id": str(at), "image": f"{at}.png", "text": text} for at, text in enumerate(texts)]
+        made = [text.rsplit(" ", 1)[0] + " spoon" for text in texts]
+        write(tmp_path, "captions.jsonl", *named)
+        write(
+            tmp_path,
+            "negatives.jsonl",
+            *({**common, "caption_id": str(at), "text": made[at - shift]} for at in (0, 1, 2)),
+        )
+        caplog.clear()
+        assert len(read(tmp_path)) == 3
+        assert ("share few words with their captions" in caplog.text) == warned

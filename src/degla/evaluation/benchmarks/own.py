@@ -14,6 +14,7 @@ Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "nega
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from degla.data.formats.csv import read_rows
 from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.records import CaptionRecord, PairItem, Record, validate
+
+_log = logging.getLogger(__name__)
 
 _FOLDER = "own"
 _CAPTIONS, _NEGATIVES = "captions", "negatives"
@@ -98,6 +101,7 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
 
 
 def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
+    from degla.data.pairs import PairRow, seem_foreign
     from degla.data.sources import read_captions, read_negatives
 
     beside = next(iter(sorted(folder.glob(f"{_CAPTIONS}.*"))), None)
@@ -105,6 +109,7 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
         raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
     counts: dict[tuple[str, str], int] = {}
+    joined: list[PairRow] = []
     for record in read_negatives(file):
         if not record.accepted or record.text is None:
             continue
@@ -113,7 +118,16 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
             raise InputError(f"{file}: caption id {record.caption_id!r} is not in {beside.name}.")
         number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
         place = ("own", record.rule, f"{record.caption_id}-{number}")
+        joined.append(PairRow(caption, (record.text,), (record.rule,)))
         yield image_question(place, images + caption.image, [caption.text], [record.text])
+    if example := seem_foreign(joined):
+        _log.warning(
+            "%s: most negatives share few words with their captions, for example %s. They are joined by caption id: "
+            "were they made from the current version of %s?",
+            file,
+            example,
+            beside.name,
+        )
 
 
 BENCHMARK = Benchmark(
