@@ -112,6 +112,8 @@ def test_a_stream_that_takes_no_sign_or_nothing_is_no_error(command: str, shown:
         (["demo", "--seeds", "0"], "--seeds is 0"),
         (["evaluate", "world", "--benchmarks", "sugarcrap", "--root", os.devnull, "--out", "x.json"],
          "Did you mean 'sugarcrepe'"),
+        (["evaluate", "world", "--benchmarks", "own,world", "--root", os.devnull, "--out", "x.json"],
+         "unknown benchmark 'own,world'. Separate names with spaces. Known:"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--label", "a", "b"],
          "2 labels for 1 model;"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--seed", "-1"],

@@ -114,7 +114,8 @@ class Shelf:
         """
         names = self.names()
         if name not in names:
-            raise InputError(f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+            hint = " Separate names with spaces." if "," in name else did_you_mean(name, names)
+            raise InputError(f"unknown {self.noun} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
 LOSSES = Shelf("degla.losses", "loss")
