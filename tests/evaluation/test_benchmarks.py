@@ -189,7 +189,7 @@ def test_a_mean_per_class_is_as_uncertain_as_classes_of_one_image_make_it() -> N
         ({"classes": {"red_ball": "ball"}}, "no name for folder 'blue_cube'"),
         ({"classes": {"red_ball": "b", "blue_cube": "c", "cone": "d"}}, "no folder 'cone'"),
         ({"classes": ["a"]}, "1 names for 2 subfolders"),
-        ({"templates": ["a {}", "a photo"]}, "exactly one {}: 'a photo'"),
+        ({"templates": ["a {}", "a photo"]}, "field 'templates': every template needs exactly one {}: 'a photo'"),
         ({"names": []}, "field 'names'"),
     ],
 )

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from degla.errors import DeglaError, InputError
 from degla.records import ItemImage, PairItem, Record
@@ -48,10 +48,15 @@ class Classification(Record):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
         if not all(0 <= label < len(self.classes) for label in self.labels):
             raise ValueError(f"labels must be from 0 to {len(self.classes) - 1}")
-        for template in self.templates:
+        return self
+
+    @field_validator("templates")
+    @classmethod
+    def _has_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
             if template.count("{}") != 1:
                 raise ValueError(f"every template needs exactly one {{}}: {template!r}")
-        return self
+        return templates
 
     def only(self, numbers: Sequence[int]) -> Classification:
         """Return the same question restricted to these images, at least one."""
