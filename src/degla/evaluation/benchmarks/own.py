@@ -101,7 +101,7 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
 
 
 def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
-    from degla.data.pairs import PairRow, seem_foreign
+    from degla.data.pairs import ForeignCheck
     from degla.data.sources import read_captions, read_negatives
 
     beside = next(iter(sorted(folder.glob(f"{_CAPTIONS}.*"))), None)
@@ -109,7 +109,7 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
         raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
     counts: dict[tuple[str, str], int] = {}
-    joined: list[PairRow] = []
+    foreign = ForeignCheck()
     for record in read_negatives(file):
         if not record.accepted or record.text is None:
             continue
@@ -118,16 +118,10 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
             raise InputError(f"{file}: caption id {record.caption_id!r} is not in {beside.name}.")
         number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
         place = ("own", record.rule, f"{record.caption_id}-{number}")
-        joined.append(PairRow(caption, (record.text,), (record.rule,)))
+        foreign.add(record.text, record.rule, caption_id=record.caption_id, caption=caption.text)
         yield image_question(place, images + caption.image, [caption.text], [record.text])
-    if example := seem_foreign(joined):
-        _log.warning(
-            "%s: most negatives share few words with their captions, for example %s. They are joined by caption id: "
-            "were they made from the current version of %s?",
-            file,
-            example,
-            beside.name,
-        )
+    if foreign.example:
+        _log.warning(f"%s: {ForeignCheck.WARNING}", file, foreign.example)
 
 
 BENCHMARK = Benchmark(
