@@ -130,7 +130,7 @@ def generate(
         if model is not None:
             opened = model if isinstance(model, LanguageModel) else model()
             held.callback(opened.close)
-            questions, described = _prepare_questions(opened, settings)
+            questions, described = prepare_questions(opened, settings)
         if stream.usage is not None:
             described = {**(described or {}), "words": settings.words}
         expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, described=described)
@@ -165,7 +165,7 @@ def generate(
     return summary
 
 
-def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tuple[Prompts, dict[str, object]]:
+def prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tuple[Prompts, dict[str, object]]:
     """Return the prompts, and the manifest's description of the model and the prompts."""
     folder = settings.examples_folder
     questions = Prompts(

@@ -54,6 +54,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+    dry = "estimate requests, tokens, cost and time from a sample of the captions; send and write nothing"
+    verb.add_argument("--dry-run", action="store_true", help=dry)
+    price = "with --dry-run: prices of a million tokens, read and written"
+    verb.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help=price)
     describe_model(verb)
     form = "what the model may do: write negatives, choose among candidates, or both (both)"
     verb.add_argument("--form", choices=["write", "choose", "both"], help=form)
@@ -80,6 +84,8 @@ def run(given: argparse.Namespace) -> int:
 
     require_least(given, "workers", "per_rule", least=1)
     require_least(given, "example_sets", least=0)
+    if given.price is not None and (given.llm != "openai" or not given.dry_run):
+        raise InputError("--price requires --llm openai and --dry-run.")
     model = model_source(given)
     require_jsonl(given.out)
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
@@ -94,6 +100,13 @@ def run(given: argparse.Namespace) -> int:
         words=given.words,
     )
     captions = partial(given_captions, given)
+    if given.dry_run:
+        from degla.negatives.plan import plan_negatives
+
+        prices = None if given.price is None else (given.price[0], given.price[1])
+        plan = plan_negatives(captions, settings, model=model, in_process=given.llm == "embedded", prices=prices)
+        answer(given, lambda: plan.plain, lambda: show(plan.render()))
+        return 0
     summary = generate(captions, settings, out=given.out, model=model, engine=given.engine, workers=given.workers)
     answer(given, summary.plain, lambda: show(summary.render()))
     if summary.captions and summary.skipped.total() == summary.captions:

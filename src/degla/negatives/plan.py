@@ -1,0 +1,278 @@
+"""Plan a run before anything is sent: its requests, tokens, cost and time, estimated from a sample of the captions."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeVar
+
+from rich.console import Group
+from rich.table import Table
+
+from degla.negatives.generate import ModelSource, NegativesSettings, prepare_questions
+from degla.negatives.grammar.phrases import parse
+from degla.negatives.llm import Form, LanguageModel, Reply, Request
+from degla.negatives.llm.dialect import messages
+from degla.negatives.run.dialogue import Maker, Prompts
+from degla.negatives.run.pipeline import Pipeline, TaggedTask, make_rows, tag
+from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
+from degla.pages.words import counted, duration
+from degla.stopping import Interruption, StoppedError
+
+_BATCHES: Final = 4
+"""Batches in the sample, at equal distances."""
+_MEASURED: Final = 4
+"""Captions for which a model in this process is really asked, to measure its time."""
+_LETTERS: Final = 4
+"""Characters per token of English text, roughly the same for all tokenizers of language models in use."""
+_TURN: Final = 4
+"""Tokens of a chat template around a turn."""
+_RATES: Final = (10, 100, 1000)
+"""Answers per second for which a server's time is given."""
+
+Model = TypeVar("Model", bound=LanguageModel)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Requests and tokens of a run.
+
+    Attributes:
+        requests: by rule.
+        prompt_tokens: read by the model, repeated prefixes included.
+        answer_tokens: written by the model, without thinking.
+    """
+
+    requests: Mapping[str, int]
+    prompt_tokens: int
+    answer_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Requests of all rules."""
+        return sum(self.requests.values())
+
+    def cost(self, prices: tuple[float, float]) -> float:
+        """Cost at prices per million tokens, read and written."""
+        return (self.prompt_tokens * prices[0] + self.answer_tokens * prices[1]) / 1e6
+
+
+@dataclass(frozen=True)
+class NegativesPlan:
+    """What a run over captions would take; retries and thinking are not included.
+
+    Attributes:
+        captions: total number of captions.
+        sampled: captions from which the rest was estimated.
+        least: if every written answer is accepted; None without a language model.
+        most: if none is, so that the model chooses among candidates too; None without a language model.
+        grammar_seconds: processor time of tagging, candidates and checks for all captions, on this machine.
+        model_seconds: time of a model that runs in this process, for the requests of `most`; None for a server's.
+        prices: per million tokens read and written; None if unknown.
+    """
+
+    captions: int
+    sampled: int
+    least: Volume | None
+    most: Volume | None
+    grammar_seconds: float
+    model_seconds: float | None = None
+    prices: tuple[float, float] | None = None
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """The estimates as JSON values."""
+        bounds = {name: each for name, each in (("least", self.least), ("most", self.most)) if each is not None}
+        return {
+            "captions": self.captions,
+            "sampled": self.sampled,
+            **{
+                name: {
+                    "requests": each.total,
+                    "requests_by_rule": dict(each.requests),
+                    "prompt_tokens": each.prompt_tokens,
+                    "answer_tokens": each.answer_tokens,
+                    "cost": None if self.prices is None else each.cost(self.prices),
+                }
+                for name, each in bounds.items()
+            },
+            "grammar_seconds": self.grammar_seconds,
+            "model_seconds": self.model_seconds,
+        }
+
+    def render(self) -> Group:
+        """Return a table for a terminal with one line per rule, then tokens, cost and time."""
+        lines = [
+            f"{counted(self.captions, 'caption')}; estimated from {self.sampled:,} of them, nothing was sent or written"
+        ]
+        grammar = f"grammar and checks: {duration(self.grammar_seconds)} of processor time"
+        if self.least is None or self.most is None:
+            return Group(*lines, f"{grammar}, divided by the number of processes (--workers)")
+        table = Table(title="Requests to the language model", title_justify="left")
+        for heading in ("rule", "at least", "at most"):
+            table.add_column(heading, justify="left" if heading == "rule" else "right")
+        for rule in self.most.requests:
+            table.add_row(rule, f"{self.least.requests[rule]:,}", f"{self.most.requests[rule]:,}")
+        table.add_row("all", f"{self.least.total:,}", f"{self.most.total:,}")
+        lines += [
+            "at least: every written answer is accepted. At most: none is, and the model chooses among candidates too. "
+            "Retries come on top.",
+            f"tokens read: {_millions(self.least.prompt_tokens, self.most.prompt_tokens)}, repeated prefixes included; "
+            f"written: {_millions(self.least.answer_tokens, self.most.answer_tokens)}, without thinking (about "
+            f"{_LETTERS} characters per token)",
+        ]
+        if self.prices is not None:
+            low, high = self.least.cost(self.prices), self.most.cost(self.prices)
+            lines.append(f"cost: {low:,.2f} to {high:,.2f} (at {self.prices[0]:g} and {self.prices[1]:g} per million)")
+        if self.model_seconds is None:
+            times = (
+                f"{rate:,} requests/s: {duration(self.least.total / rate)} to {duration(self.most.total / rate)}"
+                for rate in _RATES
+            )
+            lines.append(f"time at {'; '.join(times)}")
+        else:
+            lines.append(f"time of the model: {duration(self.model_seconds)} (measured on {_MEASURED} captions)")
+        return Group(table, *lines, grammar)
+
+
+def plan_negatives(
+    captions: Captions,
+    settings: NegativesSettings,
+    *,
+    model: ModelSource | None = None,
+    in_process: bool = False,
+    prices: tuple[float, float] | None = None,
+) -> NegativesPlan:
+    """Estimate what `generate` with these arguments would take, from a sample of the captions.
+
+    Nothing is written, and nothing is sent to a server.
+
+    Args:
+        captions: as in `generate`; all are read, and checked for repeated ids.
+        settings: as in `generate`.
+        model: as in `generate`.
+        in_process: the model runs in this process: it is asked about a few captions, to measure its time.
+        prices: per million tokens read and written.
+
+    Raises:
+        InputError: as `generate`.
+    """
+    stream = CaptionStream(captions, count_usage=settings.words == "captions")
+    rules = tuple(settings.rules)
+    with ExitStack() as held:
+        opened: LanguageModel | None = None
+        questions: Prompts | None = None
+        if model is not None:
+            opened = model if isinstance(model, LanguageModel) else model()
+            held.callback(opened.close)
+            questions, _ = prepare_questions(opened, settings)
+        maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
+        chosen = list(_sample(stream))
+        size = sum(len(batch.tasks) for batch in chosen)
+        scale = len(stream) / size if size else 0.0
+        parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
+        started = time.process_time()
+        if opened is None:
+            for batch in chosen:
+                make_rows(batch, maker)
+            return NegativesPlan(len(stream), size, None, None, scale * (time.process_time() - started))
+        tagged = [tag(batch) for batch in chosen]
+        counter = _run(_Counter(opened), maker, tagged)
+        grammar = scale * (time.process_time() - started)
+        most = counter.volume(rules, scale)
+        first = counter.volume(rules, scale * settings.per_rule, first=True)
+        seconds = None
+        if in_process and tagged:
+            few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
+            asked = _run(_Counter(opened), maker, [few]).volume(rules, 1.0).total
+            began = time.monotonic()
+            _run(opened, maker, [few])
+            seconds = (time.monotonic() - began) * most.total / max(asked, 1)
+        writes = questions is not None and questions.forms[0] == "write"
+        return NegativesPlan(len(stream), size, first if writes else most, most, grammar, seconds, prices)
+
+
+def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:
+    """Yield a few whole batches at equal distances."""
+    count = -(-len(stream) // BATCH)
+    wanted = {(2 * place + 1) * count // (2 * _BATCHES) for place in range(_BATCHES)}
+    for number, batch in enumerate(stream.batches()):
+        if number in wanted:
+            yield batch
+
+
+def _run(model: Model, maker: Maker, tagged: list[list[TaggedTask]]) -> Model:
+    """Conduct the dialogues about some captions, keep nothing, and return the model."""
+    with Interruption(model.wait_no_longer) as stop:
+        for _ in Pipeline(model, maker, lambda _: None, lambda _: None, stop).run(iter(tagged)):
+            pass
+    if stop.name is not None:
+        raise StoppedError(stop.name, ".")
+    return model
+
+
+class _Asked(NamedTuple):
+    """A request: its rule, its number for the caption and rule, and about how many tokens are read and written."""
+
+    rule: str
+    draw: int
+    read: int
+    written: int
+
+
+@dataclass
+class _Counter:
+    """A model that counts requests; it writes nothing and takes the first choice, which needs the most requests."""
+
+    like: LanguageModel
+    requests: list[_Asked] = field(default_factory=list)
+    capacity: int = BATCH
+    _waiting: list[Request] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.like.name
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        return self.like.forms
+
+    def describe(self) -> dict[str, object]:
+        return self.like.describe()
+
+    def start(self, request: Request) -> None:
+        turns = messages(request, mode="plain")
+        read = sum(len(turn["content"]) // _LETTERS + _TURN for turn in turns)
+        answer = request.choices[0] if request.choices else request.caption
+        self.requests.append(_Asked(request.key.rule, request.key.draw, read, len(answer) // _LETTERS + _TURN))
+        self._waiting.append(request)
+
+    def finished(self) -> list[Reply]:
+        taken, self._waiting = self._waiting, []
+        return [
+            Reply(each.key, "empty" if each.form == "write" else "answered", text=(each.choices or ("",))[0])
+            for each in taken
+        ]
+
+    def wait_no_longer(self) -> None:
+        """Nothing is awaited."""
+
+    def close(self) -> None:
+        """Whoever opened the counted model closes it."""
+
+    def volume(self, rules: tuple[str, ...], scale: float, *, first: bool = False) -> Volume:
+        """Return the counted requests, or only the first about each caption and rule, times `scale`."""
+        taken = [each for each in self.requests if each.draw == 0 or not first]
+        by_rule = Counter(each.rule for each in taken)
+        return Volume(
+            {rule: round(scale * by_rule[rule]) for rule in rules},
+            round(scale * sum(each.read for each in taken)),
+            round(scale * sum(each.written for each in taken)),
+        )
+
+
+def _millions(low: int, high: int) -> str:
+    return f"{low / 1e6:,.1f} to {high / 1e6:,.1f} million"
