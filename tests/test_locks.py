@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import socket
@@ -122,6 +123,19 @@ def test_on_windows_no_process_is_asked_and_no_folder_opened(tmp_path: Path, mon
     with whole_folder(tmp_path / "step-1") as new:
         (new / "weights").touch()
     assert (tmp_path / "step-1" / "weights").is_file()
+
+
+def test_what_windows_lacks_does_not_keep_it_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_use(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "it is used by another process", str(path))
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(Path, "unlink", in_use)
+    for _ in range(2):
+        with lock(tmp_path) as held:
+            pickle.loads(pickle.dumps(held)).release()
+            with pytest.raises(InputError, match=rf"in use by .*; if it has ended, delete {held.path}\. Wait"):
+                lock(tmp_path)
 
 
 def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:

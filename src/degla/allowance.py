@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +28,12 @@ def main_memory(system: Path = Path("/")) -> int:
     Args:
         system: folder that contains `proc` and `sys`.
     """
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # Windows
-        return 0
-    limits = _limits(system, 1, ("memory.max",), ("memory.limit_in_bytes",))
-    return min([machine, *(limit for (limit,) in limits)])
+    if sys.platform != "win32":
+        with contextlib.suppress(ValueError):
+            machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            limits = _limits(system, 1, ("memory.max",), ("memory.limit_in_bytes",))
+            return min([machine, *(limit for (limit,) in limits)])
+    return 0
 
 
 def _limits(

@@ -214,25 +214,23 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     """Lock an open file for this process until it is closed; return whether, or None without support for locks."""
     if sys.platform == "win32":
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+    else:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return None
+        return True
 
 
 def has_ended(process: int) -> bool:
     """Whether a process of this host is known to have ended."""
-    if sys.platform == "win32":
-        return False  # On Windows, signal 0 is Ctrl-C.
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    if sys.platform != "win32":  # On Windows, signal 0 is Ctrl-C.
+        try:
+            os.kill(process, 0)
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
     return False
 
 
@@ -363,10 +361,9 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    if sys.platform == "win32":
-        return  # Windows can neither open a folder nor synchronise a file opened for reading.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if sys.platform != "win32":  # Windows can neither open a folder nor synchronise a file opened for reading.
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -44,14 +44,20 @@ class Lock:
     def release(self) -> None:
         """Release the lock; a process that it was passed to must have ended before."""
         if self._descriptor >= 0:
-            with suppress(OSError):
+            try:
                 self.path.unlink()  # While the lock is held, so that the file cannot be another process's.
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)  # Windows deletes no open file; an empty one names no holder.
             os.close(self._descriptor)
             self._descriptor = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The child process gets the same open file; the lock is free when both have closed it.
-        return _handed, (self.path, reduction.DupFd(self._descriptor))
+        if sys.platform == "win32":
+            return Lock, (self.path, -1)
+        else:
+            # The child process gets the same open file; the lock is free when both have closed it.
+            return _handed, (self.path, reduction.DupFd(self._descriptor))
 
 
 def _handed(path: Path, descriptor: Any) -> Lock:
@@ -145,6 +151,5 @@ def _described(holder: dict[str, Any], path: Path) -> str:
     command = f" ({holder['command']})" if holder.get("command") else ""
     if _is_dead(holder):
         return f"{told}{command}; it has ended, but its child processes are still running"
-    if holder.get("host") != socket.gethostname():
-        return f"{told}{command}; if it has ended, delete {path}"
-    return f"{told}{command}"
+    cannot_tell = holder.get("host") != socket.gethostname() or sys.platform == "win32"
+    return f"{told}{command}" + (f"; if it has ended, delete {path}" if cannot_tell else "")

@@ -29,7 +29,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
     """
     keys = sys.stdin if keys is None else keys
     console = Console(highlight=False) if console is None else console
-    read = _read_key if _gives_keys(keys) else _read_line
+    read = _read_key if keys.isatty() else _read_line
     console.print(_KEYS, style="dim")
     shown = ""
     while not review.state.is_done:
@@ -94,11 +94,6 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(f"checks    {verdict.reason}: {REASONS.get(verdict.reason, 'refused')}", style="yellow")
 
 
-def _gives_keys(keys: TextIO) -> bool:
-    """Whether the stream is a terminal from which single keys can be read; Windows has no `termios`."""
-    return keys.isatty() and sys.platform != "win32"
-
-
 def _read_line(keys: TextIO) -> str | None:
     """Read the next non-blank line; None at the end."""
     for line in iter(keys.readline, ""):
@@ -108,34 +103,37 @@ def _read_line(keys: TextIO) -> str | None:
 
 
 def _read_key(keys: TextIO) -> str | None:
-    """Read one key from a terminal, without Enter."""
-    import termios
-    import tty
+    """Read one key from a terminal, without Enter; on Windows, which has no `termios`, a line."""
+    if sys.platform == "win32":
+        return _read_line(keys)
+    else:
+        import termios
+        import tty
 
-    before = termios.tcgetattr(keys)
-    try:
-        tty.setcbreak(keys)
-        key = keys.read(1)
-        if key == "\x1b" and (key := keys.read(1)) in ("[", "O"):
-            # An arrow key: the letter that ends its sequence is not a command.
-            while (last := keys.read(1)) and not "@" <= last <= "~":
-                pass
-            key = "\x1b"
-    finally:
-        termios.tcsetattr(keys, termios.TCSADRAIN, before)
-    return None if key in ("", "\x04") else key
+        before = termios.tcgetattr(keys)
+        try:
+            tty.setcbreak(keys)
+            key = keys.read(1)
+            if key == "\x1b" and (key := keys.read(1)) in ("[", "O"):
+                # An arrow key: the letter that ends its sequence is not a command.
+                while (last := keys.read(1)) and not "@" <= last <= "~":
+                    pass
+                key = "\x1b"
+        finally:
+            termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        return None if key in ("", "\x04") else key
 
 
 def _read_text(keys: TextIO, text: str) -> str:
     """Read a new text: on a terminal by editing the old one, otherwise from the next line."""
-    if not _gives_keys(keys):
-        return keys.readline().strip()
-    import readline
+    if sys.platform != "win32" and keys.isatty():
+        import readline
 
-    readline.set_startup_hook(partial(readline.insert_text, text))
-    try:
-        return input("negative  ").strip()
-    except EOFError:
-        return ""
-    finally:
-        readline.set_startup_hook()
+        readline.set_startup_hook(partial(readline.insert_text, text))
+        try:
+            return input("negative  ").strip()
+        except EOFError:
+            return ""
+        finally:
+            readline.set_startup_hook()
+    return keys.readline().strip()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
+from contextlib import suppress
 
 KEPT = "DEGLA_KEEP_FREED_MEMORY"
 """Environment variable; 0 leaves the C library's settings unchanged."""
@@ -39,7 +41,7 @@ def _set_up(environment: os._Environ[str]) -> bool:
 
 
 def _is_glibc() -> bool:
-    try:
-        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (AttributeError, ValueError, OSError):  # Windows; macOS and musl, which lack this name; others
-        return False
+    if sys.platform != "win32":
+        with suppress(AttributeError, ValueError, OSError):  # macOS and musl, which lack this name; others
+            return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,9 @@ import torch
 from degla.allowance import main_memory
 from degla.model.linear_kernel import linear
 from degla.pages.words import counted
+
+if sys.platform != "win32":
+    import resource
 
 _SECONDS = 0.5
 """Time to measure matrix products for."""
@@ -71,9 +73,14 @@ def peak_memory(device: torch.device) -> int:
         for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    # Linux counts in kibibytes, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return int(psutil.Process().memory_info().peak_wset)
+    else:
+        # Linux counts in kibibytes, macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def device_name(device: torch.device) -> str:
