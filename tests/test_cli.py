@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from degla.cli import main
+from degla.cli import exit_status_of, main
 from degla.config.fields import flags
 from degla.config.run import TrainConfig
 from degla.shelf import SHELVES
@@ -97,6 +98,21 @@ def test_a_stream_that_takes_no_sign_or_nothing_is_no_error(command: str, shown:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "") and shown in done.stdout
+
+
+def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixture[str]) -> None:
+    def lose_a_process() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert exit_status_of(lose_a_process) == 1 and "degla: a process that this" in capfd.readouterr().err
+    code = (
+        "input(); from degla.cli import exit_status_of; raise SystemExit(exit_status_of(lambda: print('all' * 9999)))"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        started.stdout.close()
+        assert started.communicate(b"\n")[1] == b"" and started.returncode == 0
 
 
 @pytest.mark.parametrize(

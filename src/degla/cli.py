@@ -6,10 +6,12 @@ import argparse
 import io
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
@@ -95,6 +97,9 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
             _tell(str(error))
         return error.exit_status
     except BrokenPipeError:
+        if _is_read(sys.stdout) and _is_read(sys.stderr):
+            _tell("a process that this command started, or a server, has ended (broken pipe).")
+            return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -103,6 +108,16 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("degla: stopped.\n")
         return 130
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether a stream is not a pipe whose reader has ended. (On Windows, writing to one is no BrokenPipeError.)"""
+    if sys.platform == "win32":
+        return True
+    else:
+        asked = select.poll()
+        asked.register(stream.fileno(), 0)
+        return not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
 
 
 def _open_streams() -> None:
