@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from degla.data.dataset import ImageTransform, RandomCrop, draw_box
 from degla.data.decoding import ImageError
-from degla.data.images import check_images, read_image, usable_rows
+from degla.data.images import check_images, look_for, read_image, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.data.table import PairTable, table_of
@@ -79,6 +79,15 @@ def rows_for(*images: str) -> PairTable:
             for number, image in enumerate(images)
         ]
     )
+
+
+@pytest.mark.parametrize(("there", "asked"), [("a.jpg", "a.JPG"), ("Dog.JPEG", "Dog.jpeg"), ("b.png", "B.PNG")])
+def test_a_name_that_differs_in_case_alone_is_told(there: str, asked: str, tmp_path: Path) -> None:
+    photograph(32, 24).save(tmp_path / there)
+    with pytest.raises(ImageError, match=rf"{asked}: the image .* is missing\. {there} exists: here, case matters"):
+        look_for(asked, folder=tmp_path, caption_id="1")
+    with pytest.raises(ImageError, match=r"is missing\. Check"):
+        look_for("other.jpg", folder=tmp_path, caption_id="1")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

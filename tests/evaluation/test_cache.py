@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
         cache.flush()
         row = cache.get(KEY)
         assert row is not None and row.tolist() == [1, 1, 1]
-    assert "cannot be used" in caplog.text
+    assert "cannot be used" in caplog.text and "choose another cache folder" in caplog.text
 
 
 WRITER = """

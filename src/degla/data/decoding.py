@@ -90,6 +90,16 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def _like(path: Path) -> str:
+    """Return a sentence that names the file meant on a system that ignores case in names, if it exists; else ""."""
+    names = (
+        path.with_suffix(path.suffix.swapcase()),
+        path.with_name(path.name.lower()),
+        path.with_name(path.name.upper()),
+    )
+    return next((f" {each.name} exists: here, case matters in file names." for each in names if is_file(each)), "")
+
+
 @contextlib.contextmanager
 def refused(subject: Subject) -> Iterator[None]:
     """Convert errors that mean an image file cannot be read into `ImageError`."""
@@ -114,7 +124,7 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
         try:
             state = path.stat()
         except FileNotFoundError:
-            raise ImageError(f"{subject.name} is missing. {subject.if_missing}") from None
+            raise ImageError(f"{subject.name} is missing.{_like(path)} {subject.if_missing}") from None
         except (OSError, ValueError) as error:
             raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
         if not stat.S_ISREG(state.st_mode):

@@ -260,10 +260,10 @@ class _File:
             self._given_up = True
             self.close()
             logger.warning(
-                "%s: the embedding cache cannot be used: %s. Continuing without it; delete the file if this happens "
-                "again.",
+                "%s: the embedding cache cannot be used: %s. Continuing without it; %s if this happens again.",
                 self.path,
                 error,
+                "delete the file" if isinstance(error, sqlite3.Error) else "choose another cache folder (DEGLA_CACHE)",
             )
             return None
 
