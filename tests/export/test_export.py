@@ -174,6 +174,13 @@ def test_the_python_of_a_card_runs_as_it_is_printed(
         assert probe.gap(torch.from_numpy(made["texts"]), texts) < 1e-4
 
 
+def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
+    """Where it reports its use, it keeps an identity of the machine in the cache folder."""
+    code = "from degla.export.to_onnx import require_onnx; require_onnx(quantize=False)"
+    told = start(["-c", code], environment={"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert told.wait() == 0 and not list(tmp_path.rglob("*onnxruntime*"))
+
+
 def test_onnx_is_scored_and_not_trained(exported: dict[str, Exported], tmp_path: Path) -> None:
     shutil.copytree(exported["onnx"].folder, tmp_path / "onnx")
     with pytest.raises(InputError, match=r"ONNX graphs can be scored with `degla evaluate`"):

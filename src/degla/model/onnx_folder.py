@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from degla.records import validate
 
 INFO, IMAGE, TEXT = "degla_onnx.json", "image.onnx", "text.onnx"
 INSTALL = "Install it: pip install 'degla[export]'."
+
+# Read when onnxruntime is imported; without it, newer versions report their use to their maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class OnnxInfo(BaseModel):
