@@ -118,6 +118,7 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["look", "caf\udce9.jpg"], "caf\\udce9.jpg: not UTF-8, so no result could name it. Rename the file"),
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (["train", "dgla"], "unknown recipe 'dgla'. Did you mean 'degla'?"),
         (["train", "--optim.lr", "1"], "no recipe given. Use degla train RECIPE"),

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    odd = next((word for word in words if word.encode(errors="replace").decode() != word), None)
+    if odd is not None:
+        raise InputError(f"{odd}: not UTF-8, so no result could name it. Rename the file, or use a UTF-8 locale.")
     if not words or words[0].startswith("-"):
         _top().parse_args(words)
         _top().print_help()
