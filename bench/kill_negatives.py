@@ -68,7 +68,7 @@ def write_captions(path: Path, number: int) -> None:
         {"id": f"c{index}", "image": f"{index}.jpg", "text": f"A {size} {animal} stands next to a {colour} {thing}."}
         for index, (size, colour, animal, thing) in enumerate(drawn[:number])
     ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextManager[tuple[str, int]]:
@@ -120,7 +120,7 @@ def finished_keys(out: Path) -> set[str]:
 
 def read_log(log: Path) -> list[str]:
     """Return the names of the requested keys, in order."""
-    return [line.partition("-")[0] for line in log.read_text().splitlines()] if log.exists() else []
+    return [line.partition("-")[0] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def survive(

@@ -135,7 +135,7 @@ class MemoryWatch:
 
     def _look(self) -> None:
         while True:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
             self._seen.append(pages * resource.getpagesize() / 2**20)
             time.sleep(0.1)
 

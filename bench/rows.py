@@ -86,7 +86,7 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
 
 def held_bytes() -> tuple[int, int]:
     """Return this process's private memory, and the part of it that is not a copy of a file on disk."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     private = 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return private, 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
@@ -152,7 +152,7 @@ def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: st
     row = {"rank": rank, "seconds": took, "processor": time.process_time(), "held": held_bytes()[0] - before[0],
            "peak": peak[0] - before[0], "memory": peak[1] - before[1], "rows": len(rows),
            "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
-    with Path(out).open("a") as stream:
+    with Path(out).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
 
 

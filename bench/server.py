@@ -46,7 +46,7 @@ threading.Event().wait()
 
 def cpu_seconds(process: int) -> float:
     """Return the processor time of another process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
