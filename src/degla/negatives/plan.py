@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
@@ -111,30 +111,30 @@ class NegativesPlan:
         grammar = f"grammar and checks: {duration(self.grammar_seconds)} of processor time"
         if self.least is None or self.most is None:
             return Group(*lines, f"{grammar}, divided by the number of processes (--workers)")
+        bounds = [self.least] if self.least == self.most else [self.least, self.most]
         table = Table(title="Requests to the language model", title_justify="left")
-        for heading in ("rule", "at least", "at most"):
+        for heading in ("rule", *(("at least", "at most") if len(bounds) > 1 else ("requests",))):
             table.add_column(heading, justify="left" if heading == "rule" else "right")
         for rule in self.most.requests:
-            table.add_row(rule, f"{self.least.requests[rule]:,}", f"{self.most.requests[rule]:,}")
-        table.add_row("all", f"{self.least.total:,}", f"{self.most.total:,}")
-        lines += [
-            "at least: every written answer is accepted. At most: none is, and the model chooses among candidates too. "
-            "Retries come on top.",
-            f"tokens read: {_millions(self.least.prompt_tokens, self.most.prompt_tokens)}, repeated prefixes included; "
-            f"written: {_millions(self.least.answer_tokens, self.most.answer_tokens)}, without thinking (about "
-            f"{_LETTERS} characters per token)",
-        ]
+            table.add_row(rule, *(f"{each.requests[rule]:,}" for each in bounds))
+        table.add_row("all", *(f"{each.total:,}" for each in bounds))
+        if len(bounds) > 1:
+            lines.append("at least: every written answer is accepted; at most: none is, and the model chooses, too")
+        read, written = ([each.prompt_tokens for each in bounds], [each.answer_tokens for each in bounds])
+        lines.append(
+            f"tokens, at {_LETTERS} characters each: {_range(read, _millions)} million read (repeated prefixes "
+            f"included), {_range(written, _millions)} million written (without thinking)"
+        )
         if self.prices is not None:
-            low, high = self.least.cost(self.prices), self.most.cost(self.prices)
-            lines.append(f"cost: {low:,.2f} to {high:,.2f} (at {self.prices[0]:g} and {self.prices[1]:g} per million)")
+            cost = _range([each.cost(self.prices) for each in bounds], "{:,.2f}".format)
+            lines.append(f"cost: {cost} at {self.prices[0]:g} and {self.prices[1]:g} per million tokens")
         if self.model_seconds is None:
             times = (
-                f"{rate:,} requests/s: {duration(self.least.total / rate)} to {duration(self.most.total / rate)}"
-                for rate in _RATES
+                f"{_range([each.total / rate for each in bounds], duration)} at {rate:,} requests/s" for rate in _RATES
             )
-            lines.append(f"time at {'; '.join(times)}")
+            lines.append(f"time: {', '.join(times)}; retries come on top")
         else:
-            lines.append(f"time of the model: {duration(self.model_seconds)} (measured on {_MEASURED} captions)")
+            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {_MEASURED} captions")
         return Group(table, *lines, grammar)
 
 
@@ -274,5 +274,9 @@ class _Counter:
         )
 
 
-def _millions(low: int, high: int) -> str:
-    return f"{low / 1e6:,.1f} to {high / 1e6:,.1f} million"
+def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
+    return " to ".join(dict.fromkeys(map(show, values)))
+
+
+def _millions(tokens: float) -> str:
+    return f"{tokens / 1e6:,.1f}"

@@ -1,0 +1,103 @@
+"""`degla negatives --dry-run`: the requests that a run would make, counted without sending any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.negatives.generate import NegativesSettings, generate
+from degla.negatives.llm import Form
+from degla.negatives.llm.scripted import ALL_FORMS, ScriptedModel
+from degla.negatives.plan import plan_negatives
+from degla.negatives.run.stream import BATCH
+from degla.records import CaptionRecord
+
+RULES = ("replace_nouns", "swap_adjectives", "reshuffle_order")
+TEXTS = (
+    "A black dog chases a white cat.",
+    "Two men ride horses on the beach.",
+    "A dog.",
+    "A small bird sits on a wooden fence near a red house.",
+    "Ein Hund jagt eine Katze durch den Garten.",
+)
+
+
+def captions(count: int) -> list[CaptionRecord]:
+    return rows_of(TEXTS, count)
+
+
+def rows_of(texts: Sequence[str], count: int) -> list[CaptionRecord]:
+    ids = map(str, range(count))
+    return [CaptionRecord(id=at, image=f"{at}.jpg", image_id=at, text=texts[int(at) % len(texts)]) for at in ids]
+
+
+@pytest.mark.parametrize(
+    ("forms", "per_rule"), [(ALL_FORMS, 1), (ALL_FORMS, 3), (("write",), 2), (("choose", "fill"), 1)]
+)
+def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
+    forms: tuple[Form, ...], per_rule: int, tmp_path: Path
+) -> None:
+    settings = NegativesSettings(RULES, seed=3, per_rule=per_rule)
+    model = ScriptedModel(forms=forms)  # writes nothing and takes the first choice
+    plan = plan_negatives(captions(40), settings, model=model)
+    assert not model.asked and plan.sampled == plan.captions == 40
+    assert plan.least is not None and plan.most is not None
+    generate(captions(40), settings, out=tmp_path / "n.jsonl", model=model, progress=False)
+    for rule in RULES:
+        made = [request for request in model.asked if request.key.rule == rule]
+        first = sum(request.key.draw == 0 for request in made)
+        assert plan.most.requests[rule] == len(made)
+        assert plan.least.requests[rule] == (per_rule * first if "write" in forms else len(made))
+    letters = sum(len(message.content) for request in model.asked for message in request.chat)
+    assert letters / 4 < plan.most.prompt_tokens < letters / 4 + 100 * len(model.asked)
+
+
+def test_the_fewest_requests_are_those_of_a_run_whose_texts_are_all_accepted(tmp_path: Path) -> None:
+    """Each text exchanges the nouns, which the checks accept."""
+    both = ["A black dog chases a white cat.", "A man rides a horse."]
+    changed = dict(zip(both, ["A black cat chases a white dog.", "A horse rides a man."], strict=True))
+    rows = rows_of(both, 20)
+    settings = NegativesSettings(("swap_nouns",), seed=0)
+    model = ScriptedModel(lambda request: changed[request.caption])
+    plan = plan_negatives(rows, settings, model=model)
+    summary = generate(rows, settings, out=tmp_path / "n.jsonl", model=model, progress=False)
+    assert summary.accepted.total() == 20 and plan.least is not None and plan.least.total == len(model.asked) == 20
+
+
+def test_many_captions_are_estimated_from_a_few_batches() -> None:
+    settings = NegativesSettings(RULES, seed=3)
+    every, sampled = (plan_negatives(captions(count), settings, model=ScriptedModel()) for count in (100, 10 * BATCH))
+    assert every.most is not None and sampled.most is not None
+    assert sampled.sampled == 4 * BATCH
+    assert sampled.most.total == pytest.approx(every.most.total / 100 * 10 * BATCH, rel=0.01)
+
+
+def test_a_model_of_this_process_is_timed_on_a_few_captions() -> None:
+    model = ScriptedModel(forms=("choose", "fill"))
+    plan = plan_negatives(captions(40), NegativesSettings(RULES, seed=3), model=model, in_process=True)
+    assert plan.model_seconds is not None and plan.model_seconds > 0
+    assert {request.key.caption_id for request in model.asked} == {"0", "1", "2", "3"}
+
+
+def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "captions.jsonl"
+    table.write_text("".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in captions(10)))
+    command = ["negatives", str(table), "--out", str(tmp_path / "n.jsonl"), "--dry-run", "--rules", *RULES]
+    server = ["--llm", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
+    assert main([*command, *server, "--price", "2", "8", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    most = plan["most"]
+    assert most["cost"] == pytest.approx((2 * most["prompt_tokens"] + 8 * most["answer_tokens"]) / 1e6)
+    assert 0 < plan["least"]["requests"] < most["requests"]
+    assert main([*command, *server]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing was sent" in shown and f"{most['requests']}" in shown and "cost" not in shown
+    assert main(command) == 0
+    assert "processor time" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["captions.jsonl"]
+    assert main([*command[:4], *server, "--price", "2", "8"]) == 2
+    assert "--price requires --llm openai and --dry-run" in capsys.readouterr().err
