@@ -10,7 +10,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.demo import photos
-from degla.evaluation.pictures import has_picture
+from degla.evaluation.image_files import has_image
 from degla.evaluation.results import load_result
 from degla.records import CaptionRecord
 from tests.launch import FORKS
@@ -98,7 +98,7 @@ def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path:
     table = datasets.Dataset.from_dict({"image": cells, "text": ["a dog"] * len(cells)}, features=features)
     table.save_to_disk(str(tmp_path / "saved"))
     kept = photos.usable(tmp_path / "saved", pictures, largest=100)
-    assert len(kept) == 24 and all(has_picture(tmp_path, row.image) for row in kept)
+    assert len(kept) == 24 and all(has_image(tmp_path, row.image) for row in kept)
 
 
 def test_no_picture_is_on_both_sides() -> None:

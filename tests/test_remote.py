@@ -46,7 +46,7 @@ from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
-PICTURE = encoded(COLOURS[0])
+IMAGE = encoded(COLOURS[0])
 
 
 @pytest.fixture
@@ -104,12 +104,12 @@ def test_what_is_remembered_of_a_file_goes_when_it_changes(tmp_path: Path, monke
 
 def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     for number in range(2):
-        write_tar(tmp_path / f"{number}.tar", {"k.png": PICTURE, "k.txt": f"number {number}".encode()})
+        write_tar(tmp_path / f"{number}.tar", {"k.png": IMAGE, "k.txt": f"number {number}".encode()})
         memory.pipe(f"/d/shards/{number}.tar", (tmp_path / f"{number}.tar").read_bytes())
     for name in ("shards", "shards/{0..1}.tar", "shards/*.tar"):
         found = list(read_captions(Path(f"memory://d/{name}")))
         assert [(each.id, each.text) for each in found] == [("0/k", "number 0"), ("1/k", "number 1")]
-    assert read_bytes(locate(found[1].image, Path("memory://d/shards")), Subject("x")) == PICTURE
+    assert read_bytes(locate(found[1].image, Path("memory://d/shards")), Subject("x")) == IMAGE
     with pytest.raises(ImageError, match=r"^x cannot be read: the shard ends before"):
         read_bytes("memory:/d/shards/0.tar@512+99999", Subject("x"))
     with pytest.raises(ImageError, match=r"memory://d/none\.png: no such file"):
@@ -412,7 +412,7 @@ class Hub(BaseHTTPRequestHandler):
 def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    rows = [{"image": {"bytes": PICTURE, "path": None}, "caption": "A red square."}]
+    rows = [{"image": {"bytes": IMAGE, "path": None}, "caption": "A red square."}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     Hub.files = {"README.md": b"x", "data/train-0.parquet": (tmp_path / "a.parquet").read_bytes()}
     with serving(Hub) as address:
@@ -423,7 +423,7 @@ def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         for name in ("data/train-*.parquet", "data"):
             (found,) = read_captions(Path(f"hf://datasets/owner/name/{name}"))
             assert (found.image, found.text) == ("train-0.parquet#image/0", "A red square.")
-        assert read_bytes(locate(found.image, Path("hf://datasets/owner/name/data")), Subject("x")) == PICTURE
+        assert read_bytes(locate(found.image, Path("hf://datasets/owner/name/data")), Subject("x")) == IMAGE
 
 
 def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +431,7 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(remote, "PIECE", 20_000)
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     members = {f"{number:02d}{end}": content for number in range(30)
-               for end, content in ((".png", PICTURE + bytes([number]) * 3000), (".txt", b"said"))}  # fmt: skip
+               for end, content in ((".png", IMAGE + bytes([number]) * 3000), (".txt", b"said"))}  # fmt: skip
     write_tar(tmp_path / "0.tar", members)
     (tmp_path / "c.jsonl").write_text(
         "".join(f'{{"id": "{number}", "image": "x", "text": "{"word " * 20}"}}\n' for number in range(2000))

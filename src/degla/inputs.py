@@ -15,7 +15,7 @@ from torch import Tensor
 
 from degla.shelf import did_you_mean
 
-Pictures = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
+ImageInput = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
 """Inputs of the image tower: normalised pixels or, if it is frozen and images are embedded only once, its stored
 outputs: unit embeddings, or embeddings followed by patch outputs."""
 

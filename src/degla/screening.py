@@ -206,7 +206,7 @@ def _truth_verdict(outcome: ReplyStatus, text: str) -> Verdict | None:
 
 
 @dataclass(frozen=True)
-class PictureScreen:
+class ImageScreen:
     """Rejects texts that match the image about as well as the caption, according to an image-text model.
 
     A model without compositional understanding cannot tell a swapped caption from the original: check some rejections.
@@ -234,9 +234,9 @@ class PictureScreen:
             DeglaError: an embedding is not finite.
         """
         from degla.evaluation.embed import Embedder
-        from degla.evaluation.pictures import has_picture
+        from degla.evaluation.image_files import has_image
 
-        there = [row for row in rows if has_picture(self.images, row.caption.image)]
+        there = [row for row in rows if has_image(self.images, row.caption.image)]
         if not there:
             return [None] * len(rows)
         embedder = Embedder(self.encoder, self.images)

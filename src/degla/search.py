@@ -21,7 +21,7 @@ from degla.evaluation.scoring import EmbeddingRows
 from degla.progress import TaskProgress
 from degla.records import ItemImage
 
-_NO_PICTURES = {".pdf", ".eps", ".ps", ".mpg", ".mpeg"}
+_NO_IMAGES = {".pdf", ".eps", ".ps", ".mpg", ".mpeg"}
 """File extensions known to Pillow of documents and videos, which are skipped."""
 
 
@@ -41,21 +41,21 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class PictureFolder:
+class ImageFolder:
     """The images of a folder and its subfolders.
 
     Attributes:
         folder: the folder.
-        pictures: sorted paths relative to it.
+        paths: sorted paths relative to it.
         bad: error message for each image file that cannot be read.
     """
 
     folder: Path
-    pictures: tuple[str, ...]
+    paths: tuple[str, ...]
     bad: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> PictureFolder:
+    def read(cls, folder: Path) -> ImageFolder:
         """Find the images and read each completely, so that damaged ones are reported before anything is computed.
 
         Raises:
@@ -63,7 +63,7 @@ class PictureFolder:
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of images.")
-        paths = sorted(_picture_paths(folder))
+        paths = sorted(_image_paths(folder))
         with ThreadPoolExecutor(usable_cores()) as threads:
             faults = list(threads.map(lambda path: _fault(folder, path), paths))
         good = tuple(path for path, fault in zip(paths, faults, strict=True) if fault is None)
@@ -73,8 +73,8 @@ class PictureFolder:
         return cls(folder, good, bad)
 
 
-def _picture_paths(folder: Path) -> Iterator[str]:
-    endings = Image.registered_extensions().keys() - _NO_PICTURES
+def _image_paths(folder: Path) -> Iterator[str]:
+    endings = Image.registered_extensions().keys() - _NO_IMAGES
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in endings and not hidden and not path.is_dir():
@@ -91,11 +91,11 @@ def _fault(folder: Path, path: str) -> str | None:
     return None
 
 
-class PictureSearch:
+class ImageSearch:
     """Search over the embeddings of a folder's images by several models.
 
     Args:
-        pictures: the folder.
+        images: the folder.
         models: from `degla.load_model`.
         cache: embedding cache; None disables caching.
         progress: where to show progress.
@@ -107,20 +107,20 @@ class PictureSearch:
 
     def __init__(
         self,
-        pictures: PictureFolder,
+        images: ImageFolder,
         models: Sequence[EmbeddingModel],
         *,
         cache: DiskCache | None = None,
         progress: TaskProgress | None = None,
     ) -> None:
-        self.pictures, self.models = pictures, tuple(models)
-        images = [ItemImage(path=path) for path in pictures.pictures]
+        self.images, self.models = images, tuple(models)
+        items = [ItemImage(path=path) for path in images.paths]
         self._rows: list[EmbeddingRows] = []
         for model in self.models:
             kept = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
-            embedder = Embedder(model, pictures.folder, progress=progress or TaskProgress(), **kept)  # type: ignore[arg-type]
-            embedded = embedder.embed(images, [])
-            self._rows.append(embedded.images[[embedded.image_row[image] for image in images]])
+            embedder = Embedder(model, images.folder, progress=progress or TaskProgress(), **kept)  # type: ignore[arg-type]
+            embedded = embedder.embed(items, [])
+            self._rows.append(embedded.images[[embedded.image_row[image] for image in items]])
 
     def search(self, text: str, *, count: int) -> tuple[tuple[Hit, ...], ...]:
         """Return each model's best images for a text, best first; ties are ordered by path.
@@ -138,7 +138,7 @@ class PictureSearch:
         ranks = np.stack([np.argsort(order, kind="stable") + 1 for order in orders])
         return tuple(
             tuple(
-                Hit(self.pictures.pictures[place], float(values[place]), tuple(map(int, ranks[:, place])))
+                Hit(self.images.paths[place], float(values[place]), tuple(map(int, ranks[:, place])))
                 for place in order[:count]
             )
             for values, order in zip(cosines, orders, strict=True)

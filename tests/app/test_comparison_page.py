@@ -22,7 +22,7 @@ from degla.evaluation.cache import DiskCache
 from degla.evaluation.changes import Gallery
 from degla.look import GIVEN, look
 from degla.model.load import load_encoder
-from degla.search import PictureFolder, PictureSearch
+from degla.search import ImageFolder, ImageSearch
 from tests.app.visitor import Visitor, served_here
 from tests.tiny import CAPTIONS, write_model
 
@@ -70,7 +70,7 @@ def results(models: list[str], photos: Path, tmp_path_factory: pytest.TempPathFa
 def page(models: list[str], results: list[Path], photos: Path) -> ComparisonPage:
     loaded = [load_encoder(name) for name in models]
     gallery = Gallery(results, root=results[0].parent)
-    return ComparisonPage(loaded, gallery=gallery, search=PictureSearch(PictureFolder.read(photos), loaded))
+    return ComparisonPage(loaded, gallery=gallery, search=ImageSearch(ImageFolder.read(photos), loaded))
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
     everything, total = gallery.items("tuned", **MOST)
     assert total == len(everything) == 11
     changes = [abs(each.change) for each in everything]
-    assert changes == sorted(changes, reverse=True) and all(each.picture and each.true for each in everything)
+    assert changes == sorted(changes, reverse=True) and all(each.thumbnail and each.true for each in everything)
     for direction, right in (("fixed", 1), ("broken", 0)):
         some, count = gallery.items("tuned", benchmark="own", direction=direction, **MOST)  # type: ignore[arg-type]
         assert some == tuple(each for each in everything if (each.before.right, each.after.right) == (1 - right, right))
@@ -198,7 +198,7 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
     assert len(gallery.items("tuned", count=3, side=32)[0]) == 3
     assert gallery.items("tuned", benchmark="x", **MOST) == ((), 0)
     bare = Gallery(results[::-1])
-    assert bare.baseline == "tuned" and not bare.items("base", **MOST)[0][0].picture
+    assert bare.baseline == "tuned" and not bare.items("base", **MOST)[0][0].thumbnail
     shown = gallery_html(bare.items("base", **MOST)[0], total=11, titles={}, names=("tuned", "base"))
     assert "image not available" in shown and "own/" in shown
 
@@ -212,7 +212,7 @@ def test_results_without_a_gallery(results: list[Path]) -> None:
 
 def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photos: Path) -> None:
     search = page.search
-    assert search is not None and len(search.pictures.pictures) == 12 and "more/003.png" in search.pictures.pictures
+    assert search is not None and len(search.images.paths) == 12 and "more/003.png" in search.images.paths
     hits = search.search("two small dogs", count=12)
     for place, name in enumerate(models):
         model = load_encoder(name)
@@ -229,23 +229,23 @@ def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photo
 
 def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Path, tmp_path: Path) -> None:
     assert page.search is not None
-    bad = page.search.pictures.bad
+    bad = page.search.images.bad
     assert len(bad) == 2 and "cut.png is damaged or cut off" in bad[0] and "text<b>.jpg is not in a format" in bad[1]
     with pytest.raises(InputError, match="no such folder"):
-        PictureFolder.read(tmp_path / "gone")
+        ImageFolder.read(tmp_path / "gone")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / ".thumbnails").mkdir()
     shutil.copy(photos / "000.png", tmp_path / ".thumbnails")
     with pytest.raises(InputError, match=r"contains no readable image\. text\.png is not in a format"):
-        PictureFolder.read(tmp_path)
+        ImageFolder.read(tmp_path)
 
 
 def test_pictures_are_embedded_once(models: list[str], photos: Path, tmp_path: Path) -> None:
-    loaded, pictures = [load_encoder(models[0])], PictureFolder.read(photos)
+    loaded, pictures = [load_encoder(models[0])], ImageFolder.read(photos)
     counts = []
     for _ in range(2):
         with DiskCache(tmp_path / "cache") as cache:
-            found = PictureSearch(pictures, loaded, cache=cache).search("a cat", count=12)
+            found = ImageSearch(pictures, loaded, cache=cache).search("a cat", count=12)
         counts.append((cache.read, cache.written, found))
     assert counts[0][:2] == (0, 12) and counts[1][:2] == (12, 0) and counts[0][2] == counts[1][2]
 

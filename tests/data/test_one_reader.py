@@ -23,7 +23,7 @@ from degla.data.pairs import PairRow
 from degla.data.table import table_of
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder, open_images
-from degla.evaluation.pictures import has_picture, thumbnail
+from degla.evaluation.image_files import has_image, thumbnail
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
@@ -177,7 +177,7 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
                 read(tmp_path, place)
             said = str(caught.value)
             assert reason in said and len(said) < 800 and said.isprintable(), (name, place[:50])
-        has_picture(tmp_path, place)
+        has_image(tmp_path, place)
         assert thumbnail(ItemImage(path=place), root=tmp_path) is None
         # A missing row of a dataset is only noticed when it is read.
         for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):

@@ -22,15 +22,15 @@ from degla.data.images import locate, look_for, read_bytes
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.image_files import has_image, read_image_file
 from degla.evaluation.overlap import find_leakage, trained_images
-from degla.evaluation.pictures import has_picture, read_picture
 from degla.training.loop import train
 from degla.training.rows import read_rows
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
 from tests.training.configs import interrupted, tiny_config
 
 Pairs = dict[str, Path]
-PICTURE = encoded(COLOURS[0])
+IMAGE = encoded(COLOURS[0])
 
 
 def write_shards(pairs: Pairs, folder: Path, *, per_shard: int = 5) -> Path:
@@ -90,11 +90,11 @@ def test_pictures_in_parquet_files(tmp_path: Path) -> None:
     def read(number: int, image: str = "image") -> bytes:
         return read_bytes(f"{path}#{image}/{number}", Subject("x"))
 
-    path = write(PICTURE, b"x" * 100, None)
+    path = write(IMAGE, b"x" * 100, None)
     found = list(read_captions(path))
     assert [(each.id, each.image, each.text) for each in found][1] == ("1", "a.parquet#image/1", "number 1")
     assert next(read_captions(tmp_path / "*" / "*.parquet")).image == "own/a.parquet#image/0"
-    assert (read(0), read(1)) == (PICTURE, b"x" * 100)
+    assert (read(0), read(1)) == (IMAGE, b"x" * 100)
     for wrong, message in (((2,), "row 2: column 'image' holds no image"), ((3,), "has 3 rows, but row 3"),
                            ((0, "caption"), "no image column 'caption'")):  # fmt: skip
         with pytest.raises(ImageError, match=message):
@@ -110,12 +110,12 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
     old = int(pyarrow.__version__.partition(".")[0]) < 21  # Writes no views.
     view = pyarrow.binary() if old else pyarrow.binary_view()
     kinds = (pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()), view, pyarrow.large_binary())
-    pictures = [pyarrow.array([b"x", PICTURE], pyarrow.binary()).cast(kind) for kind in kinds]
+    pictures = [pyarrow.array([b"x", IMAGE], pyarrow.binary()).cast(kind) for kind in kinds]
     for number, column in enumerate(("image", "a/b", "a#b/c")):
         path = tmp_path / f"{number}.parquet"
         pyarrow.parquet.write_table(pyarrow.table({column: pictures[number], "text": ["one", "two"]}), path)
         found = list(read_captions(path, columns=Columns(image=column)))
-        assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [b"x", PICTURE]
+        assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [b"x", IMAGE]
     table = pyarrow.table([pictures[0], ["one", "two"], ["1", "2"]], names=["image", "text", "text"])
     pyarrow.parquet.write_table(table, path)
     with pytest.raises(InputError, match=r"2\.parquet: two columns are named 'text'"):
@@ -124,8 +124,8 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
 
 def test_files_of_pictures_need_their_ending(tmp_path: Path) -> None:
     """References to their images are recognised by it."""
-    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "parquet")
-    write_tar(tmp_path / "webdataset", {"a.png": PICTURE, "a.txt": b"one"})
+    pyarrow.parquet.write_table(pyarrow.table({"image": [IMAGE], "text": ["one"]}), tmp_path / "parquet")
+    write_tar(tmp_path / "webdataset", {"a.png": IMAGE, "a.txt": b"one"})
     for name, ending in (("parquet", ".parquet"), ("webdataset", ".tar")):
         with pytest.raises(InputError, match=f"{name}: .* must end in {ending}. Rename it"):
             list(read_captions(tmp_path / name, format=name))
@@ -134,7 +134,7 @@ def test_files_of_pictures_need_their_ending(tmp_path: Path) -> None:
 def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise `skip` would skip all its rows even when there is space again."""
     path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), path)
+    pyarrow.parquet.write_table(pyarrow.table({"image": [IMAGE], "text": ["one"]}), path)
     monkeypatch.setattr(containers, "_NAME", "/dev/full")
     with pytest.raises(DeglaError, match="the disk is full") as caught:
         look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
@@ -143,15 +143,15 @@ def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch:
 
 def test_a_damaged_copy_of_pictures_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
-    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": [IMAGE], "text": ["one"]}), tmp_path / "a.parquet")
     for _ in range(2):
-        containers._pictures.cache_clear()
+        containers._image_column.cache_clear()
         look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
-        (copy,) = (tmp_path / "cache").rglob("pictures.arrow")
+        (copy,) = (tmp_path / "cache").rglob("images.arrow")
         copy.write_bytes(copy.read_bytes()[:-20])
-        containers._pictures.cache_clear()
+        containers._image_column.cache_clear()
         with pytest.raises(
-            DeglaError, match=r"pictures\.arrow: is damaged: .* Delete its folder; it will be made"
+            DeglaError, match=r"images\.arrow: is damaged: .* Delete its folder; it will be made"
         ) as caught:
             look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
         assert not isinstance(caught.value, ImageError)
@@ -177,52 +177,52 @@ def test_a_changed_archive_is_read_again(tmp_path: Path) -> None:
         return [rows.at("text", number) for number in range(len(rows))]
 
     tiny_data = replace(tiny_config("clip", model=tmp_path, pairs={}, out=tmp_path).data, negatives_per_caption=0)
-    write_tar(tmp_path / "0.tar", {"a.png": PICTURE, "a.txt": b"one"})
+    write_tar(tmp_path / "0.tar", {"a.png": IMAGE, "a.txt": b"one"})
     assert texts() == ["one"]
-    write_tar(tmp_path / "0.tar", {"a.png": PICTURE, "a.txt": b"two"})
+    write_tar(tmp_path / "0.tar", {"a.png": IMAGE, "a.txt": b"two"})
     assert texts() == ["two"]
-    write_tar(tmp_path / "1.tar", {"a.png": PICTURE, "a.json": b'{"caption": ["three", "four"], "status": "success"}'})
+    write_tar(tmp_path / "1.tar", {"a.png": IMAGE, "a.json": b'{"caption": ["three", "four"], "status": "success"}'})
     assert texts() == ["two", "three", "four"]
 
 
 def test_records_are_called_by_archive_and_key(tmp_path: Path) -> None:
-    write_tar(tmp_path / "b" / "0.tar", {"x/k.seg.txt": b"no", "x/k.JPG": PICTURE, "x/k.txt": b" said \n"})
+    write_tar(tmp_path / "b" / "0.tar", {"x/k.seg.txt": b"no", "x/k.JPG": IMAGE, "x/k.txt": b" said \n"})
     write_tar(
-        tmp_path / "a" / "0.tar", {"k.webp": PICTURE, "k.json": b'{"caption": "told", "key": "own"}', "k.cls": b"1"}
+        tmp_path / "a" / "0.tar", {"k.webp": IMAGE, "k.json": b'{"caption": "told", "key": "own"}', "k.cls": b"1"}
     )
     found = list(read_captions(tmp_path / "*" / "0.tar"))
     assert [(each.id, each.image_id, each.text) for each in found] == [
         ("a/0/k", "a/0/k", "told"),
         ("b/0/x/k", "b/0/x/k", "said"),
     ]
-    assert found[0].image == f"a/0.tar@512+{len(PICTURE)}"
+    assert found[0].image == f"a/0.tar@512+{len(IMAGE)}"
     assert [each.id for each in read_captions(tmp_path / "a", columns=Columns(id="key"))] == ["own"]
     (single,) = read_captions(tmp_path / "a" / "0.tar", format="webdataset")
     assert single.id == "0/k"
 
 
 def test_names_in_capitals_and_those_that_begin_with_a_dot(tmp_path: Path) -> None:
-    members = {"a.JPG": PICTURE, "a.TXT": b"one", "b.png": b"other", "b.JSON": b'{"caption": "two"}'}
+    members = {"a.JPG": IMAGE, "a.TXT": b"one", "b.png": b"other", "b.JSON": b'{"caption": "two"}'}
     # As macOS packs them.
     write_tar(
         tmp_path / "A.TAR", {f"{dots}{name}": content for name, content in members.items() for dots in ("._", "")}
     )
     found = list(read_captions(tmp_path))
     assert [(each.id, each.text) for each in found] == [("A/a", "one"), ("A/b", "two")]
-    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [PICTURE, b"other"]
+    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [IMAGE, b"other"]
 
 
 WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
-    "no caption": ({"a.jpg": PICTURE}, r"0\.tar record 'a': has an image but no caption\. Add a \.txt member"),
+    "no caption": ({"a.jpg": IMAGE}, r"0\.tar record 'a': has an image but no caption\. Add a \.txt member"),
     "no picture": ({"a.txt": b"x"}, r"0\.tar record 'a': has 'a\.txt' but no image"),
     "nothing": ({"readme.md": b"x"}, r"0\.tar: has no image with a caption"),
-    "two pictures": ({"a.jpg": PICTURE, "a.png": PICTURE}, r"two members for its picture: 'a\.jpg', 'a\.png'"),
-    "empty text": ({"a.jpg": PICTURE, "a.txt": b" "}, r"record 'a': field 'text' .* has no text"),
-    "not UTF-8": ({"a.jpg": PICTURE, "a.txt": b"\xff"}, r"member 'a\.txt': not UTF-8"),
-    "no field": ({"a.jpg": PICTURE, "a.json": b'{"alt": "x"}'}, r"record 'a': has no field 'text'.*Found: .*alt"),
-    "null": ({"a.jpg": PICTURE, "a.json": b'{"caption": null}'}, r"record 'a': field 'text'"),
-    "a list": ({"a.jpg": PICTURE, "a.json": b"[]"}, r"member 'a\.json': must be a JSON object"),
-    "no JSON": ({"a.jpg": PICTURE, "a.json": b"{"}, r"member 'a\.json'.*not JSON"),
+    "two pictures": ({"a.jpg": IMAGE, "a.png": IMAGE}, r"two members for its image: 'a\.jpg', 'a\.png'"),
+    "empty text": ({"a.jpg": IMAGE, "a.txt": b" "}, r"record 'a': field 'text' .* has no text"),
+    "not UTF-8": ({"a.jpg": IMAGE, "a.txt": b"\xff"}, r"member 'a\.txt': not UTF-8"),
+    "no field": ({"a.jpg": IMAGE, "a.json": b'{"alt": "x"}'}, r"record 'a': has no field 'text'.*Found: .*alt"),
+    "null": ({"a.jpg": IMAGE, "a.json": b'{"caption": null}'}, r"record 'a': field 'text'"),
+    "a list": ({"a.jpg": IMAGE, "a.json": b"[]"}, r"member 'a\.json': must be a JSON object"),
+    "no JSON": ({"a.jpg": IMAGE, "a.json": b"{"}, r"member 'a\.json'.*not JSON"),
 }
 
 
@@ -237,7 +237,7 @@ def test_wrong_records_are_named(case: str, tmp_path: Path) -> None:
 
 def test_wrong_archives_are_named(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
-    write_tar(tar, {f"{key}{end}": content for key in "abc" for end, content in ((".png", PICTURE), (".txt", b"x"))})
+    write_tar(tar, {f"{key}{end}": content for key in "abc" for end, content in ((".png", IMAGE), (".txt", b"x"))})
     whole = tar.read_bytes()
     ends = [offset for offset in range(512, len(whole), 512) if whole[offset : offset + 5] in (b"b.png", b"c.png")]
     for size in (*ends, ends[0] + 100, ends[1] + 600):  # between two members, in a header, in an image
@@ -252,11 +252,11 @@ def test_wrong_archives_are_named(tmp_path: Path) -> None:
     with tarfile.open(tar, "w") as archive:
         for _ in range(2):
             about = tarfile.TarInfo("a.png")
-            about.size = len(PICTURE)
-            archive.addfile(about, io.BytesIO(PICTURE))
+            about.size = len(IMAGE)
+            archive.addfile(about, io.BytesIO(IMAGE))
     with pytest.raises(InputError, match=r"member 'a\.png' occurs twice"):
         list(read_captions(tmp_path))
-    write_tar(tar, {"a.png": PICTURE, "a.txt": b"x"}, mode="w:gz")
+    write_tar(tar, {"a.png": IMAGE, "a.txt": b"x"}, mode="w:gz")
     with pytest.raises(InputError, match="cannot be read as an uncompressed tar"):
         list(read_captions(tmp_path))
 
@@ -287,9 +287,9 @@ def test_patterns(tmp_path: Path) -> None:
 
 
 def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
-    write_tar(tmp_path / "shards" / "0.tar", {"a.png": PICTURE, "a.txt": b"x"})
-    (tmp_path / "seen.webp").write_bytes(PICTURE)
-    (tmp_path / "new.webp").write_bytes(PICTURE[:-1] + bytes([PICTURE[-1] ^ 1]))
+    write_tar(tmp_path / "shards" / "0.tar", {"a.png": IMAGE, "a.txt": b"x"})
+    (tmp_path / "seen.webp").write_bytes(IMAGE)
+    (tmp_path / "new.webp").write_bytes(IMAGE[:-1] + bytes([IMAGE[-1] ^ 1]))
     training = trained_images({"captions": str(tmp_path / "shards")})
     found = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
     assert found.overlaps[0].by_content == 1 and found.overlaps[0].examples == ("seen.webp",)
@@ -299,7 +299,7 @@ def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("linked", ["b.jpg", "b.txt", "b.jpg b.txt"])
 def test_a_link_that_is_asked_for_is_named(kind: bytes, linked: str, tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
-    write_tar(tar, {"a.jpg": PICTURE, "a.txt": b"a dog"})
+    write_tar(tar, {"a.jpg": IMAGE, "a.txt": b"a dog"})
     with tarfile.open(tar, "a") as archive:
         for name in linked.split():
             about = tarfile.TarInfo(name)
@@ -308,15 +308,15 @@ def test_a_link_that_is_asked_for_is_named(kind: bytes, linked: str, tmp_path: P
     with pytest.raises(InputError, match=r"0\.tar: member 'b\.(jpg|txt)' is a link.*--hard-dereference --dereference"):
         list(read_captions(tar))
     for name in linked.split():
-        assert has_picture(tmp_path, f"0.tar#{name}")
+        assert has_image(tmp_path, f"0.tar#{name}")
         with pytest.raises(InputError, match=rf"0\.tar: member '{name}' is a link"):
-            read_picture(tmp_path, f"0.tar#{name}")
-    assert read_picture(tmp_path, "0.tar#a.jpg") == PICTURE
+            read_image_file(tmp_path, f"0.tar#{name}")
+    assert read_image_file(tmp_path, "0.tar#a.jpg") == IMAGE
 
 
 def test_links_that_nobody_asks_for_are_passed_over(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
-    write_tar(tar, {"a.jpg": PICTURE, "a.txt": b"a dog"})
+    write_tar(tar, {"a.jpg": IMAGE, "a.txt": b"a dog"})
     with tarfile.open(tar, "a") as archive:
         for name, kind in (("latest", tarfile.SYMTYPE), ("a.bak", tarfile.LNKTYPE)):
             about = tarfile.TarInfo(name)

@@ -311,7 +311,7 @@ def test_where_the_cache_is(tmp_path: Path) -> None:
 
 def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (9, 9), (5, 6, 7)).save(tmp_path / "a.png")
-    monkeypatch.setattr("degla.evaluation.embed.PictureFiles.digest", lambda files, path: "0" * 64)
+    monkeypatch.setattr("degla.evaluation.embed.ImageFiles.digest", lambda files, path: "0" * 64)
     with pytest.raises(InputError, match=r"a\.png: was changed while it was read"):
         Embedder(spreading(), root=tmp_path).embed([ItemImage(path="a.png")], [])
 

@@ -14,7 +14,7 @@ import torchvision.datasets as theirs
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, data_set, plain
-from degla.evaluation.pictures import decode_picture, has_picture, read_picture, thumbnail
+from degla.evaluation.image_files import decode_image, has_image, read_image_file, thumbnail
 from degla.evaluation.run import evaluate
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
@@ -95,7 +95,7 @@ def test_the_layout_is_read_as_torchvision_reads_it(name: str, tmp_path: Path, m
     expected = torchvisions(name, tmp_path / "zeroshot" / name, monkeypatch)
     assert entry.part == name and len(entry.images) == len(expected) >= 3
     for image, (place, _) in zip(entry.images, expected, strict=True):
-        found = decode_picture(read_picture(tmp_path, image.path), tmp_path, image.path)
+        found = decode_image(read_image_file(tmp_path, image.path), tmp_path, image.path)
         if isinstance(place, Path):
             assert tmp_path / image.path == place
             assert found.size == (12, 10)
@@ -139,7 +139,7 @@ def colours_known(entry: Classification, root: Path) -> FakeEncoder:
     for image, label in zip(entry.images, entry.labels, strict=True):
         name = str(label)
         truth[name] = [template.replace("{}", entry.classes[label]) for template in entry.templates]
-        pixel = decode_picture(read_picture(root, image.path), root, image.path).getpixel((5, 5))
+        pixel = decode_image(read_image_file(root, image.path), root, image.path).getpixel((5, 5))
         assert isinstance(pixel, tuple)
         colours[name] = (int(pixel[0]), int(pixel[1]), int(pixel[2]))
     return knowing(truth, colours, lying=False)
@@ -187,8 +187,8 @@ def test_one_folder_a_class_and_tars_serve_too(tmp_path: Path) -> None:
     (entry,) = read(tmp_path / "b")
     assert [entry.classes[label] for label in entry.labels] == ["sushi", "apple pie", "sushi"]
     assert entry.images[0].path == "zeroshot/food101/test/0.tar#s0.webp"
-    assert has_picture(tmp_path / "b", entry.images[2].path)
-    assert not has_picture(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
+    assert has_image(tmp_path / "b", entry.images[2].path)
+    assert not has_image(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
     encoder = colours_known(entry, tmp_path / "b")
     result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path / "b", progress=False, allow_missing=True)
     assert result.benchmarks[0].parts[0].scores[0].value == 1.0

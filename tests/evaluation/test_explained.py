@@ -13,7 +13,7 @@ from PIL import Image
 from degla.api import encode_captions
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model, scores_of
+from degla.evaluation.explained import AskedImages, Explainer, ExplainSettings, explain_model, scores_of
 from degla.evaluation.robustness import AttackSettings, attack_model
 from degla.evaluation.run import ask_all
 from degla.model.evidence import kept_part, pixel_evidence
@@ -62,14 +62,14 @@ def test_probabilities_of_a_picture_and_of_its_parts_by_hand(monkeypatch: pytest
 
 def test_pictures_with_fewer_texts_have_rows_that_are_not_there() -> None:
     images = tuple(ItemImage(path=name) for name in "ab")
-    asked = AskedPictures("part", images, torch.eye(3), ((0, 1, 2), (2, 0)))
+    asked = AskedImages("part", images, torch.eye(3), ((0, 1, 2), (2, 0)))
     rows, there = asked.rows_of([1, 0])
     assert there.tolist() == [[True, True, False], [True, True, True]]
     assert rows[0, :2].tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
 def test_no_interval_of_few_pictures_is_a_point() -> None:
-    asked = AskedPictures("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
+    asked = AskedImages("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
     drop, increase, *_ = scores_of(asked, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), contents="abcdefgh", seed=0)
     assert (drop.value, increase.value) == (pytest.approx(0.75), 0.0)
     # Clopper and Pearson's for none of 8: 1 - 0.025^(1/8).
@@ -117,9 +117,9 @@ def test_a_caption_and_its_false_ones_are_the_texts_of_their_picture(
         rows.append({"image": image, "caption": caption, "negative": negative, "part": ("cats", "few")[number % 2]})
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    encoder, asked = load_encoder(f"local-dir:{tiny_model}"), list[AskedPictures]()
+    encoder, asked = load_encoder(f"local-dir:{tiny_model}"), list[AskedImages]()
 
-    def ask(explainer: Explainer, each: AskedPictures) -> torch.Tensor:
+    def ask(explainer: Explainer, each: AskedImages) -> torch.Tensor:
         asked.append(each)
         return torch.full((len(each.images), 3), 0.5)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.benchmarks import cc_neg, crepe, eqben, spec, svo_probes
-from degla.evaluation.pictures import decode_item, decode_picture, read_picture
+from degla.evaluation.image_files import decode_image, decode_item, read_image_file
 from degla.records import ItemImage, PairItem
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import constant, knowing
@@ -217,15 +217,15 @@ def test_eqben_reads_frames_blue_first_and_the_light_version(tmp_path: Path) -> 
     assert (first.part, second.part) == ("tenth/eqbenyoucook2", "tenth/eqbensd")
     assert [image.path for image in second.images] == ["eqben/eqbensd/1.jpg", "eqben/eqbensd/2.png"]
     path = first.images[0].path
-    picture = decode_picture(read_picture(tmp_path, path), tmp_path, path)
+    picture = decode_image(read_image_file(tmp_path, path), tmp_path, path)
     assert (picture.size, picture.getpixel((3, 3)), picture.getpixel((0, 0))) == ((6, 8), (0, 0, 250), (3, 2, 1))
     for wrong in (pixels[:, :, 0], pixels.astype(float)):
         np.save(tmp_path / path, wrong)
         with pytest.raises(InputError, match=r"0\.npy: the image is an array .* not \[height, width, 3\]"):
-            read_picture(tmp_path, path)
+            read_image_file(tmp_path, path)
     np.save(tmp_path / path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"0\.npy: the image is not a saved numpy array"):
-        read_picture(tmp_path, path)
+        read_image_file(tmp_path, path)
 
 
 def test_crepe_crops_and_groups(tmp_path: Path) -> None:

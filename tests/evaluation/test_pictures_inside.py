@@ -17,8 +17,8 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import archives
 from degla.evaluation.benchmarks import bivlc, vismin
+from degla.evaluation.image_files import has_image, read_image_file, size_of, thumbnail
 from degla.evaluation.item_difference import lead_over
-from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
 from degla.evaluation.questions import take_inventory
 from degla.evaluation.results import save_result
 from degla.records import ItemImage, PairItem
@@ -28,7 +28,7 @@ from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import Colours, literal_text, score, tiny_encoder, values_of
 from tests.official import OFFICIAL, SHARED
 
-PICTURE = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+IMAGE = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
 Columns = dict[str, list[Any]]
 
 
@@ -40,9 +40,9 @@ def encoded(number: int, form: str = "JPEG") -> bytes:
 
 
 def table_of(columns: Columns, pictures: tuple[str, ...]) -> arrow.Table:
-    types = {name: PICTURE if name in pictures else None for name in columns}
+    types = {name: IMAGE if name in pictures else None for name in columns}
     return arrow.table({
-        name: arrow.array([{"bytes": cell, "path": None} for cell in cells], PICTURE) if types[name] else cells
+        name: arrow.array([{"bytes": cell, "path": None} for cell in cells], IMAGE) if types[name] else cells
         for name, cells in columns.items()
     })  # fmt: skip
 
@@ -99,12 +99,12 @@ def test_bytes_are_those_that_were_written(name: str, tmp_path: Path) -> None:
     asked = [image.path for item in items for image in item.images]
     assert sorted(asked) == sorted(written) and len(asked) == 2 * len(items)
     for path, content in written.items():
-        assert has_picture(tmp_path, path) and read_picture(tmp_path, path) == content
+        assert has_image(tmp_path, path) and read_image_file(tmp_path, path) == content
         assert size_of(tmp_path, path) == len(content)
     assert thumbnail(ItemImage(path=asked[0]), root=tmp_path)
     beyond = asked[0].rpartition("/")[0]
-    assert not any(has_picture(tmp_path, f"{beyond}/{row}") for row in ("99", "-1", "x", ""))
-    assert not has_picture(tmp_path, asked[0].rpartition("#")[0] + "#caption/0")
+    assert not any(has_image(tmp_path, f"{beyond}/{row}") for row in ("99", "-1", "x", ""))
+    assert not has_image(tmp_path, asked[0].rpartition("#")[0] + "#caption/0")
 
 
 def test_rows_of_the_same_photograph_are_not_independent(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_threads_share_a_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         for _ in range(10):
             archives._open.cache_clear()
-            archives._pictures.cache_clear()
-            read = threads.map(lambda row: read_picture(tmp_path, f"a.parquet#image/{row}"), range(64))
+            archives._image_column.cache_clear()
+            read = threads.map(lambda row: read_image_file(tmp_path, f"a.parquet#image/{row}"), range(64))
             assert list(read) == contents
 
 
@@ -242,11 +242,11 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
     cells = table.column("image").to_pylist()
     cells[3] = {"bytes": None, "path": "3.jpg"}
     place = table.column_names.index("image")
-    parquet.write_table(table.set_column(place, "image", arrow.array(cells, PICTURE)), file)
+    parquet.write_table(table.set_column(place, "image", arrow.array(cells, IMAGE)), file)
     path = f"bivlc/{file.name}#image/3"
-    assert not has_picture(tmp_path, path) and has_picture(tmp_path, path[:-1] + "4")
+    assert not has_image(tmp_path, path) and has_image(tmp_path, path[:-1] + "4")
     with pytest.raises(InputError, match=r"#image/3: the file has no such image"):
-        read_picture(tmp_path, path)
+        read_image_file(tmp_path, path)
     (row,) = take_inventory(tmp_path, names=["bivlc"])
     assert (row.missing_images, row.missing_examples) == (1, (path,))
     left = score(constant(), "bivlc", tmp_path).benchmarks[0]

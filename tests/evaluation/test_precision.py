@@ -110,16 +110,16 @@ def test_sizes_below_zero_are_refused(flag: str, tmp_path: Path, capsys: pytest.
 
 
 def test_each_file_is_read_once_where_memory_allows(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from degla.evaluation import embed, pictures
+    from degla.evaluation import embed, image_files
 
     read: list[str] = []
-    plain = pictures.read_picture
+    plain = image_files.read_image_file
 
     def counted(root: Path, path: str) -> bytes:
         read.append(path)
         return plain(root, path)
 
-    monkeypatch.setattr(pictures, "read_picture", counted)
+    monkeypatch.setattr(image_files, "read_image_file", counted)
     kept = _embedded(small_root, "fp32")
     assert sorted(read) == sorted(COLOURS)
     read.clear()

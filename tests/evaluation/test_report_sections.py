@@ -17,9 +17,9 @@ from degla.evaluation import results
 from degla.evaluation.caveats import caveats_of
 from degla.evaluation.changes import Direction, Gallery, largest_changes
 from degla.evaluation.comparison import compare, floor_values, weighed_rows
+from degla.evaluation.image_files import LARGEST, thumbnail
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
-from degla.evaluation.pictures import LARGEST, thumbnail
 from degla.evaluation.report import report, result_files
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
@@ -227,7 +227,7 @@ def test_texts_of_another_version_are_not_shown(tmp_path: Path, caplog: pytest.L
 
     def texts() -> set[tuple[str, ...]]:
         changes = largest_changes(compare(paths, baseline="base"), root=tmp_path)["tuned"]
-        assert len(changes) == 3 and all(change.picture for change in changes)
+        assert len(changes) == 3 and all(change.thumbnail for change in changes)
         return {change.true for change in changes}
 
     caplog.clear()

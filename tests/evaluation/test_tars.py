@@ -49,10 +49,10 @@ def test_the_prompts_that_clip_benchmark_writes_beside_tars_are_used(tmp_path: P
     ("members", "message"),
     [
         ({"a.jpg": b"x"}, r"record 'a' has no label"),
-        ({"a.cls": b"0"}, r"record 'a' has no picture"),
+        ({"a.cls": b"0"}, r"record 'a' has no image"),
         ({"a.jpg": b"x", "a.cls": b"cat"}, r"'a\.cls' must be a class number.*'cat'"),
         ({"a.jpg": b"x", "a.cls": b"7"}, r"label 7; with 2 classes the largest is 1"),
-        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two members for its picture"),
+        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two members for its image"),
         ({"readme.txt": b"x"}, r"has no images"),
     ],
 )

@@ -14,7 +14,7 @@ from degla.negatives.checks import ACCEPTED, Verdict, refused
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
-from degla.screening import PictureScreen, PlausibilityScreen, Screened, TruthScreen, screen
+from degla.screening import ImageScreen, PlausibilityScreen, Screened, TruthScreen, screen
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
 from tests.tiny import write_model
@@ -196,7 +196,7 @@ def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
     middle = sum(leads) / 2
     expected = [refused("still_true") if lead <= middle else ACCEPTED for lead in leads]
     assert {verdict.accepted for verdict in expected} == {True, False}
-    assert PictureScreen(encoder, pictures, middle)(rows) == [*expected, None], "the third has no image"
+    assert ImageScreen(encoder, pictures, middle)(rows) == [*expected, None], "the third has no image"
 
 
 def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None:
@@ -207,11 +207,9 @@ def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None
         found = index.find("0")
     assert found is not None
     with pytest.raises(DeglaError, match=r"the embedding of 'A man in .*\.' is not finite \(2 of 2 in its batch\)"):
-        PictureScreen(broken, pictures)([Screened(ROWS[0], found)])
+        ImageScreen(broken, pictures)([Screened(ROWS[0], found)])
     alike = FakeEncoder(lambda image: row, lambda tokens: row)
-    assert PictureScreen(alike, pictures)([Screened(ROWS[0], found)]) == [refused("still_true")], (
-        "as true as its caption"
-    )
+    assert ImageScreen(alike, pictures)([Screened(ROWS[0], found)]) == [refused("still_true")], "as true as its caption"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from degla.pages import plot
 from degla.pages.plot import standing_alone
 from degla.pages.words import duration, p_value
 from degla.statistics.seeds import QuestionVariance, holm
-from degla.study.page import page_of, picture_of
+from degla.study.page import frontier_svg, page_of
 from degla.study.record import load_study
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.study import Study
@@ -101,7 +101,7 @@ def test_names_in_the_picture_keep_off_the_bars(monkeypatch: pytest.MonkeyPatch)
     kept_off: list[Any] = []
     monkeypatch.setattr(plot, "label_points", lambda *given: kept_off.extend(given[-1]))
     study = Study(load_study(ROOT / "docs/studies/headline/study.json"))
-    picture_of(study)
+    frontier_svg(study)
     row = next(row for row in study.table.best if row.arm == "clip")
     x, y, half = 100 * row.lost.mean, 100 * row.gained.mean, 100 * (row.lost.half_width or 0)
     assert ((x - half, y), (x, y)) in kept_off
@@ -163,7 +163,7 @@ def test_every_mark_of_a_picture_follows_from_its_file(path: Path) -> None:
     study = read(path)
     picture = (path.parent / "frontier.svg").read_text(encoding="utf-8")
     if not study.is_old:
-        made = standing_alone(picture_of(Study(load_study(path)))) + "\n"
+        made = standing_alone(frontier_svg(Study(load_study(path)))) + "\n"
         flat = [[number for mark in sorted(marks_of(each)) for number in mark] for each in (made, picture)]
         assert flat[0] == pytest.approx(flat[1])
     across, up = axes_of(picture)

@@ -27,7 +27,7 @@ from degla.study.materials import digest_questions
 from degla.study.plan import Plan, read_plan
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
-from degla.study.rehearsal.made import draw_picture
+from degla.study.rehearsal.made import draw_image
 from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
 from degla.study.study import _kind
@@ -227,7 +227,7 @@ def test_columns_of_other_names_are_read_and_laid_under_the_usual_ones(tmp_path:
 
 def test_pictures_inside_a_parquet_file_are_the_plans_own(tmp_path: Path) -> None:
     file = tmp_path / "own.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"image": [draw_picture("a")], "text": ["a dog"]}), file)
+    pyarrow.parquet.write_table(pyarrow.table({"image": [draw_image("a")], "text": ["a dog"]}), file)
     plan = _plan(tmp_path, {"recipe": "clip"})
     plan = plan.model_copy(update={"set": {"data.captions": str(file), "data.images": None}})
     rehearsed, record = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")

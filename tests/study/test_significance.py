@@ -25,7 +25,7 @@ from degla.statistics.proportions import drawn_means, paired_score_interval
 from degla.statistics.seeds import QuestionVariance, doubt_of, p_over_questions, p_over_seeds, seed_difference
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
-from degla.study.page import _undominated, frontier, has_many, page_of, picture_of, write_all
+from degla.study.page import _undominated, frontier, frontier_svg, has_many, page_of, write_all
 from degla.study.plan import Plan, read_plan
 from degla.study.record import load_study
 from degla.study.standings import BASE, StudyRow, tabulate
@@ -332,7 +332,7 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     assert again.record == study.record
     assert page_of(again).markdown() == (tmp_path / "study.md").read_text() == page_of(study).markdown()
     assert page_of(again).html() == (tmp_path / "study.html").read_text()
-    assert standing_alone(picture_of(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
+    assert standing_alone(frontier_svg(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
     (tmp_path / "study.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
         load_study(tmp_path / "study.json")

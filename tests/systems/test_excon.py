@@ -18,8 +18,8 @@ from degla.errors import InputError
 from degla.model.evidence import above, enlarge, grad_cam, increased, relative_drop, top_share, unit_range
 from degla.systems.excon import SYSTEM
 from degla.systems.excon.cases import calibration_error, draw, measure, train, training_loss
+from degla.systems.excon.images import SHAPES, LabelledImages, draw_shapes, read_images
 from degla.systems.excon.network import Network, augment, explain, load_network, masked_views, supervised_contrast
-from degla.systems.excon.pictures import SHAPES, LabelledPictures, draw_shapes, read_pictures
 from degla.systems.excon.settings import ExconSettings
 
 TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch=16)
@@ -141,7 +141,7 @@ def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(3).eval()
     network.mean.fill_(0.4)
     network.std.fill_(0.2)
-    pictures = LabelledPictures(torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)
+    pictures = LabelledImages(torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)
     with torch.no_grad():  # So that all classes are predicted, and the small attack step changes predictions.
         logits = network.classify(network.body(network.normalised(pictures.pixels)))
         network.classifier.bias -= logits.mean(dim=0)
@@ -250,7 +250,7 @@ def _fashion(folder: Path, labels: int = 3) -> Path:
 
 def _read(name: object, *, seed: int = 0, **changes: object):
     options = {"images": 6, "test_images": 4} | changes
-    return read_pictures(ExconSettings(**options), str(name), seed)  # type: ignore[arg-type]
+    return read_images(ExconSettings(**options), str(name), seed)  # type: ignore[arg-type]
 
 
 def test_fashion_mnist(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ from degla.app.comparison_html import (
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
 from degla.errors import DeglaError, InputError
 from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
+from degla.evaluation.image_files import thumbnail
 from degla.evaluation.models import EmbeddingModel
-from degla.evaluation.pictures import thumbnail
 from degla.look import look
 from degla.negatives.review import LONGEST
 from degla.pages.words import counted
 from degla.records import ItemImage
-from degla.search import PictureSearch
+from degla.search import ImageSearch
 
 UPLOAD_BYTES: Final = 32 << 20
 """Largest image that can be uploaded."""
@@ -54,7 +54,7 @@ class ComparisonPage:
     """
 
     def __init__(
-        self, models: Sequence[EmbeddingModel], *, gallery: Gallery | None = None, search: PictureSearch | None = None
+        self, models: Sequence[EmbeddingModel], *, gallery: Gallery | None = None, search: ImageSearch | None = None
     ) -> None:
         if not models:
             raise InputError("no models: give --models BASE TUNED.")
@@ -129,7 +129,7 @@ class ComparisonPage:
 
     def _make_thumbnail(self, path: str) -> str | None:
         assert self.search is not None
-        return thumbnail(ItemImage(path=path), root=self.search.pictures.folder, side=_HIT_SIDE)
+        return thumbnail(ItemImage(path=path), root=self.search.images.folder, side=_HIT_SIDE)
 
 
 def serve(page: ComparisonPage, *, port: int = 7861) -> None:
@@ -224,15 +224,15 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
     if page.search is None:
         gradio.HTML(page.show_search(""), elem_id="search-shown")
         return
-    pictures = page.search.pictures
+    images = page.search.images
     with gradio.Row(elem_id="search-ask"):
-        asked = f"Search {counted(len(pictures.pictures), 'image')} in {pictures.folder}"
+        asked = f"Search {counted(len(images.paths), 'image')} in {images.folder}"
         text = gradio.Textbox(
             label=asked, placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text"
         )
         button = gradio.Button("Search", variant="primary", scale=0, min_width=120, elem_id="search-go")
     shown = gradio.HTML(elem_id="search-shown")
-    gradio.HTML(str(bad_html(pictures.bad)), elem_id="search-bad", visible=bool(pictures.bad))
+    gradio.HTML(str(bad_html(images.bad)), elem_id="search-bad", visible=bool(images.bad))
     for ask in (button.click, text.submit):
         ask(page.show_search, [text], [shown], **quiet)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from degla.inputs import INPUTS, Pictures
+from degla.inputs import INPUTS, ImageInput
 from degla.prefixes import GrowTree, PrefixTree
 
 Texts = Int[Tensor, "texts length"] | PrefixTree
@@ -60,7 +60,7 @@ class Batch:
             `image`, texts as `caption` (one per row) or `negative` (several per row), values as losses read them.
     """
 
-    image: Pictures
+    image: ImageInput
     caption: Int[Tensor, "batch tokens"]
     negative: Int[Tensor, "batch negatives tokens"]
     valid: Bool[Tensor, "batch negatives"]
@@ -164,7 +164,7 @@ class BatchPart:
     """
 
     rows: slice
-    image: Pictures
+    image: ImageInput
     texts: Texts
     captions: Texts
     kept: Int[Tensor, "images kept"] | None = None

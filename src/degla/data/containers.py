@@ -25,7 +25,7 @@ from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
 from degla.remote import address_of, file_state, open_remote, remembered
 
-PICTURE: Final = "picture"
+IMAGE: Final = "image"
 LINK: Final = -1
 """Offset given for hard and symbolic links, which have no content of their own."""
 # At most 18 digits: longer numbers cannot be an offset or a size.
@@ -35,7 +35,7 @@ _PACKED: Final = re.compile(
 _CELL: Final = re.compile(
     r"(?P<file>.+\.(?:parquet|pq))#(?P<column>.+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
 )
-_NAME: Final = "pictures.arrow"
+_NAME: Final = "images.arrow"
 _ROWS: Final = 64
 """Images copied at a time."""
 _REMEDY: Final = "Fetch the file again."
@@ -157,7 +157,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
     Args:
         tar: the archive.
         kinds: kind of a member, by everything after that dot; its content is read. Images are recognised by their
-            file extension and have the kind `PICTURE`.
+            file extension and have the kind `IMAGE`.
 
     Raises:
         InputError: see `walk_tar`; or a record has two members of one kind, or a member that is a link.
@@ -169,10 +169,10 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
         suffix = f".{rest.rpartition('.')[2].lower()}" if dot else ""
         if not stem:  # "._0.jpg", which macOS puts beside each file
             return "", ""
-        return folder + slash + stem, PICTURE if suffix in IMAGE_SUFFIXES else kinds.get(rest.lower(), "")
+        return folder + slash + stem, IMAGE if suffix in IMAGE_SUFFIXES else kinds.get(rest.lower(), "")
 
     groups: dict[str, dict[str, TarMember]] = {}
-    for member in walk_tar(tar, wanted=lambda name: place(name)[1] not in ("", PICTURE)):
+    for member in walk_tar(tar, wanted=lambda name: place(name)[1] not in ("", IMAGE)):
         key, kind = place(member.name)
         if not kind:
             continue
@@ -185,7 +185,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
     return groups
 
 
-def holds_pictures(kind: Any) -> bool:
+def holds_images(kind: Any) -> bool:
     """Whether a column of this Arrow type holds image bytes, as plain binary or as `datasets` writes them."""
     from pyarrow import types
 
@@ -219,7 +219,7 @@ def find_cell(file: Path, column: str, row: int) -> Any:
     Raises:
         InputError: the file, column, row or image does not exist, or the file is damaged.
     """
-    batches, starts = _pictures(file, column)
+    batches, starts = _image_column(file, column)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
         raise InputError(f"{file}: has {counted(starts[-1], 'row')}, but row {row} is needed. Fetch the file again.")
@@ -230,14 +230,14 @@ def find_cell(file: Path, column: str, row: int) -> Any:
 
 
 @remembered(256)
-def _pictures(file: Path, column: str) -> tuple[list[Any], Any]:
+def _image_column(file: Path, column: str) -> tuple[list[Any], Any]:
     """The copied batches of a column, the first row of each, and finally the total number of rows."""
 
     def copy(folder: Path) -> dict[str, Any]:
         _copy(file, column, folder / _NAME)
         return {}
 
-    folder, _ = prepare({"pictures": [place_of(file), *file_state(file), column]}, copy)
+    folder, _ = prepare({"images": [place_of(file), *file_state(file), column]}, copy)
     _, batches = open_batches(folder / _NAME)
     return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
 
@@ -260,7 +260,7 @@ def _read(file: Path, column: str) -> Iterator[Any]:
     copy = fetched(file)
     try:
         source = parquet.ParquetFile(copy, page_checksum_verification=True)
-        if column not in source.schema_arrow.names or not holds_pictures(source.schema_arrow.field(column).type):
+        if column not in source.schema_arrow.names or not holds_images(source.schema_arrow.field(column).type):
             raise InputError(f"{file}: has no image column {column!r}. Fetch the file again.")
         with TaskProgress(True).task(f"images of {file.name}", source.metadata.num_rows) as advance:
             for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):

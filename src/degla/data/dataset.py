@@ -166,7 +166,7 @@ class PairDataset(Dataset[Pair]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pictures(self) -> Iterator[str]:
+    def image_paths(self) -> Iterator[str]:
         """Yield the paths of all images of the rows, including additional ones; a path may occur more than once."""
         for chunk in self.rows.chunks("image"):
             yield from chunk.to_pylist()

@@ -95,7 +95,7 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
         bytes_to_read(path, subject, **part)
 
 
-def picture_state(place: str) -> tuple[int, int] | None:
+def image_state(place: str) -> tuple[int, int] | None:
     """Return the size in bytes of an image file or its part of a shard, and the modification time in nanoseconds.
 
     None if the file does not exist, the image is a row of a dataset or Parquet file, or the server does not answer.

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from degla.config.run import TrainConfig, recipe_config
 from degla.demo import methods
-from degla.evaluation.pictures import thumbnail
+from degla.evaluation.image_files import thumbnail
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_text
@@ -203,5 +203,5 @@ def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
     about = Markup('<p class="soft">{}, {}</p>').format(
         row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+z.3f}")
     )
-    picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
-    return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))
+    image = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
+    return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(image, true, false, about))

@@ -7,7 +7,7 @@ benchmarks/     SHELF: data about each benchmark, and its questions
 benchmark       building blocks of benchmarks; forms: shared forms of questions; perturb: ARO's word orders
 annotations     read annotation files of any format into validated rows; one message for missing files
 data_sets/      published classification data sets: names, prompts, and all their layouts
-pictures        images by path; archives: files with several images
+image_files     images by path; archives: files with several images
 questions       what a folder has of a benchmark, and what is missing
 
 Scores

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.containers import PICTURE, records_of
+from degla.data.containers import IMAGE, records_of
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import in_one_line, open_parquet, unpickle
@@ -46,7 +46,7 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
         InputError: an image without a label, a label without an image, or a label that is not a number.
     """
     for key, group in records_of(tar, {LABEL_SUFFIX[1:]: "label"}).items():
-        for kind, suffix in (("picture", "an image extension"), ("label", LABEL_SUFFIX)):
+        for kind, suffix in (("image", "an image extension"), ("label", LABEL_SUFFIX)):
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
         text = (group["label"].content or b"").decode("ascii", errors="replace").strip()
@@ -54,7 +54,7 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
             raise InputError(
                 f"{tar}: member {group['label'].name!r} must be a class number, 0 or more; got {text[:40]!r}."
             )
-        yield group[PICTURE].name, int(text)
+        yield group[IMAGE].name, int(text)
 
 
 @remembered(2)
@@ -68,10 +68,10 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
         content = unpickle(file.read_bytes(), encoding="bytes")
         found = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
         labels = tuple(int(label) for label in found["fine_labels" if "fine_labels" in found else "labels"])
-        pictures = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
+        images = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
     except Exception as error:  # a damaged pickle may raise anything
         raise InputError(f"{file}: not a CIFAR batch ({error}). Fetch the file again.") from None
-    return pictures, labels
+    return images, labels
 
 
 def as_image_file(file: Path, number: int) -> bytes:
@@ -80,10 +80,10 @@ def as_image_file(file: Path, number: int) -> bytes:
     Raises:
         InputError: see `read_batch`; or there is no image with this number.
     """
-    pictures, _ = read_batch(file)
-    if not 0 <= number < len(pictures):
-        raise InputError(f"{file}: has {counted(len(pictures), 'image')}, so there is no number {number}.")
-    pixels: bytes = pictures[number].transpose(1, 2, 0).tobytes()
+    images, _ = read_batch(file)
+    if not 0 <= number < len(images):
+        raise InputError(f"{file}: has {counted(len(images), 'image')}, so there is no number {number}.")
+    pixels: bytes = images[number].transpose(1, 2, 0).tobytes()
     return f"P6 {SIDE} {SIDE} 255\n".encode() + pixels
 
 
@@ -94,11 +94,12 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: the file has another format, or is damaged.
     """
     table = _open(file)
-    others = [name for name in table.names if name not in table.pictures]
+    others = [name for name in table.names if name not in table.image_columns]
     number = 0
     for group, size in enumerate(table.sizes):
         for row in table.read(group, others).to_pylist() if others else [{}] * size:
-            yield f"{file} row {number}", row | {name: f"{file.name}{MARK}{name}/{number}" for name in table.pictures}
+            images = {name: f"{file.name}{MARK}{name}/{number}" for name in table.image_columns}
+            yield f"{file} row {number}", row | images
             number += 1
 
 
@@ -129,19 +130,19 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     """The column of the row group with an image, and the image's row there; None if there is none."""
     found = _MEMBER.fullmatch(member)
     table = _open(file)
-    if found is None or found["column"] not in table.pictures:
+    if found is None or found["column"] not in table.image_columns:
         return None
     row = int(found["row"])
     for group, size in enumerate(table.sizes):
         if row < size:
             with _READING:  # threads that need the same row group read it once
-                return _pictures(file, found["column"], group), row
+                return _image_column(file, found["column"], group), row
         row -= size
     return None
 
 
 @remembered(4)
-def _pictures(file: Path, column: str, group: int) -> Any:
+def _image_column(file: Path, column: str, group: int) -> Any:
     """The bytes of one column in one row group."""
     import pyarrow.compute as compute
     from pyarrow import types
@@ -156,7 +157,7 @@ class _RowGroups:
     def __init__(self, path: Path) -> None:
         import pyarrow as arrow
 
-        from degla.data.containers import holds_pictures
+        from degla.data.containers import holds_images
 
         self.path = path
         try:
@@ -174,7 +175,7 @@ class _RowGroups:
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
         self.names: list[str] = schema.names
-        self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_pictures(kind)]
+        self.image_columns = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_images(kind)]
 
     def read(self, group: int, columns: list[str]) -> Any:
         """Read columns of one row group as a table."""

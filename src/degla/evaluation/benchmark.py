@@ -124,13 +124,13 @@ class Retrieval(Record):
 
 ItemPlace = tuple[str, str, object]
 """Benchmark, part, and the item's key in it."""
-ItemPicture = str | ItemImage
+ImageOrPath = str | ItemImage
 """An image's path, or path and crop."""
 
 
 def pair_question(
     place: ItemPlace,
-    images: Sequence[ItemPicture],
+    images: Sequence[ImageOrPath],
     texts: Sequence[str],
     gold: tuple[tuple[int, ...], ...],
     **fields: Any,
@@ -154,7 +154,7 @@ def _one_name(path: str) -> str:
 
 
 def image_question(
-    place: ItemPlace, image: ItemPicture, true: Sequence[str], false: Sequence[str], **fields: Any
+    place: ItemPlace, image: ImageOrPath, true: Sequence[str], false: Sequence[str], **fields: Any
 ) -> PairItem:
     """Make an item of one image with texts that are true of it and texts that are not.
 

@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
-from degla.evaluation.pictures import SIDE, thumbnail
+from degla.evaluation.image_files import SIDE, thumbnail
 from degla.evaluation.questions import digests_of
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
@@ -55,7 +55,7 @@ class ItemChange:
         asked: digest of all questions of its benchmark, as in the results.
         change: change of the margin.
         true, false: texts that are true of the first image, and texts that are not; empty if unknown.
-        picture: `data:` URL of a thumbnail; "" if the file was not found.
+        thumbnail: `data:` URL of a thumbnail; "" if the file was not found.
     """
 
     id: str
@@ -68,7 +68,7 @@ class ItemChange:
     true: tuple[str, ...] = ()
     false: tuple[str, ...] = ()
     images: int = 0
-    picture: str = ""
+    thumbnail: str = ""
     asked: str = ""
 
 
@@ -82,7 +82,7 @@ class ShownChange:
     def __html__(self) -> str:
         change, line = self.change, Markup("<p>{}</p>")
         quiet = Markup('<p class="soft">{}</p>')
-        picture = Markup('<img src="{}" alt="image of {}">').format(change.picture, change.id) if change.picture else ""
+        img = Markup('<img src="{}" alt="image of {}">').format(change.thumbnail, change.id) if change.thumbnail else ""
         true, false = (
             Markup('<span class="up" title="true">✓</span>'),
             Markup('<span class="down" title="false">✗</span>'),
@@ -97,7 +97,7 @@ class ShownChange:
         )
         lines += [line.format(moved), quiet.format(f"{_answered(change.before)} → {_answered(change.after)}")]
         lines.append(quiet.format(breakable(f"{self.title}, {change.part}" if self.title else change.part)))
-        return Markup('<div class="card item">{}<div>\n{}\n</div></div>').format(picture, Markup("\n").join(lines))
+        return Markup('<div class="card item">{}<div>\n{}\n</div></div>').format(img, Markup("\n").join(lines))
 
     def markdown(self) -> str:
         """A line of a list."""
@@ -276,7 +276,7 @@ def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int
         logger.warning("%s: the item with this name under %s is about another image.", change.id, root)
         return change
     image = item.images[0] if item is not None and item.images else ItemImage(path=change.image)
-    change = replace(change, picture=thumbnail(image, root=root, side=side) or "")
+    change = replace(change, thumbnail=thumbnail(image, root=root, side=side) or "")
     if item is None:
         return change
     return replace(

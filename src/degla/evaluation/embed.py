@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from degla.allowance import main_memory, usable_cores
 from degla.errors import DeglaError
 from degla.evaluation.cache import Cache
+from degla.evaluation.image_files import ImageFiles, decode_item, read_image_file
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
-from degla.evaluation.pictures import PictureFiles, decode_item, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.progress import TaskProgress
@@ -117,7 +117,7 @@ class Embedder:
 
         with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="degla-image") as pool:
             try:
-                files = PictureFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
+                files = ImageFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
                 digests = self._digests(list(dict.fromkeys(image.path for image in images)), files, pool)
                 numbers: dict[str, int] = {}
                 image_row = {
@@ -145,7 +145,7 @@ class Embedder:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table, digests
 
-    def _digests(self, paths: list[str], files: PictureFiles, pool: ThreadPoolExecutor) -> dict[str, str]:
+    def _digests(self, paths: list[str], files: ImageFiles, pool: ThreadPoolExecutor) -> dict[str, str]:
         """sha256 of each image's content; every process reads its share of the files."""
 
         def read() -> dict[str, str]:
@@ -203,7 +203,7 @@ class Embedder:
         there = [row for row in rows if row is not None]
         return np.stack(there) if there else _nothing()
 
-    def _open(self, image: ItemImage, digest: str, files: PictureFiles) -> Tensor:
+    def _open(self, image: ItemImage, digest: str, files: ImageFiles) -> Tensor:
         picture = decode_item(files.read(image.path, digest), self.root, image, reading=self.reading)
         pixels: Tensor = self.encoder.transform(picture)
         return pixels
@@ -356,7 +356,7 @@ def open_images(
     with progress.task(name, len(numbers)) as advance:
         for start in range(0, len(numbers), size):
             batch = list(numbers[start : start + size])
-            content = [(images[number], read_picture(root, images[number].path)) for number in batch]
+            content = [(images[number], read_image_file(root, images[number].path)) for number in batch]
             pixels = [encoder.transform(decode_item(read, root, image)) for image, read in content]
             yield batch, torch.stack(pixels).to(encoder.device)
             advance(len(batch))

@@ -24,7 +24,7 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
-from degla.evaluation.pictures import content_digest
+from degla.evaluation.image_files import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
 from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, about_sample
 from degla.evaluation.verdicts import class_embeddings, texts_of
@@ -66,7 +66,7 @@ class ExplainSettings:
 
 
 @dataclass(frozen=True)
-class AskedPictures:
+class AskedImages:
     """The images of a part, each with its own texts.
 
     Attributes:
@@ -115,7 +115,7 @@ class Explainer:
             self.encoder.refuse_without_class_token("--by attention")
         return self.settings.by or ("attention" if self.encoder.reads_class_token else "gradient")
 
-    def ask(self, asked: AskedPictures) -> Float[Tensor, "images 3"]:
+    def ask(self, asked: AskedImages) -> Float[Tensor, "images 3"]:
         """Return the probability of each image's answer: for the whole image, for its evidence, for random squares."""
         everything = range(len(asked.images))
         found = torch.empty(len(everything), 3)
@@ -223,7 +223,7 @@ def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> Expla
     )
 
 
-def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPictures]:
+def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedImages]:
     """Yield the explainable questions, part by part, with as many images as the settings say."""
     settings = explainer.settings
     embedder = Embedder(explainer.encoder, root=explainer.root, progress=explainer.progress)
@@ -232,7 +232,7 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
         if isinstance(entry, Classification):
             rows = embedder.embed([], texts_of(entry))
             kept = drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}")
-            yield AskedPictures(
+            yield AskedImages(
                 entry.part,
                 tuple(entry.images[number] for number in kept),
                 torch.from_numpy(class_embeddings(entry, rows)).to(device),
@@ -244,11 +244,11 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
         some = [every[n] for n in drawn_numbers(len(every), settings.images, key=f"{part}/{settings.seed}")]
         rows = embedder.embed([], chain.from_iterable(item.texts for item in some))
         own = tuple(tuple(rows.text_row[text] for text in item.texts) for item in some)
-        yield AskedPictures(part, tuple(item.images[0] for item in some), torch.from_numpy(rows.texts).to(device), own)
+        yield AskedImages(part, tuple(item.images[0] for item in some), torch.from_numpy(rows.texts).to(device), own)
 
 
 def scores_of(
-    asked: AskedPictures, found: Float[Tensor, "images 3"], *, contents: Sequence[str], seed: int
+    asked: AskedImages, found: Float[Tensor, "images 3"], *, contents: Sequence[str], seed: int
 ) -> tuple[Score, ...]:
     """Compute drop and increase, of the evidence and by chance, with intervals over images.
 

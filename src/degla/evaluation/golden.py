@@ -180,10 +180,10 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
         if lacking or not ok:
             missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
             raise InputError(f"{where}: has no {missing}. Needed: {_Form.layout}.")
-        pictures = 1 if "correct" in row else 2
+        count = 1 if "correct" in row else 2
         texts = (plain(row["caption"]), plain(row["negative_caption"]))
         yield GivenVerdict(
-            where, (str(pictures), f"{row['type']}_{row['subtype']}", *texts), row.get("filename") or "", ok
+            where, (str(count), f"{row['type']}_{row['subtype']}", *texts), row.get("filename") or "", ok
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.pictures import content_digest, size_of
+from degla.evaluation.image_files import content_digest, size_of
 from degla.parse import read_json
 from degla.records import Original, Record, read_jsonl
 
@@ -262,6 +262,6 @@ def _digest(file: Path, state: tuple[int, int] | None) -> str:
 
 
 def _state_of(file: str) -> tuple[int, int] | None:
-    from degla.data.images import picture_state  # A report reads what was found, and no Arrow.
+    from degla.data.images import image_state  # A report reads what was found, and no Arrow.
 
-    return picture_state(file)
+    return image_state(file)

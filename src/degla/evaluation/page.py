@@ -243,7 +243,7 @@ def _changed(
             for number, (label, changes) in enumerate(changed.items())
         ]
         said = [_CHANGED.format(baseline=comparison.baseline)]
-        said += [] if any(change.picture for changes in changed.values() for change in changes) else [_BARE]
+        said += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
         yield Section("What changed most", [*said, *folds])
 
 

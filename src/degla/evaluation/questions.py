@@ -18,7 +18,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import COLUMNS, Benchmark, Classification, Entry
-from degla.evaluation.pictures import has_picture
+from degla.evaluation.image_files import has_image
 from degla.evaluation.verdicts import images_of
 from degla.pages.table import Column, Table
 from degla.pages.words import counted
@@ -145,7 +145,7 @@ def kept_of(entries: Iterable[Entry]) -> list[Entry]:
 def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
     """Return the paths of all distinct images of the entries, and those that are not under the root."""
     paths = list(dict.fromkeys(image.path for image in images_of(entries)))
-    return paths, {path for path in paths if not has_picture(root, path)}
+    return paths, {path for path in paths if not has_image(root, path)}
 
 
 def count_items(entries: Iterable[Entry]) -> dict[str, int]:

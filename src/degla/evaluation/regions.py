@@ -17,7 +17,7 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.embed import EmbeddedItems
-from degla.evaluation.pictures import decode_picture, read_picture
+from degla.evaluation.image_files import decode_image, read_image_file
 from degla.evaluation.scoring import EmbeddingRows
 from degla.negatives.units import named_parts
 from degla.records import ImageReading, ItemImage, PairItem
@@ -101,7 +101,7 @@ class Regions:
         """
 
         def size_of(path: str) -> tuple[int, int]:
-            return decode_picture(read_picture(root, path), root, path, reading=reading).size
+            return decode_image(read_image_file(root, path), root, path, reading=reading).size
 
         images, texts = list(dict.fromkeys(images)), list(dict.fromkeys(texts))
         paths = list(dict.fromkeys(image.path for image in images))

@@ -23,7 +23,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder, drawn_numbers, open_images
-from degla.evaluation.pictures import content_digest
+from degla.evaluation.image_files import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
 from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, about_sample, name_epsilon
 from degla.evaluation.scoring import EmbeddingRows, unit_rows

@@ -76,7 +76,7 @@ def judge(
         InputError: an item has nothing to compare.
     """
     pairs = [entry for entry in entries if isinstance(entry, PairItem)]
-    repeated = _repeated_pictures(entries, embeddings.digests)
+    repeated = _repeated_images(entries, embeddings.digests)
     found = _judge_pairs(benchmark, pairs, embeddings, tie, regions, repeated)
     judged = {id(entry): [verdict] for entry, verdict in zip(pairs, found, strict=True)}
     for entry in entries:
@@ -126,7 +126,7 @@ def _judge_pairs(
     return [result[index] for index in range(len(items))]
 
 
-def _repeated_pictures(entries: Sequence[Entry], digests: Mapping[str, str]) -> dict[str, str]:
+def _repeated_images(entries: Sequence[Entry], digests: Mapping[str, str]) -> dict[str, str]:
     """Path of an image (of pairs only the first) to that of an earlier one with the same bytes, if any."""
     first: dict[str, str] = {}
     repeated: dict[str, str] = {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
-from degla.inputs import Pictures
+from degla.inputs import ImageInput
 from degla.model.image import SeesAttention, averages_a_map, encode_class_token, encode_patches, reads_class_token
 from degla.model.integrity import digest_of_weights
 from degla.model.text import (
@@ -197,11 +197,11 @@ class Encoder(nn.Module):
             rest_what_stays(self.clip, statistics=not self.moves_statistics)
         return self
 
-    def encode_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
+    def encode_images(self, images: ImageInput) -> Float[Tensor, "batch dim"]:
         """Return unit-length embeddings of transformed images; embeddings are only normalised."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: Pictures, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
+    def _encode_raw(self, images: ImageInput, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
         if kept is not None:
             self.refuse_without_class_token("--views.left-out")
         if images.ndim < 4:  # Embedded once before the first step.
@@ -274,7 +274,7 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        images: Pictures | None,
+        images: ImageInput | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
@@ -308,7 +308,7 @@ class Encoder(nn.Module):
         return TowerOutputs(image, text, patch, token, raw_image if raw else None, states)
 
     def forward(
-        self, images: Pictures | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
+        self, images: ImageInput | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
     ) -> tuple[Tensor | None, ...]:
         """Return all fields of `embed`'s result, scale and bias: the call that data-parallel training wraps."""
         return (*self.embed(images, texts, **asked), self.scale, self.bias)

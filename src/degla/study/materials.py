@@ -82,7 +82,7 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
             data = replace(data, captions=pairs.captions, images=pairs.images)
         assert data.captions is not None
         captions = digest_of(data.captions, digests)
-        pictures = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
+        images = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
         if run.makes_negatives:
             negatives = _negatives(
                 folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, made=digests
@@ -95,7 +95,7 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
             file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=seen)
             data = replace(data, neighbours=file)
         config = replace(run.config, data=data, out=out / "runs" / run.name)
-        inputs = {"negatives": "", **digests_of_files(config, digests), "images": pictures, **weights}
+        inputs = {"negatives": "", **digests_of_files(config, digests), "images": images, **weights}
         found.append(Materials(config, inputs, asked))
     return found
 

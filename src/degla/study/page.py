@@ -82,10 +82,10 @@ def write_all(study: Study, out: Path) -> None:
     write_text(out / "study.json", dump_study(study.record))
     study = Study(load_study(out / "study.json"))
     page_of(study).write(out / "study.html")
-    write_text(out / "frontier.svg", svg.standing_alone(picture_of(study)) + "\n")
+    write_text(out / "frontier.svg", svg.standing_alone(frontier_svg(study)) + "\n")
 
 
-def picture_of(study: Study, width: float | None = None) -> str:
+def frontier_svg(study: Study, width: float | None = None) -> str:
     """Return the frontier as SVG, `width` inches wide; None: the width of the separate file."""
     plan = study.plan
     return frontier(study.table, gain=plan.gain, kept=plan.kept, price=plan.price, width=width)
@@ -125,8 +125,8 @@ def _parts(study: Study) -> Iterator[Part]:
     )
     yield from printed_section(study)
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
-    picture = Figure(partial(picture_of, study), caption, file="frontier.svg")
-    yield Section("What was gained, what was lost", [picture])
+    figure = Figure(partial(frontier_svg, study), caption, file="frontier.svg")
+    yield Section("What was gained, what was lost", [figure])
     if table.families:
         heads = [Column("model"), *(_counted_column(family, study) for family in table.families)]
         families = [

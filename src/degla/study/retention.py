@@ -36,7 +36,7 @@ _HOW_TO_READ = (
     "in points, over all tasks but the last. Training: time in steps, while others ran in parallel. Bold: the task "
     "just learnt."
 )
-_PICTURE = (
+_CAPTION = (
     "Bands: 95 % intervals over seeds and questions. Dashed: where the panel's own task was learnt; the additional "
     "scores belong to no task."
 )
@@ -191,10 +191,10 @@ def page_of(found: Sequences, *, command: str) -> Page:
     warnings = [*found.caveats, *(f"{title} failed: {error}" for title, error in found.failures)]
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions only, and another seed may give other results.")
-    picture = Figure(partial(draw_sequence, found), _PICTURE, file="continual.svg")
+    figure = Figure(partial(draw_sequence, found), _CAPTION, file="continual.svg")
     glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms], stacked=True)
     return Page(
-        plan.title, [glance, _HOW_TO_READ, picture, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
+        plan.title, [glance, _HOW_TO_READ, figure, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
         lead=lead, warnings=warnings, tab=f"degla continual: {plan.title}",
     )  # fmt: skip
 

@@ -23,8 +23,8 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache, image_identity_of
 from degla.evaluation.embed import Embedder
+from degla.evaluation.image_files import content_digest, decode_image, read_image_file
 from degla.evaluation.models import EmbeddingModel
-from degla.evaluation.pictures import content_digest, decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows
 from degla.files import cache_folder, whole_file
@@ -42,7 +42,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class PictureRows:
+class ImageRows:
     """Unit-length embeddings [D] of images by path, which a data set returns instead of pixels."""
 
     row_of: dict[str, int]
@@ -66,7 +66,7 @@ class PatchRows:
         return torch.from_numpy(np.load(self.file, mmap_mode="r")[self.row_of[path]].copy())
 
 
-def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PictureRows:
+def embed_images(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> ImageRows:
     """Embed each whole image with the model's evaluation transform, using the cache of earlier runs and evaluations.
 
     Args:
@@ -89,7 +89,7 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
         counted(len(images), "image is", "images are"),
     )
     row_of = {image.path: row for image, row in embedded.image_row.items()}
-    return PictureRows(row_of, group.from_first(lambda: embedded.images))
+    return ImageRows(row_of, group.from_first(lambda: embedded.images))
 
 
 def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PatchRows:
@@ -101,35 +101,35 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
     Raises:
         InputError: an image cannot be read, or the file cannot be written.
     """
-    group, pictures = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
+    group, names = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
 
     def made() -> Path:
         with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
-            contents = list(pool.map(lambda path: content_digest(folder, path), pictures, chunksize=16))
+            contents = list(pool.map(lambda path: content_digest(folder, path), names, chunksize=16))
             known = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
             file = cache_folder("embeddings") / f"{known}.patches.npy"
             if not file.exists():
-                batches = _batches_of_rows(pictures, folder=folder, encoder=encoder, pool=pool)
-                _write_rows(file, batches, count=len(pictures))
+                batches = _batches_of_rows(names, folder=folder, encoder=encoder, pool=pool)
+                _write_rows(file, batches, count=len(names))
         return file
 
     file = group.from_first(made)
     _log.info(
         "%s and their patches are embedded once, with the model's own transform and without random crops.",
-        counted(len(pictures), "image"),
+        counted(len(names), "image"),
     )
-    return PatchRows({path: row for row, path in enumerate(pictures)}, file)
+    return PatchRows({path: row for row, path in enumerate(names)}, file)
 
 
 def _batches_of_rows(
-    pictures: Sequence[str], *, folder: Path, encoder: Encoder, pool: ThreadPoolExecutor
+    names: Sequence[str], *, folder: Path, encoder: Encoder, pool: ThreadPoolExecutor
 ) -> Iterator[NDArray[np.float32]]:
     def pixels(path: str) -> Tensor:
-        return encoder.transform(decode_picture(read_picture(folder, path), folder, path))
+        return encoder.transform(decode_image(read_image_file(folder, path), folder, path))
 
-    with TaskProgress(show=True).task("patches", len(pictures)) as advance, torch.inference_mode():
-        for start in range(0, len(pictures), _BATCH):
-            opened = torch.stack(list(pool.map(pixels, pictures[start : start + _BATCH])))
+    with TaskProgress(show=True).task("patches", len(names)) as advance, torch.inference_mode():
+        for start in range(0, len(names), _BATCH):
+            opened = torch.stack(list(pool.map(pixels, names[start : start + _BATCH])))
             found = encoder.embed(opened.to(encoder.device), None, dense=True, raw=True)
             assert found.raw_image is not None and found.patch is not None
             yield torch.cat([found.raw_image[:, None], found.patch], dim=1).cpu().numpy()

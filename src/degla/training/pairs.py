@@ -21,7 +21,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.trained_along import DecoderTokens
-from degla.training.features import embed_patches, embed_pictures
+from degla.training.features import embed_images, embed_patches
 from degla.training.rows import PairSource, decoder_folder, extra_data, read_pairs
 
 
@@ -113,8 +113,8 @@ def open_pairs(
     )
     if loop.embed_images_once:
         folder = dataset.folder
-        embed = embed_patches if "tokens" in stream.reads else embed_pictures
-        dataset.features = embed(dataset.pictures(), folder=folder, encoder=encoder, processes=processes)
+        embed = embed_patches if "tokens" in stream.reads else embed_images
+        dataset.features = embed(dataset.image_paths(), folder=folder, encoder=encoder, processes=processes)
     plan = BatchPlan(
         dataset.groups,
         batch_size=stream.batch_size // processes.count,

@@ -33,18 +33,18 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.models import load_model
     from degla.evaluation.report import result_files
     from degla.progress import TaskProgress
-    from degla.search import PictureFolder, PictureSearch
+    from degla.search import ImageFolder, ImageSearch
 
     open_gradio("Or use `degla look` in the terminal, which needs no extra package.")
     # Data come before models: a wrong folder is reported before anything is downloaded.
     gallery = None
     if given.results:
         gallery = Gallery(result_files(given.results), baseline=given.baseline, root=given.root)
-    pictures = None if given.folder is None else PictureFolder.read(given.folder)
+    images = None if given.folder is None else ImageFolder.read(given.folder)
     models = [load_model(name, device=device(given.device)) for name in given.models]
     search = None
-    if pictures is not None:
+    if images is not None:
         with open_cache_of(given) as cache:
-            search = PictureSearch(pictures, models, cache=cache, progress=TaskProgress(show=True))
+            search = ImageSearch(images, models, cache=cache, progress=TaskProgress(show=True))
     serve(ComparisonPage(models, gallery=gallery, search=search), port=given.port)
     return 0

@@ -10,7 +10,7 @@ from degla.verbs._terminal import answer, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    verb.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     verb.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
     false = "additional texts that are false for the images"
     verb.add_argument("--false", nargs="+", default=[], metavar="TEXT", help=false)
@@ -26,7 +26,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.look import look, render_look
 
     result = look(
-        given.pictures,
+        given.images,
         given.captions,
         given.models,
         false=given.false,

@@ -104,7 +104,7 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
             from degla.verbs._scoring import device
 
             encoder = load_encoder(given.clip, device=device(given.device or "auto"))
-            screens.append(screening.PictureScreen(encoder, given.images, given.margin or 0.0))
+            screens.append(screening.ImageScreen(encoder, given.images, given.margin or 0.0))
         if open_model is not None:
             model = open_model()
             opened.callback(model.close)

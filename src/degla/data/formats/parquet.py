@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.containers import cell_place, holds_pictures
+from degla.data.containers import cell_place, holds_images
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
 from degla.data.sources import Columns, Placed, captions_of_row
@@ -41,7 +41,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         own = columns.settle(schema.names, where=str(each))
         optional = [name for name in schema.names if name in columns.optional]
         names = list(dict.fromkeys(own.names() + optional))
-        inside = holds_pictures(schema.field(own.image).type)
+        inside = holds_images(schema.field(own.image).type)
         if inside:
             if each.suffix.lower() not in ENDINGS:
                 raise InputError(f"{each}: contains images, so its name must end in .parquet. Rename it.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.containers import PICTURE, TarMember, packed_place, records_of
+from degla.data.containers import IMAGE, TarMember, packed_place, records_of
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
@@ -44,9 +44,9 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         for key, group in records_of(tar, _KINDS).items():
             where = f"{tar} record {key!r}"
             row = _row(group, columns=columns, where=where, tar=tar)
-            picture = group[PICTURE]
+            place = group[IMAGE]
             name = f"{tar.relative_to(base).with_suffix('').as_posix()}/{key}"
-            row[columns.image] = packed_place(str(tar.relative_to(base)), start=picture.start, size=picture.size)
+            row[columns.image] = packed_place(str(tar.relative_to(base)), start=place.start, size=place.size)
             row = {"id": name, "image_id": name} | row
             settled = columns.settle(list(row), where=where)
             yield from captions_of_row(row, columns=settled, where=where, number=number)
@@ -57,7 +57,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path) -> dict[str, Any]:
     """The fields of a record, including its caption."""
-    if PICTURE not in group:
+    if IMAGE not in group:
         only = next(iter(group.values())).name
         raise InputError(f"{where}: has {only!r} but no image. Add the image to the archive, or remove the record.")
     fields, text = group.get("fields"), group.get("text")

@@ -58,8 +58,8 @@ def items(root: Path) -> Entries:
             hard = [image for image in images if image.hard[number]]
             gold = tuple((image.label[number],) for image in hard)
             if (1,) in gold and (0,) in gold:
-                pictures = [f"{_FOLDERS[part]}/{PurePosixPath(image.file).name}" for image in hard]
-                yield pair_question(("cola_single", part, number), pictures, [phrase], gold)
+                paths = [f"{_FOLDERS[part]}/{PurePosixPath(image.file).name}" for image in hard]
+                yield pair_question(("cola_single", part, number), paths, [phrase], gold)
 
 
 def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:

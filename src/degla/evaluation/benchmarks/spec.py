@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described
-from degla.evaluation.forms import choice_question, picture_question
+from degla.evaluation.forms import choice_question, image_choice_question
 from degla.records import Record
 
 _COUNTS = {
@@ -61,7 +61,7 @@ def items(root: Path) -> Entries:
             yield choice_question(("spec", f"i2t/{subset}", number), image, row.keys, right=row.label)
         for number, (_, row) in enumerate(read_records(_Row, folder / "text2image.json", BENCHMARK)):
             images = [f"spec/{subset}/{name}" for name in row.keys]
-            yield picture_question(("spec", f"t2i/{subset}", number), row.query, images, right=row.label)
+            yield image_choice_question(("spec", f"t2i/{subset}", number), row.query, images, right=row.label)
 
 
 BENCHMARK = Benchmark(

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, parts_of
-from degla.evaluation.forms import picture_question
+from degla.evaluation.forms import image_choice_question
 from degla.records import Record
 
 _PARTS = ("subject", "verb", "object")
@@ -47,7 +47,7 @@ def items(root: Path) -> Entries:
         changed = [part for part, flag in zip(_PARTS, (row.subj_neg, row.verb_neg, row.obj_neg), strict=True) if flag]
         keep = len(changed) == 1
         images = [f"svo_probes/images/{name}.jpg" for name in (row.pos_image_id, row.neg_image_id)]
-        yield picture_question(
+        yield image_choice_question(
             ("svo_probes", changed[0] if changed else _PARTS[0], number),
             row.sentence,
             images,

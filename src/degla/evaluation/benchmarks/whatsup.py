@@ -74,10 +74,10 @@ def items(root: Path) -> Entries:
     for part, (stem, _) in _TAKEN.items():
         file = root / "whatsup" / f"{stem}.json"
         for number, (where, taken) in enumerate(read_records(_Taken, file, BENCHMARK)):
-            picture, true, false = taken.root
-            if part.startswith("coco") and not str(picture).isdecimal():
-                raise InputError(f"{where}: {str(picture)[:40]!r} is not a COCO image number. Fetch it again.")
-            path = f"coco/val2017/{int(picture):012d}.jpg" if part.startswith("coco") else f"vg/{picture}.jpg"
+            image_number, true, false = taken.root
+            if part.startswith("coco") and not str(image_number).isdecimal():
+                raise InputError(f"{where}: {str(image_number)[:40]!r} is not a COCO image number. Fetch it again.")
+            path = f"coco/val2017/{int(image_number):012d}.jpg" if part.startswith("coco") else f"vg/{image_number}.jpg"
             group = {"preposition": _preposition(true)}
             yield choice_question(("whatsup", part, number), path, (true, false), right=0, group=group)
 

@@ -138,7 +138,7 @@ def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
             f"or one folder per class in zeroshot/{about.name}/test/, or WebDataset tars in it."
         )
     for kind in kinds:
-        for path in _pictures(kind):
+        for path in _images(kind):
             yield path.relative_to(folder).as_posix(), kind.name
 
 
@@ -146,7 +146,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     """All image files below a folder."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
@@ -159,13 +159,13 @@ def _read_class_folder(folder: Path, *, root: Path) -> Classification:
     names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
     labelled: list[tuple[str, int]] = []
     for label, subfolder in enumerate(subfolders):
-        pictures = _pictures(subfolder)
-        if not pictures:
+        found = _images(subfolder)
+        if not found:
             raise InputError(
                 f"{subfolder}: no image of class {names[label]!r} (known extensions: "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}). Add its images or remove the folder."
             )
-        labelled += [(path.relative_to(folder).as_posix(), label) for path in pictures]
+        labelled += [(path.relative_to(folder).as_posix(), label) for path in found]
     return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 

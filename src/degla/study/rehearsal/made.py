@@ -62,7 +62,7 @@ def _scene(name: str) -> Scene:
     return sample_scene_of("test", stream(_STREAM, name), vocabulary=IN_DOMAIN)
 
 
-def draw_picture(name: str) -> bytes:
+def draw_image(name: str) -> bytes:
     """Return a JPEG file with the scene of that name."""
     stream = io.BytesIO()
     Image.fromarray(render(_scene(name))).save(stream, format="JPEG", quality=92)

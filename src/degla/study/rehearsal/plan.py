@@ -27,7 +27,7 @@ from degla.study.grid import Run, expand
 from degla.study.plan import Plan
 from degla.study.plan_file import FieldValues
 from degla.study.record import RehearsalRecord
-from degla.study.rehearsal.made import draw_picture, put_bytes, true_text
+from degla.study.rehearsal.made import draw_image, put_bytes, true_text
 from degla.study.rehearsal.questions import lay_questions
 
 MODEL: Final = "photo"
@@ -164,13 +164,13 @@ class LaidPairs:
 
 
 def lay_pairs(
-    captions: Path, pictures: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS,
+    captions: Path, images: Path, *, format: str, at_hand: Path, folder: Path, columns: Columns = DEFAULT_COLUMNS,
     units: bool = False,
 ) -> LaidPairs:  # fmt: skip
     """Select a few pairs and write their captions.
 
     Args:
-        captions, pictures, format, columns: values from the plan; the files may be missing.
+        captions, images, format, columns: values from the plan; the files may be missing.
         at_hand: root of the benchmarks, which may contain COCO captions.
         folder: folder to write to.
         units: whether a recipe reads what `degla prepare units` adds; pairs that are not the plan's own get it here.
@@ -178,23 +178,21 @@ def lay_pairs(
     Raises:
         InputError: an existing file is invalid.
     """
-    if captions.exists() and pictures.is_dir():
+    if captions.exists() and images.is_dir():
         own = read_captions(captions, format=format, columns=replace(columns, optional=OPTIONAL_FIELDS))
-        rows = _with_pictures(own, pictures)
+        rows = _with_images(own, images)
         if rows:
             write_jsonl(folder / "captions.jsonl", rows)
-            return LaidPairs(
-                folder / "captions.jsonl", pictures, f"{counted(len(rows), 'pair')} of {captions}", own=True
-            )
+            return LaidPairs(folder / "captions.jsonl", images, f"{counted(len(rows), 'pair')} of {captions}", own=True)
     write = _write_units if units else _write_coco
     for file in sorted((at_hand / "coco" / "annotations").glob("captions_*.json")):
         place = at_hand / "coco" / file.stem.removeprefix("captions_")
-        rows = _with_pictures(read_captions(file), place) if place.is_dir() else []
+        rows = _with_images(read_captions(file), place) if place.is_dir() else []
         if rows:
             return LaidPairs(write(folder, rows), place, f"{counted(len(rows), 'pair')} of {file}")
     names = [f"9{number:011d}" for number in range(_PAIRS // _CAPTIONS)]
     for name in names:
-        put_bytes(folder / "train2014" / f"COCO_train2014_{name}.jpg", draw_picture(f"pairs {name}"))
+        put_bytes(folder / "train2014" / f"COCO_train2014_{name}.jpg", draw_image(f"pairs {name}"))
     rows = [
         CaptionRecord(id=f"{name}{number}", image=f"COCO_train2014_{name}.jpg", image_id=name,
                       text=true_text(f"pairs {name}", number))
@@ -204,7 +202,7 @@ def lay_pairs(
     return LaidPairs(write(folder, rows), folder / "train2014", f"{len(rows)} drawn pairs")
 
 
-def _with_pictures(captions: Iterable[CaptionRecord], folder: Path) -> list[CaptionRecord]:
+def _with_images(captions: Iterable[CaptionRecord], folder: Path) -> list[CaptionRecord]:
     there = (row for row in captions if images.is_there(images.locate(row.image, folder)))
     return list(islice(there, _PAIRS))
 

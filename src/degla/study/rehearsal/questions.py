@@ -11,13 +11,13 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
-from degla.evaluation.pictures import has_picture, read_picture
+from degla.evaluation.image_files import has_image, read_image_file
 from degla.evaluation.questions import BenchmarkQuestions, kept_of
 from degla.evaluation.run import ask_all
 from degla.evaluation.verdicts import images_of
 from degla.shelf import BENCHMARKS
 from degla.study.record import RehearsedKind, RehearsedPart
-from degla.study.rehearsal.made import LAYOUTS, MADE, LabelledFiles, draw_picture, part_of_file, put_bytes
+from degla.study.rehearsal.made import LAYOUTS, MADE, LabelledFiles, draw_image, part_of_file, put_bytes
 
 _ZEROSHOT: Final = "zeroshot"
 _MOST: Final = 24
@@ -80,13 +80,13 @@ def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
     for entry in kept_of(BENCHMARKS.load(name).BENCHMARK.items(root)):
         by_part.setdefault(entry.part, []).append(entry)
     for part, rows in by_part.items():
-        there = [entry for entry in rows if all(has_picture(at_hand, path) for path in _paths([entry]))]
+        there = [entry for entry in rows if all(has_image(at_hand, path) for path in _paths([entry]))]
         paths = _paths(rows) if part in made else _paths(there[:_MOST] or rows[:_FEW])[:_MOST]
         for path in paths:
-            if has_picture(at_hand, path):
+            if has_image(at_hand, path):
                 _link(root / path, at_hand / path)
             elif not (root / path).exists():
-                put_bytes(root / path, draw_picture(path))
+                put_bytes(root / path, draw_image(path))
     found = []
     for part, rows in by_part.items():
         drawn = any((root / path).is_file() and not (root / path).is_symlink() for path in _paths(rows))
@@ -151,14 +151,14 @@ def _rows_at_hand(folder: Path, at_hand: Path) -> LabelledFiles:
         of_class.setdefault(label, []).append(image.path)
     labels = _spread(sorted(of_class))
     chosen = [(label, path) for turn in range(_MOST) for label in labels for path in of_class[label][turn : turn + 1]]
-    return [(label, keys[label], read_picture(at_hand, path)) for label, path in sorted(chosen[:_MOST])]
+    return [(label, keys[label], read_image_file(at_hand, path)) for label, path in sorted(chosen[:_MOST])]
 
 
 def _drawn_rows(name: str) -> LabelledFiles:
     keys = list(data_set(name).classes)
     labels = _spread(list(range(len(keys))))
     return [
-        (label, keys[label], draw_picture(f"{name} {label} {number}"))
+        (label, keys[label], draw_image(f"{name} {label} {number}"))
         for label in labels
         for number in range(_FEW // len(labels))
     ]

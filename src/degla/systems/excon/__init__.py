@@ -18,7 +18,7 @@ Cost:     Once masks begin, one forward pass of the original images and one of t
 """
 
 from degla.systems.excon.cases import draw, measure, train
-from degla.systems.excon.pictures import read_pictures
+from degla.systems.excon.images import read_images
 from degla.systems.excon.settings import ExconSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -45,7 +45,7 @@ SYSTEM = System(
         ScoreColumn("calibration", "Expected calibration error on images with noise of 0.1.", better="lower"),
     ),
     made=("fashion", "world", "shapes", "shortcut"),
-    read=read_pictures,
+    read=read_images,
     train=train,
     measure=measure,
     draw=draw,

@@ -16,6 +16,7 @@ from degla.model.attack import AttackConfig, perturb
 from degla.model.evidence import above, increased, relative_drop, top_share
 from degla.pages.page import Figure
 from degla.pages.plot import new_figure, styled, to_svg
+from degla.systems.excon.images import ImageSets, LabelledImages
 from degla.systems.excon.network import (
     Network,
     Pixels,
@@ -26,7 +27,6 @@ from degla.systems.excon.network import (
     masked_views,
     supervised_contrast,
 )
-from degla.systems.excon.pictures import LabelledPictures, PictureSets
 from degla.systems.excon.settings import ExconSettings
 from degla.systems.learning import take_step
 from degla.systems.system import Weights
@@ -52,18 +52,16 @@ def calibration_error(
     return float(gap.abs().sum() / len(label))
 
 
-def draw_evidence(
-    networks: Mapping[str, Network], pictures: LabelledPictures, *, data: str, threshold: float
-) -> Figure:
+def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, data: str, threshold: float) -> Figure:
     """Draw the first images, half as many on a phone; below, one row per method, what its explanation keeps of each.
 
     Args:
         networks: networks by method.
-        pictures: images of which the first are shown.
+        images: images of which the first are shown.
         data: name of the data set.
         threshold: evidence above which a pixel is kept.
     """
-    few = pictures.chosen(torch.arange(min(_SHOWN, len(pictures.label))))
+    few = images.chosen(torch.arange(min(_SHOWN, len(images.label))))
     rows = {"": few.pixels, **{name: _kept(each, few, threshold) for name, each in networks.items()}}
 
     @styled
@@ -88,7 +86,7 @@ def draw_evidence(
     return Figure(draw, caption, title=data)
 
 
-def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
+def _kept(network: Network, part: LabelledImages, threshold: float) -> Tensor:
     images = network.normalised(part.pixels)
     with looking(network):
         predicted = network.classify(network.body(images)).argmax(dim=1)
@@ -96,15 +94,15 @@ def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
     return ((kept * network.std + network.mean) * 255).round().clamp(0, 255).byte()
 
 
-def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
+def train(settings: ExconSettings, data: ImageSets, method: str) -> Weights:
     """Train one network by supervised contrast, with the masked views and backgrounds of the method."""
-    pictures, _ = data
+    shown, _ = data
     # A draw of few training images may lack classes that are tested.
     network = Network(1 + max(int(each.label.max()) for each in data))
-    shares = pictures.pixels.float() / 255
+    shares = shown.pixels.float() / 255
     network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
     network.std.copy_(shares.std(dim=(0, 2, 3)).view(3, 1, 1).clamp(min=0.05))
-    images = network.normalised(pictures.pixels)
+    images = network.normalised(shown.pixels)
     trained = [*network.body.parameters(), *network.head.parameters()]
     contrast = torch.optim.SGD(trained, lr=settings.lr, momentum=0.9, weight_decay=1e-4)
     classify = torch.optim.SGD(network.classifier.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4)
@@ -116,12 +114,12 @@ def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
         now = method if epoch >= settings.explained_from else "supcon"
         network.train()
         for rows in torch.split(torch.randperm(len(images)), settings.batch):
-            take_step(training_loss(network, images[rows], pictures.label[rows], settings, now), contrast)
-        _train_classifier(network, images, pictures.label, classify, size=settings.batch)
+            take_step(training_loss(network, images[rows], shown.label[rows], settings, now), contrast)
+        _train_classifier(network, images, shown.label, classify, size=settings.batch)
         for schedule in schedules:
             schedule.step()
     optimizer = torch.optim.Adam(network.classifier.parameters(), 3e-3)
-    _train_classifier(network, images, pictures.label, optimizer, size=settings.batch, epochs=30)
+    _train_classifier(network, images, shown.label, optimizer, size=settings.batch, epochs=30)
     return dict(network.state_dict())
 
 
@@ -146,7 +144,7 @@ def training_loss(
 def _train_classifier(
     network: Network,
     images: Pixels,
-    label: Int[Tensor, " pictures"],
+    label: Int[Tensor, " images"],
     optimizer: torch.optim.Optimizer,
     *,
     size: int,
@@ -159,7 +157,7 @@ def _train_classifier(
             take_step(cross_entropy(network.classifier(features[rows]), label[rows]), optimizer)
 
 
-def measure(settings: ExconSettings, data: PictureSets, method: str, weights: Weights) -> Mapping[str, float]:
+def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weights) -> Mapping[str, float]:
     """Measure accuracy and the explanations of predicted classes, on test images."""
     _, test = data
     network = load_network(weights)
@@ -181,7 +179,7 @@ def measure(settings: ExconSettings, data: PictureSets, method: str, weights: We
     }
 
 
-def _measured(network: Network, part: LabelledPictures) -> list[Tensor]:
+def _measured(network: Network, part: LabelledImages) -> list[Tensor]:
     images = network.normalised(part.pixels)
     with looking(network):
         logits = network.classify(network.body(images))
@@ -208,7 +206,7 @@ def _gradient(network: Network, label: Int[Tensor, " batch"], images: Pixels) ->
 
 def draw(
     settings: ExconSettings,
-    data: PictureSets,
+    data: ImageSets,
     models: Mapping[str, Weights],
     name: str,
 ) -> Figure:

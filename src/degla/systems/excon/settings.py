@@ -13,7 +13,7 @@ FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist installs its files."""
 
 
-def real_pictures() -> str:
+def real_images() -> str:
     """Return "fashion" if Debian's package is installed, else "world"."""
     return "fashion" if (FASHION / "train-images-idx3-ubyte.gz").is_file() else "world"
 
@@ -22,7 +22,7 @@ def real_pictures() -> str:
 class ExconSettings(SystemSettings):
     """Settings of ExCon. Defaults are for a run of minutes; the paper's value on CIFAR-100 is in parentheses."""
 
-    data: tuple[str, ...] = (real_pictures(),)
+    data: tuple[str, ...] = (real_images(),)
     """fashion (Debian's dataset-fashion-mnist), world, shapes, shortcut, or a folder of Fashion-MNIST, CIFAR-100,
     Tiny-ImageNet, or of train and test with one subfolder per class."""
     images: AtLeastOne = 1000

@@ -234,13 +234,13 @@ def is_unseen(shape: int, colour: int) -> bool:
     return (colour - shape) % len(COLOURS_SHOWN) in (0, 3)
 
 
-def embed_shapes(model: str, *, seed: int, pictures: int = 45) -> ZeroShotData:
+def embed_shapes(model: str, *, seed: int, images: int = 45) -> ZeroShotData:
     """Use image embeddings as features and embeddings of "a red circle" as semantics: 36 classes, 12 of them unseen.
 
     Args:
         model: any model that `degla evaluate` accepts.
         seed: seed of the images.
-        pictures: number of images per class.
+        images: number of images per class.
     """
     from degla.api import encode_captions, encode_images, load_model
     from degla.world.domains import with_article
@@ -251,8 +251,8 @@ def embed_shapes(model: str, *, seed: int, pictures: int = 45) -> ZeroShotData:
     drawn, label, hidden = [], [], []
     for number, (shape, colour) in enumerate((s, c) for s in SHAPES_SHOWN for c in COLOURS_SHOWN):
         hidden.append(is_unseen(SHAPES_SHOWN.index(shape), COLOURS_SHOWN.index(colour)))
-        for picture in range(pictures):
-            chance = stream("free", seed, shape, colour, picture)
+        for image in range(images):
+            chance = stream("free", seed, shape, colour, image)
             radius = chance.uniform(11, 24)
             x, y = (chance.uniform(radius + 2, 62 - radius) for _ in range(2))
             thing = sample_thing(chance, shape=shape, colour=colour, x=x, y=y, radius=radius)
@@ -264,7 +264,7 @@ def embed_shapes(model: str, *, seed: int, pictures: int = 45) -> ZeroShotData:
     texts = [template.format(name) for name in names for template in TEMPLATES]
     told = encode_captions(opened, texts).view(len(names), len(TEMPLATES), -1).mean(dim=1)
     place, classes = torch.arange(len(label)), torch.tensor(label)
-    unseen, tested = torch.tensor(hidden)[classes], place % pictures % TESTED_SHARE == 0
+    unseen, tested = torch.tensor(hidden)[classes], place % images % TESTED_SHARE == 0
     return ZeroShotData(
         name=f"drawn shapes by {model}",
         features=encode_images(opened, drawn),

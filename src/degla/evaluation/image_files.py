@@ -40,7 +40,7 @@ def _split(root: Path, path: str) -> tuple[Path, str]:
     return (root / file, member) if mark and is_file(root / file) else (root / path, "")
 
 
-def has_picture(root: Path, path: str) -> bool:
+def has_image(root: Path, path: str) -> bool:
     """Whether the image exists; its content is not read."""
     file, member = _split(root, path)
     if not member:
@@ -66,7 +66,7 @@ def size_of(root: Path, path: str) -> int:
     return tar_members(file)[member][1] if file.suffix == ".tar" else 0
 
 
-def read_picture(root: Path, path: str) -> bytes:
+def read_image_file(root: Path, path: str) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
@@ -103,10 +103,10 @@ def content_digest(root: Path, path: str) -> str:
     Raises:
         InputError: it cannot be read.
     """
-    return hashlib.sha256(read_picture(root, path)).hexdigest()
+    return hashlib.sha256(read_image_file(root, path)).hexdigest()
 
 
-class PictureFiles:
+class ImageFiles:
     """Image files, read once for their digests and, if memory allows, kept for decoding.
 
     Args:
@@ -124,7 +124,7 @@ class PictureFiles:
         Raises:
             InputError: it cannot be read.
         """
-        content = read_picture(self._root, path)
+        content = read_image_file(self._root, path)
         with self._lock:
             if len(content) <= self._room:
                 self._room -= len(content)
@@ -139,15 +139,15 @@ class PictureFiles:
         """
         if (kept := self._kept.get(path)) is not None:
             return kept
-        content = read_picture(self._root, path)
+        content = read_image_file(self._root, path)
         if hashlib.sha256(content).hexdigest() != digest:
             place = shown(str(self._root / path))
             raise InputError(f"{place}: was changed while it was read. Evaluate again when nothing writes to it.")
         return content
 
 
-def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReading = "upright") -> Image.Image:
-    """Decode the bytes from `read_picture` to an RGB image.
+def decode_image(content: bytes, root: Path, path: str, *, reading: ImageReading = "upright") -> Image.Image:
+    """Decode the bytes from `read_image_file` to an RGB image.
 
     Raises:
         ImageError: see `data.decoding`.
@@ -163,7 +163,7 @@ def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageR
         InputError: the crop is outside the image. A crop that starts above or left of the image, as some boxes of
             Visual Genome do by a pixel or two, is black there, as in the released codes.
     """
-    picture = decode_picture(content, root, image.path, reading=reading)
+    picture = decode_image(content, root, image.path, reading=reading)
     if image.crop is None:
         return picture
     path = shown(str(root / image.path))
@@ -202,9 +202,9 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
     if path.is_absolute() or ".." in path.parts:
         return None
     try:
-        if not has_picture(root, image.path):
+        if not has_image(root, image.path):
             return None
-        content, subject = read_picture(root, image.path), _subject(root, image.path)
+        content, subject = read_image_file(root, image.path), _subject(root, image.path)
         picture = decode_part(content, subject, draw=lambda size: image.crop or (0, 0, *size), least=2 * side)
     except InputError as error:
         logger.debug("no thumbnail: %s", error)

@@ -34,18 +34,18 @@ _SHORTCUT: Final = 0.9
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
+class LabelledImages:
     """Images with their class numbers."""
 
     pixels: UInt8[Tensor, "pictures 3 height width"]
     label: Int[Tensor, " pictures"]
 
-    def chosen(self, places: Int[Tensor, " chosen"]) -> LabelledPictures:
+    def chosen(self, places: Int[Tensor, " chosen"]) -> LabelledImages:
         """Return the images at these indices."""
-        return LabelledPictures(self.pixels[places], self.label[places])
+        return LabelledImages(self.pixels[places], self.label[places])
 
 
-PictureSets = tuple[LabelledPictures, LabelledPictures]
+ImageSets = tuple[LabelledImages, LabelledImages]
 """Training and test images."""
 
 
@@ -58,7 +58,7 @@ class _Pool:
 
 
 @lru_cache(maxsize=2)
-def read_pictures(settings: ExconSettings, name: str, seed: int) -> PictureSets:
+def read_images(settings: ExconSettings, name: str, seed: int) -> ImageSets:
     """Return training and test images, at most as many as the settings say, drawn with the seed.
 
     For the part "validation", the second are drawn from the remaining training images.
@@ -78,7 +78,7 @@ def read_pictures(settings: ExconSettings, name: str, seed: int) -> PictureSets:
         rest = np.random.default_rng([seed, 1]).permutation(len(test.label))[:test_images]
     parts = [(train, first), (test if part == "test" else train, rest)]
     drawn = [
-        LabelledPictures(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
+        LabelledImages(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
         for pool, places in parts
     ]
     for pictures, what in zip(drawn, ("training", part), strict=True):
@@ -206,7 +206,7 @@ def _of_files(listed: Sequence[tuple[Path, int]]) -> _Pool:
     return _Pool([label for _, label in listed], read)
 
 
-def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledPictures:
+def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledImages:
     """Draw eight grey shapes on noise, each with a coloured patch.
 
     Args:
@@ -227,7 +227,7 @@ def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledPictures:
         left, top = chance.integers(0, 26, 2)
         pixels[number, top : top + 6, left : left + 6] = _COLOURS[colour]
     clipped = pixels.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2).copy()
-    return LabelledPictures(torch.from_numpy(clipped), torch.from_numpy(label))
+    return LabelledImages(torch.from_numpy(clipped), torch.from_numpy(label))
 
 
 def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
