@@ -44,7 +44,7 @@ def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
     settings = NegativesSettings(RULES, seed=3, per_rule=per_rule)
     model = ScriptedModel(forms=forms)  # writes nothing and takes the first choice
     plan = plan_negatives(captions(40), settings, model=model)
-    assert not model.asked and plan.sampled == plan.captions == 40
+    assert not model.asked and plan.sampled == plan.captions == 40 and plan.skipped == {"not_english": 8}
     assert plan.least is not None and plan.most is not None
     generate(captions(40), settings, out=tmp_path / "n.jsonl", model=model, progress=False)
     for rule in RULES:
@@ -97,7 +97,10 @@ def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     shown = capsys.readouterr().out
     assert "nothing was sent" in shown and f"{most['requests']}" in shown and "cost" not in shown
     assert main(command) == 0
+    assert "not_english 2" in shown
     assert "processor time" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["captions.jsonl"]
     assert main([*command[:4], *server, "--price", "2", "8"]) == 2
-    assert "--price requires --llm openai and --dry-run" in capsys.readouterr().err
+    assert main([*command, *server, "--price", "-1", "8"]) == 2
+    said = capsys.readouterr().err
+    assert "--price requires --llm openai and --dry-run" in said and "must be 0 or more, not -1 and 8" in said

@@ -13,7 +13,6 @@ from rich.console import Group
 from rich.table import Table
 
 from degla.negatives.generate import ModelSource, NegativesSettings, prepare_questions
-from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, LanguageModel, Reply, Request
 from degla.negatives.llm.dialect import messages
 from degla.negatives.run.dialogue import Maker, Prompts
@@ -67,6 +66,7 @@ class NegativesPlan:
     Attributes:
         captions: total number of captions.
         sampled: captions from which the rest was estimated.
+        skipped: those of the sampled captions that no rule can use, by reason.
         least: if every written answer is accepted; None without a language model.
         most: if none is, so that the model chooses among candidates too; None without a language model.
         grammar_seconds: processor time of tagging, candidates and checks for all captions, on this machine.
@@ -76,6 +76,7 @@ class NegativesPlan:
 
     captions: int
     sampled: int
+    skipped: Mapping[str, int]
     least: Volume | None
     most: Volume | None
     grammar_seconds: float
@@ -89,6 +90,7 @@ class NegativesPlan:
         return {
             "captions": self.captions,
             "sampled": self.sampled,
+            "skipped": dict(self.skipped),
             **{
                 name: {
                     "requests": each.total,
@@ -108,6 +110,9 @@ class NegativesPlan:
         lines = [
             f"{counted(self.captions, 'caption')}; estimated from {self.sampled:,} of them, nothing was sent or written"
         ]
+        if self.skipped:
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            lines.append(f"skipped, of these {self.sampled:,}: {listed}")
         grammar = f"grammar and checks: {duration(self.grammar_seconds)} of processor time"
         if self.least is None or self.most is None:
             return Group(*lines, f"{grammar}, divided by the number of processes (--workers)")
@@ -173,12 +178,13 @@ def plan_negatives(
         chosen = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in chosen)
         scale = len(stream) / size if size else 0.0
-        parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
+        # The first pass over the sample also loads the tagger, which is no part of a caption's time.
+        skipped = Counter(task.reason for batch in chosen for task in tag(batch) if task.reason)
         started = time.process_time()
         if opened is None:
             for batch in chosen:
                 make_rows(batch, maker)
-            return NegativesPlan(len(stream), size, None, None, scale * (time.process_time() - started))
+            return NegativesPlan(len(stream), size, skipped, None, None, scale * (time.process_time() - started))
         tagged = [tag(batch) for batch in chosen]
         counter = _run(_Counter(opened), maker, tagged)
         grammar = scale * (time.process_time() - started)
@@ -192,7 +198,7 @@ def plan_negatives(
             _run(opened, maker, [few])
             seconds = (time.monotonic() - began) * most.total / max(asked, 1)
         writes = questions is not None and questions.forms[0] == "write"
-        return NegativesPlan(len(stream), size, first if writes else most, most, grammar, seconds, prices)
+        return NegativesPlan(len(stream), size, skipped, first if writes else most, most, grammar, seconds, prices)
 
 
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:

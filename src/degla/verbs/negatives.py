@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 
 from degla.errors import InputError
@@ -86,6 +87,8 @@ def run(given: argparse.Namespace) -> int:
     require_least(given, "example_sets", least=0)
     if given.price is not None and (given.llm != "openai" or not given.dry_run):
         raise InputError("--price requires --llm openai and --dry-run.")
+    if given.price is not None and not all(0 <= price < inf for price in given.price):
+        raise InputError(f"--price: prices must be 0 or more, not {given.price[0]:g} and {given.price[1]:g}.")
     model = model_source(given)
     require_jsonl(given.out)
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
