@@ -148,7 +148,7 @@ def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], classes:
             r"--kept 'recognision': .*Did you mean 'recognition'.*or add a benchmark that has it",
         ),
         ({"gain": "world:swap.idd"}, r"Did you mean 'world:swap\.id'"),
-        ({"alphas": [0, 1.5]}, r"alpha is 1\.5; it must be from 0 to 1, the share of the tuned weights"),
+        ({"alphas": [0, 1.5]}, r"--alphas is 1\.5; each must be from 0 to 1, the share of the tuned weights"),
         ({"alphas": []}, "no alphas: give shares"),
         ({"alphas": [0.1, 0.10000001]}, "equal to six digits"),
         ({"keep": 101}, "--keep is 101"),

@@ -137,7 +137,7 @@ def _checked_alphas(alphas: Sequence[float]) -> list[float]:
         raise InputError("no alphas: give shares of the tuned weights, such as --alphas 0 0.25 0.5 0.75 1.")
     for alpha in alphas:
         if not 0 <= alpha <= 1:
-            raise InputError(f"alpha is {alpha:g}; it must be from 0 to 1, the share of the tuned weights.")
+            raise InputError(f"--alphas is {alpha:g}; each must be from 0 to 1, the share of the tuned weights.")
     if 0 not in alphas:
         log.info("alpha 0, the base model, is evaluated too, as the baseline for gains and losses.")
     shares = sorted({0.0, *map(float, alphas)})

@@ -148,8 +148,8 @@ def test_the_command_compares_models(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--share", "1"], "share is 1.0; it must be above 0 and below 1"),
-        (["--images", "0"], "images is 0; it must be 1 or more"),
+        (["--share", "1"], "--share is 1.0; it must be above 0 and below 1"),
+        (["--images", "0"], "--images is 0; it must be 1 or more"),
         (["--label", "a", "b"], "2 labels for 1 model;"),
     ],
 )

@@ -139,10 +139,10 @@ def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.
         (["random", "--benchmarks", "zeroshot"], "is a baseline, not a network"),
         (["world", "--benchmarks", "zeroshot", "--label", "a", "b"], "2 labels for 1 model;"),
         (["world", "--benchmarks", "zeroshot", "--out", "x.txt"], "must end in .json"),
-        (["world", "--benchmarks", "zeroshot", "--steps", "0"], "steps is 0"),
-        (["world", "--benchmarks", "zeroshot", "--images", "0"], "images is 0"),
-        (["world", "--benchmarks", "zeroshot", "--step-size", "0"], "step-size is 0"),
-        (["world", "--benchmarks", "zeroshot", "--step-size", "nan"], "step-size is nan"),
+        (["world", "--benchmarks", "zeroshot", "--steps", "0"], ": --steps is 0"),
+        (["world", "--benchmarks", "zeroshot", "--images", "0"], ": --images is 0"),
+        (["world", "--benchmarks", "zeroshot", "--step-size", "0"], ": --step-size is 0"),
+        (["world", "--benchmarks", "zeroshot", "--step-size", "nan"], ": --step-size is nan"),
     ],
 )
 def test_wrong_words_say_what_is_right(
@@ -181,7 +181,7 @@ def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.Capture
     with pytest.raises(SystemExit) as stopped:
         main(["attack", "world", "--benchmarks", "zeroshot", "--root", ".", "--epsilon", size])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(InputError, match="epsilon is"):
+    with pytest.raises(InputError, match="--epsilon is"):
         AttackSettings([])
 
 

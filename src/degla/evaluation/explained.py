@@ -60,9 +60,9 @@ class ExplainSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise InputError(f"share is {self.share}; it must be above 0 and below 1.")
+            raise InputError(f"--share is {self.share}; it must be above 0 and below 1.")
         if self.images is not None and self.images < 1:
-            raise InputError(f"images is {self.images}; it must be 1 or more.")
+            raise InputError(f"--images is {self.images}; it must be 1 or more.")
 
 
 @dataclass(frozen=True)

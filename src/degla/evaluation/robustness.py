@@ -54,12 +54,12 @@ class AttackSettings:
     def __post_init__(self) -> None:
         if not self.epsilons or not all(0 < epsilon <= 1 for epsilon in self.epsilons):
             given = " ".join(map(str, self.epsilons)) or "not given"
-            raise InputError(f"epsilon is {given}; it must be above 0 and at most 1.")
+            raise InputError(f"--epsilon is {given}; it must be above 0 and at most 1.")
         for name, value in (("steps", self.steps), ("images", self.images)):
             if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more.")
+                raise InputError(f"--{name} is {value}; it must be 1 or more.")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
-            raise InputError(f"step-size is {self.step_size}; it must be above 0, a finite number.")
+            raise InputError(f"--step-size is {self.step_size}; it must be above 0, a finite number.")
 
     @property
     def share(self) -> float:
