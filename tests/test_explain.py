@@ -66,6 +66,7 @@ def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
     assert "Allowed: above 0, a finite number. Default: 1e-06; " in said
     for words in (["train", "--help", "optim.lr"], ["train", "--help", "--optim.lr"]):
         assert main(words) == 0 and capsys.readouterr().out == said
+    assert main(["explain", "--optim.lr"]) == 0 and capsys.readouterr().out == said
     flag = "objective.contrastive.negative-scope"
     assert documented(loss_class("contrastive"))["negative_scope"].split(":")[0] in explain([flag])
     assert explain([flag]) == explain([flag.replace("-", "_")])

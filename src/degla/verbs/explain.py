@@ -19,19 +19,24 @@ KINDS: dict[str, Shelf] = {
 }  # fmt: skip
 
 
+_USAGE = (
+    "usage: degla explain [KIND] NAME | degla explain FIELD\n\n"
+    "Explains a loss, recipe, rule, benchmark, draw, system or configuration field, and when to use it.\n\n"
+    f"NAME is one of degla ls; if it is ambiguous, write its kind before it: {', '.join(KINDS)}.\n"
+    "FIELD is a field or section of the training configuration: optim.lr, --optim.lr, optim, objective.contrastive.\n"
+)
+
+
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.usage = "degla explain [KIND] NAME | degla explain FIELD"
-    verb.add_argument(
-        "words",
-        nargs="+",
-        metavar="NAME",
-        help=f"a name from degla ls, after its kind ({', '.join(KINDS)}) if ambiguous; or a field or section of the "
-        "training configuration: optim.lr, optim, objective.contrastive",
-    )
+    verb.add_argument("words", nargs="+", metavar="NAME", help="a name from degla ls, after its kind if ambiguous")
 
 
-def run(given: argparse.Namespace) -> int:
-    sys.stdout.write(explain(given.words))
+def run_words(words: list[str]) -> int:
+    """`degla explain [KIND] NAME`; a field may be written as its flag, which argparse would refuse."""
+    if not words or set(words) & {"-h", "--help"}:
+        sys.stdout.write(_USAGE)
+        return 0 if words else 2
+    sys.stdout.write(explain([word.removeprefix("--") for word in words]))
     return 0
 
 
