@@ -234,6 +234,8 @@ def test_full_disk_leaves_the_old_checkpoint(
         InputError, match=r"run/step-2: a checkpoint, not a run\. --resume \S*/run resumes its run from"
     ):
         read_config(tmp_path / "run" / "step-2")
+    with pytest.raises(InputError, match=r": not a run, but holds 1 run\. Use --resume \S*/run\.$"):
+        read_config(tmp_path)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
     assert not list((tmp_path / "run").glob("*.partial"))
     assert train(config, resume=True).step == 4

@@ -22,7 +22,7 @@ from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
-from degla.model.runs import latest_checkpoint, settle
+from degla.model.runs import require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, told
@@ -304,13 +304,11 @@ def read_config(run: Path) -> TrainConfig:
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder.")
     settle(run, patience=5.0)
-    newest = latest_checkpoint(run)
     if (run / STATE_NAME).is_file():
         raise InputError(
             f"{run}: a checkpoint, not a run. --resume {run.resolve().parent} resumes its run from the newest one."
         )
-    if newest is None:
-        raise InputError(f"{told(out)}: no complete checkpoint to resume from. Start the run without --resume.")
+    newest = require_checkpoint(run, out=out)
     path = newest / "config.json"
     check_one(newest, path.name)
     values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)

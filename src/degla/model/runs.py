@@ -13,7 +13,9 @@ from degla.files import DELETED, OLD, PARTIAL, recover_folder, remove_folder, wr
 from degla.locks import locked_if_free
 from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, named_by_step, read_state
 from degla.model.tokenizer import CONFIG_NAME
+from degla.pages.words import counted
 from degla.parse import read_json_object
+from degla.remote import told
 
 log = logging.getLogger("degla.train")
 
@@ -34,6 +36,21 @@ def latest_checkpoint(run: Path) -> Path | None:
     """Return the newest complete checkpoint of a run, or None."""
     complete = checkpoints(run)
     return complete[-1] if complete else None
+
+
+def require_checkpoint(run: Path, *, out: Path) -> Path:
+    """Return the newest complete checkpoint of a run that is to be resumed; `out` is the run as the user named it.
+
+    Raises:
+        InputError: there is none; names runs that the folder holds, if any.
+    """
+    if (newest := latest_checkpoint(run)) is not None:
+        return newest
+    inner = sorted(path.name for path in run.iterdir() if path.is_dir() and checkpoints(path))
+    if inner:
+        named = " or ".join(f"--resume {told(out / name)}" for name in inner[:2])
+        raise InputError(f"{told(out)}: not a run, but holds {counted(len(inner), 'run')}. Use {named}.")
+    raise InputError(f"{told(out)}: no complete checkpoint to resume from. Start the run without --resume.")
 
 
 def chosen_checkpoint(run: Path) -> Path | None:

@@ -27,7 +27,7 @@ from degla.model import fast_paths, linear_kernel
 from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.integrity import read_state
 from degla.model.load import load_encoder
-from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
+from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, require_checkpoint, step_of
 from degla.model.trained_along import decoder_digest
 from degla.remote import told
 from degla.stopping import Interruption
@@ -320,9 +320,9 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
             held.enter_context(lock(run, remedy="Wait for it, stop it, or choose another --out."))
             for folder, other in put_right(run):
                 raise InputError(f"{folder}: not a complete checkpoint, but contains {other}. Move it away.")
-            if resume and latest_checkpoint(run) is None:
-                raise InputError(f"{run}: no complete checkpoint to resume from. Start the run without --resume.")
-            if not resume:
+            if resume:
+                require_checkpoint(run, out=out)
+            else:
                 check_new(out)
 
         processes.from_first(take)
