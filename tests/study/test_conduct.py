@@ -560,11 +560,30 @@ def test_a_folder_that_another_study_writes_is_refused(tmp_path: Path, capsys: p
     assert f"in use by process {os.getpid()} on " in said and len(said.splitlines()) == 1
 
 
+def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path, arms=[{"recipe": "clip"}])
+    run = tmp_path / "run" / "step-2"
+    run.mkdir(parents=True)
+    for name in ("state.json", "open_clip_model.safetensors"):
+        (run / name).touch()
+    assert main(["study", str(path), "--out", str(run.parent), "--processes", "1"]) == 2
+    assert "run: already holds a training run. Choose another --out." in capsys.readouterr().err
+    assert list(run.parent.iterdir()) == [run], "nothing was written"
+
+
 def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _write(tmp_path, arms=[{"recipe": "clip", "optim.lr": ["1e-4", "2e-4"]}], seeds=2)
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--list", "--set", "seeds=[7]"]) == 0
-    assert capsys.readouterr().out == "clip lr 1e-4, seed 7\nclip lr 2e-4, seed 7\n"
+    assert capsys.readouterr() == ("clip lr 1e-4, seed 7\nclip lr 2e-4, seed 7\n", "")
     assert not (tmp_path / "out").exists()
+    own = {"data.captions": "no.jsonl", "data.images": str(tmp_path), "data.negatives": "hf://datasets/a/b/c.jsonl"}
+    path = _write(
+        tmp_path, arms=[{"recipe": "clip"}], set=_TINY["set"] | own, world=None,
+        benchmarks={"names": ["zeroshot"], "root": "no"},
+    )  # fmt: skip
+    assert main(["study", str(path), "--out", str(tmp_path / "out"), "--list"]) == 0
+    missing = [f"{tmp_path / name}: no such file or folder, which the plan reads" for name in ("no", "no.jsonl")]
+    assert capsys.readouterr() == ("clip, seed 0\n", "\n".join([*missing, ""]))
 
 
 def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:

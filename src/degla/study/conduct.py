@@ -17,6 +17,7 @@ from degla.evaluation.choice import require_score
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
+from degla.model.runs import checkpoints
 from degla.pages.words import counted, duration
 from degla.parse import parse_json, read_bytes
 from degla.progress import TaskProgress
@@ -65,13 +66,14 @@ def conduct(
         The study, with its table, tests and failures.
 
     Raises:
-        InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
-            has locked the folder.
+        InputError: the plan does not fit its data or names a score that the benchmarks do not have, another process
+            has locked the folder, or it is the folder of a training run.
         DeglaError: the base could not be measured, or no run finished.
         StoppedError: a signal stopped the study.
     """
     rehearsal = None
     runs = expand(plan, where=where)
+    refuse_run(out)
     with lock(out) as held, open_log(out) as handler:
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
@@ -130,6 +132,12 @@ def run_chains(
         told = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
         raise StoppedError(signal, f"; {told}.")
     return ends
+
+
+def refuse_run(out: Path) -> None:
+    """Raise an error if the folder of a study is that of a training run, whose files would be mixed with the study's."""
+    if checkpoints(out):
+        raise InputError(f"{out}: already holds a training run. Choose another --out.")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from degla.config.fields import to_plain
+from degla.config.fields import flat, path_fields, to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
@@ -98,6 +98,16 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
         inputs = {"negatives": "", **digests_of_files(config, digests), "images": images, **weights}
         found.append(Materials(config, inputs, asked))
     return found
+
+
+def missing_paths(plan: Plan, runs: Iterable[Run]) -> list[Path]:
+    """Return the local files and folders that the plan names and that do not exist, in the order of the runs."""
+    named = [plan.benchmarks.root] if plan.benchmarks is not None else []
+    for run in runs:
+        values = flat(to_plain(run.config))
+        named += [Path(values[name]) for name in path_fields() if values.get(name) is not None]
+    local = (path for path in dict.fromkeys(named) if address_of(path) is None and not is_pattern(path))
+    return [path for path in local if not path.exists()]
 
 
 def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:

@@ -25,7 +25,7 @@ from degla.pages.plot import standing_alone
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, open_log, run_chains
+from degla.study.conduct import check_end, open_log, refuse_run, run_chains
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -71,11 +71,12 @@ def conduct_sequences(
         engine: where they are executed.
 
     Raises:
-        InputError: the plan does not fit its data or names a score that the benchmarks do not have, or another process
-            has locked the folder.
+        InputError: the plan does not fit its data or names a score that the benchmarks do not have, another process
+            has locked the folder, or it is the folder of a training run.
         DeglaError: the base could not be measured, or no sequence finished.
         StoppedError: a signal stopped everything.
     """
+    refuse_run(out)
     with lock(out) as held, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
         log.info(

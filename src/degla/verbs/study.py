@@ -34,8 +34,14 @@ def run(given: argparse.Namespace) -> int:
         refuse_given(given, "processes", "engine", "rehearse", "json", why=why)
         from degla.study.grid import expand
 
-        for run in expand(plan, where=str(given.plan)):
+        runs = expand(plan, where=str(given.plan))
+        for run in runs:
             sys.stdout.write(f"{run.title}\n")
+
+        from degla.study.materials import missing_paths
+
+        for path in missing_paths(plan, runs):
+            tell(f"{path}: no such file or folder, which the plan reads")
         return 0
 
     from degla.study.conduct import conduct
