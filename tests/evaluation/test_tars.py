@@ -65,6 +65,18 @@ def test_wrong_tars_are_named(members: dict[str, bytes], message: str, tmp_path:
     assert str(folder) in str(caught.value)
 
 
+def test_class_names_that_differ_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "zeroshot" / "mine"
+    write_tar(folder / "0.tar", {"a.png": encoded(COLOURS[0], kind="PNG"), "a.cls": b"1"})
+    (folder / "classnames.txt").write_text("cat\ndog\n")
+    for same in ('["cat", "dog"]', '{"0": "cat", "1": "dog"}'):
+        (folder / "classes.json").write_text(f'{{"classes": {same}}}')
+        assert read(tmp_path)[0].classes == ("cat", "dog")
+    (folder / "classes.json").write_text('{"classes": {"0": "tabby cat", "1": "dog"}}')
+    with pytest.raises(InputError, match=r"classes\.json: field 'classes': differs from classnames\.txt"):
+        read(tmp_path)
+
+
 def test_tars_that_are_cut_or_packed_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "zeroshot" / "mine"
     members = {"a.png": encoded(COLOURS[0], kind="PNG") * 300, "a.cls": b"1"}

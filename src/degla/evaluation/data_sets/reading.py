@@ -175,10 +175,15 @@ def _read_own_tars(folder: Path, *, root: Path) -> Classification:
         raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing. List the names of the tars' classes, one per line.")
     labelled = _read_tars(find_tars(folder), folder, classes=len(names))
     file = folder / CLASSES_FILE
+    read = _read_classes_file(file)
+    others = read.classes.values() if isinstance(read.classes, dict) else read.classes
+    if others is not None and tuple(others) != names:
+        raise InputError(
+            f"{file}: field 'classes': differs from {CLASS_NAMES_FILE}, which names the classes of tars. Remove the "
+            "field, or write the same names in the same order."
+        )
     templates = () if file.exists() else _templates_of_tars(folder)
-    return _classification(
-        labelled, folder, root=root, classes=names, templates=templates or _read_classes_file(file).templates
-    )
+    return _classification(labelled, folder, root=root, classes=names, templates=templates or read.templates)
 
 
 def _templates_of_tars(folder: Path) -> tuple[str, ...]:
