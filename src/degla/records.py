@@ -234,6 +234,9 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
     try:
         return model.model_validate(row)
     except ValidationError as error:
+        if model is NegativeRecord and isinstance(row, dict) and "image" in row and "caption_id" not in row:
+            told = f"{where}: a caption, not a negative; this seems to be a captions file"
+            raise InputError(f"{told}. Give the file that degla negatives made from it.") from None
         # A misspelt name is both an unknown field and a missing one; report the unknown one.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"]) or "the record"

@@ -171,6 +171,17 @@ def test_negatives_as_jsonl_and_parquet(tmp_path: Path) -> None:
         list(read_negatives(tmp_path / "wrong.parquet"))
 
 
+def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
+    rows = [{"id": "1", "image": "1.jpg", "text": "a cat", "image_id": "1"}]
+    (tmp_path / "captions.jsonl").write_text(json.dumps(rows[0]))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "captions.parquet")
+    for name, place in (("captions.jsonl", "line 1"), ("captions.parquet", "row 0")):
+        with pytest.raises(
+            InputError, match=rf"{name} {place}: a caption, not a negative; this seems to be a captions"
+        ):
+            list(read_negatives(tmp_path / name))
+
+
 def row(**changes: object) -> dict[str, object]:
     return {"id": "1", "image": "a.jpg", "text": "A dog.", "image_id": "1", **changes}
 
