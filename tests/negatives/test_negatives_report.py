@@ -153,6 +153,7 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert "&lt;b&gt;near&lt;/b&gt;" in page
     assert "refused: synonym" in page and "refused: no_candidate" not in page
     assert page.count('<table class="stacked">') == 2 and '<td data-head="captions covered">' in page, "fit a phone"
+    assert '<th scope="row"><span class="narrow">replace_<wbr>nouns</span></th>' in page, "no file without its rule"
     assert page.count("<figure") == page.count('<figure class="card"><div role="img" aria-label="') >= 4
     # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.
     assert _whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
