@@ -135,7 +135,7 @@ def run_chains(
 
 
 def refuse_run(out: Path) -> None:
-    """Raise an error if the folder of a study is that of a training run, whose files would be mixed with the study's."""
+    """Raise an error if a study's folder is that of a training run, whose files would be mixed with its own."""
     if checkpoints(out):
         raise InputError(f"{out}: already holds a training run. Choose another --out.")
 
