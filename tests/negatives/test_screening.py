@@ -245,6 +245,7 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
         (["--clip", "world", "--images", ".", "--out", "negatives.jsonl"], "negatives.jsonl: this command reads it"),
         (["--clip", "world", "--images", ".", "--out", "captions.jsonl"], "captions.jsonl: this command reads it"),
         (["--plausibility", "--margin", "0.1"], "--margin requires --clip."),
+        (["--llm", "embedded", "--examples", "3"], "--examples has no effect: a judge is shown no examples."),
         (["--plausibility", "--device", "cpu"], "--device requires --clip."),
         (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a finite number"),
     ],

@@ -293,6 +293,34 @@ def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: s
     assert not answer.repaired and "schema: ignored" not in answer.counts
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("No", "no"),
+        ("**Yes**, both can be true.", "yes"),
+        ("The caption shows a dog and no cat, so the answer is yes.", "yes"),
+        ("<think>Is there a dog? No, no.</think>\n\nYes.", "yes"),
+        ('{"answer": "no"}', "no"),
+        ("There is no dog in the caption, so the second text can be true of it.", None),
+        ("Yes or no", None),
+    ],
+)
+def test_a_question_is_asked_and_read_as_one(connect: Callable[..., ServerModel], said: str, text: str | None) -> None:
+    asked: list[str] = []
+
+    def respond(received: Received) -> Response:
+        asked.append(received.last)
+        return Response(body=completion(said))
+
+    with serving(respond) as server:
+        for structured in (False, True):
+            answer = reply(connect(server, structured=structured), "choose", choices=("yes", "no"))
+            assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
+    told = ['Answer with "yes" or "no"', 'Answer as a JSON object whose "answer" is "yes" or "no"']
+    assert [last.rpartition("\n\n")[2] for last in asked] == [f"{each} and nothing else." for each in told]
+    assert not any("rewritten captions" in last or "1. yes" in last for last in asked)
+
+
 def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
     def respond(received: Received) -> Response:
         return Response(body=completion("2" if received.last.endswith("number alone.") else "A mat on a dog"))

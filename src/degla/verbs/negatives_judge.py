@@ -79,6 +79,7 @@ def _check(given: argparse.Namespace) -> None:
         refuse_given(given, "margin", "device", why="requires --clip.")
     if given.llm == "rules":
         refuse_given(given, "seed", why="requires --llm.")
+    refuse_given(given, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
     require_jsonl(given.out)
     require_files(given.file, given.captions, given.images)
     if given.margin is not None and not isfinite(given.margin):

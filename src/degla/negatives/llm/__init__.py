@@ -97,6 +97,12 @@ class Request:
     choices: tuple[str, ...] = ()
     slots: tuple[Slot, ...] = ()
 
+    @property
+    def is_question(self) -> bool:
+        """Whether the choices are answers such as "yes" and "no", rather than captions."""
+        words = bool(self.choices) and all(len(choice.split()) == 1 for choice in self.choices)
+        return words and len(self.caption.split()) > 1
+
 
 ReplyStatus = Literal[
     "answered",  # there is a text, or words

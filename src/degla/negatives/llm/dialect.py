@@ -196,18 +196,27 @@ def messages(request: Request, *, mode: Mode, join: bool = False) -> list[dict[s
     """Return the turns in the order of the chat; only the last one is extended. `join` merges the first two."""
     turns = [{"role": message.role, "content": message.content} for message in request.chat]
     parts = [turns[-1]["content"]]
-    if request.form == "choose":
-        listed = (f"{number}. {inert(text)}" for number, text in enumerate(request.choices, start=1))
-        parts.append("\n".join([_CHOOSE, *listed]))
-    if mode != "plain":
-        parts.append(_OBJECT[request.form])
-    elif request.form == "choose":
-        parts.append(_BY_NUMBER)
+    if request.is_question:
+        words = " or ".join(f'"{word}"' for word in request.choices)
+        told = "Answer with" if mode == "plain" else 'Answer as a JSON object whose "answer" is'
+        parts.append(f"{told} {words} and nothing else.")
+    else:
+        if request.form == "choose":
+            listed = (f"{number}. {inert(text)}" for number, text in enumerate(request.choices, start=1))
+            parts.append("\n".join([_CHOOSE, *listed]))
+        if mode != "plain":
+            parts.append(_OBJECT[request.form])
+        elif request.form == "choose":
+            parts.append(_BY_NUMBER)
     turns[-1]["content"] = "\n\n".join(parts)
     if join and turns[0]["role"] == "system":
         system = turns.pop(0)
         turns[0]["content"] = f"{system['content']}\n\n{turns[0]['content']}"
     return turns
+
+
+def _member(request: Request) -> str:
+    return "answer" if request.is_question else "negative"
 
 
 def response_format(request: Request, *, mode: Mode) -> dict[str, Any] | None:
@@ -219,8 +228,8 @@ def response_format(request: Request, *, mode: Mode) -> dict[str, Any] | None:
         member["enum"] = list(dict.fromkeys(request.choices))
     schema = {
         "type": "object",
-        "properties": {"negative": member},
-        "required": ["negative"],
+        "properties": {_member(request): member},
+        "required": [_member(request)],
         "additionalProperties": False,
     }
     if mode == "json_object":
@@ -355,7 +364,7 @@ def _read(request: Request, said: str, *, mode: Mode) -> RequestResult:
         return RequestResult("refused", detail=_short(said))
     if request.form == "choose":
         return _read_choice(request, said, mode=mode)
-    kept = mode == "plain" or bool(_as_schema(said))
+    kept = mode == "plain" or bool(_as_schema(said, "negative"))
     if not text:
         return RequestResult("malformed", text=said, detail=_short(said), kept=kept)
     return RequestResult("answered", text=said, kept=kept)
@@ -363,10 +372,10 @@ def _read(request: Request, said: str, *, mode: Mode) -> RequestResult:
 
 def _read_choice(request: Request, said: str, *, mode: Mode) -> RequestResult:
     """Return the choice that an answer means: its exact text under a schema, else also its number."""
-    exact = _as_schema(said)
+    exact = _as_schema(said, _member(request))
     if exact in request.choices:
         return RequestResult("answered", text=exact, kept=mode != "plain" or None)
-    text = find_choice(said, request.choices)
+    text = _find_word(said, request.choices) if request.is_question else find_choice(said, request.choices)
     if text is None:
         return RequestResult("malformed", detail=_short(said), kept=False)
     return RequestResult("answered", text=text, kept=mode == "plain")
@@ -390,14 +399,21 @@ def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
     return None
 
 
-def _as_schema(said: str) -> str:
+def _find_word(said: str, words: tuple[str, ...]) -> str | None:
+    """Return the word that an answer begins or ends with, or None: "no" in "there is no dog" is not an answer."""
+    spoken = _plain(read_member(said) or said).split()
+    found = {word for word in words if _plain(word) in (*spoken[:1], *spoken[-1:])}
+    return found.pop() if len(found) == 1 else None
+
+
+def _as_schema(said: str, member: str) -> str:
     """Return the string of an answer that follows the schema; "" if it does not."""
     try:
         value = parse_json(said, where="the answer")
     except InputError:
         return ""
-    negative = value.get("negative") if isinstance(value, dict) and len(value) == 1 else None
-    return negative if isinstance(negative, str) else ""
+    text = value.get(member) if isinstance(value, dict) and len(value) == 1 else None
+    return text if isinstance(text, str) else ""
 
 
 def _plain(text: str) -> str:

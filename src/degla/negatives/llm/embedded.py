@@ -158,7 +158,7 @@ class EmbeddedModel:
 
     def _choose(self, request: Request) -> Reply:
         ranked, temperature = self.rank(request), 0.0
-        if not _is_question(request):
+        if not request.is_question:  # Only captions are sampled, for diversity.
             rule, temperature = request.key.rule, self._temperature
             least = min(one.drop for one in ranked)
             ranked = [one for one in ranked if check_drop(rule, one.drop).accepted]
@@ -206,11 +206,6 @@ def _as_text(turns: Sequence[ChatMessage]) -> str:
     return "".join(
         f"\n\nCaption: {turn.content}" if turn.role == "user" else f"{_ANSWER} {turn.content}" for turn in turns
     )
-
-
-def _is_question(request: Request) -> bool:
-    """Return whether the choices are answers such as "yes" and "no", rather than captions to sample for diversity."""
-    return all(len(choice.split()) == 1 for choice in request.choices) and len(request.caption.split()) > 1
 
 
 def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
