@@ -370,3 +370,5 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     path = _write(tmp_path, drawn, arms=arms[:1], also=["recogniton"])
     assert main(["continual", str(path), "--out", str(out), "--processes", "1"]) == 2
     assert "field 'also'" in capsys.readouterr().err
+    assert main(["continual", str(path), "--out", str(out / "runs" / "plain-0" / "1-digit")]) == 2
+    assert "1-digit: already holds a training run. Choose another --out." in capsys.readouterr().err
