@@ -202,3 +202,16 @@ def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monk
     assert 0 < len(out.read_text().splitlines()) < 300
     assert main(words) == 0, "a signal at the last row stops nothing"
     assert len(out.read_text().splitlines()) >= 300
+
+
+def test_a_command_with_unanswered_requests_has_not_succeeded(tmp_path: Path) -> None:
+    """A shell could not tell that rows are missing; a later run asks again, and succeeds."""
+    table, script = tmp_path / "captions.jsonl", tmp_path / "script.jsonl"
+    text = "A black dog chases a white cat."
+    table.write_text(json.dumps({"id": "1", "image": "1.jpg", "text": text}) + "\n")
+    answer = {"caption": text, "rule": "swap_nouns"}
+    script.write_text(json.dumps({**answer, "outcome": "unreachable"}) + "\n")
+    command = ["negatives", str(table), "--rules", "swap_nouns", "--llm", "scripted", "--script", str(script)]
+    assert main([*command, "--out", str(tmp_path / "n.jsonl")]) == 1
+    script.write_text(json.dumps({**answer, "text": "A black cat chases a white dog."}) + "\n")
+    assert main([*command, "--out", str(tmp_path / "other.jsonl")]) == 0

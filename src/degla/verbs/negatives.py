@@ -119,4 +119,4 @@ def run(given: argparse.Namespace) -> int:
             f"{given.captions}: none of its {counted(summary.captions, 'caption')} can be used ({reasons}). "
             "Captions must be English, 1 to 80 words long; --text-column names their field."
         )
-    return status_of_signal(summary.stopped)
+    return status_of_signal(summary.stopped) or int(summary.unanswered > 0)

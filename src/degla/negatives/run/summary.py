@@ -159,6 +159,11 @@ class Summary:
         """Mean accepted negatives per caption."""
         return self.accepted.total() / self.captions if self.captions else 0.0
 
+    @property
+    def unanswered(self) -> int:
+        """Number of rows whose request had no answer; a later run asks again."""
+        return sum(count for (_, reason), count in self.reasons.items() if reason == "model_unreachable")
+
     def describe(self) -> str:
         """Return the share accepted, the replies and failures by kind, for the progress line."""
         outcomes = self.replies.by_outcome()
@@ -216,6 +221,7 @@ class Summary:
             ]
             listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
             lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
-        if rows := sum(count for (_, reason), count in self.reasons.items() if reason == "model_unreachable"):
-            lines.append(f"no answer for {counted(rows, 'row')} (model_unreachable): the same command asks again")
+        if self.unanswered:
+            rows = counted(self.unanswered, "row")
+            lines.append(f"no answer for {rows} (model_unreachable): the same command asks again")
         return Group(table, *map(Text, lines))  # square brackets in ids are not markup
