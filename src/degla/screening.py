@@ -6,6 +6,7 @@ still true for the image (`still_true`). Rows that are already rejected stay rej
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
+from degla.negatives.run.stream import hash_text
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
     from degla.evaluation.models import EmbeddingModel
     from degla.negatives.llm.likelihood import Likelihood
+    from degla.negatives.run.output import Journal
 
 _ROWS: Final = 256
 """Rows screened at a time, so that memory does not grow with the file."""
@@ -156,11 +159,21 @@ class PlausibilityScreen:
         return verdicts
 
 
-@dataclass(frozen=True)
+@dataclass
 class TruthScreen:
-    """Rejects texts that, according to a language model given the caption, can be true for the same image."""
+    """Rejects texts that, according to a language model given the caption, can be true for the same image.
+
+    Attributes:
+        model: the language model.
+        journal: where replies are kept, so that none is paid for twice; None keeps none.
+    """
 
     model: LanguageModel
+    journal: Journal | None = None
+
+    def __post_init__(self) -> None:
+        described = json.dumps([self.model.describe(), _ASK], sort_keys=True)
+        self._judge = f"still_true by {hash_text(described):016x}"  # Another model's replies are not this one's.
 
     @property
     def name(self) -> str:
@@ -171,32 +184,37 @@ class TruthScreen:
         """Judge each row; None if the model gives no answer.
 
         Raises:
-            DeglaError: the model cannot continue.
+            DeglaError: the model cannot continue; the journal has what it answered.
         """
-        verdicts: list[Verdict | None] = [None] * len(rows)
-        waiting = list(enumerate(rows))[::-1]
-        under_way: dict[RequestKey, int] = {}
+        asked = {(request := self._request(row)).key: request for row in rows}
+        verdicts: dict[RequestKey, Verdict | None] = {}
+        waiting: list[Request] = []
+        for key, request in asked.items():
+            earlier = self.journal.find(key) if self.journal is not None else None
+            if earlier is None:
+                waiting.append(request)
+            else:
+                verdicts[key] = _truth_verdict(earlier[1].outcome, earlier[1].text)
+        waiting.reverse()
+        under_way = 0
         while waiting or under_way:
-            while waiting and len(under_way) < max(self.model.capacity, 1):
-                place, row = waiting.pop()
-                request = _truth_request(row, place)
-                under_way[request.key] = place
-                self.model.start(request)
-            for reply in self.model.finished():
-                verdicts[under_way.pop(reply.key)] = _truth_verdict(reply.outcome, reply.text)
-        return verdicts
+            while waiting and under_way < max(self.model.capacity, 1):
+                self.model.start(waiting.pop())
+                under_way += 1
+            replies = self.model.finished()
+            under_way -= len(replies)
+            if self.journal is not None:
+                self.journal.keep([("choose", reply) for reply in replies])
+            verdicts |= {reply.key: _truth_verdict(reply.outcome, reply.text) for reply in replies}
+        return [verdicts[self._request(row).key] for row in rows]
 
-
-def _truth_request(row: Screened, place: int) -> Request:
-    asked = f"Caption: {inert(row.caption.text)}\nSecond text: {inert(row.text)}\nCan it be true (yes or no)?"
-    return Request(
-        # The place distinguishes rows that are otherwise equal.
-        RequestKey(row.negative.caption_id, f"still_true {row.negative.rule}", place),
-        "choose",
-        (ChatMessage("system", _ASK), ChatMessage("user", asked)),
-        row.caption.text,
-        choices=("yes", "no"),
-    )
+    def _request(self, row: Screened) -> Request:
+        caption, text = inert(row.caption.text), inert(row.text)
+        asked = f"Caption: {caption}\nSecond text: {text}\nCan it be true (yes or no)?"
+        # The hash makes the key permanent: it does not depend on the other rows of the file.
+        key = RequestKey(row.negative.caption_id, self._judge, hash_text(f"{caption}\n{text}") >> 1)
+        chat = (ChatMessage("system", _ASK), ChatMessage("user", asked))
+        return Request(key, "choose", chat, row.caption.text, choices=("yes", "no"))
 
 
 def _truth_verdict(outcome: ReplyStatus, text: str) -> Verdict | None:
@@ -224,7 +242,7 @@ class ImageScreen:
     @property
     def name(self) -> str:
         """What is judged, and by which model."""
-        return f"picture by {self.encoder.name}"
+        return f"image by {self.encoder.name}"
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
         """Judge each row; None if the image is missing.

@@ -13,6 +13,9 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.checks import ACCEPTED, Verdict, refused
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.run.output import Journal, journal_path
+from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.screening import ImageScreen, PlausibilityScreen, Screened, TruthScreen, screen
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row
@@ -126,6 +129,36 @@ def test_language_model_that_calls_a_negative_true() -> None:
     verdicts = TruthScreen(oracle)(rows)
     assert verdicts == [refused("still_true"), None, ACCEPTED, ACCEPTED, None]
     assert oracle.most == 2 and not oracle.under_way
+
+
+def test_an_interrupted_judgement_is_resumed_without_paying_twice(tmp_path: Path) -> None:
+    """Judging kept no replies: a run that failed asked everything again."""
+    rows = [negative(n % 4, f"a text {n}") for n in range(300)]
+
+    def judge(model: ScriptedModel, name: str = "out.jsonl") -> list[NegativeRecord]:
+        out = tmp_path / name
+        with CaptionIndex(RECORDS) as index, Journal(journal_path(out), Summary((), 0)) as journal:
+            journal.index()
+            screen(rows, captions=index, screens=[TruthScreen(model, journal)], out=out)
+        return list(read_jsonl(NegativeRecord, out))
+
+    def answer(request: Request) -> str:
+        return "yes" if "3\nCan" in request.chat[-1].content else "no"
+
+    whole = judge(ScriptedModel(answer), "whole.jsonl")
+    assert sum(row.reason == "still_true" for row in whole) == 30
+    first = ScriptedModel(answer, capacity=5, fail_after=270)
+    with pytest.raises(DeglaError, match="cannot be reached"):
+        judge(first)
+    rows.reverse()  # Replies belong to texts, not to places.
+    second = ScriptedModel(answer)
+    assert judge(second)[::-1] == whole
+    assert len(second.asked) == 30
+    third = ScriptedModel(answer)
+    assert judge(third)[::-1] == whole and not third.asked
+    other = ScriptedModel(answer, name="another")
+    judge(other)
+    assert len(other.asked) == 300
 
 
 def test_plausibility_by_any_model(tmp_path: Path) -> None:
