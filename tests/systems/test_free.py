@@ -425,7 +425,7 @@ def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path, monkeypatch: pyt
     monkeypatch.setattr(
         degla.api, "encode_images", lambda model, images: drawn.extend(map(np.asarray, images)) or encode(model, images)
     )
-    data = embed_shapes(str(tiny_model), seed=0, pictures=3)
+    data = embed_shapes(str(tiny_model), seed=0, images=3)
     # Classes go through the colours of one shape first; red and blue are the first and the third.
     colours = np.stack(drawn).reshape(6, 6, 3, -1, 3).mean(axis=(0, 2, 3))
     assert colours[0, 0] - colours[2, 0] > 10 and colours[2, 2] - colours[0, 2] > 10, "shapes are drawn in their colour"
