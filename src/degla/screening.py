@@ -186,10 +186,10 @@ class TruthScreen:
         Raises:
             DeglaError: the model cannot continue; the journal has what it answered.
         """
-        asked = {(request := self._request(row)).key: request for row in rows}
+        requests = [self._request(row) for row in rows]
         verdicts: dict[RequestKey, Verdict | None] = {}
         waiting: list[Request] = []
-        for key, request in asked.items():
+        for key, request in {each.key: each for each in requests}.items():
             earlier = self.journal.find(key) if self.journal is not None else None
             if earlier is None:
                 waiting.append(request)
@@ -206,7 +206,7 @@ class TruthScreen:
             if self.journal is not None:
                 self.journal.keep([("choose", reply) for reply in replies])
             verdicts |= {reply.key: _truth_verdict(reply.outcome, reply.text) for reply in replies}
-        return [verdicts[self._request(row).key] for row in rows]
+        return [verdicts[each.key] for each in requests]
 
     def _request(self, row: Screened) -> Request:
         caption, text = inert(row.caption.text), inert(row.text)

@@ -12,7 +12,9 @@ from typing import Final, NamedTuple, TypeVar
 from rich.console import Group
 from rich.table import Table
 
+from degla.negatives.checks import check_caption
 from degla.negatives.generate import ModelSource, NegativesSettings, prepare_questions
+from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, LanguageModel, Reply, Request
 from degla.negatives.llm.dialect import messages
 from degla.negatives.run.dialogue import Maker, Prompts
@@ -178,8 +180,8 @@ def plan_negatives(
         chosen = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in chosen)
         scale = len(stream) / size if size else 0.0
-        # The first pass over the sample also loads the tagger, which is no part of a caption's time.
-        skipped = Counter(task.reason for batch in chosen for task in tag(batch) if task.reason)
+        skipped = Counter(filter(None, (check_caption(task.text).reason for batch in chosen for task in batch.tasks)))
+        parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
         started = time.process_time()
         if opened is None:
             for batch in chosen:
