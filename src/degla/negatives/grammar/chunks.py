@@ -20,6 +20,7 @@ _NOUNS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
 _ADJECTIVES: Final = frozenset({"JJ", "JJR", "JJS"})
 _NOMINAL: Final = _NOUNS | _ADJECTIVES
 _DESCRIBING: Final = _ADJECTIVES | {"VBN"}
+_UNITS: Final = frozenset({"mm", "cm", "m", "km", "mg", "g", "kg", "lb", "oz", "ml", "l", "inch", "foot", "ft", "px"})
 _PRONOUNS: Final = frozenset({"PRP", "WP", "EX"})
 
 
@@ -35,6 +36,7 @@ class Token:
         role: dependency label ("amod", "nsubj", ...).
         governor: index of the word that it depends on.
         glued: whether it has no space before it in the caption.
+        is_shouted: whether it is written in capitals and longer than one letter, like most words of its caption.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Token:
     role: str = ""
     governor: int = -1
     glued: bool = False
+    is_shouted: bool = False
 
     @property
     def is_noun(self) -> bool:
@@ -79,11 +82,6 @@ class Token:
     def number(self) -> Number:
         """The number of a finite verb's subject: "one" of "is", "many" of "are"."""
         return "one" if self.tag == "VBZ" or self.lower == "was" else "many"
-
-    @property
-    def is_shouted(self) -> bool:
-        """Whether it is written in capitals and longer than one letter."""
-        return self.text.isupper() and len(self.text) > 1
 
     @property
     def content(self) -> str:
@@ -347,6 +345,8 @@ def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
 def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
     start = head
     while start - 1 >= first and _belongs(tokens[start - 1]) and tokens[start].tag != "POS":
+        if tokens[start - 1].lower in _UNITS and token_at(tokens, start - 2).tag == "CD":
+            break  # "a 2 kg bag"
         start -= 1
     if start == head and start - 1 >= first and tokens[start - 1].is_adjective:
         start -= lexicon().is_name(tokens[start - 1].lower, tokens[head].lemma)

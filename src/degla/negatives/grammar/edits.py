@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, governed
-from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.phrases import SENTENCE_ENDS, Caption
 
 SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
 """Dependency labels of the words that a verb agrees with; the last one is "there"."""
+_TITLED: Final = frozenset({"NN", "NNS", "NNP", "NNPS", "JJ", "CD", "VB", "VBD", "VBG", "VBN", "VBP", "VBZ"})
+"""Tags of the words that have a capital in a title."""
 _MANY: Final = {"is": "are", "was": "were", "has": "have", "does": "do"}
 _ONE: Final = {many: one for one, many in _MANY.items()}
 
@@ -38,10 +41,18 @@ def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, le
     old, head = tokens[start], tokens[end - 1]
     if old.is_shouted:
         word = word.upper()
-    elif old.text[0].isupper():
-        word = word[0].upper() + word[1:]
+    elif _has_capital(head if _is_acronym(old) else old):  # "a BMX bike" -> "a train", "CT Scan" -> "Photo"
+        word = upper_first(word)
     new = replace(head, text=word, lower=word.lower(), lemma=lemma, glued=old.glued)
     return [*tokens[:start], new, *tokens[end:]]
+
+
+def _is_acronym(token: Token) -> bool:
+    return token.text.isupper() and len(token.text) > 1
+
+
+def _has_capital(token: Token) -> bool:
+    return token.text[0].isupper() and not _is_acronym(token)
 
 
 def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequence[str], *, tag: str) -> list[Token]:
@@ -65,19 +76,34 @@ def inflect(token: Token, *, like: Token) -> Token:
         return token
     one = "person" if token.lemma == "people" else token.lemma
     form, tag = (words.plural(one), "NNS") if like.is_plural else (one, "NN")
-    return replace(token, text=form.upper() if token.is_shouted else form, lower=form, tag=tag)
+    text = form.upper() if token.is_shouted else form
+    if not token.is_shouted and token.text[:2].isupper() and form.startswith(token.text[:2].lower()):
+        text = token.text[: len(form)] + form[len(token.text) :]  # "TV" -> "TVs"
+    return replace(token, text=text, lower=form, tag=tag)
 
 
 def write(caption: Caption, tokens: Sequence[Token]) -> str:
     """Return the text of changed tokens, capitalised like the caption and with "a" and "an" corrected."""
     first = caption.tokens[0]
     sentence_case = first.text[0].isupper() and not caption.is_shouted
-    lowered = sentence_case and first.tag not in ("NNP", "NNPS") and first.text != "I"
+    lowered = sentence_case and not caption.is_titled and first.tag not in ("NNP", "NNPS") and first.text != "I"
     texts = words.fit_articles(
         [lower_first(token.text) if lowered and token is first else token.text for token in tokens]
     )
+    if caption.is_titled:
+        own = set(map(id, caption.tokens))
+        for place, token in enumerate(tokens):
+            if id(token) not in own and token.tag in _TITLED:
+                texts[place] = upper_first(texts[place])
+    if any(caption.followers.values()):
+        for place, (before, token) in enumerate(pairwise(tokens), start=1):
+            if before.text not in SENTENCE_ENDS:
+                if caption.followers.get(id(token)):
+                    texts[place] = lower_first(texts[place])
+            elif id(token) not in caption.followers:
+                texts[place] = upper_first(texts[place])
     if sentence_case and texts:
-        texts[0] = texts[0][0].upper() + texts[0][1:]
+        texts[0] = upper_first(texts[0])
     return "".join(
         text if not place or (token.glued and token is not first) else " " + text
         for place, (token, text) in enumerate(zip(tokens, texts, strict=True))
@@ -108,6 +134,11 @@ def agree(caption: Caption, chunk: Chunk, *, many: bool, announced: bool = True)
 def lower_first(text: str) -> str:
     """Return a word with its first letter in lower case, or unchanged if the next letter is a capital too."""
     return text if text[1:2].isupper() else text[0].lower() + text[1:]
+
+
+def upper_first(text: str) -> str:
+    """Return a word with its first letter as a capital."""
+    return text[0].upper() + text[1:]
 
 
 def agreeing_verbs(caption: Caption, head: int) -> list[int]:

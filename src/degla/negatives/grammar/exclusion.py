@@ -11,12 +11,12 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from degla.negatives.grammar.chunks import Chunk
+from degla.negatives.grammar.chunks import Chunk, token_at
 from degla.negatives.grammar.lexicon import ADDITIONS_NAME, Relation, lexicon, read_tables
 from degla.negatives.grammar.phrases import Caption
 
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
-_ABSENT: Final = frozenset({"no", "without", "missing", "lacking"})
+_ABSENT: Final = frozenset({"no", "not", "n't", "never", "without", "missing", "lacking"})
 _HAVING: Final = frozenset({"wear", "have", "in", "under"})
 """Verbs and prepositions for what a person wears or has."""
 _KINDS: Final = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
@@ -192,8 +192,9 @@ def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
 
 
 def is_absent(chunk: Chunk) -> bool:
-    """Whether a phrase names something absent: "where a door should be", "without a door"."""
-    denied = chunk.before.lower in _ABSENT or any(token.lower == "no" for token in chunk.tokens)
+    """Whether a phrase names something absent: "where a door should be", "without a door", "not wearing a hat"."""
+    earlier = chunk.before if not chunk.before.is_verb else token_at(chunk.source, chunk.start - 2)
+    denied = earlier.lower in _ABSENT or any(token.lower == "no" for token in chunk.tokens)
     after = " ".join(token.lower for token in chunk.source[chunk.end : chunk.end + 2])
     return denied or after in ("should be", "would be", "used to", "is missing")
 

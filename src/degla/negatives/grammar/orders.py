@@ -40,6 +40,10 @@ _WITHIN: Final = frozenset({"in", "at", "inside", "within"})
 _EQUAL: Final = ({"is"}, {"are"}, {"was"}, {"were"})
 """Words between two phrases for the same thing, which may come in either order."""
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
+_OPENING: Final = frozenset("([{“")
+_CLOSING: Final = frozenset(")]}”")
+_RELATING: Final = frozenset({"IN", "TO", "DT", "VBD", "VBG", "MD", "POS", ".", ":"})
+"""Tags of the words that a list of keywords does not have."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,8 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     one, other = ties(caption)[first.start], ties(caption)[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
+    if _is_marked_off(first.source[first.end : second.start]):
+        return "word_order"  # "a mass (arrow)"
     if "for" in (one.link, other.link) and first.is_living != second.is_living:
         return "word_order"  # "books for children"
     for now, chunk, target in ((one, first, second), (other, second, first)):
@@ -215,6 +221,22 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         if now.plain and participle and not head.tag.startswith("NNP") and lexicon().is_mass(head.lemma):
             return "word_order"
     return "same_meaning" if _are_close(first, second) or _says_the_same(caption, first, second) else ""
+
+
+def _is_marked_off(gap: Sequence[Token]) -> bool:
+    """Whether the words between two phrases open or close a bracket or double quote, but not both."""
+    depth = 0
+    for token in gap:
+        depth += (token.text in _OPENING) - (token.text in _CLOSING)
+        if depth < 0:
+            return True
+    return depth > 0 or sum(token.text == '"' for token in gap) % 2 == 1
+
+
+def _is_of_keywords(caption: Caption) -> bool:
+    """Whether a caption is a list of keywords, whose order says nothing: "beach, sunset, old, tree"."""
+    commas = sum(token.text in (",", ";") for token in caption.tokens)
+    return commas > 1 and not any(token.tag in _RELATING or token.is_finite for token in caption.tokens)
 
 
 def _are_close(first: Chunk, second: Chunk) -> bool:
@@ -234,6 +256,8 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
     start, end = chunks.index(first), chunks.index(second)
     one, other = tied[first.start], tied[second.start]
     between = [tied[chunk.start] for chunk in chunks[start + 1 : end]]
+    if _is_of_keywords(caption):
+        return True
     if all(tie.link in JOINERS or tie.link == "of" for tie in (*between, other)) and not other.acts:
         return True  # one list
     company = other.link.removeprefix("right ") in SYMMETRIC and not other.acts

@@ -21,6 +21,7 @@ from degla.tagger import TAGGER_PACKAGE, load_tagger
 _BATCH: Final = 256
 _CACHE_SIZE: Final = 2_048
 _RECORDS: Final = 1_000
+SENTENCE_ENDS: Final = frozenset(".!?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +47,52 @@ class Caption:
         return self.text.isupper() and len(self.text) > 1
 
     @cached_property
+    def is_titled(self) -> bool:
+        """Whether it is written like a title: two or more words of four letters or more, all with a capital."""
+        long = [
+            token.text for token in self.tokens if len(token.text) > 3 and token.tag not in ("IN", "TO", "CC", "DT")
+        ]
+        return len(long) > 1 and all(text[0].isupper() for text in long) and not self.is_shouted
+
+    @cached_property
+    def named(self) -> frozenset[int]:
+        """Indices of the words of names: two or more with a capital among others without, as in "Holy Cross Church"."""
+        found: list[int] = []
+        if not (self.is_titled or self.is_shouted):
+            for place, token in enumerate(self.tokens):
+                capital = token.text[0].isupper() and (token.is_noun or token.is_adjective)
+                if capital and (token.tag.startswith("NNP") or (place and id(token) not in self.followers)):
+                    found.append(place)
+        runs = [found[at : at + 1] for at in range(len(found)) if found[at] - 1 not in found]
+        for run in runs:
+            while run[-1] + 1 in found:
+                run.append(run[-1] + 1)
+        names = (run for run in runs if len(run) > 1 and any(self.tokens[at].tag.startswith("NNP") for at in run))
+        counted = words.COUNTING | {"an"}
+        return frozenset(at for run in names if token_at(self.tokens, run[0] - 1).lower not in counted for at in run)
+
+    @cached_property
+    def followers(self) -> dict[int, bool]:
+        """Ids of the tokens after a full stop, and whether they are written with a capital because of it."""
+        return {
+            id(token): token.text[0].isupper() and not token.tag.startswith("NNP") and token.text != "I"
+            for before, token in pairwise(self.tokens)
+            if before.text in SENTENCE_ENDS
+        }
+
+    @cached_property
     def inside(self) -> frozenset[int]:
         """Indices of the tokens that are in a noun phrase."""
         return frozenset(place for chunk in self.chunks for place in range(chunk.start, chunk.end))
 
     def nouns(self) -> Iterator[tuple[Chunk, tuple[int, int]]]:
-        """Yield phrases with the spans of their replaceable nouns, except phrases with a mismatched determiner.
+        """Yield phrases with the spans of their replaceable nouns, except names and phrases with a wrong determiner.
 
         Changing an already wrong phrase ("a dogs") would not give a correct text.
         """
         for chunk in self.chunks:
             if chunk.determiner_fits:
-                yield from ((chunk, span) for span in chunk.nouns())
+                yield from ((chunk, span) for span in chunk.nouns() if span[1] - 1 not in self.named)
 
     def chunk_from(self, place: int) -> Chunk | None:
         """Return the noun phrase that starts at a token; None if there is none."""
@@ -80,9 +115,12 @@ class Caption:
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
-        """Every word of the caption, as written (lower case) and in its dictionary form."""
+        """Every word of the caption, as written (lower case) and in its dictionary form; of "sofa/bed", both."""
         return frozenset(
-            form for token in self.tokens for form in (token.lower, token.lemma, words.singular(token.lower))
+            form
+            for token in self.tokens
+            for piece in {token.lower, *token.lower.split("/")} - {""}
+            for form in (piece, words.singular(piece), *((token.lemma,) if piece == token.lower else ()))
         )
 
 
@@ -141,12 +179,24 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
         for pieces, shouted in ((pieces, text.isupper()) for text, pieces in listed)
     )
     for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
+        capitals = [piece.isupper() and len(piece) > 1 for piece, _ in pieces]
+        shouted = 2 * sum(capitals) > sum(words.is_word(piece) and len(piece) > 1 for piece, _ in pieces)
         tokens = [
-            Token(piece, lower, word.tag_, _lemma(lower, word.tag_), word.dep_, word.head.i, not spaced)
-            for (piece, spaced), word in zip(pieces, document, strict=True)
+            Token(
+                piece, lower, word.tag_, _lemma(lower, word.tag_), word.dep_, word.head.i, not spaced, loud and shouted
+            )
+            for (piece, spaced), word, loud in zip(pieces, document, capitals, strict=True)
             for lower in [words.lower_case(piece)]
         ]
-        yield Caption(text, tuple(_mend(tokens)))
+        caption = Caption(text, tuple(_mend(tokens)))
+        yield Caption(text, tuple(_with_plurals(caption.tokens))) if caption.is_titled else caption
+
+
+def _with_plurals(tokens: Iterable[Token]) -> Iterator[Token]:
+    """Tag everyday nouns of a title as plural, which the tagger takes for names: "Braised Duck Legs"."""
+    for token in tokens:
+        many = token.tag == "NNP" and words.is_plural(token.lower) and lexicon().is_listed(token.lemma)
+        yield replace(token, tag="NNPS") if many else token
 
 
 def _lemma(word: str, tag: str) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token, token_at
 from degla.negatives.grammar.edits import substitute
+from degla.negatives.grammar.exclusion import is_absent
 from degla.negatives.grammar.lexicon import PEOPLE, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.rule import TrueRule
@@ -51,8 +52,10 @@ class ReplaceByHypernym(TrueRule):
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Yield every replacement of one noun."""
         tokens = caption.tokens
-        for _, (start, end) in caption.nouns():
+        for chunk, (start, end) in caption.nouns():
             token, after = tokens[end - 1], token_at(tokens, end)
+            if is_absent(chunk):
+                continue  # a picture without a dog may have another animal
             if end - start > 1 or token.tag.startswith("NNP") or after.is_noun or after.tag == "POS":
                 continue
             small = token_at(tokens, start - 1).lower == "little"

@@ -14,8 +14,9 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, shares_article
+from degla.negatives.grammar.chunks import Chunk, Token, governed, shares_article
 from degla.negatives.grammar.edits import agree, inflect, write
+from degla.negatives.grammar.exclusion import is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
@@ -134,8 +135,8 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
             continue
         if chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
             continue  # "a a foggy road", "a dog's running"
-        if shares_article(chunk, following):
-            continue  # "a fork and knife" has no plural
+        if shares_article(chunk, following) or is_absent(chunk):
+            continue  # "a fork and knife" has no plural; "without a fork" is also "without two forks"
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
             continue
         measured = chunk.holder != chunk.head and head.lemma not in known.words["container"]
@@ -187,6 +188,11 @@ def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...]
         return caption.tokens
     if any(token.lower in (_OF_ONE if many else _OF_MANY) for token in caption.tokens[chunk.end :]):
         return None  # a pronoun that would have to change with it
+    if head.role == "attr" and any(
+        caption.tokens[at].tag in ("PRP", "NN", "NNP") and caption.tokens[at].lower != "it"
+        for at in governed(caption.tokens, head.governor, "nsubj")
+    ):
+        return None  # "he is a member"
     tokens = agree(caption, chunk, many=many)
     if tokens is None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from degla.negatives.grammar.chunks import token_at
-from degla.negatives.grammar.exclusion import adjective_choices
+from degla.negatives.grammar.exclusion import adjective_choices, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
@@ -67,19 +67,21 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     """Yield the indices of the replaceable adjectives, and whether they describe a living thing."""
     tokens, known = caption.tokens, lexicon()
     for chunk in caption.chunks:
-        for place in chunk.adjectives():
+        for place in () if is_absent(chunk) else chunk.adjectives():
             word, following, head = tokens[place].lower, tokens[place + 1], chunk.noun
             coloured = known.is_in_group(following.lower, "colour") or following.lower in ("colored", "coloured")
-            shades = word in _SHADES and coloured
+            shades = (word in _SHADES and coloured) or "navy" in (word, token_at(tokens, place - 1).lower)
             grown = head.lemma in _CHILDREN and known.is_in_group(word, "age_living")
             wide = known.is_in_group(word, "opening") and known.words["wide_open"] & set(landmark(head))
             unseen = wide or word in known.words["unseen"]
-            if not (shades or grown or unseen or known.is_name(word, following.lemma)):
+            if not (place in caption.named or shades or grown or unseen or known.is_name(word, following.lemma)):
                 yield place, chunk.is_living
     for place, token in enumerate(tokens):
         if place in caption.inside or not token.is_adjective or token.role != "acomp":
             continue
         if token.lower in known.words["pointing"] or token.lower in ("left", "right"):
+            continue
+        if token_at(tokens, place - 1).lower in ("not", "n't", "never"):
             continue
         subject = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place), None)
         yield place, subject is not None and subject.is_living

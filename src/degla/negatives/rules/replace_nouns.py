@@ -12,7 +12,14 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.exclusion import additions, is_inventory, may_be_there, noun_choices, noun_relation
+from degla.negatives.grammar.exclusion import (
+    additions,
+    is_absent,
+    is_inventory,
+    may_be_there,
+    noun_choices,
+    noun_relation,
+)
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import fits_before
@@ -106,7 +113,9 @@ def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
 def _places(caption: Caption) -> Iterator[Place]:
     """Yield the spans of the replaceable nouns."""
     tokens = caption.tokens
-    for _, (start, end) in caption.nouns():
+    for chunk, (start, end) in caption.nouns():
+        if is_absent(chunk):
+            continue  # "without a helmet" does not exclude "without a scooter"
         if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
             named = any(
                 token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()

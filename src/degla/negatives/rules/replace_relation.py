@@ -19,6 +19,7 @@ from degla.negatives.rule import Place, ReplacingRule
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
 
 _DEGREES: Final = frozenset({"very", "so", "too", "really", "quite", "extremely"})
+_DENIALS: Final = frozenset({"not", "n't", "never", "without"})
 _GRADED: Final = frozenset({"close to", "near", "far from"})
 """Gradable prepositions."""
 
@@ -162,8 +163,14 @@ def _is_bound(caption: Caption, place: int) -> bool:
     before, token = caption.tokens[place - 1], caption.tokens[place]
     if before.lower in ("of", ",") or token.is_verb:
         return before.lower == "of"
-    passive = before.tag == "VBN" and token.lower == "by"
-    return passive or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
+    made = token.lower == "by" and (before.tag == "VBN" or _is_named(caption, place + 1))
+    return made or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
+
+
+def _is_named(caption: Caption, place: int) -> bool:
+    """Whether a phrase here is a proper name: what is "by" somebody is theirs rather than beside them."""
+    chunk = caption.chunk_from(place)
+    return chunk is not None and chunk.noun.tag.startswith("NNP") and chunk.noun.text[0].isupper()
 
 
 def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
@@ -172,6 +179,8 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     for place, token in enumerate(tokens):
         if not token.is_verb or place in caption.inside or not known.is_known("verbs", token.lemma):
             continue
+        if token_at(tokens, place - 1).lower in _DENIALS:
+            continue  # who does not wear a hat may not carry one either
         following = token_at(tokens, place + 1).lower
         if token.tag == "VB" and place > 1 and tokens[place - 1].lower == "to" and tokens[place - 2].is_noun:
             continue  # "places to sit"

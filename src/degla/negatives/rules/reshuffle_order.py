@@ -78,6 +78,7 @@ def _exchangeable(caption: Caption) -> list[int]:
         place
         for place, token in enumerate(caption.tokens)
         if place not in caption.inside
+        and token_at(caption.tokens, place + 1).lower != "n't"
         and (
             (token.lower in _PLACING and not _is_worn(caption, place + 1))
             or (token.tag in ("VBG", "VBN", "VBZ", "VBP") and token.role not in ("amod", "compound"))

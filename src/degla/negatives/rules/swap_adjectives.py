@@ -48,7 +48,9 @@ class SwapAdjectives(ExchangingRule):
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Yield every swap of two adjectives of different phrases, with the reason to refuse it ("" if none)."""
         tokens = caption.tokens
-        places = [(chunk, place) for chunk in caption.chunks for place in chunk.adjectives()]
+        places = [
+            (chunk, place) for chunk in caption.chunks for place in chunk.adjectives() if place not in caption.named
+        ]
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
                 continue
