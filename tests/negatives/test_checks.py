@@ -87,3 +87,7 @@ def test_every_outcome_of_a_language_model_has_a_reason() -> None:
     for outcome in typing.get_args(ReplyStatus):
         assert outcome == "answered" or refused(f"model_{outcome}").reason in REASONS
     assert refused("implausible").reason == "implausible"
+
+
+def test_letters_outside_ascii_are_estimated_by_their_bytes() -> None:
+    assert estimate_tokens("猫 und 犬") >= 6 and estimate_tokens("café") == 3

@@ -146,3 +146,13 @@ def test_one_who_is_something_is_not_several() -> None:
 def test_a_denied_auxiliary_does_not_move() -> None:
     text = "The ducks don't sit on the fence and the goats sleep on the roof"
     assert all("don't" in one for one in proposals("reshuffle_order", text))
+
+
+def test_a_month_is_no_plant() -> None:
+    made = proposals("replace_nouns", "Ducks on a lake, May 7, near a boat")
+    assert made and all("May 7" in one for one in made)
+
+
+@pytest.mark.parametrize("rule", ["swap_nouns", "reshuffle_order", "swap_phrases"])
+def test_what_touches_a_bracket_stays(rule: str) -> None:
+    assert all("(Village:" in one for one in proposals(rule, "(Village: boat on a red wagon), ink on a wooden panel"))

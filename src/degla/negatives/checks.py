@@ -91,15 +91,16 @@ def estimate_tokens(text: str) -> int:
     """Estimate the number of CLIP tokens of a text, excluding the start and end tokens.
 
     The estimate needs no tokenizer and is meant to be high rather than low: a punctuation mark or digit is one token,
-    a dictionary word one (two beyond ten letters), any other word one per three letters.
+    a byte of any character but ASCII as well; a dictionary word one (two beyond ten letters), any other word one per
+    three letters.
     """
     return sum(_estimate(piece) for piece, _ in words.split(text))
 
 
 @lru_cache(maxsize=65_536)
 def _estimate(piece: str) -> int:
-    letters = sum(letter.isalpha() for letter in piece)
-    others = len(piece) - letters
+    letters = sum(letter.isascii() and letter.isalpha() for letter in piece)
+    others = len(piece.encode()) - letters
     if letters == len(piece) and words.is_known(piece):
         return 1 + (letters > 10)
     return others + -(-letters // 3)

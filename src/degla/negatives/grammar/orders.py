@@ -212,8 +212,8 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     one, other = ties(caption)[first.start], ties(caption)[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
-    if _is_marked_off(first.source[first.end : second.start]):
-        return "word_order"  # "a mass (arrow)"
+    if first.first.glued != second.first.glued or _is_marked_off(first.source[first.end : second.start]):
+        return "word_order"  # "a mass (arrow)", "(street scene: a shop)"
     if "for" in (one.link, other.link) and first.is_living != second.is_living:
         return "word_order"  # "books for children"
     for now, chunk, target in ((one, first, second), (other, second, first)):

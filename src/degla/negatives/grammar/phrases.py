@@ -56,7 +56,8 @@ class Caption:
 
     @cached_property
     def named(self) -> frozenset[int]:
-        """Indices of the words of names: two or more with a capital among others without, as in "Holy Cross Church"."""
+        """Indices of the words of names: two or more with a capital, as in "near Holy Cross Church", and "May"."""
+        months = {at for at, token in enumerate(self.tokens) if token.lower == "may" and token.text[0].isupper()}
         found: list[int] = []
         if not (self.is_titled or self.is_shouted):
             for place, token in enumerate(self.tokens):
@@ -69,7 +70,8 @@ class Caption:
                 run.append(run[-1] + 1)
         names = (run for run in runs if len(run) > 1 and any(self.tokens[at].tag.startswith("NNP") for at in run))
         counted = words.COUNTING | {"an"}
-        return frozenset(at for run in names if token_at(self.tokens, run[0] - 1).lower not in counted for at in run)
+        named = {at for run in names if token_at(self.tokens, run[0] - 1).lower not in counted for at in run}
+        return frozenset(named | months)
 
     @cached_property
     def followers(self) -> dict[int, bool]:
@@ -195,7 +197,7 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
 def _with_plurals(tokens: Iterable[Token]) -> Iterator[Token]:
     """Tag everyday nouns of a title as plural, which the tagger takes for names: "Braised Duck Legs"."""
     for token in tokens:
-        many = token.tag == "NNP" and words.is_plural(token.lower) and lexicon().is_listed(token.lemma)
+        many = token.tag == "NNP" and words.is_plural(token.lower) and lexicon().is_noun(token.lemma)
         yield replace(token, tag="NNPS") if many else token
 
 
