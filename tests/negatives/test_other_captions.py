@@ -156,3 +156,33 @@ def test_a_month_is_no_plant() -> None:
 @pytest.mark.parametrize("rule", ["swap_nouns", "reshuffle_order", "swap_phrases"])
 def test_what_touches_a_bracket_stays(rule: str) -> None:
     assert all("(Village:" in one for one in proposals(rule, "(Village: boat on a red wagon), ink on a wooden panel"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Leek and Barley Soup",
+        "a table with leek and barley soup",
+        "Mr. Baker and Ann B. Miller on a roof",
+        "A duck next to Tom Baker and Ann B. Miller",
+    ],
+)
+def test_what_may_share_a_word_is_not_exchanged(text: str) -> None:
+    assert proposals("exchange_conjuncts", text) == []
+
+
+def test_what_shares_nothing_is_exchanged() -> None:
+    assert proposals("exchange_conjuncts", "Onions and Barley Soup on a table") or proposals(
+        "exchange_conjuncts", "A table with onions and barley soup"
+    )
+
+
+@pytest.mark.parametrize("rule", ["replace_nouns", "swap_nouns", "reshuffle_order", "swap_phrases"])
+def test_names_with_initials_stay_whole(rule: str) -> None:
+    text = "Mrs. Carol Fox and Dr. Tom B. Lamb holding a kite behind a small boat on a lake"
+    assert all("Mrs. Carol Fox" in one and "Dr. Tom B. Lamb" in one for one in proposals(rule, text))
+
+
+def test_long_lists_of_short_keywords_have_no_order() -> None:
+    text = "bridge, of, duck, showing, boat, fence, green, lake, the wall"
+    assert proposals("reshuffle_order", text) == [] and proposals("swap_nouns", text) == []

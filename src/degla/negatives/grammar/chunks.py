@@ -97,6 +97,13 @@ def token_at(tokens: Sequence[Token], place: int) -> Token:
     return tokens[place] if 0 <= place < len(tokens) else _NO_TOKEN
 
 
+def is_abbreviated(tokens: Sequence[Token], place: int) -> bool:
+    """Whether the token is the full stop of an initial or title: "J. Smith", "Mrs. Smith"."""
+    before, token = token_at(tokens, place - 1).text, token_at(tokens, place)
+    short = len(before) == 1 or before in ("Mr", "Mrs", "Ms", "Dr", "St", "Mt", "Rev", "Atty", "Jr", "Sr", "Chas")
+    return token.text == "." and token.glued and short and before.istitle()
+
+
 def governed(tokens: Sequence[Token], place: int, *roles: str) -> list[int]:
     """Return the indices of the words that depend on the one at a place with one of these labels."""
     return [at for at, one in enumerate(tokens) if one.governor == place and one.role in roles]

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, governed
+from degla.negatives.grammar.chunks import Chunk, Token, governed, is_abbreviated
 from degla.negatives.grammar.phrases import SENTENCE_ENDS, Caption
 
 SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
@@ -97,7 +97,7 @@ def write(caption: Caption, tokens: Sequence[Token]) -> str:
                 texts[place] = upper_first(texts[place])
     if any(caption.followers.values()):
         for place, (before, token) in enumerate(pairwise(tokens), start=1):
-            if before.text not in SENTENCE_ENDS:
+            if before.text not in SENTENCE_ENDS or is_abbreviated(tokens, place - 1):
                 if caption.followers.get(id(token)):
                     texts[place] = lower_first(texts[place])
             elif id(token) not in caption.followers:

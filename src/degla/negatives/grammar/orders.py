@@ -15,7 +15,16 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, is_bare, makes_compound, shares_article, token_at
+from degla.negatives.grammar.chunks import (
+    Chunk,
+    Token,
+    find_chunks,
+    is_abbreviated,
+    is_bare,
+    makes_compound,
+    shares_article,
+    token_at,
+)
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
@@ -212,6 +221,8 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     one, other = ties(caption)[first.start], ties(caption)[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
+    if any(_is_part_of_name(chunk) for chunk in (first, second)):
+        return "word_order"  # "Ann B. Miller"
     if first.first.glued != second.first.glued or _is_marked_off(first.source[first.end : second.start]):
         return "word_order"  # "a mass (arrow)", "(street scene: a shop)"
     if "for" in (one.link, other.link) and first.is_living != second.is_living:
@@ -221,6 +232,11 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         if now.plain and participle and not head.tag.startswith("NNP") and lexicon().is_mass(head.lemma):
             return "word_order"
     return "same_meaning" if _are_close(first, second) or _says_the_same(caption, first, second) else ""
+
+
+def _is_part_of_name(chunk: Chunk) -> bool:
+    """Whether an abbreviation divides the phrase from the rest of a name."""
+    return is_abbreviated(chunk.source, chunk.start - 1) or is_abbreviated(chunk.source, chunk.end)
 
 
 def _is_marked_off(gap: Sequence[Token]) -> bool:
@@ -236,6 +252,8 @@ def _is_marked_off(gap: Sequence[Token]) -> bool:
 def _is_of_keywords(caption: Caption) -> bool:
     """Whether a caption is a list of keywords, whose order says nothing: "beach, sunset, old, tree"."""
     commas = sum(token.text in (",", ";") for token in caption.tokens)
+    if commas > 4 and len(caption.content) <= 2 * (commas + 1):
+        return True
     return commas > 1 and not any(token.tag in _RELATING or token.is_finite for token in caption.tokens)
 
 

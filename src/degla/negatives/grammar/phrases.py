@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from typing import Any, Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, governed, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, governed, is_abbreviated, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.records import CaptionRecord
 from degla.tagger import TAGGER_PACKAGE, load_tagger
@@ -62,7 +62,9 @@ class Caption:
         if not (self.is_titled or self.is_shouted):
             for place, token in enumerate(self.tokens):
                 capital = token.text[0].isupper() and (token.is_noun or token.is_adjective)
-                if capital and (token.tag.startswith("NNP") or (place and id(token) not in self.followers)):
+                if is_abbreviated(self.tokens, place) or (
+                    capital and (token.tag.startswith("NNP") or (place and id(token) not in self.followers))
+                ):
                     found.append(place)
         runs = [found[at : at + 1] for at in range(len(found)) if found[at] - 1 not in found]
         for run in runs:
@@ -78,8 +80,8 @@ class Caption:
         """Ids of the tokens after a full stop, and whether they are written with a capital because of it."""
         return {
             id(token): token.text[0].isupper() and not token.tag.startswith("NNP") and token.text != "I"
-            for before, token in pairwise(self.tokens)
-            if before.text in SENTENCE_ENDS
+            for place, (before, token) in enumerate(pairwise(self.tokens))
+            if before.text in SENTENCE_ENDS and not is_abbreviated(self.tokens, place)
         }
 
     @cached_property

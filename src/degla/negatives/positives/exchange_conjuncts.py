@@ -57,8 +57,12 @@ def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
         return False
     if first.core > first.start and second.determiner is None:
         return False  # "a group of boys and girls": of both
-    if is_bare(first) or is_bare(second) or first.before.text in (",", "and"):
+    if is_bare(first) or is_bare(second) or first.before.text in (",", "and", "."):
         return False
+    if (first.determiner or second.determiner) is None and not first.noun.is_plural and tokens[second.head - 1].is_noun:
+        return False  # "corn and egg soup" may be of corn
+    if len(second.noun.text) == 1:
+        return False  # "Tom B. Smith"
     after, before = second.after, first.before
     closed = after.text in ("", ".") or (after.is_finite and before.text == "")
     return closed and before.lower != "of"
