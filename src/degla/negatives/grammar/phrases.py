@@ -57,6 +57,8 @@ class Caption:
     @cached_property
     def named(self) -> frozenset[int]:
         """Indices of the words of names: two or more with a capital, as in "near Holy Cross Church", and "May"."""
+        if self.text[1:].islower():
+            return frozenset()
         months = {at for at, token in enumerate(self.tokens) if token.lower == "may" and token.text[0].isupper()}
         found: list[int] = []
         if not (self.is_titled or self.is_shouted):
