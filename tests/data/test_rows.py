@@ -265,8 +265,14 @@ def test_what_nobody_uses_is_deleted_when_something_new_is_made(
     old, young = (prepared.prepare({"name": name}, lambda _: {"made": True})[0] for name in ("old", "young"))
     for folder, days in ((old, 91), (young, 89)):
         os.utime(folder / "about.json", (time.time() - days * 24 * 3600,) * 2)
+    killed, under_way = (old.with_name(name + ".partial") for name in ("killed", "under_way"))
+    for folder, days in ((killed, 91), (under_way, 0)):
+        folder.mkdir()
+        (folder / "columns.arrow").write_bytes(b"half")
+        os.utime(folder, (time.time() - days * 24 * 3600,) * 2)
     with caplog.at_level(logging.INFO):
         assert prepared.prepare({"name": "new"}, lambda _: {})[0].is_dir()
+    assert not killed.exists() and under_way.exists(), "a killed process leaves no about.json"
     assert not old.exists() and young.exists() and f"{old} was not used for 90 days" in caplog.text
     assert prepared.prepare({"name": "young"}, lambda _: {"made": False}) == (young, {"made": True})
     assert time.time() - (young / "about.json").stat().st_mtime < 3600

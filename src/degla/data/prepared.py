@@ -175,8 +175,9 @@ def fetched(path: Path) -> Path:
 
 
 def _delete_unused(folder: Path) -> None:
-    for about in folder.glob(f"*/{_ABOUT}"):
+    for entry in filter(Path.is_dir, folder.iterdir()):
         with suppress(FileNotFoundError):  # Another process deletes it, too.
-            if time.time() - about.stat().st_mtime > _DAYS * 24 * 3600:
-                remove_folder(about.parent)
-                _log.info("%s was not used for %d days and was deleted.", about.parent, _DAYS)
+            about = entry / _ABOUT  # Missing if the process that made the entry was killed.
+            if time.time() - (about if about.is_file() else entry).stat().st_mtime > _DAYS * 24 * 3600:
+                remove_folder(entry)
+                _log.info("%s was not used for %d days and was deleted.", entry, _DAYS)
