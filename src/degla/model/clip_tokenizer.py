@@ -25,7 +25,12 @@ class ClipTokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_cl
     def __init__(self, like: open_clip.SimpleTokenizer) -> None:
         """Args: like: a tokenizer that lower-cases texts and truncates long ones; its tables are shared."""
         self.__dict__ |= like.__dict__
+        self._forget()
+
+    def _forget(self) -> None:
         self._tokens: dict[str, tuple[int, ...]] = {}
+        # `bpe` caches every word, too; it finds the special tokens there.
+        self.cache = {token: token for token in map(self.decoder.__getitem__, self.all_special_ids)}
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without start and end."""
@@ -37,7 +42,7 @@ class ClipTokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_cl
             tokens = self._tokens.get(word)
             if tokens is None:
                 if len(self._tokens) >= _WORDS_KEPT:
-                    self._tokens.clear()
+                    self._forget()
                 parts = self.bpe("".join(self.byte_encoder[byte] for byte in word.encode())).split(" ")
                 tokens = self._tokens[word] = tuple(self.encoder[part] for part in parts)
             numbers += tokens
