@@ -45,8 +45,8 @@ class Teacher(nn.Module):
     """A copy of the student that follows an averaging rule; frozen parameters are shared, not copied.
 
     Updates match parameters by name over exactly equal sets of names, after the optimiser's step and the clamping of
-    the scale; buffers are copied. Parameters stay in float32, so that an increment of 1 - decay is not lost to
-    rounding, and are updated in place, so that references to them stay valid.
+    the scale; buffers are copied. Parameters stay in float32, in which rounding loses increments below about 6e-8 of a
+    parameter, and are updated in place, so that references to them stay valid.
 
     Args:
         student: the encoder to copy; it is not changed.
