@@ -27,7 +27,7 @@ from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import materials, tuning
-from degla.study.conduct import Watch, _jobs, _models, conduct
+from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
 from degla.study.materials import AskedNow, _neighbours, digest_of, digest_of_base, prepare
@@ -594,3 +594,13 @@ def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:
     watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
     assert [watch._describe(number, []) for number in range(2)] == [BASE, "clip, seed 0: 0 of 20"]
     assert watch._describe(1, [{"step": 5, "loss": 0.25}]) == "clip, seed 0: 5 of 20, loss 0.250"
+
+
+def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
+    asked = StudyQuestions(("world",), tmp_path, "digest")
+    job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), asked)
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(3 << 30)  # A file with a hole: nobody could read all of it twice a second.
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"step": 4, "loss": 0.5}\n{"step": 5, "loss": 0.25}\n')
+    assert _last_metrics(job) == {"step": 5, "loss": 0.25}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from degla.config.sections import TrackingConfig
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.training.loop import train
-from degla.training.metrics import Metrics, lines_up_to
+from degla.training.metrics import FiniteWatch, Metrics, NonFiniteLossError, lines_up_to
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -73,6 +75,36 @@ def test_a_damaged_line_is_told_and_the_torn_last_one_passed_over(
     file.write_text('{"step": 0}\n{"step": 1, "lo\n{"step": 2}\n{"step": 4}\n{"step": 3')
     assert [row["step"] for _, row in lines_up_to(file, 3)] == [0, 2]
     assert [record.getMessage() for record in caplog.records] == [f"{file} line 2: damaged, skipped"]
+
+
+def test_a_long_file_is_not_read_into_memory(tmp_path: Path) -> None:
+    line = '{"step": %d, "loss": 0.5, "note": "' + 1000 * "x" + '"}\n'
+    (tmp_path / "metrics.jsonl").write_text("".join(line % step for step in range(1, 5001)))
+    options = {"steps": 5000, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
+    tracemalloc.start()
+    with Metrics(tmp_path, start=4990, **options):  # type: ignore[arg-type]
+        most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 4990
+    assert most < 1e6 < (tmp_path / "metrics.jsonl").stat().st_size / 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
+    told = rf"^{tmp_path}/metrics.jsonl: cannot be written: the disk is full. Free space"
+    with pytest.raises(DeglaError, match=told), Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
+        metrics.record(1, epoch=0, values={"loss": 0.5})
+
+
+def test_losses_are_checked_without_a_line_for_a_long_time() -> None:
+    """Their captions' ids would fill the memory."""
+    watch = FiniteWatch()
+    with pytest.raises(NonFiniteLossError) as caught:
+        for step in range(1, 1001):
+            watch.note(step, loss=torch.tensor(float("nan") if step == 7 else 1.0), ids=(f"caption {step}",))
+    assert (caught.value.step, caught.value.ids) == (7, ("caption 7",))
 
 
 def test_inactive_metrics_write_nothing(tmp_path: Path) -> None:

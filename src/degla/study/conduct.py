@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import require_score
@@ -19,7 +20,7 @@ from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
 from degla.model.runs import checkpoints
 from degla.pages.words import counted, duration
-from degla.parse import parse_json, read_bytes
+from degla.parse import open_file, parse_json
 from degla.progress import TaskProgress
 from degla.ray import Engine
 from degla.stopping import StoppedError
@@ -36,6 +37,7 @@ from degla.study.tuning import tune_all
 from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
 log = logging.getLogger("degla.study")
+_LAST_BYTES: Final = 1 << 16
 
 
 def conduct(
@@ -346,7 +348,9 @@ def _last_metrics(job: Job) -> dict[str, Any] | None:
         return None
     path = Path(job.config.out or ".") / "metrics.jsonl"
     try:
-        lines = read_bytes(path).splitlines()
+        with open_file(path) as stream:  # Twice a second: the end of a long run's file is enough.
+            stream.seek(max(stream.seek(0, SEEK_END) - _LAST_BYTES, 0))
+            lines = stream.read().splitlines()
         return dict(parse_json(lines[-1], where=str(path), constants=True)) if lines else None
-    except (InputError, TypeError, ValueError):
+    except (InputError, OSError, TypeError, ValueError):
         return None  # Not written yet, or a line is incomplete.

@@ -7,6 +7,7 @@ something else is retrained, and reports what changed.
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
-from degla.parse import parse_json, read_bytes, read_json_object
+from degla.parse import read_json_object
 from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
 from degla.study.materials import digest_of
 
@@ -252,12 +253,12 @@ def _drop_state(folder: Path) -> None:
 def _cost(config: TrainConfig) -> Cost:
     """Cost from the metrics, which a resumed run continues: repeated steps count once."""
     from degla.losses.core.objective import Objective
+    from degla.training.metrics import lines_up_to
 
     assert config.out is not None
     rates, seconds, before = [], 0.0, 0
     path = config.out / "metrics.jsonl"
-    for line in read_bytes(path).splitlines():
-        row = parse_json(line, where=str(path), constants=True)
+    for _, row in lines_up_to(path, math.inf):
         if row.get("pairs_per_second"):
             rates.append(row["pairs_per_second"])
             seconds += (row["step"] - before) * config.train.batch_size / row["pairs_per_second"]

@@ -9,19 +9,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rich.progress  # noqa: F401  # Before seeding, because the import draws from Python's generator.
 import torch
 from torch import Tensor
 
 from degla.errors import DeglaError, InputError
-from degla.files import whole_file, write_json
+from degla.files import LineFile, whole_file, write_json
 from degla.model.runs import latest_checkpoint
-from degla.parse import parse_json, read_bytes
+from degla.parse import open_file, parse_json
 from degla.progress import TaskProgress
 
 log = logging.getLogger("degla.train")
+
+_MOST_LOSSES: Final = 1000
+"""Losses that wait for a check, with the caption ids of their batches: about 20 MB for 256 pairs."""
 
 
 @dataclass
@@ -61,22 +64,20 @@ class Metrics:
     def __enter__(self) -> Metrics:
         if self.active:
             self._forget_after(self.start)
-            self._stream = self.path.open("a", encoding="utf-8")
+            self._file = LineFile(self.path)
         self._advance = self._held.enter_context(self._progress)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._held.close()
         if self.active:
-            self._stream.close()
+            self._file.__exit__(*error)
 
     def _forget_after(self, step: int) -> None:
         if not self.path.is_file():
             return
-        kept = b"".join(line + b"\n" for line, _ in lines_up_to(self.path, step))
-        if kept != read_bytes(self.path):
-            with whole_file(self.path, binary=True) as stream:
-                stream.write(kept)
+        with whole_file(self.path, binary=True) as stream:
+            stream.writelines(line for line, _ in lines_up_to(self.path, step))
 
     def due(self, step: int) -> bool:
         """Return whether a line is written after step number `step`; the same on all processes."""
@@ -109,27 +110,31 @@ class Metrics:
         self._shown = step
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line for a step, and send its numbers to the trackers."""
+        """Append one line for a step, and send its numbers to the trackers.
+
+        Raises:
+            DeglaError: the disk is full, or the file can no longer be written.
+        """
         if not self.active or not values:
             return
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
+        self._file.append([json.dumps({"step": step, **values}) + "\n"])
         self.tracker({name: value for name, value in values.items() if isinstance(value, int | float)}, step=step)
 
 
-def lines_up_to(path: Path, step: int) -> list[tuple[bytes, dict[str, Any]]]:
-    """Return the lines of a run's JSONL file up to a step, unchanged and parsed."""
-    kept = []
-    lines = read_bytes(path).splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = parse_json(line, where=str(path), constants=True)
-            if row["step"] <= step:
-                kept.append((line, row))
-        except (InputError, KeyError, TypeError):
-            if number < len(lines):  # The last one was cut off when the process ended.
-                log.warning("%s line %d: damaged, skipped", path, number)
-    return kept
+def lines_up_to(path: Path, step: float) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the lines of a run's JSONL file up to a step, ending in a line feed, and parsed."""
+    damaged = 0
+    with open_file(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if damaged:  # Not the last one, which was cut off when the process ended.
+                log.warning("%s line %d: damaged, skipped", path, damaged)
+                damaged = 0
+            try:
+                row = parse_json(line, where=str(path), constants=True)
+                if row["step"] <= step:
+                    yield line.rstrip(b"\r\n") + b"\n", row
+            except (InputError, KeyError, TypeError):
+                damaged = number
 
 
 class NonFiniteLossError(DeglaError):
@@ -153,9 +158,11 @@ class FiniteWatch:
         self._losses: list[Tensor] = []
 
     def note(self, step: int, *, loss: Tensor, ids: tuple[str, ...]) -> None:
-        """Store the loss of step number `step` (from 1); it is the same on all processes."""
+        """Store the loss of step number `step` (from 1), the same on all processes; `look` if there are many."""
         self._steps.append((step, ids))
         self._losses.append(loss)
+        if len(self._losses) >= _MOST_LOSSES:
+            self.look()
 
     def look(self) -> None:
         """Check all stored losses at once; call it before writing anything that a bad step may have changed.

@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.evaluation.choice import TradeOff, require_score, trade_off
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions
-from degla.files import write_text
+from degla.files import LineFile, write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
 from degla.pages.words import counted
@@ -148,14 +148,15 @@ class Validation:
 
         Raises:
             InputError: the benchmarks' files are wrong.
+            DeglaError: the disk is full.
         """
         scores = self._measure(encoder)
         trade = self._trade(scores)
         traded = {} if trade is None else {"gained": trade.gained, "lost": trade.lost, JOINT: trade.joint}
         row = {"step": step, "score": self._decisive(scores, trade), **scores, **traded}
         if self.processes.first:
-            with (self.run / "validation.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            with LineFile(self.run / "validation.jsonl") as file:
+                file.append([json.dumps(row) + "\n"])
         self._note(row)
         over = self.ended is not None and self._over(trade)
         self._tell(row, "over the budget" if over else "best" if self.best == f"step-{step}" else "")
