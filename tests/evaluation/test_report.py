@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 
 from degla.errors import InputError
+from degla.evaluation import item_difference
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.page import _frontiers
@@ -102,6 +105,27 @@ def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
     assert "#010203" not in text
     json.dumps(data)
     assert data["methods"][0]["label"] == BASELINE
+
+
+def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = BENCHMARKS.load("winoground").BENCHMARK
+    declared = tuple(part for part in benchmark.parts if "*" not in part.name)
+    paths = [tmp_path / f"{number:03}.json" for number in range(140)]
+    result = draw_result("0", (0.5,) * 4, None, benchmark=replace(benchmark, parts=declared), n=4)
+    for path in paths:
+        save_result(result.model_copy(update={"model": result.model.model_copy(update={"label": path.stem})}), path)
+        os.utime(path, (1e9, 1e9))
+    read: Counter[Path] = Counter()
+
+    def load(path: Path, *, items: bool = False) -> Any:
+        read[path] += items
+        return load_result(path, items=items)
+
+    monkeypatch.setattr(item_difference, "load_result", load)
+    compare(paths, baseline="000")
+    assert set(read.values()) == {1}
+    asked = [item_difference._drawn(path)["winoground"][0] for path in paths[:2]]
+    assert asked[0] is asked[1], "the items' names are kept once"
 
 
 class Numbers(HTMLParser):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -133,10 +134,16 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
 
 
 def _asked(verdicts: Sequence[ItemVerdict]) -> Asked:
-    return tuple((row.id, row.drawn_with) for row in verdicts)
+    return _shared(tuple((row.id, row.drawn_with) for row in verdicts))
 
 
-@remembered(128)
+@lru_cache(64)
+def _shared(asked: Asked) -> Asked:
+    """Return an equal value of an earlier call: the results of many models have the same items."""
+    return asked
+
+
+@remembered(512)  # A report asks for each result once per score: with fewer than it has, each would be read anew.
 def _drawn(path: Path) -> dict[str, tuple[Asked, dict[ScoreName, ItemScore]]]:
     """By benchmark, the items and scores of a result; empty if its items file does not exist."""
     if not items_file(path, load_result(path)).is_file():
