@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
+from degla.errors import DeglaError
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import load_result
 from degla.locks import lock
@@ -27,7 +28,7 @@ from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import materials, tuning
-from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct
+from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
 from degla.study.materials import AskedNow, _neighbours, digest_of, digest_of_base, prepare
@@ -604,3 +605,12 @@ def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> No
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"step": 4, "loss": 0.5}\n{"step": 5, "loss": 0.25}\n')
     assert _last_metrics(job) == {"step": 5, "loss": 0.25}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_log_on_a_full_disk_hides_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.log").symlink_to("/dev/full")
+    with pytest.raises(DeglaError, match="no run finished"), open_log(tmp_path):
+        logging.getLogger("degla.study").error("clip: failed")
+        raise DeglaError("no run finished")
+    assert "Traceback" not in capsys.readouterr().err

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from os import SEEK_END
@@ -142,6 +142,11 @@ def refuse_run(out: Path) -> None:
         raise InputError(f"{out}: already holds a training run. Choose another --out.")
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # a name of logging
+        """Lose the line if the disk is full: the terminal has it, and what matters ends with an error of its own."""
+
+
 @contextmanager
 def open_log(out: Path) -> Iterator[logging.Handler]:
     """Within the block, also log to ``study.log`` in the study's folder.
@@ -150,7 +155,7 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
         InputError: the folder is not writable.
     """
     try:
-        handler = logging.FileHandler(out / "study.log", encoding="utf-8")
+        handler = _LogFile(out / "study.log", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot write to the study folder: {error.strerror}.") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -159,7 +164,8 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
         yield handler
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def _jobs(
