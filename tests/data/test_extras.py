@@ -194,6 +194,21 @@ def test_texts_of_the_same_image_are_positives_of_each_other(
         assert torch.equal(batch.extra["positive"][place, 0], other)
 
 
+def test_both_sources_together_are_the_images_other_captions_and_the_column_of_all_of_them(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """READ-CLIP draws from all captions and paraphrases of the image, but for the caption itself."""
+    rows = [{**row, "positives": [f"{row['text']} here", row["text"]]} for row in rows_of(tiny_pairs)]
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, rows)}
+    config = tiny_config("read_clip", model=tiny_model, pairs=files, out=tmp_path / "run")
+    config = replace(config, data=replace(config.data, positives="both", positives_per_caption=8))
+    extras = open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()).dataset.extras
+    for number, row in enumerate(rows):
+        (other,) = (each["text"] for each in rows if each["image"] == row["image"] and each["id"] != row["id"])
+        found = extras.text_of("positive", epoch=0, index=number)
+        assert sorted(found) == sorted([other, f"{row['text']} here", f"{other} here"])
+
+
 def test_one_text_has_the_same_tokens_in_every_role(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -410,7 +425,7 @@ def test_what_is_drawn_for_a_row_is_of_the_seed_the_epoch_and_the_row(tmp_path: 
 
     def drawn(seed: int, epoch: int) -> dict[str, list[str]]:
         extras = RowExtras(
-            ColumnFile(tmp_path / "extras"), wanted, seed=seed, target=lambda text: torch.tensor(int(text[-1]))
+            ColumnFile(tmp_path / "extras"), wanted, seed=seed, target=lambda text: torch.tensor([*text.encode()])
         )
         near = Neighbours(ColumnFile(tmp_path / "near"), per_row=2, seed=seed)
         return {

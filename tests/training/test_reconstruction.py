@@ -172,6 +172,23 @@ def test_the_text_is_of_the_same_image(folder: Path, tiny_model: Path, tiny_pair
     assert own == {False, True}, "the caption itself is one of them"
 
 
+def test_texts_of_the_column_are_reconstructed_too(
+    folder: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Contextualization Distillation reconstructs the longer texts that it trains with."""
+    rows = [{**json.loads(line), "positives": ["two longer texts"]} for line in tiny_pairs["captions"].open()]
+    captions = tmp_path / "longer.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = _config(folder, tiny_model, {**tiny_pairs, "captions": captions}, tmp_path / "run")
+    longer = DecoderTokens.of(folder)("two longer texts")
+    for source in ("same_image", "column"):
+        given = replace(config, data=replace(config.data, positives=source))
+        pairs = open_pairs(given, encoder=load_encoder(str(tiny_model)), processes=Processes())
+        batches = [each for epoch in range(4) for each in pairs.batches(epoch, start=0, device=torch.device("cpu"))]
+        drawn = torch.cat([batch.extra["target"] for batch in batches])
+        assert bool((drawn == longer).all(dim=1).any()) == (source == "column")
+
+
 def test_without_the_loss_no_decoder_is_loaded(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("read_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
     train(replace(config, data=replace(config.data, decoder=tmp_path / "nowhere")))

@@ -46,9 +46,9 @@ class DataConfig(Checked, section="data"):
     the folder of draws (random in the DeGLA paper, first in its released code)."""
     rules: tuple[str, ...] = ()
     """Rules whose negatives are used; all rules by default."""
-    positives: Literal["column", "same_image"] = "column"
-    """Source of positives, additional true texts: the field positives, or other captions of the same image; "column"
-    or "same_image"."""
+    positives: Literal["column", "same_image", "both"] = "column"
+    """Source of positives, additional true texts: the field positives, other captions of the same image, or both for
+    all captions of the image (READ-CLIP); "column", "same_image" or "both"."""
     positives_file: Path | None = None
     """File of positives from `degla negatives --positives`, added by caption id to those of the column."""
     positives_per_caption: AtLeastOne = 1

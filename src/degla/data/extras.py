@@ -24,7 +24,7 @@ from degla.pages.words import counted
 from degla.parse import describe_json, read_json, read_text
 from degla.prefixes import Tokenize
 
-PositiveSource = Literal["column", "same_image"]
+PositiveSource = Literal["column", "same_image", "both"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class ExtraData:
     Attributes:
         reads: parts of `degla.inputs` that some loss reads.
         positives: P, additional true texts drawn per caption and epoch.
-        positive_source: the column `positives`, or the other captions of the same image.
+        positive_source: the column `positives`, the other captions of the same image, or these and the column of all
+            its rows.
         classes: names of the classes.
         class_template: template that turns a class into a text, with `{}` for its name.
         where: names the captions in messages.
@@ -160,7 +161,7 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
     if "unit" in wanted.reads:
         columns["unit"] = _found(rows, wanted, "units")
     if "reconstruction" in wanted.reads:
-        columns["target"] = _targets(rows)
+        columns["target"] = _targets(rows, wanted)
     if "masked" in wanted.reads:
         columns["masked_words"] = _found(rows, wanted, "masked_words")
     if "label" in inputs_of(wanted.reads):
@@ -197,7 +198,8 @@ def _concepts(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
 def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
     """The additional true texts of each row, without those that repeat the caption or each other."""
     same = wanted.positive_source == "same_image"
-    lists = _of_same_image(rows) if same else (texts for chunk in rows.chunks(column) for texts in chunk.to_pylist())
+    own = (texts for chunk in rows.chunks(column) for texts in chunk.to_pylist())
+    lists = own if wanted.positive_source == "column" else _of_same_image(rows, "" if same else column)
     found = False
     for captions in rows.chunks("text"):
         further = []
@@ -210,30 +212,34 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
         found = found or any(further)
         yield arrow.array(further, TEXTS)
     if not found:
+        others = f"; or use other captions of the same image: {wanted.flags}.positives same_image"
         remedy = (
             f"No image has captions that differ; use the field {column} instead: {wanted.flags}.positives column."
             if same
             else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
             f"can; or generate them: `degla negatives {wanted.where} --positives --out FILE` and add {wanted.flags}."
-            f"positives-file FILE; or use other captions of the same image: {wanted.flags}.positives same_image."
+            f"positives-file FILE{others if wanted.positive_source == 'column' else ''}."
         )
         raise InputError(f"{wanted.where}: no caption has additional true texts, but this recipe reads them. {remedy}")
 
 
-def _targets(rows: PairTable) -> Iterator[Any]:
-    """All captions of each row's image."""
-    lists = _of_same_image(rows)
+def _targets(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
+    """All captions of each row's image, and its additional true texts if a loss reads them from the column."""
+    further = "positive" in wanted.reads and wanted.positive_source != "same_image"
+    lists = _of_same_image(rows, "positives" if further else "")
     for captions in rows.chunks("text"):
         yield arrow.array(list(islice(lists, len(captions))), TEXTS)
 
 
-def _of_same_image(rows: PairTable) -> Iterator[list[str]]:
-    """For each row, all captions of its image, including its own."""
+def _of_same_image(rows: PairTable, column: str = "") -> Iterator[list[str]]:
+    """For each row, all captions of its image, including its own, and then the texts of a column of these rows."""
     groups = rows.groups()
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(len(groups) + 1))
     for group in groups.tolist():
-        yield [rows.at("text", row) for row in order[starts[group] : starts[group + 1]].tolist()]
+        members = order[starts[group] : starts[group + 1]].tolist()
+        further = [text for row in members for text in rows.at(column, row)] if column else []
+        yield [rows.at("text", row) for row in members] + further
 
 
 def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:

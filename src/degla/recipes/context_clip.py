@@ -15,7 +15,7 @@ def context_clip() -> TrainConfig:
     Reads the column `positives`, which `degla prepare contexts` fills with a text about the objects and relations that
     a caption names. The original method, on knowledge graphs, is `degla system contextualization`; its use for CLIP is
     this package's own. 0.5 is one of the paper's weights of texts (0.1, 0.5, 1), not tuned. Its second task,
-    reconstructing the text, is not included.
+    reconstructing the text, needs a decoder: --objective.token-reconstruction.weight 0.1 --data.decoder FOLDER.
 
     Use when: captions name several objects and relations. In the embedded world it gained less composition than
     `negclip` at a weight of 1.5, chosen on validation scenes.

@@ -17,8 +17,9 @@ def read_clip() -> TrainConfig:
     Its 5 epochs draw one of the five captions of each COCO image; an epoch here covers all captions, so 1 has as many
     steps. To add token reconstruction, which predicts another caption with a frozen T5 decoder, set
     --objective.token-reconstruction.weight 0.1 --data.decoder FOLDER. With an LLM's paraphrases in the column
-    `positives`, set --data.positives column. Differs in the weight decay of vectors and the scale, which is 0 here, and
-    in the maximum scale, 100 here and unbounded in the released code.
+    `positives`, set --data.positives both, which draws from them and the image's other captions as the released code
+    does. Differs in the weight decay of vectors and the scale, which is 0 here, and in the maximum scale, 100 here and
+    unbounded in the released code.
 
     Use when: images have several captions, or paraphrases are available. In the embedded world it did about as well as
     `negclip` in composition and recognition; on photographs its gain was not certain.
