@@ -71,6 +71,17 @@ def test_every_form_keeps_the_shelfs_contract(tmp_path: Path) -> None:
     assert result.headline == {"composition": "macro"} and len(result.annotation_sha256) == 4
 
 
+def test_every_true_text_meets_every_false_one(tmp_path: Path) -> None:
+    row = {"image": "a.png", "caption": "a cat", "captions": ["a pet"], "negatives": ["a dog", "a cow"], "part": "pets"}
+    write(tmp_path, "mine.jsonl", row)
+    assert {item.id: item.texts for item in read(tmp_path)} == {
+        "own/pets/mine-0-0": ("a cat", "a dog"),
+        "own/pets/mine-0-1": ("a cat", "a cow"),
+        "own/pets/mine-0-2": ("a pet", "a dog"),
+        "own/pets/mine-0-3": ("a pet", "a cow"),
+    }
+
+
 def test_the_digest_of_captions_of_any_form_is_told(tmp_path: Path) -> None:
     paint(tmp_path, write_all(tmp_path))
     (tmp_path / "own" / "captions.jsonl").unlink()
@@ -100,6 +111,8 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
         ({"image": "a.png", "caption": "x"}, "line 1: .*give one false caption"),
         ({"image": "a.png", "caption": "x", "negative": "x"}, "line 1: .*is identical to the caption"),
         ({"image": "a.png", "caption": "x", "negatives": ["y", " "]}, "line 1: .*none of them empty"),
+        ({"image": "a.png", "caption": "x", "captions": ["y"], "negative": "y"}, "line 1: .*is identical to the capt"),
+        ({"image": "a.png", "caption": "x", "captions": [" "], "negative": "y"}, "line 1: .*'captions' is empty"),
         ({"image": "", "caption": "x", "negative": "y"}, "line 1: field 'image'"),
         ({"image": "a.png", "caption": "x", "negativ": "y"}, "line 1: field 'negativ'"),
         ({"image": "a.png", "words": "x"}, "line 1: field 'words': .*Fields: image, caption; optional: negative, neg"),

@@ -5,7 +5,7 @@ Paper:    none: your own
 Licence:  your own
 Source:   captions of your own, by degla negatives or by hand
 Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}
-                                or a list as negatives; optional: part (NAME), id
+                                or a list as negatives; optional: captions (further true texts), part (NAME), id
           own/NAME.csv          the same fields as columns: image, caption, negative, part, id
           own/captions.*        held-out captions, in any format that degla negatives reads, and
           own/negatives.jsonl   the negatives it made from them: one part per rule
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -35,12 +36,13 @@ _TABLES = (".jsonl", ".csv")
 
 
 class _Row(Record):
-    """One caption with one or more captions that are false of its image."""
+    """One or more captions with one or more captions that are false of the image."""
 
     image: str = Field(min_length=1)
     caption: str = Field(min_length=1)
     negative: str = ""
     negatives: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
     part: str = ""
     id: str = ""
 
@@ -53,9 +55,15 @@ class _Row(Record):
     def _has_false(self) -> _Row:
         if not self.false or not all(text.strip() for text in self.false):
             raise ValueError("give one false caption in 'negative' or several in 'negatives', none of them empty")
-        if self.caption in self.false:
+        if not all(text.strip() for text in self.captions):
+            raise ValueError("a text of 'captions' is empty")
+        if not set(self.true).isdisjoint(self.false):
             raise ValueError("a false caption is identical to the caption")
         return self
+
+    @property
+    def true(self) -> tuple[str, ...]:
+        return (self.caption, *self.captions)
 
     @property
     def false(self) -> tuple[str, ...]:
@@ -63,7 +71,7 @@ class _Row(Record):
 
 
 def items(root: Path) -> Entries:
-    """Read every table under `own`, one item per false caption; then the captions with their accepted negatives."""
+    """Read every table under `own`, one item per true and false text; then captions and their accepted negatives."""
     folder = root / _FOLDER
     # With a folder of images beside the tables, rows need not name the folder.
     images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
@@ -93,9 +101,10 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
     for number, (where, fields) in enumerate(rows):
         row = validate(_Row, fields, where=where)
         part, key = row.part or file.stem, row.id or f"{file.stem}-{number}"
-        for count, false in enumerate(row.false):
-            name = key if len(row.false) == 1 else f"{key}-{count}"
-            yield image_question(("own", part, name), images + row.image, [row.caption], [false])
+        pairs = list(product(row.true, row.false))
+        for count, (true, false) in enumerate(pairs):
+            name = key if len(pairs) == 1 else f"{key}-{count}"
+            yield image_question(("own", part, name), images + row.image, [true], [false])
     if number < 0:
         raise InputError(f"{file}: has no rows. Expected layout:\n{BENCHMARK.layout}")
 
