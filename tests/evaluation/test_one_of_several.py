@@ -97,7 +97,7 @@ def write_crepe(root: Path) -> Truth:
             rows: list[list[object]] = []
             for number in range(2):
                 text = f"{kind}'s dog {complexity} {number}"
-                false = [f'a "{word}" {text}' for word in ("red", "blue", "old")[: 2 + number]]
+                false = [f'a "{word}" {text}' for word in ("red", "blue", "old", *"abcdefghi")[: 11 + number]]
                 rows.append([len(truth), text, repr(false), 1, 2, 20 + number, 15])
                 truth[f"vg/{len(truth)}.jpg"] = [text]
             name = f"prod_vg_hard_negs_{kind}_complexity_{complexity}.csv"
@@ -164,6 +164,9 @@ def test_equals_a_literal_reading(name: str, tmp_path: Path) -> None:
         rows = all(gold[at, s[at].argmax()] for at in range(len(s)))
         columns = all(gold[s[:, at].argmax(), at] for at in range(s.shape[1]))
         expected[item.id] = {"text_ok": rows} if len(s) == 1 else {"image_ok": columns}
+        if name == "crepe":
+            place = sorted(s[0], reverse=True).index(s[0, 0])
+            expected[item.id] |= {f"text_ok@{k}": place < k for k in (3, 5, 10)}
         if s.shape[1] > 1 and len(s) > 1:
             expected[item.id] |= {"text_ok": rows, "group_ok": rows and columns}
     result = score(encoder, name, tmp_path)
@@ -176,6 +179,31 @@ def test_chance_of_one_text_is_one_image_of_all(tmp_path: Path) -> None:
     assert [row.chance for part in result.parts for row in part.scores] == pytest.approx([1 / 3] * 12)
     # Which of several images is asked, no text tells.
     assert {part.name.split("/")[0] for part in result.parts if part.scores[0].floors} == {"i2t"}
+
+
+def test_recall_is_among_the_first_of_all_texts(tmp_path: Path) -> None:
+    """As CREPE prints it, beside chance and floors: one true text among 12 or 13."""
+    paint(tmp_path, write_crepe(tmp_path))
+    atom = score(constant(), "crepe", tmp_path, tie="half").benchmarks[0].parts[0]
+    found = {row.metric: row for row in atom.scores}
+    for k in (3, 5, 10):
+        share = (k / 12 + k / 13) / 2
+        row = found[f"recall@{k}"]
+        assert (row.value, row.chance) == pytest.approx((share, share))
+        assert [row.floors[name] for name in ("shorter text", "longer text")] == [1.0, 0.0]
+    strict, lenient = (score(constant(), "crepe", tmp_path, tie=tie).benchmarks[0] for tie in ("strict", "lenient"))
+    assert set(values_of(strict).values()) == {0.0} and set(values_of(lenient).values()) == {1.0}
+
+
+def test_texts_that_are_cut_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CREPE's captions of twelve parts may be longer than CLIP's 77 tokens, 75 of them of the text."""
+    texts = [" ".join(["dog"] * count) for count in (75, 76, 90)]
+    rows = [{"image": "1.jpg", "caption": text, "negative_caption": "a cat"} for text in texts]
+    (tmp_path / "cc_neg").mkdir()
+    (tmp_path / "cc_neg" / "cc_neg.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    paint(tmp_path, ["cc_neg/images/1.jpg"])
+    score(tiny_encoder(), "cc_neg", tmp_path)
+    assert "2 texts are longer than the 77 tokens of tiny, which does not read the end, for example 'dog" in caplog.text
 
 
 def test_published_counts(tmp_path: Path) -> None:
@@ -233,7 +261,7 @@ def test_crepe_crops_and_groups(tmp_path: Path) -> None:
     items = {item.id: item for item in crepe.BENCHMARK.items(tmp_path) if isinstance(item, PairItem)}
     item = items["crepe/swap/12/1"]
     assert item.images == (ItemImage(path="vg/7.jpg", crop=(1, 2, 21, 15)),)
-    assert (len(item.texts), item.group) == (4, {"complexity": "12"})
+    assert (len(item.texts), item.group) == (13, {"complexity": "12"})
 
 
 def test_a_crop_that_begins_before_its_image_is_black_there() -> None:

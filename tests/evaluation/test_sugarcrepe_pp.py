@@ -55,7 +55,7 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
     result = score(encoder, "sugarcrepe_pp", data_root)
     verdicts = {item.id: item for item in result.items}
     photographs = texts_only = 0
-    right = {"text_ok": 0, "text_ok.1": 0, "text_ok.2": 0, "text_only_ok": 0}
+    right = {"text_ok": 0, "text_ok.1": 0, "text_ok.2": 0, "brittle": 0, "text_only_ok": 0}
     for part in COUNTS:
         for row in json.loads((data_root / "sugarcrepe_pp" / f"{part}.json").read_text()):
             image = data_root / "coco" / "val2017" / row["filename"]
@@ -81,6 +81,7 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
             picture = literal_image(encoder, image)
             one, two, false = (float(picture @ text) for text in (first, second, negative))
             literal = {"text_ok": one > false and two > false, "text_ok.1": one > false, "text_ok.2": two > false}
+            literal["brittle"] = min(one, two) < false < max(one, two)
             found = verdicts[f"sugarcrepe_pp/{part}/{row['id']}"]
             assert {key: bool(worth) for key, worth in found.ok.items()} == literal
             assert found.image == alone.image
@@ -93,7 +94,12 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
     assert 0.05 < right["text_only_ok"] / texts_only < 1
     parts = {part.name: part for part in result.benchmarks[0].parts}
     for number, (metric, key) in enumerate(
-        (("image_to_text", "text_ok"), ("caption", "text_ok.1"), ("caption2", "text_ok.2"))
+        (
+            ("image_to_text", "text_ok"),
+            ("caption", "text_ok.1"),
+            ("caption2", "text_ok.2"),
+            ("brittleness", "brittle"),
+        )
     ):
         found = [parts[name].scores[number] for name in COUNTS]
         assert {score.metric for score in found} == {metric}
@@ -105,7 +111,7 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
     }
     assert all(part.missing == 0 for name, part in parts.items() if "/" in name)
     assert parts["swap_att"].scores[0].n + parts["swap_att"].missing == counts["swap_att"]
-    assert [found.chance for found in parts["swap_att"].scores] == pytest.approx([1 / 3, 1 / 2, 1 / 2])
+    assert [found.chance for found in parts["swap_att"].scores] == pytest.approx([1 / 3, 1 / 2, 1 / 2, 1 / 3])
     assert parts["text_only/swap_att"].scores[0].chance == pytest.approx(1 / 3)
 
 
@@ -139,7 +145,8 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
     texts = {text for item in BENCHMARK.items(tmp_path) for text in item.texts}
     honest = {text: "false" if "false" in text else "picture" for text in texts}
     oracle = score(knowing_texts(honest, lying=False), "sugarcrepe_pp", tmp_path).benchmarks[0]
-    assert set(values_of(oracle).values()) == {1.0}
+    assert {value for name, value in values_of(oracle).items() if "brittleness" not in name} == {1.0}
+    assert {value for name, value in values_of(oracle).items() if "brittleness" in name} == {0.0}
     swapped = {text: "picture" if "also" in text else "false" for text in texts}
     liar = score(knowing_texts(swapped, lying=False), "sugarcrepe_pp", tmp_path).benchmarks[0]
     assert {value for name, value in values_of(liar).items() if "text_only" in name} == {0.0}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from degla.evaluation.image_files import ImageFiles, decode_item, read_image_fil
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.model.encoder import Encoder
+
+_log = logging.getLogger(__name__)
 
 Batches = Sequence[Sequence[int]]
 """Indices of keys, in batches."""
@@ -221,6 +225,7 @@ class Embedder:
         }
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         padding = getattr(self.encoder, "padding", 0)
+        self._tell_cut([text for text, row in zip(texts, tokens, strict=True) if row[-1] != padding])
         lengths = [int(np.flatnonzero(row != padding)[-1]) + 1 if (row != padding).any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
 
@@ -241,6 +246,25 @@ class Embedder:
         size = self.texts_per_batch or self._size(32, 512)
         asked = {number: text for text, number in reversed(text_row.items())}
         return text_row, self._rows(keys, embed, size=size, name="texts", name_of=asked.__getitem__, order=order)
+
+    def _tell_cut(self, full: list[str]) -> None:
+        """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
+        import torch
+
+        if not full or self.processes.rank:
+            return
+        # A text that is cut has the same tokens without its last word.
+        whole, shorter = (
+            np.asarray(torch.as_tensor(self.encoder.tokenize(texts)).cpu())
+            for texts in (full, [" ".join(text.split()[:-1]) for text in full])
+        )
+        cut = np.flatnonzero((whole == shorter).all(axis=1))
+        if len(cut):
+            _log.warning(
+                "%s longer than the %d tokens of %s, which does not read the end, for example %.60r.",
+                counted(len(cut), "text is", "texts are"), self.encoder.context_length, self.encoder.name,
+                full[cut[0]],
+            )  # fmt: skip
 
     def _size(self, processor: int, other: int) -> int:
         """Batch size by device and model size."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.cache import Cache
-from degla.evaluation.verdicts import Gold, Judged, brittle, chance_of
+from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chance_of, near
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -140,6 +140,10 @@ def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
             chance[f"text_ok.{number}"] = 1 / (1 + len(row))
         if len(leads[0]) == 2:
             ok["brittle"], chance["brittle"] = brittle(ok), brittle(chance)
+        if len(leads[0]) == 1:
+            for k in NEAR:
+                ok[f"text_ok@{k}"] = float(near(leads[0], k, "half")[0])
+                chance[f"text_ok@{k}"] = min(1.0, k / len(item.texts))
     else:
         for number, (row, gold) in enumerate(zip(leads, item.gold, strict=True), start=1):
             ok[f"text_ok.{number}"], chance[f"text_ok.{number}"] = _worth(row), chance_of((gold,))["text_ok"]

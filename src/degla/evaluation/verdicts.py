@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # A report reads verdicts and opens no rooms that embed.
     from degla.evaluation.regions import RegionTable
 
 RECALL = (1, 5, 10)
+NEAR = (3, 5, 10)
+"""k of the verdicts `text_ok@k`."""
 Gold = tuple[tuple[int, ...], ...]
 _LARGEST_ENUMERATED = 6
 _ALL = slice(None)
@@ -182,6 +184,12 @@ def _compare_images(
     elif sum(gold[0]) > 1:
         true, false = ([at for at, is_true in enumerate(gold[0]) if is_true == kind] for kind in (1, 0))
         alone = {f"text_ok.{number}": (_ALL, _ALL, [at, *false]) for number, at in enumerate(true, start=1)}
+    elif len(gold[0]) > 1:
+        right = gold[0].index(1)
+        lead = similarities[:, 0, [right]] - np.delete(similarities[:, 0], right, axis=1)
+        for k in (k for k in NEAR if f"text_ok@{k}" in wanted):
+            ok[f"text_ok@{k}"], ties[f"text_ok@{k}"] = near(lead, k, rule), verdicts.text_ties
+            chance[f"text_ok@{k}"] = min(1.0, k / len(gold[0]))
     for name, cells in alone.items():
         side = name.partition("_")[0]
         found = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
@@ -191,6 +199,11 @@ def _compare_images(
         ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
         chance["brittle"] = brittle(chance)
     return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
+
+
+def near(leads: NDArray[Any], k: int, tie: TieRule) -> NDArray[np.float64]:
+    """Return the worth `[N]` of "the true text is among the first k", from its leads `[N, false]` over false ones."""
+    return RankVerdicts((leads < 0).sum(axis=1), (leads == 0).sum(axis=1), leads.min(axis=1)).within(k, tie)
 
 
 def brittle(worth: Mapping[str, Any]) -> Any:

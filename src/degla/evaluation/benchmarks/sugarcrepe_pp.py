@@ -57,6 +57,7 @@ BENCHMARK = Benchmark(
                 Metric(name="image_to_text"),
                 Metric(name="caption", verdict="text_ok.1"),
                 Metric(name="caption2", verdict="text_ok.2"),
+                Metric(name="brittleness", verdict="brittle", lower=True),
             ),
         ),
         *parts_of(
