@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
+from degla.negatives.run.asking import replies_to
 from degla.negatives.run.stream import hash_text
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
@@ -187,26 +188,8 @@ class TruthScreen:
             DeglaError: the model cannot continue; the journal has what it answered.
         """
         requests = [self._request(row) for row in rows]
-        verdicts: dict[RequestKey, Verdict | None] = {}
-        waiting: list[Request] = []
-        for key, request in {each.key: each for each in requests}.items():
-            earlier = self.journal.find(key) if self.journal is not None else None
-            if earlier is None:
-                waiting.append(request)
-            else:
-                verdicts[key] = _truth_verdict(earlier[1].outcome, earlier[1].text)
-        waiting.reverse()
-        under_way = 0
-        while waiting or under_way:
-            while waiting and under_way < max(self.model.capacity, 1):
-                self.model.start(waiting.pop())
-                under_way += 1
-            replies = self.model.finished()
-            under_way -= len(replies)
-            if self.journal is not None:
-                self.journal.keep([("choose", reply) for reply in replies])
-            verdicts |= {reply.key: _truth_verdict(reply.outcome, reply.text) for reply in replies}
-        return [verdicts[each.key] for each in requests]
+        replies = replies_to(requests, model=self.model, journal=self.journal)
+        return [_truth_verdict(replies[each.key].outcome, replies[each.key].text) for each in requests]
 
     def _request(self, row: Screened) -> Request:
         caption, text = inert(row.caption.text), inert(row.text)

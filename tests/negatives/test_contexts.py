@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
+from degla.errors import DeglaError
+from degla.negatives.contexts import ContextWriter
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
+from degla.negatives.llm import ReplyStatus, Request, RequestKey
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.run.asking import kept_replies
 from degla.negatives.units import context_of, with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
@@ -73,3 +78,73 @@ def test_the_command_writes_the_column(tmp_path: Path, capsys: pytest.CaptureFix
     write_jsonl(tmp_path / "captions.jsonl", _records()[1:2])
     assert main(words) == 2
     assert "no caption names an object and something more. Use other captions" in capsys.readouterr().err
+
+
+def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used(tmp_path: Path) -> None:
+    written = {
+        "A dog on a sofa.": "There is a dog, and the dog is on a sofa.",
+        "A cat near a blue car.": "A cat is near a blue car and a tree.",
+    }
+    asked: list[Request] = []
+
+    def answer(request: Request) -> str:
+        asked.append(request)
+        return written[request.caption]
+
+    def make() -> list[CaptionRecord]:
+        with kept_replies(tmp_path / "out.jsonl") as journal:
+            writer = ContextWriter(ScriptedModel(answer), seed=0, journal=journal)
+            made = list(writer(_records()))
+            assert writer.written == 1
+            return made
+
+    made = make()
+    by_template = list(with_contexts(_records(), seed=0))
+    assert made[0].positives == ("There is a dog, and the dog is on a sofa.",)
+    assert made[1:] == by_template[1:]
+    assert asked[1].chat[-1].content.endswith("Things: a cat, a blue car\nRelations: a cat near a blue car")
+    assert make() == made and len(asked) == 2, "no reply is paid for twice"
+
+
+@pytest.mark.parametrize(
+    "text", ["A dog.", "A dog is there, and it is happy indeed.", "A cat is on a sofa, and a dog is on the sofa."]
+)
+def test_a_text_that_says_less_or_more_is_not_used(text: str) -> None:
+    writer = ContextWriter(ScriptedModel(lambda request: text))
+    assert list(writer(_records()[:1])) == list(with_contexts(_records()[:1], seed=0))
+
+
+def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
+    writer = ContextWriter(ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose")))
+    (made,) = writer(_records()[:1])
+    assert made.positives == ("We can see a dog and a sofa. A dog on a sofa.",) and writer.written == 1
+
+
+def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> None:
+    def write(*faults: ReplyStatus) -> list[CaptionRecord]:
+        asked: dict[RequestKey, ReplyStatus] = {}
+        model = ScriptedModel(lambda request: asked.update({request.key: "answered"}), remember=True)
+        model.faults.update(zip(keys, faults, strict=False))
+        with kept_replies(tmp_path / "out.jsonl") as journal:
+            made = list(ContextWriter(model, journal=journal)(_records()))
+        keys.extend(asked)
+        return made
+
+    keys: list[RequestKey] = []
+    by_template = write()
+    (tmp_path / "out.jsonl.replies.jsonl").unlink()
+    with pytest.raises(DeglaError, match=r"did not answer for 1 caption\. Run the same command again"):
+        write("unreachable")
+    assert write() == by_template == list(with_contexts(_records(), seed=0))
+
+
+def test_a_model_is_for_contexts_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(tmp_path / "captions.jsonl", _records())
+    files = [str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    (tmp_path / "script.jsonl").write_text("")
+    script = ["--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
+    assert main(["prepare", "units", *files, *script]) == 2
+    assert "--llm applies only to degla prepare contexts, not to units" in capsys.readouterr().err
+    assert main(["prepare", "contexts", *files, *script]) == 0
+    assert "2 of 3 captions have a longer version, 0 of them by scripted" in capsys.readouterr().err
+    assert list(read_jsonl(CaptionRecord, tmp_path / "out.jsonl")) == list(with_contexts(_records(), seed=0))

@@ -5,7 +5,8 @@ Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a lan
 relations.
 
 In Contextualization Distillation (arXiv 2402.01729), a language model writes a longer text about a triple of a
-knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption.
+knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption. contexts.py
+has a language model write it.
 """
 
 from __future__ import annotations
@@ -203,10 +204,18 @@ def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[C
     """
     for batch in parse_records(captions):
         for record, caption in batch:
-            number = sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0]
-            text = context_of(caption, number=number)
-            fits = text is not None and len(text) <= LONGEST_TEXT
-            yield record.model_copy(update={"positives": (text, *record.positives)}) if fits else record
+            yield with_context(record, template_of(record, caption, seed=seed))
+
+
+def with_context(record: CaptionRecord, text: str | None) -> CaptionRecord:
+    """Return the caption with a longer version first in its column `positives`; unchanged without one."""
+    return record if text is None else record.model_copy(update={"positives": (text, *record.positives)})
+
+
+def template_of(record: CaptionRecord, caption: Caption, *, seed: int) -> str | None:
+    """Return the longer caption by a template; None if there is none, or it is too long for a record."""
+    text = context_of(caption, number=sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0])
+    return text if text is not None and len(text) <= LONGEST_TEXT else None
 
 
 def context_of(caption: Caption, *, number: int) -> str | None:

@@ -107,16 +107,11 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
             encoder = load_encoder(given.clip, device=device(given.device or "auto"))
             screens.append(screening.ImageScreen(encoder, given.images, given.margin or 0.0))
         if open_model is not None:
-            from degla.negatives.run.output import Journal, journal_path
-            from degla.negatives.run.summary import Summary
+            from degla.negatives.run.asking import kept_replies
 
             model = open_model()
             opened.callback(model.close)
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            journal = opened.enter_context(Journal(journal_path(given.out), Summary((), 0)))
-            if not journal.file.claim():
-                raise InputError(f"{given.out}: another run is judging into this file. Wait or choose another --out.")
-            journal.index()
+            journal = opened.enter_context(kept_replies(given.out))
             screens.append(screening.TruthScreen(model, journal))
         yield screens
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder, require_jsonl
+from degla.verbs._arguments import (
+    describe_captions,
+    describe_columns,
+    describe_model,
+    given_captions,
+    model_source,
+    refuse_given,
+    require_folder,
+    require_jsonl,
+)
 from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
@@ -23,7 +32,8 @@ _MAKERS = {
     "choice-negatives.jsonl",
     "units": "captions with the objects and relations they name, foils of these, noun phrases, and attribute and "
     "relation words: one file",
-    "contexts": "captions with a longer true caption that combines the objects and relations they name: one file",
+    "contexts": "captions with a longer true caption that combines the objects and relations they name, by templates "
+    "or a language model (--llm): one file",
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
@@ -43,6 +53,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths are relative to")
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
+    describe_model(verb)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -51,6 +62,9 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.out}: already exists. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
+    if given.maker != "contexts" and given.llm != "rules":
+        raise InputError(f"--llm applies only to degla prepare contexts, not to {given.maker}.")
+    refuse_given(given, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if given.maker in ("units", "contexts"):
         require_jsonl(given.out)
     spare_inputs(given.out, given.captions)
@@ -107,13 +121,23 @@ def _contexts(given: argparse.Namespace) -> str:
     from degla.negatives.units import with_contexts
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
+    open_model = model_source(given)
     captions = list(given_captions(given, optional=OPTIONAL_FIELDS))
-    made = list(with_contexts(captions, seed=given.seed))
+    if open_model is None:
+        made, by = list(with_contexts(captions, seed=given.seed)), ""
+    else:
+        from degla.negatives.contexts import ContextWriter
+        from degla.negatives.run.asking import kept_replies
+
+        with closing(open_model()) as model, kept_replies(given.out) as journal:
+            writer = ContextWriter(model, given.seed, journal)
+            made = list(writer(captions))
+        by = f", {writer.written:,} of them by {model.name}"
     longer = sum(new != old for new, old in zip(made, captions, strict=True))
     if not longer:
         raise InputError(f"{given.captions}: no caption names an object and something more. Use other captions.")
     write_jsonl(given.out, made)
-    return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version"
+    return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version{by}"
 
 
 def _composites(given: argparse.Namespace) -> str:

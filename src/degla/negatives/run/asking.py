@@ -1,0 +1,64 @@
+"""Questions to a language model outside the dialogue about negatives: each is asked once, and its reply is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
+from degla.negatives.run.output import Journal, journal_path
+from degla.negatives.run.summary import Summary
+
+
+@contextmanager
+def kept_replies(out: Path) -> Iterator[Journal]:
+    """Open the replies beside a file that is written from them.
+
+    Raises:
+        InputError: another process holds it, or it cannot be read or written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Journal(journal_path(out), Summary((), 0)) as journal:
+        if not journal.file.claim():
+            raise InputError(f"{out}: another run is writing this file. Wait or choose another --out.")
+        journal.index()
+        yield journal
+
+
+def replies_to(
+    requests: Iterable[Request], *, model: LanguageModel, journal: Journal | None
+) -> dict[RequestKey, Reply]:
+    """Return the reply to each request, from the journal if it is there.
+
+    Args:
+        requests: equal keys are asked once.
+        model: the language model.
+        journal: where replies are kept, so that none is paid for twice; None keeps none.
+
+    Raises:
+        DeglaError: the model cannot continue; the journal has what it answered.
+    """
+    found: dict[RequestKey, Reply] = {}
+    waiting: list[Request] = []
+    forms = {}
+    for key, request in {each.key: each for each in requests}.items():
+        earlier = None if journal is None else journal.find(key)
+        forms[key] = request.form
+        if earlier is None:
+            waiting.append(request)
+        else:
+            found[key] = earlier[1]
+    waiting.reverse()
+    under_way = 0
+    while waiting or under_way:
+        while waiting and under_way < max(model.capacity, 1):
+            model.start(waiting.pop())
+            under_way += 1
+        replies = model.finished()
+        under_way -= len(replies)
+        if journal is not None:
+            journal.keep([(forms[reply.key], reply) for reply in replies])
+        found |= {reply.key: reply for reply in replies}
+    return found
