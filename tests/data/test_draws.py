@@ -146,3 +146,23 @@ def test_crops_are_as_the_flags_say(tiny_model: Path, tiny_pairs: dict[str, Path
     data = dataclasses.replace(config.data, smallest_crop=0.3, scaled_decoding=False)
     dataset = open_pairs(dataclasses.replace(config, data=data), encoder=encoder, processes=Processes()).dataset
     assert dataset.transform == RandomCrop(image_transform(encoder), scale=(0.3, 1.0), scaled=False)
+
+
+def test_a_share_of_the_rows_uses_its_negatives(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    whole, half = (
+        open_pairs(
+            dataclasses.replace(config, data=dataclasses.replace(config.data, negatives_share=share)),
+            encoder=load_encoder(str(tiny_model)),
+            processes=Processes(),
+        ).dataset
+        for share in (1.0, 0.5)
+    )
+    used = []
+    for epoch in range(12):
+        for row in range(len(whole)):
+            all_of_them, some = whole[epoch, row].valid, half[epoch, row].valid
+            assert torch.equal(some, all_of_them) or not some.any()
+            used += [bool(some.any())] if all_of_them.any() else []
+    assert 0.4 < sum(used) / len(used) < 0.6
+    assert len({tuple(used[start : start + 20]) for start in range(0, 100, 20)}) > 1

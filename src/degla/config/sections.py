@@ -44,6 +44,8 @@ class DataConfig(Checked, section="data"):
     draw: str = "random"
     """How K of a caption's negatives are chosen in each epoch: random, first, by_rule, by_score, or your own file in
     the folder of draws (random in the DeGLA paper, first in its released code)."""
+    negatives_share: PositiveShare = 1.0
+    """Share of the captions, redrawn in each epoch, that use their negatives, above 0 to 1."""
     rules: tuple[str, ...] = ()
     """Rules whose negatives are used; all rules by default."""
     positives: Literal["column", "same_image", "both"] = "column"

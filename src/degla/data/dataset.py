@@ -134,6 +134,7 @@ class PairDataset(Dataset[Pair]):
         negatives_per_caption: K, 0 or more; missing negatives are masked.
         seed: of crops and draws.
         draw: how K of a row's negatives are chosen in an epoch, a member of the shelf `degla.data.draws`.
+        negatives_share: share of the rows, redrawn in each epoch, that use their negatives.
         extras: optional columns to read as well.
 
     Raises:
@@ -148,6 +149,7 @@ class PairDataset(Dataset[Pair]):
     negatives_per_caption: int
     seed: int
     draw: str = "random"
+    negatives_share: float = 1.0
     extras: RowExtras = field(default_factory=lambda: RowExtras(None, ExtraData(), seed=0))
     features: Callable[[str], Tensor] | None = field(default=None, init=False)
     """Embeddings [D] by path, used instead of pixels if the image tower is frozen; None reads pixels."""
@@ -258,6 +260,9 @@ class PairDataset(Dataset[Pair]):
         return transform.finish(part)
 
     def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
+        share = self.negatives_share
+        if share < 1 and stream("negatives share", seed=self.seed, epoch=epoch, index=index).random() >= share:
+            return [], []
         texts, scores = self.rows.at("negatives", index), self.rows.at("scores", index)
         rules = self.rows.rule_of[self.rows.at("rules", index)].tolist()
         chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)

@@ -20,6 +20,7 @@ def hard_positives() -> TrainConfig:
 
     Reads the column `positives`: rewrites that change as little as a hard negative but stay true: the words around
     "and" swapped, or a word, verb or preposition replaced by a synonym. Ordinary paraphrases did not help in the paper.
+    --data.negatives-share sets how many captions use their negative, as the paper varies it.
 
     Use when: a model rejects true captions because hard negatives taught it to reject every small change. On
     photographs its mean composition was the highest of all recipes tried, but it lost retrieval; in the embedded world

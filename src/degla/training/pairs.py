@@ -109,6 +109,7 @@ def open_pairs(
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
         draw=data.draw,
+        negatives_share=data.negatives_share,
         extras=RowExtras(source.extras, extra_data(data, stream.reads), seed=loop.seed, target=target),
     )
     if loop.embed_images_once:
