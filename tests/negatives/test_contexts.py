@@ -145,6 +145,8 @@ def test_a_model_is_for_contexts_alone(tmp_path: Path, capsys: pytest.CaptureFix
     script = ["--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
     assert main(["prepare", "units", *files, *script]) == 2
     assert "--llm applies only to degla prepare contexts, not to units" in capsys.readouterr().err
+    assert main(["prepare", "units", *files, "--model", "x"]) == 2
+    assert "--model requires --llm openai or embedded" in capsys.readouterr().err
     assert main(["prepare", "contexts", *files, *script]) == 0
     assert "2 of 3 captions have a longer version, 0 of them by scripted" in capsys.readouterr().err
     assert list(read_jsonl(CaptionRecord, tmp_path / "out.jsonl")) == list(with_contexts(_records(), seed=0))

@@ -62,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.out}: already exists. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
-    if given.maker != "contexts" and given.llm != "rules":
+    if model_source(given) is not None and given.maker != "contexts":
         raise InputError(f"--llm applies only to degla prepare contexts, not to {given.maker}.")
     refuse_given(given, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if given.maker in ("units", "contexts"):

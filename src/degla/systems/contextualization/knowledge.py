@@ -59,7 +59,9 @@ class KnowledgeGraph:
     def __post_init__(self) -> None:
         for part, triples in (("train", self.train), ("test", self.test)):
             if not triples:
-                raise InputError(f"{self.name}: there is no {part} triple. Use a larger graph.")
+                raise InputError(
+                    f"{self.name}: there is no {part} triple. Use a larger graph, or more --entities of it."
+                )
         both = set(self.train) & set(self.test)
         if both:
             raise InputError(f"{self.name}: {self.say(min(both))} is in both train and test. Remove it from one.")
