@@ -232,3 +232,17 @@ def test_numbers_that_are_not_finite_are_refused(drawn: tuple[Path, str, str], m
     monkeypatch.setattr(RandomModel, "encode_images", lambda model, images: torch.full((len(images), 512), torch.nan))
     with pytest.raises(DeglaError, match="random: embeddings are not finite"):
         look([drawn[0]], CAPTIONS, ["random"])
+
+
+def test_true_rewrites_count_as_true(drawn: tuple[Path, str, str], capsys: Capture, caplog: Any) -> None:
+    """As on the page: the rules make true and false captions, and a rewrite that is given as false stays false."""
+    text = "A man and a woman sit on a bench near a large tree."
+    words = [str(drawn[0]), "--captions", text, "--models", "world", "--positives"]
+    made = [each["text"] for each in _json(capsys, *words)["captions"][1:]]
+    assert "A woman and a man sit on a bench near a large tree." in made
+    found = _json(capsys, *words, "--negatives", "--false", made[0])["captions"]
+    rules = {each["text"]: each["rule"] for each in found}
+    assert rules[made[0]] == "given as false" and {rules[each] for each in [text, *made[1:]]} == {""}
+    assert {"", "given as false"} < set(rules.values())
+    _json(capsys, str(drawn[0]), "--captions", "hm", "--models", "world", "--positives")
+    assert "The rules made no true rewrites" in caplog.text

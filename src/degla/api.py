@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
-from degla.shelf import BALANCED_RULES, RULES
+from degla.shelf import BALANCED_RULES, POSITIVES, RULES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -117,7 +117,8 @@ def generate_negatives(
 
     Args:
         captions: English texts, each about a different image.
-        rules: rule names (`degla ls rules`); by default those of `degla negatives`.
+        rules: rule names (`degla ls rules`); by default those of `degla negatives`. Those of `degla ls positives` make
+            altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's number, the rule's name and the captions' word use.
 
@@ -181,7 +182,8 @@ def write_negatives(
     Args:
         captions: COCO json, JSONL, Parquet, CSV, TSV or a datasets folder.
         out: JSONL file to write.
-        rules: rule names (`degla ls rules`); by default those of `degla negatives`.
+        rules: rule names (`degla ls rules`); by default those of `degla negatives`. Those of `degla ls positives` make
+            altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's id, the rule's name and the captions' word use.
         workers: number of processes.
@@ -316,7 +318,7 @@ def _named(model: str | Path) -> str:
 def _rules(rules: Sequence[str], function: str) -> list[str]:
     names = _listed(rules, f"{function}: rules", str)
     for name in names:
-        RULES.require(name)
+        (POSITIVES if name in POSITIVES.names() else RULES).require(name)
     return names
 
 

@@ -14,6 +14,7 @@ from degla.errors import DeglaError, InputError
 from degla.pages.table import Table, TableCell, TableRow, Tone
 from degla.pages.words import minus, percent, points
 from degla.parse import shorten
+from degla.shelf import POSITIVES
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -88,6 +89,7 @@ def look(
     *,
     false: Sequence[str] = (),
     negatives: bool = False,
+    positives: bool = False,
     device: str = "cpu",
 ) -> Look:
     """Rank captions for images with each model.
@@ -98,6 +100,7 @@ def look(
         models: names as for `degla.load_model`, loaded one at a time, or loaded models.
         false: texts that are false for the images; the others then count as true.
         negatives: add the hard negatives that the grammar rules make of each caption.
+        positives: add the true rewrites that the grammar rules make of each caption.
         device: device to compute on.
 
     Raises:
@@ -105,7 +108,7 @@ def look(
         ImageError: an image is missing, damaged or not an image.
         DeglaError: a model's embeddings are not finite.
     """
-    candidates = _candidates(captions, false, negatives=negatives)
+    candidates = _candidates(captions, false, negatives=negatives, positives=positives)
     for path in pictures:  # Data come before models: a wrong file is reported before anything is downloaded.
         subject = Subject(f"image {path}", if_missing="Give the path of an image.", if_damaged="Replace the file.")
         decode(read_file(path, subject), subject)
@@ -113,7 +116,9 @@ def look(
     return Look(tuple(map(str, pictures)), candidates, looks)
 
 
-def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: bool) -> tuple[Candidate, ...]:
+def _candidates(
+    captions: Sequence[str], false: Sequence[str], *, negatives: bool, positives: bool
+) -> tuple[Candidate, ...]:
     if not captions:
         raise InputError("no captions: give --captions TEXT...")
     for kind, texts in (("caption", captions), ("false caption", false)):
@@ -124,7 +129,12 @@ def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: boo
                 raise InputError(f"false caption {number} is also among the true captions. Remove one of them.")
     if twice := next((text for texts in (captions, false) for text in texts if texts.count(text) > 1), None):
         log.warning("Caption %r is given more than once; duplicates are ignored.", twice)
-    rules = dict.fromkeys(captions, "") | dict.fromkeys(false, GIVEN)
+    rules = dict.fromkeys(captions, "")
+    for made in generate_negatives(dict.fromkeys(captions), rules=POSITIVES.names()) if positives else ():
+        rules |= dict.fromkeys((row.text for row in made), "")
+    if positives and len(rules) == len(set(captions)):
+        log.warning("The rules made no true rewrites: they found nothing to change in the captions.")
+    rules |= dict.fromkeys(false, GIVEN)
     for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
         for row in made:
             rules.setdefault(row.text, row.rule)

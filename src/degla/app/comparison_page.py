@@ -63,7 +63,7 @@ class ComparisonPage:
         self._lock = Lock()  # One forward pass at a time; parallel ones would only compete for the CPU.
         self._thumbnail = lru_cache(512)(self._make_thumbnail)
 
-    def show_look(self, picture: str | None, true: str, false: str, rules: bool) -> str:
+    def show_look(self, picture: str | None, true: str, false: str, rules: bool, rewrites: bool = False) -> str:
         """Render how the models rank captions of an image as HTML, or an error message.
 
         Args:
@@ -71,10 +71,11 @@ class ComparisonPage:
             true: true captions, one per line.
             false: false captions, one per line.
             rules: whether to add false captions made by the grammar rules.
+            rewrites: whether to add true captions made by the grammar rules.
         """
-        return _answer(lambda: self._look(picture, _lines(true), _lines(false), rules))
+        return _answer(lambda: self._look(picture, _lines(true), _lines(false), rules, rewrites))
 
-    def _look(self, picture: str | None, true: Sequence[str], false: Sequence[str], rules: bool) -> str:
+    def _look(self, picture: str | None, true: Sequence[str], false: Sequence[str], rules: bool, rewrites: bool) -> str:
         if not picture:
             raise InputError("no image yet. Drop one into the field, or click the field to choose one.")
         if not true:
@@ -84,7 +85,7 @@ class ComparisonPage:
         if len(true) + len(false) > MOST_CAPTIONS:
             raise InputError(f"more than {MOST_CAPTIONS} captions. Remove some.")
         with self._lock:
-            result = look([Path(picture)], true, self.models, false=false, negatives=rules)
+            result = look([Path(picture)], true, self.models, false=false, negatives=rules, positives=rewrites)
         return str(look_html(result, self.names))
 
     def show_gallery(self, label: str, benchmark: str, kind: str) -> str:
@@ -190,9 +191,13 @@ def _lay_out_look(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> N
             rules = gradio.Checkbox(
                 value=True, label="Add hard negatives of the true captions, made by grammar rules", elem_id="look-rules"
             )
+            rewrites = gradio.Checkbox(
+                value=False, label="Add true rewrites of the true captions, made by grammar rules",
+                elem_id="look-rewrites",
+            )  # fmt: skip
             button = gradio.Button("Compare", variant="primary", elem_id="look-go")
     shown = gradio.HTML(elem_id="look-shown")
-    button.click(page.show_look, [picture, true, false, rules], [shown], **quiet)
+    button.click(page.show_look, [picture, true, false, rules, rewrites], [shown], **quiet)
 
 
 def _lay_out_gallery(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> None:

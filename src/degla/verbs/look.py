@@ -18,6 +18,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL", help=models)
     negatives = "also rank hard negatives of each text, made by the grammar rules"
     verb.add_argument("--negatives", action="store_true", help=negatives)
+    positives = "also rank true rewrites of each text, made by the grammar rules"
+    verb.add_argument("--positives", action="store_true", help=positives)
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
@@ -31,6 +33,7 @@ def run(given: argparse.Namespace) -> int:
         given.models,
         false=given.false,
         negatives=given.negatives,
+        positives=given.positives,
         device=device(given.device),
     )
     answer(given, result.plain, lambda: show(render_look(result)))
