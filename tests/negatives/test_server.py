@@ -301,6 +301,7 @@ def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: s
         ("The caption shows a dog and no cat, so the answer is yes.", "yes"),
         ("<think>Is there a dog? No, no.</think>\n\nYes.", "yes"),
         ('{"answer": "no"}', "no"),
+        ('{"answer": "no", "reason": "There is a dog in the caption."}', "no"),
         ("There is no dog in the caption, so the second text can be true of it.", None),
         ("Yes or no", None),
     ],
@@ -313,8 +314,9 @@ def test_a_question_is_asked_and_read_as_one(connect: Callable[..., ServerModel]
         return Response(body=completion(said))
 
     with serving(respond) as server:
-        for structured in (False, True):
-            answer = reply(connect(server, structured=structured), "choose", choices=("yes", "no"))
+        for structured, caption in ((False, "A dog."), (True, "Dog")):
+            model = connect(server, structured=structured)
+            answer = reply(model, "choose", text=caption, choices=("yes", "no"))
             assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
     told = ['Answer with "yes" or "no"', 'Answer as a JSON object whose "answer" is "yes" or "no"']
     assert [last.rpartition("\n\n")[2] for last in asked] == [f"{each} and nothing else." for each in told]
@@ -404,12 +406,17 @@ def test_stray_errors_do_not_end_the_schema(connect: Callable[..., ServerModel])
     ],
 )
 def test_fields_that_a_server_does_not_take(connect: Callable[..., ServerModel], field: str, message: str) -> None:
-    with serving(lambda received: failure(400, message) if field in received.body else say(received)) as server:
+    def respond(received: Received) -> Response:
+        return failure(400, message) if field in received.body and received.number < 50 else say(received)
+
+    with serving(respond) as server:
         answers = replies(connect(server, concurrency=1, temperature=0.5), *(ask(number) for number in range(4)))
         assert {answer.outcome for answer in answers.values()} == {"answered"}
         assert [field in received.body for received in server.asked()] == [True, False, False, False, False]
         if field == "max_tokens":
             assert server.asked()[-1].body["max_completion_tokens"] == 160
+        # What the user asks for in every request stays: asked again without end, it would be rejected each time.
+        assert reply(connect(server, extra={field: 1})).outcome == "rejected"
 
 
 # What ends a run

@@ -129,6 +129,7 @@ class Dialect:
         if fault.status not in (400, 422, 500, 501):
             return False
         said = fault.message
+        sent = {name: value for name, value in sent.items() if name not in self.settings.extra}  # Those stay.
         if "max_completion_tokens" in said and "max_tokens" in sent:
             self._length_field = "max_completion_tokens"
             return True
@@ -136,7 +137,7 @@ class Dialect:
             if mode == self.mode:
                 self._step_down(f"says: {said}", to="json_object" if mode == "json_schema" else "plain")
             return True
-        if sent["messages"][0]["role"] == "system" and _SYSTEM.search(said):
+        if "messages" in sent and sent["messages"][0]["role"] == "system" and _SYSTEM.search(said):
             if not self._joins:
                 self._joins = True
                 LOG.warning(
