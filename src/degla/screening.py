@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
-from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
+from degla.negatives.llm import YES_OR_NO, ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
 from degla.negatives.run.asking import replies_to
 from degla.negatives.run.stream import hash_text
 from degla.records import ItemImage, NegativeRecord, write_jsonl
@@ -167,10 +167,12 @@ class TruthScreen:
     Attributes:
         model: the language model.
         journal: where replies are kept, so that none is paid for twice; None keeps none.
+        unanswered: number of requests without an answer; a later run asks again.
     """
 
     model: LanguageModel
     journal: Journal | None = None
+    unanswered: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         described = json.dumps([self.model.describe(), _ASK], sort_keys=True)
@@ -189,6 +191,7 @@ class TruthScreen:
         """
         requests = [self._request(row) for row in rows]
         replies = replies_to(requests, model=self.model, journal=self.journal)
+        self.unanswered += sum(reply.outcome == "unreachable" for reply in replies.values())
         return [_truth_verdict(replies[each.key].outcome, replies[each.key].text) for each in requests]
 
     def _request(self, row: Screened) -> Request:
@@ -197,11 +200,11 @@ class TruthScreen:
         # The hash makes the key permanent: it does not depend on the other rows of the file.
         key = RequestKey(row.negative.caption_id, self._judge, hash_text(f"{caption}\n{text}") >> 1)
         chat = (ChatMessage("system", _ASK), ChatMessage("user", asked))
-        return Request(key, "choose", chat, row.caption.text, choices=("yes", "no"))
+        return Request(key, "choose", chat, row.caption.text, choices=YES_OR_NO)
 
 
 def _truth_verdict(outcome: ReplyStatus, text: str) -> Verdict | None:
-    if outcome != "answered" or text not in ("yes", "no"):
+    if outcome != "answered" or text not in YES_OR_NO:
         return None
     return refused("still_true") if text == "yes" else ACCEPTED
 

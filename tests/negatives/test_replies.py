@@ -47,6 +47,8 @@ from degla.negatives.replies import read_reply
         '{"caption": "A dog on a mat.", "negative": "A mat on a dog."}',
         '{"result": "A mat on a dog."}',
         '{"negative": "A mat on a dog.", "why": ',
+        '{"answer": "A mat on a dog.", "why": "The nouns are exchanged."}',
+        '{"answer": "A mat on a dog.", "why": ',
         '```json\n{"negative": "A mat on a dog."}\n```',
         "```\nA mat on a dog.\n```",
         'Here it is:\n```json\n{"negative": "A mat on a dog."}\n```\nEnjoy!',

@@ -19,6 +19,7 @@ from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.screening import ImageScreen, PlausibilityScreen, Screened, TruthScreen, screen
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row
+from tests.negatives.flaky_server import Response, completion, serving
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
 from tests.tiny import write_model
 
@@ -267,6 +268,29 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
     again[2] = str(files["out"])
     assert main(again) == 0
     assert len(json.loads((tmp_path / "again.jsonl.manifest.json").read_text())["judged"]) == 2
+
+
+def test_requests_without_an_answer_are_asked_again_by_the_same_command(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openai", reason="the extra degla[llm] is not installed")
+    monkeypatch.setenv("DEGLA_API_KEY", "none")
+    fails = True
+    with serving(
+        lambda each: Response(500) if fails and "cow" in each.last else Response(body=completion("Yes"))
+    ) as server:
+        words = ["negatives", "judge", str(files["negatives"]), "--captions", str(files["captions"]), "--json"]
+        words += ["--llm", "openai", "--model", "m", "--base-url", server.url, "--retries", "0"]
+        words += ["--out", str(files["out"])]
+        assert main(words) == 1
+        told = capsys.readouterr()
+        counts = json.loads(told.out)
+        assert counts["accepted"] == 1 and list(counts["undecided"].values()) == [1]
+        assert "no answer to 1 request: the same command asks again" in told.err
+        fails, asked = False, len(server.asked())
+        assert main(words) == 0
+        assert len(server.asked()) == asked + 1
+        assert json.loads(capsys.readouterr().out)["refused"] == [["replace_nouns", "still_true", 3]]
 
 
 @pytest.mark.parametrize(

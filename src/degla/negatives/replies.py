@@ -23,7 +23,7 @@ _MARKUP: Final = re.compile(r"<\|\w{1,40}\|>|</?(?:s|eos|answer|start_of_turn|en
 """What else may be left around an answer."""
 _FENCE: Final = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _OBJECT: Final = re.compile(r"\{\s*[\"'}]|\[\s*[\"{]")
-_MEMBER: Final = re.compile(r'"negative"\s*:\s*("(?:[^"\\]|\\.)*")')
+_MEMBER: Final = re.compile(r'"(?:negative|answer)"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LABEL: Final = re.compile(
     r"^(?:output|answer|response|result|rewritten|(?:(?:the|my|a|new|hard|rewritten|modified|negative)\s+)*"
     r"(?:negative|caption|sentence))(?:\s+is)?\s*:\s*",
@@ -67,7 +67,7 @@ def without_thinking(reply: str) -> str:
 
 
 def read_member(text: str) -> str | None:
-    """Return the string "negative", else the only string, of the first JSON object or list in a text; else None."""
+    """Return the string "negative" or "answer", else the only one, of the first JSON object or list; else None."""
     start = _OBJECT.search(text)
     if start is None:
         return None
@@ -81,9 +81,9 @@ def read_member(text: str) -> str | None:
             return None
     members = value if isinstance(value, dict) else dict(enumerate(value))
     strings = [member for member in members.values() if isinstance(member, str)]
-    named = members.get("negative")
-    if isinstance(named, str):
-        return _encodable(named)
+    for name in ("negative", "answer"):
+        if isinstance(named := members.get(name), str):
+            return _encodable(named)
     return _encodable(strings[0]) if len(strings) == 1 else None
 
 

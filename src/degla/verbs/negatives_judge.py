@@ -53,21 +53,24 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
-    from degla.screening import screen
+    from degla.screening import TruthScreen, screen
 
     _check(given)
     with _screens(given) as screens, CaptionIndex(given_captions(given)) as index:
         counts = screen(read_negatives(given.file), captions=index, screens=screens, out=given.out)
         _write_manifest(given, [one.name for one in screens])
+    unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))
+    if unanswered:
+        tell(f"no answer to {counted(unanswered, 'request')}: the same command asks again")
     if given.json:
         print_json(counts.plain())
-        return 0
+        return int(unanswered > 0)
     tell(f"written: {given.out}: {counted(counts.rows, 'row')}, {counts.accepted} still accepted")
     for (rule, reason), number in sorted(counts.refused.items()):
         tell(f"  rejected: {rule} {reason} {number}")
     for name, number in sorted(counts.undecided.items()):
         tell(f"  undecided: {name} {number}")
-    return 0
+    return int(unanswered > 0)
 
 
 def _check(given: argparse.Namespace) -> None:

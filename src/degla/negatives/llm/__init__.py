@@ -46,6 +46,9 @@ Form = Literal["write", "choose", "fill"]
 """How a model is to answer: write a text freely, choose one of the grammar's candidates, or fill a slot of the caption
 with words."""
 
+YES_OR_NO: Final = ("yes", "no")
+"""Choices of a request that asks a question."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class RequestKey:
@@ -99,9 +102,8 @@ class Request:
 
     @property
     def is_question(self) -> bool:
-        """Whether the choices are answers such as "yes" and "no", rather than captions."""
-        words = bool(self.choices) and all(len(choice.split()) == 1 for choice in self.choices)
-        return words and len(self.caption.split()) > 1
+        """Whether the choices are answers to a question rather than captions."""
+        return self.choices == YES_OR_NO
 
 
 ReplyStatus = Literal[
