@@ -54,6 +54,9 @@ def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
         assert plan.least.requests[rule] == (per_rule * first if "write" in forms else len(made))
     letters = sum(len(message.content) for request in model.asked for message in request.chat)
     assert letters / 4 < plan.most.prompt_tokens < letters / 4 + 100 * len(model.asked)
+    written = sum(len((request.choices or (request.caption,))[0]) for request in model.asked)
+    assert written / 4 + 3 * len(model.asked) < plan.most.answer_tokens <= written / 4 + 4 * len(model.asked)
+    assert plan.grammar_seconds > 1e-3
 
 
 def test_the_fewest_requests_are_those_of_a_run_whose_texts_are_all_accepted(tmp_path: Path) -> None:
@@ -73,14 +76,18 @@ def test_many_captions_are_estimated_from_a_few_batches() -> None:
     every, sampled = (plan_negatives(captions(count), settings, model=ScriptedModel()) for count in (100, 10 * BATCH))
     assert every.most is not None and sampled.most is not None
     assert sampled.sampled == 4 * BATCH
-    assert sampled.most.total == pytest.approx(every.most.total / 100 * 10 * BATCH, rel=0.01)
+    for name in ("total", "prompt_tokens", "answer_tokens"):
+        small, large = getattr(every.most, name), getattr(sampled.most, name)
+        assert large == pytest.approx(small / 100 * 10 * BATCH, rel=0.01)
 
 
-def test_a_model_of_this_process_is_timed_on_a_few_captions() -> None:
+@pytest.mark.parametrize(("count", "measured"), [(40, "4 captions"), (1, "1 caption")])
+def test_a_model_of_this_process_is_timed_on_a_few_captions(count: int, measured: str) -> None:
     model = ScriptedModel(forms=("choose", "fill"))
-    plan = plan_negatives(captions(40), NegativesSettings(RULES, seed=3), model=model, in_process=True)
+    plan = plan_negatives(captions(count), NegativesSettings(RULES, seed=3), model=model, in_process=True)
     assert plan.model_seconds is not None and plan.model_seconds > 0
-    assert {request.key.caption_id for request in model.asked} == {"0", "1", "2", "3"}
+    assert {request.key.caption_id for request in model.asked} == set(map(str, range(min(count, 4))))
+    assert f", measured on {measured}" in str(plan.render().renderables[-2])
 
 
 def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,8 +100,12 @@ def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     most = plan["most"]
     assert most["cost"] == pytest.approx((2 * most["prompt_tokens"] + 8 * most["answer_tokens"]) / 1e6)
     assert 0 < plan["least"]["requests"] < most["requests"]
+    assert main([*command, *server, "--price", "2e6", "8e6"]) == 0
+    costs = " to ".join(f"{plan[name]['cost'] * 1e6:,.2f}" for name in ("least", "most"))
+    assert f"cost: {costs} at 2e+06 and 8e+06 per million tokens" in capsys.readouterr().out
     assert main([*command, *server]) == 0
     shown = capsys.readouterr().out
+    assert all(rule in shown for rule in RULES)
     assert "nothing was sent" in shown and f"{most['requests']}" in shown and "cost" not in shown
     assert main(command) == 0
     assert "not_english 2" in shown

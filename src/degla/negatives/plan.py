@@ -73,6 +73,7 @@ class NegativesPlan:
         most: if none is, so that the model chooses among candidates too; None without a language model.
         grammar_seconds: processor time of tagging, candidates and checks for all captions, on this machine.
         model_seconds: time of a model that runs in this process, for the requests of `most`; None for a server's.
+        measured: captions on which that was measured.
         prices: per million tokens read and written; None if unknown.
     """
 
@@ -83,6 +84,7 @@ class NegativesPlan:
     most: Volume | None
     grammar_seconds: float
     model_seconds: float | None = None
+    measured: int = 0
     prices: tuple[float, float] | None = None
 
     @property
@@ -141,7 +143,8 @@ class NegativesPlan:
             )
             lines.append(f"time: {', '.join(times)}; retries come on top")
         else:
-            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {_MEASURED} captions")
+            told = counted(self.measured, "caption")
+            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {told}")
         return Group(table, *lines, grammar)
 
 
@@ -192,7 +195,7 @@ def plan_negatives(
         grammar = scale * (time.process_time() - started)
         most = counter.volume(rules, scale)
         first = counter.volume(rules, scale * settings.per_rule, first=True)
-        seconds = None
+        seconds, few = None, list[TaggedTask]()
         if in_process and tagged:
             few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
             asked = _run(_Counter(opened), maker, [few]).volume(rules, 1.0).total
@@ -200,7 +203,8 @@ def plan_negatives(
             _run(opened, maker, [few])
             seconds = (time.monotonic() - began) * most.total / max(asked, 1)
         writes = questions is not None and questions.forms[0] == "write"
-        return NegativesPlan(len(stream), size, skipped, first if writes else most, most, grammar, seconds, prices)
+        least = first if writes else most
+        return NegativesPlan(len(stream), size, skipped, least, most, grammar, seconds, len(few), prices)
 
 
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:
