@@ -41,8 +41,17 @@ def test_the_prompts_that_clip_benchmark_writes_beside_tars_are_used(tmp_path: P
         if classes:
             (folder / "classnames.txt").write_text(classes)
     assert [entry.templates for entry in read(tmp_path)] == [("a drawing of a {}.", "the {}.")] * 2
-    (tmp_path / "zeroshot" / "mine" / "classes.json").write_text('{"templates": ["my {}."]}')
-    assert [entry.templates for entry in read(tmp_path)][1] == ("my {}.",)
+    classes_file = tmp_path / "zeroshot" / "mine" / "classes.json"
+    for content, templates in (
+        ('{"classes": ["cat", "dog"]}', ("a drawing of a {}.", "the {}.")),
+        ('{"templates": ["my {}."]}', ("my {}.",)),
+    ):
+        classes_file.write_text(content)
+        assert [entry.templates for entry in read(tmp_path)][1] == templates
+    classes_file.unlink()
+    (classes_file.parent / "zeroshot_classification_templates.txt").write_text("a {c}.\n\nno place\n")
+    with pytest.raises(InputError, match=r"templates\.txt: every line needs exactly one \{c\}.*'no place'"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,17 @@ def _read_own_tars(folder: Path, *, root: Path) -> Classification:
             f"{file}: field 'classes': differs from {CLASS_NAMES_FILE}, which names the classes of tars. Remove the "
             "field, or write the same names in the same order."
         )
-    templates = () if file.exists() else _templates_of_tars(folder)
+    templates = () if "templates" in read.model_fields_set else _templates_of_tars(folder)
     return _classification(labelled, folder, root=root, classes=names, templates=templates or read.templates)
 
 
 def _templates_of_tars(folder: Path) -> tuple[str, ...]:
     """The prompts in `zeroshot_classification_templates.txt`; empty if it does not exist."""
     file = folder / TEMPLATES_FILE
-    lines = read_text(file).splitlines() if file.exists() else []
-    return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
+    lines = [line.strip() for line in read_text(file).splitlines()] if file.exists() else []
+    if wrong := next((line for line in lines if line and line.count("{c}") != 1), None):
+        raise InputError(f"{file}: every line needs exactly one {{c}}, the place of the class name: {wrong!r}.")
+    return tuple(line.replace("{c}", "{}") for line in lines if line)
 
 
 def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, ...]:
