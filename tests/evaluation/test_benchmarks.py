@@ -18,6 +18,7 @@ from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Encoder
 from degla.results import ItemVerdict
 from degla.shelf import BENCHMARKS
+from degla.statistics.proportions import pooled_groups
 from tests.evaluation.fake_encoders import bag_of_words, spreading, words
 from tests.evaluation.shelf_contract import literal_image, literal_text, tiny_encoder
 from tests.official import SHARED
@@ -181,6 +182,7 @@ def test_a_mean_per_class_is_as_uncertain_as_classes_of_one_image_make_it() -> N
         widths.append(interval.high - interval.low)
     error = (0.8 * 0.2 * (50 + 50 / 20)) ** 0.5 / 100
     assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert pooled_groups(np.array([3, 0, 2, 2, 1, 2, 0])).tolist() == [0, 0, 1, 1, 0, 1, 0], "classes of one or two"
 
 
 @pytest.mark.parametrize(
