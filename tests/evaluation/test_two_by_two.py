@@ -77,16 +77,17 @@ def test_cola_counts_are_the_published_ones(data_root: Path) -> None:
 
 
 def test_pairs_that_share_an_image_are_drawn_together(tmp_path: Path) -> None:
-    truth = write_cola(tmp_path, 4)
+    truth = write_cola(tmp_path, 6)
     file = tmp_path / "cola" / "COLA_multiobjects_matching_benchmark.json"
     # The second image of pair 0 is the second of pair 2, whose first one is the first of pair 3.
-    pairs = ((0, 1), (2, 3), (4, 1), (4, 5))
+    # Pairs 4 and 5 share none, but both share one with pair 6.
+    pairs = ((0, 1), (2, 3), (4, 1), (4, 5), (6, 7), (8, 9), (7, 8), (9, 10))
     rows = [[ADDRESS.format(first), "a", ADDRESS.format(second), "b"] for first, second in pairs]
     file.write_text(json.dumps(rows))
     paint(tmp_path, truth)
     items = score(tiny_encoder(), "cola", tmp_path).items
-    assert [item.image for item in items] == [f"vg/{number}.jpg" for number in (0, 2, 4, 4)]
-    assert [item.drawn_with for item in items] == [f"vg/{number}.jpg" for number in (0, 2, 0, 0)]
+    assert [item.image for item in items] == [f"vg/{number}.jpg" for number, _ in pairs]
+    assert [item.drawn_with for item in items] == [f"vg/{number}.jpg" for number in (0, 2, 0, 0, 6, 6, 6, 6)]
 
 
 def test_oracle_liar_and_constant(tmp_path: Path) -> None:
