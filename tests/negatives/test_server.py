@@ -318,6 +318,7 @@ def test_a_question_is_asked_and_read_as_one(connect: Callable[..., ServerModel]
             model = connect(server, structured=structured)
             answer = reply(model, "choose", text=caption, choices=("yes", "no"))
             assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
+            assert answer.repaired == (structured and text is not None and said != '{"answer": "no"}')
     told = ['Answer with "yes" or "no"', 'Answer as a JSON object whose "answer" is "yes" or "no"']
     assert [last.rpartition("\n\n")[2] for last in asked] == [f"{each} and nothing else." for each in told]
     assert not any("rewritten captions" in last or "1. yes" in last for last in asked)
@@ -481,15 +482,17 @@ def test_unreachable_from_the_start(connect: Callable[..., ServerModel]) -> None
     assert "pass" not in message and "user" not in message
 
 
+@pytest.mark.parametrize(("timeout", "most"), [(60.0, 0.2), (0.25, 10.0)])
 def test_unreachable_because_nobody_answers(
-    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+    timeout: float, most: float, connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("degla.negatives.llm.server.MOST_TO_CONNECT", 0.05)
+    monkeypatch.setattr("degla.negatives.llm.endpoint.MOST_TO_CONNECT", most)
     with socket.socket() as deaf:  # It takes connections, and never begins to encrypt.
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        message = stops(connect(f"https://127.0.0.1:{deaf.getsockname()[1]}/v1"), *(ask(number) for number in range(9)))
-    assert "No server can be reached" in message and "no connection within" in message
+        model = connect(f"https://127.0.0.1:{deaf.getsockname()[1]}/v1", timeout=timeout)
+        message = stops(model, *(ask(number) for number in range(9)))
+    assert "No server can be reached" in message and "no connection within 0.2 s" in message
 
 
 def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:

@@ -150,7 +150,8 @@ class Endpoint:
                 )
         except (TimeoutError, openai.APITimeoutError) as error:
             if isinstance(error.__cause__, http_library().ConnectTimeout):
-                raise Fault("connection", "passing", f"no connection within {MOST_TO_CONNECT:g} s") from None
+                told = f"no connection within {time_to_connect(self._timeout):g} s"
+                raise Fault("connection", "passing", told) from None
             raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s (--timeout)") from None
         except openai.APIStatusError as error:
             raise self._fault(error.status_code, error.response) from None
@@ -196,6 +197,11 @@ class Endpoint:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+
+def time_to_connect(timeout: float) -> float:
+    """Return the seconds for a connection: less than those for an answer, which would otherwise end first."""
+    return min(0.8 * timeout, MOST_TO_CONNECT)
 
 
 def back_off(attempt: int, *, base: float) -> float:

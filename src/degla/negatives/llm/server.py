@@ -19,7 +19,7 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.asker import KEY_VARIABLES, Asker
 from degla.negatives.llm.dialect import Dialect, RequestSettings
-from degla.negatives.llm.endpoint import MOST_TO_CONNECT, NO_KEY, Endpoint, bounded, http_library
+from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded, http_library, time_to_connect
 
 
 @dataclass(eq=False, repr=False)
@@ -187,7 +187,7 @@ def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout
         base_url=url,
         api_key=key,
         max_retries=0,  # decision 0010: degla's own retries may go to another server and pause for the whole server
-        timeout=http_library().Timeout(timeout, connect=min(timeout, MOST_TO_CONNECT)),
+        timeout=http_library().Timeout(timeout, connect=time_to_connect(timeout)),
         http_client=openai.DefaultAsyncHttpxClient(
             limits=limits,
             headers={"accept-encoding": "gzip, deflate"},
