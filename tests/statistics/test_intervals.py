@@ -96,6 +96,9 @@ def test_no_interval_is_a_point() -> None:
     found = share_interval(draws, parts)
     assert found is not None and found.high == 1 and found.low == pytest.approx(wilson(12, 12).low)
     assert clustered(np.ones(24), [str(number // 2) for number in range(24)]).low == pytest.approx(wilson(12, 12).low)
+    # All won.
+    found = lead_interval(*_parts(np.ones(24), [str(number // 2) for number in range(24)], paired=True))
+    assert found is not None and found.low == pytest.approx(paired_score_interval(12, 0, 12).low) and found.high == 1
     # Won and lost: Tango's interval for those whom one model answers and the other does not.
     lead = np.repeat([1.0, -1.0, 0.0], [8, 3, 29])
     assert lead_interval(*_parts(lead, [str(number) for number in range(40)], paired=True)) == (
