@@ -180,6 +180,9 @@ def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
             InputError, match=rf"{name} {place}: a caption, not a negative; this seems to be a captions"
         ):
             list(read_negatives(tmp_path / name))
+    (tmp_path / "both.jsonl").write_text(json.dumps({"caption_id": "1", "image": "1.jpg"}))
+    with pytest.raises(InputError, match="line 1: field 'image': Extra inputs are not permitted"):
+        list(read_negatives(tmp_path / "both.jsonl"))
 
 
 def row(**changes: object) -> dict[str, object]:

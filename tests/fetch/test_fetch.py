@@ -276,6 +276,13 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
     (data / "gated" / "g.png").touch()
     assert main([*words, "--json"]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"there"} and len(server.asked) == asked
+    # Of a source of verified files alone there is nothing to say.
+    (data / "toy" / "one.json").unlink()
+    sources = tmp_path / "sources.toml"
+    sources.write_text(sources.read_text().replace(', "two.json" = ""', ""))
+    assert main([*words, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert (first["state"], first["note"]) == ("fetched", "")
 
 
 def test_a_dry_run_fetches_and_writes_nothing(server: FileServer, tmp_path: Path, capsys: Capture) -> None:

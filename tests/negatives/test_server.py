@@ -197,6 +197,20 @@ def test_given_up(connect: Callable[..., ServerModel]) -> None:
     assert answers["c0"].outcome == "unreachable" and answers["c0"].attempts == 3
     assert answers["c0"].counts == {"retry: 500": 2}
     assert "broken at" in answers["c0"].detail and "127.0.0.1" not in answers["c0"].detail
+    limits = failure(429, "too many")
+    with serving(lambda received: limits if "number 0 " in received.last else say(received)) as server:
+        answers = replies(connect(server, retries=1), ask(0), ask(1))
+    assert (answers["c0"].outcome, answers["c0"].attempts) == ("unreachable", 5), "four retries for each of others"
+
+
+def test_a_server_whose_daily_limit_is_used_up_is_left_alone_while_another_answers(
+    connect: Callable[..., ServerModel],
+) -> None:
+    later = Response(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "4000"})
+    with serving(lambda received: later) as limited, serving(say) as server:
+        answers = replies(connect(limited, server, concurrency=1), *(ask(number) for number in range(9)))
+        assert {answer.outcome for answer in answers.values()} == {"answered"}
+        assert (len(limited.asked()), len(server.asked())) == (1, 9)
 
 
 # What is an answer about the request
