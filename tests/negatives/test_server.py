@@ -207,7 +207,7 @@ def test_a_server_whose_daily_limit_is_used_up_is_left_alone_while_another_answe
     connect: Callable[..., ServerModel],
 ) -> None:
     later = Response(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "4000"})
-    with serving(lambda received: later) as limited, serving(say) as server:
+    with serving(lambda one: later if one.number < 9 else say(one)) as limited, serving(say) as server:
         answers = replies(connect(limited, server, concurrency=1), *(ask(number) for number in range(9)))
         assert {answer.outcome for answer in answers.values()} == {"answered"}
         assert (len(limited.asked()), len(server.asked())) == (1, 9)
