@@ -28,6 +28,7 @@ from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.run import evaluate
 from degla.export.run import export
 from degla.model.load import load_encoder
+from degla.verbs._arguments import at_least
 
 TEMPLATES = ("a photo of a {c}.", "a drawing of the {c}.", "itap of my {c}.")
 RECALL = (1, 5, 10)
@@ -50,9 +51,13 @@ def write_tars(data: Path, folder: Path, largest: int) -> list[tuple[Path, int]]
                 member = tarfile.TarInfo(f"{number:06}{suffix}")
                 member.size = len(content)
                 tar.addfile(member, BytesIO(content))
-    (folder / "test" / "nshards.txt").write_text("1\n")
-    (folder / "classnames.txt").write_text("".join(f"{path.name.replace('_', ' ')}\n" for path in classes))
-    (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{text}\n" for text in TEMPLATES))
+    (folder / "test" / "nshards.txt").write_text("1\n", encoding="utf-8")
+    (folder / "classnames.txt").write_text(
+        "".join(f"{path.name.replace('_', ' ')}\n" for path in classes), encoding="utf-8"
+    )
+    (folder / "zeroshot_classification_templates.txt").write_text(
+        "".join(f"{text}\n" for text in TEMPLATES), encoding="utf-8"
+    )
     return files
 
 
@@ -97,7 +102,7 @@ def clip_benchmark(model: Path, root: Path) -> Iterator[tuple[str, float]]:
         raise InputError(f"clip-benchmark failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
 
     def metrics(name: str) -> dict[str, float]:
-        found: dict[str, float] = json.loads((root / f"{name}.json").read_text())["metrics"]
+        found: dict[str, float] = json.loads((root / f"{name}.json").read_text(encoding="utf-8"))["metrics"]
         return found
 
     yield "objects top1", metrics("objects")["acc1"]
@@ -114,7 +119,7 @@ def open_clip_top1(folder: Path, root: Path, files: list[tuple[Path, int]]) -> f
     """Return the accuracy of open_clip's own zero-shot classifier."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
-    names = (root / "zeroshot" / "objects" / "classnames.txt").read_text().splitlines()
+    names = (root / "zeroshot" / "objects" / "classnames.txt").read_text(encoding="utf-8").splitlines()
     prompts = [text.replace("{c}", "{}") for text in TEMPLATES]
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     classifier = open_clip.build_zero_shot_classifier(model, tokenizer, names, prompts)
@@ -131,8 +136,8 @@ def main() -> int:
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"),
                         help="has zeroshot/caltech101/, flickr8k/, sugarcrepe/ and coco/")  # fmt: skip
     parser.add_argument("--model", default="world")
-    parser.add_argument("--images", type=int, default=200, help="photographs of Flickr8k")
-    parser.add_argument("--largest", type=int, default=8, help="most photographs of a class")
+    parser.add_argument("--images", type=at_least(1), default=200, help="photographs of Flickr8k")
+    parser.add_argument("--largest", type=at_least(1), default=8, help="most photographs of a class")
     given = parser.parse_args()
     try:
         other = version("clip-benchmark")
