@@ -106,13 +106,14 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
 
     assert exit_status_of(lose_a_process) == 1 and "degla: a process that this" in capfd.readouterr().err
     code = (
-        "input(); from degla.cli import exit_status_of; raise SystemExit(exit_status_of(lambda: print('all' * 9999)))"
+        "import sys; input(); from degla.cli import exit_status_of; "
+        "raise SystemExit(exit_status_of(lambda: print('all' * 9999, file=sys.{name})))"
     )
-    words = [sys.executable, "-c", code]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
-        assert started.stdout is not None
-        started.stdout.close()
-        assert started.communicate(b"\n")[1] == b"" and started.returncode == 0
+    for name in ("stdout", "stderr"):
+        words = [sys.executable, "-c", code.format(name=name)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+            getattr(started, name).close()
+            assert started.communicate(b"\n") == (b"", b"") and started.returncode == 0
 
 
 @pytest.mark.parametrize(
