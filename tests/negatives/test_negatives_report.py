@@ -200,7 +200,8 @@ def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
     write_jsonl(file, (negative(n, "add_object", f"a duck eats {text[2:]}") for n, text in enumerate(texts)))
     others = [f"two men play chess with {noun}s" for noun in NOUNS]
     half = len(NOUNS) // 2
-    for said, warned in ((others, True), (texts, False), ([*others[:half], *texts[half : 2 * half]], False)):
+    for far, warned in ((2 * half, True), (half + 1, True), (0, False), (half, False)):
+        said = [*others[:far], *texts[far : 2 * half]]
         write_jsonl(captions, (caption(n, text) for n, text in enumerate(said)))
         caplog.clear()
         assert main(["negatives", "report", str(file), "--captions", str(captions)]) == 0
