@@ -233,6 +233,8 @@ def test_what_openrouter_s_provider_said(connect: Connect) -> None:
         ("Try again in 1.5 Hours", 5400.0),
         ("Retry after 250 milliseconds", 0.25),
         ("Please retry in 30", 30.0),
+        ("Retry in 1 hr", 3600.0),
+        ("Retry after 3 different requests", 3.0),
         ("Please try again in 6ms. Visit", 0.006),
         ("Please try again later.", None),
     ],

@@ -45,9 +45,11 @@ _FILTERED: Final = re.compile(
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-# "5 minutes" is read as "5 m", "250 milliseconds" as "250 ms".
+_UNITS: Final = {"milli": "ms", "sec": "s", "min": "m", "hour": "h", "hr": "h", "day": "d"}
+"""How the words of units begin, to their abbreviations."""
 _TRY_AGAIN: Final = re.compile(
-    r"(?:retry|try again) (?:in|after) ((?:[0-9]+(?:\.[0-9]+)? ?(?:milli|ms|[smhd]))+|[0-9]+(?:\.[0-9]+)?)",
+    rf"(?:retry|try again) (?:in|after) ((?:[0-9]+(?:\.[0-9]+)? ?(?:{'|'.join(_UNITS)}|(?:ms|[smhd])(?![a-z])))+"
+    r"|[0-9]+(?:\.[0-9]+)?)",
     re.IGNORECASE,
 )
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -150,7 +152,12 @@ def retry_after(headers: Mapping[str, str], message: str = "", *, now: float) ->
         except (TypeError, ValueError, IndexError, OverflowError):
             pass
     said = _TRY_AGAIN.search(message)
-    return read_duration(said.group(1).casefold().replace(" ", "").replace("milli", "ms")) if said else None
+    if said is None:
+        return None
+    text = said.group(1).casefold().replace(" ", "")
+    for word, short in _UNITS.items():
+        text = text.replace(word, short)
+    return read_duration(text)
 
 
 def hold_for(headers: Mapping[str, str], *, tokens: int, now: float) -> float:
