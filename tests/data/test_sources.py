@@ -17,7 +17,7 @@ import pytest
 
 from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
 from degla.errors import InputError
-from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from degla.records import CaptionRecord, NegativeRecord, PairItem, validate, write_jsonl
 from tests.official import SHARED
 
 RECORDS = [
@@ -183,6 +183,19 @@ def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
     (tmp_path / "both.jsonl").write_text(json.dumps({"caption_id": "1", "image": "1.jpg"}))
     with pytest.raises(InputError, match="line 1: field 'image': Extra inputs are not permitted"):
         list(read_negatives(tmp_path / "both.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ({"path": "x.jpg", "crp": [0, 0, 1, 1]}, r"field 'images\.0\.crp': .* Did you mean 'crop'\?"),
+        ({}, r"field 'images\.0\.path': Field required .* Fields: path; optional: crop\."),
+    ],
+)
+def test_fields_of_a_record_inside_a_record_are_told(image: dict[str, object], told: str) -> None:
+    item = {"id": "a/b/c", "benchmark": "a", "part": "b", "images": [image], "texts": ["t"], "gold": [[1]]}
+    with pytest.raises(InputError, match=told):
+        validate(PairItem, item, where="f line 1")
 
 
 def row(**changes: object) -> dict[str, object]:
