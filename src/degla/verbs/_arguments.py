@@ -97,6 +97,16 @@ def at_least(least: int) -> Callable[[str], int]:
     return integer
 
 
+def count_or_auto(word: str) -> int | None:
+    """Type of an argument that is an integer, or `auto`: None."""
+    if word == "auto":
+        return None
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is given; it must be a number or auto") from None
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that reports an error in one line; argparse would print the whole usage first."""
 

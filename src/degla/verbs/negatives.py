@@ -12,6 +12,7 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._arguments import (
+    count_or_auto,
     describe_captions,
     describe_columns,
     describe_model,
@@ -48,9 +49,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     verb.add_argument(
         "--workers",
-        type=int,
+        type=count_or_auto,
         metavar="N",
-        help="processes (one per CPU for many captions without a language model; else 1)",
+        help="processes, or auto: one per CPU for many captions without a language model, else 1 (auto)",
     )
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     describe_columns(verb)

@@ -16,7 +16,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, governed, is_abbreviated, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.records import CaptionRecord
-from degla.tagger import TAGGER_PACKAGE, load_tagger
+from degla.tagger import load_tagger
 
 _BATCH: Final = 256
 _CACHE_SIZE: Final = 2_048
@@ -137,7 +137,8 @@ def _pipeline() -> Any:
 
 def tagger_version() -> str:
     """Return the tagger's name and version, for manifests; raises like `parse`."""
-    return f"{TAGGER_PACKAGE} {_pipeline().meta['version']}"
+    meta = _pipeline().meta
+    return f"{meta['lang']}_{meta['name']} {meta['version']}"
 
 
 _CAPTIONS: dict[str, Caption] = {}
