@@ -1,4 +1,4 @@
-"""Negatives and studies on Ray: the same file as the local engine, and ends of processes, even if a worker is killed.
+"""Negatives, studies and evaluations on Ray: the results of the local engine, even if a worker is killed.
 
 Needs the extra `ray`. Starting a local Ray takes some seconds, so all that needs one is in this file.
 """
@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
+from degla.cli import main
 from degla.errors import DeglaError, InputError
+from degla.evaluation.results import load_result
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply
 from degla.negatives.llm.scripted import ScriptedModel
@@ -30,6 +32,7 @@ from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.stopping import Interruption
 from degla.study.workers import ClusterWorkers, open_cluster, run_jobs
+from tests.evaluation.shelf_contract import paint
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
 from tests.study.test_workers import Watcher
@@ -236,3 +239,29 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
             study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
         )
         assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()
+
+
+def test_models_are_evaluated_as_they_are_here(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ray_cluster: Any,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paint(tmp_path, ["a.png", "b.png"])
+    rows = [{"image": f"{each}.png", "caption": f"true {each}", "negative": f"false {each}"} for each in "ab"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    asked = ["--benchmarks", "own", "--root", ".", "--no-cache"]
+    assert main(["evaluate", str(tiny_model), "random:3", *asked, "--out", "here.json"]) == 0
+    capsys.readouterr()
+    far = ["evaluate", str(tiny_model), "random:3", "nowhere", *asked, "--out", "far.json", "--engine", "ray"]
+    assert main(far) == 1
+    assert "nowhere: unknown model 'nowhere'" in capsys.readouterr().err
+    for number in (1, 2):
+        here, there = load_result(Path(f"here-{number}.json")), load_result(Path(f"far-{number}.json"))
+        unlike = {"date", "items_file", "sha256"}
+        assert here.model_dump(exclude=unlike) == there.model_dump(exclude=unlike)
+        assert Path(f"here-{number}.items.jsonl").read_bytes() == Path(f"far-{number}.items.jsonl").read_bytes()
+    assert not Path("far-3.json").exists()

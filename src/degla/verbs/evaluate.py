@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.evaluation.processes import first_process
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
 from degla.verbs._terminal import show, tell
+
+if TYPE_CHECKING:
+    from degla.evaluation.regions import Regions
+    from degla.evaluation.results import TracedResult
+    from degla.study.workers import Ended
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -40,6 +47,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="list every item whose verdict differs from this file: NAME.items.jsonl of a result, or a published "
         "table; exit with status 1 if any differs",
     )
+    engine = "ray: each model is a task of a Ray cluster whose machines share these paths (local)"
+    verb.add_argument("--engine", choices=["local", "ray"], default="local", help=engine)
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
@@ -69,13 +78,12 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.compare_verdicts}: contains no verdicts.")
     differ = False
     regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
+    labels = given.label or [None] * len(given.models)
     with joined_processes() as processes, evaluation(given, processes=processes) as plain:
         asked = replace(plain, regions=regions)
-        for number, name in enumerate(given.models):
-            label = given.label[number] if given.label else None
-            result = asked.score_named(name, label=label, device=device(given.device))
-            if not processes.first:
-                continue
+
+        def finish(number: int, result: TracedResult) -> None:
+            nonlocal differ
             out = outs[number]
             save_result(result, out)
             if given.json:
@@ -89,7 +97,78 @@ def run(given: argparse.Namespace) -> int:
                 stream = sys.stderr if given.json else sys.stdout
                 stream.writelines(f"{line}\n" for line in compared.lines())
                 differ |= bool(compared.differing)
+
+        if given.engine == "ray":
+            if processes.count > 1:
+                raise InputError("--engine ray cannot be combined with torchrun: Ray starts the processes.")
+            tasks = [_Task(given, name, label, regions) for name, label in zip(given.models, labels, strict=True)]
+            return int(_score_on_ray(tasks, finish) or differ)
+        for number, (name, label) in enumerate(zip(given.models, labels, strict=True)):
+            result = asked.score_named(name, label=label, device=device(given.device))
+            if processes.first:
+                finish(number, result)
     return int(differ)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The evaluation of one model, for a process of a cluster; `given` are the arguments of the command."""
+
+    given: argparse.Namespace
+    model: str
+    label: str | None
+    regions: Regions | None
+
+
+def _score(task: _Task) -> TracedResult:
+    given = task.given
+    with evaluation(given) as asked:
+        silent = replace(asked, regions=task.regions, progress=False)
+        return silent.score_named(task.model, label=task.label, device=device(given.device))
+
+
+@dataclass(frozen=True)
+class _Finishing:
+    """Handles each task of `_score_on_ray` when it ends."""
+
+    tasks: Sequence[_Task]
+    finish: Callable[[int, TracedResult], None]
+    failed: list[str]
+
+    def look(self, running: Sequence[int]) -> None:
+        pass
+
+    def ended(self, number: int, end: Ended[TracedResult]) -> None:
+        if end.value is not None:
+            self.finish(number, end.value)
+        else:
+            self.failed.append(f"{self.tasks[number].model}: {end.error}")
+            tell(f"{self.failed[-1]}\n{end.details}".rstrip())
+
+
+def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], None]) -> bool:
+    """Score each model in a task of a Ray cluster; Ray restarts a task whose process or machine is lost.
+
+    Args:
+        tasks: one per model.
+        finish: called with a task's number and its result, in the order in which they end.
+
+    Returns:
+        Whether a model could not be scored.
+
+    Raises:
+        InputError: Ray is not installed.
+        StoppedError: a signal stopped the evaluation; results that `finish` saved remain.
+    """
+    from degla.stopping import StoppedError
+    from degla.study.workers import open_cluster, run_jobs
+
+    finishing = _Finishing(tasks, finish, [])
+    with open_cluster(_score, folder=tasks[0].given.root, processes=None) as workers:
+        _, stopped = run_jobs(_score, tasks, processes=workers.size, watcher=finishing, workers=workers)
+    if stopped:
+        raise StoppedError(stopped, ".")
+    return bool(finishing.failed)
 
 
 def _check_labels(given: argparse.Namespace) -> None:
