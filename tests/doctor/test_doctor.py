@@ -118,6 +118,8 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     empty.mkdir()
     found = _findings(replace(config, data=replace(config.data, images=empty)))
     assert found["files"].state == "error" and "12 of 12 images" in found["files"].text
+    assert found["files"].text.endswith("\nTo train without them, add --data.bad-images skip.")
+    assert list(found) == ["files"], "once"
     found = _findings(replace(config, data=replace(config.data, captions=None)))
     assert found["configuration"].state == "error" and "--data.captions" in found["configuration"].text
     found = _findings(replace(config, train=replace(config.train, batch_size=64)))

@@ -48,9 +48,10 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         seconds: duration of each speed measurement.
     """
     try:
-        yield _files(config.pairs, about="files")
-        if config.replayed is not None:
-            yield _files(config.replayed, about="replay")
+        for stream, about in zip(config.streams, ("files", "replay"), strict=False):
+            yield (files := _files(stream, about=about))
+            if files.state == "error":
+                return
         accelerator = open_accelerator(config)
         encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
         yield _model(encoder)
@@ -124,8 +125,10 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:
-            skipped = data.bad_images == "skip"
-            return Finding(about, "warning" if skipped else "error", report.summary(), values)
+            if data.bad_images == "skip":
+                return Finding(about, "warning", report.summary(), values)
+            remedy = f"To train without them, add {data.flag('bad_images')} skip."
+            return Finding(about, "error", f"{report.summary()}\n{remedy}", values)
     if len(rows) < stream.batch_size:
         return Finding(
             about, "error", f"{counted(len(rows), 'pair does', 'pairs do')} not fill one batch of {stream.batch_size}. "
