@@ -32,6 +32,8 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
     elif kind == "benchmark":
         assert all(f"\n{section}: " in text for section in ("Parts", "Source", "Licence", "Files"))
         assert BENCHMARKS.load(name).BENCHMARK.paper in text
+    elif kind == "recipe":
+        assert "degla explain LOSS" in text and f"degla train {name} FLAGS --dry-run" in text
     elif kind == "rule":
         assert "Source: " in text and "Differs: " in text
         examples = re.search(r"\nExamples: (\d+) in (.*\.yaml)\n\Z", text)

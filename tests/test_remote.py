@@ -31,6 +31,7 @@ from degla.config.fields import place, read_config
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, read_bytes
+from degla.data.places import base_of
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
@@ -389,7 +390,8 @@ class Hub(BaseHTTPRequestHandler):
                 content = content[int(found[1]) : int(found[2]) + 1]
         elif "/tree/main" in place:
             start = place.partition("/tree/main")[2].lstrip("/")
-            content = json.dumps(self.listed(f"{start}/" if start else "")).encode()
+            deep = "recursive=true" in self.path.lower()
+            content = json.dumps(self.listed(f"{start}/" if start else "", deep=deep)).encode()
         else:
             content = json.dumps({"id": "owner/name", "sha": "a" * 40, "siblings": []}).encode()
         self.send_response(206 if "Range" in self.headers else 200)
@@ -397,11 +399,11 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def listed(self, start: str) -> list[dict[str, object]]:
+    def listed(self, start: str, *, deep: bool) -> list[dict[str, object]]:
         below = {name: content for name, content in self.files.items() if name.startswith(start)}
         inside = {name.removeprefix(start): len(content) for name, content in below.items()}
         files = [{"type": "file", "path": start + name, "size": size, "oid": "b" * 40}
-                 for name, size in inside.items() if "/" not in name]  # fmt: skip
+                 for name, size in inside.items() if deep or "/" not in name]  # fmt: skip
         folders = {name.partition("/")[0] for name in inside if "/" in name}
         return [*files, *({"type": "directory", "path": start + name, "oid": "c" * 40, "size": 0} for name in folders)]
 
@@ -424,6 +426,17 @@ def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             (found,) = read_captions(Path(f"hf://datasets/owner/name/{name}"))
             assert (found.image, found.text) == ("train-0.parquet#image/0", "A red square.")
         assert read_bytes(locate(found.image, Path("hf://datasets/owner/name/data")), Subject("x")) == IMAGE
+        parquet = Hub.files["data/train-0.parquet"]
+        # A new name each time, because the hub's client remembers listings.
+        for number, others in enumerate(([], ["data/test-0.parquet"], ["README.parquet.md", "train.txt"])):
+            Hub.files = {"data/train-0.parquet": parquet, **dict.fromkeys(others, b"never read")}
+            whole = Path(f"hf://datasets/owner/name-1.{number}")
+            (found,) = read_captions(whole)
+            assert found.image == "data/train-0.parquet#image/0"
+            assert read_bytes(locate(found.image, base_of(whole)), Subject("x")) == IMAGE
+        Hub.files = {"en/train-0.parquet": parquet, "fr/train-0.parquet": parquet}
+        with pytest.raises(InputError, match=r"several folders \(en, fr\)\. Give .* hf://datasets/owner/two/en\."):
+            list(read_captions(Path("hf://datasets/owner/two")))
 
 
 def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

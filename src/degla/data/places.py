@@ -14,6 +14,8 @@ from degla.remote import address_of, list_files, told
 _WILD: Final = re.compile(r"[*?\[{]")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_HUB: Final = re.compile(r"hf://datasets/[^/]+/[^/]+")
+_TRAIN: Final = re.compile(r"(?<![a-z0-9])train(?![a-z])", re.IGNORECASE)
 _MOST: Final = 1_000_000
 """Largest number of files that a range in a pattern may expand to."""
 _COMPRESSED: Final = {
@@ -32,8 +34,9 @@ def is_pattern(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; a remote address counts as one if its name has no extension."""
-    return path.is_dir() or (address_of(path) is not None and not path.suffix)
+    """Whether a path is a folder; a remote address counts as one if its name has no extension, or is a hub data set."""
+    address = address_of(path)
+    return path.is_dir() or (address is not None and (not path.suffix or bool(_HUB.fullmatch(address))))
 
 
 def check_unpacked(path: Path) -> None:
@@ -69,13 +72,16 @@ def base_of(path: Path) -> Path:
 def files_of(path: Path, *suffixes: str) -> list[Path]:
     """List the files of a path, sorted by name: itself, those of a folder with a suffix, or those of a pattern.
 
+    A data set of the hub, `hf://datasets/OWNER/NAME`, may have them in a subfolder.
+
     Raises:
-        InputError: a pattern matches no file or expands to too many.
+        InputError: a pattern matches no file or expands to too many, or a hub data set has several such subfolders.
     """
     if is_folder(path):
         address = address_of(path)
         inside = path.iterdir() if address is None else map(Path, list_files(f"{address}/*"))
-        return sorted(file for file in inside if file.suffix.lower() in suffixes and (address or file.is_file()))
+        files = sorted(file for file in inside if file.suffix.lower() in suffixes and (address or file.is_file()))
+        return files or (_of_hub(path, address, suffixes) if address and _HUB.fullmatch(address) else [])
     if not is_pattern(path):
         return [path]
     found: list[Path] = []
@@ -90,6 +96,19 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
     if not found:
         raise InputError(f"{told(path)}: no file matches this pattern.")
     return found
+
+
+def _of_hub(path: Path, address: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """List the files of a hub data set in its subfolders: those of the training split, if any are named so."""
+    files = [file for file in map(Path, list_files(address)) if file.suffix.lower() in suffixes]
+    files = [file for file in files if _TRAIN.search(file.relative_to(path).as_posix())] or files
+    folders = sorted({file.parent.relative_to(path).as_posix() for file in files})
+    if len(folders) > 1:
+        raise InputError(
+            f"{address}: has files in several folders ({', '.join(folders[:5])}{', ...' if folders[5:] else ''}). "
+            f"Give the address of one, for example {address}/{folders[0]}."
+        )
+    return sorted(files)
 
 
 def _written_out(text: str) -> Iterator[str]:

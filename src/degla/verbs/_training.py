@@ -57,6 +57,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
     program = " ".join(["degla", verb, *first, *([CONFIG, file] if file else [])])
+    if not resume and any(word.partition("=")[0] == "--resume" for word in rest):
+        raise InputError(f"--resume comes first, without a recipe: degla {verb} --resume RUN [FLAGS].")
     about, rest = _help_of(rest)
     if about is not None:
         show_help(default, program=program, about=about)

@@ -92,7 +92,12 @@ def _member(kind: str, name: str) -> str:
         settings = f"Settings: degla explain objective.{name}"
         paragraphs.append(f"Recipes:  {told}; see degla explain RECIPE for when to use it.\n{settings}")
     if kind == "recipe":
-        paragraphs.append(f"Whole configuration: degla train {name} --print-config")
+        paragraphs.append(
+            f"Losses, with their weights: degla train {name} --help\n"
+            "Formula and cost of a loss: degla explain LOSS\n"
+            f"Time and memory of a run:   degla train {name} FLAGS --dry-run\n"
+            f"Whole configuration:        degla train {name} --print-config"
+        )
     if kind == "benchmark":
         paragraphs.append(_benchmark(name))
     if kind == "rule":
