@@ -21,6 +21,7 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
+from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
@@ -245,3 +246,15 @@ def test_a_resume_with_other_fields_is_refused_by_name(tiny_model: Path, tiny_pa
         degla.train("clip", fields | {"optim.lr": 0.5}, resume=True)
     again = degla.train("clip", fields | {"checkpoint.keep": 7}, resume=True)
     assert again.finished and again.folder == outcome.folder
+
+
+def test_results_are_not_written_to_a_folder_named_like_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.jsonl").write_text('{"id": "1", "image": "a.jpg", "text": "a black dog chases a white cat"}\n')
+    with pytest.raises(InputError, match=r"^s3://bucket/n\.jsonl: only training writes to an address\."):
+        degla.write_negatives("c.jsonl", "s3://bucket/n.jsonl")
+    with pytest.raises(InputError, match=r"^memory://bucket/r\.json: only training writes to an address\."):
+        write_text(Path("memory://bucket/r.json"), "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from degla.cli import exit_status_of, main
+from degla.cli import exit_status_of, main, parser
 from degla.config.fields import flags
 from degla.config.run import TrainConfig
 from degla.shelf import SHELVES
@@ -142,12 +142,26 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
         (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out="], ".: cannot be written"),
         (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, which is too"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
+        (["negatives", os.devnull, "--out", "s3://b/x.jsonl"],
+         "--out s3://b/x.jsonl: only degla train writes to an address. Use a local path and copy the result."),
+        (["evaluate", "world", "--benchmarks", "world", "--root", "http://h/x", "--out", "x.json"],
+         "http://h/x: benchmarks are read from a local folder."),
+        (["train", "degla", "--out", "x", "--resume", "x"], "--resume comes first, without a recipe"),
     ],
 )  # fmt: skip
 def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: Capture) -> None:
     assert main(words) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith("degla: ") and "Traceback" not in printed
+
+
+def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
+    asked = parser("negatives").parse_args
+    assert asked(["c.json", "--out", "x.jsonl", "--workers", "auto"]).workers is None
+    assert asked(["c.json", "--out", "x.jsonl", "--workers", "3"]).workers == 3
+    with pytest.raises(SystemExit):
+        asked(["c.json", "--out", "x.jsonl", "--workers", "some"])
+    assert "argument --workers: 'some' is given; it must be a number or auto." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
+from degla.remote import address_of, told
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -128,6 +129,10 @@ def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
     for name, value in vars(given).items():
         if isinstance(value, int) and abs(value) > sys.maxsize:
             raise InputError(f"--{name.replace('_', '-')} is {value}, which is too large.")
+        if name in _WRITTEN and address_of(str(value)) is not None:
+            raise InputError(
+                f"--{name} {told(value)}: only degla train writes to an address. Use a local path and copy the result."
+            )
     return given
 
 
@@ -138,6 +143,7 @@ def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
+_WRITTEN: Final = ("out", "cache", "sheet")
 _ASKED: Final = ("openai", "embedded", "scripted")
 _OF: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.files import LineFile, cannot_write, open_temporary_database, whole_lines, write_json
+from degla.files import LineFile, cannot_write, open_temporary_database, refuse_address, whole_lines, write_json
 from degla.negatives.grammar import lexicon
 from degla.negatives.grammar.phrases import tagger_version
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
@@ -264,6 +264,7 @@ def continue_output(
         InputError: the file was made with other settings or captions, is not a file of negatives, cannot be written,
             or is being written by another run.
     """
+    refuse_address(out)
     if out.is_dir():
         raise InputError(f"{out}: is a folder. Choose a file for the negatives with --out.")
     beside = manifest_path(out)
