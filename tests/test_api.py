@@ -21,7 +21,6 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
-from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
@@ -256,5 +255,5 @@ def test_results_are_not_written_to_a_folder_named_like_an_address(
     with pytest.raises(InputError, match=r"^s3://bucket/n\.jsonl: only training writes to an address\."):
         degla.write_negatives("c.jsonl", "s3://bucket/n.jsonl")
     with pytest.raises(InputError, match=r"^memory://bucket/r\.json: only training writes to an address\."):
-        write_text(Path("memory://bucket/r.json"), "x")
+        degla.evaluate("world", ["world"], tmp_path / "world", out="memory://bucket/r.json")
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]

@@ -143,7 +143,7 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
         (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, which is too"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
         (["negatives", os.devnull, "--out", "s3://b/x.jsonl"],
-         "--out s3://b/x.jsonl: only degla train writes to an address. Use a local path and copy the result."),
+         "s3://b/x.jsonl: only training writes to an address. Use a local path and copy the result."),
         (["evaluate", "world", "--benchmarks", "world", "--root", "http://h/x", "--out", "x.json"],
          "http://h/x: benchmarks are read from a local folder."),
         (["train", "degla", "--out", "x", "--resume", "x"], "--resume comes first, without a recipe"),

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from degla.errors import DeglaError, InputError
-from degla.remote import address_of, told
 
 if sys.platform != "win32":
     import fcntl
@@ -49,10 +48,9 @@ def whole_file(
         remedy: end of the message if `path` cannot be written.
 
     Raises:
-        InputError: `path` cannot be written, or is an address.
+        InputError: `path` cannot be written.
         DeglaError: the disk is full. In both cases an existing file is unchanged.
     """
-    refuse_address(path)
     mode, text = ("wb", {}) if binary else ("w", {"encoding": "utf-8", "newline": newline})
     try:
         target = Path(os.path.realpath(path))
@@ -80,12 +78,6 @@ def whole_file(
                 raise
     except OSError as error:
         raise cannot_write(path, error, remedy=remedy) from None
-
-
-def refuse_address(path: Path) -> None:
-    """Raise InputError if a path to write is an address, which would become a local folder of that name."""
-    if address_of(path) is not None:
-        raise InputError(f"{told(path)}: only training writes to an address. Use a local path and copy the file.")
 
 
 def _claim_partial(target: Path) -> tuple[Path, int]:

@@ -71,6 +71,12 @@ def told(path: Path | str) -> str:
     return address_of(path) or str(path)
 
 
+def refuse_address(path: Path) -> None:
+    """Raise InputError if a path to write is an address, which would become a local folder of that name."""
+    if address_of(path) is not None:
+        raise InputError(f"{told(path)}: only training writes to an address. Use a local path and copy the result.")
+
+
 def read_range(address: str, start: int, stop: int) -> bytes:
     """Read bytes `start` to `stop` (exclusive) of a file, or to its end if that comes first.
 

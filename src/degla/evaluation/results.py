@@ -18,7 +18,7 @@ from degla.files import sha256_of, write_text
 from degla.pages.words import counted
 from degla.parse import parse_json, read_json, read_json_object
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
-from degla.remote import remembered
+from degla.remote import refuse_address, remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score
 from degla.version import __version__
 
@@ -164,7 +164,8 @@ def about_sample(encoder: EmbeddingModel, label: str | None, *, images: int | No
 
 
 def check_result_name(path: Path) -> None:
-    """Raise InputError if the name does not end in ".json", before a long evaluation starts."""
+    """Raise InputError for an address or a name that does not end in ".json", before a long evaluation starts."""
+    refuse_address(path)
     if path.suffix != ".json":
         raise InputError(f"{path}: a result's name must end in .json (the items go to NAME.items.jsonl).")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
-from degla.remote import address_of, told
+from degla.remote import refuse_address
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -129,10 +129,8 @@ def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
     for name, value in vars(given).items():
         if isinstance(value, int) and abs(value) > sys.maxsize:
             raise InputError(f"--{name.replace('_', '-')} is {value}, which is too large.")
-        if name in _WRITTEN and address_of(str(value)) is not None:
-            raise InputError(
-                f"--{name} {told(value)}: only degla train writes to an address. Use a local path and copy the result."
-            )
+        if name in _WRITTEN and value is not None:
+            refuse_address(Path(value))
     return given
 
 
