@@ -24,6 +24,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFile
 from safetensors.torch import load_file, save_file
 
 from degla import remote
@@ -38,7 +39,7 @@ from degla.evaluation.models import load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
-from degla.model.address import Mirror, folder_of_run, model_here
+from degla.model.address import Mirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.rows import read_pairs
@@ -301,6 +302,23 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     assert {place for place in done if done[place][0] == "state.json"} == {
         f"remove step-{step}" for step in "123" if step not in left
     }
+
+
+def test_a_server_cannot_make_a_run_write_outside_its_folder(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    for name in ("state.json", "open_clip_model.safetensors", "../../../../outside.txt", "a/../../../../outside.txt"):
+        path = f"/runs/evil/step-1/{name}"
+        memory.store[path] = MemoryFile(memory, path, b"{}")  # `pipe` would resolve the dots; servers need not.
+    for best in (b'{"checkpoint": "nothing"}', b'{"checkpoint": "../..1"}', b'{"checkpoint": "step-1"}'):
+        memory.pipe("/runs/evil/best.json", best)
+        remote.forget()
+        run = bring_here(Path("memory://runs/evil"))
+        assert {path.name for path in (run / "step-1").iterdir()} == {"state.json", "open_clip_model.safetensors"}
+        assert (run / "best").is_symlink() is (b"step-1" in best)
+        shutil.rmtree(run)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {f"{run.name}.lock"}
 
 
 def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(

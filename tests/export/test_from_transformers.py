@@ -202,6 +202,10 @@ def test_shards_are_read(tmp_path: Path) -> None:
         InputError, match=rf"1 of \d+ weights files are missing, first {shard.name}; the download is incomplete"
     ):
         load_encoder(str(tmp_path / "model"))
+    file = tmp_path / "model" / "model.safetensors.index.json"
+    file.write_text(file.read_text().replace(shard.name, f"../whole/{shard.name}"))
+    with pytest.raises(InputError, match=rf"names '../whole/{shard.name}', which is not a file of the folder"):
+        load_encoder(str(tmp_path / "model"))
 
 
 def _broken(folder: Path, how: str) -> None:

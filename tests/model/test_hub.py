@@ -76,6 +76,23 @@ def test_a_folder_fetches_nothing(
     assert online == []
 
 
+@pytest.mark.parametrize("allowed", ["", "1"])
+def test_a_folder_reads_no_other_folder(
+    allowed: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(hub.ALLOWED, allowed)
+    other, folder = tmp_path / "other", write_model(tmp_path / "model", vision_cfg=timm_tower())
+    other.mkdir()
+    (other / "config.json").write_text('{"architecture": "resnet18", "model_type": "bert"}')
+    _changed(folder, "vision_cfg", timm_model_name=f"local-dir:{other}")
+    with pytest.raises(InputError, match=rf"names 'local-dir:{other}', another folder\."):
+        load_encoder(str(folder))
+    folder = _changed(write_model(tmp_path / "text"), "text_cfg", hf_model_name=str(other))
+    with pytest.raises(InputError, match=rf"names '{other}', another folder\."):
+        load_encoder(str(folder))
+    assert online == []
+
+
 def test_a_folder_may_fetch_with_the_flag(
     online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,7 +231,7 @@ def test_a_folder_with_another_file_is_another_model(tmp_path: Path, name: str) 
     assert find_weights(str(tmp_path)).digest != first.digest
 
 
-def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
+def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torn = tmp_path / "torn.gguf"
     torn.write_bytes(gguf_file.read_bytes()[:-2000])
     text = tmp_path / "text.gguf"
@@ -248,6 +248,12 @@ def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
         find_weights(str(empty))
     (empty / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(InputError, match="cannot load a causal language model"):
+        load(find_weights(str(empty)))
+    tokenizer = '{"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["own.T", null]}}'
+    (empty / "tokenizer_config.json").write_text(tokenizer)
+    (empty / "own.py").write_text("class T: ...")
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers' question whether to run it
+    with pytest.raises(InputError, match="contains custom code which must be executed"):
         load(find_weights(str(empty)))
     assert not list((tmp_path / "cache").glob("*.partial/" + "degla.json"))
 

@@ -229,6 +229,8 @@ def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig)
         (lambda state: {name: value for name, value in state.items() if name != "step"}, "field 'step': .*required"),
         (lambda state: state | {"step": -5}, "field 'step': .*greater than or equal to 0"),
         (lambda state: state | {"best": "../../x"}, "field 'best': .*pattern"),
+        (lambda state: state | {"sha256": {"../../x": ""}}, r"match pattern .*'\.\./\.\./x'"),
+        (lambda state: state | {"sha256": {"..": ""}}, r"match pattern .*'\.\.'"),
         (lambda state: state | {"step": 3}, "its fields do not match the sha256"),
         (lambda state: state | {"step": 2, "sha256": {}}, "its fields do not match the sha256"),
         (

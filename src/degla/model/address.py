@@ -47,7 +47,7 @@ def model_here(name: str) -> str:
             f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
             "a transformers config.json or ONNX graphs from `degla export`."
         )
-    wanted = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and "/" not in file}
+    wanted = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and _is_name(file)}
     if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in wanted):
         raise InputError(
             f"{address}: has no weights in safetensors or ONNX. Pickled weights, which can run code, are not fetched. "
@@ -118,12 +118,13 @@ def bring_here(out: Path) -> Path:
         best = None
         with suppress(InputError):
             best = read_json_object(run / "best.json").get("checkpoint")
-        for step in sorted({max(there)} | ({int(best[5:])} & there.keys() if isinstance(best, str) else set())):
+        best = best if isinstance(best, str) and STEP.fullmatch(best) else None
+        for step in sorted({max(there)} | ({int(best[5:])} & there.keys() if best else set())):
             log.info("fetching %s/step-%d to %s", address, step, run)
             with whole_folder(run / f"step-{step}") as partial:
                 for name in there[step]:
                     fetch(f"{address}/step-{step}/{name}", partial / name)
-        point_to_best(run, best if isinstance(best, str) and (run / best).is_dir() else None)
+        point_to_best(run, best if best and (run / best).is_dir() else None)
     return run
 
 
@@ -232,6 +233,11 @@ def _complete(files: list[str]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for file in files:
         folder, _, name = file.partition("/")
-        if (step := STEP.fullmatch(folder)) and name:
+        if (step := STEP.fullmatch(folder)) and _is_name(name):
             found.setdefault(int(step[1]), []).append(name)
     return {step: names for step, names in found.items() if {STATE_NAME, WEIGHTS_NAME} <= set(names)}
+
+
+def _is_name(file: str) -> bool:
+    """Whether a server's relative name is that of a file in the folder itself, so that it cannot lead elsewhere."""
+    return Path(file).name == file and file not in ("", "..")

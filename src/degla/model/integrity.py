@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,7 +68,7 @@ class CheckpointState(BaseModel):
     base: str | None = None
     linear_layers: str | None = None
     resumable: bool = True
-    sha256: dict[str, str]
+    sha256: dict[Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")], str]
 
 
 def named_by_step(run: Path) -> list[tuple[int, Path]]:

@@ -125,6 +125,12 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
             wanted.pop("text_cfg.hf_tokenizer_name", None)
     except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
+    for field, value in wanted.items():
+        if value.startswith("local-dir:") or os.path.isdir(value):  # noqa: PTH112 no error for any text
+            raise InputError(
+                f"{folder / CONFIG_NAME}: field '{field}' names {value!r}, another folder. A model's folder reads no "
+                "files of others; only a name on the Hugging Face hub is allowed."
+            )
     weights = require_weights(folder)
     _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from degla.errors import InputError
 from degla.files import sha256_of
 from degla.model.block import attention, split_heads
+from degla.model.hub import offline
 from degla.model.transformers_files import import_transformers
 from degla.parse import in_one_line, read_json_object
 from degla.prefixes import MASKED
@@ -117,7 +118,7 @@ def _open(folder: Path, kind: str, **options: Any) -> Any:
             f"{where}: field 'model_type' is {found!r}, but the decoder must be a T5 model ({', '.join(_KINDS)})."
         )
     opener = getattr(import_transformers(folder), kind)
-    with quiet_transformers():
+    with quiet_transformers(), offline():
         try:
             return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         except Exception as error:  # transformers, safetensors and tokenizers raise their own exception types

@@ -65,7 +65,8 @@ def open_transformers(folder: Path) -> Opened:
     check_files(folder)
     transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
-    with quiet_transformers():
+    # Offline: "attn_implementation" in config.json can name a kernel on the hub, which would be fetched and run.
+    with quiet_transformers(), offline():
         try:
             model, report = transformers.AutoModel.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **here
@@ -139,7 +140,10 @@ def _weight_files(folder: Path) -> list[Path]:
         shards = read_json_object(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise InputError(f"{folder / INDEX}: has no 'weight_map'. Fetch the file again.")
-        files = [folder / Path(str(name)).name for name in dict.fromkeys(shards.values())]
+        names = list(dict.fromkeys(map(str, shards.values())))
+        if outside := next((name for name in names if Path(name).name != name), None):
+            raise InputError(f"{folder / INDEX}: 'weight_map' names {outside!r}, which is not a file of the folder.")
+        files = [folder / name for name in names]
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise InputError(

@@ -40,6 +40,8 @@ _RECORD: Final = "degla.json"
 _WEIGHTS: Final = "model.safetensors"
 _LOADED: Final = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
 """Suffixes of all files that may belong to a model and its tokenizer."""
+_OWN: Final = {"local_files_only": True, "trust_remote_code": False}
+"""Fetch nothing and run none of a folder's code; by default transformers asks at the terminal whether to run it."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
     dtype = getattr(torch, precision or best_precision())
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_OWN)
             # "eager" is a tenth faster than "sdpa" with the trees' masks (bfloat16, one thread).
             model: Any = AutoModelForCausalLM.from_pretrained(
-                weights.folder, dtype=dtype, attn_implementation="eager", local_files_only=True
+                weights.folder, dtype=dtype, attn_implementation="eager", **_OWN
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{weights.folder}: cannot load a causal language model: {in_one_line(error)}") from error
@@ -250,10 +252,8 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         # The progress bar of dequantisation cannot be disabled.
         with quiet_transformers(), redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-            packed = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
-            )
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_OWN)
+            packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, **_OWN)
             # transformers refuses to save a dequantised model, so the weights go into a model without that mark.
             described = packed.config.to_dict()
             described.pop("quantization_config", None)
