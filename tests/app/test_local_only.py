@@ -90,6 +90,7 @@ def test_the_page_itself_is_served(client: Any) -> None:
         {"host": ""},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
         {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
     ],
 )
 def test_other_pages_are_refused_on_every_route(path: str, headers: dict[str, str], client: Any) -> None:

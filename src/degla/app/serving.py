@@ -181,8 +181,10 @@ def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
     if origin is not None and origin.lower() != f"http://{host}".lower():
         return 403, "the request comes from another page"
     site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-    # A link on another site may lead here; its images, scripts and forms may not send requests.
-    if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET"):
+    framed = headers.get("sec-fetch-dest", "document") != "document"
+    # A link on another site may lead here; its images, scripts, forms and frames (whose buttons it could have pressed
+    # unseen) may not send requests.
+    if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET" or framed):
         return 403, "the request comes from another page"
     path = request.scope["path"]
     if "://" in path or "/proxy=" in path:
