@@ -478,6 +478,15 @@ def test_wrong_path(connect: Callable[..., ServerModel]) -> None:
     assert "Not Found" in message and "/v1" in message
 
 
+def test_a_password_is_hidden_in_every_form_that_a_server_says_it(connect: Callable[..., ServerModel]) -> None:
+    def refuse(received: Received) -> Response:
+        return failure(401, f"wrong: {received.headers['authorization']} for pass word")
+
+    with serving(refuse) as server:
+        message = stops(connect(server.url.replace("//", "//user:pass%20word@")))
+    assert "wrong: Basic [hidden] for [hidden]" in message
+
+
 def test_no_credit_and_long_waits(connect: Callable[..., ServerModel]) -> None:
     spent = failure(429, "You exceeded your current quota.", code="insufficient_quota")
     with serving(lambda received: spent) as server:

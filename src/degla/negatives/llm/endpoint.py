@@ -8,9 +8,10 @@ import logging
 import random
 import time
 import zlib
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -71,7 +72,10 @@ class Endpoint:
         self._growth = 1.0
         self._resting = False
         parts = urlsplit(url)
-        self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
+        user, password = (unquote(part or "") for part in (parts.username, parts.password))
+        sent = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
+        own = (url, parts.netloc, parts.password or "", password, sent, parts.hostname or "")
+        self._secrets = (key if key != NO_KEY else "", *own)
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response
 
