@@ -429,3 +429,17 @@ def test_threads_that_wait_spin_for_a_moment_where_the_user_says_nothing(
         monkeypatch.setenv(name, value)
     main(["ls", "rules"])
     assert tuple(map(os.environ.get, names)) == wanted
+
+
+def test_a_terminal_does_not_obey_what_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]0;title\x07\x1b[2Ja\u202eb"
+    captions, negatives = tmp_path / "c.jsonl", tmp_path / "n.jsonl"
+    captions.write_text(json.dumps({"id": "1", "image": "1.png", "text": "a red car"}) + "\n")
+    row = {"caption_id": "1", "rule": hostile, "kind": "replace", "text": None, "source": "rules", "accepted": False}
+    negatives.write_text(json.dumps(row | {"reason": hostile}) + "\n")
+    assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
+    told = capsys.readouterr()
+    assert main(["negatives", "report", str(tmp_path / hostile), "--captions", str(captions)]) == 2
+    wrong = capsys.readouterr()
+    assert "\\x1b]0;title" in told.out and "\\x1b]0;title" in wrong.err
+    assert not {"\x1b", "\x07", "\u202e"} & {*told.out, *told.err, *wrong.err}

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
+from degla.pages.words import printable
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
 from degla.verbs._arguments import Parser, parse_words, require_least
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Pillow's two-line warning; such images are rejected with a one-line error anyway.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler()
+    lines.setFormatter(_Printable())
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.WARNING)
     return exit_status_of(lambda: _run(words))
 
@@ -134,7 +137,14 @@ def _open_streams() -> None:
 
 
 def _tell(message: str) -> None:
-    sys.stderr.write(f"degla: {with_short_words(message)}\n")
+    sys.stderr.write(f"degla: {printable(with_short_words(message))}\n")
+
+
+class _Printable(logging.Formatter):
+    """The message alone. It may name what a file says, which a terminal must not obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def spoken(name: str) -> str:

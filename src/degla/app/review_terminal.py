@@ -13,6 +13,7 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import mark_words
 from degla.negatives.review import Action, Review, judge_text
+from degla.pages.words import printable
 
 _ACTIONS: dict[str, Action] = {"a": "accept", "r": "reject", "u": "undo"}
 _KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"
@@ -80,7 +81,7 @@ def _show(review: Review, console: Console) -> None:
     for label, pieces in zip(("caption ", "negative"), mark_words(draft.caption, text), strict=True):
         line = Text(f"{label}  ", style="dim")
         for piece, changed in pieces:
-            line.append(piece, style="bold reverse" if changed else "not dim")
+            line.append(printable(piece), style="bold reverse" if changed else "not dim")
         console.print(line, soft_wrap=True)
     console.print(_verdict(judge_text(draft, text)))
     choice = state.choice(state.key)
@@ -91,7 +92,7 @@ def _show(review: Review, console: Console) -> None:
 def _verdict(verdict: Verdict) -> Text:
     if verdict.accepted:
         return Text("checks    passed", style="green")
-    return Text(f"checks    {verdict.reason}: {REASONS.get(verdict.reason, 'refused')}", style="yellow")
+    return Text(f"checks    {printable(verdict.reason)}: {REASONS.get(verdict.reason, 'refused')}", style="yellow")
 
 
 def _read_line(keys: TextIO) -> str | None:

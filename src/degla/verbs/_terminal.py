@@ -6,21 +6,29 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from degla.pages.words import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _WIDTH_OF_FILES = 200
 """Width for a file or pipe: wide enough that names and numbers are not wrapped and can be searched."""
 
 
-def show(table: object) -> None:
-    """Print a rich table to stdout."""
+def show(table: RenderableType) -> None:
+    """Print a rich table to stdout. Its texts may come from files, so control characters in them are escaped."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
-    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+    console.print(Segments(Segment(printable(text), style, control) for text, style, control in console.render(table)))
 
 
 def tell(line: str) -> None:
     """Print a line to stderr."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
 
 
 def print_json(values: object) -> None:

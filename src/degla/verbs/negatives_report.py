@@ -8,7 +8,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.pages.words import counted
+from degla.pages.words import counted, printable
 from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, refuse_given, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
@@ -121,5 +121,5 @@ def _count_verdicts(given: argparse.Namespace) -> int:
     others = sorted(given.typed - {"files", "read", "json"})
     refuse_given(given, *others, why="does not apply: --read only counts filled sheets.")
     reading = count_verdicts(given.read)
-    answer(given, reading.plain, lambda: sys.stdout.write(reading.markdown()))
+    answer(given, reading.plain, lambda: sys.stdout.write(printable(reading.markdown())))
     return 0
