@@ -47,3 +47,17 @@ def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_pat
         cards = "[...document.querySelectorAll('.scroll:has(.stacked)')]"
         assert tab.evaluate(f"{cards}.map(card => card.scrollWidth - card.clientWidth)") == [0, 0, 0]
         tab.close()
+
+
+def test_keys_scroll_a_wide_table_and_paper_shows_folded_parts(browser: Any, tmp_path: Path) -> None:
+    table = Table(["name", *(f"column {number}" for number in range(30))], [["a", *("1.0",) * 30]])
+    (tmp_path / "page.html").write_text(Page("Title", [table, Fold("folded", ["text"])]).html(), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": 390, "height": 844})
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.matches('.scroll') && document.activeElement.tabIndex") == 0
+    folded = "document.querySelector('details p').checkVisibility({contentVisibilityAuto: true})"
+    assert not tab.evaluate(folded)
+    tab.emulate_media(media="print")
+    assert tab.evaluate(folded)
+    tab.close()
