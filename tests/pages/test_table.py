@@ -121,3 +121,5 @@ def test_names_are_no_html_in_markdown() -> None:
     text = page.markdown()
     assert text.startswith("# lr\\<max>\n") and "\\<script> of **a\\<b>**, 1 < 2, `<code>`" in text
     assert "\na <b>\n" in text and "| \\<i> | 1 |" in text
+    for name in ("` <i> ``", "`` <i> `", "\\` <i> `", "a ``` <i>"):
+        assert "\\<i>" in Page("t", [name, "b", Code("c")]).markdown(), "Markdown sees no code here"
