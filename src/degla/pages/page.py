@@ -32,9 +32,7 @@ class Part(Protocol):
         """Return the part as Markdown without leading or trailing empty lines; "" if it has no Markdown form."""
 
 
-_CODE_OR_TAG = re.compile(
-    r"(^```.*?^```|(?<![`\\])`(?!`)[^`\n]*`(?!`))|<(?=[A-Za-z/!?])", re.DOTALL | re.MULTILINE
-)
+_CODE_OR_TAG = re.compile(r"(^```.*?^```|(?<![`\\])`(?!`)[^`\n]*`(?!`))|<(?=[A-Za-z/!?])", re.DOTALL | re.MULTILINE)
 """Code exactly where Markdown sees it: a name with a lone or escaped backtick opens none."""
 Parts = Sequence[Part | str]
 """Parts of a page; a plain string is a paragraph in muted colour."""
