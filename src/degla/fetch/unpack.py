@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -13,7 +14,8 @@ from typing import IO
 from degla.errors import DeglaError
 from degla.files import PARTIAL, cannot_write
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+# RuntimeError: an encrypted member, or a form of compression that Python lacks. ValueError: numbers in headers.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
 def unpack_archive(archive: Path, root: Path, *, moves: Mapping[str, str], inner: str = "") -> int:
