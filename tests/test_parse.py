@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from degla import parse, records
@@ -219,3 +221,19 @@ def test_lines_that_are_parsed_and_checked_in_one_are_read_as_others(
     found = read()
     monkeypatch.setattr(records, "_flat_record", lambda *_: None)
     assert read() == found
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_arrays_of_pickles_are_read_and_forged_ones_refused(protocol: int) -> None:
+    plain = [np.arange(6, dtype=">i4").reshape(2, 3), np.ones((2, 3)).T, np.array(["ab", "c"]), np.float32(2.5)]
+    for found, value in zip(parse.unpickle(pickle.dumps(plain, protocol), encoding="bytes"), plain, strict=True):
+        assert np.array_equal(found, value) and found.dtype.newbyteorder("=") == value.dtype.newbyteorder("=")
+    with pytest.raises(pickle.UnpicklingError, match="it has an array of object, not of numbers or texts"):
+        parse.unpickle(pickle.dumps(np.array([None]), protocol), encoding="bytes")
+    # Each of these would make numpy follow a pointer that the file made up, and end the process.
+    kind = b"cnumpy\ndtype\n(S'O8'\ntR"
+    pointers = b"cnumpy\nndarray\n((I2\nt" + kind + b"S'" + b"A" * 16 + b"'\ntR."
+    outside = b"cnumpy\ndtype\n(S'V8'\ntR(I3\nS'|'\nN(S'a'\nt(dS'a'\n(" + kind + b"I1000000\ntsI8\nI1\nI27\ntb"
+    for content in (pointers, b"cnumpy.core.multiarray\n_reconstruct\n(N(I4\nt" + outside + b"tR."):
+        with pytest.raises(pickle.UnpicklingError, match="not of numbers or texts"):
+            parse.unpickle(content, encoding="bytes")

@@ -340,7 +340,14 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         read_graph(tmp_path / "ind.small.x")
 
 
-@pytest.mark.parametrize(("part", "held"), [("allx", []), ("ally", np.zeros((2, 2))), ("graph", {0: 3}), ("y", None)])
+_OUTSIDE = csr_matrix(np.eye(4, 3, dtype=np.float32))
+_OUTSIDE.indices[1] = 10**8  # scipy would write there
+
+
+@pytest.mark.parametrize(
+    ("part", "held"),
+    [("allx", []), ("allx", _OUTSIDE), ("ally", np.zeros((2, 2))), ("graph", {0: 3}), ("y", None)],
+)
 def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, held: object) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(held, protocol=2))

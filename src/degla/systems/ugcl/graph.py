@@ -170,6 +170,8 @@ def _from_pickles(folder: Path, name: str) -> Graph:
         first, last = int(order.min()), int(order.max())
     kinds = (AttributeError, TypeError, ValueError, IndexError)
     with reading(folder / f"ind.{name}.x", "not a graph together with the files next to it", *kinds):
+        for part in ("allx", "tx"):
+            held[part].check_format()  # Otherwise a column beyond the shape is written outside the array.
         known = held["allx"].shape[0]
         if first != known or len(order) != held["tx"].shape[0]:
             raise InputError(f"{folder}: ind.{name}.test.index does not continue after the {known} rows of allx.")
