@@ -237,3 +237,9 @@ def test_arrays_of_pickles_are_read_and_forged_ones_refused(protocol: int) -> No
     for content in (pointers, b"cnumpy.core.multiarray\n_reconstruct\n(N(I4\nt" + outside + b"tR."):
         with pytest.raises(pickle.UnpicklingError, match="not of numbers or texts"):
             parse.unpickle(content, encoding="bytes")
+
+
+def test_a_key_that_occurs_twice_is_found_at_once_in_a_large_object() -> None:
+    keys = ",".join(f'"{number}":1' for number in range(100_000))
+    with pytest.raises(InputError, match="x: the key '99999' occurs twice in one object"):  # in minutes, if by pairs
+        parse.parse_json(f'{{{keys},"99999":2}}', where="x")

@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import count
@@ -356,8 +357,7 @@ class _UnfitError(ValueError):
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(members)
     if len(content) < len(members):
-        keys = [key for key, _ in members]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, number in Counter(key for key, _ in members).items() if number > 1)
         raise _UnfitError(f"the key {twice[:80]!r} occurs twice in one object")
     return content
 
