@@ -124,7 +124,7 @@ def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(item_difference, "load_result", load)
     compare(paths, baseline="000")
     assert set(read.values()) == {1}
-    asked = [item_difference._drawn(path)["winoground"][0] for path in paths[:2]]
+    asked = [item_difference._ids_and_scores(path)["winoground"][0] for path in paths[:2]]
     assert asked[0] is asked[1], "the items' names are kept once"
 
 

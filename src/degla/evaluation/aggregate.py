@@ -145,7 +145,7 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
     count = int(clusters.max()) + 1
     means = [_drawn_means(column, count) for column in columns]
     blocks = [np.array([each(counts) for each in means]) for counts in cluster_draws(count, seed=seed, draws=draws)]
-    return [_scored(column, drawn) for column, drawn in zip(columns, np.concatenate(blocks, axis=1), strict=True)]
+    return [_scored(column, values) for column, values in zip(columns, np.concatenate(blocks, axis=1), strict=True)]
 
 
 def _drawn_means(column: _Column, count: int) -> DrawnMeans:
@@ -168,10 +168,10 @@ def _column(
     names = [judged[index].verdict.group.get(metric.group, "") for index in chosen] if metric.group else []
     if names:
         sizes = Counter(names)
-        left = [
+        remaining = [
             row for row, value in enumerate(names) if value not in metric.exclude and sizes[value] >= metric.minimum
         ]
-        chosen, names = [chosen[row] for row in left], [names[row] for row in left]
+        chosen, names = [chosen[row] for row in remaining], [names[row] for row in remaining]
         if not chosen:
             return None
     rows = [judged[index] for index in chosen]
@@ -222,31 +222,31 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
 
 
 def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
-    made: dict[str, _Drawn] = {}
+    averages: dict[str, _Drawn] = {}
     for average in benchmark.averages:
-        members = _members(average, drawn, made)
+        members = _members(average, drawn, averages)
         if not members:
             continue
         values = np.array([member.score.value for member in members])
         sizes = np.array([member.score.n for member in members], dtype=np.float64)
         weights = sizes / sizes.sum() if average.how == "micro" else np.full(len(members), 1 / len(members))
         chances = [member.score.chance for member in members]
-        known = [chance for chance in chances if chance is not None]
+        present = [chance for chance in chances if chance is not None]
         items = joined([member.items for member in members], weights)
-        made[average.name] = _Drawn(
+        averages[average.name] = _Drawn(
             Score(
                 name=average.name,
                 metric=average.how,
                 value=clipped_share(float(weights @ values)),
                 n=int(sizes.sum()),
                 ties=sum(member.score.ties for member in members),
-                chance=clipped_share(float(weights @ np.array(known))) if len(known) == len(chances) else None,
+                chance=clipped_share(float(weights @ np.array(present))) if len(present) == len(chances) else None,
                 interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
                 lower=all(member.score.lower for member in members),
             ),
             items,
         )
-    return list(made.values())
+    return list(averages.values())
 
 
 def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
@@ -259,16 +259,16 @@ def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     )
 
 
-def _members(average: Average, drawn: Sequence[_Drawn], made: dict[str, _Drawn]) -> list[_Drawn]:
+def _members(average: Average, drawn: Sequence[_Drawn], earlier: dict[str, _Drawn]) -> list[_Drawn]:
     """Members of the average; empty if a named part has no scored item, since a partial average misleads."""
     first: dict[str, _Drawn] = {}
     for entry in drawn:
         if average.metric in ("", entry.score.metric):
             first.setdefault(entry.score.name, entry)
     members: dict[str, _Drawn] = {}
-    for pattern, names in zip(average.of, average.members(first, made), strict=True):
+    for pattern, names in zip(average.of, average.members(first, earlier), strict=True):
         if not names:
             return []
-        known = made if pattern in made else first
-        members |= {name: known[name] for name in names}
+        source = earlier if pattern in earlier else first
+        members |= {name: source[name] for name in names}
     return list(members.values())

@@ -127,9 +127,9 @@ def find_files(root: Path, patterns: Sequence[str], published: Published) -> lis
         InputError: no pattern matches a file.
     """
     for pattern in patterns:
-        found = sorted(root.glob(pattern))
-        if found:
-            return found
+        files = sorted(root.glob(pattern))
+        if files:
+            return files
     raise InputError(f"{root}: has no {' or '.join(patterns)}. {where_to_get(published)}")
 
 

@@ -66,9 +66,9 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     """
     try:
         content = unpickle(file.read_bytes(), encoding="bytes")
-        found = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-        labels = tuple(int(label) for label in found["fine_labels" if "fine_labels" in found else "labels"])
-        images = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
+        fields = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        labels = tuple(int(label) for label in fields["fine_labels" if "fine_labels" in fields else "labels"])
+        images = np.asarray(fields["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
     except Exception as error:  # a damaged pickle may raise anything
         raise InputError(f"{file}: not a CIFAR batch ({error}). Fetch the file again.") from None
     return images, labels
@@ -128,15 +128,15 @@ def read_bytes(file: Path, member: str) -> bytes:
 
 def _place(file: Path, member: str) -> tuple[Any, int] | None:
     """The column of the row group with an image, and the image's row there; None if there is none."""
-    found = _MEMBER.fullmatch(member)
+    match = _MEMBER.fullmatch(member)
     table = _open(file)
-    if found is None or found["column"] not in table.image_columns:
+    if match is None or match["column"] not in table.image_columns:
         return None
-    row = int(found["row"])
+    row = int(match["row"])
     for group, size in enumerate(table.sizes):
         if row < size:
             with _READING:  # threads that need the same row group read it once
-                return _image_column(file, found["column"], group), row
+                return _image_column(file, match["column"], group), row
         row -= size
     return None
 

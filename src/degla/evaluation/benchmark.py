@@ -255,9 +255,9 @@ def parts_of(
         optional: whether all are optional.
         ceilings: name to ceiling, where known.
     """
-    known = ceilings or {}
+    ceiling_of = ceilings or {}
     return tuple(
-        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional, known.get(name))
+        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional, ceiling_of.get(name))
         for name, n in counts.items()
     )
 
@@ -291,8 +291,8 @@ def described(name: str) -> dict[str, Any]:
     so that sections exist even if Python drops docstrings (-OO).
     """
     text = BENCHMARKS.docstrings(name)[0]
-    found = {title.lower(): lines.split("\n          ") for title, lines in _SECTION.findall(text)}
-    texts = {title: ("\n" if title == "layout" else " ").join(lines) for title, lines in found.items()}
+    sections = {title.lower(): lines.split("\n          ") for title, lines in _SECTION.findall(text)}
+    texts = {title: ("\n" if title == "layout" else " ").join(lines) for title, lines in sections.items()}
     return {"name": name, "citation": "", **texts}
 
 

@@ -170,8 +170,8 @@ class DiskCache:
         return row
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
-        file, kept = self._file(key), np.array(row, dtype=np.float32)
-        (file.waiting if _of_image(key) or not self._images_only else file.never_written)[key] = kept
+        file, values = self._file(key), np.array(row, dtype=np.float32)
+        (file.waiting if _of_image(key) or not self._images_only else file.never_written)[key] = values
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
 
@@ -206,21 +206,21 @@ class _File:
         self.never_written: dict[str, EmbeddingRows] = {}
         self.last_write = time.monotonic()
         self._connection: sqlite3.Connection | None = None
-        self._given_up = False
-        self._told_of_rows = False
+        self._unusable = False
+        self._warned = False
 
     def get(self, key: str) -> EmbeddingRows | None:
         there = self._connection is not None or self.path.exists()
-        kept = self.waiting.get(key, self.never_written.get(key))
-        if kept is not None or self._given_up or not there:
-            return kept
+        in_memory = self.waiting.get(key, self.never_written.get(key))
+        if in_memory is not None or self._unusable or not there:
+            return in_memory
         row = self._tried(lambda rows: rows.execute("SELECT row, checksum FROM rows WHERE key = ?", (key,)).fetchone())
         return None if row is None else self._checked(key, *row)
 
     def write(self) -> int:
         """Write the pending rows in one transaction and return their number."""
         self.last_write = time.monotonic()
-        if not self.waiting or self._given_up:
+        if not self.waiting or self._unusable:
             return 0
 
         def put(connection: sqlite3.Connection) -> int:
@@ -257,7 +257,7 @@ class _File:
         try:
             return work(self._open())
         except (sqlite3.Error, OSError) as error:
-            self._given_up = True
+            self._unusable = True
             self.close()
             logger.warning(
                 "%s: the embedding cache cannot be used: %s. Continuing without it; %s if this happens again.",
@@ -270,8 +270,8 @@ class _File:
     def _checked(self, key: str, data: object, checksum: object) -> EmbeddingRows | None:
         if isinstance(data, bytes) and checksum == _checksum(key, data) and len(data) % _NUMBERS.itemsize == 0:
             return np.frombuffer(data, dtype=_NUMBERS).astype(np.float32)
-        if not self._told_of_rows:
-            self._told_of_rows = True
+        if not self._warned:
+            self._warned = True
             logger.warning(
                 "%s: some rows of the embedding cache are damaged; they are embedded and written again.", self.path
             )

@@ -56,15 +56,15 @@ def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -
 
 def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
     """Parts on which a blind floor beats chance."""
-    given_away = [
+    parts = [
         f"{part.name} {100 * score.value:.0f} % (chance {100 * score.chance:.0f} %)"
         for part in entry.parts
         for score in part.scores[:1]
         if score.chance is not None and score.interval is not None and score.interval.low > score.chance
     ]
-    if given_away:
-        more = f" and {counted(len(given_away) - _NAMED, 'more part')}" if len(given_away) > _NAMED else ""
-        yield f"{entry.title}: {label} beats chance without the image: {', '.join(given_away[:_NAMED])}{more}."
+    if parts:
+        more = f" and {counted(len(parts) - _NAMED, 'more part')}" if len(parts) > _NAMED else ""
+        yield f"{entry.title}: {label} beats chance without the image: {', '.join(parts[:_NAMED])}{more}."
 
 
 def spoiled(results: Iterable[TracedResult], benchmarks: Collection[str]) -> tuple[bool, bool]:
@@ -81,10 +81,10 @@ def missing_images(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence if images of a benchmark are missing."""
     if entry.missing_images:
         scored = sum(part.scores[0].n for part in entry.parts)
-        left_out = sum(part.missing for part in entry.parts)
+        missing = sum(part.missing for part in entry.parts)
         yield (
-            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {left_out:,} of "
-            f"{counted(left_out + scored, 'item is', 'items are')} not in the score. It must not be compared with "
+            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {missing:,} of "
+            f"{counted(missing + scored, 'item is', 'items are')} not in the score. It must not be compared with "
             "published numbers."
         )
 
@@ -94,10 +94,10 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     missing = max(entries, key=lambda entry: entry[1].missing_images)[1]
     yield from missing_images(missing)
     for part in missing.parts:
-        found = part.scores[0].n + part.missing + part.filtered
-        if part.published_n is not None and part.family != "retrieval" and found != part.published_n:
-            held = counted(found, "item")
-            yield f"{title}, {part.name}: the files have {held}, the published ones {part.published_n}."
+        count = part.scores[0].n + part.missing + part.filtered
+        if part.published_n is not None and part.family != "retrieval" and count != part.published_n:
+            items = counted(count, "item")
+            yield f"{title}, {part.name}: the files have {items}, the published ones {part.published_n}."
     labels: dict[str, tuple[int, int]] = {}
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
@@ -159,11 +159,13 @@ def told_notes(entry: BenchmarkResult) -> Iterator[str]:
         for name, floors in entry.told.items()
         if name in scores
     ]
-    left = [part.name for part in entry.parts if part.name not in entry.told and part.scores[0].floors]
+    remaining = [part.name for part in entry.parts if part.name not in entry.told and part.scores[0].floors]
     counted = "no part is left"
     if "composition" in entry.headline:
         counted = f"not counted in composition, which is {entry.headline['composition']}"
-    elif left:
-        counted = f"not counted in composition, which is not given, since of its other parts only {', '.join(left)} "
-        counted += "is there" if len(left) == 1 else "are there"
+    elif remaining:
+        counted = (
+            f"not counted in composition, which is not given, since of its other parts only {', '.join(remaining)} "
+        )
+        counted += "is there" if len(remaining) == 1 else "are there"
     yield f"{TOLD[0].upper()}{TOLD[1:]}, {counted}: {', '.join(named)}."

@@ -136,9 +136,9 @@ def entries_of(methods: Iterable[Method], name: str | None = None) -> list[Bench
 
 def benchmark_sources(methods: Iterable[Method]) -> dict[str, Data]:
     """Return title, paper, licence, tie rules and digests of each benchmark, from the first result with it."""
-    found: dict[str, Data] = {}
+    sources: dict[str, Data] = {}
     for entry in entries_of(methods):
-        found.setdefault(
+        sources.setdefault(
             entry.name,
             {
                 "title": entry.title,
@@ -151,4 +151,4 @@ def benchmark_sources(methods: Iterable[Method]) -> dict[str, Data]:
                 "missing": sum(part.missing for part in entry.parts),
             },
         )
-    return found
+    return sources

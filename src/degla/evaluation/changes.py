@@ -141,7 +141,7 @@ class _Tally:
     right: int = 0
     seeds: int = 0
 
-    def standing(self) -> ItemAnswers:
+    def answers(self) -> ItemAnswers:
         return ItemAnswers(self.margin / self.seeds, self.right, self.seeds)
 
 
@@ -157,8 +157,8 @@ def largest_changes(
     Raises:
         InputError: see `moved_items`.
     """
-    found = {label: changes[:count] for label, changes in moved_items(comparison).items()}
-    return found if root is None else illustrated(found, root)
+    by_label = {label: changes[:count] for label, changes in moved_items(comparison).items()}
+    return by_label if root is None else illustrated(by_label, root)
 
 
 def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
@@ -175,7 +175,7 @@ def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
     if base is None or not others:
         return {}
     before = _tallies(base)
-    found: dict[str, tuple[ItemChange, ...]] = {}
+    by_label: dict[str, tuple[ItemChange, ...]] = {}
     for method in others if before else ():
         alike = _alike(base, method)
         after = _tallies(method)
@@ -187,8 +187,8 @@ def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
         moved = (change for change in changes if change.change)
         ordered = sorted(moved, key=lambda change: (-abs(change.change), change.id))
         if ordered:
-            found[method.label] = tuple(ordered)
-    return found
+            by_label[method.label] = tuple(ordered)
+    return by_label
 
 
 def _tallies(method: Method) -> dict[str, _Tally]:
@@ -217,7 +217,7 @@ def _alike(first: Method, second: Method) -> dict[str, str]:
 
 
 def _change(before: _Tally, after: _Tally) -> ItemChange:
-    row, was, now = after.row, before.standing(), after.standing()
+    row, was, now = after.row, before.answers(), after.answers()
     return ItemChange(
         id=row.id,
         benchmark=row.benchmark,
@@ -233,32 +233,34 @@ def _change(before: _Tally, after: _Tally) -> ItemChange:
 
 
 def illustrated(
-    found: Mapping[str, Sequence[ItemChange]], root: Path, *, side: int = SIDE
+    by_name: Mapping[str, Sequence[ItemChange]], root: Path, *, side: int = SIDE
 ) -> dict[str, tuple[ItemChange, ...]]:
     """Add texts and images to changes, as far as the root folder has them.
 
     Args:
-        found: changes, by any name.
+        by_name: changes, by any name.
         root: folder that holds the benchmarks' files.
         side: largest number of pixels of an image's longer side.
     """
     wanted: dict[tuple[str, str], set[str]] = {}
-    for change in (change for changes in found.values() for change in changes):
+    for change in (change for changes in by_name.values() for change in changes):
         wanted.setdefault((change.benchmark, change.asked), set()).add(change.id)
-    items = {(asked, item.id): item for (name, asked), ids in wanted.items() for item in _items(name, asked, ids, root)}
+    items = {
+        (digest, item.id): item for (name, digest), ids in wanted.items() for item in _items(name, digest, ids, root)
+    }
     return {
         label: tuple(_illustrate(change, items.get((change.asked, change.id)), root, side) for change in changes)
-        for label, changes in found.items()
+        for label, changes in by_name.items()
     }
 
 
-def _items(name: str, asked: str, ids: set[str], root: Path) -> Iterable[PairItem]:
+def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairItem]:
     if name not in BENCHMARKS.names() or not root.is_dir():
         return []
-    read: list[Entry] = []
+    entries: list[Entry] = []
     try:
-        read.extend(BENCHMARKS.load(name).BENCHMARK.items(root))
-        if asked not in digests_of(read, root):
+        entries.extend(BENCHMARKS.load(name).BENCHMARK.items(root))
+        if digest not in digests_of(entries, root):
             logger.warning(
                 "The report shows no texts of %s: the files under %s differ from those evaluated. Evaluate again.",
                 name,
@@ -268,7 +270,7 @@ def _items(name: str, asked: str, ids: set[str], root: Path) -> Iterable[PairIte
     except InputError as error:
         # Items read before the error are still shown; the report's scores do not need them.
         logger.warning("The report cannot show all texts of %s: %s", name, error)
-    return [entry for entry in read if isinstance(entry, PairItem) and entry.id in ids]
+    return [entry for entry in entries if isinstance(entry, PairItem) and entry.id in ids]
 
 
 def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int) -> ItemChange:

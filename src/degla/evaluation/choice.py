@@ -44,22 +44,22 @@ def trade_off(
     return TradeOff(gained, lost, gained - price * lost)
 
 
-def require_score(place: str, name: str, known: Collection[str], *, reason: str = "") -> None:
+def require_score(place: str, name: str, names: Collection[str], *, reason: str = "") -> None:
     """Reject the name of a score that the benchmarks do not have.
 
     Args:
         place: where it is named: a flag, or a field of a file.
         name: of the score.
-        known: all existing names; a name with a colon includes its benchmark.
+        names: all existing names; a name with a colon includes its benchmark.
         reason: why it is read, added after its name.
 
     Raises:
         InputError: there is no such score.
     """
-    if name not in known:
+    if name not in names:
         raise InputError(
             f"{place} {name!r}{reason}: the benchmarks have no such part or named average where higher is better."
-            f"{did_you_mean(name, known)} Known: {', '.join(score for score in known if ':' not in score)}. Name one "
+            f"{did_you_mean(name, names)} Known: {', '.join(score for score in names if ':' not in score)}. Name one "
             "of these, or add a benchmark that has it (recognition: zeroshot or world)."
         )
 
@@ -154,9 +154,9 @@ def render_sweep(sweep: Sweep) -> RichTable:
     start = sweep.points[0]
     rows = []
     for point in sweep.points:
-        said = "below limit" if point.kept < sweep.limit - _ROUNDING else ""
+        remark = "below limit" if point.kept < sweep.limit - _ROUNDING else ""
         scores = ((point.gain, start.gain), (point.kept, start.kept))
         cells = [text for now, before in scores for text in (percent(now), points(now - before))]
-        rows.append([f"{point.alpha:g}", *cells, "chosen" if point is sweep.chosen else said])
+        rows.append([f"{point.alpha:g}", *cells, "chosen" if point is sweep.chosen else remark])
     heads: list[Column | str] = ["alpha", sweep.gain, "change", sweep.kept, "change", Column("", align="left")]
     return Table(heads, rows).terminal(caption="\n".join(notes))

@@ -97,25 +97,25 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
     rows: list[Row] = []
     headline: list[Row] = []
     for name in dict.fromkeys(entry.name for entry in entries_of(ordered)):
-        made = _rows(name, ordered, baseline, floors)
-        rows += made
-        headline += _headline(name, ordered, made)
+        benchmark_rows = _rows(name, ordered, baseline, floors)
+        rows += benchmark_rows
+        headline += _headline(name, ordered, benchmark_rows)
     warnings = caveats_of(ordered_results(ordered), floors=ordered_results(floors))
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
-    told = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in told_notes(entry))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(told), joint)
+    notes = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in told_notes(entry))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(notes), joint)
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Pair each composition column with recognition, preferably of its own benchmark; else with retrieval."""
-    kept = [row for row in headline if row.title == "recognition"]
-    kept = kept or [row for row in headline if row.title == "retrieval"]
+    others = [row for row in headline if row.title == "recognition"]
+    others = others or [row for row in headline if row.title == "retrieval"]
     return [
-        (row, next((other for other in kept if other.benchmark == row.benchmark), kept[0]))
+        (row, next((other for other in others if other.benchmark == row.benchmark), others[0]))
         for row in headline
-        if row.title == "composition" and kept
+        if row.title == "composition" and others
     ]
 
 
@@ -137,19 +137,19 @@ def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseli
     def values(label: str) -> BySeed:
         cells = [row.cells[label].values for row in rows if label in row.cells]
         names = {seed: _seed_name(seed) for seed in methods[label].results}
-        known = {seed: [own[name] for own in cells if name in own] for seed, name in names.items()}
-        return {seed: sum(own) for seed, own in known.items() if len(own) == len(rows)}
+        by_seed = {seed: [own[name] for own in cells if name in own] for seed, name in names.items()}
+        return {seed: sum(own) for seed, own in by_seed.items() if len(own) == len(rows)}
 
     # One seed may have only one of the scores, and another seed only the other.
     sums = {label: both for label in methods if (both := values(label))}
     if not all(row.comparable for row in rows) or baseline not in sums:
         return None
-    found = {
+    differences = {
         label: _difference(scores, (methods[label], methods[baseline]), (own, sums[baseline]))
         for label, own in sums.items()
         if label != baseline
     }
-    return JointScore(gained, kept, found) if found else None
+    return JointScore(gained, kept, differences) if differences else None
 
 
 def _difference(
@@ -157,8 +157,8 @@ def _difference(
 ) -> Difference:
     """The first method's score, or sum of scores, minus the second's; `values` are of each, by training seed."""
     common = values[0].keys() & values[1].keys()
-    asked = [common if len(common) > 1 else own for own in values]  # As `seed_difference` takes them.
-    paths = [[path for seed, path in each.paths.items() if seed in own] for each, own in zip(pair, asked, strict=True)]
+    seeds = [common if len(common) > 1 else own for own in values]  # As `seed_difference` takes them.
+    paths = [[path for seed, path in each.paths.items() if seed in own] for each, own in zip(pair, seeds, strict=True)]
     questions = lead_over(scores, *paths)
     results = [result for method in pair for result in method.results.values()]
     leaked, missing = spoiled(results, {benchmark for benchmark, _ in scores})
@@ -205,7 +205,7 @@ def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[M
 
 
 def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Sequence[Method]) -> list[Row]:
-    found: dict[ScoreKey, dict[str, dict[int | None, Score]]] = {}
+    scores: dict[ScoreKey, dict[str, dict[int | None, Score]]] = {}
     questions: set[str] = set()
     rules: dict[str, set[str]] = {}
     for method in methods:
@@ -215,13 +215,13 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 for part in benchmark.parts:
                     rules.setdefault(part.name, set()).add(part.tie)
                 for key, score in keyed_scores(benchmark):
-                    found.setdefault(key, {}).setdefault(method.label, {})[seed] = score
+                    scores.setdefault(key, {}).setdefault(method.label, {})[seed] = score
     ceilings = ceilings_of(name, rules)
     beside = floor_values({floor.label: list(floor.results.values()) for floor in floors}, name, questions=questions)
     firsts: dict[str, str] = {}
     one_rule = all(len(rule) == 1 for rule in rules.values())
     rows = []
-    for (kind, title, metric, family, tie), cells in found.items():
+    for (kind, title, metric, family, tie), cells in scores.items():
         comparable = len(questions) == 1 and one_rule
         first = next(iter(next(iter(cells.values())).values()))
         ranked = comparable and not first.lower
@@ -316,13 +316,13 @@ def floor_values(
         name: of the benchmark.
         questions: `items_sha256` of the methods' questions; results on other questions are ignored.
     """
-    found: dict[ScoreKey, dict[str, list[float]]] = {}
+    scores: dict[ScoreKey, dict[str, list[float]]] = {}
     for label, results in floors.items():
         for entry in (entry for result in results for entry in result.benchmarks):
             if entry.name == name and entry.items_sha256 in questions:
                 for key, score in keyed_scores(entry):
-                    found.setdefault(key, {}).setdefault(label, []).append(score.value)
-    return {key: {label: fmean(values) for label, values in by_label.items()} for key, by_label in found.items()}
+                    scores.setdefault(key, {}).setdefault(label, []).append(score.value)
+    return {key: {label: fmean(values) for label, values in by_label.items()} for key, by_label in scores.items()}
 
 
 def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, float]:
@@ -336,20 +336,20 @@ def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, fl
     if name not in BENCHMARKS.names():
         return {}
     benchmark = BENCHMARKS.load(name).BENCHMARK
-    known: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for part, used in rules.items():
         try:
             declared = benchmark.part(part)
         except DeglaError:  # the result was written by another version of the benchmark
             continue
         if declared.ceiling is not None and set(used) == {declared.tie}:
-            known[part] = declared.ceiling
+            by_name[part] = declared.ceiling
     earlier: set[str] = set()
     for average in benchmark.averages:
         members = dict.fromkeys(chain.from_iterable(average.members(rules, earlier)))
-        ceilings = [known[member] for member in members if member in known]
+        ceilings = [by_name[member] for member in members if member in by_name]
         # A mean over items cannot be computed without their numbers.
         if members and len(ceilings) == len(members) and average.how == "macro" and not average.metric:
-            known[average.name] = sum(ceilings) / len(ceilings)
+            by_name[average.name] = sum(ceilings) / len(ceilings)
         earlier.add(average.name)
-    return known
+    return by_name

@@ -128,7 +128,7 @@ class Embedder:
                     image: numbers.setdefault(self._key("image", f"{digests[image.path]}:{image.crop}"), len(numbers))
                     for image in images
                 }
-                asked = {number: image for image, number in reversed(image_row.items())}
+                image_of = {number: image for image, number in reversed(image_row.items())}
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
                 def embed(mine: Batches, place: int) -> Tensor:
@@ -136,14 +136,14 @@ class Embedder:
                     for later in range(place, min(place + 3, len(mine))):
                         if later not in ahead:
                             ahead[later] = [
-                                pool.submit(self._open, asked[number], digests[asked[number].path], files)
+                                pool.submit(self._open, image_of[number], digests[image_of[number].path], files)
                                 for number in mine[later]
                             ]
                     pixels = torch.stack([future.result() for future in ahead.pop(place)])
                     return self.encoder.encode_images(_sent(pixels, self.encoder.device))
 
                 size = self.images_per_batch or self._size(8, 128)
-                paths = {number: image.path for number, image in asked.items()}
+                paths = {number: image.path for number, image in image_of.items()}
                 table = self._rows(list(numbers), embed, size=size, name="images", name_of=paths.__getitem__)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -156,7 +156,7 @@ class Embedder:
             mine = self.processes.share(paths)
             return dict(zip(mine, pool.map(files.digest, mine, chunksize=16), strict=True))
 
-        return {path: digest for found in self.processes.together(read) for path, digest in found.items()}
+        return {path: digest for digests in self.processes.together(read) for path, digest in digests.items()}
 
     def _rows(
         self,
@@ -193,15 +193,15 @@ class Embedder:
 
         def work(place: int) -> EmbeddingRows:
             begun = [_fetched(embed(mine, place))] if place < len(mine) else []
-            made = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
+            embeddings = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
             under_way.extend(begun)
-            return made
+            return embeddings
 
         with self.progress.task(name, len(todo)) as advance:
             for place in range(-(-len(batches) // count) + 1 if batches else 0):
                 before = batches[(place - 1) * count : place * count] if place else []
-                for batch, made in zip(before, self.processes.together(partial(work, place)), strict=False):
-                    for index, row in zip(batch, made, strict=True) if first else ():
+                for batch, embeddings in zip(before, self.processes.together(partial(work, place)), strict=False):
+                    for index, row in zip(batch, embeddings, strict=True) if first else ():
                         rows[index] = self.cache[keys[index]] = row
                     advance(len(batch))
         there = [row for row in rows if row is not None]
@@ -244,8 +244,8 @@ class Embedder:
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
         size = self.texts_per_batch or self._size(32, 512)
-        asked = {number: text for text, number in reversed(text_row.items())}
-        return text_row, self._rows(keys, embed, size=size, name="texts", name_of=asked.__getitem__, order=order)
+        text_of = {number: text for text, number in reversed(text_row.items())}
+        return text_row, self._rows(keys, embed, size=size, name="texts", name_of=text_of.__getitem__, order=order)
 
     def _tell_cut(self, full: list[str]) -> None:
         """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
@@ -381,6 +381,6 @@ def open_images(
         for start in range(0, len(numbers), size):
             batch = list(numbers[start : start + size])
             content = [(images[number], read_image_file(root, images[number].path)) for number in batch]
-            pixels = [encoder.transform(decode_item(read, root, image)) for image, read in content]
+            pixels = [encoder.transform(decode_item(data, root, image)) for image, data in content]
             yield batch, torch.stack(pixels).to(encoder.device)
             advance(len(batch))

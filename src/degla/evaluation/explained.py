@@ -115,16 +115,16 @@ class Explainer:
             self.encoder.refuse_without_class_token("--by attention")
         return self.settings.by or ("attention" if self.encoder.reads_class_token else "gradient")
 
-    def ask(self, asked: AskedImages) -> Float[Tensor, "images 3"]:
+    def ask(self, sample: AskedImages) -> Float[Tensor, "images 3"]:
         """Return the probability of each image's answer: for the whole image, for its evidence, for random squares."""
-        everything = range(len(asked.images))
-        found = torch.empty(len(everything), 3)
+        everything = range(len(sample.images))
+        probabilities = torch.empty(len(everything), 3)
         with at_rest(self.encoder):
             for batch, pixels in open_images(
-                self.encoder, asked.images, everything, root=self.root, progress=self.progress, name=asked.part
+                self.encoder, sample.images, everything, root=self.root, progress=self.progress, name=sample.part
             ):
-                found[batch] = self.explain(pixels, *asked.rows_of(batch), numbers=batch).cpu()
-        return found
+                probabilities[batch] = self.explain(pixels, *sample.rows_of(batch), numbers=batch).cpu()
+        return probabilities
 
     def explain(
         self,
@@ -145,10 +145,10 @@ class Explainer:
         whole = self._probabilities(pixels, texts, there)
         answer = whole.argmax(dim=1, keepdim=True)
         evidence = self._evidence(pixels, texts.gather(1, answer[:, :, None].expand(-1, -1, texts.shape[2]))[:, 0])
-        drawn = torch.stack([self._noise(number, evidence.shape[1:]) for number in numbers]).to(evidence.device)
-        parts = (kept_part(pixels, top_share(each, self.settings.share)) for each in (evidence, drawn))
-        asked = (whole, *(self._probabilities(part, texts, there) for part in parts))
-        return torch.cat([each.gather(1, answer) for each in asked], dim=1)
+        noise = torch.stack([self._noise(number, evidence.shape[1:]) for number in numbers]).to(evidence.device)
+        parts = (kept_part(pixels, top_share(each, self.settings.share)) for each in (evidence, noise))
+        probabilities = (whole, *(self._probabilities(part, texts, there) for part in parts))
+        return torch.cat([each.gather(1, answer) for each in probabilities], dim=1)
 
     @torch.no_grad()
     def _probabilities(self, pixels: Tensor, texts: Tensor, there: Tensor) -> Float[Tensor, "batch most"]:
@@ -195,11 +195,11 @@ def explain_model(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         by=explainer.by,
         share=settings.share,
-        benchmarks=tuple(_explain_benchmark(explainer, asked) for asked in questions),
+        benchmarks=tuple(_explain_benchmark(explainer, each) for each in questions),
     )
 
 
-def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> ExplainedBenchmark:
+def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> ExplainedBenchmark:
     root, seed = explainer.root, explainer.settings.seed
     parts = tuple(
         ExplainedPart(
@@ -211,34 +211,36 @@ def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> Expla
                 seed=seed,
             ),
         )
-        for each in _asked(explainer, asked)
+        for each in _samples(explainer, questions)
     )
-    benchmark = asked.benchmark
+    benchmark = questions.benchmark
     if not parts:
         raise InputError(
             f"{benchmark.title}: has no questions of one image with several texts, so there is no answer to explain."
         )
     return ExplainedBenchmark(
-        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(asked.entries), parts=parts
+        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(questions.entries), parts=parts
     )
 
 
-def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedImages]:
+def _samples(explainer: Explainer, questions: BenchmarkQuestions) -> Iterator[AskedImages]:
     """Yield the explainable questions, part by part, with as many images as the settings say."""
     settings = explainer.settings
     embedder = Embedder(explainer.encoder, root=explainer.root, progress=explainer.progress)
     device = explainer.encoder.device
-    for entry in asked.entries:
+    for entry in questions.entries:
         if isinstance(entry, Classification):
             rows = embedder.embed([], texts_of(entry))
-            kept = drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}")
+            numbers = drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}")
             yield AskedImages(
                 entry.part,
-                tuple(entry.images[number] for number in kept),
+                tuple(entry.images[number] for number in numbers),
                 torch.from_numpy(class_embeddings(entry, rows)).to(device),
-                (tuple(range(len(entry.classes))),) * len(kept),
+                (tuple(range(len(entry.classes))),) * len(numbers),
             )
-    pairs = [each for each in asked.entries if isinstance(each, PairItem) and len(each.images) == 1 < len(each.texts)]
+    pairs = [
+        each for each in questions.entries if isinstance(each, PairItem) and len(each.images) == 1 < len(each.texts)
+    ]
     for part, items in groupby(sorted(pairs, key=lambda item: item.part), key=lambda item: item.part):
         every = list(items)
         some = [every[n] for n in drawn_numbers(len(every), settings.images, key=f"{part}/{settings.seed}")]
@@ -248,23 +250,23 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedIma
 
 
 def scores_of(
-    asked: AskedImages, found: Float[Tensor, "images 3"], *, contents: Sequence[str], seed: int
+    sample: AskedImages, probabilities: Float[Tensor, "images 3"], *, contents: Sequence[str], seed: int
 ) -> tuple[Score, ...]:
     """Compute drop and increase, of the evidence and by chance, with intervals over images.
 
     Args:
-        asked: the images.
-        found: probability of the model's answer for each: for the whole image, for the squares that the evidence keeps
-            and for random squares.
+        sample: the images.
+        probabilities: of the model's answer for each: for the whole image, for the squares that the evidence keeps and
+            for random squares.
         contents: names the content of each image: copies of one are not independent.
         seed: of the intervals.
     """
-    whole, kept, drawn = found.double().T
-    values = [measure(whole, part) for part in (kept, drawn) for measure in (relative_drop, increased)]
+    whole, evidence, chance = probabilities.double().T
+    values = [measure(whole, part) for part in (evidence, chance) for measure in (relative_drop, increased)]
     clusters = cluster_numbers(contents)
     return tuple(
         Score(
-            name=asked.part,
+            name=sample.part,
             metric=metric,
             value=float(each.mean()),
             n=len(each),

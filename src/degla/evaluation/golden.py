@@ -119,45 +119,49 @@ class VerdictComparison:
 
 
 def compare_verdicts(
-    items: Iterable[ItemVerdict], entries: Iterable[Entry], given: Iterable[GivenVerdict], *, file: Path
+    items: Iterable[ItemVerdict], entries: Iterable[Entry], verdicts: Iterable[GivenVerdict], *, file: Path
 ) -> VerdictComparison:
     """Compare verdicts with those of a file.
 
     Args:
         items: our verdicts.
         entries: the questions that they answer.
-        given: the file's verdicts, from `read_verdicts`.
+        verdicts: the file's verdicts, from `read_verdicts`.
         file: for messages.
 
     Raises:
         InputError: none of the rows matches an item.
     """
     ours = {row.id: row for row in items}
-    asked: dict[tuple[str, ...], list[PairItem]] = {}
+    by_key: dict[tuple[str, ...], list[PairItem]] = {}
     for item in entries:
         if isinstance(item, PairItem) and item.id in ours:
-            asked.setdefault((str(len(item.images)), item.part, *map(plain, item.texts)), []).append(item)
-    found = VerdictComparison(file)
+            by_key.setdefault((str(len(item.images)), item.part, *map(plain, item.texts)), []).append(item)
+    comparison = VerdictComparison(file)
     matched: set[str] = set()
-    for row in given:
-        name = row.key[0] if len(row.key) == 1 else _named(row, asked.get(row.key, ()), matched)
+    for row in verdicts:
+        name = row.key[0] if len(row.key) == 1 else _named(row, by_key.get(row.key, ()), matched)
         # A row without a verdict that ours has would be compared in nothing, and agree.
         if name not in ours or name in matched or not row.ok.keys() & ours[name].ok.keys():
-            found.unknown.append(f"{row.where} ({' | '.join(row.key)})")
+            comparison.unknown.append(f"{row.where} ({' | '.join(row.key)})")
             continue
         matched.add(name)
         verdict = ours[name]
-        found.differing += [
+        comparison.differing += [
             Disagreement(name, key, verdict.ok[key], worth, verdict.margin)
             for key, worth in row.ok.items()
             if key in verdict.ok and verdict.ok[key] != worth
         ]
     if not matched:
-        raise InputError(f"{file}: none of its {counted(len(found.unknown), 'row')} matches an item that was scored.")
-    found.items = len(matched)
+        raise InputError(
+            f"{file}: none of its {counted(len(comparison.unknown), 'row')} matches an item that was scored."
+        )
+    comparison.items = len(matched)
     parts = {(ours[name].benchmark, ours[name].part) for name in matched}
-    found.unmatched = [row.id for row in ours.values() if (row.benchmark, row.part) in parts and row.id not in matched]
-    return found
+    comparison.unmatched = [
+        row.id for row in ours.values() if (row.benchmark, row.part) in parts and row.id not in matched
+    ]
+    return comparison
 
 
 def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
@@ -187,9 +191,9 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
         )
 
 
-def _named(given: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:
+def _named(verdict: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:
     """Id of the first item with these texts and this image that no earlier row matched; "" if there is none."""
-    fitting = (item.id for item in items if item.images[0].path.endswith(given.file_name))
+    fitting = (item.id for item in items if item.images[0].path.endswith(verdict.file_name))
     return next((name for name in fitting if name not in matched), "")
 
 

@@ -116,7 +116,7 @@ class ImageFiles:
 
     def __init__(self, root: Path, *, room: int) -> None:
         self._root, self._room, self._lock = root, room, Lock()
-        self._kept: dict[str, bytes] = {}
+        self._contents: dict[str, bytes] = {}
 
     def digest(self, path: str) -> str:
         """Return the sha256 of a file's bytes.
@@ -128,7 +128,7 @@ class ImageFiles:
         with self._lock:
             if len(content) <= self._room:
                 self._room -= len(content)
-                self._kept[path] = content
+                self._contents[path] = content
         return hashlib.sha256(content).hexdigest()
 
     def read(self, path: str, digest: str) -> bytes:
@@ -137,8 +137,8 @@ class ImageFiles:
         Raises:
             InputError: the file cannot be read, or was changed.
         """
-        if (kept := self._kept.get(path)) is not None:
-            return kept
+        if (cached := self._contents.get(path)) is not None:
+            return cached
         content = read_image_file(self._root, path)
         if hashlib.sha256(content).hexdigest() != digest:
             place = shown(str(self._root / path))

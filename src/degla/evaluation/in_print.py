@@ -88,12 +88,12 @@ class _File(Record):
 def published_tables() -> tuple[PublishedTable, ...]:
     """Return all tables, sorted by file name."""
     folder = resources.files("degla.evaluation") / _FOLDER
-    found: list[PublishedTable] = []
+    tables: list[PublishedTable] = []
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".toml"):
             content = tomllib.loads(file.read_text(encoding="utf-8"))
-            found += validate(_File, content, where=f"{_FOLDER}/{file.name}").table
-    return tuple(found)
+            tables += validate(_File, content, where=f"{_FOLDER}/{file.name}").table
+    return tuple(tables)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def tables_in_print(comparison: Comparison) -> tuple[PrintedTable, ...]:
     A part counts as the published one only if all results have all its items under the benchmark's own tie rule, an
     average only if all its parts do.
     """
-    found = []
+    tables = []
     for table in published_tables():
         measured = _measured(comparison, table.benchmark)
         measured = {name: row for name, row in measured.items() if any(name in each.percents for each in table.row)}
@@ -136,8 +136,8 @@ def tables_in_print(comparison: Comparison) -> tuple[PrintedTable, ...]:
             values = {name: row.percents[name] / 100 for name in measured if name in row.percents}
             rows += [PrintedRow(row.model, values, row.remark)] if values else []
         if rows:
-            found.append(PrintedTable(table, measured, tuple(rows)))
-    return tuple(found)
+            tables.append(PrintedTable(table, measured, tuple(rows)))
+    return tuple(tables)
 
 
 def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
@@ -198,17 +198,17 @@ def read_mteb_results(path: str | Path) -> list[MtebScore]:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*.json") if p.name != "model_meta.json")
     if not files:
         raise InputError(f"{path}: has no mteb results (TASK.json).")
-    found = []
+    scores = []
     for file in files:
         content = read_json_object(file, constants=True)
         try:
             for split, rows in content["scores"].items():
                 for row in rows:
                     score = float(row["main_score"])
-                    found.append(MtebScore(str(content["task_name"]), split, str(row["hf_subset"]), score))
+                    scores.append(MtebScore(str(content["task_name"]), split, str(row["hf_subset"]), score))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{file}: not an mteb result: {type(error).__name__} at {error}.") from None
-    return sorted(found, key=lambda each: (each.task, each.split, each.subset))
+    return sorted(scores, key=lambda each: (each.task, each.split, each.subset))
 
 
 def mteb_section(results: Mapping[str, Path]) -> Iterator[Section]:
@@ -228,8 +228,8 @@ def mteb_section(results: Mapping[str, Path]) -> Iterator[Section]:
     }
     lines = []
     for place in sorted(set().union(*by_label.values())):
-        found = [scores.get(place) for scores in by_label.values()]
-        lines.append(TableRow([*place, *(UNKNOWN if each is None else percent(each) for each in found)]))
+        values = [scores.get(place) for scores in by_label.values()]
+        lines.append(TableRow([*place, *(UNKNOWN if each is None else percent(each) for each in values)]))
     parts: list[Part | str] = [
         "Main score of each task, as computed by mteb's own code. These numbers enter no gain, best or plot; their "
         "intervals, ties and leakage are unknown.",

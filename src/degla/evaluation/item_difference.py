@@ -22,11 +22,11 @@ from degla.statistics.seeds import QuestionVariance, over_questions
 
 ScoreName = tuple[str, str]
 """Name of a part or average, and metric."""
-Asked = tuple[tuple[str, str], ...]
+ItemIds = tuple[tuple[str, str], ...]
 """Id of each item, and the name of the image with which it is drawn: a difference is paired in both."""
 
 
-def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[Asked, ItemScore] | None:
+def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[ItemIds, ItemScore] | None:
     """Return the items, and the score with verdicts averaged over results of one method.
 
     Args:
@@ -39,13 +39,13 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[A
     """
     if not paths:
         return None
-    found = [_drawn(path).get(benchmark, ((), {})) for path in paths]
-    asked = found[0][0]
-    if not asked or any(other != asked or key not in scores for other, scores in found):
+    pairs = [_ids_and_scores(path).get(benchmark, ((), {})) for path in paths]
+    ids = pairs[0][0]
+    if not ids or any(other != ids or key not in scores for other, scores in pairs):
         return None
-    scores = [own[key] for _, own in found]
+    scores = [own[key] for _, own in pairs]
     draws, worth = (np.mean([getattr(each, name) for each in scores], axis=0) for name in ("draws", "worth"))
-    return asked, replace(scores[0], draws=draws, worth=worth)
+    return ids, replace(scores[0], draws=draws, worth=worth)
 
 
 def questions_of(score: ItemScore) -> QuestionVariance | None:
@@ -69,13 +69,13 @@ def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Qu
     total = float(weights.sum())
     # The intervals are made for weights of 1 in all; a sum of scores has as much as its factors.
     parts = contributions(values, weights / total, np.concatenate([one.clusters for _, one, _ in rows]), paired=True)
-    found = over_questions(draws / total, parts, paired=True)
-    if found is None or found.interval is None:
-        return found
-    interval = found.interval.model_copy(
-        update={"low": total * found.interval.low, "high": total * found.interval.high}
+    variance = over_questions(draws / total, parts, paired=True)
+    if variance is None or variance.interval is None:
+        return variance
+    interval = variance.interval.model_copy(
+        update={"low": total * variance.interval.low, "high": total * variance.interval.high}
     )
-    return replace(found, error=total * found.error, interval=interval)
+    return replace(variance, error=total * variance.error, interval=interval)
 
 
 def lead_over(
@@ -110,9 +110,9 @@ def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[
     Raises:
         InputError: they do not have the same items in the same order.
     """
-    asked = _asked(results[0].items)
+    ids = _item_ids(results[0].items)
     for other in results[1:]:
-        if _asked(other.items) != asked:
+        if _item_ids(other.items) != ids:
             raise InputError(
                 f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not have the "
                 "same items, so they cannot be averaged. Measure both on the same questions."
@@ -133,24 +133,24 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
     return drawn_values(benchmark_of(benchmark), verdicts)
 
 
-def _asked(verdicts: Sequence[ItemVerdict]) -> Asked:
+def _item_ids(verdicts: Sequence[ItemVerdict]) -> ItemIds:
     return _shared(tuple((row.id, row.drawn_with) for row in verdicts))
 
 
 @lru_cache(64)
-def _shared(asked: Asked) -> Asked:
+def _shared(ids: ItemIds) -> ItemIds:
     """Return an equal value of an earlier call: the results of many models have the same items."""
-    return asked
+    return ids
 
 
 @remembered(512)  # A report asks for each result once per score: with fewer than it has, each would be read anew.
-def _drawn(path: Path) -> dict[str, tuple[Asked, dict[ScoreName, ItemScore]]]:
+def _ids_and_scores(path: Path) -> dict[str, tuple[ItemIds, dict[ScoreName, ItemScore]]]:
     """By benchmark, the items and scores of a result; empty if its items file does not exist."""
     if not items_file(path, load_result(path)).is_file():
         return {}
     result = load_result(path, items=True)
-    found = {}
+    by_benchmark = {}
     for entry in (entry for entry in result.benchmarks if entry.name in BENCHMARKS.names()):
         verdicts = [row for row in result.items if row.benchmark == entry.name]
-        found[entry.name] = _asked(verdicts), _scores(entry, verdicts)
-    return found
+        by_benchmark[entry.name] = _item_ids(verdicts), _scores(entry, verdicts)
+    return by_benchmark

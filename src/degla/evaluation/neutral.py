@@ -30,7 +30,7 @@ _NEUTRAL, _TOLD_SCORE = ".neutral", "told"
 """Suffix of a twin's name; name of the average of the told parts."""
 _SURE = 0.99
 """Level of the interval that must be above chance: three of four right prove nothing."""
-_found: dict[Hashable, TextFloors] = {}
+_floors: dict[Hashable, TextFloors] = {}
 """Results of this process: a run is evaluated many times on the same items."""
 
 
@@ -50,13 +50,13 @@ class TextFloors:
 
     def beside(self, score: Score) -> Score:
         """Return the score with the floors' values on the same questions."""
-        found = {
+        floors = {
             floor: other.value
             for floor, scores in self.values.items()
             for other in (*(row for rows in scores.parts.values() for row in rows), *scores.averages)
             if (other.name, other.metric) == (score.name, score.metric)
         }
-        return score.model_copy(update={"floors": found})
+        return score.model_copy(update={"floors": floors})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
         """Return the entry with these scores, their floors and what those tell, and columns without told parts."""
@@ -64,10 +64,10 @@ class TextFloors:
             part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
         )
         averages = tuple(map(self.beside, scores.averages))
-        known = {part.name for part in parts} | {average.name for average in averages}
-        headline = {column: name for column, name in self.benchmark.headline.items() if name in known}
-        found = {"told": dict(self.told), "parts": parts, "averages": averages, "headline": headline}
-        return entry.model_copy(update=found)
+        names = {part.name for part in parts} | {average.name for average in averages}
+        headline = {column: name for column, name in self.benchmark.headline.items() if name in names}
+        update = {"told": dict(self.told), "parts": parts, "averages": averages, "headline": headline}
+        return entry.model_copy(update=update)
 
 
 def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
@@ -80,44 +80,46 @@ def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | N
     """
     entries = list(entries)
     items = [entry for entry in entries if isinstance(entry, PairItem)]
-    asked = hash(tuple((item.part, item.images[:1] and item.images[0].path, item.texts, item.gold) for item in items))
+    digest = hash(tuple((item.part, item.images[:1] and item.images[0].path, item.texts, item.gold) for item in items))
     key = (
         benchmark.parts,
         benchmark.averages,
         benchmark.floors,
         tuple(benchmark.headline.items()),
-        asked,
+        digest,
         len(entries),
     )
-    if key not in _found:
-        _found[key] = _find(benchmark, entries, cache)
-    return _found[key]
+    if key not in _floors:
+        _floors[key] = _find(benchmark, entries, cache)
+    return _floors[key]
 
 
 def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None) -> TextFloors:
     verdicts = floor_verdicts(
         [entry for entry in entries if isinstance(entry, PairItem)], cache, further=benchmark.floors
     )
-    told: dict[str, tuple[str, ...]] = {}
+    floors_of: dict[str, tuple[str, ...]] = {}
     parts = list(dict.fromkeys(entry.part for entry in entries))
     for part in parts:
         metric = benchmark.part(part).metrics[0]
         for floor, rows in verdicts.items():
             if floor != COMPARED and _tells([row for row in rows if row.verdict.part == part], metric.verdict):
-                told[part] = (*told.get(part, ()), floor)
-    cut = without(benchmark, told, parts)
-    return TextFloors(told, cut, {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows})
+                floors_of[part] = (*floors_of.get(part, ()), floor)
+    cut = without(benchmark, floors_of, parts)
+    return TextFloors(
+        floors_of, cut, {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows}
+    )
 
 
 def _tells(rows: Sequence[Judged], verdict: str) -> bool:
-    known = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
-    if not known:
+    usable = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
+    if not usable:
         return False
     # A sum, since 31 / 43 of 43 items is slightly less than 31 after rounding.
-    right = math.fsum(row.verdict.ok[verdict] for row in known)
-    chance = fmean(row.chance[verdict] for row in known)
-    sure = proportion_interval(int(right), len(known), level=_SURE).low > chance
-    return right / len(known) > chance + MARGIN and sure
+    right = math.fsum(row.verdict.ok[verdict] for row in usable)
+    chance = fmean(row.chance[verdict] for row in usable)
+    sure = proportion_interval(int(right), len(usable), level=_SURE).low > chance
+    return right / len(usable) > chance + MARGIN and sure
 
 
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
@@ -126,29 +128,29 @@ def benchmark_of(result: BenchmarkResult) -> Benchmark:
     return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
 
 
-def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -> Benchmark:
+def without(benchmark: Benchmark, told_parts: Collection[str], parts: Sequence[str]) -> Benchmark:
     """Return the benchmark with a twin of each average that includes told parts, and columns without told parts.
 
     Args:
         benchmark: as its file declares it.
-        told: names of told parts.
+        told_parts: names of told parts.
         parts: names of all scored parts.
     """
-    if not told:
+    if not told_parts:
         return benchmark
     cuts: dict[str, Average | None] = {}
     for average in _due(benchmark, parts):
-        cuts[average.name] = _cut(average, cuts, told, parts)
+        cuts[average.name] = _cut(average, cuts, told_parts, parts)
     columns: dict[str, str] = {}
     apart: dict[str, None] = {}
     for column, source in benchmark.headline.items():
-        members = [name for name in members_of(benchmark, source, parts) if name in told]
+        members = [name for name in members_of(benchmark, source, parts) if name in told_parts]
         apart |= dict.fromkeys(members)
-        left = cuts.get(source)
+        twin = cuts.get(source)
         if not members:
             columns[column] = source
-        elif left is not None:
-            columns[column] = left.name
+        elif twin is not None:
+            columns[column] = twin.name
     twins = [cut for name, cut in cuts.items() if cut is not None and cut.name != name]
     if len(apart) > 1:
         twins.append(Average(name=_TOLD_SCORE, of=tuple(apart)))
@@ -179,14 +181,14 @@ def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
 
 def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
     """Return the names of the averages whose parts are all among these."""
-    made: list[str] = []
+    names: list[str] = []
     for average in benchmark.averages:
         measured = [
             part for part in parts if average.metric in ("", *(each.name for each in benchmark.part(part).metrics))
         ]
-        if all(average.members(measured, made)):
-            made.append(average.name)
-    return made
+        if all(average.members(measured, names)):
+            names.append(average.name)
+    return names
 
 
 def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
@@ -225,24 +227,28 @@ def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[st
     if average is None:
         return [part for part in parts if part == name]
     earlier = {other.name for other in benchmark.averages[: benchmark.averages.index(average)]}
-    found: dict[str, None] = {}
+    members: dict[str, None] = {}
     for pattern, names in zip(average.of, average.members(parts, earlier), strict=True):
-        found |= dict.fromkeys(members_of(benchmark, pattern, parts) if pattern in earlier else names)
-    return list(found)
+        members |= dict.fromkeys(members_of(benchmark, pattern, parts) if pattern in earlier else names)
+    return list(members)
 
 
 def _cut(
-    average: Average, cuts: Mapping[str, Average | None], told: Collection[str], parts: Sequence[str]
+    average: Average, cuts: Mapping[str, Average | None], told_parts: Collection[str], parts: Sequence[str]
 ) -> Average | None:
     """The average without told parts: itself if it has none, None if nothing is left."""
-    left: list[str] = []
+    remaining: list[str] = []
     for pattern, fitting in zip(average.of, average.members(parts, cuts), strict=True):
         if pattern in cuts:
             cut = cuts[pattern]
-            left += [cut.name] if cut is not None else []
+            remaining += [cut.name] if cut is not None else []
             continue
-        neutral = [part for part in fitting if part not in told]
-        left += [pattern] if neutral == fitting else neutral
-    if not left:
+        neutral = [part for part in fitting if part not in told_parts]
+        remaining += [pattern] if neutral == fitting else neutral
+    if not remaining:
         return None
-    return average if tuple(left) == average.of else replace(average, name=f"{average.name}{_NEUTRAL}", of=tuple(left))
+    return (
+        average
+        if tuple(remaining) == average.of
+        else replace(average, name=f"{average.name}{_NEUTRAL}", of=tuple(remaining))
+    )

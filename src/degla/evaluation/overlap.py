@@ -89,10 +89,10 @@ def training_images(name: str) -> TrainingImages | None:
     Returns:
         None for any other model, and, with a warning, if the captions file can no longer be read.
     """
-    found: list[TrainingImages] = []
+    trainings: list[TrainingImages] = []
     for config in _configs(name):
         try:
-            found += trained_by(config)
+            trainings += trained_by(config)
         except (InputError, KeyError, TypeError, AttributeError) as error:
             logger.warning(
                 "%s: cannot check whether benchmark images were trained on: %s "
@@ -101,12 +101,12 @@ def training_images(name: str) -> TrainingImages | None:
                 error,
             )
             return None
-    return joined_images(found) if found else None
+    return joined_images(trainings) if trainings else None
 
 
-def joined_images(given: Iterable[TrainingImages | None]) -> TrainingImages:
+def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
     """Join the training images of several trainings; None stands for an unknown one."""
-    parts = [part for part in given if part is not None]
+    parts = [part for part in trainings if part is not None]
     captions = tuple(path for part in parts for path in part.captions)
     return TrainingImages(
         captions,
@@ -117,9 +117,9 @@ def joined_images(given: Iterable[TrainingImages | None]) -> TrainingImages:
 
 def _configs(name: str) -> Iterator[dict[str, Any]]:
     """Configuration of a run, and of each run that an earlier one began from."""
-    seen: set[str] = set()
-    while name not in seen:
-        seen.add(name)
+    names: set[str] = set()
+    while name not in names:
+        names.add(name)
         config = _config(_folder(name))
         if config is None:
             return
@@ -243,8 +243,8 @@ def coco_id(file_name: str) -> str | None:
 
     The splits of 2014 and 2017 divide the same images, so the digits identify an image.
     """
-    found = _COCO_NAME.match(file_name)
-    return found[1] if found else None
+    match = _COCO_NAME.match(file_name)
+    return match[1] if match else None
 
 
 def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:

@@ -93,12 +93,12 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     against = (
         _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
     )
-    notes = [_GLANCE.format(against=against), *comparison.told, *_floors_told(comparison, comparison.headline)]
+    notes = [_GLANCE.format(against=against), *comparison.told, *_floor_notes(comparison, comparison.headline)]
     if several and comparison.joint is not None:
-        gained, kept = (
+        gained_title, kept_title = (
             f"{row.title} ({titles[row.benchmark]})" for row in (comparison.joint.gained, comparison.joint.kept)
         )
-        notes.insert(1, f"Joint: {gained} gained minus {kept} lost.")
+        notes.insert(1, f"Joint: {gained_title} gained minus {kept_title} lost.")
     shown = [Fold(titles[name], [table], open=True) for name, table in tables.items()] if several else tables.values()
     yield Section("At a glance", [*shown, *notes])
 
@@ -126,17 +126,17 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     return Table(heads, lines, stacked=True)
 
 
-def _floors_told(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
+def _floor_notes(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
     """What each floor of these rows answers; nothing where there is none."""
     scored = {floor.label: meaning_of(next(iter(floor.results.values())).model.name) for floor in comparison.floors}
     meanings = MEANINGS | scored
     names = [name for name in dict.fromkeys(name for row in rows for name in row.floors) if name in meanings]
     if not names:
         return
-    told = f"Floors cannot know the answer. Chance: a random answer; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
+    note = f"Floors cannot know the answer. Chance: a random answer; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
     if texts := " or ".join(name for name in names if name in MEANINGS and name != COMPARED):
-        told += f" A part where {texts} scores more than 10 points above chance does not count in composition."
-    yield told
+        note += f" A part where {texts} scores more than 10 points above chance does not count in composition."
+    yield note
 
 
 def _method(comparison: Comparison, method: Method) -> TableCell:
@@ -167,15 +167,15 @@ def _cell(row: Row, label: str) -> TableCell:
 
 def _joint(comparison: Comparison, joint: JointScore, label: str) -> TableCell:
     """Points against the baseline, with their interval below; unknown for a method that lacks one of the scores."""
-    found = joint.methods.get(label)
-    if found is None:
+    difference = joint.methods.get(label)
+    if difference is None:
         return TableCell("0" if label == comparison.baseline else UNKNOWN)
-    ends = found.interval
+    ends = difference.interval
     return TableCell(
-        points(found.value),
+        points(difference.value),
         note="" if ends is None else interval(ends.low, ends.high, points),
-        tone="" if not found.significant else "up" if found.value > 0 else "down",
-        doubt=found.doubt,
+        tone="" if not difference.significant else "up" if difference.value > 0 else "down",
+        doubt=difference.doubt,
     )
 
 
@@ -201,8 +201,10 @@ def _frontiers(
         )
         picture = Figure(partial(frontier, across, up, comparison), caption)
         alike = [(x.title, y.title) for x, y in pairs].count((across.title, up.title)) > 1
-        gained, kept = (f"{row.title} ({titles[row.benchmark]})" if alike else row.title for row in (across, up))
-        yield PageOnly(Section(f"{capitalized(gained)} gained, {kept} kept", [picture]))
+        gained_title, kept_title = (
+            f"{row.title} ({titles[row.benchmark]})" if alike else row.title for row in (across, up)
+        )
+        yield PageOnly(Section(f"{capitalized(gained_title)} gained, {kept_title} kept", [picture]))
 
 
 def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnly]:
@@ -242,9 +244,9 @@ def _changed(
             )
             for number, (label, changes) in enumerate(changed.items())
         ]
-        said = [_CHANGED.format(baseline=comparison.baseline)]
-        said += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
-        yield Section("What changed most", [*said, *folds])
+        notes = [_CHANGED.format(baseline=comparison.baseline)]
+        notes += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
+        yield Section("What changed most", [*notes, *folds])
 
 
 def _every_part(
@@ -267,7 +269,7 @@ def _every_part(
             "Order-blind ceiling: the best score that a model which ignores word order can reach, where the benchmark "
             "states it."
         )
-    yield from _floors_told(comparison, comparison.rows)
+    yield from _floor_notes(comparison, comparison.rows)
     yield "Ties: items where a true and a false answer score exactly the same; the maximum over methods and seeds."
 
 
@@ -301,9 +303,9 @@ def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
     if cell is None:
         return TableCell(), TableCell()
     short = TableCell(percent(cell.mean), spread=_spread(cell), bold=cell.best)
-    said = [cell.gain.doubt if cell.gain else "", counted(cell.ties, "tie") if cell.ties else ""]
+    doubts = [cell.gain.doubt if cell.gain else "", counted(cell.ties, "tie") if cell.ties else ""]
     whole = TableCell(
-        short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, said))
+        short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, doubts))
     )
     return short, whole
 

@@ -102,13 +102,13 @@ def split_words(text: str) -> list[str]:
     """
     marked = _OPENING_QUOTE.sub(" `` ", text.strip())
     marked = _SENTENCE_END.sub(" . ", marked).replace('"', " '' ")
-    found: list[str] = []
+    pieces: list[str] = []
     for word in _ALONE.sub(r" \g<0> ", marked).split():
         clitic = None if word == "''" else _CLITIC.search(word)
         stem = word[: clitic.start()] if clitic else word
         cut = _JOINED_WORDS.get(stem.lower(), len(stem))
-        found += [piece for piece in (stem[:cut], stem[cut:], word[len(stem) :]) if piece]
-    return found
+        pieces += [piece for piece in (stem[:cut], stem[cut:], word[len(stem) :]) if piece]
+    return pieces
 
 
 @lru_cache(maxsize=2)

@@ -37,12 +37,12 @@ class Family:
 
 def families(comparison: Comparison) -> list[Family]:
     """Return every family that a row of the tables summarises, benchmark by benchmark."""
-    found = []
+    every = []
     for name in dict.fromkeys(row.benchmark for row in comparison.rows):
         rows = [row for row in comparison.rows if row.benchmark == name and row.comparable]
         columns = {row.title: row for row in comparison.headline if row.benchmark == name}
-        found += list(_families(rows, columns, _members(comparison, name)))
-    return found
+        every += list(_families(rows, columns, _members(comparison, name)))
+    return every
 
 
 def _families(rows: Sequence[Row], columns: dict[str, Row], members: dict[str, list[str]]) -> Iterator[Family]:
@@ -93,9 +93,9 @@ def find_row(comparison: Comparison, name: str) -> Row:
         InputError: no benchmark has it.
     """
     order = [entry.name for entry in entries_of(comparison.methods)]
-    found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
-    names = {row.title for row in found}
-    for row in found:
+    rows = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
+    names = {row.title for row in rows}
+    for row in rows:
         if name in (row.title, f"{row.benchmark}:{row.title}"):
             return row
     raise InputError(f"{name!r}: the results have no such part, average or column.{did_you_mean(name, names)}")

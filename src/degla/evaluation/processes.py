@@ -62,7 +62,7 @@ class EvaluationProcesses:
             outcome = error_of_system(error)
         outcomes: list[Any] = [None] * self.count
         dist.all_gather_object(outcomes, outcome)
-        failed = next((found for found in outcomes if isinstance(found, DeglaError)), None)
+        failed = next((each for each in outcomes if isinstance(each, DeglaError)), None)
         if failed is not None:
             raise failed
         return outcomes
@@ -139,14 +139,14 @@ def reported_once() -> Iterator[None]:
     try:
         yield
     except (DeglaError, OSError, RuntimeError) as caught:
-        error = _as_told(caught)
+        error = _user_error(caught)
         store, rank = _store_and_rank() if error is not None and error.reported is None else (None, 0)
         if error is None or store is None:
             raise
         error.reported = False
         with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
             if isinstance(caught, RuntimeError):
-                error.reported = _is_left("degla/failed", store)
+                error.reported = _is_set("degla/failed", store)
                 time.sleep(_SECONDS_TO_REPORT)
             else:
                 store.set("degla/failed", "")
@@ -154,7 +154,7 @@ def reported_once() -> Iterator[None]:
         raise error from None
 
 
-def _as_told(caught: DeglaError | OSError | RuntimeError) -> DeglaError | None:
+def _user_error(caught: DeglaError | OSError | RuntimeError) -> DeglaError | None:
     """The error to show the user; None for a bug."""
     if isinstance(caught, DeglaError):
         return caught
@@ -181,7 +181,7 @@ def _store_and_rank() -> tuple[Any, int]:
     return joined.distributed_c10d._get_default_store(), joined.get_rank()
 
 
-def _is_left(key: str, store: Any) -> bool:
+def _is_set(key: str, store: Any) -> bool:
     """Whether a process sets that key in time. The store's own wait prints lines of its own."""
     end = time.monotonic() + _SECONDS_TO_WAIT
     while not (there := bool(store.check([key]))) and time.monotonic() < end:
@@ -195,7 +195,7 @@ def _first_reports(message: str, store: Any, *, rank: int) -> bool:
         store.set("degla/error", message)
         return False
     try:
-        same = _is_left("degla/error", store) and store.get("degla/error").decode() == message
+        same = _is_set("degla/error", store) and store.get("degla/error").decode() == message
     except RuntimeError:  # The first has no error, or is gone.
         return False
     if same:

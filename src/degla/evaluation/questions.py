@@ -75,8 +75,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     counts = count_items(entries)
     _refuse_columns(benchmark, root, counts)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
-    kept = kept_of(entries)
-    paths, absent = images_under(root, kept)
+    passing = kept_of(entries)
+    paths, absent = images_under(root, passing)
     if absent and not allow_missing:
         raise InputError(
             f"{benchmark.title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under "
@@ -84,7 +84,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{', '.join(sorted(absent)[:_EXAMPLES])}. Put them there,"
             f" or score only the others with {_ALLOW_MISSING}.\nExpected layout:\n{benchmark.layout}"
         )
-    there = _without_absent(kept, absent)
+    there = _without_absent(passing, absent)
     if not there:
         lacks = (
             f"none of its {counted(len(paths), 'image')} is"
@@ -95,8 +95,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{benchmark.title}: {lacks} under {root}, for example "
             f"{sorted(absent)[0] if absent else '-'}. Expected layout:\n{benchmark.layout}"
         )
-    kept_counts, there_counts = count_items(kept), count_items(there)
-    missing = {part: number - there_counts.get(part, 0) for part, number in kept_counts.items()}
+    passing_counts, there_counts = count_items(passing), count_items(there)
+    missing = {part: number - there_counts.get(part, 0) for part, number in passing_counts.items()}
     if absent:
         logger.warning(
             "%s: %s of %s missing; %s of %s scored. This is not the published benchmark.",
@@ -104,25 +104,25 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{len(absent):,}",
             counted(len(paths), "image is", "images are"),
             f"{sum(there_counts.values()):,}",
-            counted(sum(kept_counts.values()), "item is", "items are"),
+            counted(sum(passing_counts.values()), "item is", "items are"),
         )
-    filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}
-    return BenchmarkQuestions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
+    filtered = {part: number - passing_counts.get(part, 0) for part, number in counts.items()}
+    return BenchmarkQuestions(benchmark, tuple(there), tuple(passing), tuple(sorted(absent)), counts, missing, filtered)
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for entry in entries:
         name = entry.id if isinstance(entry, PairItem) else f"{entry.benchmark}/{entry.part}"
-        if name in seen:
+        if name in names:
             raise InputError(f"{benchmark.title}: {name!r} occurs twice. Item names must be unique.")
-        seen.add(name)
+        names.add(name)
 
 
 def _refuse_columns(benchmark: Benchmark, root: Path, parts: Iterable[str]) -> None:
     """Reject a user's part whose name is already that of a column or average."""
-    taken = {*COLUMNS, *(average.name for average in benchmark.averages)} - {part.name for part in benchmark.parts}
-    for name in taken.intersection(parts):
+    columns = {*COLUMNS, *(average.name for average in benchmark.averages)} - {part.name for part in benchmark.parts}
+    for name in columns.intersection(parts):
         raise InputError(
             f"{benchmark.title}: a part under {root} is called {name!r}, which is also the name of a column or an "
             "average. Rename the file, the folder or the field 'part' that gives it this name."
@@ -176,13 +176,13 @@ def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int
 
 def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
     """Yield the `questions_digest` of results on these entries: of all, and of those whose images exist."""
-    kept = kept_of(entries)
-    yield questions_digest(kept)
-    yield questions_digest(_without_absent(kept, images_under(root, kept)[1]))
+    passing = kept_of(entries)
+    yield questions_digest(passing)
+    yield questions_digest(_without_absent(passing, images_under(root, passing)[1]))
 
 
-def _without_absent(kept: Iterable[Entry], absent: set[str]) -> list[Entry]:
-    return [left for entry in kept if (left := _without(entry, absent)) is not None]
+def _without_absent(entries: Iterable[Entry], absent: set[str]) -> list[Entry]:
+    return [present for entry in entries if (present := _without(entry, absent)) is not None]
 
 
 def _without(entry: Entry, absent: set[str]) -> Entry | None:
@@ -197,14 +197,14 @@ def _without(entry: Entry, absent: set[str]) -> Entry | None:
     if isinstance(entry, Classification):
         return entry.only(there)
     new = {old: number for number, old in enumerate(there)}
-    left = [
+    pairs = [
         (text, owners)
         for text, owner in zip(entry.texts, entry.owners, strict=True)
         if (owners := tuple(new[index] for index in owner if index in new))
     ]
-    if not left:
+    if not pairs:
         return None
-    texts, owners = zip(*left, strict=True)
+    texts, owners = zip(*pairs, strict=True)
     return entry.model_copy(update={"images": tuple(entry.images[i] for i in there), "texts": texts, "owners": owners})
 
 
@@ -213,7 +213,7 @@ State = Literal["complete", "incomplete", "absent"]
 _DESCRIBED = ("name", "title", "paper", "licence", "source", "layout")
 
 
-class PartFound(Record):
+class PartInventory(Record):
     """What was found of one part.
 
     Attributes:
@@ -228,7 +228,7 @@ class PartFound(Record):
     published: int | None = None
 
 
-class BenchmarkFound(Record):
+class BenchmarkInventory(Record):
     """What was found of one benchmark.
 
     Attributes:
@@ -251,13 +251,13 @@ class BenchmarkFound(Record):
     images: int = Field(default=0, ge=0)
     missing_images: int = Field(default=0, ge=0)
     missing_examples: tuple[str, ...] = ()
-    parts: tuple[PartFound, ...] = ()
+    parts: tuple[PartInventory, ...] = ()
     notes: tuple[str, ...] = ()
     source: str
     layout: str
 
 
-def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkFound]:
+def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkInventory]:
     """Look for each benchmark's files and images under a folder, without writing anything or opening an image.
 
     Args:
@@ -273,7 +273,7 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
     return [_look(BENCHMARKS.load(name).BENCHMARK, root) for name in chosen]
 
 
-def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
+def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
     about: dict[str, Any] = {name: getattr(benchmark, name) for name in _DESCRIBED}
     try:
         entries = list(benchmark.items(root))
@@ -281,36 +281,36 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
         if not any(path.exists() for path in begun):
             note = ("`degla evaluate` creates it when needed.",) if benchmark.prepare is not None else ()
-            return BenchmarkFound(**about, state="absent", notes=note)
+            return BenchmarkInventory(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
-        return BenchmarkFound(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
-    kept = kept_of(entries)
-    counts, kept_counts = count_items(entries), count_items(kept)
-    paths, absent = images_under(root, kept)
+        return BenchmarkInventory(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
+    passing = kept_of(entries)
+    counts, passing_counts = count_items(entries), count_items(passing)
+    paths, absent = images_under(root, passing)
     examples = tuple(sorted(absent)[:_EXAMPLES_FOUND])
     wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:
         there = counted(len(paths), "image is", "images are")
         wrong.append(f"{len(absent):,} of {there} missing, for example {', '.join(examples)}.")
-    left_out = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
-    notes = [f"Absent optional parts: {', '.join(left_out)}."] if left_out else []
-    return BenchmarkFound(
+    absent_parts = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
+    notes = [f"Absent optional parts: {', '.join(absent_parts)}."] if absent_parts else []
+    return BenchmarkInventory(
         **about,
         state="incomplete" if wrong else "complete",
         items=sum(counts.values()),
-        kept=sum(kept_counts.values()),
+        kept=sum(passing_counts.values()),
         images=len(paths),
         missing_images=len(absent),
         missing_examples=examples,
         parts=tuple(
-            PartFound(name=name, items=number, kept=kept_counts.get(name, 0), published=benchmark.part(name).n)
+            PartInventory(name=name, items=number, kept=passing_counts.get(name, 0), published=benchmark.part(name).n)
             for name, number in counts.items()
         ),
         notes=(*wrong, *notes),
     )
 
 
-def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
+def render_inventory(benchmarks: Sequence[BenchmarkInventory]) -> Group:
     """Render a table, and below it each benchmark's licence, problems, and where to get what is incomplete."""
     from rich.console import Group
     from rich.padding import Padding
@@ -318,7 +318,7 @@ def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
 
     rows = []
     below: list[Text | Padding] = []
-    for row in found:
+    for row in benchmarks:
         numbers = (row.items, row.kept, row.images, row.missing_images) if row.items else ()
         rows.append([row.name, row.state, *([f"{number:,}" for number in numbers] or ["-"] * 4)])
         below += [Text(), Text(f"{row.title} ({row.name}): {row.state}", style="bold")]

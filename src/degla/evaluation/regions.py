@@ -116,18 +116,18 @@ class Regions:
     def crops(self, image: ItemImage, size: tuple[int, int]) -> tuple[ItemImage, ...]:
         """Return the crops of an image of this width and height, or of its own crop."""
         left, top, width, height = image.crop or (0, 0, *size)
-        found = []
+        crops = []
         for count in self.grid:
             if count == 1:
-                found.append(image)
+                crops.append(image)
                 continue
             wide, high = max(1, round(2 * width / (count + 1))), max(1, round(2 * height / (count + 1)))
             for row in range(count):
                 for column in range(count):
                     x = left + min(round(column * width / (count + 1)), width - wide)
                     y = top + min(round(row * height / (count + 1)), height - high)
-                    found.append(ItemImage(path=image.path, crop=(x, y, wide, high)))
-        return tuple(dict.fromkeys(found))
+                    crops.append(ItemImage(path=image.path, crop=(x, y, wide, high)))
+        return tuple(dict.fromkeys(crops))
 
 
 def require_pairs(entries: Iterable[object], *, benchmark: str) -> None:

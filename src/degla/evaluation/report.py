@@ -110,7 +110,8 @@ def _joint(comparison: Comparison) -> Data | None:
     if (joint := comparison.joint) is None:
         return None
     methods = {
-        label: to_jsonable_python(found) | {"significant": found.significant} for label, found in joint.methods.items()
+        label: to_jsonable_python(difference) | {"significant": difference.significant}
+        for label, difference in joint.methods.items()
     }
     return {"gained": joint.gained.name, "kept": joint.kept.name, "methods": methods}
 

@@ -208,15 +208,15 @@ def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]
     if not out.exists():
         return
     try:
-        found = read_json_object(out)
-        entries = found.get("models", [found])
+        content = read_json_object(out)
+        entries = content.get("models", [content])
         measured = {entry["model"]["name"] for entry in entries}
-        asked = {row["name"] for entry in entries for row in entry["benchmarks"]}
+        names = {row["name"] for entry in entries for row in entry["benchmarks"]}
     except (InputError, KeyError, TypeError, AttributeError):
         raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
-    if not (measured <= set(models) and asked <= set(benchmarks)):
-        told = f"{', '.join(sorted(measured))} on {', '.join(sorted(asked))}"
-        raise InputError(f"{out}: has results of {told}, which would be lost. Choose another --out, or delete it.")
+    if not (measured <= set(models) and names <= set(benchmarks)):
+        summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}"
+        raise InputError(f"{out}: has results of {summary}, which would be lost. Choose another --out, or delete it.")
     log.info("%s: replacing earlier results of the same models and benchmarks", out)
 
 

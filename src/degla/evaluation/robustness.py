@@ -53,8 +53,8 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         if not self.epsilons or not all(0 < epsilon <= 1 for epsilon in self.epsilons):
-            given = " ".join(map(str, self.epsilons)) or "not given"
-            raise InputError(f"--epsilon is {given}; it must be above 0 and at most 1.")
+            epsilons = " ".join(map(str, self.epsilons)) or "not given"
+            raise InputError(f"--epsilon is {epsilons}; it must be above 0 and at most 1.")
         for name, value in (("steps", self.steps), ("images", self.images)):
             if value is not None and value < 1:
                 raise InputError(f"--{name} is {value}; it must be 1 or more.")
@@ -115,14 +115,14 @@ class Attacker:
         with at_rest(self.encoder):
             for batch, pixels in batches(everything, name=entry.part):
                 rows[batch] = self._embed(pixels)
-            found = [verdicts()]
+            rounds = [verdicts()]
             for epsilon in self.settings.sizes:
-                standing = [number for number in everything if found[-1][number].verdict.ok["top1"] > 0]
-                for batch, pixels in batches(standing, name=f"{entry.part} {name_epsilon(epsilon)}"):
+                correct = [number for number in everything if rounds[-1][number].verdict.ok["top1"] > 0]
+                for batch, pixels in batches(correct, name=f"{entry.part} {name_epsilon(epsilon)}"):
                     labels = torch.tensor([entry.labels[number] for number in batch], device=pixels.device)
                     rows[batch] = self._embed(self._attack(pixels, labels, classes, batch, epsilon=epsilon))
-                found.append(verdicts())
-        return found
+                rounds.append(verdicts())
+        return rounds
 
     def _attack(
         self, pixels: Tensor, labels: Tensor, classes: Tensor, numbers: Sequence[int], *, epsilon: float
@@ -183,7 +183,7 @@ def attack_model(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         steps=settings.steps,
         step_size=settings.share,
-        benchmarks=tuple(_attack_benchmark(attacker, asked, tie) for asked in questions),
+        benchmarks=tuple(_attack_benchmark(attacker, each, tie) for each in questions),
     )
 
 
@@ -194,19 +194,19 @@ def require_classes(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQu
         InputError: a benchmark has no classification.
     """
     every = list(questions)
-    for asked in every:
-        if not any(isinstance(entry, Classification) for entry in asked.entries):
+    for each in every:
+        if not any(isinstance(entry, Classification) for entry in each.entries):
             raise InputError(
-                f"{asked.benchmark.title}: has no zero-shot classification to attack. Use zeroshot or world."
+                f"{each.benchmark.title}: has no zero-shot classification to attack. Use zeroshot or world."
             )
     return every
 
 
-def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRule | None) -> AttackedBenchmark:
-    benchmark, settings = asked.benchmark, attacker.settings
+def _attack_benchmark(attacker: Attacker, questions: BenchmarkQuestions, tie: TieRule | None) -> AttackedBenchmark:
+    benchmark, settings = questions.benchmark, attacker.settings
     entries = [
         entry.only(drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}"))
-        for entry in asked.entries
+        for entry in questions.entries
         if isinstance(entry, Classification)
     ]
     by_entry = [attacker.judge(benchmark, entry, tie=tie) for entry in entries]

@@ -169,7 +169,7 @@ class Evaluation:
         processes = self.processes
         # A floor is recomputed faster than it is read.
         cache = None if isinstance(encoder, Floor) else self.cache
-        entries = list(chain.from_iterable(asked.entries for asked in self.asked))
+        entries = list(chain.from_iterable(questions.entries for questions in self.asked))
         fingerprint = encoder.fingerprint
         embedder = Embedder(
             encoder,
@@ -190,7 +190,9 @@ class Evaluation:
             images, texts = images + table.images, texts + table.texts
             label = label or f"{encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
-        scored = processes.from_first(lambda: [self._score(asked, embeddings, cache, table) for asked in self.asked])
+        scored = processes.from_first(
+            lambda: [self._score(questions, embeddings, cache, table) for questions in self.asked]
+        )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
         return TracedResult(
@@ -214,19 +216,19 @@ class Evaluation:
     def _regions(self, images: Sequence[ItemImage], texts: Sequence[str]) -> RegionTable | None:
         if self.regions is None:
             return None
-        for asked in self.asked:
-            require_pairs(asked.entries, benchmark=asked.benchmark.name)
+        for questions in self.asked:
+            require_pairs(questions.entries, benchmark=questions.benchmark.name)
         return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
-        return find_leakage(training, (asked.shown for asked in self.asked), root=self.root)
+        return find_leakage(training, (questions.shown for questions in self.asked), root=self.root)
 
     def _score(
-        self, asked: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None
+        self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
-        benchmark = asked.benchmark
-        judged = judge(benchmark, asked.entries, embeddings, tie=self.tie, regions=regions)
-        floors = find_floors(benchmark, asked.kept, cache)
+        benchmark = questions.benchmark
+        judged = judge(benchmark, questions.entries, embeddings, tie=self.tie, regions=regions)
+        floors = find_floors(benchmark, questions.kept, cache)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         parts = tuple(
@@ -235,16 +237,16 @@ class Evaluation:
                 family=benchmark.part(name).family,
                 tie=self.tie or benchmark.part(name).tie,
                 published_n=benchmark.part(name).n,
-                missing=asked.missing.get(name, 0),
-                filtered=asked.filtered.get(name, 0),
+                missing=questions.missing.get(name, 0),
+                filtered=questions.filtered.get(name, 0),
                 degenerate=degenerate[name],
                 scores=values,
             )
             for name, values in scores.parts.items()
         )
-        found = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
+        paths = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
         # The user's own captions may be a folder of files, as with `datasets` and Parquet.
-        files = [file for path in found for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         result = BenchmarkResult(
             name=benchmark.name,
             title=benchmark.title,
@@ -253,9 +255,9 @@ class Evaluation:
             annotation_sha256={
                 path.relative_to(self.root).as_posix(): sha256_of(path) for path in files if path.is_file()
             },
-            items_sha256=questions_digest(asked.entries),
-            missing_images=len(asked.absent),
-            missing_examples=asked.absent[:_EXAMPLES],
+            items_sha256=questions_digest(questions.entries),
+            missing_images=len(questions.absent),
+            missing_examples=questions.absent[:_EXAMPLES],
             told={},
             parts=parts,
         )

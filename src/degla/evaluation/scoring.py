@@ -124,8 +124,8 @@ def score_pairs(
     if values.shape != truth.shape or values.ndim != 3:
         raise ValueError(f"similarities {values.shape} and gold {truth.shape} must be the same [N, K, L]")
     _refuse_non_finite(values.reshape(len(values), -1), ids, "item")
-    text_ok, text_ties, text_margin = _compare(values, _asked(truth), tie)
-    image_ok, image_ties, image_margin = _compare(values.swapaxes(1, 2), _asked(truth.swapaxes(1, 2)), tie)
+    text_ok, text_ties, text_margin = _compare(values, _comparisons(truth), tie)
+    image_ok, image_ties, image_margin = _compare(values.swapaxes(1, 2), _comparisons(truth.swapaxes(1, 2)), tie)
     return PairVerdicts(
         text_ok, image_ok, text_ok * image_ok, text_ties, image_ties, np.minimum(text_margin, image_margin)
     )
@@ -195,24 +195,24 @@ def ranking_chance(gold: NDArray[Any]) -> float:
     return first + (1 - first) * (true - 1) / max(1, count - 1)
 
 
-def _asked(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _comparisons(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Comparisons of entries (third axis) with entries (fourth): the true ones with the false ones of their row."""
     return truth[..., :, None] & ~truth[..., None, :]
 
 
 def _compare(
-    values: EmbeddingRows, asked: NDArray[np.bool_], tie: TieRule
+    values: EmbeddingRows, comparisons: NDArray[np.bool_], tie: TieRule
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
-    """Worth, ties and smallest margin `[N]` of the asked comparisons along the last axis of `values`."""
+    """Worth, ties and smallest margin `[N]` of the comparisons along the last axis of `values`."""
     lead = values[..., :, None] - values[..., None, :]
     above = values[..., :, None] > values[..., None, :]
     equal = values[..., :, None] == values[..., None, :]
-    worth = np.where(asked, np.where(above, 1.0, np.where(equal, _TIE_WORTH[tie], 0.0)), 1.0)
+    worth = np.where(comparisons, np.where(above, 1.0, np.where(equal, _TIE_WORTH[tie], 0.0)), 1.0)
     count = len(values)
-    margin = np.where(asked, lead, np.inf).reshape(count, -1).min(axis=1).astype(np.float32)
+    margin = np.where(comparisons, lead, np.inf).reshape(count, -1).min(axis=1).astype(np.float32)
     return (
         worth.reshape(count, -1).prod(axis=1),
-        (asked & equal).reshape(count, -1).sum(axis=1).astype(np.int64),
+        (comparisons & equal).reshape(count, -1).sum(axis=1).astype(np.int64),
         margin,
     )
 
@@ -264,9 +264,9 @@ def rank(
 
 def _distinct(rows: EmbeddingRows) -> tuple[EmbeddingRows, NDArray[np.int64]]:
     """Rows without repetition, and for each old row the index of its new one."""
-    seen: dict[bytes, int] = {}
-    inverse = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)
-    first = np.zeros(len(seen), dtype=np.int64)
+    numbers: dict[bytes, int] = {}
+    inverse = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], dtype=np.int64)
+    first = np.zeros(len(numbers), dtype=np.int64)
     first[inverse[::-1]] = np.arange(len(rows))[::-1]
     return rows[first], inverse
 

@@ -62,16 +62,16 @@ def floor_verdicts(
     for item in items:
         if item.images and len(item.texts) > 1:
             parts.setdefault(item.part, []).append(item)
-    found: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS, *further)}
+    verdicts: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS, *further)}
     for members in parts.values():
         leads = [_shorter(item) for item in members]
-        found[SHORTER] += [_judge(item, lead) for item, lead in zip(members, leads, strict=True)]
+        verdicts[SHORTER] += [_judge(item, lead) for item, lead in zip(members, leads, strict=True)]
         for name in further:
-            found[name] += [_judge(item, FURTHER[name](item)) for item in members]
+            verdicts[name] += [_judge(item, FURTHER[name](item)) for item in members]
         learnt = _words_only(members, {} if cache is None else cache)
         if learnt is not None:
-            found[WORDS] += [_judge(item, lead) for item, lead in zip(members, learnt, strict=True)]
-    return found
+            verdicts[WORDS] += [_judge(item, lead) for item, lead in zip(members, learnt, strict=True)]
+    return verdicts
 
 
 def _shorter(item: PairItem) -> list[Leads]:
@@ -215,14 +215,14 @@ _BEHIND: Final = re.compile(
 
 def compare_options(options: Sequence[str]) -> int | None:
     """Return the index of the option that must be true, judged from the options only; None if undecided."""
-    told = [_claims(text) for text in options]
-    single = [next(iter(affirmed)) for affirmed, denied in told if len(affirmed) == 1 and not denied]
+    claims = [_claims(text) for text in options]
+    single = [next(iter(affirmed)) for affirmed, denied in claims if len(affirmed) == 1 and not denied]
     if len(single) != 1:
         return None
     (absent,) = single
     fitting = [
         number
-        for number, (affirmed, denied) in enumerate(told)
+        for number, (affirmed, denied) in enumerate(claims)
         if absent not in affirmed and (absent in denied or (len(affirmed) > 1 and not denied))
     ]
     return fitting[0] if len(fitting) == 1 else None
@@ -230,14 +230,14 @@ def compare_options(options: Sequence[str]) -> int | None:
 
 def _claims(text: str) -> tuple[set[str], set[str]]:
     """Objects that a text affirms, and objects that it denies."""
-    said = text.lower()
-    things = [(found.start(), _NAMES[found[1]]) for found in _THING.finditer(said)]
+    lowercase = text.lower()
+    things = [(match.start(), _NAMES[match[1]]) for match in _THING.finditer(lowercase)]
     denied: set[str] = set()
-    for found in _BEFORE.finditer(said):
-        denied |= {name for _, name in [thing for thing in things if thing[0] < found.start()][-1:]}
+    for match in _BEFORE.finditer(lowercase):
+        denied |= {name for _, name in [thing for thing in things if thing[0] < match.start()][-1:]}
     # A phrase that denied the object before it denies none after it; at the start of a text there is none before.
     first = things[0][0] if things else 0
-    rest = _BEFORE.sub(lambda found: found[0] if found.start() < first else " " * len(found[0]), said)
-    for found in _BEHIND.finditer(rest):
-        denied |= {name for _, name in [thing for thing in things if thing[0] >= found.end()][:1]}
+    rest = _BEFORE.sub(lambda match: match[0] if match.start() < first else " " * len(match[0]), lowercase)
+    for match in _BEHIND.finditer(rest):
+        denied |= {name for _, name in [thing for thing in things if thing[0] >= match.end()][:1]}
     return {name for _, name in things} - denied, denied

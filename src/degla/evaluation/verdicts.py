@@ -79,8 +79,8 @@ def judge(
     """
     pairs = [entry for entry in entries if isinstance(entry, PairItem)]
     repeated = _repeated_images(entries, embeddings.digests)
-    found = _judge_pairs(benchmark, pairs, embeddings, tie, regions, repeated)
-    judged = {id(entry): [verdict] for entry, verdict in zip(pairs, found, strict=True)}
+    verdicts = _judge_pairs(benchmark, pairs, embeddings, tie, regions, repeated)
+    judged = {id(entry): [verdict] for entry, verdict in zip(pairs, verdicts, strict=True)}
     for entry in entries:
         rule = tie or benchmark.part(entry.part).tie
         if isinstance(entry, Classification):
@@ -132,8 +132,8 @@ def _repeated_images(entries: Sequence[Entry], digests: Mapping[str, str]) -> di
     """Path of an image (of pairs only the first) to that of an earlier one with the same bytes, if any."""
     first: dict[str, str] = {}
     repeated: dict[str, str] = {}
-    asked = (entry.images[:1] if isinstance(entry, PairItem) else entry.images for entry in entries)
-    for path in (image.path for images in asked for image in images):
+    groups = (entry.images[:1] if isinstance(entry, PairItem) else entry.images for entry in entries)
+    for path in (image.path for images in groups for image in images):
         if (earlier := first.setdefault(digests.get(path, path), path)) != path:
             repeated[path] = earlier
     return repeated
@@ -192,8 +192,8 @@ def _compare_images(
             chance[f"text_ok@{k}"] = min(1.0, k / len(gold[0]))
     for name, cells in alone.items():
         side = name.partition("_")[0]
-        found = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
-        ok[name], ties[name] = getattr(found, f"{side}_ok"), getattr(found, f"{side}_ties")
+        outcome = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
+        ok[name], ties[name] = getattr(outcome, f"{side}_ok"), getattr(outcome, f"{side}_ties")
         chance[name] = chance_of(tuple(map(tuple, np.array(gold)[cells[1:]].tolist())))[f"{side}_ok"]
     if len(gold) == 1 and sum(gold[0]) == 2 and "brittle" in wanted:
         ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
@@ -267,12 +267,12 @@ def _judge_retrieval(
     for text, owner in enumerate(entry.owners):
         for image in owner:
             texts_of_image[image].append(text)
-    asked = [index for index, true in enumerate(texts_of_image) if true]
+    queries = [index for index, true in enumerate(texts_of_image) if true]
     paths = [image.path for image in entry.images]
     rows = []
     for way, rows_of, others, true, names, pictures in (
-        ("image_to_text", images[asked], texts, [texts_of_image[index] for index in asked],
-         [f"image/{paths[index]}" for index in asked], [paths[index] for index in asked]),
+        ("image_to_text", images[queries], texts, [texts_of_image[index] for index in queries],
+         [f"image/{paths[index]}" for index in queries], [paths[index] for index in queries]),
         ("text_to_image", texts, images, [sorted(set(owner)) for owner in entry.owners],
          [f"text/{number}" for number in range(len(texts))], [paths[owner[0]] for owner in entry.owners]),
     ):  # fmt: skip

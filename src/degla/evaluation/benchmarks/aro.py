@@ -121,19 +121,19 @@ def _visual_genome(root: Path, part: str) -> Iterator[PairItem]:
     file = root / "aro" / _LISTS[part]
     for index, row in enumerate(read_list(file, BENCHMARK)):
         where = f"{file} item {index}"
-        read: _Relation | _Attribution
+        record: _Relation | _Attribution
         if part == "vg_relation":
-            read = published_row(_Relation, row, where=where)
-            group = {"relation": read.relation_name}
+            record = published_row(_Relation, row, where=where)
+            group = {"relation": record.relation_name}
         else:
-            read = published_row(_Attribution, row, where=where)
-            group = {"attributes": "_".join(read.attributes)}
-        crop = (read.bbox_x, read.bbox_y, read.bbox_w, read.bbox_h)
+            record = published_row(_Attribution, row, where=where)
+            group = {"attributes": "_".join(record.attributes)}
+        crop = (record.bbox_x, record.bbox_y, record.bbox_w, record.bbox_h)
         yield image_question(
             ("aro", part, index),
-            ItemImage(path=f"vg/{read.image_path}", crop=crop),
-            [read.true_caption],
-            [read.false_caption],
+            ItemImage(path=f"vg/{record.image_path}", crop=crop),
+            [record.true_caption],
+            [record.false_caption],
             group=group,
             meta={key: value for key, value in row.items() if key not in _Boxed.model_fields},
         )

@@ -71,13 +71,13 @@ def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
         # PACO's rows have no dictionary of the image's contents; in the others it comes second.
         cells = row if isinstance(row, list) else []
         fields = {"file": cells[0], "label": cells[-2], "hard": cells[-1]} if len(cells) in (3, 4) else {}
-        read = published_row(_Image, fields, where=where)
-        if not len(read.label) == len(read.hard) == len(whole.phrases):
+        image = published_row(_Image, fields, where=where)
+        if not len(image.label) == len(image.hard) == len(whole.phrases):
             raise InputError(
-                f"{where}: {counted(len(read.label), 'label')} and {counted(len(read.hard), 'hard-image flag')} "
+                f"{where}: {counted(len(image.label), 'label')} and {counted(len(image.hard), 'hard-image flag')} "
                 f"for {counted(len(whole.phrases), 'phrase')}. Fetch the file again."
             )
-        images.append(read)
+        images.append(image)
     return whole.phrases, images
 
 

@@ -57,10 +57,10 @@ def items(root: Path) -> Entries:
 
 
 def _complexity(file: Path) -> int:
-    found = re.search(r"_([0-9]{1,3})$", file.stem)
-    if found is None:
+    match = re.search(r"_([0-9]{1,3})$", file.stem)
+    if match is None:
         raise InputError(f"{file}: the file name must end in the complexity, as in complexity_4.csv.")
-    return int(found[1])
+    return int(match[1])
 
 
 BENCHMARK = Benchmark(

@@ -88,7 +88,7 @@ def items(root: Path) -> Entries:
     for file in tables:
         yield from _table(file, images)
     if negatives is not None:
-        yield from _made(folder, negatives, images)
+        yield from _negatives(folder, negatives, images)
 
 
 def _table(file: Path, images: str) -> Iterator[PairItem]:
@@ -109,7 +109,7 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
         raise InputError(f"{file}: has no rows. Expected layout:\n{BENCHMARK.layout}")
 
 
-def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
+def _negatives(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
     from degla.data.pairs import ForeignCheck
     from degla.data.sources import read_captions, read_negatives
 

@@ -44,9 +44,9 @@ def items(root: Path) -> Entries:
     for part in _COUNTS:
         file = root / "sugarcrepe" / f"{part}.json"
         for key, row in read_object(file, BENCHMARK).items():
-            read = published_row(_Row, row, where=f"{file} item {key!r}")
-            image = f"coco/val2017/{read.filename}"
-            yield image_question(("sugarcrepe", part, key), image, [read.caption], [read.negative_caption])
+            record = published_row(_Row, row, where=f"{file} item {key!r}")
+            image = f"coco/val2017/{record.filename}"
+            yield image_question(("sugarcrepe", part, key), image, [record.caption], [record.negative_caption])
 
 
 BENCHMARK = Benchmark(

@@ -75,15 +75,15 @@ def items(root: Path) -> Entries:
         file = root / "valse" / f"{piece}.json"
         for key, row in read_object(file, BENCHMARK).items():
             where = f"{file} item {key!r}"
-            read = published_row(_Row, row, where=where)
-            keep = read.mturk.caption >= _VALID_VOTES
+            record = published_row(_Row, row, where=where)
+            keep = record.mturk.caption >= _VALID_VOTES
             yield image_question(
                 ("valse", piece, key),
-                _image_path(read, where),
-                [read.caption],
-                [read.foil],
+                _image_path(record, where),
+                [record.caption],
+                [record.foil],
                 keep=keep,
-                reason="" if keep else f"only {read.mturk.caption} of 3 people chose the caption",
+                reason="" if keep else f"only {record.mturk.caption} of 3 people chose the caption",
                 meta=_rest(row),
             )
 

@@ -61,20 +61,20 @@ def items(root: Path) -> Entries:
         file = root / "whatsup" / f"{stem}_dataset.json"
         for where, row in read_records(_Controlled, file, BENCHMARK):
             name = PurePosixPath(row.image_path).name
-            found = _NAME.fullmatch(name)
-            if found is None:
+            match = _NAME.fullmatch(name)
+            if match is None:
                 raise InputError(
                     f"{where}: field 'image_path': {name!r} is not OBJECT_PREPOSITION_OBJECT.jpeg. Fetch it again."
                 )
-            objects = f"{found['first']}|{found['second']}"
-            axis = "side" if found["where"] in ("left_of", "right_of") else "other"
-            groups = {"set": objects, "pair": f"{objects}|{axis}", "preposition": found["where"].replace("_", " ")}
+            objects = f"{match['first']}|{match['second']}"
+            axis = "side" if match["where"] in ("left_of", "right_of") else "other"
+            groups = {"set": objects, "pair": f"{objects}|{axis}", "preposition": match["where"].replace("_", " ")}
             image = f"whatsup/{stem}/{name}"
             yield choice_question(("whatsup", part, name), image, row.caption_options, right=0, group=groups)
     for part, (stem, _) in _TAKEN.items():
         file = root / "whatsup" / f"{stem}.json"
-        for number, (where, taken) in enumerate(read_records(_Taken, file, BENCHMARK)):
-            image_number, true, false = taken.root
+        for number, (where, record) in enumerate(read_records(_Taken, file, BENCHMARK)):
+            image_number, true, false = record.root
             if part.startswith("coco") and not str(image_number).isdecimal():
                 raise InputError(f"{where}: {str(image_number)[:40]!r} is not a COCO image number. Fetch it again.")
             path = f"coco/val2017/{int(image_number):012d}.jpg" if part.startswith("coco") else f"vg/{image_number}.jpg"

@@ -67,26 +67,26 @@ def _read_classes_file(file: Path) -> ClassesFile:
 
 
 def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    read = _read_classes_file(file)
-    if read.classes is None:
-        return tuple(name.replace("_", " ") for name in folders), read.templates
-    if isinstance(read.classes, dict):
-        unnamed = [name for name in folders if name not in read.classes]
+    content = _read_classes_file(file)
+    if content.classes is None:
+        return tuple(name.replace("_", " ") for name in folders), content.templates
+    if isinstance(content.classes, dict):
+        unnamed = [name for name in folders if name not in content.classes]
         if unnamed:
             raise InputError(f"{file}: field 'classes': no name for folder {unnamed[0]!r} ({len(unnamed)} in total).")
-        without = [name for name in read.classes if name not in folders]
+        without = [name for name in content.classes if name not in folders]
         if without:
             raise InputError(
                 f"{file}: field 'classes': no folder {without[0]!r} ({len(without)} in total). "
                 "A class without images still changes the score; remove its name or add its folder."
             )
-        return tuple(read.classes[name] for name in folders), read.templates
-    if len(read.classes) != len(folders):
+        return tuple(content.classes[name] for name in folders), content.templates
+    if len(content.classes) != len(folders):
         raise InputError(
-            f"{file}: field 'classes': {len(read.classes)} names for {counted(len(folders), 'subfolder')}. "
+            f"{file}: field 'classes': {len(content.classes)} names for {counted(len(folders), 'subfolder')}. "
             'Write them as {"folder": "name"}.'
         )
-    return tuple(read.classes), read.templates
+    return tuple(content.classes), content.templates
 
 
 def read_data_set(folder: Path, *, root: Path) -> Classification:
@@ -159,13 +159,13 @@ def _read_class_folder(folder: Path, *, root: Path) -> Classification:
     names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
     labelled: list[tuple[str, int]] = []
     for label, subfolder in enumerate(subfolders):
-        found = _images(subfolder)
-        if not found:
+        paths = _images(subfolder)
+        if not paths:
             raise InputError(
                 f"{subfolder}: no image of class {names[label]!r} (known extensions: "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}). Add its images or remove the folder."
             )
-        labelled += [(path.relative_to(folder).as_posix(), label) for path in found]
+        labelled += [(path.relative_to(folder).as_posix(), label) for path in paths]
     return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 
@@ -175,15 +175,15 @@ def _read_own_tars(folder: Path, *, root: Path) -> Classification:
         raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing. List the names of the tars' classes, one per line.")
     labelled = _read_tars(find_tars(folder), folder, classes=len(names))
     file = folder / CLASSES_FILE
-    read = _read_classes_file(file)
-    others = read.classes.values() if isinstance(read.classes, dict) else read.classes
+    content = _read_classes_file(file)
+    others = content.classes.values() if isinstance(content.classes, dict) else content.classes
     if others is not None and tuple(others) != names:
         raise InputError(
             f"{file}: field 'classes': differs from {CLASS_NAMES_FILE}, which names the classes of tars. Remove the "
             "field, or write the same names in the same order."
         )
-    templates = () if "templates" in read.model_fields_set else _templates_of_tars(folder)
-    return _classification(labelled, folder, root=root, classes=names, templates=templates or read.templates)
+    templates = () if "templates" in content.model_fields_set else _templates_of_tars(folder)
+    return _classification(labelled, folder, root=root, classes=names, templates=templates or content.templates)
 
 
 def _templates_of_tars(folder: Path) -> tuple[str, ...]:
@@ -285,10 +285,10 @@ def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, f
     for number, words in enumerate(map(str.strip, read_annotation(folder / file, about).splitlines()), start=1):
         if not words:
             continue
-        found = re.fullmatch(line, words)
-        if found is None:
+        match = re.fullmatch(line, words)
+        if match is None:
             raise InputError(f"{folder / file} line {number}: must {form}, got {words!r}.")
-        yield image.format(found["image"]), found["kind"]
+        yield image.format(match["image"]), match["kind"]
 
 
 def _caltech101(folder: Path, about: DataSet) -> Labelled:
@@ -304,10 +304,10 @@ def _caltech101(folder: Path, about: DataSet) -> Labelled:
         return
     for kind in sorted(path for path in images.iterdir() if path.is_dir()):
         names = sorted(path.name for path in kind.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        drawn = sorted(names, key=lambda name: hashlib.sha256(f"{kind.name}/{name}".encode()).digest())
-        left_out = set(drawn[:CALTECH_TRAINING_IMAGES]) if len(names) > CALTECH_TRAINING_IMAGES else set()
+        order = sorted(names, key=lambda name: hashlib.sha256(f"{kind.name}/{name}".encode()).digest())
+        training = set(order[:CALTECH_TRAINING_IMAGES]) if len(names) > CALTECH_TRAINING_IMAGES else set()
         for name in names:
-            if name not in left_out:
+            if name not in training:
                 yield f"caltech101/101_ObjectCategories/{kind.name}/{name}", kind.name
 
 
