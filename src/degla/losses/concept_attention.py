@@ -53,15 +53,15 @@ class ConceptAttention(Loss):
         for start in range(0, len(concepts), size):
             part = slice(start, start + size)
             parts = (concepts[part], there[part], owner[part])
-            total = total + checkpoint(_looked_at, student, patch, *parts, use_reentrant=False)
+            total = total + checkpoint(_block_loss, student, patch, *parts, use_reentrant=False)
         return total * processes.count / there.sum().clamp(min=1)
 
 
-def _looked_at(student: Embeddings, patch: Tensor, concept: Tensor, there: Tensor, owner: Tensor) -> Tensor:
+def _block_loss(student: Embeddings, patch: Tensor, concept: Tensor, there: Tensor, owner: Tensor) -> Tensor:
     """Return the loss summed over this process's images and some phrases."""
     share = torch.einsum("bpd,rd->brp", patch, concept).softmax(dim=-1)
-    seen = normalize(torch.einsum("brp,bpd->brd", share, patch), dim=-1)
-    logit = pair_logits(student, torch.einsum("brd,rd->br", seen, concept))
+    feature = normalize(torch.einsum("brp,bpd->brd", share, patch), dim=-1)
+    logit = pair_logits(student, torch.einsum("brd,rd->br", feature, concept))
     true = owner[None] == torch.arange(len(patch), device=owner.device)[:, None]
     losses = torch.where(true, true_pair(logit), false_pair(logit))
     return losses.where(there[None], losses.new_zeros(())).sum()

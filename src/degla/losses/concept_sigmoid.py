@@ -46,25 +46,25 @@ class ConceptSigmoid(Loss):
         most = most_concepts(valid, processes)
         missing = most - valid.shape[1]
         concept, there = pad(concept, (0, 0, 0, missing)), pad(valid, (0, missing))
-        said = pad(student.require("concept_group"), (0, missing), value=-1)
+        concept_group = pad(student.require("concept_group"), (0, missing), value=-1)
         rows, texts = len(valid), concept.flatten(0, 1)
         owner = torch.arange(rows, device=valid.device).repeat_interleave(most)
-        numbers, groups = processes.gather_constant(said), processes.gather_constant(student.group)
+        numbers, groups = processes.gather_constant(concept_group), processes.gather_constant(student.group)
 
-        def left_out(part: slice, source: int) -> Bool[Tensor, "images texts"]:
+        def absent(part: slice, source: int) -> Bool[Tensor, "images texts"]:
             theirs = slice(source * rows, (source + 1) * rows)
-            left = torch.zeros(part.stop - part.start, len(texts), dtype=torch.bool, device=valid.device)
+            mask = torch.zeros(part.stop - part.start, len(texts), dtype=torch.bool, device=valid.device)
             if source == processes.rank:
-                left |= owner[part.start * most : part.stop * most : most, None] == owner[None]
+                mask |= owner[part.start * most : part.stop * most : most, None] == owner[None]
             if self.mask_same_image:
-                left |= (student.group[part, None] == groups[None, theirs]).repeat_interleave(most, dim=1)
+                mask |= (student.group[part, None] == groups[None, theirs]).repeat_interleave(most, dim=1)
             if self.mask_same_text:
-                same = said[part, :, None] == numbers[theirs].flatten()
-                left |= (same & there[part, :, None]).any(dim=1)
-            return left
+                same = concept_group[part, :, None] == numbers[theirs].flatten()
+                mask |= (same & there[part, :, None]).any(dim=1)
+            return mask
 
         weight = there.flatten().to(texts.dtype)
-        false = false_pairs_of_all(student, texts, weight=weight, left_out=left_out, processes=processes)
+        false = false_pairs_of_all(student, texts, weight=weight, absent=absent, processes=processes)
         count = processes.total(valid.sum().to(false.dtype)).clamp(min=1)
         return (true.sum() + false.sum()) * processes.count / count
 

@@ -72,8 +72,8 @@ class CrossModalRank(StatefulLoss):
         # Indexing with a mask would make the host wait for the device; the mask is used as a factor of 0 or 1 instead.
         valid = student.valid.flatten()
         rule = student.rule.clamp(min=0).flatten()
-        kept = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
-        sums = torch.zeros_like(memory).index_add_(0, rule, kept.to(memory.dtype))
+        terms = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
+        sums = torch.zeros_like(memory).index_add_(0, rule, terms.to(memory.dtype))
         counts = torch.zeros_like(memory).index_add_(0, rule, valid.to(memory.dtype))
         positives = torch.stack([positive.sum(), torch.full_like(positive.sum(), len(positive))])
         sums, counts, positives = (processes.total(value) for value in (sums, counts, positives))

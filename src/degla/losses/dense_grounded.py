@@ -77,8 +77,8 @@ class DenseGrounded(Loss):
         spread = high - low
         flat = spread <= self.least_spread
         weight = torch.where(flat, torch.ones_like(product), (product - low) / spread.masked_fill(flat, 1.0))
-        seen = torch.einsum("bxlp,bpd->bxld", weight / weight.sum(dim=-1, keepdim=True), patch)
-        logits = scale * torch.nn.functional.cosine_similarity(seen, token, dim=-1)
+        feature = torch.einsum("bxlp,bpd->bxld", weight / weight.sum(dim=-1, keepdim=True), patch)
+        logits = scale * torch.nn.functional.cosine_similarity(feature, token, dim=-1)
         # A text without any token keeps finite logits; the caller leaves it out.
         logits = logits.masked_fill(~there & there.any(dim=-1, keepdim=True), -torch.inf)
         return logits.logsumexp(dim=-1)

@@ -44,16 +44,18 @@ class EvidenceContrast(Loss):
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         part, there = student.require("evidence_image"), student.require("evidence_valid")
-        seen = student.require("evidence_seen").to(part)
-        found = there & before_negatives(seen, teacher.require("caption"), teacher.require("negative"), student.valid)
+        teacher_part = student.require("evidence_seen").to(part)
+        supports = there & before_negatives(
+            teacher_part, teacher.require("caption"), teacher.require("negative"), student.valid
+        )
         own = with_own(part.new_zeros(len(part)), student.margins(part))
-        absent = ~processes.gather_constant(there & ~found)
+        absent = ~processes.gather_constant(there & ~supports)
         backgrounds = log_partition(student.caption, processes.gather(part), student.scale, absent=absent)
         images = log_partition(student.caption, processes.gather(student.image), student.scale)
         # Without a background the logarithm of their sum is -inf, and nothing is pushed.
         none, zero = absent.all(), images.new_zeros(())
         pushed = softplus(torch.where(none, zero, backgrounds) - images).where(~none, zero)
-        return processes.mean(self.positive * own.where(found, own.new_zeros(())) + self.background * pushed)
+        return processes.mean(self.positive * own.where(supports, own.new_zeros(())) + self.background * pushed)
 
 
 def before_negatives(

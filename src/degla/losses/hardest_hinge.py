@@ -69,5 +69,5 @@ class HardestHinge(StatefulLoss):
 
 def _largest(similarities: Tensor, wrong: Tensor) -> Tensor:
     """Return each row's largest similarity among the wrong ones; -1, the lowest cosine, where there is none."""
-    found = similarities.masked_fill(~wrong, -torch.inf).amax(dim=1)
-    return torch.where(wrong.any(dim=1), found, torch.full_like(found, -1.0))
+    largest = similarities.masked_fill(~wrong, -torch.inf).amax(dim=1)
+    return torch.where(wrong.any(dim=1), largest, torch.full_like(largest, -1.0))

@@ -39,7 +39,7 @@ class PositiveContrast(Loss):
         """Mean over places of the mean over all processes' rows that have a positive there."""
         valid = student.require("positive_valid")
         away = [same_image(student, processes, places=valid.shape[1])] if self.mask_same_image else []
-        return contrast_by_place(student, student.require("positive"), valid, processes=processes, left_out=away)
+        return contrast_by_place(student, student.require("positive"), valid, processes=processes, masks=away)
 
 
 def contrast_by_place(
@@ -48,7 +48,7 @@ def contrast_by_place(
     valid: Bool[Tensor, "batch places"],
     *,
     processes: Processes,
-    left_out: Sequence[Bool[Tensor, "batch all places"]],
+    masks: Sequence[Bool[Tensor, "batch all places"]],
     foil: Float[Tensor, "batch places"] | None = None,
 ) -> LossValue:
     """Return the mean over places of CLIP's contrast between images and the texts of that place; 0 if it is empty.
@@ -58,7 +58,7 @@ def contrast_by_place(
         texts: texts of each row; zeros where one is missing.
         valid: which texts exist. A row counts, as query and as candidate, only in places where it has a text.
         processes: processes that share the batch.
-        left_out: masks of global rows that are not negatives of an own row, for each place.
+        masks: masks of global rows that are not negatives of an own row, for each place.
         foil: logit of one additional candidate of the image minus that of the row's text, -inf where there is none.
     """
     images, everyone = processes.gather(student.image), processes.gather(texts)
@@ -67,11 +67,11 @@ def contrast_by_place(
     for place in range(valid.shape[1]):
 
         def absent(rows: slice, place: int = place) -> Bool[Tensor, "rows all"]:
-            left = missing[:, place].expand(rows.stop - rows.start, -1)
-            for mask in left_out:
-                left = left | mask[rows, :, place]
+            union = missing[:, place].expand(rows.stop - rows.start, -1)
+            for mask in masks:
+                union = union | mask[rows, :, place]
             # A missing own text stays, so that its row is finite; the row does not count.
-            return left.scatter(1, target[rows, None], value=False)
+            return union.scatter(1, target[rows, None], value=False)
 
         there = everyone[:, place].contiguous()
         from_image = log_partition(student.image, there, student.scale, absent=absent, target=target)

@@ -51,16 +51,16 @@ class SigmoidContrastive(Loss):
             weight = torch.cat([weight, self.negative_weight * student.valid.flatten().to(weight.dtype)])
         everyone = processes.gather_constant(student.group)
 
-        def left_out(rows: slice, source: int) -> Bool[Tensor, "rows texts"]:
-            left = torch.zeros(rows.stop - rows.start, len(texts), dtype=torch.bool, device=texts.device)
+        def absent(rows: slice, source: int) -> Bool[Tensor, "rows texts"]:
+            mask = torch.zeros(rows.stop - rows.start, len(texts), dtype=torch.bool, device=texts.device)
             if self.mask_same_image:
                 theirs = everyone[source * pairs : (source + 1) * pairs]
-                left[:, :pairs] = student.group[rows, None] == theirs[None, :]
+                mask[:, :pairs] = student.group[rows, None] == theirs[None, :]
             if source == processes.rank:
-                left |= own_place(rows, texts)
-            return left
+                mask |= own_place(rows, texts)
+            return mask
 
-        losses = own + false_pairs_of_all(student, texts, weight=weight, left_out=left_out, processes=processes)
+        losses = own + false_pairs_of_all(student, texts, weight=weight, absent=absent, processes=processes)
         if self.negative_scope == "own":
             similarity = torch.einsum("bd,bkd->bk", student.image, student.negative)
             false = false_pair(pair_logits(student, similarity)).where(student.valid, similarity.new_zeros(()))

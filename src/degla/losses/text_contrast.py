@@ -46,16 +46,16 @@ class TextContrast(Loss):
         positive, valid = student.require("positive"), student.require("positive_valid")
         rows, count = valid.shape
         # Candidates: for each row of the global batch its caption, or its `count` positives.
-        found = 1 if self.anchor == "positive" else count
+        per_row = 1 if self.anchor == "positive" else count
         own, owners = processes.places(valid), torch.arange(rows * processes.count, device=valid.device)
         row = own.repeat_interleave(count)
         place = torch.arange(rows * count, device=valid.device) % count
-        target = row * found + place % found
+        target = row * per_row + place % per_row
         if self.mask_same_image:
             group, groups = student.group, processes.gather_constant(student.group)
         else:
             group, groups = own, owners
-        of_query, of_candidate = group.repeat_interleave(count), groups.repeat_interleave(found)
+        of_query, of_candidate = group.repeat_interleave(count), groups.repeat_interleave(per_row)
         if self.anchor == "positive":
             pairs = [(positive.flatten(0, 1), processes.gather(student.caption))]
             missing = torch.zeros_like(of_candidate, dtype=torch.bool)

@@ -46,4 +46,4 @@ class UnitContrast(Loss):
         if self.mask_same_text:
             text = student.require("unit_group")
             away.append(text[:, None] == processes.gather_constant(text)[None])
-        return contrast_by_place(student, unit, valid, processes=processes, left_out=away, foil=margin)
+        return contrast_by_place(student, unit, valid, processes=processes, masks=away, foil=margin)

@@ -38,6 +38,6 @@ class ViewContrast(Loss):
         whole = teacher.require("image")
         place = processes.places(whole)
         scale = whole.new_full((), 1 / self.temperature)
-        found = log_partition(student.image, processes.gather_constant(whole), scale, target=place)
+        forward = log_partition(student.image, processes.gather_constant(whole), scale, target=place)
         back = log_partition(whole, processes.gather(student.image), scale, target=place)
-        return processes.mean((found + back) / 2)
+        return processes.mean((forward + back) / 2)

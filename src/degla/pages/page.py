@@ -249,7 +249,7 @@ class Page:
         notes = [f"> **Note.** {warning}" for warning in self.warnings]
         text = _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)])
         # Escape "<" in names such as "lr<max>", which viewers would take for HTML; code stays as it is.
-        return _CODE_OR_TAG.sub(lambda found: found[1] or "\\<", text) + "\n"
+        return _CODE_OR_TAG.sub(lambda match: match[1] or "\\<", text) + "\n"
 
     def write(self, path: Path) -> None:
         """Write the HTML file, and Markdown beside it with the extension ".md"; raises like `write_text`."""

@@ -58,4 +58,4 @@ def minus(text: str) -> str:
 
 def printable(text: str) -> str:
     """Escape control characters and marks that change the text direction, so that a terminal does not obey them."""
-    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+    return _CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)

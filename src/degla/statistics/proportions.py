@@ -34,8 +34,8 @@ _BLOCK = 2**15
 
 def cluster_numbers(names: Sequence[str]) -> NDArray[np.int64]:
     """Number the distinct names from 0 in the order of their first appearance."""
-    seen: dict[str, int] = {}
-    return np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.int64)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def cluster_draws(clusters: int, *, seed: int, draws: int = DRAWS) -> Iterator[FloatArray]:
@@ -44,8 +44,8 @@ def cluster_draws(clusters: int, *, seed: int, draws: int = DRAWS) -> Iterator[F
     block = max(1, _BLOCK // max(1, clusters))
     for start in range(0, draws, block):
         rows = min(block, draws - start)
-        drawn = generator.integers(0, clusters, (rows, clusters)) + np.arange(rows)[:, None] * clusters
-        yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
+        indices = generator.integers(0, clusters, (rows, clusters)) + np.arange(rows)[:, None] * clusters
+        yield np.bincount(indices.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
 
 
 def drawn_means(values: FloatArray, clusters: NDArray[np.int64], *, seed: int = 0, draws: int = DRAWS) -> FloatArray:
@@ -97,8 +97,8 @@ class DrawnMeans:
         sums, sizes = counts @ self._sums, counts @ self._sizes
         there = sizes > 0
         means = np.divide(sums, sizes, out=np.zeros_like(sums), where=there) @ self._shares
-        left = there @ self._shares
-        return np.asarray(np.divide(means, left, out=np.full(len(counts), np.nan), where=left > 0))
+        remaining = there @ self._shares
+        return np.asarray(np.divide(means, remaining, out=np.full(len(counts), np.nan), where=remaining > 0))
 
 
 def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -148,13 +148,13 @@ class Proportion:
 
     def plain(self) -> dict[str, float | int | None]:
         """Return JSON values; None without items."""
-        known = self.n > 0
+        has_items = self.n > 0
         return {
-            "share": self.share if known else None,
+            "share": self.share if has_items else None,
             "count": self.count,
             "n": self.n,
-            "low": self.low if known else None,
-            "high": self.high if known else None,
+            "low": self.low if has_items else None,
+            "high": self.high if has_items else None,
         }
 
 
@@ -275,9 +275,9 @@ def paired_score_interval(first: float, second: float, n: float, *, level: float
             return math.copysign(math.inf, first - second - n * gap)
         return (first - second - n * gap) / math.sqrt(n * variance)
 
-    seen = (first - second) / n
-    low = _crossing(lambda gap: distance(gap) > z, -1.0, seen)
-    high = _crossing(lambda gap: distance(gap) > -z, seen, 1.0)
+    difference = (first - second) / n
+    low = _crossing(lambda gap: distance(gap) > z, -1.0, difference)
+    high = _crossing(lambda gap: distance(gap) > -z, difference, 1.0)
     return Interval(low=low, high=high, level=level, method="paired score interval")
 
 
@@ -325,8 +325,8 @@ def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
 
     def score(n: float) -> tuple[float, float]:
         up, down = float(parts.totals.clip(min=0).sum()), float((-parts.totals).clip(min=0).sum())
-        found = paired_score_interval(n * up, n * down, n)
-        return found.low, found.high
+        interval = paired_score_interval(n * up, n * down, n)
+        return interval.low, interval.high
 
     if parts.plain:
         low, high = score(parts.images)
@@ -356,14 +356,14 @@ def _score_size(draws: FloatArray, parts: Contributions) -> float:
     """
     from scipy.special import stdtrit
 
-    images, known = parts.images, parts.telling
-    spread = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
-    if spread <= 0 or known <= 0:
+    images, telling = parts.images, parts.telling
+    variance = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
+    if variance <= 0 or telling <= 0:
         return parts.independent
     few = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
-    effect = few * float(np.nanvar(draws)) * parts.independent / spread
-    unknown = (FEW - known) / 2
-    return parts.independent * (known + unknown) / (known * effect + unknown)
+    effect = few * float(np.nanvar(draws)) * parts.independent / variance
+    unknown = (FEW - telling) / 2
+    return parts.independent * (telling + unknown) / (telling * effect + unknown)
 
 
 def clipped_share(value: float) -> float:
@@ -386,10 +386,10 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) ->
     parts = contributions(values, np.full(n, 1 / n), numbers)
     if parts.images < 2:
         return Proportion(float(values.sum()), n, 0.0, 1.0)
-    drawn = drawn_means(values, numbers, seed=seed, draws=2_000)
-    found = _widened(drawn, "", parts, lambda size: _wilson(float(values.mean()), size))
-    assert found is not None
-    return Proportion(float(values.sum()), n, found.low, found.high)
+    means = drawn_means(values, numbers, seed=seed, draws=2_000)
+    interval = _widened(means, "", parts, lambda size: _wilson(float(values.mean()), size))
+    assert interval is not None
+    return Proportion(float(values.sum()), n, interval.low, interval.high)
 
 
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:

@@ -117,11 +117,11 @@ def half_width(variances: Iterable[tuple[float, int]]) -> float:
     """
     from scipy.special import stdtrit
 
-    known = [(variance, freedom) for variance, freedom in variances if variance > 0]
-    total = math.fsum(variance for variance, _ in known)
-    if not known:
+    positive = [(variance, freedom) for variance, freedom in variances if variance > 0]
+    total = math.fsum(variance for variance, _ in positive)
+    if not positive:
         return 0.0
-    freedom = total**2 / math.fsum(variance**2 / freedom for variance, freedom in known)
+    freedom = total**2 / math.fsum(variance**2 / freedom for variance, freedom in positive)
     return float(stdtrit(freedom, 1 - TAIL)) * math.sqrt(total)
 
 
@@ -259,11 +259,11 @@ def p_over_questions(value: float, questions: QuestionVariance | None) -> float 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
     """Apply Holm's correction to p-values; None stays None and does not count as a test."""
-    known = sorted((p, place) for place, p in enumerate(values) if p is not None)
+    tests = sorted((p, place) for place, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
+    for rank, (p, place) in enumerate(tests):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
         corrected[place] = highest
     return corrected
 

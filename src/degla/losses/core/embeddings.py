@@ -133,24 +133,24 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     Raises:
         InputError: a tensor is missing, unknown or of a wrong type, or shapes do not match.
     """
-    given: dict[str, Any] = dict(tensors)
-    unknown = sorted(given.keys() - INPUTS.keys())
+    inputs: dict[str, Any] = dict(tensors)
+    unknown = sorted(inputs.keys() - INPUTS.keys())
     if unknown:
         hint = did_you_mean(unknown[0], INPUTS)
         raise InputError(f"{wanted.name}: unknown tensor {unknown[0]!r}. Known: {', '.join(INPUTS)}.{hint}")
-    given = {name: value for name, value in given.items() if value is not None}
-    _check_types(given, wanted.name)
-    for name, value in given.items():
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    _check_types(inputs, wanted.name)
+    for name, value in inputs.items():
         # A single negative or positive per caption, without its axis.
         if INPUTS[name].kind in ("text", "teacher") and len(INPUTS[name].shape) == 3 and value.ndim == 2:
-            given[name] = value[:, None]
-    _check_shapes({name: value for name, value in given.items() if INPUTS[name].kind != "model"}, wanted.name)
-    _set_defaults(given, wanted, processes)
-    _require(given, wanted)
-    _check_shapes(given, wanted.name)
+            inputs[name] = value[:, None]
+    _check_shapes({name: value for name, value in inputs.items() if INPUTS[name].kind != "model"}, wanted.name)
+    _set_defaults(inputs, wanted, processes)
+    _require(inputs, wanted)
+    _check_shapes(inputs, wanted.name)
     if wanted.same_width:
-        _check_widths(given, wanted)
-    rows = _of_one_type(given)
+        _check_widths(inputs, wanted)
+    rows = _of_one_type(inputs)
     # Before normalisation: a value that is not finite would still spoil the gradient.
     for name, value in rows.items():
         if mask := INPUTS[name].mask:
@@ -162,57 +162,57 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     return Embeddings.of(rows), Target(**target)
 
 
-def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -> None:
-    image = given.get("image")
+def _set_defaults(inputs: dict[str, Any], wanted: Wanted, processes: Processes) -> None:
+    image = inputs.get("image")
     if image is None:
         return
     rows, device = len(image), image.device
     if not wanted.captions:
-        given.setdefault("caption", torch.zeros_like(image))
+        inputs.setdefault("caption", torch.zeros_like(image))
     if not wanted.scale:
-        given.setdefault("scale", 1.0)
+        inputs.setdefault("scale", 1.0)
     if not wanted.negatives:
-        given.setdefault("negative", image.new_zeros(rows, 0, image.shape[-1]))
-    negatives = given["negative"].shape[1] if "negative" in given else 0
-    given.setdefault("valid", torch.ones(rows, negatives, dtype=torch.bool, device=device))
-    given.setdefault("rule", torch.where(given["valid"], 0, -1))
-    given.setdefault("group", processes.places(image))
-    for name in list(given):
+        inputs.setdefault("negative", image.new_zeros(rows, 0, image.shape[-1]))
+    negatives = inputs["negative"].shape[1] if "negative" in inputs else 0
+    inputs.setdefault("valid", torch.ones(rows, negatives, dtype=torch.bool, device=device))
+    inputs.setdefault("rule", torch.where(inputs["valid"], 0, -1))
+    inputs.setdefault("group", processes.places(image))
+    for name in list(inputs):
         if INPUTS[name].mask and INPUTS[name].kind in ("image", "text"):
-            places = given[name].shape[: len(INPUTS[INPUTS[name].mask].shape)]
-            given.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
+            places = inputs[name].shape[: len(INPUTS[INPUTS[name].mask].shape)]
+            inputs.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
     for part in ("unit", "concept"):
-        if part in given:
+        if part in inputs:
             # All processes have the same number of rows, but each its own number of places per row.
-            column = rows * processes.count * torch.arange(given[part].shape[1], device=device)
-            given.setdefault(f"{part}_group", processes.places(image)[:, None] + column)
+            column = rows * processes.count * torch.arange(inputs[part].shape[1], device=device)
+            inputs.setdefault(f"{part}_group", processes.places(image)[:, None] + column)
     for part in ("raw_image", "teacher_raw_image"):
         whole = part.replace("raw_", "")
-        if whole in given:
-            given.setdefault(part, given[whole])
-    teacher = given.get("teacher_image", given.get("teacher_caption"))
+        if whole in inputs:
+            inputs.setdefault(part, inputs[whole])
+    teacher = inputs.get("teacher_image", inputs.get("teacher_caption"))
     if not negatives and teacher is not None:
-        given.setdefault("teacher_negative", teacher.new_zeros(rows, 0, teacher.shape[-1]))
-    for name in [name for name in given if INPUTS[name].kind == "model"]:
+        inputs.setdefault("teacher_negative", teacher.new_zeros(rows, 0, teacher.shape[-1]))
+    for name in [name for name in inputs if INPUTS[name].kind == "model"]:
         # In transformers' SigLIP it is a tensor of one element.
-        given[name] = torch.as_tensor(given[name], device=device).squeeze()
+        inputs[name] = torch.as_tensor(inputs[name], device=device).squeeze()
 
 
-def _require(given: Mapping[str, Any], wanted: Wanted) -> None:
+def _require(inputs: Mapping[str, Any], wanted: Wanted) -> None:
     names = ["image", *(["caption"] if wanted.captions else []), *(["scale"] if wanted.scale else [])]
     names += ["negative"] if wanted.negatives else []
     names += [name for part in sorted(wanted.reads) for name in inputs_of([part])]
     names += [f"teacher_{part}" for part in sorted(wanted.needs)]
-    names += [INPUTS[name].mask for name in given if INPUTS[name].mask]
-    missing = [name for name in dict.fromkeys(names) if name not in given]
+    names += [INPUTS[name].mask for name in inputs if INPUTS[name].mask]
+    missing = [name for name in dict.fromkeys(names) if name not in inputs]
     if missing:
         shapes = ", ".join(f"{name} [{', '.join(INPUTS[name].shape)}]".replace(" []", "") for name in missing)
         raise InputError(f"{wanted.name}: missing {shapes}.")
 
 
-def _check_types(given: Mapping[str, Any], name: str) -> None:
+def _check_types(inputs: Mapping[str, Any], name: str) -> None:
     """Check that masks are bool and embeddings floating point; a scalar of the model need not be a tensor."""
-    for entry, value in given.items():
+    for entry, value in inputs.items():
         kind, tensor = INPUTS[entry].kind, isinstance(value, Tensor)
         if entry.endswith("valid"):
             wanted, right = "bool", tensor and value.dtype == torch.bool
@@ -221,44 +221,44 @@ def _check_types(given: Mapping[str, Any], name: str) -> None:
         else:
             wanted, right = "floating point numbers", tensor and value.is_floating_point()
         if not right:
-            found = f"a tensor of {value.dtype}" if tensor else f"a {type(value).__name__}"
-            raise InputError(f"{name}: {entry} is {found}; it must be a tensor of {wanted}.")
+            actual = f"a tensor of {value.dtype}" if tensor else f"a {type(value).__name__}"
+            raise InputError(f"{name}: {entry} is {actual}; it must be a tensor of {wanted}.")
 
 
-def _check_shapes(given: Mapping[str, Any], name: str) -> None:
+def _check_shapes(inputs: Mapping[str, Any], name: str) -> None:
     """Check shapes; each letter of a shape stands for one size."""
     sizes: dict[str, tuple[int, str]] = {}
-    for entry, letters in [(entry, each.shape) for entry, each in INPUTS.items() if entry in given]:
-        shape = tuple(given[entry].shape)
+    for entry, letters in [(entry, each.shape) for entry, each in INPUTS.items() if entry in inputs]:
+        shape = tuple(inputs[entry].shape)
         if len(shape) != len(letters):
             raise InputError(f"{name}: {entry} has shape {list(shape)}; it must be [{', '.join(letters)}].")
         for letter, size in zip(letters, shape, strict=True):
-            known, where = sizes.setdefault(letter, (size, entry))
-            if size != known:
+            first, where = sizes.setdefault(letter, (size, entry))
+            if size != first:
                 raise InputError(
-                    f"{name}: {entry} has shape {list(shape)}, but {letter} is {known} in {where} "
-                    f"{list(given[where].shape)}; it must be [{', '.join(letters)}]."
+                    f"{name}: {entry} has shape {list(shape)}, but {letter} is {first} in {where} "
+                    f"{list(inputs[where].shape)}; it must be [{', '.join(letters)}]."
                 )
 
 
-def _check_widths(given: Mapping[str, Any], wanted: Wanted) -> None:
-    width = given["image"].shape[-1]
+def _check_widths(inputs: Mapping[str, Any], wanted: Wanted) -> None:
+    width = inputs["image"].shape[-1]
     for name in sorted(f"teacher_{part}" for part in wanted.needs):
-        if (other := given[name].shape[-1]) != width:
+        if (other := inputs[name].shape[-1]) != width:
             raise InputError(
                 f"{wanted.name}: {name} has {other} dimensions and image has {width}, but the two are compared. Use a "
                 "teacher as wide as the student, or LogitDistillation, which compares similarities."
             )
 
 
-def _of_one_type(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _of_one_type(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert indices to int64, and all but masks to float32, or to float64 if some embedding is; never to half."""
-    wide = any(value.dtype == torch.float64 for name, value in given.items() if INPUTS[name].kind != "model")
+    wide = any(value.dtype == torch.float64 for name, value in inputs.items() if INPUTS[name].kind != "model")
     kind = torch.float64 if wide else torch.float32
     return {
         # A scale or bias may be an integer, which has no gradient.
         name: value.to(kind if value.is_floating_point() or INPUTS[name].kind == "model" else torch.int64)
         if value.dtype != torch.bool
         else value
-        for name, value in given.items()
+        for name, value in inputs.items()
     }

@@ -70,16 +70,16 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
 def _sigmoid_form(name: str, loss: Any) -> AnyLoss:
     """Return the sigmoid form of a loss, with all settings of its softmax form."""
     form: Any = loss_class(SIGMOID + name)
-    known = {field.name for field in dataclasses.fields(form)}
+    names = {field.name for field in dataclasses.fields(form)}
     settings = {}
     for field in dataclasses.fields(loss):
         value = getattr(loss, field.name)
-        if field.name in known:
+        if field.name in names:
             settings[field.name] = value
         elif value != field.default:
             flag = f"--objective.{name}.{field.name}".replace("_", "-")
             raise InputError(
                 f"{flag} {value} has no sigmoid form; keep it at {field.default} for a model with a logit_bias."
             )
-    found: AnyLoss = form(**settings)
-    return found
+    result: AnyLoss = form(**settings)
+    return result

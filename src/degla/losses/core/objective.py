@@ -137,29 +137,29 @@ def loss_class(name: str) -> type[Any]:
     Raises:
         InputError: it does not exist, has no field `weight`, or has a field without a default.
     """
-    found: type[Any] = LOSSES.member(name, class_name(name))
-    fields = dataclasses.fields(found) if "__dataclass_fields__" in vars(found) else ()
+    loss: type[Any] = LOSSES.member(name, class_name(name))
+    fields = dataclasses.fields(loss) if "__dataclass_fields__" in vars(loss) else ()
     bare = [each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING]
     if bare or "weight" not in (each.name for each in fields):
         lacking = f". Fields without a default: {', '.join(bare)}" if bare else ""
         raise InputError(
-            f"{LOSSES.folder / name}.py: {found.__name__} must be a frozen dataclass with a field `weight` and a "
+            f"{LOSSES.folder / name}.py: {loss.__name__} must be a frozen dataclass with a field `weight` and a "
             f"default for each field, because every recipe has every loss{lacking}."
         )
-    return found
+    return loss
 
 
-def losses_by_name(**given: AnyLoss) -> LossesByName:
+def losses_by_name(**losses: AnyLoss) -> LossesByName:
     """Return every loss, in alphabetical order: the given ones unchanged, all others with weight 0.
 
     Raises:
         InputError: a name is not that of a loss.
     """
-    known = LOSSES.names()
-    for name in given:
-        if name not in known:
-            raise InputError(f"unknown loss {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
-    return {name: given.get(name) or dataclasses.replace(loss_class(name)(), weight=0.0) for name in known}
+    names = LOSSES.names()
+    for name in losses:
+        if name not in names:
+            raise InputError(f"unknown loss {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+    return {name: losses.get(name) or dataclasses.replace(loss_class(name)(), weight=0.0) for name in names}
 
 
 class Objective:

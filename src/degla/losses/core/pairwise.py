@@ -15,7 +15,7 @@ from degla.losses.core.embeddings import Embeddings
 from degla.losses.core.partition import BLOCK_LOGITS, outside_autocast
 from degla.losses.core.processes import Processes
 
-LeftOut = Callable[[slice, int], Bool[Tensor, "rows texts"]]
+AbsentTexts = Callable[[slice, int], Bool[Tensor, "rows texts"]]
 """Maps a slice of the images and a process to a mask of that process's texts that do not count for them."""
 
 
@@ -31,8 +31,8 @@ def false_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
 
 def mean_of_own(losses: Float[Tensor, "batch own"], valid: Bool[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
     """Return the mean of each row over its own valid entries (negatives or tokens), 0 for a row without any."""
-    kept = losses.where(valid, losses.new_zeros(()))
-    return kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+    terms = losses.where(valid, losses.new_zeros(()))
+    return terms.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
 def pair_logits(student: Embeddings, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
@@ -49,7 +49,7 @@ def false_pairs_of_all(
     texts: Float[Tensor, "texts dim"],
     *,
     weight: Float[Tensor, " texts"],
-    left_out: LeftOut,
+    absent: AbsentTexts,
     processes: Processes,
     block_logits: int = BLOCK_LOGITS,
 ) -> Float[Tensor, " batch"]:
@@ -62,15 +62,15 @@ def false_pairs_of_all(
         student: images, scale and bias.
         texts: texts of this process; all processes have the same number.
         weight: weight of each of these texts, 0 for one that does not exist.
-        left_out: texts that do not count for some images.
+        absent: texts that do not count for some images.
         processes: processes that share the batch.
         block_logits: maximum number of logits held at a time.
     """
     size = max(1, block_logits // max(len(texts), 1))
     blocks = [slice(start, min(start + size, len(student.image))) for start in range(0, len(student.image), size)]
-    visits = _Visits(weight, left_out, processes, blocks)
-    found = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)  # type: ignore[no-untyped-call]
-    return cast(Tensor, found)
+    visits = _Visits(weight, absent, processes, blocks)
+    sums = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)  # type: ignore[no-untyped-call]
+    return cast(Tensor, sums)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Visits:
     """How the texts of each process are compared with the images of this one."""
 
     weight: Tensor
-    left_out: LeftOut
+    absent: AbsentTexts
     processes: Processes
     blocks: list[slice]
 
@@ -95,7 +95,7 @@ class _FalsePairs(torch.autograd.Function):
         for source, their, weight in visits.texts(texts):
             for rows in visits.blocks:
                 losses = false_pair(scale * images[rows] @ their.T + bias)
-                sums[rows] += losses.masked_fill_(visits.left_out(rows, source), 0.0) @ weight
+                sums[rows] += losses.masked_fill_(visits.absent(rows, source), 0.0) @ weight
         ctx.save_for_backward(images, texts, scale, bias)
         ctx.visits = visits
         return sums
@@ -112,7 +112,7 @@ class _FalsePairs(torch.autograd.Function):
                 for rows in visits.blocks:
                     shares = torch.sigmoid(scale * images[rows] @ their.T + bias)
                     shares = shares.mul_(weight).mul_(gradient[rows, None])
-                    shares.masked_fill_(visits.left_out(rows, source), 0.0)
+                    shares.masked_fill_(visits.absent(rows, source), 0.0)
                     unscaled = shares @ their
                     to_images[rows] += scale * unscaled
                     to_their.addmm_(shares.T, scale * images[rows])

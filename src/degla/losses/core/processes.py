@@ -79,9 +79,9 @@ class Processes:
         """Broadcast the tensor of one process, without gradient; all must call it with the same shape."""
         if self.count == 1:
             return tensor
-        found = tensor.detach().clone(memory_format=torch.contiguous_format)
-        dist.broadcast(found, src=rank)
-        return found
+        rows = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.broadcast(rows, src=rank)
+        return rows
 
     def sum_at(self, tensor: Tensor, rank: int) -> Tensor:
         """Sum over processes onto one of them, without gradient; the result on the others is undefined."""
@@ -110,8 +110,8 @@ class Processes:
         if keep is None:
             # Filled on the device: a copy from the host would wait for it.
             count = torch.full((), float(values.numel()), device=values.device)
-            kept = values
+            terms = values
         else:
             count = keep.sum().to(values.dtype)
-            kept = torch.where(keep, values, torch.zeros_like(values))
-        return kept.sum() * self.count / self.total(count).clamp(min=1)
+            terms = torch.where(keep, values, torch.zeros_like(values))
+        return terms.sum() * self.count / self.total(count).clamp(min=1)
