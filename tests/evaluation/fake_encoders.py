@@ -105,8 +105,8 @@ def knowing(truth: dict[str, list[str]], colours: dict[str, tuple[int, int, int]
             owners.setdefault(tuple(words(text)), []).append(number)
 
     def image_row(image: np.ndarray) -> np.ndarray:
-        found = np.round(image.reshape(3, -1).mean(axis=1) * 255)
-        number = next(index for index, name in enumerate(names) if np.allclose(colours[name], found, atol=1))
+        colour = np.round(image.reshape(3, -1).mean(axis=1) * 255)
+        number = next(index for index, name in enumerate(names) if np.allclose(colours[name], colour, atol=1))
         row = np.zeros(len(names) + 1)
         row[number] = -1.0 if lying else 1.0
         return row

@@ -40,8 +40,8 @@ def score(encoder: FakeEncoder | Encoder, name: str, root: Path, **settings: obj
 def values_of(result: BenchmarkResult) -> dict[str, float]:
     """Every score by "part.metric" and every average by its name."""
     parts = {f"{part.name}.{score.metric}": score.value for part in result.parts for score in part.scores}
-    found = parts | {score.name: score.value for score in result.averages}
-    return {name: round(value, 12) for name, value in found.items()}
+    values = parts | {score.name: score.value for score in result.averages}
+    return {name: round(value, 12) for name, value in values.items()}
 
 
 def assert_contract(name: str, root: Path, truth: dict[str, list[str]], colours: Colours) -> None:
@@ -49,7 +49,7 @@ def assert_contract(name: str, root: Path, truth: dict[str, list[str]], colours:
     oracle = score(knowing(truth, colours, lying=False), name, root).benchmarks[0]
     assert set(values_of(oracle).values()) == {1.0}
     # Only where the true text stands among the false ones does even the oracle tie.
-    assert all(found.ties == part.degenerate for part in oracle.parts for found in part.scores)
+    assert all(row.ties == part.degenerate for part in oracle.parts for row in part.scores)
     liar = score(knowing(truth, colours, lying=True), name, root).benchmarks[0]
     assert set(values_of(liar).values()) == {0.0}
     assert_constant_ties(name, root)
@@ -58,11 +58,11 @@ def assert_contract(name: str, root: Path, truth: dict[str, list[str]], colours:
 def assert_constant_ties(name: str, root: Path) -> None:
     result = score(constant(), name, root).benchmarks[0]
     for part in result.parts:
-        for found in part.scores:
-            assert found.ties == found.n
-            assert found.value == {"strict": 0.0, "lenient": 1.0}[part.tie]
+        for row in part.scores:
+            assert row.ties == row.n
+            assert row.value == {"strict": 0.0, "lenient": 1.0}[part.tie]
     half = score(constant(), name, root, tie="half").benchmarks[0]
-    assert all(0 < found.value < 1 for part in half.parts for found in part.scores)
+    assert all(0 < row.value < 1 for part in half.parts for row in part.scores)
     assert set(values_of(score(constant(), name, root, tie="strict").benchmarks[0]).values()) == {0.0}
 
 

@@ -129,13 +129,13 @@ def test_visual_genome_equals_the_literal_protocol(tmp_path: Path) -> None:
             right = options.index(max(options)) == 1
             expected[f"aro/vg_{part}/{index}"] = right
             by_group.setdefault(group, []).append(right)
-        kept = {
-            group: found
-            for group, found in by_group.items()
-            if (group not in EXCLUDED_RELATIONS if part == "relation" else len(found) >= 25)
+        remaining = {
+            group: verdicts
+            for group, verdicts in by_group.items()
+            if (group not in EXCLUDED_RELATIONS if part == "relation" else len(verdicts) >= 25)
         }
-        assert len(kept) == (3 if part == "relation" else 2)
-        averages[part] = sum(sum(found) / len(found) for found in kept.values()) / len(kept)
+        assert len(remaining) == (3 if part == "relation" else 2)
+        averages[part] = sum(sum(verdicts) / len(verdicts) for verdicts in remaining.values()) / len(remaining)
     result = score(encoder, "aro", tmp_path)
     assert {item.id: item.ok["text_ok"] == 1 for item in result.items} == expected
     assert 0.2 < sum(expected.values()) / len(expected) < 0.8
@@ -167,10 +167,10 @@ def test_orders_equal_the_literal_protocol(tmp_path: Path) -> None:
         options = [distinct[text] for text in (perturb.prepare(caption), *wrong)]
         expected.append(options.index(max(options)) == 0)
     result = score(encoder, "aro", tmp_path)
-    found = [item for item in result.items if item.part == "coco_order"]
-    assert [item.ok["text_ok"] == 1 for item in found] == expected
+    items = [item for item in result.items if item.part == "coco_order"]
+    assert [item.ok["text_ok"] == 1 for item in items] == expected
     assert 0 < sum(expected) < len(expected)
-    same = found[2]
+    same = items[2]
     assert same.id == "aro/coco_order/0-2"
     assert (same.ok["text_ok"], same.ties["text_ok"], same.degenerate) == (1.0, 4, True)
     strict = score(encoder, "aro", tmp_path, tie="strict")
@@ -251,11 +251,11 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         ("attribution", {"attributes": ["old"]}, r"visual_genome_attribution\.json item 0: field 'attributes\.1'"),
     ):
         file = tmp_path / "aro" / f"visual_genome_{name}.json"
-        kept = file.read_text()
-        file.write_text(json.dumps([json.loads(kept)[0] | change]))
+        text = file.read_text()
+        file.write_text(json.dumps([json.loads(text)[0] | change]))
         with pytest.raises(InputError, match=message):
             list(BENCHMARK.items(tmp_path))
-        file.write_text(kept)
+        file.write_text(text)
     (tmp_path / "karpathy").mkdir()
     (tmp_path / "karpathy" / "flickr30k_test.json").write_text('[{"image": "a.jpg", "caption": []}]')
     with pytest.raises(InputError, match=r"flickr30k_test\.json item 0: field 'caption'"):

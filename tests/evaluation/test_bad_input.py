@@ -50,13 +50,13 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
             Embedder(spreading(), root=tmp_path).embed([ItemImage(path="bomb.png")], [])
 
 
-@pytest.mark.parametrize("left", [0.5, 0.98])
-def test_a_truncated_jpeg_is_named(left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_truncated_jpeg_is_named(share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Other libraries switch this on for a whole process: half a picture must not pass for one all the same.
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
     Image.effect_mandelbrot((300, 200), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "half.jpg", quality=95)
     whole = (tmp_path / "half.jpg").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(whole[: int(left * len(whole))])
+    (tmp_path / "half.jpg").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(
         InputError, match=r"half\.jpg: the image is damaged or cut off: .*truncated.* Fetch the file again"
     ):
@@ -111,10 +111,10 @@ def test_a_root_that_lacks_the_data_says_what_from_where_and_how(name: str, tmp_
     benchmark = BENCHMARKS.load(name).BENCHMARK
     words = ["evaluate", "random", "--benchmarks", name, "--root", str(tmp_path), "--out", str(tmp_path / "o.json")]
     assert main([*words, "--no-cache"]) == 2
-    said = capsys.readouterr().err
-    assert str(tmp_path) in said and benchmark.layout.split("\n")[0] in said
+    message = capsys.readouterr().err
+    assert str(tmp_path) in message and benchmark.layout.split("\n")[0] in message
     if name not in ("zeroshot", "own"):  # Several sources, and the user.
-        assert benchmark.source in said
+        assert benchmark.source in message
     assert not (tmp_path / "o.json").exists()
 
 
@@ -155,8 +155,8 @@ def test_a_result_edited_by_hand_is_told_only_by_floors_that_it_has(tmp_path: Pa
     row["benchmarks"][0]["told"] = {"replace_att": ["shorter text"]}
     path.write_text(json.dumps(row), encoding="utf-8")
     assert main(["report", str(path), "--out", str(tmp_path / "report.html")]) == 2
-    said = capsys.readouterr().err
-    assert f"{path.name}: field 'benchmarks.0': told names 'shorter text' for 'replace_att', but its first" in said
+    message = capsys.readouterr().err
+    assert f"{path.name}: field 'benchmarks.0': told names 'shorter text' for 'replace_att', but its first" in message
 
 
 @pytest.mark.parametrize("name", ["a/b.jsonl", "../other.items.jsonl", "."])

@@ -101,9 +101,9 @@ def test_a_bag_of_words_ties_on_swaps(data_root: Path) -> None:
     swaps = [part for part in result.benchmarks[0].parts if part.family == "swap"]
     assert sum(part.scores[0].ties for part in swaps) > 5
     assert sum(part.scores[0].ties for part in result.benchmarks[0].parts if part.family == "replace") == 0
-    asked = {item.id: item.texts for item in BENCHMARKS.load("sugarcrepe").BENCHMARK.items(data_root)}
+    texts = {item.id: item.texts for item in BENCHMARKS.load("sugarcrepe").BENCHMARK.items(data_root)}
     assert {item.id for item in result.items if item.ties["text_ok"]} == {
-        item.id for item in result.items if len({tuple(sorted(words(text))) for text in asked[item.id]}) == 1
+        item.id for item in result.items if len({tuple(sorted(words(text))) for text in texts[item.id]}) == 1
     }
 
 

@@ -43,7 +43,7 @@ def run(encoder: FakeEncoder, root: Path, folder: Path) -> Result:
         return evaluate(encoder, benchmarks=["small"], root=root, progress=False, cache=cache)
 
 
-def seen(encoder: FakeEncoder) -> tuple[int, int]:
+def embedding_counts(encoder: FakeEncoder) -> tuple[int, int]:
     return encoder.images_seen, encoder.texts_seen
 
 
@@ -61,8 +61,8 @@ def test_the_second_run_embeds_nothing_and_says_the_same(small_root: Path, folde
     first, second = spreading(), spreading()
     one = run(first, small_root, folder)
     two = run(second, small_root, folder)
-    assert seen(first) == (6, 18)
-    assert seen(second) == (0, 0)
+    assert embedding_counts(first) == (6, 18)
+    assert embedding_counts(second) == (0, 0)
     assert two.items == one.items
     assert two.benchmarks == one.benchmarks
     fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
@@ -77,9 +77,9 @@ def test_rows_come_back_bit_by_bit(folder: Path) -> None:
     assert cache.written == 1000
     with DiskCache(folder) as again:
         for number, row in enumerate(rows):
-            found = again.get(f"a1:text:{number}")
-            assert found is not None and found.dtype == np.float32
-            assert found.tobytes() == row.tobytes()
+            cached = again.get(f"a1:text:{number}")
+            assert cached is not None and cached.dtype == np.float32
+            assert cached.tobytes() == row.tobytes()
         assert again.read == 1000
         assert again.get("a1:text:1000") is None
         with pytest.raises(ValueError, match="IDENTITY:KIND:CONTENT"):
@@ -91,7 +91,7 @@ def test_a_changed_image_of_the_same_name_is_embedded_again(small_root: Path, fo
     Image.new("RGB", (8, 8), (1, 2, 3)).save(small_root / "4.png")
     changed = spreading()
     after = run(changed, small_root, folder)
-    assert seen(changed) == (1, 0)
+    assert embedding_counts(changed) == (1, 0)
     fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
     assert after.items == fresh.items
 
@@ -104,7 +104,7 @@ def test_names_and_places_of_images_do_not_matter(small_root: Path, folder: Path
         shutil.copy(path, elsewhere / path.name)
     moved = spreading()
     run(moved, elsewhere, folder)
-    assert seen(moved) == (0, 0)
+    assert embedding_counts(moved) == (0, 0)
 
 
 def test_the_same_bytes_under_two_names_are_one_row(tmp_path: Path) -> None:
@@ -136,21 +136,21 @@ def test_another_model_does_not_hit(small_root: Path, folder: Path, change: Call
     other = spreading()
     change(other)
     run(other, small_root, folder)
-    assert seen(other) == (6, 18)
+    assert embedding_counts(other) == (6, 18)
     assert len(list(folder.glob("*.sqlite"))) == 2
 
 
 def test_preprocessing_is_told_by_what_it_does() -> None:
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-    def made(size: int = 32, how: InterpolationMode = InterpolationMode.BICUBIC, mean: float = 0.5) -> Compose:
+    def compose(size: int = 32, how: InterpolationMode = InterpolationMode.BICUBIC, mean: float = 0.5) -> Compose:
         return Compose([Resize(size, how), CenterCrop(size), ToTensor(), Normalize([mean] * 3, [0.5] * 3)])
 
     def digest(transform: Compose) -> str:
         return preprocessing_digest(transform)
 
-    assert digest(made()) == digest(made())
-    variants = [made(), made(33), made(how=InterpolationMode.BILINEAR), made(mean=0.501)]
+    assert digest(compose()) == digest(compose())
+    variants = [compose(), compose(33), compose(how=InterpolationMode.BILINEAR), compose(mean=0.501)]
     variants.append(Compose([Resize((32, 32)), ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]))
     assert len({digest(variant) for variant in variants}) == 5
 
@@ -165,13 +165,13 @@ def test_the_device_counts(small_root: Path) -> None:
 
 def test_what_a_configuration_says_and_no_weight_shows_counts() -> None:
     text = {"heads": 2, "hf_tokenizer_name": "here", "tokenizer_kwargs": {"clean": "lower"}}
-    found = []
+    identities = []
     for changes in ({}, {"hf_tokenizer_name": "there"}, {"heads": 4}, {"pool_type": "eos"}):
         encoder: Any = spreading()
         encoder.description = SimpleNamespace(model_config={"vision_cfg": {"width": 8}, "text_cfg": text | changes})
         encoder.image_fingerprint = "i" * 64
-        found.append((identity_of(encoder), image_identity_of(encoder)))
-    whole, images = zip(*found, strict=True)
+        identities.append((identity_of(encoder), image_identity_of(encoder)))
+    whole, images = zip(*identities, strict=True)
     assert whole[0] == whole[1] and len(set(whole)) == 3 and len(set(images)) == 1
     encoder.description.model_config["vision_cfg"] = {"width": 8, "head_width": 4}
     assert image_identity_of(encoder) != images[0]
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_told_and_not_believed(
     with caplog.at_level(logging.WARNING):
         after = run(encoder, small_root, folder)
     assert after.items == whole.items
-    assert seen(encoder) == (6, 18)
+    assert embedding_counts(encoder) == (6, 18)
     assert str(file) in caplog.text and "cannot be used" in caplog.text
     assert caplog.text.count("cannot be used") == 1
     assert file.read_bytes() == before
@@ -225,12 +225,12 @@ def test_a_changed_byte_in_a_row_is_noticed_and_mended(
     encoder = spreading()
     with caplog.at_level(logging.WARNING):
         after = run(encoder, small_root, folder)
-    assert sum(seen(encoder)) == 3
+    assert sum(embedding_counts(encoder)) == 3
     assert after.items == whole.items
     assert caplog.text.count("damaged") == 1
     mended = spreading()
     run(mended, small_root, folder)
-    assert seen(mended) == (0, 0)
+    assert embedding_counts(mended) == (0, 0)
 
 
 def test_embeddings_that_are_not_finite_are_refused(folder: Path, small_root: Path) -> None:
@@ -241,12 +241,12 @@ def test_embeddings_that_are_not_finite_are_refused(folder: Path, small_root: Pa
 
 
 def test_the_versions_of_what_computes_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {identity_of(spreading())}
+    identities = {identity_of(spreading())}
     libraries = ("torch", "torchvision", "pillow", "open_clip_torch", "transformers", "onnxruntime")
     for library in libraries:
         monkeypatch.setattr("degla.evaluation.cache.installed_version", lambda name, other=library: str(name == other))
-        found.add(identity_of(spreading()))
-    assert len(found) == 1 + len(libraries)
+        identities.add(identity_of(spreading()))
+    assert len(identities) == 1 + len(libraries)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,8 +305,8 @@ def test_where_the_cache_is(tmp_path: Path) -> None:
     assert cache_folder("embeddings", {}) == home
     assert cache_folder("embeddings", {"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "embeddings"
     assert cache_folder("embeddings", {"XDG_CACHE_HOME": "relative"}) == home
-    given = {"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}
-    assert cache_folder("embeddings", given) == tmp_path / "x" / "embeddings"
+    environment = {"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}
+    assert cache_folder("embeddings", environment) == tmp_path / "x" / "embeddings"
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,16 +337,16 @@ def test_the_command_uses_the_cache(
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="degla.verbs"):
             assert main([*words, "--out", str(out), "--json"]) == 0
-        said = [record.getMessage() for record in caplog.records if record.name == "degla.verbs._scoring"]
-        return load_result(out, items=True), " ".join(said)
+        message = [record.getMessage() for record in caplog.records if record.name == "degla.verbs._scoring"]
+        return load_result(out, items=True), " ".join(message)
 
-    first, said = command()
-    assert said == f"{tmp_path}/xdg/degla/embeddings: 0 embeddings read, 4 written."
-    second, said = command()
-    assert said.endswith(": 4 embeddings read, 0 written.")
+    first, message = command()
+    assert message == f"{tmp_path}/xdg/degla/embeddings: 0 embeddings read, 4 written."
+    second, message = command()
+    assert message.endswith(": 4 embeddings read, 0 written.")
     assert second.items == first.items
-    fresh, said = command("--no-cache")
-    assert said == "" and fresh.items == first.items
+    fresh, message = command("--no-cache")
+    assert message == "" and fresh.items == first.items
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "mine"))
     assert command()[1].startswith(f"{tmp_path}/mine/embeddings: 0 embeddings read")
     assert command("--cache", str(tmp_path / "other"))[1].startswith(f"{tmp_path}/other: 0 embeddings read")
@@ -375,9 +375,9 @@ def test_texts_are_not_shared_where_images_are(small_root: Path, folder: Path) -
 
     run(model("a"), small_root, folder)
     other = model("b")
-    found = run(other, small_root, folder)
-    assert seen(other) == (0, 18)
-    assert found.items == evaluate(model("b"), benchmarks=["small"], root=small_root, progress=False).items
+    result = run(other, small_root, folder)
+    assert embedding_counts(other) == (0, 18)
+    assert result.items == evaluate(model("b"), benchmarks=["small"], root=small_root, progress=False).items
 
 
 def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Path) -> None:
@@ -386,5 +386,5 @@ def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Pat
     for encoder in (first, second):
         with DiskCache(folder, images_only=True) as cache:
             results.append(evaluate(encoder, benchmarks=["small"], root=small_root, progress=False, cache=cache))
-    assert seen(first) == (6, 18) and seen(second) == (0, 18)
+    assert embedding_counts(first) == (6, 18) and embedding_counts(second) == (0, 18)
     assert results[0].items == results[1].items

@@ -37,8 +37,8 @@ def write_cola_single(root: Path) -> dict[str, list[str]]:
 def test_average_precision_by_hand() -> None:
     """Right ones first and third of four: (1/1 + 2/3) / 2; all alike: the share of right ones."""
     values = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.7, 0.6]])
-    found, ties, margin = score_ranking(values, np.array([1, 0, 1, 0]))
-    assert found == pytest.approx([(1 + 2 / 3) / 2, 0.5, (1 / 2 + 2 / 3) / 2])
+    precisions, ties, margin = score_ranking(values, np.array([1, 0, 1, 0]))
+    assert precisions == pytest.approx([(1 + 2 / 3) / 2, 0.5, (1 / 2 + 2 / 3) / 2])
     assert ties.tolist() == [0, 4, 1] and margin == pytest.approx([-0.1, 0.0, -0.2], abs=1e-6)
     with pytest.raises(DeglaError, match="item 'x': the model's similarity is nan"):
         score_ranking(np.array([[np.nan, 1.0]]), np.array([1, 0]), ids=["x"])
@@ -68,8 +68,8 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
         cosines = [float(literal_image(encoder, tmp_path / image.path) @ text) for image in item.images]
         ranked = [item.gold[place][0] for place in np.argsort(cosines)[::-1]]
         precisions = [sum(ranked[: at + 1]) / (at + 1) for at, true in enumerate(ranked) if true]
-        (found,) = (row for row in score(encoder, "cola_single", tmp_path).items if row.id == name)
-        assert found.ok == {"average_precision": pytest.approx(np.mean(precisions))}
+        (verdict,) = (row for row in score(encoder, "cola_single", tmp_path).items if row.id == name)
+        assert verdict.ok == {"average_precision": pytest.approx(np.mean(precisions))}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def read(root: Path) -> list[Classification]:
     return list(BENCHMARKS.load("zeroshot").BENCHMARK.items(root))
 
 
-def made(root: Path, name: str) -> Classification:
+def one_entry(root: Path, name: str) -> Classification:
     WRITERS[name](root / "zeroshot" / name)
     (entry,) = read(root)
     return entry
@@ -91,16 +91,16 @@ def torchvisions(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "food101", "pets", "flowers102", "cars", "dtd", "aircraft"])
 def test_the_layout_is_read_as_torchvision_reads_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = made(tmp_path, name)
+    entry = one_entry(tmp_path, name)
     expected = torchvisions(name, tmp_path / "zeroshot" / name, monkeypatch)
     assert entry.part == name and len(entry.images) == len(expected) >= 3
     for image, (place, _) in zip(entry.images, expected, strict=True):
-        found = decode_image(read_image_file(tmp_path, image.path), tmp_path, image.path)
+        pil_image = decode_image(read_image_file(tmp_path, image.path), tmp_path, image.path)
         if isinstance(place, Path):
             assert tmp_path / image.path == place
-            assert found.size == (12, 10)
+            assert pil_image.size == (12, 10)
         else:
-            assert np.array_equal(np.asarray(found), place)
+            assert np.array_equal(np.asarray(pil_image), place)
     if name in ("food101", "dtd", "aircraft", "pets"):
         # torchvision numbers the classes that it happens to find; ours are always all of them.
         ours = [list(data_set(name).classes)[label] for label in entry.labels]
@@ -132,7 +132,7 @@ def test_layouts_of_sun397_caltech101_and_imagenet(tmp_path: Path) -> None:
     assert [listed.classes[label] for label in listed.labels] == ["off-center face", "yin and yang symbol"]
 
 
-def colours_known(entry: Classification, root: Path) -> FakeEncoder:
+def colour_classifier(entry: Classification, root: Path) -> FakeEncoder:
     """Knows of each colour which class's prompts are true."""
     truth: dict[str, list[str]] = {}
     colours: dict[str, tuple[int, int, int]] = {}
@@ -147,8 +147,8 @@ def colours_known(entry: Classification, root: Path) -> FakeEncoder:
 
 @pytest.mark.parametrize("name", ["cifar10", "pets", "cars"])
 def test_pictures_and_labels_belong_together(name: str, tmp_path: Path) -> None:
-    entry = made(tmp_path, name)
-    encoder = colours_known(entry, tmp_path)
+    entry = one_entry(tmp_path, name)
+    encoder = colour_classifier(entry, tmp_path)
     with pytest.raises(InputError, match=f"part '{name}' under .* has {len(entry.images)} items, the published one"):
         evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path, progress=False)
     result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path, progress=False, allow_missing=True)
@@ -161,9 +161,9 @@ def test_pictures_and_labels_belong_together(name: str, tmp_path: Path) -> None:
 
 
 def test_pictures_inside_files_have_thumbnails(tmp_path: Path) -> None:
-    entry = made(tmp_path, "cifar10")
-    found = thumbnail(entry.images[1], root=tmp_path)
-    assert found is not None and found.startswith("data:image/jpeg;base64,")
+    entry = one_entry(tmp_path, "cifar10")
+    address = thumbnail(entry.images[1], root=tmp_path)
+    assert address is not None and address.startswith("data:image/jpeg;base64,")
     assert thumbnail(ItemImage(path=entry.images[1].path + "00"), root=tmp_path) is None
 
 
@@ -189,7 +189,7 @@ def test_one_folder_a_class_and_tars_serve_too(tmp_path: Path) -> None:
     assert entry.images[0].path == "zeroshot/food101/test/0.tar#s0.webp"
     assert has_image(tmp_path / "b", entry.images[2].path)
     assert not has_image(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
-    encoder = colours_known(entry, tmp_path / "b")
+    encoder = colour_classifier(entry, tmp_path / "b")
     result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path / "b", progress=False, allow_missing=True)
     assert result.benchmarks[0].parts[0].scores[0].value == 1.0
     assert encoder.images_seen == 2, "equal bytes in two tars are one picture"

@@ -29,9 +29,9 @@ def test_what_is_kept_and_gradient_times_pixels_by_hand() -> None:
     assert part[0, 0].tolist() == [[0, 0, 3, 4], [0, 0, 7, 8], [0, 0, 0, 0], [0, 0, 0, 0]]
     weights = torch.zeros(3, 4, 4)
     weights[0, 0, 0], weights[2, 0, 0], weights[1, 0, 1], weights[2, 3, 3] = 2.0, -0.5, -1.0, 0.5
-    found = pixel_evidence(images, lambda leaf: (leaf * weights).sum(dim=(1, 2, 3)), grid=(2, 2))
+    evidence = pixel_evidence(images, lambda leaf: (leaf * weights).sum(dim=(1, 2, 3)), grid=(2, 2))
     # Above on the left 2 * 1 - 0.5 * 1, and -1 * 2, which is cut to 0; below on the right 0.5 * 16: means of 4 pixels.
-    assert found.tolist() == [[[0.375, 0.0], [0.0, 2.0]]]
+    assert evidence.tolist() == [[[0.375, 0.0], [0.0, 2.0]]]
 
 
 class _Sums:
@@ -54,23 +54,23 @@ def test_probabilities_of_a_picture_and_of_its_parts_by_hand(monkeypatch: pytest
     noise = torch.zeros(8, 8)
     noise[7, 7] = 1.0
     monkeypatch.setattr(Explainer, "_noise", lambda self, number, grid: noise)
-    found = explainer.explain(pixels, texts, torch.tensor([[True, True, False]]), numbers=[0])
+    probabilities = explainer.explain(pixels, texts, torch.tensor([[True, True, False]]), numbers=[0])
     # Evidence for it keeps the brightest place on the right, chance here the other one there.
     answers = [torch.tensor([2.0, 5.0]), torch.tensor([0.0, 3.0]), torch.tensor([0.0, 2.0])]
-    assert found[0].tolist() == pytest.approx([float(each.softmax(0)[1]) for each in answers])
+    assert probabilities[0].tolist() == pytest.approx([float(each.softmax(0)[1]) for each in answers])
 
 
 def test_pictures_with_fewer_texts_have_rows_that_are_not_there() -> None:
     images = tuple(ItemImage(path=name) for name in "ab")
-    asked = AskedImages("part", images, torch.eye(3), ((0, 1, 2), (2, 0)))
-    rows, there = asked.rows_of([1, 0])
+    sample = AskedImages("part", images, torch.eye(3), ((0, 1, 2), (2, 0)))
+    rows, there = sample.rows_of([1, 0])
     assert there.tolist() == [[True, True, False], [True, True, True]]
     assert rows[0, :2].tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
 def test_no_interval_of_few_pictures_is_a_point() -> None:
-    asked = AskedImages("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
-    drop, increase, *_ = scores_of(asked, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), contents="abcdefgh", seed=0)
+    sample = AskedImages("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
+    drop, increase, *_ = scores_of(sample, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), contents="abcdefgh", seed=0)
     assert (drop.value, increase.value) == (pytest.approx(0.75), 0.0)
     # Clopper and Pearson's for none of 8: 1 - 0.025^(1/8).
     assert increase.interval is not None and increase.interval.high == pytest.approx(1 - 0.025**0.125)
@@ -110,27 +110,31 @@ def test_copies_of_a_picture_count_once(tmp_path: Path, tiny_model: Path) -> Non
 def test_a_caption_and_its_false_ones_are_the_texts_of_their_picture(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = {f"{name}.png": (f"a {name} cat", f"a {name} dog") for name in ("red", "green", "blue", "black", "white")}
+    texts_of = {
+        f"{name}.png": (f"a {name} cat", f"a {name} dog") for name in ("red", "green", "blue", "black", "white")
+    }
     rows = []
-    for number, (image, (caption, negative)) in enumerate(said.items()):
+    for number, (image, (caption, negative)) in enumerate(texts_of.items()):
         Image.new("RGB", (8, 8)).save(tmp_path / image)
         rows.append({"image": image, "caption": caption, "negative": negative, "part": ("cats", "few")[number % 2]})
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    encoder, asked = load_encoder(f"local-dir:{tiny_model}"), list[AskedImages]()
+    encoder, samples = load_encoder(f"local-dir:{tiny_model}"), list[AskedImages]()
 
     def ask(explainer: Explainer, each: AskedImages) -> torch.Tensor:
-        asked.append(each)
+        samples.append(each)
         return torch.full((len(each.images), 3), 0.5)
 
     monkeypatch.setattr(Explainer, "ask", ask)
-    found = explain_model(encoder, ExplainSettings(images=2), ask_all(["own"], tmp_path), root=tmp_path, progress=False)
-    assert [(part.part, part.scores[0].n) for part in found.benchmarks[0].parts] == [("cats", 2), ("few", 2)]
-    for each, names in zip(asked, (("red", "blue", "white"), ("green", "black")), strict=True):
+    result = explain_model(
+        encoder, ExplainSettings(images=2), ask_all(["own"], tmp_path), root=tmp_path, progress=False
+    )
+    assert [(part.part, part.scores[0].n) for part in result.benchmarks[0].parts] == [("cats", 2), ("few", 2)]
+    for each, names in zip(samples, (("red", "blue", "white"), ("green", "black")), strict=True):
         assert len({image.path for image in each.images} & {f"{name}.png" for name in names}) == 2
         for number, image in enumerate(each.images):
             texts, there = each.rows_of([number])
-            assert there.all() and torch.allclose(texts[0], encode_captions(encoder, said[image.path]), atol=1e-5)
+            assert there.all() and torch.allclose(texts[0], encode_captions(encoder, texts_of[image.path]), atol=1e-5)
 
 
 def test_the_command_compares_models(

@@ -98,7 +98,7 @@ def test_blind_prefers_the_shorter_text_whatever_the_image(gift: Path) -> None:
     margins: dict[str, set[float | None]] = {}
     for item in result.items:
         margins.setdefault(item.id.rpartition("-")[2], set()).add(item.margin)
-    assert len(margins) == 60 and {len(found) for found in margins.values()} == {1}
+    assert len(margins) == 60 and {len(values) for values in margins.values()} == {1}
 
 
 def test_blind_is_at_chance_between_equal_lengths(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +175,13 @@ def write_language_model(folder: Path) -> Path:
     """A tiny causal transformer over letters, as transformers writes it."""
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
-    made = tokenizers.Tokenizer(
+    tokenizer = tokenizers.Tokenizer(
         tokenizers.models.WordLevel(
             {token: number for number, token in enumerate(["<s>", "</s>", *"abcdefghij "])}, "<s>"
         )
     )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
-    transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>").save_pretrained(
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
         folder
     )
     torch.manual_seed(0)

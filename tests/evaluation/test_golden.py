@@ -28,14 +28,14 @@ HEADER = ["filename", "caption", "negative_caption", "type", "subtype", "correct
 def test_the_seven_means_of_sugarcrepe() -> None:
     """OpenAI's ViT-B/32 with QuickGELU, the paper's 7,512 items: one more of swap_obj than the files have now."""
     file = SHARED / "sugarcrepe_per_item" / "SUGARCREPE_CORRECT_ViT-B-32.csv"
-    given = list(read_verdicts(file))
-    assert len(given) == 7512
+    verdicts = list(read_verdicts(file))
+    assert len(verdicts) == 7512
     judged = [
         Judged(
             ItemVerdict(id=str(number), benchmark="sugarcrepe", part=row.key[1], image=row.file_name, ok=dict(row.ok),
                         ties={"text_ok": 0}, margin=None), {},
         )
-        for number, row in enumerate(given)
+        for number, row in enumerate(verdicts)
     ]  # fmt: skip
     benchmark = BENCHMARKS.load("sugarcrepe").BENCHMARK
     scores = aggregate(benchmark, judged, draws=1)
@@ -46,12 +46,12 @@ def test_the_seven_means_of_sugarcrepe() -> None:
         ItemVerdict(id=entry.id, benchmark="sugarcrepe", part=entry.part, image="x", ok={"text_ok": 1.0},
                     ties={"text_ok": 0}, margin=0.1) for entry in entries
     ]  # fmt: skip
-    found = compare_verdicts(items, entries, given, file=file)
+    comparison = compare_verdicts(items, entries, verdicts, file=file)
     # Every item of the files has its row; one row is about the item that the authors took out.
-    assert (found.items, len(found.unknown), found.unmatched) == (7511, 1, [])
-    assert len(found.differing) == sum(not row.ok["text_ok"] for row in given if row.key[1] != "swap_obj") + sum(
-        row.id.startswith("sugarcrepe/swap_obj/") for row in found.differing
-    )
+    assert (comparison.items, len(comparison.unknown), comparison.unmatched) == (7511, 1, [])
+    assert len(comparison.differing) == sum(
+        not row.ok["text_ok"] for row in verdicts if row.key[1] != "swap_obj"
+    ) + sum(row.id.startswith("sugarcrepe/swap_obj/") for row in comparison.differing)
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official verdicts are not in ../shared/data")
@@ -66,10 +66,10 @@ def test_the_rows_of_bivlc(tmp_path: Path) -> None:
         for row in rows:
             texts = [row[name] for name in ("caption", "negative_caption")]
             writer.writerow(["<PIL>", *texts, "<PIL>", row["type"], row["subtype"], *row["clip_b32"].values()])
-    given = list(read_verdicts(table))
-    assert len(given) == 2933
+    verdicts = list(read_verdicts(table))
+    assert len(verdicts) == 2933
     for verdict, mean in (("text_ok", 75.83), ("image_ok", 52.40), ("group_ok", 49.06)):
-        assert round(100 * sum(row.ok[verdict] for row in given) / len(given), 2) == mean
+        assert round(100 * sum(row.ok[verdict] for row in verdicts) / len(verdicts), 2) == mean
 
 
 def write_table(path: Path, rows: list[list[object]], header: list[str] = HEADER) -> Path:
@@ -97,13 +97,16 @@ def test_what_differs_lacks_and_is_not_known_is_named(tmp_path: Path) -> None:
         [["2.jpg", "a cat", "a dog", "add", "obj", 1], ["1.jpg", "a cat", "a dog", "add", "obj", 1],
          ["1.jpg", "a cow", "A hen!", "add", "obj", "0"], ["9.jpg", "a cat", "a dog", "add", "obj", 1]],
     )  # fmt: skip
-    found = compare_verdicts(items, entries, read_verdicts(file), file=file)
-    assert [(row.id, row.here, row.there) for row in found.differing] == [("b/add_obj/1", 0, 1), ("b/add_obj/2", 1, 0)]
-    assert (found.items, found.unmatched) == (3, ["b/add_obj/3"])
-    said = "\n".join(found.lines())
-    assert "b/add_obj/1 text_ok: 0 here, 1 there, margin +0.00020" in said
-    assert "v.csv line 5 (1 | add_obj | a cat | a dog)" in said and "not in the file: b/add_obj/3" in said
-    assert "3 items compared, 1 agree, 2 differ" in said and "within rounding" in said
+    comparison = compare_verdicts(items, entries, read_verdicts(file), file=file)
+    assert [(row.id, row.here, row.there) for row in comparison.differing] == [
+        ("b/add_obj/1", 0, 1),
+        ("b/add_obj/2", 1, 0),
+    ]
+    assert (comparison.items, comparison.unmatched) == (3, ["b/add_obj/3"])
+    text = "\n".join(comparison.lines())
+    assert "b/add_obj/1 text_ok: 0 here, 1 there, margin +0.00020" in text
+    assert "v.csv line 5 (1 | add_obj | a cat | a dog)" in text and "not in the file: b/add_obj/3" in text
+    assert "3 items compared, 1 agree, 2 differ" in text and "within rounding" in text
     other = [GivenVerdict("v.jsonl line 1", (entries[0].id,), "", {"image_ok": 1.0})]
     with pytest.raises(InputError, match="none of its 1 row"):
         compare_verdicts(items, entries, other, file=file)
@@ -116,9 +119,9 @@ def test_rows_about_what_was_not_scored_do_not_hide_the_rest(tmp_path: Path) -> 
     rows: list[list[object]] = [["1.jpg", "a cat", "a dog", "add", "obj", 0]]
     rows += [[f"{number}.jpg", "a cow", "a hen", "add", "obj", 1] for number in range(1500)]
     file = write_table(tmp_path / "v.csv", rows)
-    said = list(compare_verdicts([verdict(item(0), 1)], [item(0)], read_verdicts(file), file=file).lines())
-    assert len(said) == 24 and said[21] == "no such item here: 1,480 more"
-    assert "1,500 rows match no item here" in said[22]
+    lines = list(compare_verdicts([verdict(item(0), 1)], [item(0)], read_verdicts(file), file=file).lines())
+    assert len(lines) == 24 and lines[21] == "no such item here: 1,480 more"
+    assert "1,500 rows match no item here" in lines[22]
 
 
 @pytest.mark.parametrize(
@@ -138,14 +141,14 @@ def test_wrong_tables_are_named(tmp_path: Path, rows: list[list[object]], header
 
 def test_rows_of_json_hold_texts_or_are_named(tmp_path: Path) -> None:
     row = {"filename": None, "caption": "true", "negative_caption": "false", "type": "add", "subtype": "obj"}
-    asked = PairItem(
+    pair = PairItem(
         id="x", benchmark="sugarcrepe", part="add_obj", images=(ItemImage(path="1.jpg"),), texts=("true", "false"),
         gold=((1, 0),),
     )  # fmt: skip
     file = tmp_path / "v.jsonl"
     file.write_text(json.dumps({**row, "correct": 1}))
-    found = compare_verdicts([verdict(asked, 1)], [asked], read_verdicts(file), file=file)
-    assert found.items == 1 and not found.differing
+    comparison = compare_verdicts([verdict(pair, 1)], [pair], read_verdicts(file), file=file)
+    assert comparison.items == 1 and not comparison.differing
     file.write_text(json.dumps({**row, "correct": 1, "caption": 5}))
     with pytest.raises(InputError, match=r"v\.jsonl line 1: has no caption"):
         list(read_verdicts(file))
@@ -183,11 +186,11 @@ def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capt
         assert evaluate(True, "--compare-verdicts", str(file)) == 0
         assert f"{len(verdicts)} items compared, {len(verdicts)} agree, 0 differ" in capsys.readouterr().out
     assert evaluate(False, "--compare-verdicts", str(golden)) == 1
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     other = map(json.loads, (tmp_path / "False.items.jsonl").read_text().splitlines())
     wrong = [row["id"] for row in other if row["ok"] != verdicts[row["id"]]["ok"]]
-    assert wrong and all(f"{name} text_ok: " in said for name in wrong)
-    assert f"{len(wrong)} differ" in said
+    assert wrong and all(f"{name} text_ok: " in output for name in wrong)
+    assert f"{len(wrong)} differ" in output
     assert main(["evaluate", str(models[True]), "--benchmarks", "sugarcrepe", "--root", str(root), "--out",
                  str(tmp_path / "o.json"), "--compare-verdicts", str(tmp_path / "no.csv")]) == 2  # fmt: skip
     assert "no.csv: cannot be read" in capsys.readouterr().err

@@ -69,11 +69,11 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
     result = score(encoder, "half_truths", tmp_path)
     assert {item.id: item.ok for item in result.items} == expected
     first = {part.name: part.scores[0] for part in result.benchmarks[0].parts}
-    for part, found in first.items():
+    for part, row in first.items():
         right = [ok["text_ok.2"] for name, ok in expected.items() if f"/{part}/" in name]
-        assert found.metric == "half_truth" and found.value == pytest.approx(sum(right) / len(right))
+        assert row.metric == "half_truth" and row.value == pytest.approx(sum(right) / len(right))
         # The half-truth is the longer text.
-        assert found.floors["shorter text"] == 1.0 and found.chance == 0.5
+        assert row.floors["shorter text"] == 1.0 and row.chance == 0.5
 
 
 def test_captions_may_be_a_folder(tmp_path: Path) -> None:

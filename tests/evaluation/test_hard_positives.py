@@ -62,14 +62,14 @@ def test_oracle_and_liar_are_not_brittle(tmp_path: Path) -> None:
 
 def test_brittleness_of_all_orders() -> None:
     """Two of six orders of caption, paraphrase and negative have exactly one positive above the negative."""
-    found = []
+    values = []
     for c, p, n in permutations((1, 2, 3)):
         worth = {"text_ok.1": float(c > n), "text_ok.2": float(p > n), "text_ok": float(c > n and p > n)}
         assert brittle(worth) == float((c > n) != (p > n))
-        found.append(brittle(worth))
-    assert sum(found) == 2
+        values.append(brittle(worth))
+    assert sum(values) == 2
     chance = {"text_ok.1": 0.5, "text_ok.2": 0.5} | chance_of(((1, 1, 0),))
-    assert brittle(chance) == pytest.approx(np.mean(found)) == pytest.approx(1 / 3)
+    assert brittle(chance) == pytest.approx(np.mean(values)) == pytest.approx(1 / 3)
 
 
 def test_equals_a_literal_reading(tmp_path: Path) -> None:

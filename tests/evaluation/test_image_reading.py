@@ -69,8 +69,8 @@ def test_turned_pictures_are_scored_upright_and_official_reading_is_another_resu
 
     report([tmp_path / "upright.json", tmp_path / "official.json"], out=tmp_path / "report.html")
     for page in ("report.html", "report.md"):
-        told = (tmp_path / page).read_text()
-        assert "The results differ in the image reading: official, upright." in told, page
+        text = (tmp_path / page).read_text()
+        assert "The results differ in the image reading: official, upright." in text, page
     assert "image reading: upright; " in (tmp_path / "report.md").read_text()
 
 
@@ -89,10 +89,10 @@ def test_official_reading_is_pillows_conversion_alone_within_the_same_limits(
         if odd.pixels is None:
             continue
         file.write_bytes(odd.content)
-        read = np.asarray(decode(odd.content, Subject(odd.name), reading="official"))
+        pixels = np.asarray(decode(odd.content, Subject(odd.name), reading="official"))
         with Image.open(file) as opened:
-            assert np.array_equal(read, np.asarray(opened.convert("RGB")))
-        if read.shape != odd.pixels.shape or np.abs(read.astype(int) - odd.pixels).mean() > odd.tolerance:
+            assert np.array_equal(pixels, np.asarray(opened.convert("RGB")))
+        if pixels.shape != odd.pixels.shape or np.abs(pixels.astype(int) - odd.pixels).mean() > odd.tolerance:
             differ.add(odd.name)
     assert {"turned-6.jpg", "turned-3.png", "grey-16-bit.png", "alpha.png", "palette-hole.gif"} <= differ
     assert not differ & {"turned-1.jpg", "grey.png", "palette.png", "cmyk.jpg", "colour-16-bit.png", "several.gif"}

@@ -22,11 +22,11 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_an_empty_folder_holds_nothing_and_is_left_empty(tmp_path: Path) -> None:
-    found = take_inventory(tmp_path)
-    assert [row.name for row in found] == BENCHMARKS.names()
-    assert {row.state for row in found} == {"absent"}
-    assert all(row.items == 0 and row.source and row.layout and row.licence for row in found)
-    by_name = {row.name: row for row in found}
+    rows = take_inventory(tmp_path)
+    assert [row.name for row in rows] == BENCHMARKS.names()
+    assert {row.state for row in rows} == {"absent"}
+    assert all(row.items == 0 and row.source and row.layout and row.licence for row in rows)
+    by_name = {row.name: row for row in rows}
     assert "creates it when needed" in by_name["world"].notes[0]
     assert list(tmp_path.iterdir()) == []
 
@@ -57,11 +57,11 @@ def test_wrong_files_do_not_stop_the_others(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "zeroshot" / "animals" / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "zeroshot" / "animals" / name / "0.png")
-    found = {row.name: row for row in take_inventory(tmp_path, names=["sugarcrepe", "zeroshot"])}
-    assert found["sugarcrepe"].state == "incomplete"
-    assert "replace_obj.json line 1: not JSON" in found["sugarcrepe"].notes[0]
-    assert "\n" not in found["sugarcrepe"].notes[0]
-    assert (found["zeroshot"].state, found["zeroshot"].items) == ("complete", 2)
+    rows = {row.name: row for row in take_inventory(tmp_path, names=["sugarcrepe", "zeroshot"])}
+    assert rows["sugarcrepe"].state == "incomplete"
+    assert "replace_obj.json line 1: not JSON" in rows["sugarcrepe"].notes[0]
+    assert "\n" not in rows["sugarcrepe"].notes[0]
+    assert (rows["zeroshot"].state, rows["zeroshot"].items) == ("complete", 2)
 
 
 def test_the_command(tmp_path: Path, capsys: Capture) -> None:
@@ -98,15 +98,15 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
 
 def test_the_official_files(data_root: Path, tmp_path: Path) -> None:
     names = ["cola", "sugarcrepe", "sugarcrepe_pp", "valse"]
-    found = {row.name: row for row in take_inventory(data_root, names=names)}
+    rows = {row.name: row for row in take_inventory(data_root, names=names)}
     official = data_root == SHARED
-    assert {name: (row.items, row.kept) for name, row in found.items()} == (
+    assert {name: (row.items, row.kept) for name, row in rows.items()} == (
         {"cola": (210, 210), "sugarcrepe": (7511, 7511), "sugarcrepe_pp": (9514, 9514), "valse": (8782, 7702)}
         if official
         else {"cola": (12, 12), "sugarcrepe": (56, 56), "sugarcrepe_pp": (80, 80), "valse": (66, 44)}
     )
-    assert found["sugarcrepe"].images == (1560 if official else 7)
-    for row in found.values() if official else [found["sugarcrepe"], found["valse"]]:
+    assert rows["sugarcrepe"].images == (1560 if official else 7)
+    for row in rows.values() if official else [rows["sugarcrepe"], rows["valse"]]:
         assert row.state == "incomplete" and 0 < row.missing_images <= row.images
         assert f"{row.missing_images:,} of {row.images:,} images are missing" in row.notes[-1]
     shutil.copytree(data_root / "sugarcrepe", tmp_path / "sugarcrepe")

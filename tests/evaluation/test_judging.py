@@ -91,13 +91,13 @@ def test_a_text_that_is_true_of_two_images_finds_either() -> None:
     pairs = [("a", "both"), ("b", "both"), ("c", "one")]
     entry = Retrieval.of_pairs("own", "find", pairs, merged=True, where=Path("pairs"))
     table = embedded({"a": [1, 0, 0], "b": [0, 1, 0], "c": [0, 0, 1]}, {"both": [1, 3, 2], "one": [0, 9, 5]})
-    found = {row.verdict.id.partition("/find/")[2]: row for row in judge(BENCHMARK, [entry], table)}
-    assert list(found) == ["image/a", "image/b", "image/c", "text/0", "text/1"]
-    both, one = found["text/0"], found["text/1"]
+    rows = {row.verdict.id.partition("/find/")[2]: row for row in judge(BENCHMARK, [entry], table)}
+    assert list(rows) == ["image/a", "image/b", "image/c", "text/0", "text/1"]
+    both, one = rows["text/0"], rows["text/1"]
     assert (both.verdict.ok["text_to_image@1"], one.verdict.ok["text_to_image@1"]) == (1.0, 0.0)
     assert (both.chance["text_to_image@1"], one.chance["text_to_image@1"]) == pytest.approx((2 / 3, 1 / 3))
     assert (both.verdict.image, one.verdict.image) == ("a", "c"), "an interval draws images"
-    assert [found[f"image/{name}"].verdict.ok["image_to_text@1"] for name in "abc"] == [1.0, 0.0, 0.0]
+    assert [rows[f"image/{name}"].verdict.ok["image_to_text@1"] for name in "abc"] == [1.0, 0.0, 0.0]
 
 
 def test_classes_of_one_name_are_groups_of_their_own() -> None:

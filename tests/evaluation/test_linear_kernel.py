@@ -22,10 +22,10 @@ needs_kernel = pytest.mark.skipif(not has_kernel(), reason="this build of PyTorc
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each linear layer inside the mode fitted the kernel."""
-    seen: list[bool] = []
+    answers: list[bool] = []
     fits = linear_kernel.fits
-    monkeypatch.setattr(linear_kernel, "fits", lambda *args: seen.append(fits(*args)) or seen[-1])
-    return seen
+    monkeypatch.setattr(linear_kernel, "fits", lambda *args: answers.append(fits(*args)) or answers[-1])
+    return answers
 
 
 @needs_kernel
@@ -33,9 +33,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_numbers_are_those_of_float64(shape: tuple[int, ...], calls: list[bool]) -> None:
     rows, weight, bias = torch.randn(shape), torch.randn(40, 64), torch.randn(40)
     with torch.inference_mode(), LinearKernel():
-        found, without = linear(rows, weight, bias), linear(rows, weight)
+        output, without = linear(rows, weight, bias), linear(rows, weight)
     assert calls == [True, True]
-    torch.testing.assert_close(found.double(), rows.double() @ weight.double().T + bias.double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(output.double(), rows.double() @ weight.double().T + bias.double(), rtol=0, atol=1e-4)
     torch.testing.assert_close(without.double(), rows.double() @ weight.double().T, rtol=0, atol=1e-4)
 
 
@@ -61,9 +61,9 @@ def test_embeddings_agree_and_the_cache_tells_them_apart(
     fast = Embedder(encoder, root=tmp_path).embed([], CAPTIONS)
     assert sum(calls) >= 8, "the layers of both blocks went to the kernel"
     identity = identity_of(spreading())
-    asked = len(calls)
+    count = len(calls)
     monkeypatch.setattr(linear_kernel, "is_faster", lambda: False)
     plain = Embedder(encoder, root=tmp_path).embed([], CAPTIONS)
-    assert len(calls) == asked, "PyTorch's own are taken where they are as fast"
+    assert len(calls) == count, "PyTorch's own are taken where they are as fast"
     assert abs(fast.texts - plain.texts).max() < 1e-6
     assert identity_of(spreading()) != identity

@@ -72,7 +72,7 @@ def test_mmvp_equals_its_script_item_by_item(tmp_path: Path) -> None:
     paint(tmp_path, truth, size=(40, 30))
     encoder = tiny_encoder()
     result = score(encoder, "mmvp_vlm", tmp_path)
-    found = {item.id: item.ok["image_ok"] == 1 for item in result.items}
+    verdicts = {item.id: item.ok["image_ok"] == 1 for item in result.items}
     expected = {}
     with (tmp_path / "mmvp_vlm" / "Questions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -80,14 +80,14 @@ def test_mmvp_equals_its_script_item_by_item(tmp_path: Path) -> None:
         number = int(first["Question ID"])
         folder = tmp_path / "mmvp_vlm" / "MLLM_VLM Images" / first["Type"]
         images = torch.stack([literal_image(encoder, folder / f"{number + side}.jpg") for side in (0, 1)])
-        said = []
+        choices = []
         for row in (first, second):
             text = literal_text(encoder, "a photo of " + row["Statement"])
-            said.append((100 * images @ text).softmax(dim=0)[0].item() > 0.5)
+            choices.append((100 * images @ text).softmax(dim=0)[0].item() > 0.5)
         part = mmvp_vlm._PATTERNS[first["Type"]]
-        expected[f"mmvp_vlm/{part}/{number}"] = said == [True, False]
-    assert {name: right for name, right in found.items() if "/raw/" not in name} == expected
-    assert len(found) == 2 * len(expected) == 18
+        expected[f"mmvp_vlm/{part}/{number}"] = choices == [True, False]
+    assert {name: right for name, right in verdicts.items() if "/raw/" not in name} == expected
+    assert len(verdicts) == 2 * len(expected) == 18
     averages = {average.name: average for average in result.benchmarks[0].averages}
     assert averages["image"].value == pytest.approx(sum(expected.values()) / 9)
     for name, average in averages.items():
@@ -107,11 +107,11 @@ def test_colorswap_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
         text_ok = s[0][0] > s[0][1] and s[1][1] > s[1][0]
         image_ok = s[0][0] > s[1][0] and s[1][1] > s[0][1]
         expected[f"colorswap/test/{row['id']}"] = [text_ok and image_ok, text_ok, image_ok]
-    found = {
+    verdicts = {
         item.id: [item.ok[f"{name}_ok"] == 1 for name in ("group", "text", "image")]
         for item in score(encoder, "colorswap", tmp_path).items
     }
-    assert found == expected
+    assert verdicts == expected
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official items are not in ../shared/data")

@@ -72,8 +72,8 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
     for lying, worth in ((False, 1.0), (True, 0.0)):
         values = values_of(score(knowing(truth, colours, lying=lying), "negbench", tmp_path).benchmarks[0])
         # Of two images, the right one is always among the first five.
-        found = {name: value for name, value in values.items() if not name.endswith(("@5", "@10"))}
-        assert set(found.values()) == {worth} and "retrieval/coco.text_to_image@1" in found
+        scores = {name: value for name, value in values.items() if not name.endswith(("@5", "@10"))}
+        assert set(scores.values()) == {worth} and "retrieval/coco.text_to_image@1" in scores
     for file in (PLAIN, NEGATED):
         (tmp_path / "negbench" / "images" / file).unlink()
     assert_constant_ties("negbench", tmp_path)
@@ -91,9 +91,9 @@ def test_multiple_choice_equals_a_literal_reading(tmp_path: Path) -> None:
                 right = cosines.index(max(cosines)) == int(row["correct_answer"])
                 expected[f"negbench/mcq/{part}/{number}"] = right
     result = score(encoder, "negbench", tmp_path)
-    found = {item.id: item.ok["text_ok"] == 1 for item in result.items if "/mcq/" in item.id}
-    assert found == expected and len(expected) == 8
-    coco = {found.metric: found for part in result.benchmarks[0].parts[:1] for found in part.scores}
+    verdicts = {item.id: item.ok["text_ok"] == 1 for item in result.items if "/mcq/" in item.id}
+    assert verdicts == expected and len(expected) == 8
+    coco = {each.metric: each for part in result.benchmarks[0].parts[:1] for each in part.scores}
     assert coco["accuracy"].value == sum(right for name, right in expected.items() if "coco" in name) / 4
     # The third and fourth question have an answer of the hybrid template.
     assert coco["hybrid"].value == sum(expected[f"negbench/mcq/coco/{number}"] for number in (2, 3)) / 2
@@ -199,9 +199,9 @@ def test_floors_stand_beside_the_score_and_tell_nothing(tmp_path: Path) -> None:
     rows: list[list[object]] = [["1.jpg", 0, *QUESTIONS[0][1], "hybrid"]] * 20
     write_table(tmp_path, COCO, CHOICE, rows)
     paint(tmp_path, ["coco/val2017/1.jpg"])
-    found = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
-    assert found.parts[0].scores[0].floors == {"shorter text": 0.0, "longer text": 0.0, "options compared": 1.0}
-    assert found.told == {} and found.headline["composition"] == "mcq/coco"
+    entry = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
+    assert entry.parts[0].scores[0].floors == {"shorter text": 0.0, "longer text": 0.0, "options compared": 1.0}
+    assert entry.told == {} and entry.headline["composition"] == "mcq/coco"
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
@@ -209,16 +209,16 @@ def test_the_official_files(tmp_path: Path) -> None:
     (tmp_path / "negbench").mkdir()
     (tmp_path / "negbench" / "images").symlink_to(SHARED / "negbench")
     entries = list(BENCHMARK.items(tmp_path))
-    asked = [entry for entry in entries if isinstance(entry, PairItem)]
-    assert Counter((entry.part, entry.group["template"]) for entry in asked) == {
+    pairs = [entry for entry in entries if isinstance(entry, PairItem)]
+    assert Counter((entry.part, entry.group["template"]) for entry in pairs) == {
         ("mcq/coco", "positive"): 2032, ("mcq/coco", "negative"): 1870, ("mcq/coco", "hybrid"): 2012,
         ("mcq/voc2007", "positive"): 682, ("mcq/voc2007", "negative"): 2121, ("mcq/voc2007", "hybrid"): 2228,
     }  # fmt: skip
     assert [part.n for part in BENCHMARK.parts[:2]] == [5914, 5031]
     assert all(entry.gold == ((1, 0, 0, 0),) for entry in entries if isinstance(entry, PairItem))
     for part, least in (("coco", 0.99), ("voc2007", 0.98)):
-        asked = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id]
-        assert sum(compare_options(entry.texts) == 0 for entry in asked) / len(asked) > least
+        pairs = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id]
+        assert sum(compare_options(entry.texts) == 0 for entry in pairs) / len(pairs) > least
     (plain,) = (entry for entry in entries if isinstance(entry, Retrieval))
     assert (len(plain.images), len(plain.texts)) == (5000, 25014)
     there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}
@@ -229,8 +229,8 @@ def test_the_official_files(tmp_path: Path) -> None:
     )
     assert on_them == {"positive": 41, "negative": 38, "hybrid": 42}
     captions = json.loads((SHARED / "coco" / "annotations" / "captions_val2017.json").read_text())
-    said = {row["caption"] for row in captions["annotations"] if row["image_id"] == 397133}
-    assert said == set(plain.texts[:5])
+    texts = {row["caption"] for row in captions["annotations"] if row["image_id"] == 397133}
+    assert texts == set(plain.texts[:5])
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
@@ -247,12 +247,12 @@ def test_the_shipped_model_on_photographs_equals_a_literal_reading(tmp_path: Pat
     names = {row["image_path"].split("/")[-1] for row in rows}
     images = {name: literal_image(encoder, tmp_path / "coco" / "val2017" / name) for name in names}
     texts = {row[f"caption_{option}"] for row in rows for option in range(4)}
-    said = {text: literal_text(encoder, text) for text in texts}
+    row_of = {text: literal_text(encoder, text) for text in texts}
     expected = {}
     for number, row in enumerate(rows):
         image = images[row["image_path"].split("/")[-1]]
-        cosines = [float(image @ said[row[f"caption_{option}"]]) for option in range(4)]
+        cosines = [float(image @ row_of[row[f"caption_{option}"]]) for option in range(4)]
         right = cosines.index(max(cosines)) == int(row["correct_answer"])
         expected[f"negbench/mcq/coco/{number}"] = right
-    found = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "negbench", tmp_path).items}
-    assert found == expected and len(found) == 21 and 0 < sum(expected.values()) < 21
+    verdicts = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "negbench", tmp_path).items}
+    assert verdicts == expected and len(verdicts) == 21 and 0 < sum(expected.values()) < 21

@@ -80,8 +80,8 @@ def write_eqben(root: Path) -> Truth:
     for number, folder in enumerate(folders):
         images = [f"{folder}/{number}_{side}.png" for side in (0, 1)]
         texts = [f"frame {number} {side}" for side in (0, 1)]
-        said: list[object] = [[text, "another"] if number == 0 else text for text in texts]
-        rows.append({"image0": images[0], "image1": images[1], "caption0": said[0], "caption1": said[1]})
+        captions: list[object] = [[text, "another"] if number == 0 else text for text in texts]
+        rows.append({"image0": images[0], "image1": images[1], "caption0": captions[0], "caption1": captions[1]})
         truth |= {f"eqben/{image}": [text] for image, text in zip(images, texts, strict=True)}
     write_json(root / "eqben" / "all_select.json", rows)
     return truth
@@ -185,10 +185,10 @@ def test_recall_is_among_the_first_of_all_texts(tmp_path: Path) -> None:
     """As CREPE prints it, beside chance and floors: one true text among 12 or 13."""
     paint(tmp_path, write_crepe(tmp_path))
     atom = score(constant(), "crepe", tmp_path, tie="half").benchmarks[0].parts[0]
-    found = {row.metric: row for row in atom.scores}
+    scores = {row.metric: row for row in atom.scores}
     for k in (3, 5, 10):
         share = (k / 12 + k / 13) / 2
-        row = found[f"recall@{k}"]
+        row = scores[f"recall@{k}"]
         assert (row.value, row.chance) == pytest.approx((share, share))
         assert [row.floors[name] for name in ("shorter text", "longer text")] == [1.0, 0.0]
     strict, lenient = (score(constant(), "crepe", tmp_path, tie=tie).benchmarks[0] for tie in ("strict", "lenient"))
@@ -270,9 +270,9 @@ def test_a_crop_that_begins_before_its_image_is_black_there() -> None:
 
     picture = Image.fromarray(np.random.default_rng(0).integers(1, 255, (5, 6, 3), dtype=np.uint8))
     content = encoded(picture, "PNG")
-    found = decode_item(content, Path(), ItemImage(path="vg/7.png", crop=(-1, -2, 4, 5)))
-    assert (np.asarray(found) == np.asarray(crop(picture, top=-2, left=-1, height=5, width=4))).all()
-    assert not np.asarray(found)[:2].any() and np.asarray(found)[2:, 1:].all()
+    image = decode_item(content, Path(), ItemImage(path="vg/7.png", crop=(-1, -2, 4, 5)))
+    assert (np.asarray(image) == np.asarray(crop(picture, top=-2, left=-1, height=5, width=4))).all()
+    assert not np.asarray(image)[:2].any() and np.asarray(image)[2:, 1:].all()
     for box in ((-4, 0, 4, 4), (0, -900, 4, 4), (0, 0, 0, 4)):
         with pytest.raises(InputError, match=r"7\.png: crop .* with a part of the image in it"):
             decode_item(content, Path(), ItemImage(path="vg/7.png", crop=box))

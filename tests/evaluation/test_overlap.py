@@ -67,25 +67,25 @@ def test_images_are_found_by_id_and_by_content(tmp_path: Path) -> None:
         mine, "deep/other.png", "1.png", "2.png", "COCO_train2014_000000000042.jpg", "gone.png", "null\0", "a" * 5000
     )
     paths = ["0.png", "1.png", "2.png", "3.png", "coco/000000000042.jpg", "0.png"]
-    found = find_leakage(images, [("a", paths), ("b", ["3.png"])], root=root)
-    first, second = found.overlaps
+    leakage = find_leakage(images, [("a", paths), ("b", ["3.png"])], root=root)
+    first, second = leakage.overlaps
     assert (first.images, first.by_id, first.by_content, first.shared) == (5, 1, 1, 2)
     assert first.examples == ("coco/000000000042.jpg", "0.png")
     assert (second.images, second.shared) == (1, 0)
-    assert found.captions == ("captions.jsonl",) and found.images == 7
+    assert leakage.captions == ("captions.jsonl",) and leakage.images == 7
 
 
 def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         (tmp_path / f"{number}.png").write_bytes(b"x" * number)
-    read: list[str] = []
+    names: list[str] = []
     whole = overlap._digest
-    monkeypatch.setattr(overlap, "_digest", lambda file, modified: read.append(file.name) or whole(file, modified))
+    monkeypatch.setattr(overlap, "_digest", lambda file, modified: names.append(file.name) or whole(file, modified))
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a.png").write_bytes(b"y" * 7)
     images = training(tmp_path, *(f"{number}.png" for number in range(20)))
     assert find_leakage(images, [("a", ["a.png"])], root=tmp_path / "root").overlaps[0].shared == 0
-    assert read == ["7.png"]
+    assert names == ["7.png"]
 
 
 def test_an_image_of_a_size_that_no_training_image_has_is_not_shared(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_every_training_image_of_a_size_is_looked_at(tmp_path: Path) -> None:
     for name in "abc":
         for whose in ("mine", "theirs"):
             (tmp_path / f"{whose}-{name}.png").write_bytes(name.encode() * 5)
-    asked, images = [f"theirs-{name}.png" for name in "abc"], [f"mine-{name}.png" for name in "abc"]
-    (overlap,) = find_leakage(training(tmp_path, *images), [("a", asked)], root=tmp_path).overlaps
-    assert (overlap.images, overlap.by_content, overlap.examples) == (3, 3, tuple(asked))
+    paths, images = [f"theirs-{name}.png" for name in "abc"], [f"mine-{name}.png" for name in "abc"]
+    (overlap,) = find_leakage(training(tmp_path, *images), [("a", paths)], root=tmp_path).overlaps
+    assert (overlap.images, overlap.by_content, overlap.examples) == (3, 3, tuple(paths))
     # One that has an id of COCO too is counted once.
     (tmp_path / "000000000042.jpg").write_bytes(b"d" * 5)
     both = training(tmp_path, *images, "000000000042.jpg")
-    (overlap,) = find_leakage(both, [("a", [*asked, "000000000042.jpg"])], root=tmp_path).overlaps
+    (overlap,) = find_leakage(both, [("a", [*paths, "000000000042.jpg"])], root=tmp_path).overlaps
     assert (overlap.images, overlap.by_id, overlap.by_content) == (4, 1, 3)
 
 
@@ -130,10 +130,10 @@ def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
 
 def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for place in (run, run / "step-3"):
-        found = training_images(str(place))
-        assert found is not None
-        assert sorted(file.name for file in found.files) == ["0.png", "1.png", "5.png"]
-        assert [path.name for path in found.captions] == ["second.jsonl", "first.jsonl"]
+        images = training_images(str(place))
+        assert images is not None
+        assert sorted(file.name for file in images.files) == ["0.png", "1.png", "5.png"]
+        assert [path.name for path in images.captions] == ["second.jsonl", "first.jsonl"]
     assert training_images("ViT-B-32-quickgelu:openai") is None
     assert training_images("world") is None
     assert not caplog.records
@@ -154,8 +154,8 @@ def test_a_damaged_configuration_is_no_reason_to_stop(tmp_path: Path, caplog: py
 def test_images_of_captions_that_name_none_are_those_of_the_pattern(small_root: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('[{"image_id": 3, "original": "a", "enhanced": ["b"]}]')
     data = DataConfig(captions=tmp_path / "c.json", images=small_root, image_pattern="{image_id}.png")
-    (found,) = trained_by(to_plain(TrainConfig(data=data)))
-    assert found.files == {small_root / "3.png"}
+    (images,) = trained_by(to_plain(TrainConfig(data=data)))
+    assert images.files == {small_root / "3.png"}
 
 
 def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_pat
     (tmp_path / "r.jsonl").write_text(json.dumps(row | {"image": "2.png"}))
     own, replayed = (DataConfig(captions=tmp_path / name, images=small_root) for name in ("c.jsonl", "r.jsonl"))
     config = TrainConfig(data=own, replay=replace(TrainConfig().replay, data=replayed))
-    found = trained_by(to_plain(config))
-    assert [sorted(file.name for file in each.files) for each in found] == [["0.png", "1.png"], ["2.png"]]
+    trainings = trained_by(to_plain(config))
+    assert [sorted(file.name for file in each.files) for each in trainings] == [["0.png", "1.png"], ["2.png"]]
 
 
 def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -> None:
@@ -175,16 +175,16 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     save_result(result, tmp_path / "tuned.json")
     again = load_result(tmp_path / "tuned.json")
     assert again.leakage == result.leakage and again.leakage is not None
-    (found,) = again.leakage.overlaps
-    assert (found.benchmark, found.images, found.by_id, found.by_content) == ("small", 6, 0, 3)
+    (leak,) = again.leakage.overlaps
+    assert (leak.benchmark, leak.images, leak.by_id, leak.by_content) == ("small", 6, 0, 3)
     (warning,) = compare([tmp_path / "tuned.json"]).warnings
     assert warning == (
         "Small, fake: 3 of 6 benchmark images are in the training data (3 by content), for example 0.png."
     )
     console = Console(width=200)
-    with console.capture() as said:
+    with console.capture() as capture:
         console.print(render_result(result))
-    assert warning in said.get()
+    assert warning in capture.get()
     data = report([tmp_path / "tuned.json"], out=tmp_path / "report.html")
     assert data["methods"][0]["training_data"] == ["second.jsonl, first.jsonl: 3 images, among them 3 of 6 of small"]
     assert "3 of 6 benchmark images are in the training data" in (tmp_path / "report.html").read_text()
@@ -206,10 +206,10 @@ def test_averages_of_a_tuned_model_are_looked_at_too(
     words = ["interpolate", str(tiny_model), str(run), "--alphas", "0", "0.5", "--benchmarks", "zeroshot", "--root"]
     words += [str(root), "--no-cache", "--gain", "colours", "--kept", "colours", "--out", str(tmp_path / "out")]
     assert main(words) == 0
-    told = "1 of 2 benchmark images are in the training data (1 by content)"
-    assert told in " ".join(capsys.readouterr().out.split())
-    assert told in json.loads((tmp_path / "out" / "sweep.json").read_text())["warnings"][0]
-    assert told in (tmp_path / "out" / "report.html").read_text()
+    warning = "1 of 2 benchmark images are in the training data (1 by content)"
+    assert warning in " ".join(capsys.readouterr().out.split())
+    assert warning in json.loads((tmp_path / "out" / "sweep.json").read_text())["warnings"][0]
+    assert warning in (tmp_path / "out" / "report.html").read_text()
     assert load_result(tmp_path / "out" / "results" / "alpha-0.json").leakage is None
 
 

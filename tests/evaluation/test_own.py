@@ -94,8 +94,8 @@ def test_one_picture_has_one_name_however_it_is_written(tmp_path: Path) -> None:
     write(tmp_path, "mine.jsonl", *({**row, "image": name} for name in ("x/a.png", "./x/a.png", "x//a.png", "b.png")))
     assert [item.images[0].path for item in read(tmp_path)] == ["x/a.png"] * 3 + ["b.png"]
     pairs = [("x/a.png", "a cat"), ("./x/a.png", "an old cat")]
-    found = Retrieval.of_pairs("retrieval", "mine", pairs, merged=False, where=tmp_path)
-    assert (len(found.images), found.owners) == (1, ((0,), (0,)))
+    retrieval = Retrieval.of_pairs("retrieval", "mine", pairs, merged=False, where=tmp_path)
+    assert (len(retrieval.images), retrieval.owners) == (1, ((0,), (0,)))
 
 
 def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"image": "a.png", "caption": "x"}, "line 1: .*give one false caption"),
         ({"image": "a.png", "caption": "x", "negative": "x"}, "line 1: .*is identical to the caption"),
@@ -120,9 +120,9 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
         (["a.png"], "line 1: field 'the record'"),
     ],
 )
-def test_wrong_rows_are_named(tmp_path: Path, row: object, said: str) -> None:
+def test_wrong_rows_are_named(tmp_path: Path, row: object, message: str) -> None:
     write(tmp_path, "mine.jsonl", row)
-    with pytest.raises(InputError, match=rf"mine\.jsonl {said}"):
+    with pytest.raises(InputError, match=rf"mine\.jsonl {message}"):
         read(tmp_path)
 
 
@@ -168,8 +168,8 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
         other = nouns[number - 1]
         rows.append({"id": str(number), "image": f"{number}.png", "text": f"A {noun} is on top of a {other}."})
     captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = tmp_path / "own" / "negatives.jsonl"
-    assert main(["negatives", str(captions), "--out", str(made), "--rules", "swap_nouns", "add_attribute"]) == 0
+    file = tmp_path / "own" / "negatives.jsonl"
+    assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "add_attribute"]) == 0
     (tmp_path / "own" / "negatives.jsonl.replies.jsonl").write_text('{"caption_id": "0"}\n')  # as --llm leaves it
     out = tmp_path / "out.json"
     words = ["evaluate", "random", "--benchmarks", "own", "--root", str(tmp_path), "--out", str(out)]
@@ -186,12 +186,12 @@ def test_negatives_of_other_captions_are_warned_of(tmp_path: Path, caplog: pytes
     common = {"rule": "replace_nouns", "kind": "object", "source": "rules", "accepted": True}
     for shift, warned in ((0, False), (1, True)):
         named = [{"id": str(at), "image": f"{at}.png", "text": text} for at, text in enumerate(texts)]
-        made = [text.rsplit(" ", 1)[0] + " spoon" for text in texts]
+        negatives = [text.rsplit(" ", 1)[0] + " spoon" for text in texts]
         write(tmp_path, "captions.jsonl", *named)
         write(
             tmp_path,
             "negatives.jsonl",
-            *({**common, "caption_id": str(at), "text": made[at - shift]} for at in (0, 1, 2)),
+            *({**common, "caption_id": str(at), "text": negatives[at - shift]} for at in (0, 1, 2)),
         )
         caplog.clear()
         assert len(read(tmp_path)) == 3

@@ -50,7 +50,7 @@ def table_of(columns: Columns, pictures: tuple[str, ...]) -> arrow.Table:
 def write_bivlc(root: Path) -> dict[str, bytes]:
     """Two files of two groups of rows each; name of each picture to its bytes."""
     (root / "bivlc").mkdir(parents=True)
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     kinds = [name.split("_") for name in bivlc._COUNTS]
     for part in range(2):
         name = f"test-0000{part}-of-00002.parquet"
@@ -65,8 +65,8 @@ def write_bivlc(root: Path) -> dict[str, bytes]:
         }
         parquet.write_table(table_of(columns, ("image", "negative_image")), root / "bivlc" / name, row_group_size=4)
         for column in ("image", "negative_image"):
-            found |= {f"bivlc/{name}#{column}/{at}": content for at, content in enumerate(columns[column])}
-    return found
+            contents |= {f"bivlc/{name}#{column}/{at}": content for at, content in enumerate(columns[column])}
+    return contents
 
 
 def write_vismin(root: Path) -> dict[str, bytes]:
@@ -96,15 +96,15 @@ def test_bytes_are_those_that_were_written(name: str, tmp_path: Path) -> None:
     write, benchmark = WRITERS[name]
     written = write(tmp_path)
     items = [item for item in benchmark.items(tmp_path) if isinstance(item, PairItem)]
-    asked = [image.path for item in items for image in item.images]
-    assert sorted(asked) == sorted(written) and len(asked) == 2 * len(items)
+    paths = [image.path for item in items for image in item.images]
+    assert sorted(paths) == sorted(written) and len(paths) == 2 * len(items)
     for path, content in written.items():
         assert has_image(tmp_path, path) and read_image_file(tmp_path, path) == content
         assert size_of(tmp_path, path) == len(content)
-    assert thumbnail(ItemImage(path=asked[0]), root=tmp_path)
-    beyond = asked[0].rpartition("/")[0]
+    assert thumbnail(ItemImage(path=paths[0]), root=tmp_path)
+    beyond = paths[0].rpartition("/")[0]
     assert not any(has_image(tmp_path, f"{beyond}/{row}") for row in ("99", "-1", "x", ""))
-    assert not has_image(tmp_path, asked[0].rpartition("#")[0] + "#caption/0")
+    assert not has_image(tmp_path, paths[0].rpartition("#")[0] + "#caption/0")
 
 
 def test_rows_of_the_same_photograph_are_not_independent(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_rows_of_the_same_photograph_are_not_independent(tmp_path: Path) -> None
     one, older = tmp_path / "one.json", tmp_path / "older.json"
     save_result(result, one)
     save_result(result.model_copy(update={"items": [_unaware(item) for item in result.items]}), older)
-    asked = [("bivlc", ("replace_obj", result.benchmarks[0].parts[0].scores[0].metric))]
-    assert lead_over(asked, [one], [one]) is not None and lead_over(asked, [one], [older]) is None
+    names = [("bivlc", ("replace_obj", result.benchmarks[0].parts[0].scores[0].metric))]
+    assert lead_over(names, [one], [one]) is not None and lead_over(names, [one], [older]) is None
 
 
 def _unaware(item: ItemVerdict) -> ItemVerdict:
@@ -144,8 +144,8 @@ def test_threads_share_a_file(tmp_path: Path) -> None:
         for _ in range(10):
             archives._open.cache_clear()
             archives._image_column.cache_clear()
-            read = threads.map(lambda row: read_image_file(tmp_path, f"a.parquet#image/{row}"), range(64))
-            assert list(read) == contents
+            results = threads.map(lambda row: read_image_file(tmp_path, f"a.parquet#image/{row}"), range(64))
+            assert list(results) == contents
 
 
 def colours_of(written: dict[str, bytes]) -> Colours:
@@ -191,15 +191,15 @@ def literal(name: str, root: Path, written: dict[str, bytes]) -> tuple[Result, d
 
 def test_bivlc_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
     result, cosines = literal("bivlc", tmp_path, write_bivlc(tmp_path))
-    found = {item.id: item.ok for item in result.items}
-    assert found.keys() == cosines.keys() and len(found) == 14
+    verdicts = {item.id: item.ok for item in result.items}
+    assert verdicts.keys() == cosines.keys() and len(verdicts) == 14
     for name, s in cosines.items():
         ways = {
             "text_ok.1": s[0][0] > s[0][1], "text_ok.2": s[1][1] > s[1][0],
             "image_ok.1": s[0][0] > s[1][0], "image_ok.2": s[1][1] > s[0][1],
         }  # fmt: skip
         texts, images = ways["text_ok.1"] and ways["text_ok.2"], ways["image_ok.1"] and ways["image_ok.2"]
-        assert found[name] == ways | {"text_ok": texts, "image_ok": images, "group_ok": texts and images}
+        assert verdicts[name] == ways | {"text_ok": texts, "image_ok": images, "group_ok": texts and images}
     ways_of = [f"{side}_ok.{number}" for side in ("text", "image") for number in (1, 2)]
     assert list(result.items[0].ok) == ["text_ok", "image_ok", "group_ok", *ways_of], "equal results are equal files"
     chance = {row.metric: row.chance for row in result.benchmarks[0].parts[0].scores}
@@ -208,8 +208,8 @@ def test_bivlc_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
 
 def test_vismin_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
     result, cosines = literal("vismin", tmp_path, write_vismin(tmp_path))
-    found = {item.id: [item.ok[f"{name}_ok"] == 1 for name in ("text", "image")] for item in result.items}
-    assert found == {
+    verdicts = {item.id: [item.ok[f"{name}_ok"] == 1 for name in ("text", "image")] for item in result.items}
+    assert verdicts == {
         name: [s[0][0] > s[0][1] and s[1][1] > s[1][0], s[0][0] > s[1][0] and s[1][1] > s[0][1]]
         for name, s in cosines.items()
     }
@@ -249,20 +249,20 @@ def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
         read_image_file(tmp_path, path)
     (row,) = take_inventory(tmp_path, names=["bivlc"])
     assert (row.missing_images, row.missing_examples) == (1, (path,))
-    left = score(constant(), "bivlc", tmp_path).benchmarks[0]
-    assert sum(part.missing for part in left.parts) == 1
+    entry = score(constant(), "bivlc", tmp_path).benchmarks[0]
+    assert sum(part.missing for part in entry.parts) == 1
     with pytest.raises(InputError, match=r"'replace_obj' under .* has 2 items, the published one has 1,200"):
         score(constant(), "bivlc", tmp_path, allow_missing=False)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("bivlc", "not a valid Parquet file: .*Download or generate it again"),
         ("vismin", "cannot be read as an Arrow stream: .*Fetch the file again"),
     ],
 )
-def test_damaged_and_missing_files_are_named(name: str, told: str, tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_named(name: str, message: str, tmp_path: Path) -> None:
     write, benchmark = WRITERS[name]
     with pytest.raises(InputError, match=rf"has no {name}/\*.*huggingface\.co"):
         list(benchmark.items(tmp_path))
@@ -270,7 +270,7 @@ def test_damaged_and_missing_files_are_named(name: str, told: str, tmp_path: Pat
     file = min((tmp_path / name).iterdir())
     whole = file.read_bytes()
     file.write_bytes(whole[:200] if name == "bivlc" else b"ARROW1" + whole[:100])
-    with pytest.raises(InputError, match=f"{file.name}: {told}"):
+    with pytest.raises(InputError, match=f"{file.name}: {message}"):
         list(benchmark.items(tmp_path))
     file.write_bytes(whole)
     table = arrow.table({"caption": ["a"]})

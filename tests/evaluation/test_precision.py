@@ -49,20 +49,20 @@ def test_rows_in_half_precision_are_near_those_in_float32(
 
 def test_float32_is_float32_inside_of_an_autocast_of_the_caller(small_root: Path) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = _embedded(small_root, "fp32")
+        embeddings = _embedded(small_root, "fp32")
     wanted = _embedded(small_root, "fp32")
-    assert np.array_equal(found.images, wanted.images) and np.array_equal(found.texts, wanted.texts)
+    assert np.array_equal(embeddings.images, wanted.images) and np.array_equal(embeddings.texts, wanted.texts)
 
 
 def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:
     cache: dict[str, EmbeddingRows] = {}
-    asked = Evaluation(["small"], small_root, progress=False, cache=cache)
-    assert asked.score(tiny_encoder()).model.precision == "fp32"
+    evaluation = Evaluation(["small"], small_root, progress=False, cache=cache)
+    assert evaluation.score(tiny_encoder()).model.precision == "fp32"
     rows = len(cache)
-    result = replace(asked, precision="bf16").score(tiny_encoder())
+    result = replace(evaluation, precision="bf16").score(tiny_encoder())
     assert result.model.precision == "bf16"
     assert len(cache) == 2 * rows
-    assert asked.score(tiny_encoder()).model.precision == "fp32"
+    assert evaluation.score(tiny_encoder()).model.precision == "fp32"
     assert len(cache) == 2 * rows
 
 
@@ -70,11 +70,11 @@ def test_a_model_in_training_is_validated_in_float32(small_root: Path) -> None:
     """Its scores are compared with those before the first step, when it has no precision of training yet."""
     plain: dict[str, EmbeddingRows] = {}
     trained: dict[str, EmbeddingRows] = {}
-    asked = Evaluation(["small"], small_root, progress=False)
-    replace(asked, cache=plain).score(tiny_encoder())
+    evaluation = Evaluation(["small"], small_root, progress=False)
+    replace(evaluation, cache=plain).score(tiny_encoder())
     encoder = copy.deepcopy(tiny_encoder())
     encoder.precision = "bf16"
-    assert replace(asked, cache=trained).score(encoder).model.precision == "fp32"
+    assert replace(evaluation, cache=trained).score(encoder).model.precision == "fp32"
     assert encoder.precision == "bf16"
     assert plain.keys() == trained.keys()
     assert all(np.array_equal(row, trained[key]) for key, row in plain.items())
@@ -112,21 +112,21 @@ def test_sizes_below_zero_are_refused(flag: str, tmp_path: Path, capsys: pytest.
 def test_each_file_is_read_once_where_memory_allows(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from degla.evaluation import embed, image_files
 
-    read: list[str] = []
+    paths: list[str] = []
     plain = image_files.read_image_file
 
     def counted(root: Path, path: str) -> bytes:
-        read.append(path)
+        paths.append(path)
         return plain(root, path)
 
     monkeypatch.setattr(image_files, "read_image_file", counted)
-    kept = _embedded(small_root, "fp32")
-    assert sorted(read) == sorted(COLOURS)
-    read.clear()
+    embeddings = _embedded(small_root, "fp32")
+    assert sorted(paths) == sorted(COLOURS)
+    paths.clear()
     monkeypatch.setattr(embed, "main_memory", lambda: 0)
     again = _embedded(small_root, "fp32")
-    assert sorted(read) == sorted([*COLOURS, *COLOURS])
-    assert np.array_equal(kept.images, again.images)
+    assert sorted(paths) == sorted([*COLOURS, *COLOURS])
+    assert np.array_equal(embeddings.images, again.images)
 
 
 def test_rows_may_lie_where_the_model_writes_the_next_ones(small_root: Path) -> None:
@@ -140,23 +140,23 @@ def test_rows_may_lie_where_the_model_writes_the_next_ones(small_root: Path) -> 
             return self.memory[: len(rows)]
 
     plain = spreading()
-    found, expected = (
+    embeddings, expected = (
         Embedder(encoder, root=small_root, images_per_batch=2).embed([ItemImage(path=name) for name in COLOURS], [])
         for encoder in (Reusing(plain.image_row, plain.text_row), plain)
     )
-    assert np.array_equal(found.images, expected.images)
+    assert np.array_equal(embeddings.images, expected.images)
 
 
 def test_rows_are_waited_for_on_the_gpu_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The current one is the first of several, whichever the model is on."""
-    said: list[object] = []
+    events: list[object] = []
 
     class Event:
         def record(self, stream: object = None) -> None:
-            said.append(stream)
+            events.append(stream)
 
         def synchronize(self) -> None:
-            said.append("waited")
+            events.append("waited")
 
     class Rows:
         device = torch.device("cuda:1")
@@ -166,16 +166,16 @@ def test_rows_are_waited_for_on_the_gpu_that_makes_them(monkeypatch: pytest.Monk
 
         float = detach
 
-        def to(self, *given: object, **options: object) -> Rows:
+        def to(self, *arguments: object, **options: object) -> Rows:
             return self
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
     rows: Any = Rows()
     wait = _fetched(rows)
-    assert said == ["stream of cuda:1"]
+    assert events == ["stream of cuda:1"]
     assert wait() is rows
-    assert said[1:] == ["waited"]
+    assert events[1:] == ["waited"]
 
 
 def test_graphs_among_several_models_are_refused_before_any_is_loaded(

@@ -63,8 +63,8 @@ def test_the_number_of_processes_changes_nothing(world: Path, tmp_path: Path) ->
     assert (first.wait(), second.wait()) == (0, 0), first.stderr + second.stderr
     assert read(many) == read(alone)
     assert (len(first.stdout.splitlines()), second.stdout) == (1, ""), "the first process alone prints"
-    (said,) = (line for line in (first.stderr + second.stderr).splitlines() if "embeddings read" in line)
-    written = int(said.rpartition("read, ")[2].split()[0])
+    (message,) = (line for line in (first.stderr + second.stderr).splitlines() if "embeddings read" in line)
+    written = int(message.rpartition("read, ")[2].split()[0])
     assert written > 150, "several batches, so that both processes have some"
     # Of a cache that the first process alone has, some rows are there.
     for file in cache.glob("*.sqlite"):
@@ -72,9 +72,9 @@ def test_the_number_of_processes_changes_nothing(world: Path, tmp_path: Path) ->
             rows.execute("DELETE FROM rows WHERE rowid % 3 = 0")
     again = command(world, many, "--cache", str(cache), processes=2)
     assert [one.wait() for one in again] == [0, 0], again[0].stderr + again[1].stderr
-    (said,) = (line for line in again[0].stderr.splitlines() if "embeddings read" in line)
-    found, made = (int(word) for word in said.split() if word.isdecimal())
-    assert found > made > 0 and found + made == written
+    (message,) = (line for line in again[0].stderr.splitlines() if "embeddings read" in line)
+    hits, misses = (int(word) for word in message.split() if word.isdecimal())
+    assert hits > misses > 0 and hits + misses == written
     # In batches of others a row may be rounded otherwise.
     for one, other in zip(*(load_result(out, items=True).items for out in (many, alone)), strict=True):
         assert one.model_copy(update={"margin": other.margin}) == other
@@ -136,18 +136,18 @@ def test_an_error_of_all_processes_is_told_by_the_first_and_that_of_one_by_itsel
     monkeypatch.setattr(processes, "_SECONDS_TO_WAIT", 0.1)
     monkeypatch.setattr(processes, "_SECONDS_TO_REPORT", 0)
 
-    def told(messages: dict[int, str]) -> list[int]:
+    def silent_ranks(messages: dict[int, str]) -> list[int]:
         """Ranks whose error is told by another."""
         store = dist.HashStore()
         return [rank for rank, text in messages.items() if processes._first_reports(text, store, rank=rank)]
 
-    assert told({0: "a.jpg is missing", 1: "a.jpg is missing", 2: "b.jpg is missing"}) == [1]
-    assert told({1: "a.jpg is missing", 2: "a.jpg is missing"}) == []
+    assert silent_ranks({0: "a.jpg is missing", 1: "a.jpg is missing", 2: "b.jpg is missing"}) == [1]
+    assert silent_ranks({1: "a.jpg is missing", 2: "a.jpg is missing"}) == []
 
 
-@pytest.mark.parametrize(("message", "said"), [("a is missing", ""), ("b is missing", "degla: b is missing\n")])
+@pytest.mark.parametrize(("message", "output"), [("a is missing", ""), ("b is missing", "degla: b is missing\n")])
 def test_a_process_whose_error_another_one_tells_ends_without_a_word(
-    message: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    message: str, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = dist.HashStore()
     store.set("degla/error", "a is missing")
@@ -156,13 +156,13 @@ def test_a_process_whose_error_another_one_tells_ends_without_a_word(
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
 
-    def fail(given: object) -> int:
+    def fail(arguments: object) -> int:
         with processes.reported_once():
             raise InputError(message)
 
     monkeypatch.setattr("degla.verbs.evaluate.run", fail)
     assert main(["evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]) == 2
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == output
 
 
 _JOB = """
@@ -198,8 +198,8 @@ def test_what_ends_processes_of_torchrun_is_said_once(where: str, status: int) -
     group["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     both = [start(["-c", _JOB, where, *words], environment=group | {"RANK": rank}) for rank in "01"]
     assert [one.wait() for one in both] == [status, status]
-    said = {"before": "unknown command", "words": "arguments are required"}.get(where, "cache/rows: No space left")
-    assert sum(one.stderr.count(said) for one in both) == 1
+    message = {"before": "unknown command", "words": "arguments are required"}.get(where, "cache/rows: No space left")
+    assert sum(one.stderr.count(message) for one in both) == 1
     assert not any("Traceback" in one.stderr for one in both)
     # PyTorch 2.8 tells of connections.
     lines = [line for one in both for line in one.stderr.splitlines() if not line.startswith("[Gloo]")]

@@ -16,9 +16,9 @@ IDS = [f"{table.benchmark}-{row.model}" for table, row in ROWS]
 
 
 def benchmark_of(table: PublishedTable) -> Benchmark:
-    found = BENCHMARKS.load(table.benchmark).BENCHMARK
-    assert isinstance(found, Benchmark)
-    return found
+    benchmark = BENCHMARKS.load(table.benchmark).BENCHMARK
+    assert isinstance(benchmark, Benchmark)
+    return benchmark
 
 
 def test_tables_are_complete() -> None:
@@ -43,7 +43,7 @@ def test_every_name_is_of_the_benchmark(table: PublishedTable, row: PublishedRow
     for name in row.scores:
         part, _, metric = name.partition(":")
         assert part in averages or benchmark.part(part)
-        assert not metric or metric in {found.name for found in benchmark.part(part).metrics}
+        assert not metric or metric in {each.name for each in benchmark.part(part).metrics}
     assert set(row.averages) <= averages
     assert set(row.misprinted) <= set(row.scores) | set(row.averages)
     assert all(0 <= value <= 100 for value in (*row.scores.values(), *row.averages.values()))
@@ -64,11 +64,11 @@ def test_our_averages_of_the_columns_are_those_in_print(table: PublishedTable, r
     if table.benchmark == "valse" and not table.source.startswith("arXiv"):
         valid = (505, 851, 868, 900, 691, 535, 648, 949, 708, 104, 943)
         counts = dict(zip(row.scores, valid, strict=True))
-    found = {average.name: 100 * average.value for average in average_columns(benchmark, columns, counts).averages}
+    average_of = {average.name: 100 * average.value for average in average_columns(benchmark, columns, counts).averages}
     # Columns and averages are rounded to 0.1, so a mean of two columns may be 0.1 off the print, of eleven hardly.
     tolerance = 0.0551 if table.benchmark == "valse" else 0.1001
     for name, printed in row.averages.items():
-        assert found[name] == pytest.approx(printed, abs=tolerance), name
+        assert average_of[name] == pytest.approx(printed, abs=tolerance), name
 
 
 def test_exact_averages_of_the_specification() -> None:
@@ -77,7 +77,7 @@ def test_exact_averages_of_the_specification() -> None:
         columns = {name: value / 100 for name, value in row.scores.items()}
         if "counting" in columns:
             columns |= dict.fromkeys(COUNTING, columns.pop("counting"))
-        table = next(table for table, found in ROWS if found is row)
+        table = next(table for table, each in ROWS if each is row)
         scores = average_columns(benchmark_of(table), columns, {"vg_attribution": 25})
         return {average.name: 100 * average.value for average in scores.averages}
 
@@ -103,8 +103,8 @@ def test_exact_averages_of_the_specification() -> None:
         ("DeGLA", (90.43, 81.85, 94.75)),
         ("NegCLIP", (85.03, 75.30, 85.80)),
     ):
-        found = averages("sugarcrepe", model)
-        assert [found[f"{family}.macro"] for family in ("replace", "swap", "add")] == pytest.approx(groups, abs=0.0052)
+        values = averages("sugarcrepe", model)
+        assert [values[f"{family}.macro"] for family in ("replace", "swap", "add")] == pytest.approx(groups, abs=0.0052)
     assert averages("sugarcrepe", "CLIP")["swap.macro"] == pytest.approx(62.7, abs=0.0052)
     for model, mean in (("CLIP", 57.40), ("NegCLIP", 82.08), ("Structure-CLIP", 81.98), ("CE-CLIP", 81.23)):
         assert averages("aro", model)["mean4"] == pytest.approx(mean, abs=0.0052)

@@ -77,12 +77,12 @@ def test_an_evaluation_by_parts_says_so_and_refuses_rankings(
     small_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings: Any = {"benchmarks": ["small"], "root": small_root, "progress": False, "regions": Regions((1, 2))}
-    (asked,) = ask_all(["small"], small_root)
+    (questions,) = ask_all(["small"], small_root)
     with pytest.raises(InputError, match=r"--scorer regions compares the few .* but small has other questions"):
-        Evaluation(questions=[asked], **settings).score(spreading())
-    pairs = tuple(entry for entry in asked.entries if isinstance(entry, PairItem))
+        Evaluation(questions=[questions], **settings).score(spreading())
+    pairs = tuple(entry for entry in questions.entries if isinstance(entry, PairItem))
     encoder = spreading()
-    result = Evaluation(questions=[replace(asked, entries=pairs, kept=pairs)], **settings).score(encoder)
+    result = Evaluation(questions=[replace(questions, entries=pairs, kept=pairs)], **settings).score(encoder)
     assert result.model.label == "fake, regions 1+2" and encoder.images_seen == 6 * 5
     assert len(result.items) == 8
     words = [

@@ -115,17 +115,17 @@ def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     for path in paths:
         save_result(result.model_copy(update={"model": result.model.model_copy(update={"label": path.stem})}), path)
         os.utime(path, (1e9, 1e9))
-    read: Counter[Path] = Counter()
+    counts: Counter[Path] = Counter()
 
     def load(path: Path, *, items: bool = False) -> Any:
-        read[path] += items
+        counts[path] += items
         return load_result(path, items=items)
 
     monkeypatch.setattr(item_difference, "load_result", load)
     compare(paths, baseline="000")
-    assert set(read.values()) == {1}
-    asked = [item_difference._ids_and_scores(path)["winoground"][0] for path in paths[:2]]
-    assert asked[0] is asked[1], "the items' names are kept once"
+    assert set(counts.values()) == {1}
+    ids = [item_difference._ids_and_scores(path)["winoground"][0] for path in paths[:2]]
+    assert ids[0] is ids[1], "the items' names are kept once"
 
 
 class Numbers(HTMLParser):
@@ -133,7 +133,7 @@ class Numbers(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, dict[str, list[str]]] = {}
+        self.by_row: dict[str, dict[str, list[str]]] = {}
         self._open: list[tuple[str, str, str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -144,7 +144,7 @@ class Numbers(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if self._open and self._open[-1][0] == tag:
             kind, name, text = self._open.pop()
-            self.found.setdefault(name, {}).setdefault(kind, []).append(text)
+            self.by_row.setdefault(name, {}).setdefault(kind, []).append(text)
 
     def handle_data(self, data: str) -> None:
         if self._open:
@@ -158,7 +158,7 @@ def test_bars_columns_and_tables_of_a_page_show_one_number(name: str, report_of:
     page = Numbers()
     page.feed(text)
     bars = 0
-    for row, places in page.found.items():
+    for row, places in page.by_row.items():
         (table,) = places["tr"]
         # Behind the numbers of the row itself: one a method.
         expected = re.findall(r"\d+\.\d", table)[-2:]
@@ -218,13 +218,13 @@ def test_intervals_of_several_seeds_cover_their_questions_too(
     over_seeds = (cell.deviation or 0) / 3**0.5
     assert cell.interval.high - cell.mean > 1.96 * over_seeds
     report(results, out=tmp_path / "report.html", baseline=BASELINE)
-    told = f"{100 * cell.mean:.1f} ± {100 * (cell.interval.high - cell.mean):.1f}"
-    assert told in (tmp_path / "report.md").read_text(), "± is what it is on the page of a study"
+    text = f"{100 * cell.mean:.1f} ± {100 * (cell.interval.high - cell.mean):.1f}"
+    assert text in (tmp_path / "report.md").read_text(), "± is what it is on the page of a study"
     assert cell.gain is not None and cell.gain.interval is not None
     assert cell.gain.interval.method == "t over 3 seeds and questions", "the baseline is one fixed model"
     # Those of the verdicts averaged over seeds, and of their lead over the baseline's.
     degla, base = (
-        [found for path in results if (found := load_result(path, items=True)).model.label == label]
+        [result for path in results if (result := load_result(path, items=True)).model.label == label]
         for label in ("degla", BASELINE)
     )
     own, start = (averaged_scores(each, where="")["world"][row.name, row.metric] for each in (degla, base))
@@ -264,8 +264,8 @@ def test_single_results_are_compared_over_items(report_of: Callable[[str], Repor
     others = [tmp_path / f"{label}.json" for label in ("gone", "lost")]
     for path, label, level in zip(others, ("base", ODD), (0.3, 0.6), strict=True):
         save_result(draw_result(label, (level,) * 4, None, benchmark=gone, n=40), path)
-    for given in (copies, others):
-        cell = compare(given, baseline="base").headline[0].cells[ODD]
+    for files in (copies, others):
+        cell = compare(files, baseline="base").headline[0].cells[ODD]
         assert cell.gain is not None
         assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
 
@@ -321,10 +321,10 @@ def test_start_reads_no_slow_package() -> None:
     """Which packages are read is the report's doing, and how long that takes the machine's."""
     code = "import sys; before = set(sys.modules); import degla.evaluation.report; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    read = {name.partition(".")[0] for name in done.stdout.split() if name[0] != "_"} - sys.stdlib_module_names
+    packages = {name.partition(".")[0] for name in done.stdout.split() if name[0] != "_"} - sys.stdlib_module_names
     results = {"annotated_types", "markupsafe", "numpy", "PIL", "pydantic", "pydantic_core", "typing_extensions",
                "typing_inspection"}  # fmt: skip
-    assert "degla" in read and read <= results | {"degla"}
+    assert "degla" in packages and packages <= results | {"degla"}
 
 
 def test_long_names_leave_room_for_bars_and_numbers(report_of: Callable[[str], Reported]) -> None:
@@ -336,10 +336,10 @@ def test_long_names_leave_room_for_bars_and_numbers(report_of: Callable[[str], R
     )
     family = families(comparison)[0]
     row = replace(family.row, cells={long if label == ODD else label: cell for label, cell in family.row.cells.items()})
-    drawn = family_bars(replace(family, row=row, parts=()), replace(comparison, methods=methods), BARS)
-    texts = re.findall(r">([^<>]+)</text>", drawn)
+    svg = family_bars(replace(family, row=row, parts=()), replace(comparison, methods=methods), BARS)
+    texts = re.findall(r">([^<>]+)</text>", svg)
     assert "".join(texts).count("rather") == 1 and max(map(len, texts)) <= 20
-    ends = [float(re.findall(rf'x="([\d.]+)"[^>]*>{tick}</text>', drawn)[0]) for tick in (0, 100)]
+    ends = [float(re.findall(rf'x="([\d.]+)"[^>]*>{tick}</text>', svg)[0]) for tick in (0, 100)]
     assert ends[1] - ends[0] > 0.42 * 72 * BARS, "the bars themselves have room"
 
 
@@ -365,14 +365,14 @@ def test_joint_scores_are_both_differences_together(report_of: Callable[[str], R
     paths, page, data = report_of("world")
     comparison = compare(paths, baseline="base")
     assert comparison.joint is not None
-    (found,) = comparison.joint.methods.values()
+    (difference,) = comparison.joint.methods.values()
     rows = {row.title: row for row in comparison.headline}
     parts = [rows[name].cells[ODD].gain for name in ("composition", "recognition")]
-    assert found.value == pytest.approx(sum(part.value for part in parts if part))
+    assert difference.value == pytest.approx(sum(part.value for part in parts if part))
     widths = [part.interval.high - part.interval.low for part in parts if part and part.interval]
-    assert len(widths) == 2 and found.interval is not None
-    assert max(widths) < found.interval.high - found.interval.low < sum(widths)
-    assert data["joint"]["methods"][ODD]["value"] == found.value
+    assert len(widths) == 2 and difference.interval is not None
+    assert max(widths) < difference.interval.high - difference.interval.low < sum(widths)
+    assert data["joint"]["methods"][ODD]["value"] == difference.value
     assert "composition gained minus recognition lost" in page
     assert compare(paths).joint is None
 
@@ -380,8 +380,8 @@ def test_joint_scores_are_both_differences_together(report_of: Callable[[str], R
 def test_joint_scores_over_seeds(comparison: Comparison) -> None:
     assert comparison.joint is not None
     rows = {row.title: row for row in comparison.headline}
-    for label, found in comparison.joint.methods.items():
-        gained, kept = (rows[name].cells[label].gain for name in ("composition", "recognition"))
-        assert gained is not None and kept is not None and found.interval is not None
-        assert found.value == pytest.approx(gained.value + kept.value)
-        assert found.interval.method == gained.interval.method  # type: ignore[union-attr]
+    for label, difference in comparison.joint.methods.items():
+        gain, loss = (rows[name].cells[label].gain for name in ("composition", "recognition"))
+        assert gain is not None and loss is not None and difference.interval is not None
+        assert difference.value == pytest.approx(gain.value + loss.value)
+        assert difference.interval.method == gain.interval.method  # type: ignore[union-attr]

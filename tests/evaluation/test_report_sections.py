@@ -37,7 +37,7 @@ def _save(folder: Path, result: Result) -> Path:
     return path
 
 
-def _made(name: str, label: str, seed: int | None = None, *, parts: tuple[str, ...] = ()) -> Result:
+def _result_of(name: str, label: str, seed: int | None = None, *, parts: tuple[str, ...] = ()) -> Result:
     benchmark = BENCHMARKS.load(name).BENCHMARK
     benchmark = replace(benchmark, parts=tuple(map(benchmark.part, parts)) or benchmark.parts)
     return draw_result(label, (0.7,) * 4, seed, benchmark=benchmark, n=20)
@@ -46,10 +46,10 @@ def _made(name: str, label: str, seed: int | None = None, *, parts: tuple[str, .
 def _world(folder: Path) -> list[Path]:
     """A baseline and a method with two seeds that moved three items, by different amounts."""
     parts = ("id/swap_noun", "id/order", "recognition/food", "retrieval/mixed")
-    paths = [_save(folder, _made("world", "base", parts=parts))]
+    paths = [_save(folder, _result_of("world", "base", parts=parts))]
     moved = {"world/id/swap_noun/3": -0.5, "world/recognition/food/2": 0.3, "world/id/order/1": 0.2}
     for seed in (0, 1):
-        result = _made("world", "tuned", seed, parts=parts)
+        result = _result_of("world", "tuned", seed, parts=parts)
         items = [
             row.model_copy(
                 update={
@@ -82,7 +82,7 @@ def _root(folder: Path) -> Path:
 
 
 def test_published_rows_stand_beside_and_count_for_nothing(tmp_path: Path) -> None:
-    paths = [_save(tmp_path, _made("sugarcrepe", label)) for label in ("one", "two")]
+    paths = [_save(tmp_path, _result_of("sugarcrepe", label)) for label in ("one", "two")]
     data = report(paths, out=tmp_path / "with.html", baseline="one")
     without = report(paths, out=tmp_path / "without.html", baseline="one", published=False)
     assert without["published"] == []
@@ -102,8 +102,8 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
     paths = {}
     for label, level in (("base", 0.3), ("tuned", 0.9)):
-        made = draw_result(label, (level,) * 4, None, benchmark=sugarcrepe, n=40)
-        paths[label] = _save(tmp_path, made)
+        method = draw_result(label, (level,) * 4, None, benchmark=sugarcrepe, n=40)
+        paths[label] = _save(tmp_path, method)
     clean = report(list(paths.values()), out=tmp_path / "clean.html", baseline="base", published=False)
     assert all(row["cells"]["tuned"]["gain"]["significant"] and row["cells"]["tuned"]["best"] for row in clean["rows"])
     assert 'class="up"' in (tmp_path / "clean.html").read_text()
@@ -131,23 +131,23 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
 
 
 def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
-    result = _made("sugarcrepe", "one")
+    result = _result_of("sugarcrepe", "one")
     entry = result.benchmarks[0]
     changes = {"add_obj": {"missing": 3}, "add_att": {"tie": "half"}, "swap_obj": {"published_n": 245}}
     parts = tuple(part.model_copy(update=changes.get(part.name, {})) for part in entry.parts)
     other = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
     table = tables_in_print(compare([_save(tmp_path, other)]))[0]
     assert set(table.measured) == {"replace_obj", "replace_att", "replace_rel", "swap_att"}
-    assert tables_in_print(compare([_save(tmp_path, _made("world", "one"))])) == ()
+    assert tables_in_print(compare([_save(tmp_path, _result_of("world", "one"))])) == ()
 
 
 def test_ceilings_are_the_benchmarks_own(tmp_path: Path) -> None:
-    result = _made("world", "one")
+    result = _result_of("world", "one")
     rows = {(row.name, row.metric): row.ceiling for row in compare([_save(tmp_path, result)]).rows}
     assert rows["id/swap_noun", "accuracy"] == rows["swap.id", "macro"] == rows["order.ood", "macro"] == 0
     assert rows["id/replace_noun", "accuracy"] is rows["composition.id", "macro"] is None
     # It is that of the first metric alone, which fills the column of the first table too.
-    swapped = compare([_save(tmp_path, _made("colorswap", "two"))])
+    swapped = compare([_save(tmp_path, _result_of("colorswap", "two"))])
     assert [row.ceiling for row in swapped.rows if row.kind == "part"] == [12 / 300, None, None]
     assert swapped.headline[0].metric == swapped.rows[0].metric
     # Under another tie rule a model that ignores order wins half of each tie: the ceiling does not hold.
@@ -263,18 +263,20 @@ def test_thumbnails_stay_small_and_inside(tmp_path: Path) -> None:
 def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: Path) -> None:
     paths = []
     for label in ("base", "tuned"):
-        one, other = (_made(name, label) for name in ("winoground", "retrieval"))
+        one, other = (_result_of(name, label) for name in ("winoground", "retrieval"))
         joined = {"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
         paths.append(_save(tmp_path, one.model_copy(update=joined)))
     report(paths, out=tmp_path / "report.html", baseline="base", published=False)
-    told = "composition (Winoground) gained minus retrieval (Image-text retrieval) lost"
-    assert told in (tmp_path / "report.html").read_text()
+    title = "composition (Winoground) gained minus retrieval (Image-text retrieval) lost"
+    assert title in (tmp_path / "report.html").read_text()
     text = (tmp_path / "report.md").read_text()
     assert "italics); where there is no difference, the 95 % interval over items, for one seed." in text
-    assert f"Joint: {told}." in text and "gains and losses against **base**" in text
+    assert f"Joint: {title}." in text and "gains and losses against **base**" in text
     # One that was asked for composition alone has no joint score, nor one of which no seed was asked for both.
-    halves = [_save(tmp_path, _made("winoground", "half"))]
-    halves += [_save(tmp_path, _made(name, "apart", seed)) for seed, name in enumerate(("winoground", "retrieval"))]
+    halves = [_save(tmp_path, _result_of("winoground", "half"))]
+    halves += [
+        _save(tmp_path, _result_of(name, "apart", seed)) for seed, name in enumerate(("winoground", "retrieval"))
+    ]
     half = compare([*paths, *halves], baseline="base").joint
     assert half is not None and list(half.methods) == ["tuned"]
     report([*paths, *halves], out=tmp_path / "half.html", baseline="base", published=False)
@@ -287,29 +289,29 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
 
 def test_what_a_blind_model_answers_is_named_where_it_is_above_chance() -> None:
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
-    made = draw_result("blind", (0.9, 0.5, 0, 0), None, benchmark=sugarcrepe, n=100)
-    floor = made.model_copy(update={"model": made.model.model_copy(update={"name": "blind"})})
-    (told,) = caveats_of([], floors=[("blind", floor)])
-    assert "replace_rel 91 % (chance 50 %) and 2 more parts." in told and "swap" not in told
+    result = draw_result("blind", (0.9, 0.5, 0, 0), None, benchmark=sugarcrepe, n=100)
+    floor = result.model_copy(update={"model": result.model.model_copy(update={"name": "blind"})})
+    (warning,) = caveats_of([], floors=[("blind", floor)])
+    assert "replace_rel 91 % (chance 50 %) and 2 more parts." in warning and "swap" not in warning
 
 
 def test_a_column_of_each_benchmark_is_filled_by_its_own_average(tmp_path: Path) -> None:
-    made = [_made(name, "base") for name in ("winoground", "sugarcrepe")]
-    one, other = (each.benchmarks[0] for each in made)
+    both = [_result_of(name, "base") for name in ("winoground", "sugarcrepe")]
+    one, other = (each.benchmarks[0] for each in both)
     other = other.model_copy(update={"items_sha256": "b" * 64})
-    path = _save(tmp_path, made[0].model_copy(update={"benchmarks": (one, other), "items": ()}))
+    path = _save(tmp_path, both[0].model_copy(update={"benchmarks": (one, other), "items": ()}))
     comparison = compare([path])
     # Two benchmarks ask two things, which is no reason to warn.
     assert not any("same questions" in warning for warning in comparison.warnings)
-    found = {(row.benchmark, row.title): row.name for row in comparison.headline}
+    names = {(row.benchmark, row.title): row.name for row in comparison.headline}
     wanted = {(name, column): source for name in ("winoground", "sugarcrepe")
               for column, source in BENCHMARKS.load(name).BENCHMARK.headline.items()}  # fmt: skip
-    assert found == wanted and len({found[name, "composition"] for name in ("winoground", "sugarcrepe")}) == 2
+    assert names == wanted and len({names[name, "composition"] for name in ("winoground", "sugarcrepe")}) == 2
 
 
 def test_recognition_is_weighed_before_retrieval_of_whatever_benchmark(tmp_path: Path) -> None:
     """NegBench has retrieval beside its composition; what is recognised is asked by another benchmark."""
-    row = compare([_save(tmp_path, _made("winoground", "base"))]).headline[0]
+    row = compare([_save(tmp_path, _result_of("winoground", "base"))]).headline[0]
     composition, retrieval, recognition, other = (
         replace(row, title=title, benchmark=benchmark)
         for title, benchmark in (
@@ -327,20 +329,20 @@ def test_recognition_is_weighed_before_retrieval_of_whatever_benchmark(tmp_path:
 def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty benchmarks of ten models would be a gigabyte of verdicts, read twenty times."""
     for label in ("base", "tuned"):
-        one, other = (_made(name, label) for name in ("winoground", "cola"))
+        one, other = (_result_of(name, label) for name in ("winoground", "cola"))
         joined = {"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
         os.utime(_save(tmp_path, one.model_copy(update=joined)), (0, 0))
-    read: list[str] = []
+    names: list[str] = []
     numbers, verdicts = results.read_json, results.read_items
-    monkeypatch.setattr(results, "read_json", lambda path, **how: (read.append(path.name), numbers(path, **how))[1])
-    monkeypatch.setattr(results, "read_items", lambda path, *how: (read.append(path.stem), verdicts(path, *how))[1])
+    monkeypatch.setattr(results, "read_json", lambda path, **how: (names.append(path.name), numbers(path, **how))[1])
+    monkeypatch.setattr(results, "read_items", lambda path, *how: (names.append(path.stem), verdicts(path, *how))[1])
     report(result_files([tmp_path]), out=tmp_path / "report.html", baseline="base")
-    assert sorted(read) == ["base-None", "base-None.json", "tuned-None", "tuned-None.json"]
+    assert sorted(names) == ["base-None", "base-None.json", "tuned-None", "tuned-None.json"]
 
 
 def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
     """The documentation writes those of attacks and of explanations beside those of evaluations."""
-    path = _save(tmp_path, _made("winoground", "base"))
+    path = _save(tmp_path, _result_of("winoground", "base"))
     attack = tmp_path / "attack.json"
     attack.write_text('{"models": [{"schema_version": 1}]}')
     assert result_files([tmp_path, path]) == [path] and result_files([attack]) == [attack]
@@ -351,18 +353,18 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
 
 
 def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    paths = [_save(tmp_path, _made("winoground", "base")), tmp_path / "again.json"]
-    save_result(_made("winoground", "base"), paths[1])
+    paths = [_save(tmp_path, _result_of("winoground", "base")), tmp_path / "again.json"]
+    save_result(_result_of("winoground", "base"), paths[1])
     with pytest.raises(InputError, match="each method its own label"):
         compare(paths)
-    save_result(_made("retrieval", "base"), paths[1])
+    save_result(_result_of("retrieval", "base"), paths[1])
     with pytest.raises(InputError, match="name all of them in one degla evaluate call"):
         compare(paths)
 
 
 def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     """Rows called `random` and `blind` stood below the first table without a word of what they are."""
-    paths = [_save(tmp_path, _made("winoground", label)) for label in ("base", "eyeless", "dice")]
+    paths = [_save(tmp_path, _result_of("winoground", label)) for label in ("base", "eyeless", "dice")]
     for path, name in zip(paths[1:], ("blind", "random:3"), strict=True):
         result = load_result(path, items=True)
         save_result(result.model_copy(update={"model": result.model.model_copy(update={"name": name})}), path)
@@ -384,56 +386,56 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
 
 
 def test_a_floor_is_the_mean_of_its_seeds() -> None:
-    made = [draw_result("dice", (level,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
+    dice = [draw_result("dice", (level,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
             for level in (0.2, 0.8)]  # fmt: skip
-    first, second = (result.benchmarks[0].parts[0] for result in made)
-    questions = {made[0].benchmarks[0].items_sha256}
-    found = floor_values({"dice": made}, "winoground", questions=questions)
+    first, second = (result.benchmarks[0].parts[0] for result in dice)
+    questions = {dice[0].benchmarks[0].items_sha256}
+    values = floor_values({"dice": dice}, "winoground", questions=questions)
     key = ("part", first.name, first.scores[0].metric, first.family, first.tie)
     assert first.scores[0].value < second.scores[0].value
-    assert found[key] == {"dice": pytest.approx((first.scores[0].value + second.scores[0].value) / 2)}
+    assert values[key] == {"dice": pytest.approx((first.scores[0].value + second.scores[0].value) / 2)}
 
 
 def test_nothing_is_best_that_leads_all_but_one(tmp_path: Path) -> None:
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
     high, low = (draw_result("one", (level,) * 4, None, benchmark=sugarcrepe, n=40) for level in (0.9, 0.3))
-    made = [
+    methods = [
         result.model_copy(update={"model": result.model.model_copy(update={"label": label})})
         for label, result in (("one", high), ("same", high), ("low", low))
     ]
-    paths = [_save(tmp_path, result) for result in made]
+    paths = [_save(tmp_path, result) for result in methods]
     assert not any(cell.best for row in compare(paths).rows for cell in row.cells.values())
     assert compare([paths[0], paths[2]]).headline[0].cells["one"].best
 
 
 def test_averages_under_two_tie_rules_are_not_compared(tmp_path: Path) -> None:
     """Half of each tie against none of it would be a gain that no model made."""
-    made = [_made("winoground", label) for label in ("base", "tuned")]
-    (entry,) = made[1].benchmarks
+    pair = [_result_of("winoground", label) for label in ("base", "tuned")]
+    (entry,) = pair[1].benchmarks
     parts = tuple(part.model_copy(update={"tie": "half"}) for part in entry.parts)
-    other = made[1].model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
-    found = compare([_save(tmp_path, made[0]), _save(tmp_path, other)], baseline="base")
-    averages = [row for row in found.rows if row.kind == "average"]
+    other = pair[1].model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
+    comparison = compare([_save(tmp_path, pair[0]), _save(tmp_path, other)], baseline="base")
+    averages = [row for row in comparison.rows if row.kind == "average"]
     assert averages and all(set(row.cells) == {"base", "tuned"} and not row.comparable for row in averages)
-    assert all(cell.gain is None and not cell.best for row in found.rows for cell in row.cells.values())
-    assert "under different tie rules" in " ".join(found.warnings)
+    assert all(cell.gain is None and not cell.best for row in comparison.rows for cell in row.cells.values())
+    assert "under different tie rules" in " ".join(comparison.warnings)
 
 
 def test_seeds_that_answered_other_questions_have_no_interval_over_questions(tmp_path: Path) -> None:
-    made = [_made("winoground", "base", seed) for seed in (0, 1)]
-    alike = compare([_save(tmp_path, result) for result in made]).headline[0].cells["base"].interval
+    pair = [_result_of("winoground", "base", seed) for seed in (0, 1)]
+    alike = compare([_save(tmp_path, result) for result in pair]).headline[0].cells["base"].interval
     assert alike is not None and alike.method == "t over 2 seeds and questions"
-    items = tuple(row.model_copy(update={"id": f"{row.id}-other"}) for row in made[1].items)
-    paths = [tmp_path / "base-0.json", _save(tmp_path, made[1].model_copy(update={"items": items}))]
+    items = tuple(row.model_copy(update={"id": f"{row.id}-other"}) for row in pair[1].items)
+    paths = [tmp_path / "base-0.json", _save(tmp_path, pair[1].model_copy(update={"items": items}))]
     apart = compare(paths).headline[0].cells["base"].interval
     assert apart is not None and apart.method == "t over 2 seeds"
 
 
 def test_half_precision_is_not_said_to_move_scores_by_points(tmp_path: Path) -> None:
-    paths = [_save(tmp_path, _made("winoground", label)) for label in ("base", "half")]
+    paths = [_save(tmp_path, _result_of("winoground", label)) for label in ("base", "half")]
     result = load_result(paths[1], items=True)
     update = {"precision": "bf16", "activation": "gelu"}
     save_result(result.model_copy(update={"model": result.model.model_copy(update=update)}), paths[1])
-    told = {warning.partition(":")[0]: warning for warning in compare(paths).warnings}
-    assert "by up to 0.6 points" in told["The results differ in the precision"]
-    assert "This can change scores by points" in told["The results differ in the activation function"]
+    warnings = {warning.partition(":")[0]: warning for warning in compare(paths).warnings}
+    assert "by up to 0.6 points" in warnings["The results differ in the precision"]
+    assert "This can change scores by points" in warnings["The results differ in the activation function"]

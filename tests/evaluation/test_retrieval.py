@@ -103,8 +103,8 @@ def test_equals_the_literal_protocol(tmp_path: Path, data_root: Path) -> None:
             best = sorted(range(len(files)), key=lambda image: -cosines[image][text])[:k]
             expected[f"retrieval/captions/photos/text/{text}", f"text_to_image@{k}"] = owner[text] in best
     result = score(encoder, "retrieval", tmp_path)
-    found = {(item.id, key): worth == 1 for item in result.items for key, worth in item.ok.items()}
-    assert found == expected
+    verdicts = {(item.id, key): worth == 1 for item in result.items for key, worth in item.ok.items()}
+    assert verdicts == expected
     assert (len(files), len(rows)) == ((20, 100) if data_root == SHARED else (6, 31))
     (part,) = result.benchmarks[0].parts
     assert [score.metric for score in part.scores] == METRICS
@@ -125,7 +125,7 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
     oracle = score(knowing(truth, colours, lying=False), "retrieval", tmp_path).benchmarks[0]
     assert set(values_of(oracle).values()) == {1.0}
     assert oracle.headline == {"retrieval": "recall@1"}
-    assert all(found.ties == 0 for part in oracle.parts for found in part.scores)
+    assert all(row.ties == 0 for part in oracle.parts for row in part.scores)
     liar = score(knowing(truth, colours, lying=True), "retrieval", tmp_path).benchmarks[0]
     assert {value for name, value in values_of(liar).items() if name.startswith("coco.")} == {0.0}
     assert values_of(liar)["recall@1"] == 0.0
@@ -154,7 +154,7 @@ def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:
     (part,) = result.benchmarks[0].parts
     assert part.name == "captions/dogs"
     # Each image is nearest to its own second text; the shared caption is equally near to both images.
-    assert [(found.metric, found.value, found.ties) for found in part.scores[:2]] == [
+    assert [(row.metric, row.value, row.ties) for row in part.scores[:2]] == [
         ("image_to_text@1", 1.0, 0),
         ("text_to_image@1", 1.0, 2),
     ]

@@ -60,7 +60,7 @@ def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(encoder: Encode
     result = attack_model(encoder, settings, ask_all(["zeroshot"], root), root=root, progress=False)
     (benchmark,) = result.benchmarks
     clean, *attacked = benchmark.attacked
-    assert [found.epsilon for found in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
+    assert [scores.epsilon for scores in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
     plain = evaluate(encoder, benchmarks=["zeroshot"], root=root, progress=False).benchmarks[0]
     assert clean.scores == plain.parts[0].scores and clean.averages == plain.averages
     assert _top1(clean) > 0.8 and clean.scores[0].interval is not None
@@ -91,15 +91,15 @@ def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
 ) -> None:
     (entry,) = items(root)
     assert isinstance(entry, Classification)
-    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
     original = Attacker._attack
 
     def watched(self: Attacker, pixels: torch.Tensor, *rest: object, epsilon: float) -> torch.Tensor:
-        found = original(self, pixels, *rest, epsilon=epsilon)  # type: ignore[arg-type]
-        change = (found - pixels).abs() * 0.25  # The world's standard deviation.
+        attack = original(self, pixels, *rest, epsilon=epsilon)  # type: ignore[arg-type]
+        change = (attack - pixels).abs() * 0.25  # The world's standard deviation.
         assert change.max() < epsilon + 1e-6 and change.mean() > epsilon / 2
-        seen.append(found)
-        return found
+        batches.append(attack)
+        return attack
 
     monkeypatch.setattr(Attacker, "_attack", watched)
     small = entry.model_copy(update={"images": entry.images[:8], "labels": entry.labels[:8]})
@@ -107,11 +107,11 @@ def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
         Attacker(encoder, root, AttackSettings([1 / 255], steps=3), images_per_batch=size).judge(BENCHMARK, small)
         for size in (8, 3)
     ]
-    whole, *parts = seen
+    whole, *parts = batches
     assert len(parts) > 1
     same = (torch.cat(parts) - whole).abs() < 1e-5
     assert same.float().mean() > 0.99  # Where a gradient is nearly 0, the order of sums decides its sign.
-    ok = [[[row.verdict.ok for row in judged] for judged in found] for found in verdicts]
+    ok = [[[row.verdict.ok for row in judged] for judged in rounds] for rounds in verdicts]
     assert ok[0] == ok[1]
 
 
@@ -125,7 +125,7 @@ def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.
         assert word in printed, printed
     first, second = json.loads(out.read_text())["models"]
     assert first["benchmarks"] == second["benchmarks"] and first["model"]["label"] == "one"
-    assert [found["epsilon"] for found in first["benchmarks"][0]["attacked"]] == [0.0, 1 / 255, 0.01]
+    assert [each["epsilon"] for each in first["benchmarks"][0]["attacked"]] == [0.0, 1 / 255, 0.01]
     assert first["benchmarks"][0]["attacked"][0]["scores"][0]["n"] == 10
     assert main(["attack", "world", *words, "--json"]) == 0
     (again,) = json.loads(capsys.readouterr().out)["models"]

@@ -104,12 +104,12 @@ def test_crop_is_cut_before_the_transform(tmp_path: Path) -> None:
     picture = Image.new("RGB", (20, 10), (255, 0, 0))
     picture.paste((0, 0, 255), (10, 0, 20, 10))
     picture.save(tmp_path / "x.png")
-    seen = FakeEncoder(lambda image: image.reshape(3, -1).mean(axis=1) + 1e-3, lambda tokens: np.ones(3))
+    encoder = FakeEncoder(lambda image: image.reshape(3, -1).mean(axis=1) + 1e-3, lambda tokens: np.ones(3))
     images = [ItemImage(path="x.png", crop=(10, 0, 10, 10)), ItemImage(path="x.png", crop=(0, 0, 10, 10))]
-    table = Embedder(seen, root=tmp_path).embed(images, [])
+    table = Embedder(encoder, root=tmp_path).embed(images, [])
     assert table.images.argmax(axis=1).tolist() == [2, 0]
     with pytest.raises(InputError, match=r"x\.png.*outside the image of 20 x 10"):
-        Embedder(seen, root=tmp_path).embed([ItemImage(path="x.png", crop=(15, 0, 10, 10))], [])
+        Embedder(encoder, root=tmp_path).embed([ItemImage(path="x.png", crop=(15, 0, 10, 10))], [])
 
 
 def test_degenerate_items_are_counted(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,12 +179,12 @@ def test_training_mode_is_put_back(small_root: Path) -> None:
         def train(self) -> None:
             self.training = True
 
-    seen: list[bool] = []
+    modes: list[bool] = []
     encoder = Mode(
-        lambda image: seen.append(encoder.training) or spread_row(b"a", 8), lambda tokens: spread_row(b"b", 8)
+        lambda image: modes.append(encoder.training) or spread_row(b"a", 8), lambda tokens: spread_row(b"b", 8)
     )
     run(encoder, small_root)
-    assert not any(seen)
+    assert not any(modes)
     assert encoder.training
 
 

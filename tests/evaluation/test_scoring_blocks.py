@@ -14,15 +14,15 @@ from degla.evaluation.scoring import EmbeddingRows, RankVerdicts, rank, unit_row
 DIMENSIONS = 24
 
 
-def made(queries: int, candidates: int) -> tuple[EmbeddingRows, EmbeddingRows, list[list[int]]]:
+def ranking(queries: int, candidates: int) -> tuple[EmbeddingRows, EmbeddingRows, list[list[int]]]:
     """Queries near their true candidates; a third of the candidates and of the queries stands twice."""
     generator = np.random.default_rng(5)
     rows = generator.normal(size=(candidates, DIMENSIONS))
     rows[-(candidates // 3) :] = rows[: candidates // 3]
     truth = [sorted({number % candidates, (7 * number + 3) % candidates}) for number in range(queries)]
-    asked = np.stack([rows[true[0]] for true in truth]) + 1.5 * generator.normal(size=(queries, DIMENSIONS))
-    asked[-(queries // 3) :] = asked[: queries // 3]
-    return unit_rows(asked), unit_rows(rows), truth
+    query_rows = np.stack([rows[true[0]] for true in truth]) + 1.5 * generator.normal(size=(queries, DIMENSIONS))
+    query_rows[-(queries // 3) :] = query_rows[: queries // 3]
+    return unit_rows(query_rows), unit_rows(rows), truth
 
 
 def whole(
@@ -48,22 +48,22 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch, rows: int, candidates: int) -> No
 @pytest.mark.parametrize("block", [1, 2, 7, 64, 100, 1000])
 def test_blocks_equal_the_whole(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """101 queries, so that the last block is a rest: of one row where blocks are of 2 and of 100."""
-    queries, candidates, truth = made(101, 60)
+    queries, candidates, truth = ranking(101, 60)
     better, ties, margins = whole(queries, candidates, truth)
     in_blocks(monkeypatch, block, len(candidates))
-    found = rank(queries, candidates, truth, [str(number) for number in range(101)])
-    assert found.better.tolist() == better
-    assert found.ties.tolist() == ties
-    np.testing.assert_allclose(found.margin, margins, atol=1e-6)
+    ranks = rank(queries, candidates, truth, [str(number) for number in range(101)])
+    assert ranks.better.tolist() == better
+    assert ranks.ties.tolist() == ties
+    np.testing.assert_allclose(ranks.margin, margins, atol=1e-6)
     # A tie is a margin of zero to the last bit wherever nothing is better.
-    assert set(found.margin[(found.better == 0) & (found.ties > 0)].tolist()) == {0.0}
+    assert set(ranks.margin[(ranks.better == 0) & (ranks.ties > 0)].tolist()) == {0.0}
     assert 0 < np.mean(ties) < 1
-    assert 0 < found.within(1, "strict").mean() < found.within(1, "lenient").mean() < 1
+    assert 0 < ranks.within(1, "strict").mean() < ranks.within(1, "lenient").mean() < 1
 
 
 @pytest.mark.parametrize("block", [1, 7])
 def test_a_bad_query_is_named_in_whatever_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    queries, candidates, truth = made(20, 12)
+    queries, candidates, truth = ranking(20, 12)
     queries[16] = np.nan
     in_blocks(monkeypatch, block, len(candidates))
     with pytest.raises(DeglaError, match="query '16'"):
@@ -74,7 +74,7 @@ def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None
     """Four times the queries need no second matrix: what grows is three numbers a query."""
     peaks = []
     for count in (500, 2000):
-        queries, candidates, truth = made(count, 400)
+        queries, candidates, truth = ranking(count, 400)
         ids = [str(number) for number in range(count)]
         in_blocks(monkeypatch, 50, len(candidates))
         tracemalloc.start()

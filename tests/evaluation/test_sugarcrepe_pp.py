@@ -82,9 +82,9 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
             one, two, false = (float(picture @ text) for text in (first, second, negative))
             literal = {"text_ok": one > false and two > false, "text_ok.1": one > false, "text_ok.2": two > false}
             literal["brittle"] = min(one, two) < false < max(one, two)
-            found = verdicts[f"sugarcrepe_pp/{part}/{row['id']}"]
-            assert {key: bool(worth) for key, worth in found.ok.items()} == literal
-            assert found.image == alone.image
+            verdict = verdicts[f"sugarcrepe_pp/{part}/{row['id']}"]
+            assert {key: bool(worth) for key, worth in verdict.ok.items()} == literal
+            assert verdict.image == alone.image
             for key, worth in literal.items():
                 right[key] += worth
             photographs += 1
@@ -101,9 +101,9 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
             ("brittleness", "brittle"),
         )
     ):
-        found = [parts[name].scores[number] for name in COUNTS]
-        assert {score.metric for score in found} == {metric}
-        assert sum(score.value * score.n for score in found) == pytest.approx(right[key])
+        scores = [parts[name].scores[number] for name in COUNTS]
+        assert {score.metric for score in scores} == {metric}
+        assert sum(score.value * score.n for score in scores) == pytest.approx(right[key])
     assert len({right[key] for key in ("text_ok", "text_ok.1", "text_ok.2")}) >= (3 if official else 2)
     assert parts["text_only/swap_obj"].degenerate == 2
     assert {name: part.scores[0].n for name, part in parts.items() if "/" in name} == {
@@ -111,7 +111,7 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
     }
     assert all(part.missing == 0 for name, part in parts.items() if "/" in name)
     assert parts["swap_att"].scores[0].n + parts["swap_att"].missing == counts["swap_att"]
-    assert [found.chance for found in parts["swap_att"].scores] == pytest.approx([1 / 3, 1 / 2, 1 / 2, 1 / 3])
+    assert [each.chance for each in parts["swap_att"].scores] == pytest.approx([1 / 3, 1 / 2, 1 / 2, 1 / 3])
     assert parts["text_only/swap_att"].scores[0].chance == pytest.approx(1 / 3)
 
 

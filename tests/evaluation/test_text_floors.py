@@ -82,7 +82,7 @@ def test_length_and_words_are_seen_order_is_not() -> None:
         benchmark(("add", "swap", "word")), [*items("add", 60), *items("swap", 60), *items("word", 60)]
     )
     values = {
-        floor: {name: rows[0].value for name, rows in found.parts.items()} for floor, found in floors.values.items()
+        floor: {name: rows[0].value for name, rows in scores.parts.items()} for floor, scores in floors.values.items()
     }
     assert values == {SHORTER: {"add": 1.0, "swap": 0.5, "word": 0.5}, WORDS: {"add": 1.0, "swap": 0.5, "word": 1.0}}
     assert floors.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
@@ -127,16 +127,16 @@ def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:
 
 def test_few_items_tell_nothing() -> None:
     """The shorter text is right four times of four by luck often enough; eight times of eight it is not."""
-    made = benchmark(("add",))
-    assert find_floors(made, items("add", 4)).told == {}
-    assert find_floors(made, items("add", 8)).told == {"add": (SHORTER,)}
+    small = benchmark(("add",))
+    assert find_floors(small, items("add", 4)).told == {}
+    assert find_floors(small, items("add", 8)).told == {"add": (SHORTER,)}
     # Of 43 items 30 may be luck at this level, 31 are not.
     # Of 300, 176 are none, but fewer than ten points above chance.
     for count, right, enough in ((43, 30, False), (43, 31, True), (300, 176, False)):
-        asked = items("add", count, images=9)  # Too few for words to be learnt.
-        longer = [item.model_copy(update={"gold": ((0, 1),)}) for item in asked[right:]]
-        told = find_floors(made, [*asked[:right], *longer]).told
-        assert told == ({"add": (SHORTER,)} if enough else {}), (count, right)
+        pairs = items("add", count, images=9)  # Too few for words to be learnt.
+        longer = [item.model_copy(update={"gold": ((0, 1),)}) for item in pairs[right:]]
+        floors_of = find_floors(small, [*pairs[:right], *longer]).told
+        assert floors_of == ({"add": (SHORTER,)} if enough else {}), (count, right)
 
 
 def test_one_order_of_texts_must_fit_all_images() -> None:
@@ -163,8 +163,8 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
     entry = result.benchmarks[0]
     assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
     scores = [*(part.scores[0] for part in entry.parts), *entry.averages]
-    assert all(set(found.floors) == {SHORTER, WORDS} for found in scores)
-    by_name = {found.name: found for found in scores}
+    assert all(set(each.floors) == {SHORTER, WORDS} for each in scores)
+    by_name = {each.name: each for each in scores}
     assert by_name["macro"].floors[SHORTER] == pytest.approx(2 / 3)
     assert by_name["macro.neutral"].value == by_name["swap"].value
     named = named_scores(result)
@@ -172,13 +172,13 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
     save_result(result, tmp_path / "r.json")
     data = report([tmp_path / "r.json"], out=tmp_path / "report.html")
     assert [row["title"] for row in data["headline"]] == ["composition", TOLD]
-    told = "add (shorter text 100.0, words only 100.0), word (words only 100.0)"
+    note = "add (shorter text 100.0, words only 100.0), word (words only 100.0)"
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     console = Console(width=200)
-    with console.capture() as said:
+    with console.capture() as capture:
         console.print(render_result(result))
-    for shown in (page, text, " ".join(said.get().split())):
-        assert told in shown and "words only" in shown
+    for shown in (page, text, " ".join(capture.get().split())):
+        assert note in shown and "words only" in shown
     assert (
         '<tr class="floor"><th scope="row"><span>shorter text</span></th>' in page
         and "| *words only* |  | 50.0 | 100.0 |" in text
@@ -215,14 +215,14 @@ def test_the_readmes_table_of_the_worlds_kinds(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(draw, "save_picture", lambda picture, file: None)
     monkeypatch.setattr(draw, "render", lambda scene: None)
     world = BENCHMARKS.load("world").BENCHMARK
-    found = find_floors(world, draw._items(tmp_path, split="test", count=1000, seed=0))
-    assert found.told == {f"{domain}/add_attribute": (SHORTER, WORDS) for domain in ("id", "ood")}
+    floors = find_floors(world, draw._items(tmp_path, split="test", count=1000, seed=0))
+    assert floors.told == {f"{domain}/add_attribute": (SHORTER, WORDS) for domain in ("id", "ood")}
     for kind in (part.name.partition("/")[2] for part in world.parts if part.name.startswith("id/")):
         if kind == "order":  # A column of its own, no kind of composition.
             continue
         cells = [
             " / ".join(
-                f"{100 * found.values[floor].parts[f'{domain}/{kind}'][0].value:.1f}" for domain in ("id", "ood")
+                f"{100 * floors.values[floor].parts[f'{domain}/{kind}'][0].value:.1f}" for domain in ("id", "ood")
             )
             for floor in (SHORTER, WORDS)
         ]

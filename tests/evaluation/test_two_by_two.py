@@ -103,9 +103,9 @@ def table_encoder(colours: Colours, captions: list[str], table: np.ndarray) -> F
     by_tokens = {tuple(words(caption)): directions[number] for number, caption in enumerate(captions)}
 
     def image_row(image: np.ndarray) -> np.ndarray:
-        found = tuple(int(value) for value in np.round(image.reshape(3, -1).mean(axis=1) * 255))
+        rgb = tuple(int(value) for value in np.round(image.reshape(3, -1).mean(axis=1) * 255))
         # The third coordinate brings each row to the same length, so that cosines are in the table's proportion.
-        row = by_colour[found]  # type: ignore[index]
+        row = by_colour[rgb]  # type: ignore[index]
         return np.append(row, np.sqrt(1 - (row**2).sum()))
 
     return FakeEncoder(image_row, lambda tokens: np.append(by_tokens[tokens], 0.0))
@@ -131,8 +131,8 @@ def test_truth_table(tmp_path: Path, name: str) -> None:
     assert tied.items[0].ties == {"text_ok": 1, "image_ok": 0, "group_ok": 1}
     turned = score(table_encoder(colours, captions, np.array([[0.3, 0.1], [0.3, 0.4]])), name, tmp_path)
     assert turned.items[0].ties == {"text_ok": 0, "image_ok": 1, "group_ok": 1}
-    found = {score.metric: score for score in tied.benchmarks[0].parts[0].scores}
-    assert {metric: score.chance for metric, score in found.items()} == {
+    scores = {score.metric: score for score in tied.benchmarks[0].parts[0].scores}
+    assert {metric: score.chance for metric, score in scores.items()} == {
         "image": 0.25,
         "text": 0.25,
         "group": pytest.approx(1 / 6),
@@ -165,10 +165,10 @@ def test_equals_the_literal_protocol_item_by_item(tmp_path: Path, data_root: Pat
         f"cola/multi_object/{number}": literal([f"vg/{row[i].split('/')[-1]}" for i in (0, 2)], [row[1], row[3]])
         for number, row in enumerate(rows)
     }
-    found = {
+    verdicts = {
         item.id: {key: bool(worth) for key, worth in item.ok.items()} for item in score(encoder, "cola", tmp_path).items
     }
-    assert {name: found[name] for name in expected} == expected
+    assert {name: verdicts[name] for name in expected} == expected
     assert 0 < sum(row["image_ok"] for row in expected.values()) < len(expected)
 
     lines = map(json.loads, (tmp_path / "winoground" / "examples.jsonl").read_text().splitlines())

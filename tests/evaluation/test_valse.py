@@ -70,9 +70,9 @@ def test_where_the_images_lie(data_root: Path) -> None:
     folders: dict[str, dict[str, int]] = {}
     items = list(BENCHMARK.items(data_root))
     for item in items:
-        found = folders.setdefault(item.part, {})
+        numbers = folders.setdefault(item.part, {})
         folder = item.images[0].path.rpartition("/")[0]
-        found[folder] = found.get(folder, 0) + 1
+        numbers[folder] = numbers.get(folder, 0) + 1
     official = data_root == SHARED
     counts = {part: n for part, (n, _) in counts_of(data_root).items()}
     assert folders["existence"] == {"vg": counts["existence"]}
@@ -132,8 +132,8 @@ def test_equals_the_literal_protocol_item_by_item(data_root: Path, tmp_path: Pat
     assert len(expected) == (16 if official else 39)
     assert 0 < sum(expected.values()) < len(expected)
     for part in result.benchmarks[0].parts:
-        found = part.scores[0]
-        assert found.n + part.missing + part.filtered == counts[part.name][0]
+        first = part.scores[0]
+        assert first.n + part.missing + part.filtered == counts[part.name][0]
         assert part.filtered == counts[part.name][0] - counts[part.name][1]
     assert ("mean11" in {average.name for average in result.benchmarks[0].averages}) == (not official)
 

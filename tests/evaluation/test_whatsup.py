@@ -34,8 +34,8 @@ def write_whatsup(root: Path) -> dict[str, list[str]]:
         for (first, second), where in product(OBJECTS, prepositions):
             name = f"{first}_{where}_{second}.jpeg"
             order = [where, *(other for other in prepositions if other != where)]
-            said = f"A {first.replace('-', ' ')} {{}} a {second}"
-            options = [f"{stem[-1]} " + said.format(prepositions[each]) for each in order]
+            sentence = f"A {first.replace('-', ' ')} {{}} a {second}"
+            options = [f"{stem[-1]} " + sentence.format(prepositions[each]) for each in order]
             rows.append({"image_path": f"data/{stem}/{name}", "caption_options": options})
             truth[f"whatsup/{stem}/{name}"] = options[:1]
         (root / "whatsup" / f"{stem}_dataset.json").write_text(json.dumps(rows))
@@ -77,21 +77,21 @@ def test_where_no_group_is_whole_there_is_no_score() -> None:
 def test_pairs_and_sets_need_all_of_theirs(wrong: tuple[str, ...]) -> None:
     names = ("a_on_b", "a_under_b", "a_left_of_b", "a_right_of_b")
     scores = aggregate(BENCHMARK, list(judged({name: name not in wrong for name in names}))).parts["controlled_a"]
-    found = {score.metric: score for score in scores}
+    by_metric = {score.metric: score for score in scores}
     pairs = [all(name not in wrong for name in pair) for pair in (names[:2], names[2:])]
-    assert found["accuracy"].value == (4 - len(wrong)) / 4
-    assert (found["pairs"].value, found["pairs"].n) == (sum(pairs) / 2, 2)
-    assert (found["sets"].value, found["sets"].n) == (float(not wrong), 1)
-    assert [found[name].chance for name in ("accuracy", "pairs", "sets")] == [0.25, 0.25**2, 0.25**4]
+    assert by_metric["accuracy"].value == (4 - len(wrong)) / 4
+    assert (by_metric["pairs"].value, by_metric["pairs"].n) == (sum(pairs) / 2, 2)
+    assert (by_metric["sets"].value, by_metric["sets"].n) == (float(not wrong), 1)
+    assert [by_metric[name].chance for name in ("accuracy", "pairs", "sets")] == [0.25, 0.25**2, 0.25**4]
 
 
 def test_a_set_that_lacks_an_image_is_not_counted() -> None:
     names = ("a_on_b", "a_left_of_b", "a_right_of_b")
-    found = {
+    scores = {
         score.metric: score
         for score in aggregate(BENCHMARK, list(judged(dict.fromkeys(names, True)))).parts["controlled_a"]
     }
-    assert "sets" not in found and found["pairs"].n == 1
+    assert "sets" not in scores and scores["pairs"].n == 1
 
 
 def test_groups_come_from_the_names_of_files(tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_equals_a_literal_reading(tmp_path: Path) -> None:
             image = literal_image(encoder, tmp_path / "whatsup" / stem / name)
             cosines = [float(image @ literal_text(encoder, text)) for text in row["caption_options"]]
             expected[f"whatsup/{part}/{name}"] = cosines.index(max(cosines)) == 0
-    found = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "whatsup", tmp_path).items}
-    assert {name: right for name, right in found.items() if "controlled" in name} == expected and len(found) == 20
+    verdicts = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "whatsup", tmp_path).items}
+    assert {name: right for name, right in verdicts.items() if "controlled" in name} == expected and len(verdicts) == 20
 
 
 @pytest.mark.parametrize(

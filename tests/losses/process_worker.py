@@ -62,12 +62,16 @@ class Encoder(nn.Module):
         self.logit_bias = nn.Parameter(torch.tensor(-1.7, dtype=torch.float64))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
+        embeddings = {name: self.image(batch[name]) for name in IMAGES} | {
+            name: self.text(batch[name]) for name in TEXTS
+        }
         for name in ("reconstruction", "prediction"):
-            found[name] = nn.functional.softplus(found[name].sum(-1))  # Of each token, above 0.
-        unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
+            embeddings[name] = nn.functional.softplus(embeddings[name].sum(-1))  # Of each token, above 0.
+        unit = {name: nn.functional.normalize(each, dim=-1) for name, each in embeddings.items() if name not in DENSE}
         # Data-parallel training waits for a gradient of the bias, even if no loss reads it.
-        return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}
+        return (
+            embeddings | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}
+        )
 
 
 @cache
@@ -76,18 +80,18 @@ def global_batch(mask: str) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(50 + ALL_MASKS.index(mask))
 
     def there(*shape: int) -> Tensor:
-        found = torch.ones(*shape, dtype=torch.bool)
+        flags = torch.ones(*shape, dtype=torch.bool)
         if mask == "random":
-            found = torch.rand(*shape, generator=random) < 0.5
+            flags = torch.rand(*shape, generator=random) < 0.5
         elif mask == "one empty row":
-            found[5] = False
+            flags[5] = False
         elif mask == "none":
-            found[:] = False
+            flags[:] = False
         elif mask == "first half empty":
-            found[: PAIRS // 2] = False
+            flags[: PAIRS // 2] = False
         elif mask == "only the last row":
-            found[:-1] = False
-        return found
+            flags[:-1] = False
+        return flags
 
     def images(*shape: int) -> Tensor:
         return torch.randn(*shape, 4, generator=random, dtype=torch.float64)
@@ -193,12 +197,17 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
     wrapped = DistributedDataParallel(encoder) if with_ddp and dist.is_initialized() else encoder
     student = embed(wrapped, batch)
     with torch.no_grad():
-        said = embed(teacher, batch)
+        teacher_embeddings = embed(teacher, batch)
     objective = Objective(chosen, rules=RULES)
     for name, term in chosen.items():
         if isinstance(term, StatefulLoss):
             objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
-    target = Target(image=said.image, caption=said.caption, negative=said.negative, raw_image=said.extra["raw_image"])
+    target = Target(
+        image=teacher_embeddings.image,
+        caption=teacher_embeddings.caption,
+        negative=teacher_embeddings.negative,
+        raw_image=teacher_embeddings.extra["raw_image"],
+    )
     loss, values = objective.value(student, target, processes)
     if loss.requires_grad:
         loss.backward()
@@ -248,7 +257,7 @@ def _beside_open_clip(processes: Processes) -> Outcome:
         name: each if name == "classes" else each[processes.rank * rows : (processes.rank + 1) * rows]
         for name, each in global_batch("all").items()
     }
-    found: Outcome = {}
+    gaps: Outcome = {}
     for way in ("bidir", "shift", "reduce", "gather"):
         sides = []
         for ours in (True, False):
@@ -263,8 +272,8 @@ def _beside_open_clip(processes: Processes) -> Outcome:
             gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
             sides.append(_average({"loss": loss.detach(), **gradients}, processes))
         assert all(value.abs().max() > 1e-3 for value in sides[0].values())
-        found |= {f"{way} {name}": value - sides[1][name] for name, value in sides[0].items()}
-    return found
+        gaps |= {f"{way} {name}": value - sides[1][name] for name, value in sides[0].items()}
+    return gaps
 
 
 def work(rank: int, count: int, folder: str, what: str) -> None:
@@ -276,9 +285,9 @@ def work(rank: int, count: int, folder: str, what: str) -> None:
         processes = Processes.current()
         assert (processes.count, processes.rank) == (count, rank)
         if what in ("terms", "sums"):
-            found = dict(outcomes(processes, terms=what == "terms"))
+            result = dict(outcomes(processes, terms=what == "terms"))
         else:
-            found = {what: _shared_gradient(processes) if what == "gather" else _beside_open_clip(processes)}
-        torch.save(found, Path(folder) / f"{rank}.pt")
+            result = {what: _shared_gradient(processes) if what == "gather" else _beside_open_clip(processes)}
+        torch.save(result, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

@@ -190,11 +190,11 @@ def logit_distillation(term: Any, student: Embeddings, teacher: Target, memory: 
     rows = []
     for i in range(pairs):
         row = torch.zeros((), dtype=v.dtype)
-        for wanted, found in (
+        for wanted, ours in (
             (share(teacher.image, teacher.caption, i), share(v, t, i)),
             (share(teacher.caption, teacher.image, i), share(t, v, i)),
         ):
-            for target, value in zip(wanted, found, strict=True):
+            for target, value in zip(wanted, ours, strict=True):
                 row = row - temperature**2 * target * value.log()
         rows.append(row)
     return _mean(rows, v), {"image", "caption"} if pairs > 1 else set()
@@ -402,15 +402,15 @@ def unit_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
 
 def concept_sigmoid(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, c, s, b = student.image, student.extra["concept"], student.scale, student.extra["bias"]
-    there, said = student.extra["concept_valid"], student.extra["concept_group"]
+    there, concept_group = student.extra["concept_valid"], student.extra["concept_group"]
     pairs, most = there.shape
     total, moved, count = torch.zeros_like(s), set[str](), int(there.sum())
     for i in range(pairs):
-        own = {int(said[i, m]) for m in range(most) if bool(there[i, m])}
+        own = {int(concept_group[i, m]) for m in range(most) if bool(there[i, m])}
         for j in range(pairs):
             for m in (m for m in range(most) if bool(there[j, m])):
                 z = s * _dot(v[i], c[j, m]) + b
-                same_text = term.mask_same_text and int(said[j, m]) in own
+                same_text = term.mask_same_text and int(concept_group[j, m]) in own
                 same_image = term.mask_same_image and int(student.group[i]) == int(student.group[j])
                 if i == j or not (same_text or same_image):
                     total = total + _soft_plus(-z if i == j else z)
@@ -428,8 +428,8 @@ def concept_attention(term: Any, student: Embeddings, teacher: Target, memory: T
         for j in range(pairs):
             for m in (m for m in range(most) if bool(there[j, m])):
                 weights = [_dot(c[j, m], each).exp() for each in patches]
-                seen = sum((w * each for w, each in zip(weights, patches, strict=True)), torch.zeros_like(c[j, m]))
-                z = s * _dot(seen / seen.norm(), c[j, m]) + b
+                feature = sum((w * each for w, each in zip(weights, patches, strict=True)), torch.zeros_like(c[j, m]))
+                z = s * _dot(feature / feature.norm(), c[j, m]) + b
                 total = total + _soft_plus(-z if i == j else z)
                 moved = {"patch", "concept", "scale", "bias"}
     return total / max(int(there.sum()), 1), moved
@@ -542,19 +542,23 @@ def contextual_contrast(term: Any, student: Embeddings, teacher: Target, memory:
 
 def evidence_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, t, n, s = student.image, student.caption, student.negative, student.scale
-    m, there, seen = (student.extra[f"evidence_{name}"] for name in ("image", "valid", "seen"))
+    m, there, teacher_part = (student.extra[f"evidence_{name}"] for name in ("image", "valid", "seen"))
     pairs, negatives = student.valid.shape
     y, z = teacher.require("caption"), teacher.require("negative")
-    found = [
-        all(_dot(seen[i], y[i]) > _dot(seen[i], z[i, k]) for k in range(negatives) if student.valid[i, k])
+    supports = [
+        all(
+            _dot(teacher_part[i], y[i]) > _dot(teacher_part[i], z[i, k])
+            for k in range(negatives)
+            if student.valid[i, k]
+        )
         for i in range(pairs)
     ]
-    backgrounds = [j for j in range(pairs) if there[j] and not found[j]]
+    backgrounds = [j for j in range(pairs) if there[j] and not supports[j]]
     rows, moved = [], {"image", "caption", "evidence_image", "scale"} if backgrounds else set()
     for i in range(pairs):
         row = torch.zeros((), dtype=s.dtype)
         own = [k for k in range(negatives) if student.valid[i, k]]
-        if there[i] and found[i]:
+        if there[i] and supports[i]:
             away = [(s * (_dot(m[i], n[i, k]) - _dot(m[i], t[i]))).exp() for k in own]
             row = row + term.positive * (1 + sum(away, torch.zeros((), dtype=s.dtype))).log()
             moved |= {"evidence_image", "caption", "negative", "scale"} if own else set()
@@ -570,9 +574,9 @@ def view_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
     for i in range(len(v)):
         others = [j for j in range(len(v)) if j != i]
         own = _dot(v[i], z[i]) / term.temperature
-        found = _cross_entropy(own, [_dot(v[i], z[j]) / term.temperature for j in others])
+        forward = _cross_entropy(own, [_dot(v[i], z[j]) / term.temperature for j in others])
         back = _cross_entropy(own, [_dot(v[j], z[i]) / term.temperature for j in others])
-        rows.append(found / 2 + back / 2)
+        rows.append(forward / 2 + back / 2)
     return _mean(rows, v), {"image"} if len(v) > 1 else set()
 
 
@@ -592,10 +596,10 @@ def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
             low, high = min(products, key=Tensor.item), max(products, key=Tensor.item)
             parts = [(product - low) / (high - low) for product in products]
             whole = sum(parts, torch.zeros_like(s))
-            seen = torch.zeros_like(token)
+            feature = torch.zeros_like(token)
             for part, each in zip(parts, patches.unbind(), strict=True):
-                seen = seen + part / whole * each
-            total = total + (s * (seen * token).sum() / seen.norm() / token.norm()).exp()
+                feature = feature + part / whole * each
+            total = total + (s * (feature * token).sum() / feature.norm() / token.norm()).exp()
         return total.log()
 
     rows = []
@@ -653,11 +657,11 @@ def masked_contrast(term: Any, student: Embeddings, teacher: Target, memory: Ten
         return _cross_entropy(s * _dot(query, lists[0][i]), others)
 
     images, captions = list(v.unbind()), list(t.unbind())
-    found = _mean([find(v[i], i, captions, [rows[j] for j in twins]) for i in pairs], s)
+    of_images = _mean([find(v[i], i, captions, [rows[j] for j in twins]) for i in pairs], s)
     texts = [find(t[i], i, images) for i in pairs] + [find(rows[i], i, images) for i in twins]
     to_caption = [find(rows[i], i, captions) for i in twins]
     there_alone = [rows[j] for j in twins]
     to_twin = [find(t[i], twins.index(i), there_alone) for i in twins]
-    value = (found + _mean(texts, s)) / 2 + term.text * (_mean(to_caption, s) + _mean(to_twin, s)) / 2
+    value = (of_images + _mean(texts, s)) / 2 + term.text * (_mean(to_caption, s) + _mean(to_twin, s)) / 2
     moved = {"image", "caption", "scale"} if len(there) > 1 or any(there) else set()
     return value, moved | ({"masked"} if any(there) else set())

@@ -58,14 +58,14 @@ class Case:
 
     leaves: dict[str, Tensor]
     teacher: dict[str, Tensor]
-    given: dict[str, Tensor]
+    inputs: dict[str, Tensor]
     """Masks and numbers: the fields of `Embeddings` without a gradient."""
     memory: Tensor
     """Thresholds of a term with memory, one a rule."""
 
     @property
     def valid(self) -> Tensor:
-        return self.given["valid"]
+        return self.inputs["valid"]
 
     @property
     def pairs(self) -> int:
@@ -83,7 +83,7 @@ class Case:
     def _student(self) -> Embeddings:
         unit = {name: _unit(self.leaves[name]) for name in UNIT}
         dense = {name: self.leaves[name] * 1.0 for name in DENSE}
-        return Embeddings.of(unit | dense | self.given | self.numbers())
+        return Embeddings.of(unit | dense | self.inputs | self.numbers())
 
     def numbers(self) -> dict[str, Tensor]:
         """Scale and bias of the model."""
@@ -129,14 +129,14 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
 
     def there(*shape: int, share: float) -> Tensor:
         """A mask of the kind asked for."""
-        found = torch.ones(*shape, dtype=torch.bool)
+        flags = torch.ones(*shape, dtype=torch.bool)
         if mask == "random":
-            found = torch.rand(*shape, generator=random) < share
+            flags = torch.rand(*shape, generator=random) < share
         elif mask == "one empty row":
-            found[int(torch.randint(pairs, (), generator=random))] = False
+            flags[int(torch.randint(pairs, (), generator=random))] = False
         elif mask == "none":
-            found[:] = False
-        return found
+            flags[:] = False
+        return flags
 
     def token_masks(*shape: int) -> Tensor:
         """Texts of one to TOKENS tokens."""
@@ -166,7 +166,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     leaves["bias"] = -torch.rand((), generator=random, dtype=torch.float64) * 3
     leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
     label = torch.randint(CLASSES, (pairs,), generator=random)
-    given = {
+    inputs = {
         "valid": valid,
         "rule": rule,
         "group": group,
@@ -179,7 +179,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     }
     # Newer inputs are drawn last, so that older cases do not change.
     leaves |= {"unit": rows(pairs, POSITIVES), "foil": rows(pairs, POSITIVES), "concept": rows(pairs, CONCEPTS)}
-    given |= {
+    inputs |= {
         "unit_valid": there(pairs, POSITIVES, share=0.7),
         "foil_valid": there(pairs, POSITIVES, share=0.6),
         "unit_group": torch.randint(max(pairs - 1, 1), (pairs, POSITIVES), generator=random),
@@ -187,41 +187,41 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "concept_group": torch.randint(2 * pairs, (pairs, CONCEPTS), generator=random),
     }
     leaves["reconstruction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
-    leaves["text_state"], given["target"] = rows(pairs), torch.zeros(pairs, TOKENS, dtype=torch.long)
-    given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
+    leaves["text_state"], inputs["target"] = rows(pairs), torch.zeros(pairs, TOKENS, dtype=torch.long)
+    inputs["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
     leaves["evidence_image"] = rows(pairs)
-    given |= {"evidence_valid": there(pairs, share=0.5), "evidence_seen": rows(pairs)}
+    inputs |= {"evidence_valid": there(pairs, share=0.5), "evidence_seen": rows(pairs)}
     leaves |= {"masked": rows(pairs), "masked_token": rows(pairs, TOKENS)}
     leaves["prediction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
-    given |= {"masked_valid": there(pairs, share=0.6)}
-    given["prediction_valid"] = token_masks(pairs) & given["masked_valid"][:, None]
+    inputs |= {"masked_valid": there(pairs, share=0.6)}
+    inputs["prediction_valid"] = token_masks(pairs) & inputs["masked_valid"][:, None]
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
-        given=given,
+        inputs=inputs,
         memory=memory,
     )
 
 
 def changed(student: Embeddings, **tensors: Tensor | None) -> Embeddings:
     """The same embeddings with some inputs replaced, or left out where they are None."""
-    given = student.tensors() | tensors
-    return Embeddings.of({name: value for name, value in given.items() if value is not None})
+    inputs = student.tensors() | tensors
+    return Embeddings.of({name: value for name, value in inputs.items() if value is not None})
 
 
 def all_settings(name: str) -> list[Any]:
     """The term with its defaults for numbers, once for every combination of its options and switches."""
-    found = loss_class(name)
-    hints = typing.get_type_hints(found)
+    loss = loss_class(name)
+    hints = typing.get_type_hints(loss)
     options: dict[str, tuple[Any, ...]] = {}
-    for field in dataclasses.fields(found):
+    for field in dataclasses.fields(loss):
         hint = hints[field.name]
         if typing.get_origin(hint) is Literal:
             options[field.name] = typing.get_args(hint)
         elif hint is bool:
             options[field.name] = (False, True)
     chosen = (dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
-    return [found(**settings) for settings in chosen]
+    return [loss(**settings) for settings in chosen]
 
 
 LEADING = {
@@ -286,8 +286,8 @@ def gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradient of the value for each leaf; zeros where it does not depend on one."""
     if not value.requires_grad:
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    found = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
-    pairs = zip(leaves.items(), found, strict=True)
+    values = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
+    pairs = zip(leaves.items(), values, strict=True)
     return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
 
 
@@ -298,8 +298,8 @@ def small_shapes() -> Iterator[tuple[int, int, int]]:
         yield pairs, negatives, next(dims)
 
 
-def assert_near(found: Tensor, expected: Tensor, what: str = "", *, rtol: float, atol: float) -> None:
+def assert_near(actual: Tensor, expected: Tensor, what: str = "", *, rtol: float, atol: float) -> None:
     """A faster `torch.testing.assert_close`, which takes 0.2 ms even if all is well."""
-    same = found.dtype == expected.dtype and found.shape == expected.shape
-    if not (same and torch.allclose(found, expected, rtol=rtol, atol=atol)):
-        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}")
+    same = actual.dtype == expected.dtype and actual.shape == expected.shape
+    if not (same and torch.allclose(actual, expected, rtol=rtol, atol=atol)):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}")

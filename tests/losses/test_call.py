@@ -41,20 +41,20 @@ def tensors_of(case: Case) -> dict[str, Tensor]:
     """All that a loss can be called with; embeddings of any length."""
     student = {name: case.leaves[name] for name in (*UNIT, *DENSE)}
     teacher = {f"teacher_{part}": value for part, value in case.teacher.items()}
-    return student | teacher | case.given | case.numbers()
+    return student | teacher | case.inputs | case.numbers()
 
 
 def called(term: Any, case: Case, **tensors: Any) -> Tensor:
-    given: Any = tensors_of(case) | tensors
-    return term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+    inputs: Any = tensors_of(case) | tensors
+    return term(case.memory, **inputs)[0] if isinstance(term, StatefulLoss) else term(**inputs)
 
 
 @pytest.mark.parametrize("term", EVERY, ids=describe)
 def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
     case = make_case(5, 3, seed=70)
-    found, wanted = called(term, case), evaluate(term, case.student(), case.target(), case.memory)
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-    got, due = gradients(found, case.leaves), gradients(wanted, case.leaves)
+    actual, wanted = called(term, case), evaluate(term, case.student(), case.target(), case.memory)
+    torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
+    got, due = gradients(actual, case.leaves), gradients(wanted, case.leaves)
     for leaf, value in due.items():
         torch.testing.assert_close(got[leaf], value, rtol=1e-9, atol=1e-12)
 
@@ -63,15 +63,15 @@ def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
 def test_a_loss_that_is_nothing_without_negatives_asks_for_them(name: str) -> None:
     """Otherwise a forgotten tensor would silently give a loss of 0, and nothing would be learnt."""
     case, term = make_case(4, 0, seed=71), loss_class(name)()
-    given = {key: value for key, value in tensors_of(case).items() if key not in ("negative", "valid", "rule")}
+    inputs = {key: value for key, value in tensors_of(case).items() if key not in ("negative", "valid", "rule")}
     if not term.of_negatives:
-        value = term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+        value = term(case.memory, **inputs)[0] if isinstance(term, StatefulLoss) else term(**inputs)
         # The first needs tokens of negatives instead, the second the teacher's embedding of parts.
         assert value != 0 or name in ("dense_grounded", "evidence_contrast")
         return
     for call in (partial(term, case.memory) if isinstance(term, StatefulLoss) else term, Objective({name: term})):
         with pytest.raises(InputError, match=r": missing negative \[B, K, D\]\."):
-            _ = call(**given)
+            _ = call(**inputs)
 
 
 def test_every_name_that_a_loss_can_read_is_tried() -> None:
@@ -80,29 +80,29 @@ def test_every_name_that_a_loss_can_read_is_tried() -> None:
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_every_loss_is_one_import_away(name: str) -> None:
-    found = loss_class(name)
-    assert getattr(degla.losses, found.__name__) is found and found.__name__ in dir(degla.losses)
-    assert found.__name__ in degla.losses.__all__
+    loss = loss_class(name)
+    assert getattr(degla.losses, loss.__name__) is loss and loss.__name__ in dir(degla.losses)
+    assert loss.__name__ in degla.losses.__all__
 
 
 def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = dataclasses.make_dataclass("Bare", [("weight", float), ("margin", float, 0.2)], bases=(Loss,), frozen=True)
     plain = type("Plain", (Loss,), {"margin": 0.2})
-    for found, told in ((bare, r"bare\.py: Bare must be .* default for each .*\. Fields without a default: weight\.$"),
-                        (plain, "Plain must be a frozen dataclass with a field `weight`")):  # fmt: skip
-        monkeypatch.setattr(type(LOSSES), "member", lambda self, name, attribute, found=found: found)
-        with pytest.raises(InputError, match=told):
+    for loss, text in ((bare, r"bare\.py: Bare must be .* default for each .*\. Fields without a default: weight\.$"),
+                       (plain, "Plain must be a frozen dataclass with a field `weight`")):  # fmt: skip
+        monkeypatch.setattr(type(LOSSES), "member", lambda self, name, attribute, loss=loss: loss)
+        with pytest.raises(InputError, match=text):
             loss_class.__wrapped__("bare")
 
 
 def test_what_type_checkers_are_told_is_exported() -> None:
     """Strict type checkers treat an import as an export only with `as`."""
     lines = Path(str(degla.losses.__file__)).read_text().splitlines()
-    told = [line.partition(" import ")[2] for line in lines if line.startswith("    from ")]
-    told = [names for names in told if not names.startswith("ImageGrounded, ")]  # The docstring's example.
-    assert "Contrastive as Contrastive" in told
-    assert {name for names in told for name in names.split(" as ")} <= set(degla.losses.__all__)
-    assert all(" as " in names for names in told)
+    imports = [line.partition(" import ")[2] for line in lines if line.startswith("    from ")]
+    imports = [names for names in imports if not names.startswith("ImageGrounded, ")]  # The docstring's example.
+    assert "Contrastive as Contrastive" in imports
+    assert {name for names in imports for name in names.split(" as ")} <= set(degla.losses.__all__)
+    assert all(" as " in names for names in imports)
 
 
 def test_listing_the_losses_imports_no_torch() -> None:
@@ -135,13 +135,13 @@ def test_numbers_of_texts_that_are_left_out_differ_in_all_processes() -> None:
     """A process has as many places for phrases as its own batch needs."""
     numbers = []
     for rank, places in enumerate((3, 2, 1)):
-        given: LossTensors = {
+        inputs: LossTensors = {
             "image": torch.ones(4, 5),
             "caption": torch.ones(4, 5),
             "concept": torch.ones(4, places, 5),
         }
         wanted = dataclasses.replace(ConceptSigmoid.wanted(), scale=False, reads=frozenset({"concept"}))
-        student, _ = embeddings_of(given, wanted, Processes(count=3, rank=rank))
+        student, _ = embeddings_of(inputs, wanted, Processes(count=3, rank=rank))
         numbers += student.require("concept_group").flatten().tolist()
     assert len(numbers) == len(set(numbers)) == 24
 
@@ -162,17 +162,17 @@ def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything
 def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> None:
     """open_clip's loop and transformers' Trainer call the loss under autocast; some run the backward pass there too."""
     term, case = loss_class(name)(), make_case(4, 3, mask="all", seed=77).to(torch.float32)
-    seen = case.given["evidence_seen"].float()
-    wanted = called(term, case, evidence_seen=seen)
+    teacher_part = case.inputs["evidence_seen"].float()
+    wanted = called(term, case, evidence_seen=teacher_part)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = called(term, case, evidence_seen=seen)
-        total, _ = Objective({name: term}, rules=RULES)(**tensors_of(case) | {"evidence_seen": seen})
-        gradients(found, case.leaves)
-    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+        actual = called(term, case, evidence_seen=teacher_part)
+        total, _ = Objective({name: term}, rules=RULES)(**tensors_of(case) | {"evidence_seen": teacher_part})
+        gradients(actual, case.leaves)
+    assert actual.dtype == torch.float32 and torch.equal(actual, wanted)
     if not isinstance(term, StatefulLoss):  # Those start with another memory.
         assert torch.equal(total, term.weight * wanted)
     due = gradients(wanted, case.leaves)
-    for leaf, value in gradients(found, case.leaves).items():
+    for leaf, value in gradients(actual, case.leaves).items():
         assert torch.equal(value, due[leaf]), leaf
 
 
@@ -185,8 +185,8 @@ def test_shapes_can_be_followed_without_numbers() -> None:
 def test_a_loss_of_a_model_with_a_bias_can_be_compiled() -> None:
     term, case = SigmoidContrastive(negative_scope="none"), make_case(3, 0, seed=78)
     student = Embeddings.of({name: each.detach() for name, each in case.student().tensors().items()})
-    found = torch.compile(lambda: term.value(student, Target(), Processes()), backend="aot_eager")()
-    torch.testing.assert_close(found, term.value(student, Target(), Processes()))
+    actual = torch.compile(lambda: term.value(student, Target(), Processes()), backend="aot_eager")()
+    torch.testing.assert_close(actual, term.value(student, Target(), Processes()))
 
 
 @pytest.mark.parametrize("term", EVERY, ids=describe)
@@ -195,49 +195,49 @@ def test_numbers_may_be_whole_and_types_may_differ(term: Any) -> None:
     wanted = called(term, case, scale=7.0, bias=-3.0)
     single = {name: value.float() for name, value in tensors_of(case).items() if name in ("image", "teacher_image")}
     one = torch.tensor([7.0])  # As in transformers' SigLIP.
-    for found in (called(term, case, scale=7, bias=-3), called(term, case, scale=one, bias=-3, **single)):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-        assert found.dtype == torch.float64
-        gradients(found, case.leaves)
+    for actual in (called(term, case, scale=7, bias=-3), called(term, case, scale=one, bias=-3, **single)):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
+        assert actual.dtype == torch.float64
+        gradients(actual, case.leaves)
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_indices_may_be_of_any_type_and_a_batch_may_be_small(name: str) -> None:
     term, case = loss_class(name)(), make_case(4, 3, mask="random", seed=79)
-    small = {key: value.short() for key, value in case.given.items() if value.dtype == torch.int64}
+    small = {key: value.short() for key, value in case.inputs.items() if value.dtype == torch.int64}
     assert len(small) == 7 and torch.equal(called(term, case, **small), called(term, case))
-    given = {key: value[:0] if INPUTS[key].shape[:1] == "B" else value for key, value in tensors_of(case).items()}
+    inputs = {key: value[:0] if INPUTS[key].shape[:1] == "B" else value for key, value in tensors_of(case).items()}
     if name != "hardest_hinge":
-        value = term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+        value = term(case.memory, **inputs)[0] if isinstance(term, StatefulLoss) else term(**inputs)
         assert value == 0, "no pairs, no loss"
 
 
 def test_more_rules_than_the_memory_has_are_told() -> None:
-    given: Any = tensors_of(make_case(4, 3, mask="all", seed=73))
+    inputs: Any = tensors_of(make_case(4, 3, mask="all", seed=73))
     with pytest.raises(InputError, match=r"a rule has number 2, .* for 1\. Give .* Objective\(losses, rules="):
-        Objective({"cross_modal_rank": CrossModalRank()})(**given)
+        Objective({"cross_modal_rank": CrossModalRank()})(**inputs)
 
 
 def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> None:
     case = make_case(4, 3, mask="all", seed=73)
     losses = {"contrastive": Contrastive(), "cross_modal_rank": CrossModalRank(weight=0.5)}
     objective, again = (Objective(losses_by_name(**losses), rules=RULES) for _ in range(2))
-    given: Any = tensors_of(case)
+    inputs: Any = tensors_of(case)
     for _ in range(2):
-        total, values = objective(**given)
+        total, values = objective(**inputs)
         wanted, parts = again.value(case.student(), Target(), Processes())
         torch.testing.assert_close(total, wanted, rtol=1e-12, atol=0)
         assert values.keys() == parts.keys() == losses.keys()
     assert torch.equal(objective.memory["cross_modal_rank"], again.memory["cross_modal_rank"])
     memory = losses["cross_modal_rank"].start(RULES)
-    _, after = losses["cross_modal_rank"](memory, **given)
+    _, after = losses["cross_modal_rank"](memory, **inputs)
     assert after.shape == memory.shape and not torch.equal(after, memory)
     with pytest.raises(InputError, match=r"CrossModalRank: missing memory.* memory = loss\.start\(rules=5\)"):
-        losses["cross_modal_rank"](**given)
+        losses["cross_modal_rank"](**inputs)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"caption": None}, r"ImageGrounded: missing caption \[B, D\]\."),
         ({"scale": None}, r"missing scale\."),
@@ -254,11 +254,11 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
         ({"scale": torch.ones(2)}, r"scale has shape \[2\]; it must be \[\]"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], message: str) -> None:
     case = make_case(4, 3, mask="all", seed=74)
-    given: Any = {name: value for name, value in tensors_of(case).items() if name in ("image", "caption", "negative")}
-    with pytest.raises(InputError, match=told) as caught:
-        ImageGrounded()(**given | {"scale": 1.0} | change)
+    inputs: Any = {name: value for name, value in tensors_of(case).items() if name in ("image", "caption", "negative")}
+    with pytest.raises(InputError, match=message) as caught:
+        ImageGrounded()(**inputs | {"scale": 1.0} | change)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -266,30 +266,30 @@ def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], told: str) ->
 def test_every_tensor_that_a_loss_reads_is_asked_for(name: str) -> None:
     term = loss_class(name)()
     case = make_case(3, 2, mask="all", seed=75)
-    given = tensors_of(case)
+    inputs = tensors_of(case)
     wanted = [f"teacher_{part}" for part in term.needs if part != "raw_image"]
     wanted += ["image", *(["caption"] if term.reads_captions else []), *(["scale"] if term.scaled else [])]
     memory = [case.memory] if isinstance(term, StatefulLoss) else []
-    for left_out in wanted:
-        with pytest.raises(InputError, match=rf"missing .*\b{left_out}\b"):
-            term(*memory, **{each: value for each, value in given.items() if each != left_out})
+    for absent in wanted:
+        with pytest.raises(InputError, match=rf"missing .*\b{absent}\b"):
+            term(*memory, **{each: value for each, value in inputs.items() if each != absent})
     if not term.reads_captions:
         formula = {*wanted, *inputs_of(term.reads), *(f"teacher_{part}" for part in term.needs)}
-        term(*memory, **{each: value for each, value in given.items() if each in formula})
+        term(*memory, **{each: value for each, value in inputs.items() if each in formula})
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES.names() if loss_class(name).needs])
 def test_a_teacher_of_another_width_is_taken_or_refused_in_one_line(name: str) -> None:
     term = loss_class(name)()
-    given: Any = tensors_of(make_case(4, 3, mask="all", seed=76))
-    given |= {each: value[..., :-1] for each, value in given.items() if "E" in INPUTS[each].shape}
+    inputs: Any = tensors_of(make_case(4, 3, mask="all", seed=76))
+    inputs |= {each: value[..., :-1] for each, value in inputs.items() if "E" in INPUTS[each].shape}
     objective = Objective({name: term})
     if term.same_width:
-        told = r"teacher_\w+ has 4 dimensions and image has 5, .*as wide as the student, or LogitDistillation"
-        with pytest.raises(InputError, match=f"{type(term).__name__}: {told}"):
-            term(**given)
-        with pytest.raises(InputError, match=f"Objective: {told}"):
-            objective(**given)
+        message = r"teacher_\w+ has 4 dimensions and image has 5, .*as wide as the student, or LogitDistillation"
+        with pytest.raises(InputError, match=f"{type(term).__name__}: {message}"):
+            term(**inputs)
+        with pytest.raises(InputError, match=f"Objective: {message}"):
+            objective(**inputs)
     else:
-        assert term(**given).isfinite()
-        assert objective(**given)[0].isfinite()
+        assert term(**inputs).isfinite()
+        assert objective(**inputs)[0].isfinite()

@@ -33,7 +33,7 @@ def value(term: Any, student: Embeddings) -> float:
     return evaluate(term, student, Target(), torch.zeros(1)).item()
 
 
-def alike(pairs: int, **given: Any) -> Embeddings:
+def alike(pairs: int, **tensors: Any) -> Embeddings:
     """A batch in which every row of every kind is the same vector, so no loss can distinguish anything."""
     case = make_case(pairs, NEGATIVES, mask="all")
     row = case.student().image[0].detach()
@@ -43,7 +43,7 @@ def alike(pairs: int, **given: Any) -> Embeddings:
         if each.is_floating_point() and each.dim() > 1 and each.shape[-1] == len(row)
     }
     group = torch.arange(pairs)
-    return changed(case.student(), **{**rows, "group": group, "text_group": group, **given})
+    return changed(case.student(), **{**rows, "group": group, "text_group": group, **tensors})
 
 
 def test_partners_that_fit_everything() -> None:
@@ -96,8 +96,10 @@ def test_con_clip_without_distractors_is_contrast_with_negated_captions() -> Non
 def test_a_negated_caption_is_never_a_query() -> None:
     case = make_case(PAIRS, 1, mask="all", seed=5)
     student = case.student()
-    found = gradients(Distractor(image=0, distractor=0).value(student, Target(), ONE), case.leaves)
-    assert torch.count_nonzero(found["distractor_caption"]) == 0 and found["distractor_image"].abs().max() > 0
+    gradient_of = gradients(Distractor(image=0, distractor=0).value(student, Target(), ONE), case.leaves)
+    assert (
+        torch.count_nonzero(gradient_of["distractor_caption"]) == 0 and gradient_of["distractor_image"].abs().max() > 0
+    )
 
 
 @pytest.mark.parametrize("anchor", ["caption", "image", "both"])
@@ -162,7 +164,7 @@ def test_clics_known_answers() -> None:
     assert value(losses["text_pull"], changed(student, positive=turned)) == pytest.approx(1)
 
 
-def two_axes(**given: Any) -> Embeddings:
+def two_axes(**tensors: Any) -> Embeddings:
     """Two rows at scale 1, whose images, captions and units are the two axes; negatives and foils are two others."""
     axes = torch.eye(4, dtype=torch.float64)
     rows = dict.fromkeys(("image", "caption"), axes[:2]) | {"negative": axes[2:, None]}
@@ -170,7 +172,7 @@ def two_axes(**given: Any) -> Embeddings:
     masks = {name: torch.ones(2, 2, dtype=torch.bool) for name in ("unit_valid", "foil_valid")}
     student = make_case(2, 1, dim=4, mask="all").student()
     scale = torch.ones((), dtype=torch.float64)
-    return changed(student, **{**rows, **masks, "unit_group": torch.arange(4).view(2, 2), "scale": scale, **given})
+    return changed(student, **{**rows, **masks, "unit_group": torch.arange(4).view(2, 2), "scale": scale, **tensors})
 
 
 def test_cs_clips_known_answers() -> None:
@@ -248,8 +250,8 @@ def test_soft_alignment_of_equal_texts_shares_the_targets() -> None:
     logits = student.scale * student.image @ student.caption.T
     even = -torch.log_softmax(logits, 1).mean() - torch.log_softmax(logits.T, 1).mean()
     for smoothing in (0.0, 0.2):
-        found = value(SoftAlignment(smoothing=smoothing), changed(student, text_group=one_text))
-        assert found == pytest.approx(even.item())
+        loss = value(SoftAlignment(smoothing=smoothing), changed(student, text_group=one_text))
+        assert loss == pytest.approx(even.item())
 
 
 @pytest.mark.parametrize("negatives", [1, 2, 4])
@@ -267,7 +269,7 @@ def test_a_text_of_twice_as_many_tokens_that_fit_alike_scores_log_2_higher() -> 
     student = make_case(1, 1, mask="all", seed=13).student()
     token = student.extra["caption_token"][:, :1]
     mask = torch.tensor([[True, False]])
-    given = changed(
+    longer = changed(
         student,
         caption_token=token.expand(-1, 2, -1),
         caption_token_valid=mask,
@@ -275,7 +277,7 @@ def test_a_text_of_twice_as_many_tokens_that_fit_alike_scores_log_2_higher() -> 
         negative_token_valid=torch.ones(1, 1, 2, dtype=torch.bool),
     )
     # Scores x and x + log 2: the caption's share is 1/3.
-    assert value(DenseGrounded(smoothing=0.0, focus=0.0), given) == pytest.approx(math.log(3))
+    assert value(DenseGrounded(smoothing=0.0, focus=0.0), longer) == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -287,11 +289,11 @@ def test_a_token_that_is_equally_near_all_patches_looks_at_all_alike(detach: boo
     term = DenseGrounded(smoothing=0.0, focus=0.0, detach_attention=detach)
     loss = term.value(student, Target(), ONE)
     assert loss.isfinite() and loss.item() > 0
-    found = gradients(loss, leaves)
-    assert all(each.isfinite().all() for each in found.values())
+    gradient_of = gradients(loss, leaves)
+    assert all(each.isfinite().all() for each in gradient_of.values())
     # All patches are one, so each gets an equal part of the gradient.
-    torch.testing.assert_close(found["patch"], found["patch"][:, :1].expand(-1, 4, -1))
-    assert found["patch"].abs().max() > 0
+    torch.testing.assert_close(gradient_of["patch"], gradient_of["patch"][:, :1].expand(-1, 4, -1))
+    assert gradient_of["patch"].abs().max() > 0
 
 
 def test_where_a_token_looks_has_a_gradient_only_if_asked() -> None:
@@ -323,8 +325,8 @@ def test_distillation_of_a_copy_is_the_teachers_entropy_without_gradient() -> No
     case = make_case(4, 0, seed=16)
     student = case.student()
     copy = Target(image=student.image.detach(), caption=student.caption.detach())
-    found = gradients(LogitDistillation().value(student, copy, ONE), case.leaves)
-    assert found["image"].abs().max() < 1e-12 and found["caption"].abs().max() < 1e-12
+    gradient_of = gradients(LogitDistillation().value(student, copy, ONE), case.leaves)
+    assert gradient_of["image"].abs().max() < 1e-12 and gradient_of["caption"].abs().max() < 1e-12
 
 
 def _at(*degrees: float) -> torch.Tensor:

@@ -28,16 +28,16 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
     return rows / rows.norm(dim=-1, keepdim=True)
 
 
-def batch(image: Tensor, caption: Tensor, negative: Tensor, *, scale: float = 7.0, **given: Any) -> Embeddings:
+def batch(image: Tensor, caption: Tensor, negative: Tensor, *, scale: float = 7.0, **tensors: Any) -> Embeddings:
     pairs, negatives, _ = negative.shape
     return Embeddings(
         image=image,
         caption=caption,
         negative=negative,
-        valid=given.get("valid", torch.ones(pairs, negatives, dtype=torch.bool)),
+        valid=tensors.get("valid", torch.ones(pairs, negatives, dtype=torch.bool)),
         scale=torch.tensor(scale, dtype=torch.float64),
         group=torch.arange(pairs),
-        rule=given.get("rule", torch.zeros(pairs, negatives, dtype=torch.long)),
+        rule=tensors.get("rule", torch.zeros(pairs, negatives, dtype=torch.long)),
     )
 
 

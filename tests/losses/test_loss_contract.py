@@ -38,7 +38,7 @@ EVERY = [term for name in NAMES for term in all_settings(name)]
 SECTIONS = ["Formula", "Shapes", "Scope", "Source", "Differs", "Cost"]
 PARTS = ("image", "caption", "negative", "raw_image")
 ONE = Processes()
-kept_case = cache(make_case)
+cached_case = cache(make_case)
 """For tests that change nothing of it."""
 
 every_name = pytest.mark.parametrize("name", NAMES)
@@ -56,14 +56,14 @@ def test_the_shelf_holds_the_terms_of_the_paper() -> None:
 
 @every_name
 def test_a_term_is_a_frozen_dataclass_named_like_its_file(name: str) -> None:
-    found = loss_class(name)
-    assert found.__name__ == "".join(word.capitalize() for word in name.split("_"))
-    assert found.__module__ == f"degla.losses.{name}"
-    assert dataclasses.is_dataclass(found) and found.__dataclass_params__.frozen
-    term = found()
+    loss = loss_class(name)
+    assert loss.__name__ == "".join(word.capitalize() for word in name.split("_"))
+    assert loss.__module__ == f"degla.losses.{name}"
+    assert dataclasses.is_dataclass(loss) and loss.__dataclass_params__.frozen
+    term = loss()
     assert isinstance(term, StatefulLoss) != isinstance(term, Loss)
-    assert found.needs <= set(PARTS) and isinstance(found.needs, frozenset)
-    assert found.reads <= parts().keys() and isinstance(found.reads, frozenset)
+    assert loss.needs <= set(PARTS) and isinstance(loss.needs, frozenset)
+    assert loss.reads <= parts().keys() and isinstance(loss.reads, frozenset)
     assert math.isfinite(term.weight) and term.weight > 0
     assert LOSSES.summary(name).endswith("."), "the module's first line is its summary in `degla ls`"
 
@@ -72,8 +72,8 @@ def test_a_term_is_a_frozen_dataclass_named_like_its_file(name: str) -> None:
 def test_the_docstring_has_its_sections_in_order(name: str) -> None:
     lines = (inspect.getdoc(loss_class(name)) or "").splitlines()
     assert lines[0].endswith(".") and not lines[1].strip(), "one sentence, then the sections"
-    found = [line.split(":")[0] for line in lines if re.match(r"[A-Z]\w*:", line)]
-    assert found == SECTIONS
+    sections = [line.split(":")[0] for line in lines if re.match(r"[A-Z]\w*:", line)]
+    assert sections == SECTIONS
     for section in SECTIONS:
         line = next(line for line in lines if line.startswith(f"{section}:"))
         assert line.split(":", 1)[1].strip(), f"{section} is empty"
@@ -83,10 +83,10 @@ def test_the_docstring_has_its_sections_in_order(name: str) -> None:
 
 @every_name
 def test_every_field_says_its_range_or_options(name: str) -> None:
-    found = loss_class(name)
-    hints = typing.get_type_hints(found)
-    tree = ast.parse(Path(inspect.getfile(found)).read_text(encoding="utf-8"))
-    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == found.__name__).body
+    loss = loss_class(name)
+    hints = typing.get_type_hints(loss)
+    tree = ast.parse(Path(inspect.getfile(loss)).read_text(encoding="utf-8"))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == loss.__name__).body
     documented = {
         line.target.id: below.value.value
         for line, below in itertools.pairwise(body)
@@ -96,7 +96,7 @@ def test_every_field_says_its_range_or_options(name: str) -> None:
         and isinstance(below.value, ast.Constant)
         and isinstance(below.value.value, str)
     }
-    for field in dataclasses.fields(found):
+    for field in dataclasses.fields(loss):
         text = documented.get(field.name, "")
         assert text.endswith("."), f"{field.name} has no docstring that ends with a full stop"
         if typing.get_origin(hints[field.name]) is typing.Literal:
@@ -111,12 +111,12 @@ def test_every_field_says_its_range_or_options(name: str) -> None:
 @every_term
 @pytest.mark.parametrize("mask", ["all", "random", "one empty row"])
 def test_the_gradient_reaches_the_student(term: Any, mask: Any) -> None:
-    case = kept_case(5, 3, mask=mask, seed=30)
+    case = cached_case(5, 3, mask=mask, seed=30)
     value = value_of(term, case)
     assert value.shape == () and value.isfinite() and value.item() > 0
-    found = gradients(value, case.leaves)
-    assert all(gradient.isfinite().all() for gradient in found.values())
-    assert found[leading_leaf(term)].abs().max() > 1e-6
+    gradient_of = gradients(value, case.leaves)
+    assert all(gradient.isfinite().all() for gradient in gradient_of.values())
+    assert gradient_of[leading_leaf(term)].abs().max() > 1e-6
 
 
 @every_term
@@ -130,13 +130,13 @@ def test_the_gradient_never_reaches_the_teacher(term: Any) -> None:
 
 @every_term
 def test_the_parts_that_it_needs_are_enough(term: Any) -> None:
-    case = kept_case(4, 3, mask="random", seed=32)
+    case = cached_case(4, 3, mask="random", seed=32)
     assert torch.equal(value_of(term, case, case.target(term.needs)), value_of(term, case))
 
 
 @cache
 def with_other_teacher(part: str, seed: int) -> Case:
-    case = kept_case(4, 3, mask="all", seed=seed)
+    case = cached_case(4, 3, mask="all", seed=seed)
     return dataclasses.replace(case, teacher={**case.teacher, part: case.teacher[part] + 1.0})
 
 
@@ -144,8 +144,8 @@ def with_other_teacher(part: str, seed: int) -> Case:
 def test_every_part_that_it_needs_is_read(term: Any) -> None:
     # Several batches, because inputs that are only compared with a bound need not matter in each.
     seeds = range(33, 39)
-    values = {seed: value_of(term, kept_case(4, 3, mask="all", seed=seed)) for seed in seeds}
-    case = kept_case(4, 3, mask="all", seed=seeds[0])
+    values = {seed: value_of(term, cached_case(4, 3, mask="all", seed=seed)) for seed in seeds}
+    case = cached_case(4, 3, mask="all", seed=seeds[0])
     for part in PARTS:
         moved = any(not torch.equal(values[seed], value_of(term, with_other_teacher(part, seed))) for seed in seeds)
         assert moved == (part in term.needs), part
@@ -156,9 +156,9 @@ def test_every_part_that_it_needs_is_read(term: Any) -> None:
 
 @every_term
 def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
-    case = kept_case(4, 3, mask="random", seed=32)
-    kept = [name for extra in term.reads for name in parts()[extra]]
-    dropped = {name: None for names in parts().values() for name in names if name not in kept}
+    case = cached_case(4, 3, mask="random", seed=32)
+    allowed = [name for extra in term.reads for name in parts()[extra]]
+    dropped = {name: None for names in parts().values() for name in names if name not in allowed}
     assert dropped
     student = changed(case.student(), **dropped)
     value = evaluate(term, student, case.target(), case.memory)
@@ -167,7 +167,7 @@ def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
 
 @every_term
 def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
-    case = kept_case(4, 3, mask="all", seed=33)
+    case = cached_case(4, 3, mask="all", seed=33)
     for extra in term.reads:
         missing = changed(case.student(), **dict.fromkeys(parts()[extra]))
         with pytest.raises(LookupError, match=extra):
@@ -176,22 +176,22 @@ def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
 
 @pytest.mark.parametrize("term", [term for term in EVERY if not term.reads_captions], ids=describe)
 def test_a_term_that_says_that_it_reads_no_captions_reads_none(term: Any) -> None:
-    case = kept_case(4, 3, mask="all", seed=38)
-    found = gradients(value_of(term, case), case.leaves)
-    read = {leaf for leaf, gradient in found.items() if torch.count_nonzero(gradient)}
+    case = cached_case(4, 3, mask="all", seed=38)
+    gradient_of = gradients(value_of(term, case), case.leaves)
+    leaves = {leaf for leaf, gradient in gradient_of.items() if torch.count_nonzero(gradient)}
     own = set(inputs_of(term.reads, kind="text"))
-    assert read and read <= own | {"image", "distractor_image", "patch", "raw_image", "scale"}
+    assert leaves and leaves <= own | {"image", "distractor_image", "patch", "raw_image", "scale"}
 
 
 @cache
 def spoilt(junk: float) -> tuple[Embeddings, Target, dict[str, torch.Tensor]]:
     """The student and the teacher of a case with junk in the invalid places, and the student's rows that have some."""
-    case = kept_case(5, 3, mask="random", seed=34)
+    case = cached_case(5, 3, mask="random", seed=34)
     assert case.valid.any() and not case.valid.all() and not case.valid.any(dim=1).all()
     student, target = case.student(), case.target()
     spoiled = {}
     for name, mask in MASKED.items():
-        hole = ~case.given[mask]
+        hole = ~case.inputs[mask]
         # These have a number per place, not a row.
         hole = hole if name in ("reconstruction", "prediction") else hole[..., None]
         assert hole.any(), f"nothing to spoil in {name}"
@@ -205,18 +205,20 @@ def spoilt(junk: float) -> tuple[Embeddings, Target, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("junk", [1e3, float("nan"), float("inf"), float("-inf")])
 def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
     """Fill the invalid places of student and teacher with junk: nothing may change, and they get gradient 0."""
-    case = kept_case(5, 3, mask="random", seed=34)
+    case = cached_case(5, 3, mask="random", seed=34)
     clean = evaluate(term, case.student(), case.target(), case.memory)
     expected = gradients(clean, case.leaves)
     student, teacher, spoiled = spoilt(junk)
     value = evaluate(term, student, teacher, case.memory)
     assert_near(value, clean, "value", rtol=1e-13, atol=1e-13)
-    found = gradients(value, {**case.leaves, **spoiled})
+    gradient_of = gradients(value, {**case.leaves, **spoiled})
     for leaf in case.leaves.keys() - spoiled.keys():
-        assert_near(found[leaf], expected[leaf], leaf, rtol=1e-11, atol=1e-13)
+        assert_near(gradient_of[leaf], expected[leaf], leaf, rtol=1e-11, atol=1e-13)
     for name in spoiled:
-        assert torch.count_nonzero(found[name][~case.given[MASKED[name]]]) == 0, f"an invalid place of {name} moved"
-        assert found[name].isfinite().all()
+        assert torch.count_nonzero(gradient_of[name][~case.inputs[MASKED[name]]]) == 0, (
+            f"an invalid place of {name} moved"
+        )
+        assert gradient_of[name].isfinite().all()
 
 
 @every_term
@@ -224,7 +226,7 @@ def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
 def test_batches_without_a_negative_are_finite_and_can_go_backward(
     term: Any, pairs: int, negatives: int, mask: Any
 ) -> None:
-    case = kept_case(pairs, negatives, mask=mask, seed=35)
+    case = cached_case(pairs, negatives, mask=mask, seed=35)
     value = value_of(term, case)
     assert value.isfinite() and value.item() >= 0
     assert value.requires_grad, "an objective of only this loss could not be backpropagated"
@@ -233,7 +235,7 @@ def test_batches_without_a_negative_are_finite_and_can_go_backward(
 
 @every_term
 def test_inputs_are_left_alone(term: Any) -> None:
-    case = kept_case(4, 3, mask="random", seed=36)
+    case = cached_case(4, 3, mask="random", seed=36)
     student, target = case.student(), case.target()
     memory = case.memory.clone()
     before = [value.clone() for value in (*student.tensors().values(), *vars(target).values())]

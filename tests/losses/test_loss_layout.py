@@ -136,7 +136,7 @@ def test_own_scope_moves_one_image_and_batch_scope_moves_all(changed: int) -> No
     assert torch.count_nonzero(share("none", changed)) == 0
 
     def meets(scope: Any) -> set[int]:
-        found = set()
+        rows = set()
         for row in everyone:
             image = case.leaves["image"].detach().clone()
             image[row] = torch.randn(image.shape[1:], dtype=image.dtype)
@@ -146,8 +146,8 @@ def test_own_scope_moves_one_image_and_batch_scope_moves_all(changed: int) -> No
                 for each in (one, two)
             ]
             if not torch.allclose(moved[0]["negative"][changed], moved[1]["negative"][changed], rtol=0, atol=1e-14):
-                found.add(row)
-        return found
+                rows.add(row)
+        return rows
 
     assert meets("own") == {changed}
     assert meets("batch") == everyone

@@ -75,11 +75,11 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
 @cache
 def cases() -> list[tuple[str, Case]]:
     """Every small shape with masks of each kind, random ones twice."""
-    found = []
+    named_cases = []
     for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(small_shapes(), (*MASKS, "random"))):
         name = f"B={pairs} K={negatives} D={dim} mask={mask} seed={seed}"
-        found.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
-    return found
+        named_cases.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
+    return named_cases
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
@@ -91,8 +91,8 @@ def _moved(value: torch.Tensor, leaves: dict[str, torch.Tensor]) -> dict[str, to
     """Gradient of the value for each leaf, none where it does not depend on one."""
     if not value.requires_grad:
         return dict.fromkeys(leaves)
-    found = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
-    return dict(zip(leaves, found, strict=True))
+    gradient_list = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
+    return dict(zip(leaves, gradient_list, strict=True))
 
 
 def compare(name: str, term: Any, case: Case) -> set[str]:
@@ -116,7 +116,7 @@ def compare(name: str, term: Any, case: Case) -> set[str]:
     for leaf, mask in MASKED.items():
         of_fast = fast[leaf]
         if of_fast is not None:
-            assert torch.count_nonzero(of_fast[~case.given[mask]]) == 0, f"{leaf} moved where there is none"
+            assert torch.count_nonzero(of_fast[~case.inputs[mask]]) == 0, f"{leaf} moved where there is none"
     return moved
 
 
@@ -163,9 +163,9 @@ def test_float32_gives_the_float64_answer(name: str, term: Any) -> None:
         exact = evaluate(term, case.student(), case.target(type(term).needs), case.memory)
         assert value.dtype == torch.float32
         assert_near(value.double(), exact, "value", rtol=2e-5, atol=2e-5)
-        found, expected = gradients(value, single.leaves), gradients(exact, case.leaves)
+        actual, expected = gradients(value, single.leaves), gradients(exact, case.leaves)
         for leaf in LEAVES:
-            assert_near(found[leaf].double(), expected[leaf], leaf, rtol=1e-3, atol=1e-5)
+            assert_near(actual[leaf].double(), expected[leaf], leaf, rtol=1e-3, atol=1e-5)
 
 
 def test_the_comparison_can_fail() -> None:
@@ -186,8 +186,8 @@ def test_the_comparison_can_fail() -> None:
         ("sigmoid_contrastive", {"negative_scope": "own"}, {"negative_scope": "batch"}),
         ("sigmoid_image_grounded", {"negative_weight": 0.5}, {"negative_weight": 1.0}),
     ]
-    for name, taken, expected in wrong:
-        fast, slow = loss_class(name)(**taken), loss_class(name)(**expected)
+    for name, settings, expected in wrong:
+        fast, slow = loss_class(name)(**settings), loss_class(name)(**expected)
         value = evaluate(fast, case.student(), case.target(), case.memory)
         other, _ = getattr(slow_terms, name)(slow, case.student(), case.target(), case.memory)
         assert abs(value.item() - other.item()) > 1e-3, name

@@ -32,15 +32,15 @@ def run(count: int, folder: Path, what: str = "terms") -> list[dict[str, Outcome
 
 def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) -> None:
     """Empty or all-zero gradients would compare equal for any code."""
-    for title, found in alone.items():
+    for title, outcome in alone.items():
         # The additional texts of a single row have nothing to contrast with.
         of_texts = title.startswith(("TextContrast", "PositiveContrast"))
         alone_with_itself = of_texts and title.endswith("only the last row")
         if not title.endswith("mask none") and not alone_with_itself:
-            assert found["loss"].item() > 0, title
+            assert outcome["loss"].item() > 0, title
             # A target among one caption's negatives leaves the text tower alone; all other losses with texts train it.
             tower = "image" if title.startswith(("RawDistillation", "ContextualContrast", "ViewContrast")) else "text"
-            assert found[f"gradient {tower}.weight"].abs().max() > 1e-6, title
+            assert outcome[f"gradient {tower}.weight"].abs().max() > 1e-6, title
     for mask in process_worker.ALL_MASKS:
         for name in ("image.weight", "image.bias", "text.weight", "text.bias", "logit_scale"):
             assert alone[f"sum of DeGLA, mask {mask}"][f"gradient {name}"].abs().max() > 1e-6, (mask, name)
@@ -54,26 +54,26 @@ def test_loss_and_gradients_do_not_depend_on_the_number_of_processes(
     wrong = []
     chosen = {title: each for title, each in alone.items() if what == "terms" or title.startswith("sum of")}
     assert len(chosen) >= 24
-    for rank, found in enumerate(run(count, tmp_path, what)):
-        assert found.keys() == chosen.keys()
+    for rank, by_title in enumerate(run(count, tmp_path, what)):
+        assert by_title.keys() == chosen.keys()
         for title, expected in chosen.items():
-            assert found[title].keys() == expected.keys()
+            assert by_title[title].keys() == expected.keys()
             for what, value in expected.items():
-                gap = (found[title][what] - value).abs().max().item()
+                gap = (by_title[title][what] - value).abs().max().item()
                 if not gap < 1e-10:
                     wrong.append(f"process {rank}: {title}: {what} differs by {gap:.3g}")
     assert not wrong, "\n".join(wrong[:40])
 
 
 def test_gathering_leaves_the_gradient_of_others_alone(tmp_path: Path) -> None:
-    for found in run(2, tmp_path, "gather"):
-        for what, gap in found["gather"].items():
+    for by_title in run(2, tmp_path, "gather"):
+        for what, gap in by_title["gather"].items():
             assert torch.count_nonzero(gap) == 0, what
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_sigmoid_contrast_is_that_of_open_clip(count: int, tmp_path: Path) -> None:
-    for found in run(count, tmp_path, "siglip"):
-        assert len(found["siglip"]) == 4 * 7
-        for what, gap in found["siglip"].items():
+    for by_title in run(count, tmp_path, "siglip"):
+        assert len(by_title["siglip"]) == 4 * 7
+        for what, gap in by_title["siglip"].items():
             assert gap.abs().max() < 1e-12, what

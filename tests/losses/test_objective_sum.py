@@ -41,22 +41,22 @@ def test_the_loss_is_the_weighted_sum_of_the_values() -> None:
         assert torch.equal(values[name], value) and not values[name].requires_grad
         expected = expected + term.weight * value
     torch.testing.assert_close(loss, expected, rtol=1e-14, atol=0)
-    found, wanted = gradients(loss, case.leaves), gradients(expected, case.leaves)
+    actual, wanted = gradients(loss, case.leaves), gradients(expected, case.leaves)
     for leaf in ("image", "caption", "negative", "scale"):
-        assert found[leaf].abs().max() > 0
-        torch.testing.assert_close(found[leaf], wanted[leaf])
+        assert actual[leaf].abs().max() > 0
+        torch.testing.assert_close(actual[leaf], wanted[leaf])
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_term_of_weight_0_is_not_touched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = loss_class(name)
+    term_class = loss_class(name)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("a term of weight 0 was called")
 
     for method in ("__call__", "value", "start"):
-        if hasattr(found, method):
-            monkeypatch.setattr(found, method, refuse)
+        if hasattr(term_class, method):
+            monkeypatch.setattr(term_class, method, refuse)
 
     @dataclasses.dataclass(frozen=True)
     class Alone:
@@ -66,7 +66,7 @@ def test_a_term_of_weight_0_is_not_touched(name: str, monkeypatch: pytest.Monkey
         def value(self, student: Any, teacher: Any, processes: Any) -> Any:
             return student.scale
 
-    objective = Objective({name: found(weight=0.0), "alone": Alone()}, rules=RULES)
+    objective = Objective({name: term_class(weight=0.0), "alone": Alone()}, rules=RULES)
     case = make_case(2, 2)
     loss, values = objective.value(case.student(), Target(), ONE)
     assert objective.needs == frozenset() and list(values) == ["alone"] and objective.memory == {}
@@ -101,10 +101,10 @@ def test_the_objective_reads_what_its_active_terms_read() -> None:
 
 
 def test_terms_lists_the_whole_shelf() -> None:
-    given = ImageGrounded(weight=0.25)
-    listed = losses_by_name(image_grounded=given)
+    loss = ImageGrounded(weight=0.25)
+    listed = losses_by_name(image_grounded=loss)
     assert list(listed) == LOSSES.names()
-    assert listed["image_grounded"] is given
+    assert listed["image_grounded"] is loss
     assert all(term.weight == 0 for name, term in listed.items() if name != "image_grounded")
     assert all(type(term) is loss_class(name) for name, term in listed.items())
 

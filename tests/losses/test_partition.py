@@ -29,19 +29,19 @@ def test_blocks_change_nothing(block_logits: int, targeted: bool, masked: str) -
 
     def plain(queries: torch.Tensor, candidates: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         logits = scale * queries @ candidates.T
-        kept = logits if masked == "none" else logits.masked_fill(away, -torch.inf)
-        whole = kept.logsumexp(dim=1)
+        masked_logits = logits if masked == "none" else logits.masked_fill(away, -torch.inf)
+        whole = masked_logits.logsumexp(dim=1)
         return whole if target is None else whole - logits[torch.arange(7), target]
 
     inputs = [value.requires_grad_() for value in (queries, candidates, scale)]
     expected = plain(*inputs)
-    found = log_partition(*inputs, absent=absent, target=target, block_logits=block_logits)
-    torch.testing.assert_close(found, expected)
+    actual = log_partition(*inputs, absent=absent, target=target, block_logits=block_logits)
+    torch.testing.assert_close(actual, expected)
     finite = torch.isfinite(expected)
     assert bool(finite.all()) != (not targeted and masked == "pairs")
-    left = torch.autograd.grad((expected * weights)[finite].sum(), inputs)
-    right = torch.autograd.grad((found * weights)[finite].sum(), inputs)
-    for one, other in zip(left, right, strict=True):
+    expected_gradients = torch.autograd.grad((expected * weights)[finite].sum(), inputs)
+    actual_gradients = torch.autograd.grad((actual * weights)[finite].sum(), inputs)
+    for one, other in zip(expected_gradients, actual_gradients, strict=True):
         assert one.abs().max() > 0
         torch.testing.assert_close(other, one)
 

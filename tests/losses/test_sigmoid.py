@@ -47,11 +47,11 @@ def test_two_pairs_that_are_alike_only_with_themselves(bias: float, answer: floa
 def test_a_negative_is_one_more_false_pair(scope: Any, cosine: float, added: float) -> None:
     image = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
     negative = torch.tensor([[[cosine, math.sqrt(1 - cosine**2), 0.0]]], dtype=torch.float64)
-    given: Any = {"image": image, "caption": image, "negative": negative, "scale": 10.0, "bias": -10.0}
+    inputs: Any = {"image": image, "caption": image, "negative": negative, "scale": 10.0, "bias": -10.0}
     for weight in (1.0, 0.25, 0.0):
-        loss = SigmoidContrastive(negative_scope=scope, negative_weight=weight)(**given)
+        loss = SigmoidContrastive(negative_scope=scope, negative_weight=weight)(**inputs)
         assert loss.item() == pytest.approx(LN2 + weight * added, abs=5e-9)
-    assert SigmoidImageGrounded()(**given).item() == pytest.approx(LN2 + added, abs=5e-9)
+    assert SigmoidImageGrounded()(**inputs).item() == pytest.approx(LN2 + added, abs=5e-9)
 
 
 @pytest.mark.parametrize("negatives", [1, 2, 4])
@@ -75,13 +75,13 @@ def test_gradients_are_those_written_down() -> None:
     student = case.student()
     names = {name: getattr(student, name) for name in ("negative", "scale")} | {"bias": student.require("bias")}
     value = SigmoidContrastive(negative_scope="own", negative_weight=0.5).value(student, Target(), ONE)
-    found = gradients(value, names)
+    gradient_of = gradients(value, names)
     scale, bias = student.scale, student.require("bias")
     logits = scale * student.image @ student.caption.T + bias
     own = scale * torch.einsum("bd,bkd->bk", student.image, student.negative) + bias
     share = 0.5 * torch.sigmoid(own) * student.valid / 4
-    torch.testing.assert_close(found["negative"], scale * share[..., None] * student.image[:, None])
-    torch.testing.assert_close(found["bias"], (torch.sigmoid(logits) - torch.eye(4)).sum() / 4 + share.sum())
+    torch.testing.assert_close(gradient_of["negative"], scale * share[..., None] * student.image[:, None])
+    torch.testing.assert_close(gradient_of["bias"], (torch.sigmoid(logits) - torch.eye(4)).sum() / 4 + share.sum())
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
@@ -94,7 +94,7 @@ def test_blocks_change_nothing(block: int, scope: Any, monkeypatch: pytest.Monke
     inner = pairwise.false_pairs_of_all
     monkeypatch.setattr(
         "degla.losses.sigmoid_contrastive.false_pairs_of_all",
-        lambda *given, **named: inner(*given, **named, block_logits=block),
+        lambda *arguments, **named: inner(*arguments, **named, block_logits=block),
     )
     value = loss.value(case.student(), Target(), ONE)
     torch.testing.assert_close(value, whole, rtol=1e-13, atol=1e-13)
@@ -127,7 +127,7 @@ def test_a_model_with_a_bias_gets_the_sigmoid_form_with_all_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "biased", "told"),
+    ("chosen", "biased", "message"),
     [
         ([SigmoidContrastive()], False, r"m: the model has no logit_bias, .* for sigmoid_contrastive.*Use contrastive"),
         ([ConceptSigmoid(weight=1.0)], False, r"m: the model has no logit_bias, .*concept_sigmoid\. Choose a model"),
@@ -135,9 +135,9 @@ def test_a_model_with_a_bias_gets_the_sigmoid_form_with_all_settings() -> None:
         ([ImageGrounded(focus=2.0)], True, r"--objective\.image-grounded\.focus 2\.0 has no sigmoid form"),
     ],
 )
-def test_a_mismatch_is_refused_with_the_remedy(chosen: list[Any], biased: bool, told: str) -> None:
+def test_a_mismatch_is_refused_with_the_remedy(chosen: list[Any], biased: bool, message: str) -> None:
     named = {type(loss).__module__.rpartition(".")[2]: loss for loss in chosen}
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         fit_to_model(losses_by_name(**named), biased=biased, model="m")
 
 
@@ -157,8 +157,15 @@ def phrases(student: Any, concept: torch.Tensor, valid: torch.Tensor) -> Any:
 def test_c2lips_known_answers() -> None:
     concept = torch.stack([EYE[[0, 0]], EYE[[1, 0]]])
     valid = torch.tensor([[True, True], [True, False]])
-    given: Any = {"image": EYE, "caption": EYE, "concept": concept, "concept_valid": valid, "scale": 10.0, "bias": -5.0}
-    assert ConceptSigmoid()(**given).item() == pytest.approx(0.0134307, abs=5e-8)
+    inputs: Any = {
+        "image": EYE,
+        "caption": EYE,
+        "concept": concept,
+        "concept_valid": valid,
+        "scale": 10.0,
+        "bias": -5.0,
+    }
+    assert ConceptSigmoid()(**inputs).item() == pytest.approx(0.0134307, abs=5e-8)
     # One image of two patches, one phrase that is the first: weights e / (e + 1) and the rest, cosine 0.938508.
     tokens: Any = {"caption_token": torch.zeros(1, 1, 2), "negative_token": torch.zeros(1, 0, 1, 2)}
     tokens |= {f"{name}_valid": torch.ones(value.shape[:-1], dtype=torch.bool) for name, value in tokens.items()}
@@ -181,11 +188,11 @@ def test_phrases_that_are_the_captions_are_the_contrast_of_captions() -> None:
 
 def test_where_all_patches_are_one_a_phrase_sees_that_one() -> None:
     student = make_case(4, 0, mask="random", seed=8).student()
-    seen = torch.nn.functional.normalize(student.extra["patch"][:, 0], dim=-1)
-    expected = ConceptSigmoid().value(changed(student, image=seen), Target(), ONE)
+    patch = torch.nn.functional.normalize(student.extra["patch"][:, 0], dim=-1)
+    expected = ConceptSigmoid().value(changed(student, image=patch), Target(), ONE)
     for patches in (student.extra["patch"][:, :1], student.extra["patch"][:, :1].expand(-1, 3, -1)):
-        found = ConceptAttention().value(changed(student, patch=patches), Target(), ONE)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+        actual = ConceptAttention().value(changed(student, patch=patches), Target(), ONE)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_blocks_of_phrases_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

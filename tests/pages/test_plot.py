@@ -95,7 +95,7 @@ def test_on_a_phone_the_key_stands_below_and_the_picture_gets_no_wider() -> None
     figure, axes = _named(points, width=svg.PHONE)
     assert figure.get_figwidth() == svg.PHONE
     renderer = figure.canvas.get_renderer()
-    box, drawn = axes.get_legend().get_window_extent(renderer), axes.get_tightbbox(renderer, bbox_extra_artists=[])
+    box, axes_box = axes.get_legend().get_window_extent(renderer), axes.get_tightbbox(renderer, bbox_extra_artists=[])
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= axes.get_window_extent(renderer).y0
-    assert not box.overlaps(drawn), "nor does it lie on the axis's numbers"
+    assert not box.overlaps(axes_box), "nor does it lie on the axis's numbers"
     assert axes.get_window_extent(renderer).height == pytest.approx(4 * figure.dpi * 0.77), "the axes keep their height"

@@ -59,13 +59,13 @@ def test_terminal() -> None:
     console = Console(width=40, record=True, file=None, force_terminal=False)
     with console.capture() as capture:
         console.print(_TABLE.terminal(title="Title"))
-    said = capture.get()
+    output = capture.get()
     score, floor, _ = _TABLE.terminal().columns[1].cells
     assert [score.style, *(span.style for span in score.spans)] == ["bold", "green", "italic"]  # type: ignore[union-attr]
     assert floor.style == "dim"  # type: ignore[union-attr]
-    assert "Title" in said and "61.3±0.8" in said and "+1.2 [+0.4, +2.0]" in said, "brackets are no markup"
-    assert "model" in said and "score" in said and TableCell("", tags=("x", "y")).text == "x, y"
-    assert "few images" in said and "n 1,000" not in said and "why" not in said
+    assert "Title" in output and "61.3±0.8" in output and "+1.2 [+0.4, +2.0]" in output, "brackets are no markup"
+    assert "model" in output and "score" in output and TableCell("", tags=("x", "y")).text == "x, y"
+    assert "few images" in output and "n 1,000" not in output and "why" not in output
 
 
 def test_a_row_that_does_not_fit_is_an_error() -> None:

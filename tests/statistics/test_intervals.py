@@ -45,8 +45,8 @@ def test_exact_binomial_known_values() -> None:
 def test_wilson_known_values() -> None:
     # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
     for count, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):  # fmt: skip  # noqa: E501
-        found = wilson(count, n)
-        assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+        interval = wilson(count, n)
+        assert (interval.low, interval.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ def test_wilson_known_values() -> None:
 def test_paired_score_interval_known_values(
     first: int, second: int, n: int, level: float, low: float, high: float
 ) -> None:
-    found = paired_score_interval(first, second, n, level=level)
+    interval = paired_score_interval(first, second, n, level=level)
     digits = 5e-4 if level == 0.95 else 5e-5
-    assert (found.low, found.high) == (pytest.approx(low, abs=digits), pytest.approx(high, abs=digits))
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=digits), pytest.approx(high, abs=digits))
     other = paired_score_interval(second, first, n, level=level)
-    assert (other.low, other.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+    assert (other.low, other.high) == (pytest.approx(-interval.high), pytest.approx(-interval.low))
 
 
 def test_paired_score_interval_inverts_the_score_test() -> None:
     """Its ends are where a likelihood that is maximised by brute force gives a score of ±1.96."""
     first, second, n = 9, 2, 40
-    found = paired_score_interval(first, second, n)
-    for gap, wanted in ((found.low, 1.959964), (found.high, -1.959964)):
+    interval = paired_score_interval(first, second, n)
+    for gap, wanted in ((interval.low, 1.959964), (interval.high, -1.959964)):
         lost = np.linspace(max(0.0, -gap) + 1e-9, min(1.0, (1 - gap) / 2) - 1e-9, 400_001)
         likelihood = first * np.log(lost + gap) + second * np.log(lost)
         likelihood += (n - first - second) * np.log(1 - 2 * lost - gap)
@@ -86,19 +86,23 @@ def test_no_interval_is_a_point() -> None:
     z2 = 1.959964**2
     for n in (12, 28):
         draws, parts = _parts(np.zeros(n), [str(number) for number in range(n)], paired=True)
-        found = lead_interval(draws, parts)
-        assert found is not None and [-found.low, found.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
+        interval = lead_interval(draws, parts)
+        assert interval is not None and [-interval.low, interval.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
         # Two questions about each image, verdicts averaged over seeds: the same images, the same interval.
         draws, parts = _parts(np.zeros(2 * n), [str(number // 2) for number in range(2 * n)], paired=True)
-        found = lead_interval(draws, parts)
-        assert found is not None and [-found.low, found.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
+        interval = lead_interval(draws, parts)
+        assert interval is not None and [-interval.low, interval.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
     draws, parts = _parts(np.ones(24), [str(number // 2) for number in range(24)])
-    found = share_interval(draws, parts)
-    assert found is not None and found.high == 1 and found.low == pytest.approx(wilson(12, 12).low)
+    interval = share_interval(draws, parts)
+    assert interval is not None and interval.high == 1 and interval.low == pytest.approx(wilson(12, 12).low)
     assert clustered(np.ones(24), [str(number // 2) for number in range(24)]).low == pytest.approx(wilson(12, 12).low)
     # All won.
-    found = lead_interval(*_parts(np.ones(24), [str(number // 2) for number in range(24)], paired=True))
-    assert found is not None and found.low == pytest.approx(paired_score_interval(12, 0, 12).low) and found.high == 1
+    interval = lead_interval(*_parts(np.ones(24), [str(number // 2) for number in range(24)], paired=True))
+    assert (
+        interval is not None
+        and interval.low == pytest.approx(paired_score_interval(12, 0, 12).low)
+        and interval.high == 1
+    )
     # Won and lost: Tango's interval for those whom one model answers and the other does not.
     lead = np.repeat([1.0, -1.0, 0.0], [8, 3, 29])
     assert lead_interval(*_parts(lead, [str(number) for number in range(40)], paired=True)) == (
@@ -108,8 +112,8 @@ def test_no_interval_is_a_point() -> None:
     lead = np.zeros(60)
     lead[7] = 0.2
     draws, parts = _parts(lead, [str(number // 2) for number in range(60)], paired=True)
-    found = lead_interval(draws, parts)
-    assert found is not None and found.low < -0.1 and found.high > 0.1 and "widened" in found.method
+    interval = lead_interval(draws, parts)
+    assert interval is not None and interval.low < -0.1 and interval.high > 0.1 and "widened" in interval.method
     single = _parts(np.ones(3), ["a", "a", "a"])
     assert share_interval(*single) is None and lead_interval(*_parts(np.ones(3), ["a"] * 3, paired=True)) is None
     assert share_interval(*_parts(np.ones(1), ["a"])) is over_questions(*single) is None
@@ -121,11 +125,11 @@ def test_few_images_of_the_rarer_kind_widen_the_interval_however_many_there_are(
     values[[0, 50, 51]] = few
     draws, parts = _parts(values, [str(number // 2) for number in range(200)])
     assert (parts.images, parts.uneven) == (100, 2)
-    found = share_interval(draws, parts)
+    interval = share_interval(draws, parts)
     score = wilson(round(100 * values.mean()), 100)
-    assert found is not None and "widened" in found.method
-    assert found.low <= np.percentile(draws, 2.5) and found.high >= np.percentile(draws, 97.5)
-    assert found.high - found.low > 0.9 * (score.high - score.low)
+    assert interval is not None and "widened" in interval.method
+    assert interval.low <= np.percentile(draws, 2.5) and interval.high >= np.percentile(draws, 97.5)
+    assert interval.high - interval.low > 0.9 * (score.high - score.low)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +149,8 @@ def test_only_plain_items_have_an_exact_interval(
     for paired in (False, True):
         parts = contributions(worth, shares, np.array(clusters), paired=paired)
         assert parts.plain is plain and parts.totals.sum() == pytest.approx(worth @ shares)
-        found = (lead_interval if paired else share_interval)(np.linspace(0, 1, 41), parts)
-        assert found is not None and ("bootstrap" not in found.method) is plain
+        interval = (lead_interval if paired else share_interval)(np.linspace(0, 1, 41), parts)
+        assert interval is not None and ("bootstrap" not in interval.method) is plain
 
 
 def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
@@ -154,11 +158,11 @@ def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
     lead = generator.choice([-1.0, 0.0, 0.5, 1.0], 400)
     names = [str(number // 2) for number in range(400)]
     draws, parts = _parts(lead, names, paired=True)
-    found = lead_interval(draws, parts)
-    assert found is not None and found.method == "paired bootstrap over images"
-    assert (found.low, found.high) == tuple(np.percentile(draws, [2.5, 97.5]))
+    interval = lead_interval(draws, parts)
+    assert interval is not None and interval.method == "paired bootstrap over images"
+    assert (interval.low, interval.high) == tuple(np.percentile(draws, [2.5, 97.5]))
     # A draw without any of these items has no value.
-    assert lead_interval(np.append(draws, np.nan), parts) == found
+    assert lead_interval(np.append(draws, np.nan), parts) == interval
     assert lead_interval(np.full(9, np.nan), parts) is None
 
 
@@ -173,17 +177,17 @@ def test_the_bootstrap_depends_on_its_seed_alone() -> None:
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     generator = np.random.default_rng(0)
     for truth in (0.5, 0.9):
-        held = [
+        inside = [
             (interval := proportion_interval(int(hits), 60)).low <= truth <= interval.high
             for hits in generator.binomial(60, truth, 600)
         ]
-        assert np.mean(held) >= 0.93
+        assert np.mean(inside) >= 0.93
     for up, down, n in ((0.1, 0.1, 30), (0.05, 0.0, 30), (0.3, 0.1, 50)):
-        held = [
+        inside = [
             (interval := paired_score_interval(int(row[0]), int(row[1]), n)).low <= up - down <= interval.high
             for row in generator.multinomial(n, [up, down, 1 - up - down], 400)
         ]
-        assert np.mean(held) >= 0.93, (up, down, n)
+        assert np.mean(inside) >= 0.93, (up, down, n)
 
 
 def test_clustered_leads_hold_the_truth_in_small_samples() -> None:
@@ -194,9 +198,9 @@ def test_clustered_leads_hold_the_truth_in_small_samples() -> None:
         # 25 images with two questions that are answered alike; one image in fourteen differs, either way.
         lead = np.repeat(generator.choice([-1.0, 0.0, 1.0], 25, p=[0.035, 0.93, 0.035]), 2)
         draws, parts = _parts(lead, names, paired=True)
-        found = lead_interval(draws, parts)
-        assert found is not None
-        wide.append(found.low <= 0 <= found.high)
+        interval = lead_interval(draws, parts)
+        assert interval is not None
+        wide.append(interval.low <= 0 <= interval.high)
         low, high = np.percentile(draws, [2.5, 97.5])
         narrow.append(low < 0 < high)
     assert np.mean(wide) >= 0.95 and np.mean(narrow) < 0.5
@@ -207,18 +211,18 @@ def test_a_mean_of_parts_is_as_uncertain_as_its_smallest_makes_it() -> None:
     generator = np.random.default_rng(7)
     owner, numbers = np.repeat([0, 1], [500, 9]), np.arange(509)
     truths, weights = np.array([0.6, 0.95]), np.array([1 / 1000, 1 / 18])[owner]
-    held, narrow = [], []
+    inside, narrow = [], []
     for seed in range(150):
         values = (generator.random(509) < truths[owner]).astype(float)
         means = DrawnMeans(values, numbers, owner)
         draws = np.concatenate([means(counts) for counts in cluster_draws(509, seed=seed, draws=200)])
         parts = contributions(values, weights, numbers)
-        found = share_interval(draws, parts)
-        assert found is not None and parts.uneven >= 20
-        held.append(found.low <= truths.mean() <= found.high)
+        interval = share_interval(draws, parts)
+        assert interval is not None and parts.uneven >= 20
+        inside.append(interval.low <= truths.mean() <= interval.high)
         low, high = np.percentile(draws, [2.5, 97.5])
         narrow.append(low <= truths.mean() <= high)
-    assert np.mean(held) >= 0.93 and np.mean(narrow) < 0.75
+    assert np.mean(inside) >= 0.93 and np.mean(narrow) < 0.75
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -230,9 +234,9 @@ def test_no_number_of_images_makes_an_interval_jump(paired: bool) -> None:
         values = np.full(600, 0.0 if paired else 1.0)
         values[: 5 * k : 5] = np.resize([1.0, -1.0], k) if paired else 0.0
         draws, parts = _parts(values, names, paired=paired)
-        found = (lead_interval if paired else share_interval)(draws, parts)
-        assert found is not None and parts.telling == pytest.approx(k)
-        widths.append(found.high - found.low)
+        interval = (lead_interval if paired else share_interval)(draws, parts)
+        assert interval is not None and parts.telling == pytest.approx(k)
+        widths.append(interval.high - interval.low)
     steps = np.array(widths[1:]) / widths[:-1]
     assert steps.min() > 0.8 and steps.max() < 1.15, "the interval was halved where k reached 20"
 
@@ -241,33 +245,33 @@ def test_questions_about_one_image_are_as_uncertain_as_they_are_alike() -> None:
     generator = np.random.default_rng(3)
     names = [str(number // 5) for number in range(150)]
     for alike, widest in ((0.0, 0.17), (1.0, 0.25)):
-        held, widths = [], []
+        inside, widths = [], []
         for _ in range(150):
             same = np.repeat(generator.random(30) < 0.9, 5)
             values = np.where(generator.random(150) < alike, same, generator.random(150) < 0.9).astype(float)
-            found = share_interval(*_parts(values, names))
-            assert found is not None
-            held.append(found.low <= 0.9 <= found.high)
-            widths.append(found.high - found.low)
+            interval = share_interval(*_parts(values, names))
+            assert interval is not None
+            inside.append(interval.low <= 0.9 <= interval.high)
+            widths.append(interval.high - interval.low)
         # As many independent questions have 0.11, as many as images 0.22.
-        assert np.mean(held) >= 0.94 and np.mean(widths) < widest
+        assert np.mean(inside) >= 0.94 and np.mean(widths) < widest
 
 
 def test_clusters_widen_the_interval_and_restore_coverage() -> None:
     generator = np.random.default_rng(2)
-    held_clustered, held_naive = [], []
+    inside_clustered, inside_naive = [], []
     names = [str(number // 6) for number in range(240)]
     for _ in range(150):
         # 40 images of 6 questions that stand or fall together.
         levels = generator.beta(1, 1, 40)
         values = (generator.random((40, 6)) < levels[:, None]).astype(float).ravel()
-        found = share_interval(*_parts(values, names))
+        interval = share_interval(*_parts(values, names))
         naive = proportion_interval(int(values.sum()), 240)
-        assert found is not None
-        held_clustered.append(found.low <= 0.5 <= found.high)
-        held_naive.append(naive.low <= 0.5 <= naive.high)
-    assert np.mean(held_clustered) >= 0.90
-    assert np.mean(held_naive) < np.mean(held_clustered) - 0.05
+        assert interval is not None
+        inside_clustered.append(interval.low <= 0.5 <= interval.high)
+        inside_naive.append(naive.low <= 0.5 <= naive.high)
+    assert np.mean(inside_clustered) >= 0.90
+    assert np.mean(inside_naive) < np.mean(inside_clustered) - 0.05
 
 
 def test_t_interval_known_values_and_coverage() -> None:
@@ -280,8 +284,8 @@ def test_t_interval_known_values_and_coverage() -> None:
     single = seed_spread([0.7])
     assert (single.deviation, single.half_width, single.interval) == (None, None, None)
     draws = np.random.default_rng(1).normal(0, 1, (2000, 3))
-    held = [abs((one := seed_spread(list(row))).mean) <= (one.half_width or 0) for row in draws]
-    assert 0.93 <= np.mean(held) <= 0.97
+    inside = [abs((one := seed_spread(list(row))).mean) <= (one.half_width or 0) for row in draws]
+    assert 0.93 <= np.mean(inside) <= 0.97
 
 
 def test_seeds_and_questions_are_covered_together() -> None:
@@ -290,25 +294,25 @@ def test_seeds_and_questions_are_covered_together() -> None:
 
     one, other = [0.1, 0.2, 0.25], [0.5, 0.52, 0.7, 0.6]
     wide = half_width([(np.var(one, ddof=1) / 3, 2), (np.var(other, ddof=1) / 4, 3)])
-    known = ttest_ind(one, other, equal_var=False).confidence_interval()
-    assert wide == pytest.approx((known.high - known.low) / 2)
+    interval = ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert wide == pytest.approx((interval.high - interval.low) / 2)
     assert half_width([(0.0, 4), (0.25, 10**9)]) == pytest.approx(1.959964 * 0.5, rel=1e-6)
 
     # Scores with 2 points over seeds and 3 over questions: the truth is held although three seeds share one draw.
     generator = np.random.default_rng(4)
-    held = []
+    inside = []
     for _ in range(2000):
         values = 0.6 + 0.03 * generator.normal() + 0.02 * generator.normal(size=3)
         spread = seed_spread(list(values), QuestionVariance(0.03, 400, 100, None))
-        held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
-    assert 0.94 <= np.mean(held) <= 0.995
+        inside.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
+    assert 0.94 <= np.mean(inside) <= 0.995
     # Two seeds that vary far more than questions do: they alone say how much.
-    held = []
+    inside = []
     for _ in range(2000):
         values = 0.6 + 0.004 * generator.normal() + 0.02 * generator.normal(size=2)
         spread = seed_spread(list(values), QuestionVariance(0.004, 400, 100, None))
-        held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
-    assert 0.935 <= np.mean(held) <= 0.97
+        inside.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
+    assert 0.935 <= np.mean(inside) <= 0.97
     single = seed_spread([0.6], QuestionVariance(0.03, 400, 100, None))
     assert single.half_width == pytest.approx(1.966 * 0.03, rel=1e-3) and single.covers == "questions"
 
@@ -370,11 +374,11 @@ def test_means_of_groups_in_all_draws_are_those_of_each_draw(clusters: int) -> N
     groups = np.unique(random.integers(0, 9, 40), return_inverse=True)[1]
     values, count = random.random(40), int(numbers.max()) + 3  # Two clusters have no value.
     means = DrawnMeans(values, numbers, groups, count=count)
-    found = np.concatenate([means(block) for block in cluster_draws(count, seed=5, draws=700)])
+    block_means = np.concatenate([means(block) for block in cluster_draws(count, seed=5, draws=700)])
     random = np.random.default_rng(5)
-    for mean in found:
-        drawn = random.integers(0, count, count)
-        weights = np.array([np.count_nonzero(drawn == number) for number in numbers])
+    for mean in block_means:
+        indices = random.integers(0, count, count)
+        weights = np.array([np.count_nonzero(indices == number) for number in numbers])
         of_groups = [
             np.average(values[groups == group], weights=weights[groups == group])
             for group in np.unique(groups)

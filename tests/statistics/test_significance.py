@@ -55,22 +55,22 @@ def test_deviations_by_source_by_hand() -> None:
     for title, shift in (("n1", 4), ("n2", 8)):
         values |= {(seed, title): seed + 1 + shift for seed in range(2)}
     values |= {(seed, "w"): seed + 1 - 3 for seed in range(3)}
-    found = over_sources(
+    difference = over_sources(
         values, {"negatives": ["n1", "n2"], "world": ["w"], "none": ["x"]}, QuestionVariance(0.5, 900, 9, None)
     )
-    assert found is not None
-    seeds, negatives, world = found.sources
+    assert difference is not None
+    seeds, negatives, world = difference.sources
     assert (seeds.n, negatives.n, world.n) == (3, 3, 2)
     assert (seeds.deviation, negatives.deviation) == (pytest.approx(1.0), pytest.approx(4.0))
     assert world.deviation == pytest.approx(3 / 2**0.5) and world.shift == pytest.approx(-1.5)
-    assert found.value == pytest.approx(2 + 4 - 1.5)
+    assert difference.value == pytest.approx(2 + 4 - 1.5)
     # From any table: chi-square of two degrees of freedom is below 7.378 and above 0.0506 in 97.5 %.
     assert (seeds.low, seeds.high) == (pytest.approx((2 / 7.378) ** 0.5, rel=1e-3), pytest.approx(39.5**0.5, rel=1e-2))
     # The variances of the three means and of the questions, each with its degrees of freedom (Welch, Satterthwaite).
     parts = [(1 / 3, 2), (16 / 3, 2), (4.5 / 2, 1), (0.25, 899)]
     freedom = sum(part for part, _ in parts) ** 2 / sum(part**2 / own for part, own in parts)
     wide = t.ppf(0.975, freedom) * sum(part for part, _ in parts) ** 0.5
-    assert found.half_width == pytest.approx(max(wide, t.ppf(0.975, 1) * 1.5, t.ppf(0.975, 2) * (16 / 3) ** 0.5))
+    assert difference.half_width == pytest.approx(max(wide, t.ppf(0.975, 1) * 1.5, t.ppf(0.975, 2) * (16 / 3) ** 0.5))
     assert over_sources({(0, ""): 1.0, (1, ""): 2.0}, {"negatives": ["n1"]}, None) is None
 
 
@@ -81,7 +81,7 @@ def test_the_interval_of_a_deviation_is_the_chi_square_one() -> None:
 
 def test_the_interval_over_all_sources_holds_the_truth() -> None:
     generator = np.random.default_rng(0)
-    held = []
+    inside = []
     for _ in range(600):
         seeds, negatives, worlds = (generator.normal(0, size, 4) for size in (1.0, 2.0, 3.0))
         values: dict[tuple[int | None, str], float] = {
@@ -91,7 +91,7 @@ def test_the_interval_over_all_sources_holds_the_truth() -> None:
             ]
             for seed in range(4)
         }  # fmt: skip
-        found = over_sources(values, {"negatives": ["n1", "n2", "n3"], "worlds": ["w1", "w2", "w3"]}, None)
-        assert found is not None
-        held.append(abs(found.value - 10) <= found.half_width)
-    assert 0.93 <= np.mean(held) <= 0.985
+        difference = over_sources(values, {"negatives": ["n1", "n2", "n3"], "worlds": ["w1", "w2", "w3"]}, None)
+        assert difference is not None
+        inside.append(abs(difference.value - 10) <= difference.half_width)
+    assert 0.93 <= np.mean(inside) <= 0.985
