@@ -121,9 +121,11 @@ def test_words_are_known_in_any_case() -> None:
 
 def test_special_words_are_known_and_never_selected() -> None:
     words = Words.of(["dog"], ["a dog, a wolf"])
-    assert words.known == (*SPECIAL, "a", "dog"), "from texts, words that occur twice"
+    assert words.vocabulary == (*SPECIAL, "a", "dog"), "from texts, words that occur twice"
     row = words.rows([("dog", "a cat")], longest=9)
-    assert row.tolist() == [[START, words.known.index("dog"), BREAK, words.known.index("a"), UNKNOWN_WORD, BREAK]]
+    assert row.tolist() == [
+        [START, words.vocabulary.index("dog"), BREAK, words.vocabulary.index("a"), UNKNOWN_WORD, BREAK]
+    ]
     special = torch.arange(len(SPECIAL)).repeat(50, 50)
     assert not corrupt(special, words=9)[1].any()
     assert words.rows([("a a a a a a a a a a",), ("a",)], longest=4).tolist()[1] == [START, 5, BREAK, PAD]
@@ -204,7 +206,7 @@ def test_the_writing_task_begins_behind_the_whole_triple() -> None:
     rows, begins = writing_task(
         words, [("dog", "is a", "animal"), ("dog", "has part", "tail")], ["x y", "x"], longest=20
     )
-    said = [[words.known[number] for number in row] for row in rows.tolist()]
+    said = [[words.vocabulary[number] for number in row] for row in rows.tolist()]
     assert said[0] == ["[CLS]", "dog", "[SEP]", "is", "a", "[SEP]", "animal", "[SEP]", "x", "y", "[SEP]"]
     assert begins.tolist() == [8, 8] and [row[8] for row in said] == ["x", "x"]
 
@@ -233,7 +235,7 @@ def completion() -> ContextCorpus:
 
 def test_other_right_answers_are_no_negatives(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
-    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    encoder = TextEncoder(len(completion.words.vocabulary), SMALL).eval()
     value = query_loss(encoder, completion, GRAPH.train, scale=7.0)
     queries = [query for triple in GRAPH.train for query in queries_of(triple)]
     rows = encoder.embed(completion.rows_of([query for query, _ in queries])) @ encoder.embed(completion.entities).T
@@ -249,7 +251,7 @@ def test_other_right_answers_are_no_negatives(completion: ContextCorpus) -> None
 @pytest.mark.parametrize("task", ["reconstruct", "write"])
 def test_both_tasks_learn(completion: ContextCorpus, task: str) -> None:
     torch.manual_seed(0)
-    encoder = TextEncoder(len(completion.words.known), replace(SMALL, dim=32))
+    encoder = TextEncoder(len(completion.words.vocabulary), replace(SMALL, dim=32))
     optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
 
     def value() -> torch.Tensor:
@@ -267,7 +269,7 @@ def test_a_context_without_a_selected_word_is_nothing(
     completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("degla.systems.contextualization.encoder.SELECTED", 0.0)
-    encoder = TextEncoder(len(completion.words.known), SMALL)
+    encoder = TextEncoder(len(completion.words.vocabulary), SMALL)
     value = context_loss(encoder, completion, [0], "reconstruct")
     assert value.item() == 0 and value.requires_grad
 
@@ -282,14 +284,16 @@ def test_the_warm_up_is_the_same_for_every_task_that_has_one(completion: Context
 
 
 def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
-    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    encoder = TextEncoder(len(completion.words.vocabulary), SMALL).eval()
     with torch.no_grad():
         encoder.words.weight.zero_()
     # The third word after [CLS] is masked, once in this text: "a". With uniform words their number is the perplexity.
     told, guessed = masked_perplexity(encoder, completion, ["dog wolf a"])
-    assert told == pytest.approx(len(completion.words.known))
+    assert told == pytest.approx(len(completion.words.vocabulary))
     counts = [number for text in completion.contexts for number in completion.words.numbers(text)]
-    share = (counts.count(completion.words.known.index("a")) + 1) / (len(counts) + len(completion.words.known))
+    share = (counts.count(completion.words.vocabulary.index("a")) + 1) / (
+        len(counts) + len(completion.words.vocabulary)
+    )
     assert guessed == pytest.approx(1 / share)
     # For two masked words it is the geometric mean.
     words = ["dog wolf a", "dog wolf is"]
@@ -299,7 +303,7 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
 
 def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
-    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    encoder = TextEncoder(len(completion.words.vocabulary), SMALL).eval()
     found = ranks_of(encoder, completion, GRAPH.test)
     rows = (
         encoder.embed(completion.rows_of([Query(3, 1, False), Query(2, 1, True)]))
@@ -524,7 +528,7 @@ def test_each_method_has_its_own_training_and_each_part_its_score(
     asked = []
     monkeypatch.setattr(
         "degla.systems.contextualization.cases.train_completion",
-        lambda data, settings, **options: asked.append(options) or TextEncoder(len(data.words.known), settings),
+        lambda data, settings, **options: asked.append(options) or TextEncoder(len(data.words.vocabulary), settings),
     )
     models = [SYSTEM.train(SMALL, completion, method) for method in SYSTEM.methods]
     assert [tuple(each.values()) for each in asked] == [(True, ""), (False, ""), (True, "reconstruct"), (True, "write")]

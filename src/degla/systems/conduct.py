@@ -38,8 +38,8 @@ def cases_of(system: AnySystem, settings: AnySettings, *, seeds: Iterable[int], 
     """
     for method in methods:
         if method not in system.methods:
-            known = ", ".join(system.methods)
-            raise InputError(f"unknown method {method!r}.{did_you_mean(method, system.methods)} Known: {known}.")
+            names = ", ".join(system.methods)
+            raise InputError(f"unknown method {method!r}.{did_you_mean(method, system.methods)} Known: {names}.")
     if not settings.data:
         raise InputError("--data names no data set. Omit it to use the default.")
     chosen = [method for method in system.methods if method in (methods or system.methods)]
@@ -75,21 +75,21 @@ def run_system(
     """
     with lock(out):
         record = _begin(name, settings, out=out, command=command)
-        done = {row.case: row for row in record.cases}
-        _check_folders(case.data for case in (*done, *cases))
+        rows = {row.case: row for row in record.cases}
+        _check_folders(case.data for case in (*rows, *cases))
         files = [name for name in settings.data if name not in system.made]
         record = _with_digests(record, files, out=out)
         source = out if models is None else models
-        trained: dict[Case, float] = {}
+        times: dict[Case, float] = {}
         if models is not None:
             earlier = _with_digests(load_record(models, system=name), files, out=models)
-            trained = {row.case: row.seconds for row in earlier.cases}
+            times = {row.case: row.seconds for row in earlier.cases}
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
-                if case not in done or not _model_file(source, case).is_file():
-                    seconds = None if models is None else trained.get(case, 0.0)
-                    done[case] = _do(system, settings, case, source=source, seconds=seconds)
-                    record = record.model_copy(update={"cases": tuple(done.values())})
+                if case not in rows or not _model_file(source, case).is_file():
+                    seconds = None if models is None else times.get(case, 0.0)
+                    rows[case] = _do(system, settings, case, source=source, seconds=seconds)
+                    record = record.model_copy(update={"cases": tuple(rows.values())})
                     save_record(record, out)
                 advance(1)
         figures = _figures(system, settings, cases, source=source)
@@ -102,17 +102,17 @@ def _figures(
 ) -> list[Figure]:
     """Draw at most one figure per data set, from the models of the first seed."""
     first = min(case.seed for case in cases)
-    drawn = []
+    figures = []
     for name in dict.fromkeys(case.data for case in cases):
         models = {case.method: load_weights(source, case) for case in cases if case.seed == first and case.data == name}
         with seeded(first):
-            drawn.append(system.draw(settings, system.read(settings, name, first), models, name))
-    return [figure for figure in drawn if figure is not None]
+            figures.append(system.draw(settings, system.read(settings, name, first), models, name))
+    return [figure for figure in figures if figure is not None]
 
 
 def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> SystemRecord:
     """Return an empty record, or that of an earlier call with the same settings."""
-    versions = {each: found for each in _PACKAGES if (found := installed_version(each)) != "not installed"}
+    versions = {each: version for each in _PACKAGES if (version := installed_version(each)) != "not installed"}
     new = SystemRecord(system=name, command=command, versions=versions, settings=to_plain(settings))
     if not (out / FILE).exists():
         return new
@@ -147,8 +147,8 @@ def _do(
     for column, value in values.items():
         if not math.isfinite(value):
             raise DeglaError(f"{where}: {column} is {value}. Lower the learning rate.")
-    told = ", ".join(f"{column} {value:.4g}" for column, value in values.items())
-    log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed, told)
+    scores = ", ".join(f"{column} {value:.4g}" for column, value in values.items())
+    log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed, scores)
     return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=seconds)
 
 
@@ -166,10 +166,10 @@ def _folder_name(data: str) -> str:
 
 def _check_folders(data: Iterable[str]) -> None:
     """Reject two data sets whose models would overwrite each other."""
-    taken: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for each in data:
         name = _folder_name(each)
-        if (other := taken.setdefault(name, each)) != each:
+        if (other := folders.setdefault(name, each)) != each:
             raise InputError(
                 f"--data {other} and {each}: both would store models in models/{name}. Use a separate --out for each."
             )
@@ -177,14 +177,14 @@ def _check_folders(data: Iterable[str]) -> None:
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
     """Return the record with the digests of these files and folders; reject any that changed since it was measured."""
-    found = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
-    for name, digest in found.items():
+    digests = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
+    for name, digest in digests.items():
         if record.digests.get(name, digest) != digest:
             raise InputError(
                 f"{out / FILE}: the data of {name} have changed. Choose another --out for a new run, or restore the "
                 "old data."
             )
-    return record.model_copy(update={"digests": record.digests | found})
+    return record.model_copy(update={"digests": record.digests | digests})
 
 
 def _digest_of(data: Path, out: Path) -> str:

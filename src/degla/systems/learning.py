@@ -60,10 +60,10 @@ def probe(
         Weights on the original features, the bias last; for `classify`.
     """
     features = features.detach().double()
-    mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
+    mean, deviation = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
     if not scaled:
-        mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
-    rows = torch.cat([(features - mean) / spread, features.new_ones(len(features), 1)], dim=1)
+        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    rows = torch.cat([(features - mean) / deviation, features.new_ones(len(features), 1)], dim=1)
     weights = torch.zeros(classes, rows.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
 
@@ -74,9 +74,9 @@ def probe(
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    found = weights.detach()
-    slopes = found[:, :-1] / spread
-    return torch.cat([slopes, (found[:, -1] - slopes @ mean)[:, None]], dim=1).float()
+    solution = weights.detach()
+    slopes = solution[:, :-1] / deviation
+    return torch.cat([slopes, (solution[:, -1] - slopes @ mean)[:, None]], dim=1).float()
 
 
 def classify(

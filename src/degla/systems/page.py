@@ -100,12 +100,12 @@ def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str
     """Yield which methods have no row in the table of a data set, or one over fewer seeds than the page says."""
     cases = [row for row in record.cases if row.data == data]
     run, scored = {row.method for row in cases}, {row.method for row in cases if row.values}
-    for told, methods in (
+    for label, methods in (
         ("Not run", system.methods.keys() - run),
         ("Run, but gives no score on this data", run - scored),
     ):
         if methods:
-            yield f"{told}: {', '.join(f'`{method}`' for method in system.methods if method in methods)}."
+            yield f"{label}: {', '.join(f'`{method}`' for method in system.methods if method in methods)}."
     seeds, own = len(seeds_of(record.cases)), Counter(row.method for row in cases)
     fewer = [f"`{each}` ({counted(own[each], 'seed')})" for each in system.methods if 0 < own[each] < seeds]
     if fewer:
@@ -138,8 +138,8 @@ def _cell(system: AnySystem, record: SystemRecord, data: str, method: str, colum
 
 def _gap(gap: Difference, column: ScoreColumn) -> str:
     ends = gap.interval
-    told = _change(gap.value, column)
-    return told if ends is None else f"{told} {interval(ends.low, ends.high, lambda end: _change(end, column))}"
+    change = _change(gap.value, column)
+    return change if ends is None else f"{change} {interval(ends.low, ends.high, lambda end: _change(end, column))}"
 
 
 def _tone(gap: Difference, column: ScoreColumn) -> Tone:

@@ -104,7 +104,7 @@ class System(Generic[AnySettings, Data]):
     read: Callable[[AnySettings, str, int], Data]
     train: Callable[[AnySettings, Data, str], Weights]
     measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]
-    draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *given: None
+    draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *arguments: None
     expected: tuple[Expectation, ...] = ()
 
     @property

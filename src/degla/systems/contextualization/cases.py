@@ -32,11 +32,11 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
     def draw(width: float) -> str:
         figure, axes = new_figure(width, max(min(width * 0.6, 4.2), 3.0))
         marks = marks_of(ranks, baseline=next(iter(ranks)))
-        for method, found in ranks.items():
-            shares = [(place + 1) / len(found) for place in range(len(found))]
-            axes.step(sorted(found), shares, where="post", color=marks[method].colour, label=method)
-        ranked = range(1, entities + 1)
-        axes.plot(ranked, [each / entities for each in ranked], ":", color=SOFT, label="chance")
+        for method, method_ranks in ranks.items():
+            shares = [(place + 1) / len(method_ranks) for place in range(len(method_ranks))]
+            axes.step(sorted(method_ranks), shares, where="post", color=marks[method].colour, label=method)
+        positions = range(1, entities + 1)
+        axes.plot(positions, [each / entities for each in positions], ":", color=SOFT, label="chance")
         axes.set_xscale("log")
         decades = [10**power for power in range(len(str(entities)))]
         axes.set_xticks(decades, [f"{each:,}" for each in decades])
@@ -96,18 +96,18 @@ def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weight
 
 
 def _encoder(settings: ContextSettings, data: ContextCorpus, weights: Weights) -> TextEncoder:
-    return with_weights(TextEncoder(len(data.words.known), settings), weights)
+    return with_weights(TextEncoder(len(data.words.vocabulary), settings), weights)
 
 
 def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights: Weights) -> Mapping[str, float]:
     """Measure filtered ranks of answers, and how well masked words in texts about test triples are predicted."""
     graph, encoder = data.graph, _encoder(settings, data, weights)
-    told, guessed = masked_perplexity(encoder, data, [by_template(graph, triple) for triple in graph.test])
-    chosen = ranks_of(encoder, data, graph.validation) if graph.validation else []
+    by_encoder, by_frequency = masked_perplexity(encoder, data, [by_template(graph, triple) for triple in graph.test])
+    validation_ranks = ranks_of(encoder, data, graph.validation) if graph.validation else []
     return {
         **rank_means(ranks_of(encoder, data, graph.test)),
-        **({"validation_mrr": rank_means(chosen)["mrr"]} if chosen else {}),
-        "perplexity_ratio": told / guessed,
+        **({"validation_mrr": rank_means(validation_ranks)["mrr"]} if validation_ranks else {}),
+        "perplexity_ratio": by_encoder / by_frequency,
     }
 
 

@@ -97,25 +97,25 @@ def by_model(graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageMo
         DeglaError: the model cannot be reached.
     """
     waiting = {request_of(graph, triple, model).key: triple for triple in triples}
-    found: dict[Triple, ContextRecord] = {}
+    records: dict[Triple, ContextRecord] = {}
     queue = iter(list(waiting.items()))
     under_way = 0
-    while len(found) < len(waiting):
+    while len(records) < len(waiting):
         for _, triple in zip(range(max(0, model.capacity - under_way)), (each for _, each in queue), strict=False):
             model.start(request_of(graph, triple, model))
             under_way += 1
         for reply in model.finished():
             triple, under_way = waiting[reply.key], under_way - 1
             text = _usable(graph, triple, reply)
-            found[triple] = _record(graph, triple, text, "template" if text is None else model.name)
-    return found
+            records[triple] = _record(graph, triple, text, "template" if text is None else model.name)
+    return records
 
 
 def _usable(graph: KnowledgeGraph, triple: Triple, reply: Reply) -> str | None:
     text = " ".join(reply.text.split())
     low = text.casefold()
-    named = all(graph.names[entity].casefold() in low for entity in (triple.head, triple.tail))
-    return text if reply.outcome == "answered" and named and len(text) <= LONGEST else None
+    has_names = all(graph.names[entity].casefold() in low for entity in (triple.head, triple.tail))
+    return text if reply.outcome == "answered" and has_names and len(text) <= LONGEST else None
 
 
 def _record(graph: KnowledgeGraph, triple: Triple, text: str | None, source: str) -> ContextRecord:
@@ -139,28 +139,28 @@ def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Pat
     Raises:
         InputError: the file is damaged or repeats a triple.
     """
-    kept = {} if file is None or not file.exists() else _by_triple(graph, read_jsonl(ContextRecord, file), where=file)
-    lacking = [triple for triple in dict.fromkeys(graph.train) if triple not in kept]
+    rows = {} if file is None or not file.exists() else _by_triple(graph, read_jsonl(ContextRecord, file), where=file)
+    lacking = [triple for triple in dict.fromkeys(graph.train) if triple not in rows]
     if model is None:
-        written: Mapping[Triple, ContextRecord] = {
+        additions: Mapping[Triple, ContextRecord] = {
             triple: _record(graph, triple, None, "template") for triple in lacking
         }
     else:
-        written = by_model(graph, lacking, model)
-    if file is not None and written:
+        additions = by_model(graph, lacking, model)
+    if file is not None and additions:
         before = list(read_jsonl(ContextRecord, file)) if file.exists() else []
-        write_jsonl(file, [*before, *written.values()])
-    return {triple: (kept.get(triple) or written[triple]).text for triple in graph.train}
+        write_jsonl(file, [*before, *additions.values()])
+    return {triple: (rows.get(triple) or additions[triple]).text for triple in graph.train}
 
 
 def _by_triple(graph: KnowledgeGraph, rows: Iterable[ContextRecord], *, where: Path) -> dict[Triple, ContextRecord]:
     """Return rows by the numbers of their triples in the graph, so that texts and numbers cannot be confused."""
     entity, relation = ({name: at for at, name in enumerate(names)} for names in (graph.entities, graph.relations))
-    found: dict[Triple, ContextRecord] = {}
+    records: dict[Triple, ContextRecord] = {}
     for row in rows:
         if row.head in entity and row.tail in entity and row.relation in relation:
             triple = Triple(entity[row.head], relation[row.relation], entity[row.tail])
-            if triple in found:
+            if triple in records:
                 raise InputError(f"{where}: {graph.say(triple)} has two contexts. Remove one.")
-            found[triple] = row
-    return found
+            records[triple] = row
+    return records

@@ -33,7 +33,7 @@ HEADS: Final = 4
 class Words:
     """A vocabulary of whole words in lower case, special ones first."""
 
-    known: tuple[str, ...]
+    vocabulary: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Iterable[str], texts: Iterable[str]) -> Words:
@@ -44,7 +44,7 @@ class Words:
 
     @cached_property
     def _place(self) -> dict[str, int]:
-        return {word: at for at, word in enumerate(self.known)}
+        return {word: at for at, word in enumerate(self.vocabulary)}
 
     def numbers(self, text: str) -> list[int]:
         """Return the number of each word; `UNKNOWN_WORD` for unknown ones."""
@@ -52,9 +52,9 @@ class Words:
 
     def rows(self, parts: Iterable[Sequence[str]], *, longest: int) -> Int[Tensor, "rows length"]:
         """Encode each row as [CLS], then its texts, each followed by [SEP]; truncate to `longest`, fill with [PAD]."""
-        made = [([START] + [n for text in row for n in (*self.numbers(text), BREAK)])[:longest] for row in parts]
-        width = max((len(row) for row in made), default=1)
-        return torch.tensor([row + [PAD] * (width - len(row)) for row in made])
+        rows = [([START] + [n for text in row for n in (*self.numbers(text), BREAK)])[:longest] for row in parts]
+        width = max((len(row) for row in rows), default=1)
+        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
 
 def split_words(text: str) -> list[str]:

@@ -70,24 +70,24 @@ class KnowledgeGraph:
         """Return "head | relation | tail" with names."""
         return f"{self.names[triple.head]} | {self.relations[triple.relation]} | {self.names[triple.tail]}"
 
-    def within(self, kept: Sequence[int], *, name: str) -> KnowledgeGraph:
+    def within(self, numbers: Sequence[int], *, name: str) -> KnowledgeGraph:
         """Return the graph of only these entities, in this order; test triples need entities with training triples."""
-        place = {old: new for new, old in enumerate(kept)}
+        place = {old: new for new, old in enumerate(numbers)}
 
         def moved(triples: Sequence[Triple]) -> list[Triple]:
             both = (triple for triple in triples if triple.head in place and triple.tail in place)
             return [Triple(place[head], relation, place[tail]) for head, relation, tail in both]
 
         train = moved(self.train)
-        known = {entity for triple in train for entity in (triple.head, triple.tail)}
-        chosen, asked = (
-            tuple(each for each in moved(triples) if {each.head, each.tail} <= known)
+        in_training = {entity for triple in train for entity in (triple.head, triple.tail)}
+        validation, test = (
+            tuple(each for each in moved(triples) if {each.head, each.tail} <= in_training)
             for triples in (self.validation, self.test)
         )
         entities, names, definitions = (
-            tuple(texts[old] for old in kept) for texts in (self.entities, self.names, self.definitions)
+            tuple(texts[old] for old in numbers) for texts in (self.entities, self.names, self.definitions)
         )
-        return KnowledgeGraph(name, entities, names, definitions, self.relations, tuple(train), chosen, asked)
+        return KnowledgeGraph(name, entities, names, definitions, self.relations, tuple(train), validation, test)
 
 
 def walk(graph: KnowledgeGraph, size: int) -> list[int]:
@@ -96,15 +96,15 @@ def walk(graph: KnowledgeGraph, size: int) -> list[int]:
     for triple in (*graph.train, *graph.validation, *graph.test):
         beside[triple.head][triple.tail] = beside[triple.tail][triple.head] = None
     order = sorted(range(len(beside)), key=lambda entity: -len(beside[entity]))
-    found: dict[int, None] = {}
+    visited: dict[int, None] = {}
     for start in order:
         queue = deque([start])
-        while queue and len(found) < size:
+        while queue and len(visited) < size:
             entity = queue.popleft()
-            if entity not in found:
-                found[entity] = None
-                queue.extend(other for other in beside[entity] if other not in found)
-    return list(found)
+            if entity not in visited:
+                visited[entity] = None
+                queue.extend(other for other in beside[entity] if other not in visited)
+    return list(visited)
 
 
 def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
@@ -118,10 +118,10 @@ def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
         lines = [line.rstrip("\n").split("\t") for line in stream]
     senses = [line[1:] for line in lines if line[0] == "sense"][:size]
     place = {sense[0]: number for number, sense in enumerate(senses)}
-    told = [line[1:] for line in lines if line[0] == "triple"]
-    relations = sorted({relation for _, relation, _ in told})
-    known = [(head, relation, tail) for head, relation, tail in told if head in place and tail in place]
-    triples = [Triple(place[head], relations.index(relation), place[tail]) for head, relation, tail in known]
+    rows = [line[1:] for line in lines if line[0] == "triple"]
+    relations = sorted({relation for _, relation, _ in rows})
+    selection = [(head, relation, tail) for head, relation, tail in rows if head in place and tail in place]
+    triples = [Triple(place[head], relations.index(relation), place[tail]) for head, relation, tail in selection]
     parts = split(triples, seed=seed)
     columns: list[tuple[str, ...]] = [tuple(column) for column in zip(*senses, strict=True)]
     return KnowledgeGraph("wordnet", columns[0], columns[1], columns[2], tuple(relations), *parts)
@@ -129,21 +129,21 @@ def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
 
 def split(triples: Sequence[Triple], *, seed: int) -> tuple[tuple[Triple, ...], ...]:
     """Split triples into training, validation and test; every entity of the latter two is also in a training triple."""
-    left = [0] * (1 + max(max(triple.head, triple.tail) for triple in triples))
+    degrees = [0] * (1 + max(max(triple.head, triple.tail) for triple in triples))
     for triple in triples:
-        left[triple.head] += 1
-        left[triple.tail] += 1
+        degrees[triple.head] += 1
+        degrees[triple.tail] += 1
     order = torch.randperm(len(triples), generator=torch.Generator().manual_seed(seed)).tolist()
     count = round(_TESTED * len(triples))
-    taken: list[Triple] = []
+    held_out: list[Triple] = []
     for number in order:
         triple = triples[number]
-        if len(taken) < 2 * count and left[triple.head] > 1 and left[triple.tail] > 1:
-            taken.append(triple)
-            left[triple.head] -= 1
-            left[triple.tail] -= 1
-    away = set(taken)
-    return tuple(each for each in triples if each not in away), tuple(taken[count:]), tuple(taken[:count])
+        if len(held_out) < 2 * count and degrees[triple.head] > 1 and degrees[triple.tail] > 1:
+            held_out.append(triple)
+            degrees[triple.head] -= 1
+            degrees[triple.tail] -= 1
+    away = set(held_out)
+    return tuple(each for each in triples if each not in away), tuple(held_out[count:]), tuple(held_out[:count])
 
 
 def read_knowledge(folder: Path) -> KnowledgeGraph:
@@ -164,42 +164,42 @@ def read_knowledge(folder: Path) -> KnowledgeGraph:
 
 
 def _by_words(folder: Path) -> KnowledgeGraph:
-    told = {part: list(_triples_of_words(folder, stems)) for part, stems in _PARTS.items()}
-    everything = [row for rows in told.values() for _, row in rows]
+    rows_by_part = {part: list(_triples_of_words(folder, stems)) for part, stems in _PARTS.items()}
+    everything = [row for rows in rows_by_part.values() for _, row in rows]
     texts = _table(folder, "entity2text.txt")
     longer = _table(folder, "entity2textlong.txt")
     names_of_relations = _table(folder, "relation2text.txt")
     entities = list(texts) or list(dict.fromkeys(word for row in everything for word in (row[0], row[2])))
     relations = list(dict.fromkeys(row[1] for row in everything))
     place, number = ({word: at for at, word in enumerate(words)} for words in (entities, relations))
-    for rows in told.values():
+    for rows in rows_by_part.values():
         for where, row in rows:
             for word in (row[0], row[2]):
                 if word not in place:
                     raise InputError(f"{where}: entity {word!r} is not in entity2text.txt; add its name there.")
     triples = {
         part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
-        for part, rows in told.items()
+        for part, rows in rows_by_part.items()
     }
     names = [texts.get(each, each) for each in entities]
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(entities),
         # Without a file of longer texts, the name is before the first comma, as in WN18RR.
-        names=tuple(_said(name if longer else name.partition(", ")[0]) for name in names),
+        names=tuple(_readable_name(name if longer else name.partition(", ")[0]) for name in names),
         definitions=tuple(longer.get(each) or texts.get(each, "").partition(", ")[2] for each in entities),
-        relations=tuple(_said(names_of_relations.get(each, each)) for each in relations),
+        relations=tuple(_readable_name(names_of_relations.get(each, each)) for each in relations),
         **triples,
     )
 
 
 def _by_numbers(folder: Path) -> KnowledgeGraph:
     names, relations = (_table(folder, f"{kind}id2name.txt", counted=True) for kind in ("entity", "relation"))
-    told = _table(folder, "entityid2description.txt", counted=True)
+    descriptions = _table(folder, "entityid2description.txt", counted=True)
     triples: dict[str, tuple[Triple, ...]] = {}
     for part, stems in _PARTS.items():
         where, lines = _lines(folder, [f"{stem}2id.txt" for stem in stems])
-        found = []
+        part_triples = []
         for number, line in enumerate(lines[1:], 2):
             words = line.split()
             if len(words) != 3 or not all(word.isdecimal() for word in words):
@@ -207,22 +207,22 @@ def _by_numbers(folder: Path) -> KnowledgeGraph:
             head, tail, relation = map(int, words)
             if max(head, tail) >= len(names) or relation >= len(relations):
                 raise InputError(f"{where} line {number}: refers to a number without a name: {line!r}.")
-            found.append(Triple(head, relation, tail))
-        if lines[0].strip() != str(len(found)):
-            raise InputError(f"{where}: its first line says {lines[0]!r} triples, but {len(found)} follow.")
-        triples[part] = tuple(found)
+            part_triples.append(Triple(head, relation, tail))
+        if lines[0].strip() != str(len(part_triples)):
+            raise InputError(f"{where}: its first line says {lines[0]!r} triples, but {len(part_triples)} follow.")
+        triples[part] = tuple(part_triples)
     keys = list(names)
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(keys),
-        names=tuple(map(_said, names.values())),
-        definitions=tuple(told.get(key, "") for key in keys),
-        relations=tuple(map(_said, relations.values())),
+        names=tuple(map(_readable_name, names.values())),
+        definitions=tuple(descriptions.get(key, "") for key in keys),
+        relations=tuple(map(_readable_name, relations.values())),
         **triples,
     )
 
 
-def _said(word: str) -> str:
+def _readable_name(word: str) -> str:
     return " ".join(word.replace("_", " ").replace("/", " ").split())
 
 

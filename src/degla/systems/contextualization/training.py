@@ -44,11 +44,11 @@ def queries_of(triple: Triple) -> tuple[tuple[Query, int], tuple[Query, int]]:
 
 def answers(triples: Iterable[Triple]) -> Mapping[Query, set[int]]:
     """Collect all answers to each query in some triples."""
-    known: dict[Query, set[int]] = {}
+    by_query: dict[Query, set[int]] = {}
     for triple in triples:
         for query, answer in queries_of(triple):
-            known.setdefault(query, set()).add(answer)
-    return known
+            by_query.setdefault(query, set()).add(answer)
+    return by_query
 
 
 def filtered_rank(scores: Float[Tensor, " entities"], answer: int, others: Iterable[int]) -> float:
@@ -59,11 +59,11 @@ def filtered_rank(scores: Float[Tensor, " entities"], answer: int, others: Itera
         answer: the entity asked for.
         others: right entities to leave out; the answer may be among them.
     """
-    left = scores.clone()
+    remaining = scores.clone()
     away = [other for other in others if other != answer]
-    left[away] = -float("inf")
-    better = int((left > scores[answer]).sum())
-    equal = int((left == scores[answer]).sum()) - 1
+    remaining[away] = -float("inf")
+    better = int((remaining > scores[answer]).sum())
+    equal = int((remaining == scores[answer]).sum()) - 1
     return 1 + better + equal / 2
 
 
@@ -80,18 +80,18 @@ class ContextCorpus:
         self.graph = graph
         self.contexts = [contexts[triple] for triple in graph.train]
         self.words = Words.of([*graph.names, *graph.relations, "inverse"], self.contexts)
-        self.known = answers(graph.train)
+        self.train_answers = answers(graph.train)
         self.right = answers((*graph.train, *graph.validation, *graph.test))
         self.entities = self.words.rows([(name,) for name in graph.names], longest=LONGEST_ROW)
 
     def rows_of(self, queries: Sequence[Query]) -> Int[Tensor, "queries length"]:
         """Encode queries as [CLS] name [SEP] relation [SEP], with "inverse" before the relation if turned."""
         names, relations = self.graph.names, self.graph.relations
-        said = [
+        texts = [
             (names[entity], f"inverse {relations[relation]}" if turned else relations[relation])
             for entity, relation, turned in queries
         ]
-        return self.words.rows(said, longest=LONGEST_ROW)
+        return self.words.rows(texts, longest=LONGEST_ROW)
 
 
 def train_completion(completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: str) -> TextEncoder:
@@ -106,11 +106,11 @@ def train_completion(completion: ContextCorpus, settings: ContextSettings, *, wa
     """
     if warm:
         state, chance = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes())
-        encoder = TextEncoder(len(completion.words.known), settings)
+        encoder = TextEncoder(len(completion.words.vocabulary), settings)
         encoder.load_state_dict(state)
         torch.set_rng_state(chance)
     else:
-        encoder = TextEncoder(len(completion.words.known), settings)
+        encoder = TextEncoder(len(completion.words.vocabulary), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
         value = query_loss(encoder, completion, [completion.graph.train[n] for n in some], scale=settings.scale)
@@ -123,7 +123,7 @@ def train_completion(completion: ContextCorpus, settings: ContextSettings, *, wa
 @lru_cache(maxsize=2)
 def _warmed(completion: ContextCorpus, settings: ContextSettings, chance: bytes) -> tuple[dict[str, Tensor], Tensor]:
     """Return the weights and the generator state after the warm-up, which all tasks that begin with it share."""
-    encoder = TextEncoder(len(completion.words.known), settings)
+    encoder = TextEncoder(len(completion.words.vocabulary), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
         return context_loss(encoder, completion, some, "reconstruct")
@@ -141,14 +141,14 @@ def _run(
 ) -> None:
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=0.01)
     count = len(completion.graph.train)
-    steps, done = epochs * -(-count // settings.batch), 0
+    steps, step = epochs * -(-count // settings.batch), 0
     encoder.train()
     for _ in range(epochs):
         for some in torch.split(torch.randperm(count), settings.batch):
             for group in optimiser.param_groups:
-                group["lr"] = settings.lr * min(1.0, (done + 1) / 50) * (1 - done / steps)
+                group["lr"] = settings.lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
             take_step(loss(some.tolist()), optimiser, most=1.0)
-            done += 1
+            step += 1
 
 
 def query_loss(
@@ -159,7 +159,7 @@ def query_loss(
     queries, right = [query for query, _ in pairs], torch.tensor([answer for _, answer in pairs])
     candidates, place = torch.unique(right, return_inverse=True)
     listed = candidates.tolist()
-    absent = torch.tensor([[each in completion.known[query] for each in listed] for query in queries])
+    absent = torch.tensor([[each in completion.train_answers[query] for each in listed] for query in queries])
     absent = absent.scatter(1, place[:, None], value=False)
     logits = encoder.embed(completion.rows_of(queries)) @ encoder.embed(completion.entities[candidates]).T
     return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)
@@ -170,16 +170,16 @@ def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence
     graph, contexts = completion.graph, [completion.contexts[number] for number in some]
     if task == "reconstruct":
         rows = completion.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
-        hidden, selected = corrupt(rows, words=len(completion.words.known))
+        hidden, selected = corrupt(rows, words=len(completion.words.vocabulary))
         return encoder.word_loss(encoder(hidden)[selected], rows[selected])
-    said = [
+    triples = [
         (graph.names[head], graph.relations[relation], graph.names[tail])
         for head, relation, tail in (graph.train[number] for number in some)
     ]
-    rows, begins = writing_task(completion.words, said, contexts, longest=LONGEST_ROW)
+    rows, begins = writing_task(completion.words, triples, contexts, longest=LONGEST_ROW)
     place = torch.arange(1, rows.shape[1])
-    written = (place[None, :] >= begins[:, None]) & (rows[:, 1:] != PAD) & (rows[:, 1:] != BREAK)
-    return encoder.word_loss(encoder(rows, begins)[:, :-1][written], rows[:, 1:][written])
+    in_context = (place[None, :] >= begins[:, None]) & (rows[:, 1:] != PAD) & (rows[:, 1:] != BREAK)
+    return encoder.word_loss(encoder(rows, begins)[:, :-1][in_context], rows[:, 1:][in_context])
 
 
 @torch.no_grad()
@@ -188,12 +188,12 @@ def ranks_of(encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[
     right = completion.right
     entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
     pairs = [pair for triple in triples for pair in queries_of(triple)]
-    found = []
+    ranks = []
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
         scores = encoder.embed(completion.rows_of([query for query, _ in some])) @ entities.T
-        found += [filtered_rank(row, answer, right[query]) for row, (query, answer) in zip(scores, some, strict=True)]
-    return found
+        ranks += [filtered_rank(row, answer, right[query]) for row, (query, answer) in zip(scores, some, strict=True)]
+    return ranks
 
 
 @torch.no_grad()
@@ -203,15 +203,15 @@ def masked_perplexity(encoder: TextEncoder, completion: ContextCorpus, texts: Se
     Unknown words are left out; frequencies are those in the contexts, plus one each.
     """
     words = completion.words
-    read = [number for context in completion.contexts for number in words.numbers(context)]
-    counts = 1 + torch.bincount(torch.tensor(read, dtype=torch.long), minlength=len(words.known)).double()
-    told, guessed, total = 0.0, 0.0, 0
+    numbers = [number for context in completion.contexts for number in words.numbers(context)]
+    counts = 1 + torch.bincount(torch.tensor(numbers, dtype=torch.long), minlength=len(words.vocabulary)).double()
+    encoder_loss, frequency_loss, total = 0.0, 0.0, 0
     for start in range(0, len(texts), 128):
         rows = words.rows([(text,) for text in texts[start : start + 128]], longest=LONGEST_ROW)
         place = torch.arange(rows.shape[1])
         selected = (place % 7 == 3) & (rows >= len(SPECIAL))
         states = encoder(torch.where(selected, MASK, rows))[selected]
-        told += float(encoder.word_loss(states, rows[selected])) * int(selected.sum())
-        guessed -= float((counts / counts.sum())[rows[selected]].log().sum())
+        encoder_loss += float(encoder.word_loss(states, rows[selected])) * int(selected.sum())
+        frequency_loss -= float((counts / counts.sum())[rows[selected]].log().sum())
         total += int(selected.sum())
-    return math.exp(told / max(total, 1)), math.exp(guessed / max(total, 1))
+    return math.exp(encoder_loss / max(total, 1)), math.exp(frequency_loss / max(total, 1))

@@ -62,7 +62,7 @@ def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, da
         threshold: evidence above which a pixel is kept.
     """
     few = images.chosen(torch.arange(min(_SHOWN, len(images.label))))
-    rows = {"": few.pixels, **{name: _kept(each, few, threshold) for name, each in networks.items()}}
+    rows = {"": few.pixels, **{name: _evidence_pixels(each, few, threshold) for name, each in networks.items()}}
 
     @styled
     def draw(width: float) -> str:
@@ -70,8 +70,8 @@ def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, da
         figure, first = new_figure(width, width * len(rows) / (columns + 0.3))
         first.remove()
         panels: Any = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (name, shown) in zip(panels, rows.items(), strict=True):
-            for axes, picture in zip(line, shown, strict=False):
+        for line, (name, pictures) in zip(panels, rows.items(), strict=True):
+            for axes, picture in zip(line, pictures, strict=False):
                 axes.imshow(picture.permute(1, 2, 0).numpy())
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -86,25 +86,25 @@ def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, da
     return Figure(draw, caption, title=data)
 
 
-def _kept(network: Network, part: LabelledImages, threshold: float) -> Tensor:
+def _evidence_pixels(network: Network, part: LabelledImages, threshold: float) -> Tensor:
     images = network.normalised(part.pixels)
     with looking(network):
         predicted = network.classify(network.body(images)).argmax(dim=1)
-    kept = images * above(explain(network, images, predicted), threshold)[:, None]
-    return ((kept * network.std + network.mean) * 255).round().clamp(0, 255).byte()
+    masked = images * above(explain(network, images, predicted), threshold)[:, None]
+    return ((masked * network.std + network.mean) * 255).round().clamp(0, 255).byte()
 
 
 def train(settings: ExconSettings, data: ImageSets, method: str) -> Weights:
     """Train one network by supervised contrast, with the masked views and backgrounds of the method."""
-    shown, _ = data
+    train_set, _ = data
     # A draw of few training images may lack classes that are tested.
     network = Network(1 + max(int(each.label.max()) for each in data))
-    shares = shown.pixels.float() / 255
+    shares = train_set.pixels.float() / 255
     network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
     network.std.copy_(shares.std(dim=(0, 2, 3)).view(3, 1, 1).clamp(min=0.05))
-    images = network.normalised(shown.pixels)
-    trained = [*network.body.parameters(), *network.head.parameters()]
-    contrast = torch.optim.SGD(trained, lr=settings.lr, momentum=0.9, weight_decay=1e-4)
+    images = network.normalised(train_set.pixels)
+    parameters = [*network.body.parameters(), *network.head.parameters()]
+    contrast = torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=1e-4)
     classify = torch.optim.SGD(network.classifier.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4)
     schedules = [
         torch.optim.lr_scheduler.CosineAnnealingLR(each, settings.epochs, settings.lr / 1000)
@@ -114,12 +114,12 @@ def train(settings: ExconSettings, data: ImageSets, method: str) -> Weights:
         now = method if epoch >= settings.explained_from else "supcon"
         network.train()
         for rows in torch.split(torch.randperm(len(images)), settings.batch):
-            take_step(training_loss(network, images[rows], shown.label[rows], settings, now), contrast)
-        _train_classifier(network, images, shown.label, classify, size=settings.batch)
+            take_step(training_loss(network, images[rows], train_set.label[rows], settings, now), contrast)
+        _train_classifier(network, images, train_set.label, classify, size=settings.batch)
         for schedule in schedules:
             schedule.step()
     optimizer = torch.optim.Adam(network.classifier.parameters(), 3e-3)
-    _train_classifier(network, images, shown.label, optimizer, size=settings.batch, epochs=30)
+    _train_classifier(network, images, train_set.label, optimizer, size=settings.batch, epochs=30)
     return dict(network.state_dict())
 
 
@@ -130,9 +130,9 @@ def training_loss(
     first, second = augment(images), augment(images)
     background = images[:0]
     if method != "supcon":
-        masked, found = masked_views(network, images, label, threshold=settings.threshold)
-        first = torch.where(found[:, None, None, None], masked, first)
-        background = masked[~found] if method == "excon_b" else background
+        masked, right = masked_views(network, images, label, threshold=settings.threshold)
+        first = torch.where(right[:, None, None, None], masked, first)
+        background = masked[~right] if method == "excon_b" else background
     embeddings = network.embed(torch.cat([first, second, background]))
     views, others = embeddings[: 2 * len(images)], embeddings[2 * len(images) :]
     # A background belongs to both views, as in the released code: it counts twice.
@@ -161,15 +161,15 @@ def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weig
     """Measure accuracy and the explanations of predicted classes, on test images."""
     _, test = data
     network = load_network(weights)
-    known, last = len(network.classifier.bias), int(test.label.max())
-    if last >= known:
+    classes, last = len(network.classifier.bias), int(test.label.max())
+    if last >= classes:
         raise InputError(
             f"--test-images {settings.test_images}: an image has class {last}, counted from 0, but the model was "
-            f"trained for {known} classes. Train it again with more --images."
+            f"trained for {classes} classes. Train it again with more --images."
         )
     places = torch.split(torch.arange(len(test.label)), _READ)
-    found = [_measured(network, test.chosen(rows)) for rows in places]
-    before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*found, strict=True))
+    parts = [_measured(network, test.chosen(rows)) for rows in places]
+    before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*parts, strict=True))
     return {
         "accuracy": float(right.float().mean()),
         "drop": float(relative_drop(before, after).mean()),
@@ -184,14 +184,14 @@ def _measured(network: Network, part: LabelledImages) -> list[Tensor]:
     with looking(network):
         logits = network.classify(network.body(images))
     predicted = logits.argmax(dim=1)
-    kept = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
+    masked = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
     noise = torch.randn_like(images) * _NOISE / network.std
     step = AttackConfig(epsilon=_EPSILON, steps=1, step_size=_EPSILON, random_start=False)
     attacked = perturb(
         images, config=step, mean=network.mean, std=network.std, gradient=partial(_gradient, network, part.label)
     )
     with looking(network):
-        answers = [network.classify(network.body(each)) for each in (kept, images + noise, attacked)]
+        answers = [network.classify(network.body(each)) for each in (masked, images + noise, attacked)]
     before, after = (each.softmax(dim=1).gather(1, predicted[:, None])[:, 0] for each in (logits, answers[0]))
     return [before, after, answers[1].softmax(dim=1), predicted == part.label, answers[2].argmax(dim=1) == part.label]
 

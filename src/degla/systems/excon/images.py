@@ -77,14 +77,14 @@ def read_images(settings: ExconSettings, name: str, seed: int) -> ImageSets:
     if part == "test":
         rest = np.random.default_rng([seed, 1]).permutation(len(test.label))[:test_images]
     parts = [(train, first), (test if part == "test" else train, rest)]
-    drawn = [
+    image_sets = [
         LabelledImages(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
         for pool, places in parts
     ]
-    for pictures, what in zip(drawn, ("training", part), strict=True):
+    for pictures, what in zip(image_sets, ("training", part), strict=True):
         if len(set(pictures.label.tolist())) < 2:
             raise InputError(f"{name}: the {what} images have only one class; two or more are needed.")
-    return drawn[0], drawn[1]
+    return image_sets[0], image_sets[1]
 
 
 def _pools(name: str) -> tuple[_Pool, _Pool]:
@@ -154,12 +154,12 @@ def _world(part: str) -> _Pool:
     animals, each = DOMAINS["animal"], 300 if part == "train" else 60
 
     def read(places: Sequence[int]) -> NDArray[np.uint8]:
-        drawn = []
+        images = []
         for place in places:
             name = animals.classes[place // each]
             picture = animals.paint(name, stream("excon", part, name, place % each)).picture
-            drawn.append(np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)))
-        return np.stack(drawn).transpose(0, 3, 1, 2).copy()
+            images.append(np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)))
+        return np.stack(images).transpose(0, 3, 1, 2).copy()
 
     return _Pool([number for number in range(len(animals.classes)) for _ in range(each)], read)
 
@@ -173,37 +173,37 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _class_folders(folder: Path, names: Sequence[str]) -> _Pool:
     """Read one subfolder per class; Tiny-ImageNet's have a folder `images` in them."""
-    listed: list[tuple[Path, int]] = []
+    files: list[tuple[Path, int]] = []
     for number, name in enumerate(names):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
+        paths = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
             raise InputError(f"{folder / name}: no image of this class. Add some, or remove it from train too.")
-        listed += [(path, number) for path in found]
-    return _of_files(listed)
+        files += [(path, number) for path in paths]
+    return _of_files(files)
 
 
 def _tiny_imagenet(folder: Path) -> tuple[_Pool, _Pool]:
     names = _subfolders(folder / "train")
     file = folder / "val" / "val_annotations.txt"
-    listed = []
+    files = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split("\t")
         if len(words) < 2 or words[1] not in names:
             raise InputError(f"{file} line {number}: must be an image and a class of train, got {line[:80]!r}.")
-        listed.append((folder / "val" / "images" / words[0], names.index(words[1])))
-    return _class_folders(folder / "train", names), _of_files(listed)
+        files.append((folder / "val" / "images" / words[0], names.index(words[1])))
+    return _class_folders(folder / "train", names), _of_files(files)
 
 
-def _of_files(listed: Sequence[tuple[Path, int]]) -> _Pool:
+def _of_files(files: Sequence[tuple[Path, int]]) -> _Pool:
     def one(path: Path) -> NDArray[np.uint8]:
         subject = Subject(f"{path}: the image", if_missing="Put it there, or remove its line.")
         picture = decode(read_file(path, subject), subject)
         return np.asarray(ImageOps.fit(picture, (_FOLDER_SIDE, _FOLDER_SIDE), Image.Resampling.BICUBIC))
 
     def read(places: Sequence[int]) -> NDArray[np.uint8]:
-        return np.stack([one(listed[place][0]) for place in places]).transpose(0, 3, 1, 2).copy()
+        return np.stack([one(files[place][0]) for place in places]).transpose(0, 3, 1, 2).copy()
 
-    return _Pool([label for _, label in listed], read)
+    return _Pool([label for _, label in files], read)
 
 
 def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledImages:

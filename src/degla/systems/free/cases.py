@@ -37,11 +37,13 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
     real, label = data.features[rows], data.label[rows]
     middle = real.mean(dim=0)
     _, _, directions = torch.linalg.svd(real - middle, full_matrices=False)
-    told = data.semantics[label]
+    semantics = data.semantics[label]
     with torch.no_grad():
-        made = {name: model.maker.generate(torch.randn_like(told), told) for name, model in models.items()}
-    flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
-    panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in made}
+        generated = {
+            name: model.maker.generate(torch.randn_like(semantics), semantics) for name, model in models.items()
+        }
+    flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **generated}.items()}
+    panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in generated}
     return panel_figure(
         panels,
         [classes.tolist().index(each) for each in label.tolist()],
@@ -108,5 +110,5 @@ def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights:
 def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
     """Draw real and generated features of unseen classes, by the baseline and by FREE."""
     shown = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
-    made = {method: with_weights(_new(settings, data, method), weights) for method, weights in shown.items()}
-    return draw_features(made, data.scaled) if made else None
+    free_models = {method: with_weights(_new(settings, data, method), weights) for method, weights in shown.items()}
+    return draw_features(free_models, data.scaled) if free_models else None

@@ -112,11 +112,11 @@ class ZeroShotData:
         """
         rows = self.features[self.train]
         low, high = rows.min(dim=0).values, rows.max(dim=0).values
-        told = self.semantics - self.semantics.min().clamp(max=0)
+        semantics = self.semantics - self.semantics.min().clamp(max=0)
         return replace(
             self,
             features=(self.features - low) / (high - low).clamp(min=1e-8),
-            semantics=torch.nn.functional.normalize(told, dim=1),
+            semantics=torch.nn.functional.normalize(semantics, dim=1),
         )
 
     def to_choose_by(self) -> ZeroShotData:
@@ -130,12 +130,12 @@ class ZeroShotData:
         else:
             hidden = self.seen[torch.arange(len(self.seen)) % _HELD_OUT == _HELD_OUT - 1]
         away = torch.isin(self.label[self.train], hidden)
-        known = self.train[~away]
-        if not away.any() or not len(known):
+        rest = self.train[~away]
+        if not away.any() or not len(rest):
             raise InputError(f"{self.name}: too few classes are in train to hold some out for choosing settings.")
-        tested = torch.arange(len(known)) % _HELD_OUT == _HELD_OUT - 1
+        tested = torch.arange(len(rest)) % _HELD_OUT == _HELD_OUT - 1
         return replace(
-            self, train=known[~tested], test_seen=known[tested], test_unseen=self.train[away], validation=known[:0]
+            self, train=rest[~tested], test_seen=rest[tested], test_unseen=self.train[away], validation=rest[:0]
         )
 
 
@@ -150,12 +150,12 @@ def made_features(*, seed: int) -> ZeroShotData:
     """
     classes, unseen, attributes, dim, rows = 26, 6, 20, 64, 60
     chance = torch.Generator().manual_seed(seed)
-    held: dict[tuple[float, ...], None] = {}
-    while len(held) < classes:
-        said = (torch.rand(attributes, generator=chance) < 0.25).float()
-        if said.any():
-            held[tuple(said.tolist())] = None
-    semantics = torch.tensor(list(held))
+    attribute_sets: dict[tuple[float, ...], None] = {}
+    while len(attribute_sets) < classes:
+        bits = (torch.rand(attributes, generator=chance) < 0.25).float()
+        if bits.any():
+            attribute_sets[tuple(bits.tolist())] = None
+    semantics = torch.tensor(list(attribute_sets))
     label = torch.arange(classes).repeat_interleave(rows)
     nuisance = torch.randn(len(label), 8, generator=chance)
     noisy = semantics[label] + 0.25 * torch.randn(len(label), attributes, generator=chance)
@@ -164,15 +164,15 @@ def made_features(*, seed: int) -> ZeroShotData:
     features = torch.relu(torch.cat([noisy, nuisance], dim=1) @ first) @ second
     features = features + 0.05 * torch.randn(features.shape, generator=chance)
     place = torch.arange(len(label))
-    known, tested = label < classes - unseen, place % rows < rows // 3
+    is_seen, tested = label < classes - unseen, place % rows < rows // 3
     return ZeroShotData(
         name="made features",
         features=features,
         label=label,
         semantics=semantics,
-        train=place[known & ~tested],
-        test_seen=place[known & tested],
-        test_unseen=place[~known],
+        train=place[is_seen & ~tested],
+        test_seen=place[is_seen & tested],
+        test_unseen=place[~is_seen],
         validation=place[:0],
     )
 
@@ -188,13 +188,13 @@ def read_features(path: Path) -> ZeroShotData:
     for name in (_RESNET, _SPLITS):
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file. Pass an xlsa17 folder or an .npz file of features.")
-    held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
+    arrays = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
     rows = {
-        name: torch.as_tensor(whole_numbers(held[name].ravel(), where=f"{path}: {name}") - 1)
+        name: torch.as_tensor(whole_numbers(arrays[name].ravel(), where=f"{path}: {name}") - 1)
         for name in ("labels", *_PLACES)
     }
     with reading(path, "features and att must be numbers", ValueError, TypeError):
-        floats = {name: torch.as_tensor(held[name].T.astype(np.float32)) for name in ("features", "att")}
+        floats = {name: torch.as_tensor(arrays[name].T.astype(np.float32)) for name in ("features", "att")}
     return ZeroShotData(
         name=path.name,
         features=floats["features"],
@@ -211,21 +211,21 @@ def _mat(path: Path, *names: str) -> dict[str, Any]:
     from scipy.io import loadmat
 
     with reading(path, "cannot be read as a .mat file of version 7 or older", Exception):  # SciPy fails in many ways.
-        held: dict[str, Any] = loadmat(path, variable_names=names)
+        arrays: dict[str, Any] = loadmat(path, variable_names=names)
     for name in names:
-        if name not in held:
+        if name not in arrays:
             what = "the proposed splits of xlsa17" if name in _PLACES else "a file of xlsa17"
             raise InputError(f"{path}: {name!r} is missing, so it is not {what}. Use the file from there.")
-    return held
+    return arrays
 
 
 def _from_arrays(path: Path) -> ZeroShotData:
-    held = read_arrays(path, _ARRAYS, what="an .npz of features", optional=("validation",))
-    held.setdefault("validation", np.zeros(0, dtype=np.int64))
+    arrays = read_arrays(path, _ARRAYS, what="an .npz of features", optional=("validation",))
+    arrays.setdefault("validation", np.zeros(0, dtype=np.int64))
     with reading(path, "features and semantics must be numbers", ValueError, TypeError):
-        floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
+        floats = {name: torch.as_tensor(arrays[name].astype(np.float32)) for name in ("features", "semantics")}
     names = [name for name in (*_ARRAYS, "validation") if name not in floats]
-    whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}")) for name in names}
+    whole = {name: torch.as_tensor(whole_numbers(arrays[name], where=f"{path}: {name}")) for name in names}
     return ZeroShotData(name=path.name, **floats, **whole)
 
 
@@ -248,7 +248,7 @@ def embed_shapes(model: str, *, seed: int, images: int = 45) -> ZeroShotData:
     from degla.world.scenes import background_for, sample_thing, stream
 
     opened = load_model(model)
-    drawn, label, hidden = [], [], []
+    pictures, label, hidden = [], [], []
     for number, (shape, colour) in enumerate((s, c) for s in SHAPES_SHOWN for c in COLOURS_SHOWN):
         hidden.append(is_unseen(SHAPES_SHOWN.index(shape), COLOURS_SHOWN.index(colour)))
         for image in range(images):
@@ -258,18 +258,18 @@ def embed_shapes(model: str, *, seed: int, images: int = 45) -> ZeroShotData:
             thing = sample_thing(chance, shape=shape, colour=colour, x=x, y=y, radius=radius)
             canvas = blank(background_for(chance, thing.tint))
             paint_thing(canvas, thing)
-            drawn.append(Image.fromarray(random_finish(canvas, chance)))
+            pictures.append(Image.fromarray(random_finish(canvas, chance)))
             label.append(number)
     names = [with_article(f"{colour} {shape}") for shape in SHAPES_SHOWN for colour in COLOURS_SHOWN]
     texts = [template.format(name) for name in names for template in TEMPLATES]
-    told = encode_captions(opened, texts).view(len(names), len(TEMPLATES), -1).mean(dim=1)
+    semantics = encode_captions(opened, texts).view(len(names), len(TEMPLATES), -1).mean(dim=1)
     place, classes = torch.arange(len(label)), torch.tensor(label)
     unseen, tested = torch.tensor(hidden)[classes], place % images % TESTED_SHARE == 0
     return ZeroShotData(
         name=f"drawn shapes by {model}",
-        features=encode_images(opened, drawn),
+        features=encode_images(opened, pictures),
         label=classes,
-        semantics=torch.nn.functional.normalize(told, dim=1),
+        semantics=torch.nn.functional.normalize(semantics, dim=1),
         train=place[~unseen & ~tested],
         test_seen=place[~unseen & tested],
         test_unseen=place[unseen],

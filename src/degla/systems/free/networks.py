@@ -21,8 +21,8 @@ Other = Literal["random", "nearest"]
 
 
 def _layers(before: int, hidden: int, after: int) -> nn.Sequential:
-    made = nn.Sequential(nn.Linear(before, hidden), nn.LeakyReLU(_SLOPE), nn.Linear(hidden, after))
-    return made.apply(_start)
+    layers = nn.Sequential(nn.Linear(before, hidden), nn.LeakyReLU(_SLOPE), nn.Linear(hidden, after))
+    return layers.apply(_start)
 
 
 def _start(part: nn.Module) -> None:
@@ -55,9 +55,9 @@ class Refiner(nn.Module):
     def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
         """Refine each row."""
         hidden = nn.functional.leaky_relu(self.first(rows), _SLOPE)
-        mean, spread = self.last(hidden).chunk(2, dim=1)
-        drawn = mean + spread.sigmoid() * torch.randn_like(mean) if self.training else mean
-        return Refined(hidden, mean, drawn.sigmoid())
+        mean, scale = self.last(hidden).chunk(2, dim=1)
+        sample = mean + scale.sigmoid() * torch.randn_like(mean) if self.training else mean
+        return Refined(hidden, mean, sample.sigmoid())
 
 
 class ResidualAdapter(nn.Module):
@@ -74,9 +74,9 @@ class ResidualAdapter(nn.Module):
 
     def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
         """Adapt each row; `mean` is r."""
-        changed = self.change(rows)
-        adapted = rows + changed
-        return Refined(changed, adapted, self.tells(adapted).sigmoid())
+        change = self.change(rows)
+        adapted = rows + change
+        return Refined(change, adapted, self.tells(adapted).sigmoid())
 
 
 class FeatureMaker(nn.Module):
@@ -92,8 +92,8 @@ class FeatureMaker(nn.Module):
         self, latent: Float[Tensor, "rows latent"], semantics: Float[Tensor, "rows semantics"]
     ) -> Float[Tensor, "rows features"]:
         """Generate features in 0 to 1."""
-        made: Tensor = self.generator(torch.cat([latent, semantics], dim=1)).sigmoid()
-        return made
+        features: Tensor = self.generator(torch.cat([latent, semantics], dim=1)).sigmoid()
+        return features
 
     def judge(
         self, rows: Float[Tensor, "rows features"], semantics: Float[Tensor, "rows semantics"]
@@ -153,43 +153,45 @@ def margin_loss(
     return (margin + balance * own - (1 - balance) * other).clamp(min=0).mean()
 
 
-def cycle_loss(found: Float[Tensor, "batch semantics"], true: Float[Tensor, "batch semantics"]) -> Float[Tensor, ""]:
+def cycle_loss(estimate: Float[Tensor, "batch semantics"], true: Float[Tensor, "batch semantics"]) -> Float[Tensor, ""]:
     """SCC: mean over rows of sum_k w_k |d_k| with d = a^ - a and w_k = d_k^2 / ||d||_2, without gradient through w.
 
     A row without any error counts 0, where the released code divides 0 by 0.
     """
-    off = found - true
+    off = estimate - true
     length: Tensor = off.detach().norm(dim=1, keepdim=True)
     weight = off.detach().square() / length.clamp(min=torch.finfo(off.dtype).tiny)
     return (weight * off.abs()).sum(dim=1).mean()
 
 
 def variational_loss(
-    found: Float[Tensor, "batch features"],
+    reconstruction: Float[Tensor, "batch features"],
     true: Float[Tensor, "batch features"],
     mean: Float[Tensor, "batch latent"],
     log_variance: Float[Tensor, "batch latent"],
 ) -> Float[Tensor, ""]:
     """Per row: binary cross-entropy summed over features in 0 to 1, and KL(N(mean, variance) || N(0, 1))."""
-    told = binary_cross_entropy(found, true.clamp(0, 1), reduction="sum")
+    error = binary_cross_entropy(reconstruction, true.clamp(0, 1), reduction="sum")
     divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
-    return (told + divergence) / len(true)
+    return (error + divergence) / len(true)
 
 
 def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real: Float[Tensor, "batch features"], made: Float[Tensor, "batch features"]
+    critic: Callable[[Tensor], Tensor],
+    real: Float[Tensor, "batch features"],
+    generated: Float[Tensor, "batch features"],
 ) -> Float[Tensor, ""]:
-    """mean (||grad D(x^)||_2 - 1)^2 at random points x^ between real and made rows."""
+    """mean (||grad D(x^)||_2 - 1)^2 at random points x^ between real and generated rows."""
     share = torch.rand(len(real), 1, device=real.device)
-    between = (share * real + (1 - share) * made).detach().requires_grad_()
+    between = (share * real + (1 - share) * generated).detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     steep: Tensor = slope.norm(dim=1)
     return (steep - 1).square().mean()
 
 
-def class_accuracy(found: Int[Tensor, " rows"], label: Int[Tensor, " rows"]) -> float:
+def class_accuracy(predictions: Int[Tensor, " rows"], label: Int[Tensor, " rows"]) -> float:
     """Return the mean over the classes in `label` of their accuracy, 0 to 1."""
-    right = (found == label).double()
+    right = (predictions == label).double()
     return float(torch.stack([right[label == each].mean() for each in torch.unique(label)]).mean())
 
 

@@ -77,50 +77,51 @@ class _Steps:
     def _adam(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         return torch.optim.Adam(parameters, lr=self.settings.lr, betas=(0.5, 0.999))
 
-    def take(self, rows: Tensor, told: Tensor, label: Tensor) -> None:
+    def take(self, rows: Tensor, semantics: Tensor, label: Tensor) -> None:
         """Take all steps of one batch."""
         for _ in range(self.settings.critic_steps):
             if self.refiner is not None and self.refinement is not None:
-                take_step(self.refine(self.refiner, rows, told, label), self.refinement)
-            take_step(self.criticise(rows, told), self.critic)
+                take_step(self.refine(self.refiner, rows, semantics, label), self.refinement)
+            take_step(self.criticise(rows, semantics), self.critic)
         both = [self.generator] if self.refinement is None else [self.generator, self.refinement]
-        take_step(self.make(rows, told), *both)
+        take_step(self.make(rows, semantics), *both)
 
-    def refine(self, refiner: nn.Module, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
+    def refine(self, refiner: nn.Module, rows: Tensor, semantics: Tensor, label: Tensor) -> Tensor:
         """Return the loss of centres and consistency on real features. Centres move only by this gradient."""
-        settings, found = self.settings, refiner(rows)
+        settings, output = self.settings, refiner(rows)
         apart = margin_loss(
-            found.mean, label, self.centres, margin=settings.margin, balance=settings.balance, choice=self.choice
+            output.mean, label, self.centres, margin=settings.margin, balance=settings.balance, choice=self.choice
         )
-        return settings.centre * apart + settings.cycle * cycle_loss(found.semantics, told)
+        return settings.centre * apart + settings.cycle * cycle_loss(output.semantics, semantics)
 
-    def criticise(self, rows: Tensor, told: Tensor) -> Tensor:
+    def criticise(self, rows: Tensor, semantics: Tensor) -> Tensor:
         """Return the loss of WGAN-GP's critic."""
         maker, settings = self.model.maker, self.settings
         with torch.no_grad():
-            made = maker.generate(torch.randn_like(told), told)
-        worth = maker.judge(rows, told).mean() - maker.judge(made, told).mean()
+            generated = maker.generate(torch.randn_like(semantics), semantics)
+        worth = maker.judge(rows, semantics).mean() - maker.judge(generated, semantics).mean()
         return settings.gan * (
-            settings.penalty * gradient_penalty(lambda between: maker.judge(between, told), rows, made) - worth
+            settings.penalty * gradient_penalty(lambda between: maker.judge(between, semantics), rows, generated)
+            - worth
         )
 
-    def make(self, rows: Tensor, told: Tensor) -> Tensor:
+    def make(self, rows: Tensor, semantics: Tensor) -> Tensor:
         """Return the generator's loss: VAE, critic, and consistency of generated features."""
         maker, settings = self.model.maker, self.settings
-        found, mean, log_variance = maker.reconstruct(rows, told)
-        if not bool(found.isfinite().all()):
+        reconstruction, mean, log_variance = maker.reconstruct(rows, semantics)
+        if not bool(reconstruction.isfinite().all()):
             raise DeglaError("free: the generated features are not finite. Lower --lr.")
-        loss = variational_loss(found, rows, mean, log_variance)
-        made = maker.generate(torch.randn_like(told), told)
-        loss = loss - settings.gan * maker.judge(made, told).mean()
+        loss = variational_loss(reconstruction, rows, mean, log_variance)
+        generated = maker.generate(torch.randn_like(semantics), semantics)
+        loss = loss - settings.gan * maker.judge(generated, semantics).mean()
         if self.refiner is not None:
-            loss = loss + settings.cycle * cycle_loss(self.refiner(made).semantics, told)
+            loss = loss + settings.cycle * cycle_loss(self.refiner(generated).semantics, semantics)
         return loss
 
 
-def score_rows(found: Int[Tensor, " rows"], data: ZeroShotData) -> dict[str, float]:
+def score_rows(predictions: Int[Tensor, " rows"], data: ZeroShotData) -> dict[str, float]:
     """Score predicted classes by mean accuracy over classes, 0 to 1: "seen", "unseen", "harmonic"."""
-    seen, unseen = (class_accuracy(found[rows], data.label[rows]) for rows in (data.test_seen, data.test_unseen))
+    seen, unseen = (class_accuracy(predictions[rows], data.label[rows]) for rows in (data.test_seen, data.test_unseen))
     return {"seen": seen, "unseen": unseen, "harmonic": harmonic_mean(seen, unseen)}
 
 
@@ -129,8 +130,8 @@ def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> In
 
     If the model has a refiner, every row, real or generated, is replaced by [x; h; a^].
     """
-    known, label, everything = _to_learn_by(model, data, settings)
-    weight, bias = fit_softmax(known, label, classes=len(data.semantics))
+    rows, label, everything = _to_learn_by(model, data, settings)
+    weight, bias = fit_softmax(rows, label, classes=len(data.semantics))
     return (everything @ weight + bias + _allowed(data)).argmax(dim=1)
 
 
@@ -139,10 +140,10 @@ def by_prototypes(model: FreeModel, data: ZeroShotData, settings: FreeSettings) 
 
     Nothing is trained on generated rows, so nothing can learn to distinguish them from real ones.
     """
-    known, label, everything = _to_learn_by(model, data, settings)
+    rows, label, everything = _to_learn_by(model, data, settings)
     classes = torch.unique(label)
-    found: Tensor = classes[torch.cdist(everything, class_means(known, label, classes)).argmin(dim=1)]
-    return found
+    predictions: Tensor = classes[torch.cdist(everything, class_means(rows, label, classes)).argmin(dim=1)]
+    return predictions
 
 
 def class_means(
@@ -156,8 +157,8 @@ def class_means(
 def _to_learn_by(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> tuple[Tensor, Tensor, Tensor]:
     """Return refined training rows and rows generated for unseen classes, their classes, and all rows, refined."""
     label = data.unseen.repeat_interleave(settings.made_rows)
-    told = data.semantics[label]
-    rows = torch.cat([data.features[data.train], model.maker.generate(torch.randn_like(told), told)])
+    semantics = data.semantics[label]
+    rows = torch.cat([data.features[data.train], model.maker.generate(torch.randn_like(semantics), semantics)])
     return refined(model, rows), torch.cat([data.label[data.train], label]), refined(model, data.features)
 
 
@@ -165,10 +166,10 @@ def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Ten
     """Return [x; h; a^] of each row, the adapted row, or only x; deterministic for each row."""
     if model.refiner is None:
         return rows
-    found: Refined = model.refiner.eval()(rows)
+    output: Refined = model.refiner.eval()(rows)
     if isinstance(model.refiner, ResidualAdapter):
-        return found.mean
-    return torch.cat([rows, found.hidden, found.semantics], dim=1)
+        return output.mean
+    return torch.cat([rows, output.hidden, output.semantics], dim=1)
 
 
 def fit_softmax(
@@ -186,10 +187,10 @@ def fit_softmax(
 
 def linear_map(data: ZeroShotData) -> Int[Tensor, " rows"]:
     """Predict classes without generated features: ridge regression (1) to semantics, then the nearest by cosine."""
-    rows, told = data.features[data.train], data.semantics[data.label[data.train]]
-    middle, centre = rows.mean(dim=0), told.mean(dim=0)
+    rows, semantics = data.features[data.train], data.semantics[data.label[data.train]]
+    middle, centre = rows.mean(dim=0), semantics.mean(dim=0)
     square = (rows - middle).T @ (rows - middle) + torch.eye(rows.shape[1])
-    back = torch.linalg.solve(square, (rows - middle).T @ (told - centre))
+    back = torch.linalg.solve(square, (rows - middle).T @ (semantics - centre))
     return _nearest((data.features - middle) @ back + centre, data)
 
 

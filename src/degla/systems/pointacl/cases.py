@@ -42,7 +42,7 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
     scores = encode_clouds(network, settings, clouds).scores
     assert scores is not None
     noise = gumbel(scores, generator=torch.Generator().manual_seed(0))
-    left = largest(sampling_keys(scores, noise, temperature=settings.sampling_temperature), settings.mask)
+    masked = largest(sampling_keys(scores, noise, temperature=settings.sampling_temperature), settings.mask)
 
     @styled
     def draw(width: float) -> str:
@@ -55,7 +55,7 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         first.remove()
         for place in range(columns):
             nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
-            stay = (near[place] + centres[place][:, None])[~left[place]].flatten(0, 1)
+            stay = (near[place] + centres[place][:, None])[~masked[place]].flatten(0, 1)
             by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": colours_of_scores}
             shown = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
             for line, (dots, colours) in enumerate(shown):
@@ -63,7 +63,7 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
                 axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
                 if line:
                     axes.scatter(
-                        *centres[place][left[place]].numpy().T, s=14, marker="x", color=PALETTE[1], linewidths=1
+                        *centres[place][masked[place]].numpy().T, s=14, marker="x", color=PALETTE[1], linewidths=1
                     )
                 axes.set_axis_off()
                 axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8))
@@ -105,8 +105,8 @@ def cut_out(points: CloudPoints, share: float) -> CloudPoints:
     count = int(share * points.shape[1])
     middle = points[torch.arange(len(points)), torch.randint(points.shape[1], (len(points),))]
     order = (points - middle[:, None]).square().sum(dim=2).argsort(dim=1)
-    left = order[:, count:]
-    again = left.repeat(1, -(-points.shape[1] // left.shape[1]))[:, : points.shape[1]]
+    remaining = order[:, count:]
+    again = remaining.repeat(1, -(-points.shape[1] // remaining.shape[1]))[:, : points.shape[1]]
     return points.gather(1, again[:, :, None].expand(-1, -1, 3))
 
 
@@ -115,14 +115,14 @@ def measure(settings: PointaclSettings, data: CloudSets, method: str, weights: W
     _, labelled, test = data
     network = with_weights(PointNetwork(settings), weights)
     classes = int(max(labelled.label.max(), test.label.max())) + 1
-    found = probe(encode_clouds(network, settings, labelled.points).features, labelled.label, classes=classes)
+    classifier = probe(encode_clouds(network, settings, labelled.points).features, labelled.label, classes=classes)
     forms = {
         "clean": test.points,
         "noise": test.points + _NOISE * torch.randn_like(test.points),
         "cut_out": cut_out(test.points, _CUT),
     }
     features = {name: encode_clouds(network, settings, points).features for name, points in forms.items()}
-    return {name: float((classify(found, rows) == test.label).float().mean()) for name, rows in features.items()}
+    return {name: float((classify(classifier, rows) == test.label).float().mean()) for name, rows in features.items()}
 
 
 def draw(settings: PointaclSettings, data: CloudSets, models: Mapping[str, Weights], name: str) -> Figure | None:

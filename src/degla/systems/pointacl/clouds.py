@@ -156,24 +156,24 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
         order = np.random.default_rng(seed).permutation(len(train.label)).tolist()
         unlabelled = order[: counts[0]]
         # The classifier may see clouds that the encoder saw without their labels, as in the published protocol.
-        held = order[max(counts[:2]) :][: counts[2]] if chooses else []
-        if chooses and not held:
+        validation = order[max(counts[:2]) :][: counts[2]] if chooses else []
+        if chooses and not validation:
             raise InputError(
                 f"{data}: --clouds or --labelled uses all of its {counted(len(order), 'training cloud')}. Lower both "
                 "for --part validation."
             )
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
-        last = (train, held) if chooses else (test, tested)
+        last = (train, validation) if chooses else (test, tested)
         parts = [(train, unlabelled), (train, order[: counts[1]]), last]
     draws = (0, 1, 3 if chooses else 2)
-    found = [
+    cloud_sets = [
         _read(pool, places, settings.points, np.random.default_rng([seed, 2, draw]))
         for draw, (pool, places) in zip(draws, parts, strict=True)
     ]
-    for part in found[1:]:
+    for part in cloud_sets[1:]:
         if len(set(part.label.tolist())) < 2:
             raise InputError(f"{data}: the clouds have only one class; two or more are needed.")
-    return found[0], found[1], found[2]
+    return cloud_sets[0], cloud_sets[1], cloud_sets[2]
 
 
 def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random.Generator) -> Clouds:
@@ -269,10 +269,10 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
             corners = list(map(int, words[place + 1 : place + 1 + int(words[place])]))
             place += 1 + int(words[place])
             triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
-        found = np.array(triangles, dtype=np.int64).reshape(-1, 3)
-        if found.size and not 0 <= found.min() <= found.max() < count:
+        vertex_numbers = np.array(triangles, dtype=np.int64).reshape(-1, 3)
+        if vertex_numbers.size and not 0 <= vertex_numbers.min() <= vertex_numbers.max() < count:
             raise ValueError("a face refers to a vertex that does not exist")
-    return vertices, found
+    return vertices, vertex_numbers
 
 
 def _scanobject(file: Path) -> _CloudPool:
@@ -280,8 +280,8 @@ def _scanobject(file: Path) -> _CloudPool:
         import h5py
     except ImportError:
         raise InputError(f"{file}: {_INSTALL}") from None
-    with reading(file, "not a ScanObjectNN file", OSError, KeyError, ValueError), h5py.File(file) as stored:
-        points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
+    with reading(file, "not a ScanObjectNN file", OSError, KeyError, ValueError), h5py.File(file) as arrays:
+        points, label = np.asarray(arrays["data"]), np.asarray(arrays["label"]).astype(int).ravel()
     if len(points) != len(label):
         raise InputError(f"{file}: {counted(len(points), 'cloud')}, {counted(len(label), 'label')}. Download it again.")
     return _CloudPool(
@@ -302,8 +302,8 @@ def _shapenet(folder: Path, part: str) -> _CloudPool:
         with reading(file, "cannot be read as an array", OSError, ValueError, EOFError):
             return np.asarray(np.load(file, allow_pickle=False))
 
-    shown = [str(folder / "shapenet_pc" / name) for name in names]
-    return _CloudPool(shown, [kinds.index(name.partition("-")[0]) for name in names], read)
+    paths = [str(folder / "shapenet_pc" / name) for name in names]
+    return _CloudPool(paths, [kinds.index(name.partition("-")[0]) for name in names], read)
 
 
 def farthest(points: CloudPoints, count: int) -> Int[Tensor, "batch count"]:

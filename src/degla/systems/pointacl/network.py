@@ -46,14 +46,14 @@ class PointBlock(nn.Module):
         """Apply the block; return also the significance of all tokens but the first, detached, if `scores`."""
         parts = self.mixed(self.before(states)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
-        found = None
+        token_scores = None
         if scores:
             # The fused kernel does not return attention, so the row of the class token is computed again.
             row = (query[:, :, :1] @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)[:, :, 0, 1:]
-            found = significance(row, value[:, :, 1:]).detach()
+            token_scores = significance(row, value[:, :, 1:]).detach()
         mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         states = states + self.out(mixed)
-        return states + self.own(self.between(states)), found
+        return states + self.own(self.between(states)), token_scores
 
 
 @dataclass(frozen=True)
@@ -96,31 +96,33 @@ class PointNetwork(nn.Module):
         """Encode some patches; the embeddings of their centres are added before every block."""
         states = torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], dim=1)
         places = torch.cat([torch.zeros_like(places[:, :1]), places], dim=1)
-        found = None
+        token_scores = None
         for number, block in enumerate(self.encoder):
             wanted = scores and number == len(self.encoder) - 1
-            states, found = cast(PointBlock, block).attended(states + places, scores=wanted)
+            states, token_scores = cast(PointBlock, block).attended(states + places, scores=wanted)
         states = self.after(states)
-        return Encoded(states[:, 0], states[:, 1:], found)
+        return Encoded(states[:, 0], states[:, 1:], token_scores)
 
-    def rebuild(self, seen: Encoded, places: Tokens, kept: Tensor, left: Tensor) -> Float[Tensor, "batch left size 3"]:
+    def rebuild(
+        self, encoding: Encoded, places: Tokens, visible: Tensor, masked: Tensor
+    ) -> Float[Tensor, "batch masked size 3"]:
         """Predict the points of the patches that were left out."""
-        states = torch.cat([seen.patches, self.hidden.expand(len(left), left.shape[1], -1)], dim=1)
-        states = self.decoder(states + torch.cat([taken(places, kept), taken(places, left)], dim=1))
-        points: Tensor = self.points(self.last(states[:, kept.shape[1] :]))
-        return points.view(*left.shape, -1, 3)
+        states = torch.cat([encoding.patches, self.hidden.expand(len(masked), masked.shape[1], -1)], dim=1)
+        states = self.decoder(states + torch.cat([taken(places, visible), taken(places, masked)], dim=1))
+        points: Tensor = self.points(self.last(states[:, visible.shape[1] :]))
+        return points.view(*masked.shape, -1, 3)
 
-    def project(self, seen: Encoded) -> Float[Tensor, "batch width"]:
+    def project(self, encoding: Encoded) -> Float[Tensor, "batch width"]:
         """Return the unit rows that the contrast compares."""
-        return normalize(self.projection(seen.summary), dim=1)
+        return normalize(self.projection(encoding.summary), dim=1)
 
 
 def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudPoints, Tensor]:
     """Return `patches_of` for the settings."""
-    found = [
+    parts = [
         patches_of(part, patches=settings.patches, size=settings.patch_points) for part in torch.split(points, _READ)
     ]
-    return torch.cat([centres for centres, _ in found]), torch.cat([near for _, near in found])
+    return torch.cat([centres for centres, _ in parts]), torch.cat([near for _, near in parts])
 
 
 def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints) -> Encoded:
@@ -136,9 +138,9 @@ def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: Clo
     )
 
 
-def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:
+def chamfer(prediction: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:
     """Return the mean squared distance of each point to the nearest in the other set, summed both ways (Chamfer-L2)."""
-    squared = (found[..., :, None, :] - true[..., None, :, :]).square().sum(dim=-1)
+    squared = (prediction[..., :, None, :] - true[..., None, :, :]).square().sum(dim=-1)
     return squared.amin(dim=-1).mean() + squared.amin(dim=-2).mean()
 
 
@@ -172,12 +174,14 @@ def pretraining_loss(
     noise = gumbel(centres[:, :, 0])
     scores = noise if whole is None or whole.scores is None else whole.scores
     keys = sampling_keys(scores, noise, temperature=settings.sampling_temperature, by=by)
-    kept, left = places_of(keys, settings.mask)
-    seen = network.encode(taken(tokens, kept), taken(places, kept))
-    true = points.gather(1, left[:, :, None, None].expand(-1, -1, *points.shape[2:]))
-    loss = chamfer(network.rebuild(seen, places, kept, left), true)
+    visible, masked = places_of(keys, settings.mask)
+    encoding = network.encode(taken(tokens, visible), taken(places, visible))
+    true = points.gather(1, masked[:, :, None, None].expand(-1, -1, *points.shape[2:]))
+    loss = chamfer(network.rebuild(encoding, places, visible, masked), true)
     if weight and whole is not None:
-        loss = loss + weight * info_nce(network.project(seen), network.project(whole), temperature=settings.temperature)
+        loss = loss + weight * info_nce(
+            network.project(encoding), network.project(whole), temperature=settings.temperature
+        )
     return loss
 
 

@@ -60,9 +60,9 @@ def check_settings(settings: PointaclSettings) -> None:
     """
     if settings.width % HEADS:
         raise InputError(f"--width is {settings.width}; it must be a multiple of {HEADS}, the number of heads.")
-    left = int(settings.mask * settings.patches + 1e-9)
-    if not 0 < left < settings.patches:
+    count = int(settings.mask * settings.patches + 1e-9)
+    if not 0 < count < settings.patches:
         raise InputError(
-            f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; it must leave out at least one "
-            "and keep at least one."
+            f"--mask {settings.mask:g} leaves out {count} of {settings.patches} patches; it must leave out at least "
+            "one and keep at least one."
         )

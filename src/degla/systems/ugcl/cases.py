@@ -47,8 +47,8 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
         )
         right = classify(weights, scaled) == graph.label
         parts = {"test": graph.test, "validation": graph.validation}
-        found = {name: float(right[part].double().mean()) for name, part in parts.items()}
-        best = found if found["validation"] > best["validation"] else best
+        accuracy = {name: float(right[part].double().mean()) for name, part in parts.items()}
+        best = accuracy if accuracy["validation"] > best["validation"] else best
     return best
 
 

@@ -62,9 +62,9 @@ def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphE
     features = graph.features if words is None else words
     optimiser = torch.optim.Adam([*own.parameters(), *other.parameters()], lr=settings.lr)
     for _ in range(settings.epochs):
-        drawn: Int[Tensor, " drawn"] = torch.randperm(len(graph.features))[: settings.sample]
+        sample: Int[Tensor, " sample"] = torch.randperm(len(graph.features))[: settings.sample]
         contexts = propagate(adjacency, other(adjacency, features), scope, form=settings.form)
-        loss = contextual_loss(own(adjacency, features)[drawn], contexts[drawn])
+        loss = contextual_loss(own(adjacency, features)[sample], contexts[sample])
         take_step(loss, optimiser)
     return own
 

@@ -152,18 +152,18 @@ def row_normalised(rows: Tensor) -> Tensor:
 def _from_arrays(path: Path) -> Graph:
     from scipy.sparse import csr_matrix
 
-    held = read_arrays(path, _ARRAYS, what="a graph")
+    arrays = read_arrays(path, _ARRAYS, what="a graph")
     with reading(path, "cannot be read as arrays", ValueError, TypeError):
-        rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
-    splits = {part: whole_numbers(held[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
-    edges = whole_numbers(held["edges"], where=f"{path}: edges", axes=2)
+        rows = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])).toarray()
+    splits = {part: whole_numbers(arrays[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
+    edges = whole_numbers(arrays["edges"], where=f"{path}: edges", axes=2)
     if edges.shape[1] != 2:
         raise InputError(f"{path}: edges must be rows of two nodes, but have shape {edges.shape}.")
-    return _graph(path.stem, rows, edges.T, whole_numbers(held["label"], where=f"{path}: label"), splits)
+    return _graph(path.stem, rows, edges.T, whole_numbers(arrays["label"], where=f"{path}: label"), splits)
 
 
 def _from_pickles(folder: Path, name: str) -> Graph:
-    held = {part: _unpickle(folder / f"ind.{name}.{part}") for part in _PARTS}
+    parts = {part: _unpickle(folder / f"ind.{name}.{part}") for part in _PARTS}
     index = folder / f"ind.{name}.test.index"
     with reading(index, "cannot be read as node numbers", ValueError, OverflowError):
         order = np.array([int(word) for word in read_text(index).split()], dtype=np.int64)
@@ -171,21 +171,21 @@ def _from_pickles(folder: Path, name: str) -> Graph:
     kinds = (AttributeError, TypeError, ValueError, IndexError)
     with reading(folder / f"ind.{name}.x", "not a graph together with the files next to it", *kinds):
         for part in ("allx", "tx"):
-            held[part].check_format()  # Otherwise a column beyond the shape is written outside the array.
-        known = held["allx"].shape[0]
-        if first != known or len(order) != held["tx"].shape[0]:
-            raise InputError(f"{folder}: ind.{name}.test.index does not continue after the {known} rows of allx.")
+            parts[part].check_format()  # Otherwise a column beyond the shape is written outside the array.
+        count = parts["allx"].shape[0]
+        if first != count or len(order) != parts["tx"].shape[0]:
+            raise InputError(f"{folder}: ind.{name}.test.index does not continue after the {count} rows of allx.")
         # Test nodes are in the file's own order, and those missing in the index have neither words nor a class.
-        rows = np.zeros((last + 1, held["allx"].shape[1]), dtype=np.float32)
+        rows = np.zeros((last + 1, parts["allx"].shape[1]), dtype=np.float32)
         label = np.full(last + 1, -1)
-        rows[:known], rows[order] = held["allx"].toarray(), held["tx"].toarray()
-        for places, one_hot in ((np.arange(known), held["ally"]), (order, held["ty"])):
+        rows[:count], rows[order] = parts["allx"].toarray(), parts["tx"].toarray()
+        for places, one_hot in ((np.arange(count), parts["ally"]), (order, parts["ty"])):
             label[places] = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1)
-        pairs = [(one, other) for one, others in held["graph"].items() for other in others]
-        trained = held["y"].shape[0]
+        pairs = [(one, other) for one, others in parts["graph"].items() for other in others]
+        trained = parts["y"].shape[0]
         splits = {
             "train": np.arange(trained),
-            "val": np.arange(trained, min(trained + _VALIDATION, known)),
+            "val": np.arange(trained, min(trained + _VALIDATION, count)),
             "test": np.sort(order),
         }
         return _graph(name, rows, np.array(pairs, dtype=np.int64).reshape(-1, 2).T, label, splits)
@@ -255,11 +255,11 @@ def block_model(*, seed: int, members: int = 160, words: int = 600, spoken: int 
     linked = torch.rand(len(odds), generator=chance) < odds
     topic = (torch.arange(words) // share).clamp(max=classes - 1)
     weights = torch.where(label[:, None] == topic[None, :], 2.2, 1.0)
-    said = torch.multinomial(weights, spoken, generator=chance)
+    node_words = torch.multinomial(weights, spoken, generator=chance)
     order = torch.stack([torch.randperm(members, generator=chance) + block * members for block in range(classes)])
     return Graph(
         name="block model",
-        features=row_normalised(torch.zeros(nodes, words).scatter_(1, said, 1.0)),
+        features=row_normalised(torch.zeros(nodes, words).scatter_(1, node_words, 1.0)),
         edges=torch.stack([first[linked], second[linked]]),
         label=label,
         train=order[:, :labelled].flatten(),
