@@ -50,7 +50,7 @@ def read(path: Path) -> Committed:
     if data.get("format") == FORMAT:
         table = Study(load_study(path)).table
         rows = {}
-        for row in table.standings:
+        for row in table.rows:
             spreads = {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}
             scores = {name: (spread.mean, spread.half_width) for name, spread in spreads.items()}
             rows[row.label] = Row(row.label, len(row.seeds), scores)

@@ -31,7 +31,7 @@ from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
-from degla.study.materials import AskedNow, _neighbours, digest_of, digest_of_base, prepare
+from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.standings import BASE
 from degla.study.tuning import tune
@@ -135,7 +135,7 @@ def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
         shutil.copytree(drawn, out / "data")
     plan = _plan_of(folder, train_steps=train_steps, **fields)
     runs = expand(plan, where="plan")
-    return _jobs(runs, prepare(plan, runs, out=out), AskedNow(), out=out)[1][0]
+    return _jobs(runs, prepare(plan, runs, out=out), CurrentQuestions(), out=out)[1][0]
 
 
 def test_images_that_runs_are_trained_on_are_named(
@@ -206,8 +206,8 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     assert fourth.trained and fourth.measured == 2
     assert fourth.notes == ("retrained: train.steps was 2, is 3",)
     assert load_result(job.measures[0].path).model.fingerprint != fingerprint
-    asked = replace(job.asked, digest="other")
-    other = replace(job, asked=asked, config=_job(tmp_path, drawn, train_steps=3).config)
+    asked = replace(job.questions, digest="other")
+    other = replace(job, questions=asked, config=_job(tmp_path, drawn, train_steps=3).config)
     fifth = tune(other)
     assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
     other = replace(other, inputs=other.inputs | {"negatives": "other"})
@@ -235,7 +235,7 @@ def test_other_weights_of_the_base_make_runs_again(
     def jobs() -> tuple[Job, Job]:
         plan, out = _plan_of(tmp_path, train_steps=2), tmp_path / "out"
         runs = expand(plan, where="plan")
-        bases, tunings = _jobs(runs, prepare(plan, runs, out=out), AskedNow(), out=out)
+        bases, tunings = _jobs(runs, prepare(plan, runs, out=out), CurrentQuestions(), out=out)
         return bases[0], tunings[0]
 
     shutil.copytree(drawn, tmp_path / "out" / "data")
@@ -358,7 +358,7 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
         "a blue dog on a red car", "a white cat on a black cup", *["a blue dog on a red car"] * 2,
     ]  # fmt: skip
     assert len({each.neighbours for each in made}) == 4
-    _, jobs = _jobs(runs, materials, AskedNow(), out=tmp_path / "out")
+    _, jobs = _jobs(runs, materials, CurrentQuestions(), out=tmp_path / "out")
     leaks = [job.leakage.overlaps[0].examples for job in jobs if job.leakage]
     assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b", "a")]
 
@@ -382,7 +382,7 @@ def test_images_and_classes_that_came_are_asked_about(
 
     def measured() -> tuple[int, int]:
         runs = expand(plan, where="plan")
-        ((base,), _) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), AskedNow(), out=tmp_path / "out")
+        ((base,), _) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), CurrentQuestions(), out=tmp_path / "out")
         done = tune(base)
         return done.measured, load_result(done.paths[0]).items_count
 
@@ -423,7 +423,7 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
     monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": 0.5, "recognition": next(curve)})
     job = _job(tmp_path, drawn, train_steps=4, average=[0.25, 1])
     assert job.config is not None and job.config.out is not None
-    watched = ValidationConfig(benchmarks=("world",), root=job.asked.root, every_steps=1)
+    watched = ValidationConfig(benchmarks=("world",), root=job.questions.root, every_steps=1)
     job = replace(job, config=replace(job.config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
     done = tune(job)
     run = job.config.out if job.config is not None else None
@@ -456,7 +456,7 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     world = _plan_of(tmp_path / "world", train_steps=2)
     shutil.copytree(drawn, tmp_path / "world" / "out" / "data")
     made = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
-    assert given[0].asked.digest == made[0].asked.digest and given[0].asked.benchmarks == ("world",)
+    assert given[0].questions.digest == made[0].questions.digest and given[0].questions.benchmarks == ("world",)
     wanted = {name: made[0].inputs[name] for name in ("captions", "negatives")}
     assert all(run.inputs | wanted == run.inputs for run in given[:3]), "equal contents under other names"
     assert given[0].inputs["images"] == str(pairs / "images")
@@ -525,7 +525,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
         "degla, seed 0", "clip, seed 0", "degla [negatives 3], seed 0", "degla [world], seed 0", "clip [world], seed 0",
     ]  # fmt: skip
     materials = prepare(plan, runs, out=tmp_path / "out")
-    bases, jobs = _jobs(runs, materials, AskedNow(), out=tmp_path / "out")
+    bases, jobs = _jobs(runs, materials, CurrentQuestions(), out=tmp_path / "out")
     assert [job.base for job in bases] == [base, world["base"]]
     assert jobs[0].config == job.config and jobs[0].inputs == job.inputs and not tune(jobs[0]).trained
     files = [measure.path for each in (*bases, *jobs) for measure in each.measures]
@@ -539,10 +539,10 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     first, _, negatives, other, _ = jobs
     assert (
         negatives.inputs["negatives"] not in ("", first.inputs["negatives"])
-        and negatives.asked.root == first.asked.root
+        and negatives.questions.root == first.questions.root
     )
     assert {**negatives.inputs, "negatives": ""} == {**first.inputs, "negatives": ""}
-    assert other.asked.digest != first.asked.digest and other.inputs["images"] != first.inputs["images"]
+    assert other.questions.digest != first.questions.digest and other.inputs["images"] != first.inputs["images"]
     assert other.inputs["negatives"] not in ("", first.inputs["negatives"]), "made of its own captions"
     assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
 

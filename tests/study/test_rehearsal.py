@@ -119,13 +119,13 @@ def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, s
 
 def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> None:
     drawn = lay_pairs(Path("none.json"), Path("none"), format="auto", at_hand=Path("none"), folder=tmp_path / "drawn")
-    assert drawn.told == "64 drawn pairs" and drawn.captions.name == "captions_train2014.json"
+    assert drawn.origin == "64 drawn pairs" and drawn.captions.name == "captions_train2014.json"
     content = json.loads(drawn.captions.read_text())
     assert len(content["images"]) == 32 and len(list(drawn.images.iterdir())) == 32
     # Drawn pairs as the plan's own, with one image missing.
     (drawn.images / content["images"][0]["file_name"]).unlink()
     again = lay_pairs(drawn.captions, drawn.images, format="coco", at_hand=Path("none"), folder=tmp_path / "own")
-    assert again.told == f"62 pairs of {drawn.captions}" and again.images == drawn.images
+    assert again.origin == f"62 pairs of {drawn.captions}" and again.images == drawn.images
     # With all columns of the plan's own captions: some recipes read nothing else.
     units = tmp_path / "units.jsonl"
     row = {
@@ -143,7 +143,7 @@ def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> No
     (root / "coco" / "annotations").mkdir()
     shutil.copy(drawn.captions, root / "coco" / "annotations" / "captions_val2017.json")
     found = lay_pairs(Path("none"), Path("none"), format="auto", at_hand=root, folder=tmp_path / "found")
-    assert found.told.startswith("62 pairs of ") and found.images == root / "coco" / "val2017"
+    assert found.origin.startswith("62 pairs of ") and found.images == root / "coco" / "val2017"
 
 
 def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(

@@ -37,7 +37,7 @@ from degla.study.retention import (
     transfer,
     zero_shot,
 )
-from degla.study.sequence import _found, sequence_jobs
+from degla.study.sequence import _sequences, sequence_jobs
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.study.workers import Ended
@@ -197,7 +197,7 @@ def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(values | {"arms": [{"recipe": "clip"}]}))
     jobs = _jobs(path, tmp_path / "out")
-    assert all(job.asked.allow_missing for chain in jobs for job in chain.jobs)
+    assert all(job.questions.allow_missing for chain in jobs for job in chain.jobs)
 
 
 def test_a_tasks_fields_go_before_an_arms_and_those_before_the_plans(tmp_path: Path, drawn: Path) -> None:
@@ -225,7 +225,7 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
         return folder
 
     monkeypatch.setattr("degla.study.sequence.draw_benchmark", draw)  # All of it takes seconds.
-    monkeypatch.setattr("degla.study.sequence.AskedNow.digests", lambda *_: None)
+    monkeypatch.setattr("degla.study.sequence.CurrentQuestions.digests", lambda *_: None)
     tasks = [
         {"name": f"{style}-digits", "domain": "digit", "style": style, "optim.lr": lr}
         for style, lr in (("plain", 1e-3), ("turned", 2e-3))
@@ -236,7 +236,7 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
     path.write_text(yaml.safe_dump({"world": world, "tasks": tasks, "arms": [{"recipe": "gift"}], "base": "none"}))
     chain = _jobs(path, tmp_path / "out")[1]
     assert drawn == [{"split": "validation", "items_per_part": 5, "images_per_class": 1, "retrieval_images": 5}]
-    asked = chain.jobs[0].asked
+    asked = chain.jobs[0].questions
     assert asked.benchmarks == ("world", "zeroshot")
     seen: list[set[bytes]] = []
     for job, task in zip(chain.jobs, tasks, strict=True):
@@ -280,7 +280,7 @@ def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     cost = Cost(10.0, 1.0, teacher=False, negatives=0)
     one, two = (JobResult((Path("x"),), cost=replace(cost, seconds=seconds)) for seconds in (10.0, 20.0))
     ends = [Ended((one,)), Ended((one, one)), Ended((one, two)), Ended(error="broke"), Ended((one,))]
-    found = _found(plan, chains, ends)
+    found = _sequences(plan, chains, ends)
     (arm,) = found.arms
     assert (arm.arm, arm.seeds, arm.seconds) == ("gift", (0, 1), 25.0)
     assert arm.matrices == tuple((*matrices[None], *matrices[seed]) for seed in (0, 1))

@@ -418,7 +418,7 @@ def test_chosen_settings_are_a_plan_that_reads_the_same_files(
     base, good, worse = (study.table.of(label) for label in (BASE, "good", "worse"))
     good = replace(good, setting=(("train.steps", 6), ("data.negatives", "b")), share=0.5)
     worse = replace(worse, setting=(("train.steps", 5),), best=True)
-    write_chosen(plan, replace(study.table, standings=(base, good, worse)), Path("out/chosen.yaml"))
+    write_chosen(plan, replace(study.table, rows=(base, good, worse)), Path("out/chosen.yaml"))
     chosen = read_plan(Path("out/chosen.yaml"))
     first, second = chosen.arms
     assert chosen.benchmarks is not None and chosen.set.keys() == given.keys()
@@ -436,7 +436,7 @@ def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:
     rows = [row("a", "1e-4", 1.0), row("b", "2e-4", 0.5), row("c", "4e-4", 0.7)]
 
     def named(best: str) -> dict[str, list[str]]:
-        table = replace(study.table, standings=tuple(replace(one, best=one.label == best) for one in rows))
+        table = replace(study.table, rows=tuple(replace(one, best=one.label == best) for one in rows))
         return at_edges(table)
 
     assert named("a") == {"good": ["optim.lr 1e-4, the smallest"]}, "a share of 1 has nothing beyond it"
@@ -450,7 +450,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     some = {label: paths for label, paths in results.items() if label != "same"}
     record = _study(some, arms=arms).record
     table = tabulate(record)
-    by_label = {row.label: row for row in table.standings}
+    by_label = {row.label: row for row in table.rows}
     good, base = by_label["good"], by_label[BASE]
     assert table.headline == ("composition", "recognition")
     assert set(table.families) == {"replace id", "swap id", "add id"}, "a name stands for one number of a page"
@@ -463,7 +463,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     turned = record.model_copy(update={"models": (first, *reversed(others))})
     assert {row.label for row in tabulate(turned).best} == {row.label for row in table.best}
     assert {label for label, row in by_label.items() if row.pareto} == {BASE, "good", "forgets"}
-    dear = tabulate(record.model_copy(update={"plan": record.plan.model_copy(update={"price": 0.0})})).standings
+    dear = tabulate(record.model_copy(update={"plan": record.plan.model_copy(update={"price": 0.0})})).rows
     assert max(dear, key=lambda row: row.joint.mean).label == "forgets"
 
     picture = frontier(table, gain="composition", kept="recognition", price=1.0)
@@ -473,9 +473,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
 
     # With many models per arm, its line is its own frontier and the other models are dots.
     assert not has_many(table)
-    many = replace(
-        table, standings=(*table.standings, *(replace(good, label=f"more {n}", best=False) for n in range(6)))
-    )
+    many = replace(table, rows=(*table.rows, *(replace(good, label=f"more {n}", best=False) for n in range(6))))
     assert has_many(many)
     dots = frontier(many, gain="composition", kept="recognition", price=1.0)
     assert dots.count("opacity: 0.5;") > picture.count("opacity: 0.5;")

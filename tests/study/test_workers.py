@@ -37,7 +37,7 @@ def work(job: tuple[str, float]) -> tuple[str, int]:
 def be_killed(folder: Path) -> None:
     """A study's process: its workers hang until somebody kills it."""
     os.chdir(folder)
-    run_jobs(work, [("hang", 0)], processes=1, watcher=Watcher(), held=lock(folder))
+    run_jobs(work, [("hang", 0)], processes=1, watcher=Watcher(), folder_lock=lock(folder))
 
 
 class Watcher:

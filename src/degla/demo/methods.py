@@ -29,7 +29,7 @@ from degla.shelf import PUBLISHED_RULES
 from degla.stopping import StoppedError
 from degla.study.conduct import run_chains
 from degla.study.jobs import ChainResult, Job, Measure, StudyQuestions
-from degla.study.materials import AskedNow
+from degla.study.materials import CurrentQuestions
 from degla.study.standings import BASE
 from degla.study.workers import Ended
 
@@ -67,13 +67,13 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "wor
 
 def base_job(model: str, benchmarks: tuple[str, ...], *, root: Path, out: Path) -> Job:
     """Return the job that evaluates a demo's base model; the methods are evaluated on the same questions."""
-    measures, asked = (Measure(BASE, 1.0, out / "results" / "base-0.json"),), StudyQuestions(benchmarks, root, "")
-    return Job(label=BASE, base=model, config=None, inputs={}, measures=measures, asked=asked, resume=False)
+    measures, questions = (Measure(BASE, 1.0, out / "results" / "base-0.json"),), StudyQuestions(benchmarks, root, "")
+    return Job(label=BASE, base=model, config=None, inputs={}, measures=measures, questions=questions, resume=False)
 
 
 def compare_methods(
     base: Job, configure: Callable[[str, int], TrainConfig], *, methods: Mapping[str, float | None], seeds: int,
-    out: Path, held: Lock, kept: str = "recognition",
+    out: Path, folder_lock: Lock, kept: str = "recognition",
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tune with every method, evaluate, write ``report.html``, and log what each gained and lost.
 
@@ -83,16 +83,16 @@ def compare_methods(
         methods: share of the tuned weights in the weight average evaluated for each method; None for no average.
         seeds: runs per method, with training seeds 0 to `seeds` - 1.
         out: the demo's folder.
-        held: lock on that folder.
+        folder_lock: lock on that folder.
         kept: score to preserve.
 
     Returns:
         The report's table.
     """
     with stage("fine-tuning and evaluating"):
-        results = run_jobs(runs_of(base, configure, methods=methods, seeds=seeds, out=out), held)
+        results = run_jobs(runs_of(base, configure, methods=methods, seeds=seeds, out=out), folder_lock)
     start = base.measures[0].path
-    table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.asked.root)
+    table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.questions.root)
     for note in table["told"]:
         log.info(note)
     log_changes(start, results, kept=kept)
@@ -107,14 +107,14 @@ def runs_of(
 
     Args: as for `compare_methods`.
     """
-    jobs, now = [], AskedNow()
+    jobs, now = [], CurrentQuestions()
     for seed, method in product(range(seeds), methods):
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
         if (share := methods[method]) is not None:
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         config = replace(configure(method, seed), out=out / "runs" / f"{method}-{seed}")
-        leakage = now.leakage((config,), base=base.base, asked=base.asked)
+        leakage = now.leakage((config,), base=base.base, questions=base.questions)
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
 
@@ -126,15 +126,15 @@ def log_changes(base: Path, results: Iterable[Path], *, kept: str = "recognition
     for path in paths:
         result = load_result(path)
         change = trade_off(named_scores(result), start, gain="composition", kept=kept, price=1.0)
-        said = f"composition {points(change.gained)}, {kept} {points(-change.lost)}, joint {points(change.joint)}"
-        log.info("%s%s: %s", result.model.label, f", seed {_seed_of(path)}" if several else "", said)
+        text = f"composition {points(change.gained)}, {kept} {points(-change.lost)}, joint {points(change.joint)}"
+        log.info("%s%s: %s", result.model.label, f", seed {_seed_of(path)}" if several else "", text)
 
 
 def _seed_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def run_jobs(jobs: list[Job], held: Lock) -> list[Path]:
+def run_jobs(jobs: list[Job], folder_lock: Lock) -> list[Path]:
     """Run all jobs in parallel, one process per CPU with one thread each, which is faster than one after another."""
     chains = [job.alone for job in jobs]
 
@@ -142,10 +142,10 @@ def run_jobs(jobs: list[Job], held: Lock) -> list[Path]:
         if end.error:
             raise DeglaError(f"{chains[number].title}: {end.error}\n{end.details}".rstrip())
 
-    ends = run_chains(chains, when_ended=stop_at_failure, processes=PROCESSES, held=held, log=log)
-    done = [end.value[0] for end in ends if end is not None and end.value]
+    ends = run_chains(chains, when_ended=stop_at_failure, processes=PROCESSES, folder_lock=folder_lock, log=log)
+    results = [end.value[0] for end in ends if end is not None and end.value]
     # The report shows methods in the order of their results, from plain to elaborate.
-    return sorted((path for value in reversed(done) for path in value.paths), key=_seed_of)
+    return sorted((path for value in reversed(results) for path in value.paths), key=_seed_of)
 
 
 def clear(out: Path) -> None:
@@ -171,9 +171,9 @@ def stage(name: str) -> Iterator[None]:
 @contextmanager
 def whole_demo(out: Path) -> Iterator[Lock]:
     """Lock the demo's folder for the block; then log the total time and the page to open."""
-    with lock(out) as held:
+    with lock(out) as folder_lock:
         started = time.monotonic()
-        yield held
+        yield folder_lock
         log.info("done in %.0f s. Open %s", time.monotonic() - started, out / "report.html")
 
 

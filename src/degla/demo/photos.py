@@ -60,19 +60,19 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         DeglaError: a run failed.
         StoppedError: a signal stopped the demo.
     """
-    with methods.whole_demo(out) as held:
+    with methods.whole_demo(out) as folder_lock:
         with methods.stage("checking the images"):
             rows = usable(captions, images, largest=QUICK_LARGEST if quick else LARGEST)
             methods.clear(out)
             _link(images, out)
-            train, asked = split_by_image(rows)
+            train, held_out = split_by_image(rows)
         pairs, own = out / "train.jsonl", out / "own"
         (out / "retrieval").mkdir(exist_ok=True)
         own.mkdir(exist_ok=True)
         write_jsonl(pairs, train)
         for path in (out / "retrieval" / "held_out.jsonl", own / "captions.jsonl"):
-            write_jsonl(path, asked)
-        log.info("%s for training, %s for evaluation", counted(len(train), "caption"), f"{len(asked):,}")
+            write_jsonl(path, held_out)
+        log.info("%s for training, %s for evaluation", counted(len(train), "caption"), f"{len(held_out):,}")
         negatives = out / "negatives.jsonl"
         with methods.stage("generating hard negatives"):
             for source, target in ((pairs, negatives), (own / "captions.jsonl", own / "negatives.jsonl")):
@@ -100,7 +100,7 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
             return replace(config, data=data, train=loop)
 
         return methods.compare_methods(
-            base, configure, methods=METHODS, seeds=seeds, out=out, held=held, kept="retrieval"
+            base, configure, methods=METHODS, seeds=seeds, out=out, folder_lock=folder_lock, kept="retrieval"
         )
 
 
@@ -127,23 +127,23 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
     Raises:
         InputError: see `read_captions` and `usable_rows`; or too few images are left.
     """
-    given = list(read_captions(captions))
-    names = sorted({row.image for row in given})
+    records = list(read_captions(captions))
+    names = sorted({row.image for row in records})
     if len(names) > largest:
-        drawn = np.random.default_rng(0).choice(len(names), largest, replace=False)
-        names = [names[number] for number in sorted(drawn)]
+        sample = np.random.default_rng(0).choice(len(names), largest, replace=False)
+        names = [names[number] for number in sorted(sample)]
         log.info("%s used", counted(largest, "of the images is", "of the images are"))
     chosen = set(names)
-    rows = table_of([PairRow(row, (), ()) for row in given if row.image in chosen])
+    rows = table_of([PairRow(row, (), ()) for row in records if row.image in chosen])
     numbers = usable_rows(rows, check_images(rows, images), bad_images="skip")
-    kept = [row.caption for row in (rows if numbers is None else rows.select(numbers))]
-    if (left := len({row.image for row in kept})) < LEAST:
+    usable_captions = [row.caption for row in (rows if numbers is None else rows.select(numbers))]
+    if (count := len({row.image for row in usable_captions})) < LEAST:
         raise InputError(
-            f"{captions}: only {counted(left, 'image')} with captions can be used; the demo needs {LEAST} or more for "
+            f"{captions}: only {counted(count, 'image')} with captions can be used; the demo needs {LEAST} or more for "
             "training and evaluation."
         )
     root = images.resolve()
-    return [row.model_copy(update={"image": _below_link(row.image, root)}) for row in kept]
+    return [row.model_copy(update={"image": _below_link(row.image, root)}) for row in usable_captions]
 
 
 def _below_link(image: str, root: Path) -> str:
@@ -167,5 +167,5 @@ def split_by_image(rows: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], 
     """Split captions for training from those of a fifth of the images (at most `LARGEST_HELD`) for evaluation."""
     names = sorted({row.image for row in rows})
     order = np.random.default_rng(1).permutation(len(names))
-    held = {names[number] for number in order[: min(LARGEST_HELD, len(names) // 5)]}
-    return [row for row in rows if row.image not in held], [row for row in rows if row.image in held]
+    test_names = {names[number] for number in order[: min(LARGEST_HELD, len(names) // 5)]}
+    return [row for row in rows if row.image not in test_names], [row for row in rows if row.image in test_names]

@@ -98,7 +98,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         StoppedError: a signal stopped the demo.
     """
     size = QUICK if quick else FULL
-    with methods.whole_demo(out) as held:
+    with methods.whole_demo(out) as folder_lock:
         methods.clear(out)
         root = out / "world" / f"benchmark-{size.items_per_part}"
         base = methods.base_job("world", ("world",), root=root, out=out)
@@ -125,7 +125,9 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
             # Half precision is no faster for such a small model, and not every CPU supports it.
             return replace(config, data=data, train=replace(config.train, precision="fp32"))
 
-        return methods.compare_methods(base, configure, methods=methods.METHODS, seeds=seeds, out=out, held=held)
+        return methods.compare_methods(
+            base, configure, methods=methods.METHODS, seeds=seeds, out=out, folder_lock=folder_lock
+        )
 
 
 def made_from(benchmark: Path) -> str:
@@ -147,12 +149,12 @@ def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
 def show_base(result: Result, benchmark: Path, out: Path) -> None:
     """Write the first page, and log the scores that the methods should change."""
     scores = named_scores(result)
-    told = [
+    lines = [
         f"{name} {percent(scores[name])}"
         for name in ("composition", "swap", "order", "recognition", "retrieval")
         if name in scores
     ]
-    log.info("base model: %s %%. To see its mistakes, open %s", ", ".join(told), out)
+    log.info("base model: %s %%. To see its mistakes, open %s", ", ".join(lines), out)
     (entry,) = result.benchmarks
     rows = [
         [

@@ -27,7 +27,7 @@ from degla.stopping import StoppedError
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
-from degla.study.materials import AskedNow, Materials, prepare
+from degla.study.materials import CurrentQuestions, Materials, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.rehearsal.plan import rehearse
@@ -76,23 +76,23 @@ def conduct(
     rehearsal = None
     runs = expand(plan, where=where)
     refuse_run(out)
-    with lock(out) as held, open_log(out) as handler:
+    with lock(out) as folder_lock, open_log(out) as handler:
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
-        now, wanted = AskedNow(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+        now, wanted = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
         for job in bases:
-            now.require_scores(job.asked, wanted, where=where)
+            now.require_scores(job.questions, wanted, where=where)
         chains = [job.alone for job in (*bases, *tunings)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
-        ends = run_chains(chains, when_ended=check, processes=processes, held=held, engine=engine)
+        ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:
-            told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-            raise DeglaError(f"no run finished: {told}. Details are in {out / 'study.log'}.")
+            errors = "; ".join(f"{title}: {error}" for title, error in failures[:3])
+            raise DeglaError(f"no run finished: {errors}. Details are in {out / 'study.log'}.")
         study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
         write_all(study, out)
         if study.choice:
@@ -106,7 +106,7 @@ def run_chains(
     *,
     when_ended: Callable[[int, Ended[ChainResult]], None],
     processes: int | None,
-    held: Lock,
+    folder_lock: Lock,
     log: logging.Logger = log,
     engine: Engine = "local",
 ) -> list[Ended[ChainResult] | None]:
@@ -116,7 +116,7 @@ def run_chains(
         chains: chains in starting order.
         when_ended: called with a chain's number and how it ended; an exception from it stops all.
         processes: largest number of parallel chains, with one thread each; None: one per processor.
-        held: lock of the folder.
+        folder_lock: lock of the folder.
         log: logger for progress lines.
         engine: where they are executed; all machines of a cluster must share the locked folder.
 
@@ -124,15 +124,17 @@ def run_chains(
         InputError: a cluster is requested, but Ray is not installed.
         StoppedError: a signal stopped them.
     """
-    folder = held.path.parent
+    folder = folder_lock.path.parent
     far = nullcontext() if engine == "local" else open_cluster(tune_all, folder=folder, processes=processes)
     with far as workers, Watch(chains, log=log, when_ended=when_ended) as watch:
         most = processes or default_processes() if workers is None else workers.size
-        ends, signal = run_jobs(tune_all, chains, processes=most, watcher=watch, held=held, workers=workers)
+        ends, signal = run_jobs(
+            tune_all, chains, processes=most, watcher=watch, folder_lock=folder_lock, workers=workers
+        )
     if signal:
         resume = all(job.resume for chain in chains for job in chain.jobs)
-        told = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
-        raise StoppedError(signal, f"; {told}.")
+        remedy = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
+        raise StoppedError(signal, f"; {remedy}.")
     return ends
 
 
@@ -169,22 +171,22 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 
 
 def _jobs(
-    runs: Sequence[Run], materials: Sequence[Materials], now: AskedNow, *, out: Path, rehearsed: bool = False
+    runs: Sequence[Run], materials: Sequence[Materials], now: CurrentQuestions, *, out: Path, rehearsed: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, the plan's base first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
     jobs = []
     for run, data in zip(runs, materials, strict=True):
-        base, asked = run.config.model, data.asked
-        if (base, asked) not in bases:
+        base, questions = run.config.model, data.questions
+        if (base, questions) not in bases:
             title = titled(BASE, run.replicate)
             file = results / f"{file_name(BASE, None, run.replicate)}.json"
-            bases[base, asked] = Job(
+            bases[base, questions] = Job(
                 label=title, base=base, config=None,
                 inputs={name: digest for name, digest in data.inputs.items() if name == "base"},
-                measures=(Measure(title, 1.0, file),), asked=asked, items=now.digests(asked),
-                leakage=now.leakage((), base=base, asked=asked), rehearsed=rehearsed,
+                measures=(Measure(title, 1.0, file),), questions=questions, items=now.digests(questions),
+                leakage=now.leakage((), base=base, questions=questions), rehearsed=rehearsed,
             )  # fmt: skip
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
@@ -192,8 +194,8 @@ def _jobs(
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        leakage = now.leakage((data.config,), base=base, asked=asked)
-        start = replace(bases[base, asked], label=label, leakage=leakage)
+        leakage = now.leakage((data.config,), base=base, questions=questions)
+        start = replace(bases[base, questions], label=label, leakage=leakage)
         jobs.append(replace(start, config=data.config, inputs=data.inputs, measures=measures))
     return list(bases.values()), jobs
 
@@ -230,9 +232,9 @@ def check_end(
     job = chains[number].jobs[0]
     if end.value is None:
         raise DeglaError(f"the base model {job.base!r} could not be measured: {end.error}")
-    known = named_scores(load_result(job.measures[0].path))
+    scores = named_scores(load_result(job.measures[0].path))
     for place, name in wanted:
-        require_score(f"{where}: {place}", name, known)
+        require_score(f"{where}: {place}", name, scores)
 
 
 def _models(
@@ -241,7 +243,7 @@ def _models(
     """The base and the models with runs of the plan itself, in its order; and failures as titles and causes."""
     failures = []
     start = Model(BASE, BASE, (), 1.0, {(None, ""): bases[0].measures[0].path})
-    files = {(job.base, job.asked.root): job.measures[0].path for job in bases}
+    files = {(job.base, job.questions.root): job.measures[0].path for job in bases}
     models: dict[str, Model] = {}
     for run, job, end in zip(runs, jobs, ends, strict=True):
         value = end.value[0] if end is not None and end.value else None
@@ -250,7 +252,7 @@ def _models(
             failures.append((job.title, error.rstrip(".")))
             continue
         replicate = run.replicate.title if run.replicate is not None else ""
-        start.files[None, replicate] = files[job.base, job.asked.root]
+        start.files[None, replicate] = files[job.base, job.questions.root]
         for measure in job.measures:
             label = run.model_label(measure.share)
             model = models.setdefault(label, Model(label, run.arm, run.setting, measure.share))

@@ -145,35 +145,35 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
 
     Parts whose names share a prefix ("id/", "ood/") form a separate family, unless the prefix is the family.
     """
-    found: dict[str, list[str]] = {}
+    families: dict[str, list[str]] = {}
     compositional = []
     titles = {entry.name: entry.title for entry in base.benchmarks}
     for key, (benchmark, part) in _parts(base).items():
         place, slash, _ = part.name.partition("/")
         name = f"{part.family} {place}" if slash and place != part.family else part.family
         name = f"{titles[benchmark]}: {name}" if len(titles) > 1 else name
-        found.setdefault(name, []).append(key)
+        families.setdefault(name, []).append(key)
         if part.family not in ("recognition", "retrieval"):
             compositional.append(key)
-    return {name: tuple(keys) for name, keys in found.items()}, tuple(compositional)
+    return {name: tuple(keys) for name, keys in families.items()}, tuple(compositional)
 
 
 def _caveats(models: Sequence[Model]) -> list[str]:
     """Findings about the data, each once: parts that can be solved from texts only, missing images, leakage."""
     start = load_result(models[0].own[None])
-    found = dict.fromkeys(note for entry in start.benchmarks for note in told_notes(entry))
+    caveats = dict.fromkeys(note for entry in start.benchmarks for note in told_notes(entry))
     leaked: dict[str, tuple[TracedResult, dict[str, None]]] = {}
     for model in models:
         for path in model.files.values():
             result = load_result(path)
-            found |= dict.fromkeys(sentence for entry in result.benchmarks for sentence in missing_images(entry))
+            caveats |= dict.fromkeys(sentence for entry in result.benchmarks for sentence in missing_images(entry))
             if result.leakage is not None:
                 _, labels = leaked.setdefault(str(result.leakage.overlaps), (result, {}))
                 labels[model.label] = None
     for result, labels in leaked.values():
         titles = {entry.name: entry.title for entry in result.benchmarks}
-        found |= dict.fromkeys(trained_on(", ".join(labels), result.leakage, titles))
-    return list(found)
+        caveats |= dict.fromkeys(trained_on(", ".join(labels), result.leakage, titles))
+    return list(caveats)
 
 
 def _mean_cost(costs: Sequence[Cost]) -> Cost | None:
@@ -195,10 +195,10 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
     log.info("computing the variance over questions of %s", counted(len(models), "model"))
     contenders = {row.label for row in table.best}
     items: dict[str, Items] = {}
-    filled = []
-    for model, made in zip(models, record.models, strict=True):
+    model_records = []
+    for model, model_record in zip(models, record.models, strict=True):
         own = _items(list(model.own.values()), record, label=model.label)
-        found = {name: questions_of(score) for name, score in own[0].items()}
+        variances = {name: questions_of(score) for name, score in own[0].items()}
         if model.arm == BASE:
             base = own
         else:
@@ -207,12 +207,12 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
                     f"{model.label}: its results have other items than those of {BASE}, so they cannot be compared. "
                     "Measure both on the same questions."
                 )
-            found |= {name: questions_of_lead(_leads(change, own[0], base[0])) for name, change in changes.items()}
-        kept = {name: QuestionsRecord.of(value) for name, value in found.items() if value is not None}
-        filled.append(made.model_copy(update={"questions": kept}))
+            variances |= {name: questions_of_lead(_leads(change, own[0], base[0])) for name, change in changes.items()}
+        question_records = {name: QuestionsRecord.of(value) for name, value in variances.items() if value is not None}
+        model_records.append(model_record.model_copy(update={"questions": question_records}))
         if model.label in contenders:
             items[model.label] = own[0]
-    record = record.model_copy(update={"models": tuple(filled)})
+    record = record.model_copy(update={"models": tuple(model_records)})
 
     by_label = {model.label: model for model in models}
     if len(table.best) > 2:  # The base and two arms.
@@ -237,8 +237,8 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
 
 def _doubt(questions: QuestionVariance | None, models: Sequence[Model], weights: ScoreWeights) -> str:
     results = [load_result(path) for model in models for path in model.own.values()]
-    asked = {benchmark_of(result, name).name for result in results for name in weights}
-    leaked, missing = spoiled(results, asked)
+    benchmarks = {benchmark_of(result, name).name for result in results for name in weights}
+    leaked, missing = spoiled(results, benchmarks)
     return doubt_of(questions, leaked=leaked, missing=missing)
 
 
@@ -249,14 +249,14 @@ def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[flo
 def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[Items, list[str]]:
     """Scores and families from results averaged over seeds, and the ids of their items."""
     results: list[TracedResult] = [load_result(path, items=True) for path in paths]
-    found, scores = named_items(results, record.headline, where=label)
+    by_name, scores = named_items(results, record.headline, where=label)
     parts = {
         key: scores[benchmark][part.name, part.scores[0].metric]
         for key, (benchmark, part) in _parts(results[0]).items()
     }
     for family, keys in record.families.items():
-        found[f"family:{family}"] = joined([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
-    return found, [row.id for row in results[0].items]
+        by_name[f"family:{family}"] = joined([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
+    return by_name, [row.id for row in results[0].items]
 
 
 def benchmark_of(result: Result, name: str) -> BenchmarkResult:
@@ -284,8 +284,8 @@ def named_items(
         InputError: the results have different items.
     """
     scores = averaged_scores(results, where=where)
-    found = {}
+    by_name = {}
     for name in names:
         score = score_of(results[0], name)
-        found[name] = scores[benchmark_of(results[0], name).name][score.name, score.metric]
-    return found, scores
+        by_name[name] = scores[benchmark_of(results[0], name).name][score.name, score.metric]
+    return by_name, scores

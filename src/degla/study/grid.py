@@ -88,14 +88,14 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
     runs = []
     for replicate in (None, *plan.replicates):
         varied = plan.varied(replicate)
-        made = [
+        varied_runs = [
             replace(run, replicate=replicate)
             for seed in varied.seeds
             for arm in varied.arms
             for run in _runs_of(arm, plan=varied, seed=seed, where=where)
         ]
         unchanged = replicate is not None and plan.sources_of(replicate) == ("negatives",)
-        runs += [run for run in made if run.makes_negatives or not unchanged]
+        runs += [run for run in varied_runs if run.makes_negatives or not unchanged]
     named = [(file_name(BASE, None, replicate), titled(BASE, replicate)) for replicate in (None, *plan.replicates)]
     for run in runs:
         models = dict.fromkeys((run.label, *map(run.model_label, run.shares)))
@@ -143,11 +143,11 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
     runs = []
     for values in product(*lists.values()):
         setting = tuple(zip(lists, values, strict=True))
-        told = ", ".join(f"{short[name]} {_plain(value)}" for name, value in setting if len(lists[name]) > 1)
+        setting_label = ", ".join(f"{short[name]} {_plain(value)}" for name, value in setting if len(lists[name]) > 1)
         run = Run(
             arm=arm.name,
             setting=setting,
-            label=f"{arm.name} {told}".strip(),
+            label=f"{arm.name} {setting_label}".strip(),
             config=change(start, dict(setting), where=place),
             rules=arm.rules or plan.rules,
             shares=arm.average or plan.average,

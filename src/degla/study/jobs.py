@@ -44,7 +44,7 @@ class Job:
     inputs: dict[str, str]
     """Digests of the training data."""
     measures: tuple[Measure, ...]
-    asked: StudyQuestions
+    questions: StudyQuestions
     items: Mapping[str, str] | None = None
     """Digest of the current questions by benchmark, as in results; None: unknown, existing results are kept."""
     leakage: Leakage | None = None

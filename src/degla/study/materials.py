@@ -50,7 +50,7 @@ class Materials:
     """Configuration with the data filled in."""
     inputs: dict[str, str]
     """Digests of the training data; the run is repeated when they change."""
-    asked: StudyQuestions
+    questions: StudyQuestions
     """The questions that its models are measured on."""
 
 
@@ -69,14 +69,14 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
         InputError: files of the plan are missing or invalid.
     """
     folder = out / "data"
-    found = []
+    materials = []
     digests: dict[Path, str] = {}
     shared: dict[Replicate | None, tuple[Plan, DrawnPairs | None, StudyQuestions]] = {}
     for run in runs:
         if run.replicate not in shared:
             varied = plan.varied(run.replicate)
             shared[run.replicate] = varied, _pairs(varied, folder), _questions(varied, folder)
-        varied, pairs, asked = shared[run.replicate]
+        varied, pairs, questions = shared[run.replicate]
         data = run.config.data
         if pairs is not None:
             data = replace(data, captions=pairs.captions, images=pairs.images)
@@ -85,19 +85,19 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
         images = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
         if run.makes_negatives:
             negatives = _negatives(
-                folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, made=digests
+                folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, digests=digests
             )
             data = replace(data, negatives=negatives)
         weights = digest_of_base(run.config.model, digests)
         if data.neighbours is None and data.neighbours_per_pair:
             # The captions of drawn scenes identify their images.
-            seen = captions if pairs is not None else f"{captions} {data.image_folder}"
-            file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=seen)
+            pairs_digest = captions if pairs is not None else f"{captions} {data.image_folder}"
+            file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=pairs_digest)
             data = replace(data, neighbours=file)
         config = replace(run.config, data=data, out=out / "runs" / run.name)
         inputs = {"negatives": "", **digests_of_files(config, digests), "images": images, **weights}
-        found.append(Materials(config, inputs, asked))
-    return found
+        materials.append(Materials(config, inputs, questions))
+    return materials
 
 
 def missing_paths(plan: Plan, runs: Iterable[Run]) -> list[Path]:
@@ -161,11 +161,11 @@ def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> Study
 
 
 def _negatives(
-    folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, made: dict[Path, str]
+    folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, digests: dict[Path, str]
 ) -> Path:
-    told = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data))
-    path = folder / f"negatives-{_short_digest(*told)}.jsonl"
-    if path not in made:
+    words = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data))
+    path = folder / f"negatives-{_short_digest(*words)}.jsonl"
+    if path not in digests:
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
         log.info("making negatives with %s: %s", ", ".join(rules), path)
@@ -176,7 +176,7 @@ def _negatives(
         )
         if summary.stopped:
             raise StoppedError(summary.stopped, " while making negatives; run the same command again to resume.")
-        digest_of(path, made)
+        digest_of(path, digests)
     return path
 
 
@@ -184,17 +184,17 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
     """Captions of the images that are similar for the base, as many per caption as in NegCLIP."""
     path = folder / f"neighbours-{_short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
-    known = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
-    if not path.is_file() or (weights and known != weights):
+    old_weights = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
+    if not path.is_file() or (weights and old_weights != weights):
         from degla.model.load import load_encoder
         from degla.training.features import find_neighbours
 
         assert data.captions is not None
         log.info("finding similar images: %s", path)
         captions = list(read_captions(data.captions, format=data.format, columns=data.columns))
-        found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
+        neighbours = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
         seen_by.unlink(missing_ok=True)  # If killed before the last line, no old weights may vouch for the new file.
-        write_jsonl(path, found)
+        write_jsonl(path, neighbours)
         write_text(seen_by, weights)
     return path
 
@@ -214,17 +214,17 @@ def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
     return {"": config.data} | ({"replay ": config.replay.data} if config.replay.active else {})
 
 
-def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
+def digests_of_files(config: TrainConfig, digests: dict[Path, str]) -> dict[str, str]:
     """Return digests of the files that pairs are read from, by field, without images, of which there may be many."""
     return {
-        prefix + field.name: digest_of(value, known)
+        prefix + field.name: digest_of(value, digests)
         for prefix, data in streams_of(config).items()
         for field in fields(data)
         if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
     }
 
 
-def digest_of_base(base: str, known: dict[Path, str]) -> dict[str, str]:
+def digest_of_base(base: str, digests: dict[Path, str]) -> dict[str, str]:
     """Return the digest of a base's weights under "base" if they are in a local folder or file; otherwise empty."""
     from degla.model.runs import chosen_checkpoint
 
@@ -232,27 +232,27 @@ def digest_of_base(base: str, known: dict[Path, str]) -> dict[str, str]:
     files = [named] if named.is_file() else []
     if place.is_dir():
         files = sorted((chosen_checkpoint(place) or place).glob("*.safetensors"))
-    return {"base": " ".join(digest_of(file, known) for file in files)} if files else {}
+    return {"base": " ".join(digest_of(file, digests) for file in files)} if files else {}
 
 
-def digest_of(path: Path, known: dict[Path, str]) -> str:
+def digest_of(path: Path, digests: dict[Path, str]) -> str:
     """Return the digest of the contents of a file or folder; for a pattern or address, of the state of its files.
 
     Args:
         path: file, folder, pattern or address.
-        known: digests computed earlier; this one is added.
+        digests: digests computed earlier; this one is added.
 
     Raises:
         InputError: the path cannot be read.
     """
-    if path not in known and (is_pattern(path) or address_of(path) is not None):
-        known[path] = read_source(path).sha256
-    if path not in known:
+    if path not in digests and (is_pattern(path) or address_of(path) is not None):
+        digests[path] = read_source(path).sha256
+    if path not in digests:
         try:
-            known[path] = sha256_of(path)
+            digests[path] = sha256_of(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    return known[path]
+    return digests[path]
 
 
 def digest_questions(names: Iterable[str], root: Path) -> str:
@@ -265,25 +265,25 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
     return digest.hexdigest()
 
 
-class AskedNow:
+class CurrentQuestions:
     """The current questions, from their files and images, each read once for all runs."""
 
     def __init__(self) -> None:
         self._read = cache(_read_questions)
-        self._found: dict[Any, Leakage | None] = {}
+        self._leakages: dict[Any, Leakage | None] = {}
 
-    def digests(self, asked: StudyQuestions) -> dict[str, str] | None:
+    def digests(self, questions: StudyQuestions) -> dict[str, str] | None:
         """Return the digest of everything asked by benchmark, as in results; None if the questions cannot be read."""
         try:
-            return self._read(asked)[0]
+            return self._read(questions)[0]
         except InputError:
             return None  # Measuring reports why; existing results are kept.
 
-    def require_scores(self, asked: StudyQuestions, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
+    def require_scores(self, questions: StudyQuestions, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
         """Reject names that are not scores of the benchmarks, before the base is measured.
 
         Args:
-            asked: the questions.
+            questions: the questions.
             wanted: pairs of the place in the plan that names a score, for messages, and the score's name.
             where: name of the plan file for messages.
 
@@ -291,47 +291,47 @@ class AskedNow:
             InputError: the benchmarks have no such score.
         """
         try:
-            names = self._read(asked)[2]
+            names = self._read(questions)[2]
         except InputError:
             return  # As above.
         require_declared(((f"{where}: {place}", name) for place, name in wanted), names)
 
-    def leakage(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
+    def leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
         """Return the leakage of consecutive training runs, including the data of their base.
 
         Args:
             configs: configurations with their data; empty: only the base.
             base: the model that they start from.
-            asked: the questions that it is measured on.
+            questions: the questions that it is measured on.
 
         Returns:
             None if the training data is unknown, or if the questions cannot be read, which measuring reports.
         """
         streams = (data for config in configs for data in (config.data, config.replay.data))
-        key = (tuple((data.captions, data.images, _read_as(data)) for data in streams), base, asked)
-        if key not in self._found:
-            self._found[key] = self._look(configs, base=base, asked=asked)
-        return self._found[key]
+        key = (tuple((data.captions, data.images, _read_as(data)) for data in streams), base, questions)
+        if key not in self._leakages:
+            self._leakages[key] = self._find_leakage(configs, base=base, questions=questions)
+        return self._leakages[key]
 
-    def _look(self, configs: Sequence[TrainConfig], *, base: str, asked: StudyQuestions) -> Leakage | None:
-        trained = [images for config in configs for images in trained_by(to_plain(config))]
-        known = [*trained, training_images(base)]
-        if not any(known):
+    def _find_leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
+        run_images = [images for config in configs for images in trained_by(to_plain(config))]
+        all_images = [*run_images, training_images(base)]
+        if not any(all_images):
             return None
         try:
-            return find_leakage(joined_images(known), self._read(asked)[1], root=asked.root)
+            return find_leakage(joined_images(all_images), self._read(questions)[1], root=questions.root)
         except InputError as error:
             log.warning("cannot check whether benchmark images were trained on: %s", error)
             return None
 
 
-def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
+def _read_questions(questions: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
     """Digests and image paths by benchmark, and names of scores."""
     digests, images, scores = {}, [], list[str]()
-    for name in asked.benchmarks:
-        questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
+    for name in questions.benchmarks:
+        of_benchmark = ask(BENCHMARKS.load(name).BENCHMARK, questions.root, allow_missing=True)
         # Without allow_missing, a result has all of them, even if images were deleted since.
-        digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
-        images.append(questions.shown)
-        scores += score_names(questions.benchmark, questions.counts)
+        digests[name] = questions_digest(of_benchmark.entries if questions.allow_missing else of_benchmark.kept)
+        images.append(of_benchmark.shown)
+        scores += score_names(of_benchmark.benchmark, of_benchmark.counts)
     return digests, images, scores

@@ -94,15 +94,15 @@ def frontier_svg(study: Study, width: float | None = None) -> str:
 def page_of(study: Study) -> Page:
     """Build the page from the study's record only."""
     plan, record, table = study.plan, study.record, study.table
-    models = counted(len(table.standings) - 1, "model")
+    models = counted(len(table.rows) - 1, "model")
     if plan.world:
-        asked = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
+        questions = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
     else:
-        asked = ", ".join(benchmark.title for benchmark in record.benchmarks)
+        questions = ", ".join(benchmark.title for benchmark in record.benchmarks)
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead.append(
         f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "
-        f"{asked}. {study.covered}"
+        f"{questions}. {study.covered}"
     )
     lead += [Code(record.command, "sh")] if record.command else []
     return Page(
@@ -149,9 +149,9 @@ def _parts(study: Study) -> Iterator[Part]:
         rows = [_test(test) for test in study.tests]
         yield Section("Paired tests", [Table(heads, rows, stacked=True), _TESTS, *_doubts(study.tests)])
     if study.choice:
-        best = [row for row in table.standings if row.best]
-        every = _glance(study, table.standings, name=lambda row: replace(name(row), bold=row.best), best=best)
-        title = counted(len(table.standings) - 1, "model")
+        best = [row for row in table.rows if row.best]
+        every = _glance(study, table.rows, name=lambda row: replace(name(row), bold=row.best), best=best)
+        title = counted(len(table.rows) - 1, "model")
         yield Section("All models", [Fold(title, [every, "Bold: the best model of each arm."])])
 
 
@@ -256,7 +256,7 @@ def _plan_text(plan: Plan) -> Mapping[str, Any]:
 
 def arm_marks(table: StudyTable) -> dict[str, svg.Mark]:
     """Return the mark of every arm, shared by the plot and the tables."""
-    return svg.marks_of((row.arm for row in table.standings), baseline=BASE)
+    return svg.marks_of((row.arm for row in table.rows), baseline=BASE)
 
 
 @svg.styled
@@ -273,7 +273,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
     marks = arm_marks(table)
     crowd = min(max(0, len(marks) - _UNCROWDED), 10)
     figure, axes = svg.new_figure(width or 6.2 + 0.15 * crowd, min(width or 9.0, 5.2) + 0.1 * crowd)
-    base = table.standings[0]
+    base = table.rows[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
     lines = _lines(table)
@@ -283,7 +283,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
             xs, ys = [_x(row) for row in line], [_y(row) for row in line]
             axes.plot(xs, ys, color=marks[arm].colour, linewidth=1.2, alpha=0.75, zorder=2)
             bars += list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=False), strict=False))
-    for row in table.standings:
+    for row in table.rows:
         x, y, colour = _x(row), _y(row), marks[row.arm].colour
         marker = svg.MARKERS[marks[row.arm].shape]
         if row.label not in marked:
@@ -303,7 +303,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
     axes.axvline(_x(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(f"{kept} lost (points)  →  more forgotten")
     axes.set_ylabel(f"{gain} gained (points)")
-    framed = list(table.standings)
+    framed = list(table.rows)
     if has_many(table):
         framed = [row for row in framed if _x(row) <= _FRAME * max(_x(best) for best in table.best)]
     axes.set_xlim(*_limits([_x(row) for row in framed]))
@@ -319,7 +319,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
 
 def has_many(table: StudyTable) -> bool:
     """Return whether an arm has more than `_MANY` models; each arm then gets its own frontier."""
-    arms = [row.arm for row in table.standings]
+    arms = [row.arm for row in table.rows]
     return max(map(arms.count, set(arms))) > _MANY
 
 
@@ -344,11 +344,11 @@ def _draw_price(axes: Any, table: StudyTable, price: float) -> None:
 def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
     """Lines by arm: with many models per arm, its own frontier; with averages, one line per setting, from the base over
     its shares; otherwise one line over the settings."""
-    base = table.standings[0]
+    base = table.rows[0]
     many = has_many(table)
     lines: dict[str, list[list[StudyRow]]] = {}
-    for arm in dict.fromkeys(row.arm for row in table.standings if row.arm != BASE):
-        rows = [row for row in table.standings if row.arm == arm]
+    for arm in dict.fromkeys(row.arm for row in table.rows if row.arm != BASE):
+        rows = [row for row in table.rows if row.arm == arm]
         if many:
             lines[arm] = [_undominated([base, *rows])]
             continue
@@ -364,11 +364,11 @@ def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
 
 def _undominated(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """Rows that gain more than all rows that lose no more, by increasing loss."""
-    kept: list[StudyRow] = []
+    front: list[StudyRow] = []
     for row in sorted(rows, key=lambda row: (row.lost.mean, -row.gained.mean)):
-        if not kept or row.gained.mean > kept[-1].gained.mean:
-            kept.append(row)
-    return kept
+        if not front or row.gained.mean > front[-1].gained.mean:
+            front.append(row)
+    return front
 
 
 def _x(row: StudyRow) -> float:

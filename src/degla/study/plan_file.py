@@ -29,10 +29,10 @@ def members(noun: str, names: Callable[[], Sequence[str]]) -> Callable[[tuple[st
     """Return a check for one or more distinct names out of those that `names` returns."""
 
     def check(value: tuple[str, ...]) -> tuple[str, ...]:
-        known = names()
+        allowed = names()
         for name in value:
-            if name not in known:
-                raise ValueError(f"unknown {noun} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
+            if name not in allowed:
+                raise ValueError(f"unknown {noun} {name!r}.{did_you_mean(name, allowed)} Known: {', '.join(allowed)}")
         if not value or len(set(value)) != len(value):
             raise ValueError(f"name at least one {noun}, each only once")
         return value
@@ -226,9 +226,9 @@ def _override(values: dict[str, Any], text: str, *, kind: type[ArmsPlan], lists:
         return
     _check_field(name, where=f"--set {text}")
     # Anything else than a table or list of tables is rejected when the plan is read.
-    given = values.get("set") or {}
-    if isinstance(given, dict):
-        values["set"] = {**given, name: value}
+    shared = values.get("set") or {}
+    if isinstance(shared, dict):
+        values["set"] = {**shared, name: value}
     for table in (table for each in lists if isinstance(values.get(each), list) for table in values[each]):
         for fields_of in (table, table.get("fields")) if isinstance(table, dict) else ():
             if isinstance(fields_of, dict):

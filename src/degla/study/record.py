@@ -40,11 +40,13 @@ class QuestionsRecord(Record):
     method: str
 
     @classmethod
-    def of(cls, found: QuestionVariance) -> QuestionsRecord:
+    def of(cls, variance: QuestionVariance) -> QuestionsRecord:
         """Convert to a record; scores over several images have an interval."""
-        assert found.interval is not None
-        low, high, method = found.interval.low, found.interval.high, found.interval.method
-        return cls(error=found.error, images=found.images, uneven=found.uneven, low=low, high=high, method=method)
+        assert variance.interval is not None
+        low, high, method = variance.interval.low, variance.interval.high, variance.interval.method
+        return cls(
+            error=variance.error, images=variance.images, uneven=variance.uneven, low=low, high=high, method=method
+        )
 
     @property
     def questions(self) -> QuestionVariance:
@@ -190,10 +192,10 @@ def load_study(path: Path) -> StudyRecord:
         InputError: it cannot be read, or has another format.
     """
     values = read_json(path, constants=True)
-    found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+    value = values.get("format") if isinstance(values, dict) else None
+    if value != FORMAT:
         raise InputError(
-            f"{path}: field 'format' is {found!r}, but this version reads {FORMAT}. Run the study again; finished runs "
+            f"{path}: field 'format' is {value!r}, but this version reads {FORMAT}. Run the study again; finished runs "
             "are kept."
         )
     return validate(StudyRecord, values, where=str(path))

@@ -150,32 +150,32 @@ def retention_questions(
         tasks: name of each task's score.
         also: names of the additional scores.
     """
-    found: dict[str, QuestionVariance | None] = {}
+    variances: dict[str, QuestionVariance | None] = {}
     for row, scores in enumerate(stages):
         for number, name in enumerate(tasks):
-            found[cell_name(row, number)] = questions_of(scores[name])
+            variances[cell_name(row, number)] = questions_of(scores[name])
         for name in also:
-            found[cell_name(row, name)] = questions_of(scores[name])
-    drawn = np.array([[scores[name].draws for name in tasks] for scores in stages])
+            variances[cell_name(row, name)] = questions_of(scores[name])
+    draws = np.array([[scores[name].draws for name in tasks] for scores in stages])
     images = len(np.unique(np.concatenate([stages[0][name].clusters for name in tasks])))
     # If the bootstrap of a cell is not reliable, neither is that of a summary: make it at least as wide as a mean over
     # tasks, each as uncertain as the worst of its stages.
-    cells = [[found[cell_name(row, number)] for row in range(len(stages))] for number in range(len(tasks))]
+    cells = [[variances[cell_name(row, number)] for row in range(len(stages))] for number in range(len(tasks))]
     worst = [max((each.error for each in task if each is not None), default=0.0) for task in cells]
     few = any(each is not None and each.uneven < FEW for task in cells for each in task)
     least = math.hypot(*worst) / len(tasks) if few else 0.0
     for summary, sums in SUMMARIES.items():
-        values = [sums(tuple(map(tuple, drawn[:, :, draw].tolist()))) for draw in range(drawn.shape[2])]
+        values = [sums(tuple(map(tuple, draws[:, :, draw].tolist()))) for draw in range(draws.shape[2])]
         # A draw without any image of a task has no value (NaN) and is skipped, as for a cell.
-        found[summary] = QuestionVariance(max(least, float(np.nanstd(values, ddof=1))), images, images, None)
-    return {name: value for name, value in found.items() if value is not None}
+        variances[summary] = QuestionVariance(max(least, float(np.nanstd(values, ddof=1))), images, images, None)
+    return {name: value for name, value in variances.items() if value is not None}
 
 
-def render_terminal(found: Sequences) -> Group:
+def render_terminal(sequences: Sequences) -> Group:
     """Render the summary of all arms, then the matrix of each."""
     from rich.console import Group
 
-    plan, arms = found.plan, found.arms
+    plan, arms = sequences.plan, sequences.arms
     # Summaries are rows here, because they would not fit side by side.
     heads, *rows = zip(_glance_heads(plan), *(_glance(plan, arm) for arm in arms), strict=True)
     tables = [Table([str(head) for head in heads], rows).terminal(title=plan.title)]
@@ -183,15 +183,15 @@ def render_terminal(found: Sequences) -> Group:
     return Group(*tables)
 
 
-def page_of(found: Sequences, *, command: str) -> Page:
+def page_of(sequences: Sequences, *, command: str) -> Page:
     """Build the page."""
-    plan, arms = found.plan, found.arms
+    plan, arms = sequences.plan, sequences.arms
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead += [Code(command, "sh")] if command else []
-    warnings = [*found.caveats, *(f"{title} failed: {error}" for title, error in found.failures)]
+    warnings = [*sequences.caveats, *(f"{title} failed: {error}" for title, error in sequences.failures)]
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions only, and another seed may give other results.")
-    figure = Figure(partial(draw_sequence, found), _CAPTION, file="continual.svg")
+    figure = Figure(partial(draw_sequence, sequences), _CAPTION, file="continual.svg")
     glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms], stacked=True)
     return Page(
         plan.title, [glance, _HOW_TO_READ, figure, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
@@ -199,12 +199,12 @@ def page_of(found: Sequences, *, command: str) -> Page:
     )  # fmt: skip
 
 
-def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
+def as_data(sequences: Sequences, *, command: str) -> dict[str, Any]:
     """Return everything as JSON values; scores are 0 to 1."""
     return {
-        "title": found.plan.title,
+        "title": sequences.plan.title,
         "command": command,
-        "tasks": [{"name": task.name, "score": task.measure} for task in found.plan.tasks],
+        "tasks": [{"name": task.name, "score": task.measure} for task in sequences.plan.tasks],
         "arms": [
             {
                 "arm": arm.arm,
@@ -217,17 +217,17 @@ def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
                 "summaries": {name: _as_values(value) for name, value in arm.summaries.items()},
                 "training_seconds": arm.seconds,
             }
-            for arm in found.arms
+            for arm in sequences.arms
         ],
-        "failures": [{"sequence": title, "error": error} for title, error in found.failures],
-        "caveats": list(found.caveats),
+        "failures": [{"sequence": title, "error": error} for title, error in sequences.failures],
+        "caveats": list(sequences.caveats),
     }
 
 
 @svg.styled
-def draw_sequence(found: Sequences, width: float = _FILE_INCHES) -> str:
+def draw_sequence(sequences: Sequences, width: float = _FILE_INCHES) -> str:
     """Draw an SVG element, `width` inches wide: a panel per task, and a line per arm from the base to the last task."""
-    plan, arms = found.plan, found.arms
+    plan, arms = sequences.plan, sequences.arms
     names = _columns(plan)
     across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
     down = -(-len(names) // across)

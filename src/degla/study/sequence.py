@@ -30,7 +30,7 @@ from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import (
-    AskedNow,
+    CurrentQuestions,
     digest_of,
     digest_of_base,
     digests_of_files,
@@ -77,7 +77,7 @@ def conduct_sequences(
         StoppedError: a signal stopped everything.
     """
     refuse_run(out)
-    with lock(out) as held, open_log(out) as handler:
+    with lock(out) as folder_lock, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
         log.info(
             "%s: %s of %s, results in %s",
@@ -88,17 +88,17 @@ def conduct_sequences(
         )
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
-        AskedNow().require_scores(jobs[0].jobs[0].asked, wanted, where=where)
+        CurrentQuestions().require_scores(jobs[0].jobs[0].questions, wanted, where=where)
         check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
-        ends = run_chains(jobs, when_ended=check, processes=processes, held=held, engine=engine)
-        found = _found(plan, jobs, ends)
-        _write(found, out, command=command)
-        return found
+        ends = run_chains(jobs, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
+        sequences = _sequences(plan, jobs, ends)
+        _write(sequences, out, command=command)
+        return sequences
 
 
-def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[ChainResult] | None]) -> Sequences:
+def _sequences(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[ChainResult] | None]) -> Sequences:
     start = jobs[0].jobs[0].measures[0].path
-    done: dict[str, dict[int, tuple[list[Path], float]]] = {arm.name: {} for arm in plan.arms}
+    runs: dict[str, dict[int, tuple[list[Path], float]]] = {arm.name: {} for arm in plan.arms}
     failures = []
     for job, end in zip(jobs[1:], ends[1:], strict=True):
         assert job.seed is not None
@@ -107,9 +107,9 @@ def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[Chain
             failures.append((job.title, end.error.rstrip(".") if end is not None and end.error else "not finished"))
             continue
         seconds = sum(result.cost.seconds for result in results if result.cost is not None)
-        done[job.label][job.seed] = [start, *(each.measures[0].path for each in job.jobs)], seconds
+        runs[job.label][job.seed] = [start, *(each.measures[0].path for each in job.jobs)], seconds
     arms = []
-    for arm, by_seed in done.items():
+    for arm, by_seed in runs.items():
         if not by_seed:
             continue
         scores = [[named_scores(load_result(path)) for path in files] for files, _ in by_seed.values()]
@@ -120,9 +120,9 @@ def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[Chain
         questions = _questions(plan, stages, label=arm)
         arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=seconds, questions=questions))
     if not arms:
-        told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-        raise DeglaError(f"no sequence finished: {told}.")
-    ends_of = [(BASE, start), *((arm.arm, files[-1]) for arm in arms for files, _ in done[arm.arm].values())]
+        errors = "; ".join(f"{title}: {error}" for title, error in failures[:3])
+        raise DeglaError(f"no sequence finished: {errors}.")
+    ends_of = [(BASE, start), *((arm.arm, files[-1]) for arm in arms for files, _ in runs[arm.arm].values())]
     caveats = dict.fromkeys(sentence for label, path in ends_of for sentence in _leaks(label, path))
     return Sequences(plan, tuple(arms), tuple(failures), tuple(caveats))
 
@@ -142,10 +142,10 @@ def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: s
     return retention_questions(scores, tasks, plan.also)
 
 
-def _write(found: Sequences, out: Path, *, command: str) -> None:
-    write_json(out / "continual.json", as_data(found, command=command), indent=1)
-    page_of(found, command=command).write(out / "continual.html")
-    write_text(out / "continual.svg", standing_alone(draw_sequence(found)) + "\n")
+def _write(sequences: Sequences, out: Path, *, command: str) -> None:
+    write_json(out / "continual.json", as_data(sequences, command=command), indent=1)
+    page_of(sequences, command=command).write(out / "continual.html")
+    write_text(out / "continual.svg", standing_alone(draw_sequence(sequences)) + "\n")
 
 
 def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
@@ -161,33 +161,33 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     """
     refuse_shared([(file_name(arm.name, None), arm.name) for arm in plan.arms], where=where)
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
-    asked = _task_questions(plan, out / "data")
-    known: dict[Path, str] = {}
-    now = AskedNow()
+    questions = _task_questions(plan, out / "data")
+    digests: dict[Path, str] = {}
+    now = CurrentQuestions()
     base = Job(
-        label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, known),
-        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), asked=asked, items=now.digests(asked),
-        leakage=now.leakage((), base=plan.base, asked=asked),
+        label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, digests),
+        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), questions=questions,
+        items=now.digests(questions), leakage=now.leakage((), base=plan.base, questions=questions),
     )  # fmt: skip
-    found = [Chain(BASE, None, (base,))]
+    chains = [Chain(BASE, None, (base,))]
     for seed in plan.seeds:
         for arm in plan.arms:
             jobs: list[Job] = []
-            learnt: list[TrainConfig] = []
+            configs: list[TrainConfig] = []
             for number, task in enumerate(plan.tasks):
                 name = f"{file_name(arm.name, seed)}/{number + 1}-{task.name}"
                 config = _config(plan, arm, data[number], seed=seed, where=f"{where}: arm {arm.name!r}, {task.name!r}")
-                inputs = base.inputs | _inputs(config, known)
+                inputs = base.inputs | _inputs(config, digests)
                 config = replace(config, out=out / "runs" / name)
                 label = f"{arm.name} after {task.name}"
                 measure = Measure(label, 1.0, out / "results" / f"{name}.json")
-                learnt.append(config)
-                leakage = now.leakage(learnt, base=plan.base, asked=asked)
+                configs.append(config)
+                leakage = now.leakage(configs, base=plan.base, questions=questions)
                 jobs.append(
                     replace(base, label=label, config=config, inputs=inputs, measures=(measure,), leakage=leakage)
                 )
-            found.append(Chain(arm.name, seed, tuple(jobs)))
-    return found
+            chains.append(Chain(arm.name, seed, tuple(jobs)))
+    return chains
 
 
 def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int, where: str) -> TrainConfig:
@@ -198,21 +198,21 @@ def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int,
     return replace(config, train=replace(config.train, seed=seed))
 
 
-def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
+def _inputs(config: TrainConfig, digests: dict[Path, str]) -> dict[str, str]:
     """Digests of the training data; images, of which there may be many, by the name of their folder."""
-    found = digests_of_files(config, known)
+    inputs = digests_of_files(config, digests)
     for prefix, data in streams_of(config).items():
         if data.images is not None:
-            drawn = data.images / MARKER
-            found[prefix + "images"] = digest_of(drawn, known) if drawn.is_file() else str(data.images)
-    return found
+            marker = data.images / MARKER
+            inputs[prefix + "images"] = digest_of(marker, digests) if marker.is_file() else str(data.images)
+    return inputs
 
 
 def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path) -> dict[str, Any]:
     """Training-configuration fields of a task; draws its images and those to replay."""
     if world is None or task.domain is None:
         return task.fields
-    drawn = draw_recognition(
+    paths = draw_recognition(
         folder / f"{task.name}-{task.domain}-{task.style}-{world.images_per_class}",
         domains=(task.domain,),
         style=task.style,
@@ -226,7 +226,7 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
         seed=number + 1,
     )
     own = {
-        "data.captions": drawn.captions, "data.images": drawn.images, "data.classes": drawn.classes,
+        "data.captions": paths.captions, "data.images": paths.images, "data.classes": paths.classes,
         "data.class_template": CLASS_TEMPLATE,
         "replay.data.captions": again.captions, "replay.data.images": again.images,
     }  # fmt: skip

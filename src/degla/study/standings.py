@@ -71,7 +71,7 @@ class StudyRow:
 class StudyTable:
     """One row per model, the base first, and the names of the columns."""
 
-    standings: tuple[StudyRow, ...]
+    rows: tuple[StudyRow, ...]
     headline: tuple[str, ...]
     families: tuple[str, ...]
     counts: Mapping[str, int]
@@ -80,22 +80,22 @@ class StudyTable:
     @property
     def best(self) -> list[StudyRow]:
         """The base and the best model of every arm."""
-        return [row for row in self.standings if row.best or row.arm == BASE]
+        return [row for row in self.rows if row.best or row.arm == BASE]
 
     @property
     def leader(self) -> StudyRow | None:
         """The model with the best joint score; None if there is only the base."""
-        return max((row for row in self.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
+        return max((row for row in self.rows if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
 
     def of(self, label: str) -> StudyRow:
         """Return the model with that label."""
-        return next(row for row in self.standings if row.label == label)
+        return next(row for row in self.rows if row.label == label)
 
 
 def tabulate(record: StudyRecord) -> StudyTable:
     """Build the table of all models from a record."""
     bases = {run.replicate: run for run in record.models[0].runs}
-    rows = [_standing(model, record, bases) for model in record.models]
+    rows = [_row(model, record, bases) for model in record.models]
     counts = dict(record.counts) | {
         family: sum(record.counts[part] for part in parts) for family, parts in record.families.items()
     }
@@ -104,13 +104,13 @@ def tabulate(record: StudyRecord) -> StudyTable:
     return StudyTable(tuple(_marked(rows)), record.headline, families, counts)
 
 
-def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> StudyRow:
+def _row(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> StudyRow:
     plan = record.plan
     own = [run for run in model.runs if not run.replicate]
-    questions = {name: found.questions for name, found in model.questions.items()}
-    found = {name: [run.scores[name] for run in own] for name in own[0].scores}
+    questions = {name: each.questions for name, each in model.questions.items()}
+    scores = {name: [run.scores[name] for run in own] for name in own[0].scores}
     for family, parts in record.families.items():
-        found[f"family:{family}"] = [fsum(run.parts[part] for part in parts) / len(parts) for run in own]
+        scores[f"family:{family}"] = [fsum(run.parts[part] for part in parts) / len(parts) for run in own]
     changes: dict[str, dict[tuple[int | None, str], float]] = {"gained": {}, "lost": {}, "joint": {}}
     for run in model.runs:
         trade = trade_off(run.scores, bases[run.replicate].scores, gain=plan.gain, kept=plan.kept, price=plan.price)
@@ -126,7 +126,7 @@ def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRe
         setting=tuple(model.setting.items()),
         share=model.share,
         seeds=tuple(run.seed for run in own),
-        scores={name: seed_spread(values, questions.get(name)) for name, values in found.items()},
+        scores={name: seed_spread(values, questions.get(name)) for name, values in scores.items()},
         changes=changes,
         questions=questions,
         cost=model.cost,
@@ -180,8 +180,8 @@ class PairedTest:
         Each test leaves the other's source out, so both together are below 0.05 too often: with five to ten seeds, for
         up to 11 % of equal models (simulated).
         """
-        known = [p for p in (self.corrected_seeds, self.corrected_questions) if p is not None]
-        return self.difference.significant and bool(known) and all(p < LEVEL for p in known)
+        p_values = [p for p in (self.corrected_seeds, self.corrected_questions) if p is not None]
+        return self.difference.significant and bool(p_values) and all(p < LEVEL for p in p_values)
 
 
 def tested_scores(gain: str, kept: str, price: float) -> dict[str, ScoreWeights]:

@@ -72,16 +72,16 @@ class Study:
     @property
     def choice(self) -> bool:
         """Whether some arm shows the best of several settings."""
-        arms = [row.arm for row in self.table.standings]
+        arms = [row.arm for row in self.table.rows]
         return any(arms.count(arm.name) > 1 for arm in self.plan.arms)
 
     @property
     def replicates(self) -> dict[str, list[str]]:
         """What replicates change ("negatives", "scenes, questions, base"), mapped to the replicates' names."""
-        found: dict[str, list[str]] = {}
+        by_source: dict[str, list[str]] = {}
         for replicate in self.plan.replicates:
-            found.setdefault(", ".join(self.plan.sources_of(replicate)), []).append(replicate.title)
-        return found
+            by_source.setdefault(", ".join(self.plan.sources_of(replicate)), []).append(replicate.title)
+        return by_source
 
     @property
     def sources(self) -> list[str]:
@@ -92,34 +92,34 @@ class Study:
     @cached_property
     def variances(self) -> list[tuple[str, str, Overall]]:
         """Model or pair, score, and its sources of variance, if replicates were run."""
-        found = []
+        rows = []
         names = {"gained": f"{self.plan.gain} gained", "lost": f"{self.plan.kept} lost", "joint": "joint"}
         for row in self.table.best:
             for change, name in names.items():
                 overall = over_sources(row.changes[change], self.replicates, row.questions.get(change))
                 if row.arm != BASE and overall is not None:
-                    found.append((row.label, name, overall))
+                    rows.append((row.label, name, overall))
         for test in self.tests:
             overall = over_sources(test.gaps, self.replicates, test.questions)
             if overall is not None:
-                found.append((f"{test.first} \N{MINUS SIGN} {test.second}", test.score, overall))
-        return found
+                rows.append((f"{test.first} \N{MINUS SIGN} {test.second}", test.score, overall))
+        return rows
 
     @property
     def covered(self) -> str:
         """What ± covers and what it leaves out, in sentences."""
-        counts = {len(row.seeds) for row in self.table.standings if row.arm != BASE}
+        counts = {len(row.seeds) for row in self.table.rows if row.arm != BASE}
         what = "over questions only" if counts == {1} else "over seeds and questions"
         if len(counts) > 1 and 1 in counts:
             what += " (with one seed, over questions only)"
         elif counts != {1}:
             what += " (for the base, over questions only)"
-        left = ["base model", "scenes" if self.plan.world else "training pairs", "seed of the negatives"]
+        missing = ["base model", "scenes" if self.plan.world else "training pairs", "seed of the negatives"]
         if counts == {1}:
-            left = ["training seed", *left]
-        told = f"± is half of a 95 % interval of the mean {what}; not covered: {', '.join(left)}"
+            missing = ["training seed", *missing]
+        text = f"± is half of a 95 % interval of the mean {what}; not covered: {', '.join(missing)}"
         varied = [name for name in self.sources if name != "training seed"]
-        return f"{told}. The table of variances shows the effect of {' and '.join(varied)}." if varied else f"{told}."
+        return f"{text}. The table of variances shows the effect of {' and '.join(varied)}." if varied else f"{text}."
 
     @property
     def warnings(self) -> list[str]:
@@ -129,18 +129,18 @@ class Study:
     def _warnings(self) -> Iterator[str]:
         record, plan = self.record, self.plan
         if record.rehearsal is not None:
-            tried = record.rehearsal
-            negatives = f", negatives {tried.negatives}" if tried.negatives else ""
+            rehearsal = record.rehearsal
+            negatives = f", negatives {rehearsal.negatives}" if rehearsal.negatives else ""
             yield (
-                f"a rehearsal: {tried.steps} steps of {tried.batch_size} pairs on the small model `{plan.base}` "
-                f"instead of `{tried.base}`, on {tried.pairs}{negatives}, and a few questions of each part. It shows "
-                "that the plan runs from end to end. None of its numbers is a measurement."
+                f"a rehearsal: {rehearsal.steps} steps of {rehearsal.batch_size} pairs on the small model "
+                f"`{plan.base}` instead of `{rehearsal.base}`, on {rehearsal.pairs}{negatives}, and a few questions of "
+                "each part. It shows that the plan runs from end to end. None of its numbers is a measurement."
             )
         if record.failures:
-            told = "; ".join(f"{title} ({error})" for title, error in record.failures)
-            yield f"{counted(len(record.failures), 'run')} failed (not shown): {told}."
+            causes = "; ".join(f"{title} ({error})" for title, error in record.failures)
+            yield f"{counted(len(record.failures), 'run')} failed (not shown): {causes}."
         yield from record.caveats
-        fewest = min((len(row.seeds) for row in self.table.standings if row.arm != BASE), default=_FEW_SEEDS)
+        fewest = min((len(row.seeds) for row in self.table.rows if row.arm != BASE), default=_FEW_SEEDS)
         if fewest < _FEW_SEEDS:
             yield (
                 f"{counted(fewest, 'seed')} for at least one model: intervals over so few seeds are wide or do not "
@@ -166,8 +166,8 @@ class Study:
             )
         edges = at_edges(self.table)
         if edges:
-            told = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
-            yield f"the best setting is at the edge of the values tried, so a better one may lie beyond it: {told}."
+            settings = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
+            yield f"the best setting is at the edge of the values tried, so a better one may lie beyond it: {settings}."
 
 
 def spread_over(overall: Overall, name: str) -> Source | None:
@@ -185,7 +185,7 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
         table: its results.
         folder: where the new plan will be; its paths are relative to it.
     """
-    best = {row.arm: row for row in table.standings if row.best and row.arm != BASE}
+    best = {row.arm: row for row in table.rows if row.best and row.arm != BASE}
     arms = []
     for arm in plan.arms:
         if arm.name not in best:
@@ -196,8 +196,8 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
         arms.append({**own, **_from(folder, fields), "average": [row.share]})
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
-    told = "; ".join(row.label for row in best.values())
-    values["about"] = f"Each arm at the setting with its best joint score in “{plan.title}”: {told}."
+    labels = "; ".join(row.label for row in best.values())
+    values["about"] = f"Each arm at the setting with its best joint score in “{plan.title}”: {labels}."
     # Fields that span a grid are in the arms, with one value each.
     values["set"] = _from(folder, {name: value for name, value in plan.set.items() if not isinstance(value, list)})
     more = (seed for seed in count() if seed not in plan.seeds)
@@ -227,9 +227,9 @@ def write_chosen(plan: Plan, table: StudyTable, path: Path) -> None:
 def at_edges(table: StudyTable) -> dict[str, list[str]]:
     """Return arms whose best setting is the smallest or largest value tried of a field, with those fields: a better
     value may lie beyond. A share of 1 is the tuned model and does not count."""
-    found: dict[str, list[str]] = {}
+    edges: dict[str, list[str]] = {}
     for best in table.best:
-        rows = [row for row in table.standings if row.arm == best.arm]
+        rows = [row for row in table.rows if row.arm == best.arm]
         tried: dict[str, set[float]] = {}
         for row in rows:
             for name, value in (*row.setting, ("share", row.share)):
@@ -241,9 +241,9 @@ def at_edges(table: StudyTable) -> dict[str, list[str]]:
                 continue
             if number in (min(values), max(values)):
                 end = "smallest" if number == min(values) else "largest"
-                told = f"{value:g}" if isinstance(value, float) else str(value)
-                found.setdefault(best.arm, []).append(f"{name} {told}, the {end}")
-    return found
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                edges.setdefault(best.arm, []).append(f"{name} {text}, the {end}")
+    return edges
 
 
 def _number(value: Any) -> float | None:
@@ -257,7 +257,7 @@ def _number(value: Any) -> float | None:
 
 def printed_scores(result: Result) -> dict[str, float]:
     """Return a result's score, 0 to 1, for every published column that it has, as "benchmark:column"."""
-    found: dict[str, float] = {}
+    by_column: dict[str, float] = {}
     for entry in result.benchmarks:
         columns = {
             column for table in published_tables() if table.benchmark == entry.name for column in _columns(table)
@@ -269,8 +269,8 @@ def printed_scores(result: Result) -> dict[str, float]:
             # The first metric of a part is named by the part only.
             own.setdefault(name, score.value)
             own.setdefault(f"{name}:{score.metric}", score.value)
-        found |= {f"{entry.name}:{column}": own[column] for column in columns & own.keys()}
-    return found
+        by_column |= {f"{entry.name}:{column}": own[column] for column in columns & own.keys()}
+    return by_column
 
 
 def printed_section(study: Study) -> Iterator[Part]:
@@ -287,10 +287,10 @@ def printed_section(study: Study) -> Iterator[Part]:
 
 
 def _tables(record: StudyRecord) -> Iterator[PublishedTable]:
-    named = {name for names in record.plan.printed.values() for name in names}
-    asked = {benchmark.name for benchmark in record.benchmarks}
+    models = {name for names in record.plan.printed.values() for name in names}
+    benchmarks = {benchmark.name for benchmark in record.benchmarks}
     for table in published_tables():
-        if table.benchmark in asked and any(row.model in named for row in table.row):
+        if table.benchmark in benchmarks and any(row.model in models for row in table.row):
             yield table
 
 
@@ -339,5 +339,5 @@ def _kind(rehearsal: RehearsalRecord, benchmark: str, column: str) -> RehearsedK
     """How the parts behind a column were rehearsed; the worst kind if they differ."""
     kinds = {part.part: part.kind for part in rehearsal.parts if part.benchmark == benchmark}
     about = BENCHMARKS.load(benchmark).BENCHMARK
-    found = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]
-    return max(found or kinds.values(), key=_ORDER.index)
+    member_kinds = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]
+    return max(member_kinds or kinds.values(), key=_ORDER.index)

@@ -37,7 +37,7 @@ def tune_all(chain: Chain) -> ChainResult:
     Raises:
         DeglaError: see `tune`.
     """
-    done: list[JobResult] = []
+    results: list[JobResult] = []
     start: Path | None = None
     for job in chain.jobs:
         if job.config is not None and start is not None:
@@ -47,11 +47,11 @@ def tune_all(chain: Chain) -> ChainResult:
             assert before is not None
             inputs = job.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})}
             job = replace(job, config=replace(job.config, model=str(before)), inputs=inputs)
-        done.append(tune(job))
-        if not done[-1].paths:
+        results.append(tune(job))
+        if not results[-1].paths:
             break
         start = None if job.config is None else job.config.out
-    return tuple(done)
+    return tuple(results)
 
 
 def tune(job: Job) -> JobResult:
@@ -65,27 +65,27 @@ def tune(job: Job) -> JobResult:
     record = _Record.read(folder) if job.resume else _Record()
     if job.config is None:
         return _measure(job, folder, record, tuned=None)
-    wanted = _identity(job)
+    identity = _identity(job)
     if record.made_from:
-        record.made_from = _with_new_fields(record.made_from, wanted)
+        record.made_from = _with_new_fields(record.made_from, identity)
     notes: list[str] = []
-    trained = not (record.finished and record.made_from == wanted and _newest(folder) is not None)
+    trained = not (record.finished and record.made_from == identity and _newest(folder) is not None)
     if trained:
-        stopped = _train(job.config, folder, record, wanted, notes)
+        stopped = _train(job.config, folder, record, identity, notes)
         if stopped:
             return JobResult((), notes=(*notes, stopped))
-        record = _Record(wanted, finished=True, cost=asdict(_cost(job.config)))
+        record = _Record(identity, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
             # In this order: a process killed in between could not resume from a checkpoint without its state.
             record.write(folder)
             _drop_state(folder)
     from degla.model.runs import chosen_checkpoint
 
-    chosen = chosen_checkpoint(folder)
-    if trained and chosen != _newest(folder):
-        notes.append(f"stopped early by a --stop limit; its best checkpoint is measured: {chosen}")
-    done = _measure(job, folder, record, tuned=str(chosen))
-    return replace(done, notes=(*notes, *done.notes), trained=trained)
+    checkpoint = chosen_checkpoint(folder)
+    if trained and checkpoint != _newest(folder):
+        notes.append(f"stopped early by a --stop limit; its best checkpoint is measured: {checkpoint}")
+    result = _measure(job, folder, record, tuned=str(checkpoint))
+    return replace(result, notes=(*notes, *result.notes), trained=trained)
 
 
 @dataclass
@@ -121,9 +121,9 @@ def _identity(job: Job) -> dict[str, Any]:
     return {**plain, "inputs": job.inputs}
 
 
-def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def _with_new_fields(made_from: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with fields added since, at their defaults, which keep the old behaviour."""
-    made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), wanted["inputs"], "base")}
+    made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), identity["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))
@@ -136,7 +136,7 @@ def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[
         new = {name: default[name] for name in after.keys() - before.keys() if name in default}
         return new | {name: filled(value, after.get(name), default.get(name)) for name, value in before.items()}
 
-    completed: dict[str, Any] = filled(made_from, wanted, defaults)
+    completed: dict[str, Any] = filled(made_from, identity, defaults)
     return completed
 
 
@@ -157,19 +157,21 @@ def _newest(folder: Path) -> Path | None:
     return latest_checkpoint(folder)
 
 
-def _train(config: TrainConfig, folder: Path, record: _Record, wanted: dict[str, Any], notes: list[str]) -> str | None:
+def _train(
+    config: TrainConfig, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]
+) -> str | None:
     from degla.training.loop import train
 
-    resume = record.made_from == wanted and _newest(folder) is not None
+    resume = record.made_from == identity and _newest(folder) is not None
     if resume:
         notes.append(f"resumed from {_newest(folder)}")
     elif folder.exists():
-        changed = differences(record.made_from, wanted) if record.made_from else []
-        if changed:
-            told = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changed)
-            notes.append(f"retrained: {told}")
+        changes = differences(record.made_from, identity) if record.made_from else []
+        if changes:
+            text = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changes)
+            notes.append(f"retrained: {text}")
         _clear(folder)
-    _Record(wanted).write(folder)
+    _Record(identity).write(folder)
     outcome = train(config, resume=resume)
     return None if outcome.finished else f"stopped at step {outcome.step}"
 
@@ -193,20 +195,20 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     from degla.model.load import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    asked = job.asked
-    known = dict(record.measured or {})
-    loaded, questions = None, None
+    questions = job.questions
+    origins = dict(record.measured or {})
+    loaded, subset = None, None
     count = 0
     for measure in job.measures:
-        made_from = {"benchmarks": list(asked.benchmarks), "questions": asked.digest, "base": job.base}
+        made_from = {"benchmarks": list(questions.benchmarks), "questions": questions.digest, "base": job.base}
         made_from["weights"] = job.inputs.get("base", "")
-        before = known.get(measure.label)
+        before = origins.get(measure.label)
         if job.resume and before and _same_base(before, made_from, "weights") == made_from and measure.path.is_file():
             try:
-                found = load_result(measure.path, items=True)
-                if _answers(found, job):
-                    if found.leakage != job.leakage:
-                        save_result(found.model_copy(update={"leakage": job.leakage}), measure.path)
+                old_result = load_result(measure.path, items=True)
+                if _answers(old_result, job):
+                    if old_result.leakage != job.leakage:
+                        save_result(old_result.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
             except DeglaError:
                 pass  # Damaged: measure again.
@@ -215,7 +217,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             if job.rehearsed:
                 from degla.study.rehearsal.questions import ask_few
 
-                questions = ask_few(asked.benchmarks, root=asked.root)
+                subset = ask_few(questions.benchmarks, root=questions.root)
         encoder = loaded
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
@@ -223,22 +225,22 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         shared = job.config is None or not job.config.train.train_image_tower
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
-                encoder, benchmarks=asked.benchmarks, root=asked.root, allow_missing=asked.allow_missing,
-                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=questions,
+                encoder, benchmarks=questions.benchmarks, root=questions.root, allow_missing=questions.allow_missing,
+                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=subset,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
-        known[measure.label] = made_from
+        origins[measure.label] = made_from
         count += 1
         if job.resume:
-            record = replace(record, measured=known)
+            record = replace(record, measured=origins)
             record.write(folder)
     cost = Cost(**record.cost) if record.cost else None
     return JobResult(tuple(measure.path for measure in job.measures), cost, measured=count)
 
 
-def _answers(found: TracedResult, job: Job) -> bool:
+def _answers(result: TracedResult, job: Job) -> bool:
     """Whether a result covers the current questions: images or classes may be new that no annotation file lists."""
-    return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in found.benchmarks} == job.items
+    return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in result.benchmarks} == job.items
 
 
 def _drop_state(folder: Path) -> None:

@@ -108,7 +108,7 @@ def run_jobs(
     *,
     processes: int,
     watcher: Watcher,
-    held: Lock | None = None,
+    folder_lock: Lock | None = None,
     workers: Workers[Any] | None = None,
 ) -> tuple[list[Ended[Made] | None], str]:
     """Run all jobs.
@@ -118,7 +118,7 @@ def run_jobs(
         jobs: jobs in starting order.
         processes: largest number of workers, that is of parallel jobs.
         watcher: notified of progress; an exception from it stops everything.
-        held: lock of the folder that the jobs write to; the processes hold it too, so it is free only when all ended.
+        folder_lock: lock of the folder that the jobs write to; the processes hold it too, so it is free once all ended.
         workers: workers that run `work` elsewhere; None: processes on this machine.
 
     Returns:
@@ -126,7 +126,7 @@ def run_jobs(
     """
     ends: list[Ended[Made] | None] = [None] * len(jobs)
     pending = deque(range(len(jobs)))
-    place: Workers[Any] = LocalWorkers(work, held) if workers is None else workers
+    place: Workers[Any] = LocalWorkers(work, folder_lock) if workers is None else workers
     all_of_them: list[JobWorker] = []
     with Interruption() as stop:
         try:
@@ -156,12 +156,12 @@ def run_jobs(
 class LocalWorkers:
     """Processes on this machine, with one thread each."""
 
-    def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
-        self._work, self._held = work, held
+    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None) -> None:
+        self._work, self._folder_lock = work, folder_lock
 
     def start(self) -> LocalWorker:
         """See `Workers`."""
-        return LocalWorker(self._work, self._held)
+        return LocalWorker(self._work, self._folder_lock)
 
     def wait(self, workers: Sequence[LocalWorker]) -> None:
         """See `Workers`."""
@@ -183,10 +183,10 @@ class LocalWorkers:
 class LocalWorker:
     """One process; see `JobWorker`."""
 
-    def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
+    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None) -> None:
         context = get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, other, held), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, other, folder_lock), daemon=True)
         self.process.start()
         other.close()
         self.number: int | None = None
@@ -230,7 +230,7 @@ def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
         return Ended(error=f"{type(error).__name__}: {error}", details=traceback.format_exc())
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
+def _serve(work: Callable[[Any], Any], connection: Connection, folder_lock: Lock | None) -> None:
     leave_signals()
     while True:
         try:

@@ -128,9 +128,9 @@ def loose_caption(scene: Scene, rng: Random) -> str:
     draw = rng.random()
     if draw < ONE_THING_SHARE:
         return prefix + subject
-    told = draw < ONE_THING_SHARE + RELATION_SHARE
+    has_relation = draw < ONE_THING_SHARE + RELATION_SHARE
     other = loose_phrase(things[1], rng)
     if scene.relation == "inside":
         text = f"{prefix}{subject} {rng.choice(NESTED_JOINERS)} {other}"
-        return f"{text}, {rng.choice(NESTINGS)}" if told else text
-    return f"{prefix}{subject} {rng.choice(WORDINGS[relation] if told else JOINERS)} {other}"
+        return f"{text}, {rng.choice(NESTINGS)}" if has_relation else text
+    return f"{prefix}{subject} {rng.choice(WORDINGS[relation] if has_relation else JOINERS)} {other}"

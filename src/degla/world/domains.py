@@ -108,8 +108,8 @@ def _paint_letter(name: str, rng: Random) -> Drawing:
 def _paint_digit(name: str, rng: Random) -> Drawing:
     word = name.split()[-1]
     value = DIGITS.index(word)
-    said = rng.choice((word, word, str(value)))
-    phrase = rng.choice(("the number {}", "the number {}", "the digit {}", "a number {}")).format(said)
+    text = rng.choice((word, word, str(value)))
+    phrase = rng.choice(("the number {}", "the number {}", "the digit {}", "a number {}")).format(text)
     return _paint_sign(str(value), phrase, rng)
 
 
@@ -159,8 +159,8 @@ def _paint_count(name: str, rng: Random) -> Drawing:
     if rng.random() < 0.4:
         noun = "shape" if count == 1 else "shapes"
     adjective = f"{colour} " if rng.random() < 0.4 else ""
-    said = _caption if count == 1 else _plural_caption
-    return Drawing(random_finish(canvas, rng), said(f"{NUMBERS[count - 1]} {adjective}{noun}", rng))
+    caption = _caption if count == 1 else _plural_caption
+    return Drawing(random_finish(canvas, rng), caption(f"{NUMBERS[count - 1]} {adjective}{noun}", rng))
 
 
 def _paint_place(name: str, rng: Random) -> Drawing:

@@ -88,8 +88,10 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
     """
     marker, begun = folder / MARKER, folder / _BEGUN
     for file in (marker, begun):
-        if file.exists() and (found := read_json(file)) != settings:
-            raise InputError(f"{file}: the folder was drawn with {found}, not with {settings}. Use another folder.")
+        if file.exists() and (old_settings := read_json(file)) != settings:
+            raise InputError(
+                f"{file}: the folder was drawn with {old_settings}, not with {settings}. Use another folder."
+            )
     if marker.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,24 +127,24 @@ def draw_pairs(
     Raises:
         InputError: the folder was drawn with other settings.
     """
-    drawn = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
+    paths = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
     settings = {
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
         "captions_per_image": captions_per_image, **({"partners": True} if partners else {}),
     }  # fmt: skip
     if not begin(folder, settings):
-        return drawn
-    drawn.images.mkdir(parents=True, exist_ok=True)
+        return paths
+    paths.images.mkdir(parents=True, exist_ok=True)
 
     def records() -> Iterator[CaptionRecord]:
         for number in range(count):
             rng = stream("pairs", seed, number)
             scene = sample_scene_of("train", rng, vocabulary=IN_DOMAIN)
             name = f"{number:06d}"
-            save_picture(render(scene), drawn.images / f"{name}.png")
+            save_picture(render(scene), paths.images / f"{name}.png")
             partner = draw_partner(scene, stream("partners", seed, number)) if partners else None
             if partner is not None:
-                save_picture(render(partner), drawn.images / f"{name}-partner.png")
+                save_picture(render(partner), paths.images / f"{name}-partner.png")
             for index in range(captions_per_image):
                 wording = Random()
                 wording.setstate(rng.getstate())  # The same choices again, for the other scene.
@@ -155,9 +157,9 @@ def draw_pairs(
                     distractor_text=full_caption(partner, wording) if partner else None,
                 )
 
-    write_jsonl(drawn.captions, records())
+    write_jsonl(paths.captions, records())
     finish(folder, settings)
-    return drawn
+    return paths
 
 
 def draw_benchmark(
@@ -249,19 +251,19 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
 
 def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
     """Yield distinct scenes; raise an error if the split has no more of them."""
-    seen: set[str] = set()
+    keys: set[str] = set()
     number = newest = 0
-    while len(seen) < count:
+    while len(keys) < count:
         rng = stream("scenes", split, seed, number)
         number += 1
         scene = sample_scene_of(split, rng, vocabulary=IN_DOMAIN)
-        if scene.content not in seen:
+        if scene.content not in keys:
             newest = number
-            seen.add(scene.content)
+            keys.add(scene.content)
             yield WorldPair(render(scene), full_caption(scene, rng), scene.content)
         elif number - newest > _FRUITLESS:
             raise InputError(
-                f"retrieval_images is {count}, but the {split} split has about {counted(len(seen), 'different scene')}."
+                f"retrieval_images is {count}, but the {split} split has about {counted(len(keys), 'different scene')}."
             )
 
 

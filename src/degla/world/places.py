@@ -13,8 +13,8 @@ from degla.world.painting import CANVAS, blank
 from degla.world.vocabulary import Colour
 
 
-def _vary(colour: Colour, rng: Random, spread: float = 12) -> Colour:
-    red, green, blue = (min(255, max(0, round(c + rng.gauss(0, spread)))) for c in colour)
+def _vary(colour: Colour, rng: Random, deviation: float = 12) -> Colour:
+    red, green, blue = (min(255, max(0, round(c + rng.gauss(0, deviation)))) for c in colour)
     return red, green, blue
 
 

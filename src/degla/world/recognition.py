@@ -57,8 +57,8 @@ def _mosaic(picture: Picture, rng: Random) -> Picture:
 
 def _snowy(picture: Picture, rng: Random) -> Picture:
     """Nearly half of all pixels, chosen at random, are white."""
-    drawn = np.random.default_rng(rng.getrandbits(64)).random(picture.shape[:2]) < _SNOW_SHARE
-    return np.where(drawn[:, :, None], np.uint8(255), picture)
+    snow = np.random.default_rng(rng.getrandbits(64)).random(picture.shape[:2]) < _SNOW_SHARE
+    return np.where(snow[:, :, None], np.uint8(255), picture)
 
 
 STYLES: Final[dict[str, Callable[[Picture, Random], Picture]]] = {
@@ -106,31 +106,31 @@ def draw_recognition(
         InputError: the domain or style is unknown, or the folder was drawn with other settings.
     """
     for name in domains:
-        _check("domain", name, known=DOMAINS)
-    _check("style", style, known=STYLES)
+        _check("domain", name, allowed=DOMAINS)
+    _check("style", style, allowed=STYLES)
     if not domains or len(set(domains)) != len(domains):
         raise InputError("name at least one domain, each only once.")
-    drawn = DrawnRecognition(folder / "captions.jsonl", folder, folder / "classes.txt")
+    paths = DrawnRecognition(folder / "captions.jsonl", folder, folder / "classes.txt")
     settings = {
         "what": "recognition", "version": WORLD_VERSION, "domains": list(domains), "style": style, "split": split,
         "images_per_class": images_per_class, "seed": seed,
     }  # fmt: skip
     if not begin(folder, settings):
-        return drawn
+        return paths
     chosen = [DOMAINS[name] for name in domains]
     records = _records(folder, chosen, style=style, split=split, count=images_per_class, seed=seed)
-    write_jsonl(drawn.captions, records)
+    write_jsonl(paths.captions, records)
     classes = {class_slug(name): name for domain in chosen for name in domain.classes}
     templates = list(dict.fromkeys(template for domain in chosen for template in domain.templates))
     write_json(folder / "classes.json", {"classes": classes, "templates": templates})
-    write_text(drawn.classes, "".join(f"{name}\n" for name in classes.values()))
+    write_text(paths.classes, "".join(f"{name}\n" for name in classes.values()))
     finish(folder, settings)
-    return drawn
+    return paths
 
 
-def _check(kind: str, name: str, *, known: Collection[str]) -> None:
-    if name not in known:
-        raise InputError(f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+def _check(kind: str, name: str, *, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        raise InputError(f"unknown {kind} {name!r}.{did_you_mean(name, allowed)} Known: {', '.join(allowed)}.")
 
 
 def _records(

@@ -88,8 +88,8 @@ def true_and_false(name: str, kind: str) -> tuple[str, str]:
         kind: what the false text changes: "replace_noun", "swap_adjective", ... (`degla.world.items.FAMILIES`).
     """
     assert kind in FAMILIES
-    found = make_contrast(_scene(name), kind, vocabulary=IN_DOMAIN, rng=stream(_STREAM, name, kind))
-    return found.positive, found.negative
+    contrast = make_contrast(_scene(name), kind, vocabulary=IN_DOMAIN, rng=stream(_STREAM, name, kind))
+    return contrast.positive, contrast.negative
 
 
 def _sugarcrepe(file: Path) -> None:
@@ -168,9 +168,9 @@ def part_of_file(benchmark: str, file: str) -> str:
     stem = Path(file).stem
     names = [part.name for part in BENCHMARKS.load(benchmark).BENCHMARK.parts]
     order = "_order" if benchmark == "aro" else ""
-    known = {"visual_genome_relation": "vg_relation", "visual_genome_attribution": "vg_attribution",
+    parts = {"visual_genome_relation": "vg_relation", "visual_genome_attribution": "vg_attribution",
              "coco_karpathy_test": f"coco{order}", "flickr30k_test": f"flickr30k{order}"}  # fmt: skip
-    return stem if stem in names else known[stem]
+    return stem if stem in names else parts[stem]
 
 
 LabelledFiles = Sequence[tuple[int, str, bytes]]

@@ -75,8 +75,10 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     at_hand = plan.benchmarks.root
     laid: list[LaidPairs] = []
     runs = expand(plan, where=where)
-    read = {each.column for run in runs for stream in run.config.streams for each in inputs_of(stream.reads).values()}
-    units = not read.isdisjoint(_UNITS)
+    columns = {
+        each.column for run in runs for stream in run.config.streams for each in inputs_of(stream.reads).values()
+    }
+    units = not columns.isdisjoint(_UNITS)
 
     @cache  # Once for arms that share their pairs.
     def lay(data: DataConfig) -> LaidPairs:
@@ -103,11 +105,11 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
         "seeds": plan.seeds[:_SEEDS],
         "replicates": (),
     }
-    brought = all(arm.fields.get("data.negatives") is not None for arm in arms)
+    has_negatives = all(arm.fields.get("data.negatives") is not None for arm in arms)
     record = RehearsalRecord(
         base=plan.base, steps=int(_LIMITS["train.steps"]), batch_size=int(_LIMITS["train.batch_size"]),
-        pairs=" and ".join(dict.fromkeys(each.told for each in laid)),
-        negatives="" if brought else "made by the plan's rules", parts=tuple(parts),
+        pairs=" and ".join(dict.fromkeys(each.origin for each in laid)),
+        negatives="" if has_negatives else "made by the plan's rules", parts=tuple(parts),
     )  # fmt: skip
     return plan.model_copy(update=changes), record
 
@@ -137,8 +139,8 @@ def _limited(fields: FieldValues, laid: LaidPairs) -> FieldValues:
     """The fields of a rehearsed arm, without files that do not exist or do not match the rehearsal's pairs."""
     # The neighbours of most rows are not among these few: the study finds new ones among them.
     others = {*_LIMITS, *_PAIRS_AT, *_READ_AS, "data.neighbours", *(() if laid.own else _JOINED)}
-    kept = {name: value for name, value in fields.items() if name not in others and not _lacks(name, value)}
-    return {**kept, **_LIMITS, "data.captions": str(laid.captions), "data.images": str(laid.images)}
+    remaining = {name: value for name, value in fields.items() if name not in others and not _lacks(name, value)}
+    return {**remaining, **_LIMITS, "data.captions": str(laid.captions), "data.images": str(laid.images)}
 
 
 def _lacks(name: str, value: Any) -> bool:
@@ -153,13 +155,13 @@ class LaidPairs:
 
     Attributes:
         captions, images: file and folder.
-        told: where they come from, in words.
+        origin: where they come from, in words.
         own: whether they are a subset of the plan's own pairs.
     """
 
     captions: Path
     images: Path
-    told: str
+    origin: str
     own: bool = False
 
 

@@ -59,11 +59,11 @@ def ask_few(names: Sequence[str], *, root: Path) -> list[BenchmarkQuestions]:
     Raises:
         InputError: files are invalid.
     """
-    found = []
-    for asked in ask_all(names, root, allow_missing=True):
-        entries = tuple(_with_few_prompts(entry) for entry in asked.entries)
-        found.append(replace(asked, entries=entries, kept=entries, absent=(), missing={}))
-    return found
+    questions = []
+    for of_benchmark in ask_all(names, root, allow_missing=True):
+        entries = tuple(_with_few_prompts(entry) for entry in of_benchmark.entries)
+        questions.append(replace(of_benchmark, entries=entries, kept=entries, absent=(), missing={}))
+    return questions
 
 
 def _with_few_prompts(entry: Entry) -> Entry:
@@ -75,24 +75,24 @@ def _with_few_prompts(entry: Entry) -> Entry:
 
 
 def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
-    made = {part_of_file(name, file) for file in _lay_annotations(name, at_hand, root)}
+    generated = {part_of_file(name, file) for file in _lay_annotations(name, at_hand, root)}
     by_part: dict[str, list[Entry]] = {}
     for entry in kept_of(BENCHMARKS.load(name).BENCHMARK.items(root)):
         by_part.setdefault(entry.part, []).append(entry)
     for part, rows in by_part.items():
         there = [entry for entry in rows if all(has_image(at_hand, path) for path in _paths([entry]))]
-        paths = _paths(rows) if part in made else _paths(there[:_MOST] or rows[:_FEW])[:_MOST]
+        paths = _paths(rows) if part in generated else _paths(there[:_MOST] or rows[:_FEW])[:_MOST]
         for path in paths:
             if has_image(at_hand, path):
                 _link(root / path, at_hand / path)
             elif not (root / path).exists():
                 put_bytes(root / path, draw_image(path))
-    found = []
+    parts = []
     for part, rows in by_part.items():
-        drawn = any((root / path).is_file() and not (root / path).is_symlink() for path in _paths(rows))
-        kind: RehearsedKind = "made" if part in made else "pictures" if drawn else "items"
-        found.append(RehearsedPart(benchmark=name, part=part, kind=kind))
-    return found
+        has_drawing = any((root / path).is_file() and not (root / path).is_symlink() for path in _paths(rows))
+        kind: RehearsedKind = "made" if part in generated else "pictures" if has_drawing else "items"
+        parts.append(RehearsedPart(benchmark=name, part=part, kind=kind))
+    return parts
 
 
 def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
@@ -144,19 +144,19 @@ def _lay_classes(at_hand: Path, root: Path) -> list[RehearsedPart]:
 
 def _rows_at_hand(folder: Path, at_hand: Path) -> LabelledFiles:
     """Some available images of some classes, spread evenly over the classes."""
-    found: Classification = read_data_set(folder, root=at_hand)
+    entry: Classification = read_data_set(folder, root=at_hand)
     keys = list(data_set(folder.name).classes)
     of_class: dict[int, list[str]] = {}
-    for image, label in zip(found.images, found.labels, strict=True):
+    for image, label in zip(entry.images, entry.labels, strict=True):
         of_class.setdefault(label, []).append(image.path)
-    labels = _spread(sorted(of_class))
+    labels = _few_classes(sorted(of_class))
     chosen = [(label, path) for turn in range(_MOST) for label in labels for path in of_class[label][turn : turn + 1]]
     return [(label, keys[label], read_image_file(at_hand, path)) for label, path in sorted(chosen[:_MOST])]
 
 
 def _drawn_rows(name: str) -> LabelledFiles:
     keys = list(data_set(name).classes)
-    labels = _spread(list(range(len(keys))))
+    labels = _few_classes(list(range(len(keys))))
     return [
         (label, keys[label], draw_image(f"{name} {label} {number}"))
         for label in labels
@@ -164,7 +164,7 @@ def _drawn_rows(name: str) -> LabelledFiles:
     ]
 
 
-def _spread(labels: list[int]) -> list[int]:
+def _few_classes(labels: list[int]) -> list[int]:
     """A few classes, spread from the first to the last."""
     if len(labels) <= _CLASSES:
         return labels
