@@ -163,18 +163,18 @@ def clear(out: Path) -> None:
 def stage(name: str) -> Iterator[None]:
     """Log the start of a stage, and how long it took."""
     log.info("%s ...", name)
-    started = time.monotonic()
+    start = time.monotonic()
     yield
-    log.info("%s: %.1f s", name, time.monotonic() - started)
+    log.info("%s: %.1f s", name, time.monotonic() - start)
 
 
 @contextmanager
 def whole_demo(out: Path) -> Iterator[Lock]:
     """Lock the demo's folder for the block; then log the total time and the page to open."""
     with lock(out) as folder_lock:
-        started = time.monotonic()
+        start = time.monotonic()
         yield folder_lock
-        log.info("done in %.0f s. Open %s", time.monotonic() - started, out / "report.html")
+        log.info("done in %.0f s. Open %s", time.monotonic() - start, out / "report.html")
 
 
 def make_negatives(captions: Path, out: Path, *, words: WordSource) -> Summary:

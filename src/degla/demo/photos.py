@@ -91,8 +91,8 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         def configure(method: str, seed: int) -> TrainConfig:
             steps = QUICK_STEPS if quick else STEPS
             config = methods.demo_config(recipe_config(method), steps=steps, seed=seed, model="photo", rate=RATE)
-            wanted = min(config.data.negatives_per_caption, most)
-            data = replace(config.data, captions=pairs, images=out, negatives=negatives, negatives_per_caption=wanted)
+            count = min(config.data.negatives_per_caption, most)
+            data = replace(config.data, captions=pairs, images=out, negatives=negatives, negatives_per_caption=count)
             size = min(config.train.batch_size, largest_batch)
             loop = replace(
                 config.train, batch_size=size, train_image_tower=False, freeze_image_blocks=0, embed_images_once=True
@@ -133,8 +133,8 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
         sample = np.random.default_rng(0).choice(len(names), largest, replace=False)
         names = [names[number] for number in sorted(sample)]
         log.info("%s used", counted(largest, "of the images is", "of the images are"))
-    chosen = set(names)
-    rows = table_of([PairRow(row, (), ()) for row in records if row.image in chosen])
+    selection = set(names)
+    rows = table_of([PairRow(row, (), ()) for row in records if row.image in selection])
     numbers = usable_rows(rows, check_images(rows, images), bad_images="skip")
     usable_captions = [row.caption for row in (rows if numbers is None else rows.select(numbers))]
     if (count := len({row.image for row in usable_captions})) < LEAST:

@@ -82,12 +82,14 @@ def conduct(
             runs = expand(plan, where=where)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
-        now, wanted = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+        now, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
         for job in bases:
-            now.require_scores(job.questions, wanted, where=where)
+            now.require_scores(job.questions, requirements, where=where)
         chains = [job.alone for job in (*bases, *tunings)]
-        check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
+        check = partial(
+            check_end, chains=chains, bases=len(bases), requirements=requirements, where=where, handler=handler
+        )
         ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:
@@ -206,7 +208,7 @@ def check_end(
     *,
     chains: Sequence[Chain],
     bases: int,
-    wanted: Iterable[tuple[str, str]],
+    requirements: Iterable[tuple[str, str]],
     where: str,
     handler: logging.Handler,
 ) -> None:
@@ -217,7 +219,7 @@ def check_end(
         end: how it ended.
         chains: all chains; those that measure bases come first.
         bases: number of bases.
-        wanted: pairs of the place in the plan that names a score, for messages, and the score's name.
+        requirements: pairs of the place in the plan that names a score, for messages, and the score's name.
         where: name of the plan file for messages.
         handler: receives the details of failures.
 
@@ -233,7 +235,7 @@ def check_end(
     if end.value is None:
         raise DeglaError(f"the base model {job.base!r} could not be measured: {end.error}")
     scores = named_scores(load_result(job.measures[0].path))
-    for place, name in wanted:
+    for place, name in requirements:
         require_score(f"{where}: {place}", name, scores)
 
 

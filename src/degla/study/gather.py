@@ -111,11 +111,11 @@ def _model(model: Model, columns: Sequence[str], *, printed: bool) -> ModelRecor
     runs = []
     for (seed, replicate), path in model.files.items():
         result = load_result(path)
-        named = named_scores(result)
+        values = named_scores(result)
         parts = {key: part.scores[0].value for key, (_, part) in _parts(result).items()}
         runs.append(
             RunRecord(
-                seed=seed, replicate=replicate, scores={name: named[name] for name in columns}, parts=parts,
+                seed=seed, replicate=replicate, scores={name: values[name] for name in columns}, parts=parts,
                 printed=printed_scores(result) if printed else {},
             )
         )  # fmt: skip
@@ -136,8 +136,8 @@ def _parts(result: Result) -> dict[str, tuple[str, PartResult]]:
 
 
 def _columns(base: Result, plan: Plan) -> list[str]:
-    named = [column for benchmark in base.benchmarks for column in benchmark.headline]
-    return list(dict.fromkeys([*named, plan.gain, plan.kept]))
+    headline = [column for benchmark in base.benchmarks for column in benchmark.headline]
+    return list(dict.fromkeys([*headline, plan.gain, plan.kept]))
 
 
 def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:

@@ -96,23 +96,23 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
         ]
         unchanged = replicate is not None and plan.sources_of(replicate) == ("negatives",)
         runs += [run for run in varied_runs if run.makes_negatives or not unchanged]
-    named = [(file_name(BASE, None, replicate), titled(BASE, replicate)) for replicate in (None, *plan.replicates)]
+    entries = [(file_name(BASE, None, replicate), titled(BASE, replicate)) for replicate in (None, *plan.replicates)]
     for run in runs:
         models = dict.fromkeys((run.label, *map(run.model_label, run.shares)))
-        named += [(file_name(model, run.seed, run.replicate), run.title) for model in models]
-    refuse_shared(named, where=where)
+        entries += [(file_name(model, run.seed, run.replicate), run.title) for model in models]
+    refuse_shared(entries, where=where)
     return runs
 
 
-def refuse_shared(named: Iterable[tuple[str, str]], *, where: str) -> None:
+def refuse_shared(entries: Iterable[tuple[str, str]], *, where: str) -> None:
     """Reject things that would share a file: the later would be taken for the earlier, or overwrite it.
 
     Args:
-        named: pairs of file name, as returned by `file_name`, and title.
+        entries: pairs of file name, as returned by `file_name`, and title.
         where: name of the plan file for the message.
     """
     titles: dict[str, str] = {}
-    for name, title in named:
+    for name, title in entries:
         if name in titles:
             raise InputError(f"{where}: {titles[name]!r} and {title!r} would share a file; rename one of them.")
         titles[name] = title
@@ -152,10 +152,10 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
             rules=arm.rules or plan.rules,
             shares=arm.average or plan.average,
         )
-        most, wanted = len(run.rules), run.config.data.negatives_per_caption
-        if run.makes_negatives and wanted > most:  # Each rule makes one per caption.
+        most, count = len(run.rules), run.config.data.negatives_per_caption
+        if run.makes_negatives and count > most:  # Each rule makes one per caption.
             raise InputError(
-                f"{place}: its rules ({', '.join(run.rules)}) make at most {most} negatives per caption, but {wanted} "
+                f"{place}: its rules ({', '.join(run.rules)}) make at most {most} negatives per caption, but {count} "
                 f"are set. Set data.negatives_per_caption to {most} or less, or add rules."
             )
         runs.append(run)

@@ -102,11 +102,11 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
 
 def missing_paths(plan: Plan, runs: Iterable[Run]) -> list[Path]:
     """Return the local files and folders that the plan names and that do not exist, in the order of the runs."""
-    named = [plan.benchmarks.root] if plan.benchmarks is not None else []
+    paths = [plan.benchmarks.root] if plan.benchmarks is not None else []
     for run in runs:
         values = flat(to_plain(run.config))
-        named += [Path(values[name]) for name in path_fields() if values.get(name) is not None]
-    local = (path for path in dict.fromkeys(named) if address_of(path) is None and not is_pattern(path))
+        paths += [Path(values[name]) for name in path_fields() if values.get(name) is not None]
+    local = (path for path in dict.fromkeys(paths) if address_of(path) is None and not is_pattern(path))
     return [path for path in local if not path.exists()]
 
 
@@ -228,8 +228,8 @@ def digest_of_base(base: str, digests: dict[Path, str]) -> dict[str, str]:
     """Return the digest of a base's weights under "base" if they are in a local folder or file; otherwise empty."""
     from degla.model.runs import chosen_checkpoint
 
-    place, named = Path(base), Path(base.partition(":")[2])
-    files = [named] if named.is_file() else []
+    place, weights_file = Path(base), Path(base.partition(":")[2])
+    files = [weights_file] if weights_file.is_file() else []
     if place.is_dir():
         files = sorted((chosen_checkpoint(place) or place).glob("*.safetensors"))
     return {"base": " ".join(digest_of(file, digests) for file in files)} if files else {}
@@ -279,12 +279,12 @@ class CurrentQuestions:
         except InputError:
             return None  # Measuring reports why; existing results are kept.
 
-    def require_scores(self, questions: StudyQuestions, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
+    def require_scores(self, questions: StudyQuestions, requirements: Iterable[tuple[str, str]], *, where: str) -> None:
         """Reject names that are not scores of the benchmarks, before the base is measured.
 
         Args:
             questions: the questions.
-            wanted: pairs of the place in the plan that names a score, for messages, and the score's name.
+            requirements: pairs of the place in the plan that names a score, for messages, and the score's name.
             where: name of the plan file for messages.
 
         Raises:
@@ -294,7 +294,7 @@ class CurrentQuestions:
             names = self._read(questions)[2]
         except InputError:
             return  # As above.
-        require_declared(((f"{where}: {place}", name) for place, name in wanted), names)
+        require_declared(((f"{where}: {place}", name) for place, name in requirements), names)
 
     def leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
         """Return the leakage of consecutive training runs, including the data of their base.

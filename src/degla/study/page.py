@@ -115,12 +115,12 @@ def page_of(study: Study) -> Page:
 def _parts(study: Study) -> Iterator[Part]:
     plan, table = study.plan, study.table
     name = partial(_name, marks=arm_marks(table), seeds=len(plan.seeds))
-    chosen = "Each arm at the setting with its best joint score. " if study.choice else ""
+    note = "Each arm at the setting with its best joint score. " if study.choice else ""
     yield Section(
         "At a glance",
         [
             _glance(study, table.best, name=name, best=[table.leader]),
-            chosen + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base),
+            note + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base),
         ],
     )
     yield from printed_section(study)

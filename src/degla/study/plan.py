@@ -111,8 +111,8 @@ class Plan(ArmsPlan):
             raise ValueError("give either 'world', or 'benchmarks' with data.captions and data.images under 'set'")
         if self.world is None and not {"data.captions", "data.images"} <= self.set.keys():
             raise ValueError("without 'world', give data.captions and data.images under 'set'")
-        named = {name for fields in (self.set, *(arm.fields for arm in self.arms)) for name in fields}
-        if self.world is not None and {"data.captions", "data.images"} & named:
+        set_fields = {name for fields in (self.set, *(arm.fields for arm in self.arms)) for name in fields}
+        if self.world is not None and {"data.captions", "data.images"} & set_fields:
             raise ValueError("'world' draws the pairs; remove data.captions and data.images")
         names = [arm.name for arm in self.arms]
         twice = sorted({name for name in names if names.count(name) > 1})

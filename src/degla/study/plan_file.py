@@ -206,13 +206,13 @@ def _check_field(name: str, *, where: str) -> None:
 
 
 def _override(values: dict[str, Any], text: str, *, kind: type[ArmsPlan], lists: Sequence[str]) -> None:
-    name, equals, written = text.partition("=")
+    name, equals, value_text = text.partition("=")
     if not equals:
         raise InputError(f"--set {text}: use NAME=VALUE, for example --set train.steps=20.")
     try:
-        value = parse_yaml(written, where=f"--set {name}")
+        value = parse_yaml(value_text, where=f"--set {name}")
     except InputError:
-        value = written
+        value = value_text
     first, _, rest = name.partition(".")
     if first in (*lists, "set"):
         raise InputError(f"--set {text}: name a field of the plan or of the training configuration, not {first!r}.")

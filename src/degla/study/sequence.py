@@ -86,10 +86,10 @@ def conduct_sequences(
             counted(len(plan.tasks), "task"),
             out,
         )
-        wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
-        wanted += [("field 'also'", name) for name in plan.also]
-        CurrentQuestions().require_scores(jobs[0].jobs[0].questions, wanted, where=where)
-        check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
+        requirements = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
+        requirements += [("field 'also'", name) for name in plan.also]
+        CurrentQuestions().require_scores(jobs[0].jobs[0].questions, requirements, where=where)
+        check = partial(check_end, chains=jobs, bases=1, requirements=requirements, where=where, handler=handler)
         ends = run_chains(jobs, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         sequences = _sequences(plan, jobs, ends)
         _write(sequences, out, command=command)

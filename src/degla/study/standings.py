@@ -101,7 +101,7 @@ def tabulate(record: StudyRecord) -> StudyTable:
     }
     # A family with the name of a column would be a second number of that name: the column may cover fewer parts.
     families = tuple(name for name in record.families if name not in record.headline)
-    return StudyTable(tuple(_marked(rows)), record.headline, families, counts)
+    return StudyTable(tuple(_mark_best(rows)), record.headline, families, counts)
 
 
 def _row(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> StudyRow:
@@ -136,14 +136,14 @@ def _row(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]
     )
 
 
-def _marked(rows: Sequence[StudyRow]) -> list[StudyRow]:
+def _mark_best(rows: Sequence[StudyRow]) -> list[StudyRow]:
     best: dict[str, StudyRow] = {}
     for row in rows:
         if row.arm != BASE and (row.arm not in best or row.joint.mean > best[row.arm].joint.mean):
             best[row.arm] = row
-    chosen = {row.label for row in best.values()}
+    labels = {row.label for row in best.values()}
     return [
-        replace(row, best=row.label in chosen, pareto=not any(_beats(other, row) for other in rows)) for row in rows
+        replace(row, best=row.label in labels, pareto=not any(_beats(other, row) for other in rows)) for row in rows
     ]
 
 

@@ -154,7 +154,7 @@ class Study:
             )
         if self.choice:
             test = plan.world is None or plan.world.split == "test"
-            used = " and the test questions are no longer unseen" if test else ""
+            note = " and the test questions are no longer unseen" if test else ""
             then = (
                 "To report the chosen settings on test scenes, run the plan chosen.yaml."
                 if plan.world
@@ -162,7 +162,7 @@ class Study:
             )
             yield (
                 "the best of several settings of an arm was chosen on the questions that it is reported on, so "
-                f"its lead is inflated{used}. {then}"
+                f"its lead is inflated{note}. {then}"
             )
         edges = at_edges(self.table)
         if edges:
@@ -230,13 +230,13 @@ def at_edges(table: StudyTable) -> dict[str, list[str]]:
     edges: dict[str, list[str]] = {}
     for best in table.best:
         rows = [row for row in table.rows if row.arm == best.arm]
-        tried: dict[str, set[float]] = {}
+        values_by_field: dict[str, set[float]] = {}
         for row in rows:
             for name, value in (*row.setting, ("share", row.share)):
                 if (number := _number(value)) is not None:
-                    tried.setdefault(name, set()).add(number)
+                    values_by_field.setdefault(name, set()).add(number)
         for name, value in (*best.setting, ("share", best.share)):
-            number, values = _number(value), tried.get(name, set())
+            number, values = _number(value), values_by_field.get(name, set())
             if number is None or len(values) < 2 or (name == "share" and number == 1):
                 continue
             if number in (min(values), max(values)):

@@ -71,9 +71,9 @@ def tune(job: Job) -> JobResult:
     notes: list[str] = []
     trained = not (record.finished and record.made_from == identity and _newest(folder) is not None)
     if trained:
-        stopped = _train(job.config, folder, record, identity, notes)
-        if stopped:
-            return JobResult((), notes=(*notes, stopped))
+        note = _train(job.config, folder, record, identity, notes)
+        if note:
+            return JobResult((), notes=(*notes, note))
         record = _Record(identity, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
             # In this order: a process killed in between could not resume from a checkpoint without its state.
@@ -197,7 +197,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     device = "cuda" if torch.cuda.is_available() else "cpu"
     questions = job.questions
     origins = dict(record.measured or {})
-    loaded, subset = None, None
+    model, subset = None, None
     count = 0
     for measure in job.measures:
         made_from = {"benchmarks": list(questions.benchmarks), "questions": questions.digest, "base": job.base}
@@ -212,15 +212,15 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                     continue
             except DeglaError:
                 pass  # Damaged: measure again.
-        if loaded is None:
-            loaded = load_encoder(tuned or job.base, device=device)
+        if model is None:
+            model = load_encoder(tuned or job.base, device=device)
             if job.rehearsed:
                 from degla.study.rehearsal.questions import ask_few
 
                 subset = ask_few(questions.benchmarks, root=questions.root)
-        encoder = loaded
+        encoder = model
         if tuned is not None and measure.share != 1:
-            encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
+            encoder = average_weights(load_encoder(job.base, device=device), model, share=measure.share)
         # Images that many models of a study embed identically are embedded once.
         shared = job.config is None or not job.config.train.train_image_tower
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:

@@ -306,8 +306,8 @@ class ClusterWorker:
         try:
             end: Ended[Any] = self._ray.get(self.task)
             return replace(end, seconds=seconds)
-        except self._ray.exceptions.RayError as lost:
-            reason = str(lost).strip().splitlines()[0]
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
             return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
 
 
@@ -332,10 +332,10 @@ def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | N
 
 def _do_task(job: Any, work: Callable[[Any], Any], start: Path, folder: Path, command: str) -> Ended[Any]:
     """Run one job in a cluster process, in the folder that the command was started in."""
-    for needed in (start, folder):
-        if not needed.is_dir():
+    for place in (start, folder):
+        if not place.is_dir():
             return Ended(
-                error=f"{socket.gethostname()} has no folder {needed}, which exists on {command}. --engine ray needs a "
+                error=f"{socket.gethostname()} has no folder {place}, which exists on {command}. --engine ray needs a "
                 "disk that all machines share under the same path."
             )
     os.chdir(start)

@@ -42,8 +42,8 @@ def cases_of(system: AnySystem, settings: AnySettings, *, seeds: Iterable[int], 
             raise InputError(f"unknown method {method!r}.{did_you_mean(method, system.methods)} Known: {names}.")
     if not settings.data:
         raise InputError("--data names no data set. Omit it to use the default.")
-    chosen = [method for method in system.methods if method in (methods or system.methods)]
-    return [Case(data, method, seed) for data in settings.data for seed in seeds for method in chosen]
+    selection = [method for method in system.methods if method in (methods or system.methods)]
+    return [Case(data, method, seed) for data in settings.data for seed in seeds for method in selection]
 
 
 def run_system(

@@ -99,10 +99,10 @@ def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
 def _missing(system: AnySystem, record: SystemRecord, data: str) -> Iterator[str]:
     """Yield which methods have no row in the table of a data set, or one over fewer seeds than the page says."""
     cases = [row for row in record.cases if row.data == data]
-    run, scored = {row.method for row in cases}, {row.method for row in cases if row.values}
+    with_rows, with_scores = {row.method for row in cases}, {row.method for row in cases if row.values}
     for label, methods in (
-        ("Not run", system.methods.keys() - run),
-        ("Run, but gives no score on this data", run - scored),
+        ("Not run", system.methods.keys() - with_rows),
+        ("Run, but gives no score on this data", with_rows - with_scores),
     ):
         if methods:
             yield f"{label}: {', '.join(f'`{method}`' for method in system.methods if method in methods)}."

@@ -86,8 +86,8 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
     Raises:
         InputError: it was drawn, or begun, with other settings, so it may contain other images.
     """
-    marker, begun = folder / MARKER, folder / _BEGUN
-    for file in (marker, begun):
+    marker, start_marker = folder / MARKER, folder / _BEGUN
+    for file in (marker, start_marker):
         if file.exists() and (old_settings := read_json(file)) != settings:
             raise InputError(
                 f"{file}: the folder was drawn with {old_settings}, not with {settings}. Use another folder."
@@ -95,7 +95,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
     if marker.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(begun, settings)
+    write_json(start_marker, settings)
     return True
 
 

@@ -42,16 +42,16 @@ def _other(words: tuple[str, ...], rng: Random, *, than: tuple[str | None, ...])
 
 def _replace_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     phrase, put = _side(claim, rng)
-    used = (claim.subject.shape, claim.object.shape)
-    return claim, put(replace(phrase, shape=_other(vocabulary.shapes, rng, than=used)))
+    shapes = (claim.subject.shape, claim.object.shape)
+    return claim, put(replace(phrase, shape=_other(vocabulary.shapes, rng, than=shapes)))
 
 
 def _replace_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     phrase, put = _side(claim, rng)
     if phrase.texture is not None and rng.random() < 0.5:
         return claim, put(replace(phrase, texture=_other(TEXTURES, rng, than=(phrase.texture,))))
-    used = (claim.subject.colour, claim.object.colour)
-    return claim, put(replace(phrase, colour=_other(vocabulary.colours, rng, than=used)))
+    colours = (claim.subject.colour, claim.object.colour)
+    return claim, put(replace(phrase, colour=_other(vocabulary.colours, rng, than=colours)))
 
 
 def _replace_relation(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
@@ -87,8 +87,8 @@ def _add_attribute(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[C
     if rng.random() < 0.5:
         wrong = _other(TEXTURES, rng, than=(phrase.texture,))
         return put(replace(phrase, texture=None)), put(replace(phrase, texture=wrong))
-    used = (claim.subject.colour, claim.object.colour)
-    wrong = _other(vocabulary.colours, rng, than=used)
+    colours = (claim.subject.colour, claim.object.colour)
+    wrong = _other(vocabulary.colours, rng, than=colours)
     return put(replace(phrase, colour=None)), put(replace(phrase, colour=wrong))
 
 

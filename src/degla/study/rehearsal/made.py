@@ -188,11 +188,11 @@ def _cifar(folder: Path, rows: LabelledFiles, *, file: str, field: str) -> None:
 
 
 def _food101(folder: Path, rows: LabelledFiles) -> None:
-    listed: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     for number, (_, kind, content) in enumerate(rows):
-        listed.setdefault(kind, []).append(f"{kind}/{number}")
+        images.setdefault(kind, []).append(f"{kind}/{number}")
         put_bytes(folder / f"food-101/images/{kind}/{number}.jpg", content)
-    write_json(folder / "food-101/meta/test.json", listed)
+    write_json(folder / "food-101/meta/test.json", images)
 
 
 def _listed(folder: Path, rows: LabelledFiles, *, file: str, line: str, image: str, images: str) -> None:
@@ -239,8 +239,8 @@ def _save_matlab(file: Path, arrays: Mapping[str, Any]) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, dict(arrays))
-    with file.open("r+b") as written:  # The first 116 bytes hold the time and would change the digest.
-        written.write(b"MATLAB 5.0 MAT-file".ljust(116))
+    with file.open("r+b") as output:  # The first 116 bytes hold the time and would change the digest.
+        output.write(b"MATLAB 5.0 MAT-file".ljust(116))
 
 
 def _imagenet(folder: Path, rows: LabelledFiles) -> None:

@@ -150,8 +150,8 @@ def _rows_at_hand(folder: Path, at_hand: Path) -> LabelledFiles:
     for image, label in zip(entry.images, entry.labels, strict=True):
         of_class.setdefault(label, []).append(image.path)
     labels = _few_classes(sorted(of_class))
-    chosen = [(label, path) for turn in range(_MOST) for label in labels for path in of_class[label][turn : turn + 1]]
-    return [(label, keys[label], read_image_file(at_hand, path)) for label, path in sorted(chosen[:_MOST])]
+    rows = [(label, path) for turn in range(_MOST) for label in labels for path in of_class[label][turn : turn + 1]]
+    return [(label, keys[label], read_image_file(at_hand, path)) for label, path in sorted(rows[:_MOST])]
 
 
 def _drawn_rows(name: str) -> LabelledFiles:

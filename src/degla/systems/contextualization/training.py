@@ -158,8 +158,8 @@ def query_loss(
     pairs = [pair for triple in triples for pair in queries_of(triple)]
     queries, right = [query for query, _ in pairs], torch.tensor([answer for _, answer in pairs])
     candidates, place = torch.unique(right, return_inverse=True)
-    listed = candidates.tolist()
-    absent = torch.tensor([[each in completion.train_answers[query] for each in listed] for query in queries])
+    numbers = candidates.tolist()
+    absent = torch.tensor([[each in completion.train_answers[query] for each in numbers] for query in queries])
     absent = absent.scatter(1, place[:, None], value=False)
     logits = encoder.embed(completion.rows_of(queries)) @ encoder.embed(completion.entities[candidates]).T
     return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)

@@ -61,7 +61,7 @@ def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, da
         data: name of the data set.
         threshold: evidence above which a pixel is kept.
     """
-    few = images.chosen(torch.arange(min(_SHOWN, len(images.label))))
+    few = images.select(torch.arange(min(_SHOWN, len(images.label))))
     rows = {"": few.pixels, **{name: _evidence_pixels(each, few, threshold) for name, each in networks.items()}}
 
     @styled
@@ -168,7 +168,7 @@ def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weig
             f"trained for {classes} classes. Train it again with more --images."
         )
     places = torch.split(torch.arange(len(test.label)), _READ)
-    parts = [_measured(network, test.chosen(rows)) for rows in places]
+    parts = [_measure_part(network, test.select(rows)) for rows in places]
     before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*parts, strict=True))
     return {
         "accuracy": float(right.float().mean()),
@@ -179,7 +179,7 @@ def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weig
     }
 
 
-def _measured(network: Network, part: LabelledImages) -> list[Tensor]:
+def _measure_part(network: Network, part: LabelledImages) -> list[Tensor]:
     images = network.normalised(part.pixels)
     with looking(network):
         logits = network.classify(network.body(images))

@@ -40,7 +40,7 @@ class LabelledImages:
     pixels: UInt8[Tensor, "pictures 3 height width"]
     label: Int[Tensor, " pictures"]
 
-    def chosen(self, places: Int[Tensor, " chosen"]) -> LabelledImages:
+    def select(self, places: Int[Tensor, " places"]) -> LabelledImages:
         """Return the images at these indices."""
         return LabelledImages(self.pixels[places], self.label[places])
 

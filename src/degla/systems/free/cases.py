@@ -109,6 +109,6 @@ def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights:
 
 def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
     """Draw real and generated features of unseen classes, by the baseline and by FREE."""
-    shown = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
-    free_models = {method: with_weights(_new(settings, data, method), weights) for method, weights in shown.items()}
+    selection = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
+    free_models = {method: with_weights(_new(settings, data, method), weights) for method, weights in selection.items()}
     return draw_features(free_models, data.scaled) if free_models else None

@@ -57,8 +57,8 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
             nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
             stay = (near[place] + centres[place][:, None])[~masked[place]].flatten(0, 1)
             by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": colours_of_scores}
-            shown = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
-            for line, (dots, colours) in enumerate(shown):
+            layers = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
+            for line, (dots, colours) in enumerate(layers):
                 axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
                 axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
                 if line:

@@ -56,8 +56,8 @@ def draw_solid(kind: str, count: int, chance: np.random.Generator) -> Array:
     points = sample_surface(SOLIDS[kind](), count, chance) * chance.uniform(0.6, 1.4, 3)
     angle = chance.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    turned: Array = points @ turn.T + chance.normal(0, 0.01, points.shape)
-    return turned
+    cloud: Array = points @ turn.T + chance.normal(0, 0.01, points.shape)
+    return cloud
 
 
 def _revolved(profile: Sequence[tuple[float, float]]) -> Mesh:
@@ -260,9 +260,9 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         words = [words[0][3:], *words[1:]] if len(words[0]) > 3 else words[1:]
         count, faces, place = int(words[0]), int(words[1]), 3
         vertices = np.array(words[place : place + 3 * count], dtype=np.float64).reshape(count, 3)
-        broken = ~np.isfinite(vertices).all(axis=1)
-        if broken.any():
-            raise ValueError(f"vertex {int(broken.argmax())} is not three finite numbers")
+        wrong = ~np.isfinite(vertices).all(axis=1)
+        if wrong.any():
+            raise ValueError(f"vertex {int(wrong.argmax())} is not three finite numbers")
         place += 3 * count
         triangles = []
         for _ in range(faces):
@@ -309,13 +309,13 @@ def _shapenet(folder: Path, part: str) -> _CloudPool:
 def farthest(points: CloudPoints, count: int) -> Int[Tensor, "batch count"]:
     """Return the indices of `count` points by farthest point sampling, starting from point 0."""
     nearest = torch.full(points.shape[:2], torch.inf)
-    chosen = torch.zeros(len(points), count, dtype=torch.long)
+    indices = torch.zeros(len(points), count, dtype=torch.long)
     rows = torch.arange(len(points))
     for place in range(1, count):
-        gap = (points - points[rows, chosen[:, place - 1]][:, None]).square().sum(dim=2)
+        gap = (points - points[rows, indices[:, place - 1]][:, None]).square().sum(dim=2)
         nearest = torch.minimum(nearest, gap)
-        chosen[:, place] = nearest.argmax(dim=1)
-    return chosen
+        indices[:, place] = nearest.argmax(dim=1)
+    return indices
 
 
 def patches_of(

@@ -98,8 +98,8 @@ class PointNetwork(nn.Module):
         places = torch.cat([torch.zeros_like(places[:, :1]), places], dim=1)
         token_scores = None
         for number, block in enumerate(self.encoder):
-            wanted = scores and number == len(self.encoder) - 1
-            states, token_scores = cast(PointBlock, block).attended(states + places, scores=wanted)
+            with_scores = scores and number == len(self.encoder) - 1
+            states, token_scores = cast(PointBlock, block).attended(states + places, scores=with_scores)
         states = self.after(states)
         return Encoded(states[:, 0], states[:, 1:], token_scores)
 

@@ -182,10 +182,10 @@ def _from_pickles(folder: Path, name: str) -> Graph:
         for places, one_hot in ((np.arange(count), parts["ally"]), (order, parts["ty"])):
             label[places] = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1)
         pairs = [(one, other) for one, others in parts["graph"].items() for other in others]
-        trained = parts["y"].shape[0]
+        train_count = parts["y"].shape[0]
         splits = {
-            "train": np.arange(trained),
-            "val": np.arange(trained, min(trained + _VALIDATION, count)),
+            "train": np.arange(train_count),
+            "val": np.arange(train_count, min(train_count + _VALIDATION, count)),
             "test": np.sort(order),
         }
         return _graph(name, rows, np.array(pairs, dtype=np.int64).reshape(-1, 2).T, label, splits)
