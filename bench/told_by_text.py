@@ -20,7 +20,7 @@ from random import Random
 
 from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
-from degla.negatives.balance.outcome import Told, measure_told, told_by_all
+from degla.negatives.balance.outcome import Told, accuracy_by_all, measure_told
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import CaptionNegative, Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 from degla.negatives.report.counts import Reservoir
@@ -43,7 +43,7 @@ def draw(rows: Iterable[tuple[str, str, str, str]], likelihoods: Sequence[Likeli
             kept[rule] = (Reservoir(MOST, seed=f"{rule} 0"), Reservoir(MOST, seed=f"{rule} 1"))
         kept[rule][half_of(image)].show((caption, negative))
     return {
-        rule: (_pairs(halves[0].kept, likelihoods[0]), _pairs(halves[1].kept, likelihoods[1]))
+        rule: (_pairs(halves[0].items, likelihoods[0]), _pairs(halves[1].items, likelihoods[1]))
         for rule, halves in kept.items()
     }
 
@@ -123,7 +123,7 @@ def main() -> None:
     for name, own in drawn.items():
         for other, pairs in asked.items():
             one, two = list(chain(*whole(own))), list(chain(*whole(pairs)))
-            print(f"| {name} | {other} | {len(two)} | {100 * told_by_all(one, two):.1f} |", flush=True)
+            print(f"| {name} | {other} | {len(two)} | {100 * accuracy_by_all(one, two):.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -150,14 +150,14 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     model = ScriptedModel(varied, forms=forms)
     made = work(lambda: model)
     assert made.error is None
-    assert len(made.replies) == 10 + len(model.asked)  # the ten came from the file
+    assert len(made.replies) == 10 + len(model.requests)  # the ten came from the file
     (form, first), *others = made.replies
     unreachable = Reply(first.key, "unreachable")
     for name, earlier, asked in (("a", made.replies, []), ("b", [(form, unreachable), *others], [first.key])):
         answers = ScriptedModel(varied, forms=forms)
         means = Means(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
         assert Worker().work(means, batch, earlier).rows == made.rows
-        assert [request.key for request in answers.asked] == asked
+        assert [request.key for request in answers.requests] == asked
     with pytest.raises(InputError, match=r"replies.000000000000.jsonl: already exists, but .* cannot be resumed"):
         run(out, ScriptedModel(varied, forms=forms), rules=RULES)
     (part,) = folder.iterdir()
@@ -170,7 +170,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     # The local engine also resumes from the workers' replies.
     asked_again = ScriptedModel(varied, forms=forms)
     run(out, asked_again, rules=RULES)
-    assert not asked_again.asked
+    assert not asked_again.requests
     assert made.rows == rows_of(out)
     assert not list(folder.glob("*.jsonl"))
     with Journal(journal_path(out), Summary(RULES, 1)) as journal:

@@ -110,18 +110,18 @@ def _screened(
     rows: Iterator[NegativeRecord], captions: CaptionIndex, screens: Sequence[Screen], counts: Counts
 ) -> Iterator[NegativeRecord]:
     while part := list(islice(rows, _ROWS)):
-        standing = {
+        remaining = {
             place: Screened(row, captions.require(row.caption_id, where=f"a negative of rule {row.rule}"))
             for place, row in enumerate(part)
             if row.accepted and row.text is not None
         }
         for judged in screens:
-            places = list(standing)
-            for place, verdict in zip(places, judged([standing[place] for place in places]), strict=True):
+            places = list(remaining)
+            for place, verdict in zip(places, judged([remaining[place] for place in places]), strict=True):
                 if verdict is None:
                     counts.undecided[judged.name] += 1
                 elif not verdict.accepted:
-                    row = standing.pop(place).negative
+                    row = remaining.pop(place).negative
                     counts.refused[row.rule, verdict.reason] += 1
                     part[place] = row.model_copy(update={"accepted": False, "reason": verdict.reason})
         counts.rows += len(part)
@@ -197,10 +197,10 @@ class TruthScreen:
 
     def _request(self, row: Screened) -> Request:
         caption, text = inert(row.caption.text), inert(row.text)
-        asked = f"Caption: {caption}\nSecond text: {text}\nCan it be true (yes or no)?"
+        question = f"Caption: {caption}\nSecond text: {text}\nCan it be true (yes or no)?"
         # The hash makes the key permanent: it does not depend on the other rows of the file.
         key = RequestKey(row.negative.caption_id, self._judge, hash_text(f"{caption}\n{text}") >> 1)
-        chat = (ChatMessage("system", _ASK), ChatMessage("user", asked))
+        chat = (ChatMessage("system", _ASK), ChatMessage("user", question))
         return Request(key, "choose", chat, row.caption.text, choices=YES_OR_NO)
 
 
@@ -245,18 +245,19 @@ class ImageScreen:
         if not there:
             return [None] * len(rows)
         embedder = Embedder(self.encoder, self.images)
-        found = embedder.embed(
+        embeddings = embedder.embed(
             (ItemImage(path=row.caption.image) for row in there),
             (text for row in there for text in (row.caption.text, row.text)),
         )
         verdicts: list[Verdict | None] = []
         for row in rows:
-            number = found.image_row.get(ItemImage(path=row.caption.image))
+            number = embeddings.image_row.get(ItemImage(path=row.caption.image))
             if number is None:
                 verdicts.append(None)
                 continue
             caption, negative = (
-                float(found.images[number] @ found.texts[found.text_row[text]]) for text in (row.caption.text, row.text)
+                float(embeddings.images[number] @ embeddings.texts[embeddings.text_row[text]])
+                for text in (row.caption.text, row.text)
             )
             verdicts.append(refused("still_true") if negative >= caption - self.margin else ACCEPTED)
         return verdicts

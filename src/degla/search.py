@@ -117,8 +117,8 @@ class ImageSearch:
         items = [ItemImage(path=path) for path in images.paths]
         self._rows: list[EmbeddingRows] = []
         for model in self.models:
-            kept = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
-            embedder = Embedder(model, images.folder, progress=progress or TaskProgress(), **kept)  # type: ignore[arg-type]
+            options = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
+            embedder = Embedder(model, images.folder, progress=progress or TaskProgress(), **options)  # type: ignore[arg-type]
             embedded = embedder.embed(items, [])
             self._rows.append(embedded.images[[embedded.image_row[image] for image in items]])
 

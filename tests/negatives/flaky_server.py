@@ -184,7 +184,7 @@ class Server:
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
-    def asked(self) -> list[Received]:
+    def requests(self) -> list[Received]:
         """The requests for answers, without those for the list of models."""
         return [received for received in self.received if received.path.endswith("/chat/completions")]
 

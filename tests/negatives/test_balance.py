@@ -139,7 +139,7 @@ def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monk
         asked.append(min(len(learned), len(others)))
         return (0.58, 0.57, 0.58)[len(asked) - 1]  # of eight rewards the fourth, the sixth and the fifth
 
-    monkeypatch.setattr(balance, "told_quickly", told)
+    monkeypatch.setattr(balance, "accuracy_by_words", told)
     with CaptionIndex(captions) as index:
         report = Balancer(lambda: rows, index, BalanceSettings(told=0.57), ngram_likelihoods(index)).report
     assert report.rules["colours"].reward == REWARDS[5] and len(asked) == 3 and min(asked) >= 40
@@ -147,7 +147,7 @@ def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monk
 
 def test_a_reward_that_chooses_too_little_to_be_tested_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "REWARDS", (2.0, 0.0))
-    monkeypatch.setattr(balance, "told_quickly", lambda *halves: 1.0)
+    monkeypatch.setattr(balance, "accuracy_by_words", lambda *halves: 1.0)
     captions = made_captions(300)
     rows = [row for row in made_rows(captions) if row.rule == "colours"]
     with CaptionIndex(captions) as index:

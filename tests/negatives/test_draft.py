@@ -62,9 +62,9 @@ def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> No
         assert (one.accepted, one.reason) == (good, "" if good else "not_rule")
     assert {one.accepted for one in drafts} == {True, False}
     assert len({one.caption_id for one in drafts}) == 20
-    examples = {message.content for request in model.asked for message in request.chat[1:-1]}
+    examples = {message.content for request in model.requests for message in request.chat[1:-1]}
     assert len(examples) > 20, "examples are drawn anew for each caption"
-    assert all(len(request.chat) == 2 + 2 * 5 for request in model.asked)
+    assert all(len(request.chat) == 2 + 2 * 5 for request in model.requests)
 
 
 def test_captions_are_drawn_at_random_among_those_that_the_rule_can_change() -> None:
@@ -87,7 +87,7 @@ def test_the_same_call_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
         draft(out, stopped)
     later = ScriptedModel(answer, forms=("write",), capacity=4)
     assert draft(out, later) == 20
-    assert len(later.asked) == 11
+    assert len(later.requests) == 11
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 

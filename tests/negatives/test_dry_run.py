@@ -44,18 +44,18 @@ def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
     settings = NegativesSettings(RULES, seed=3, per_rule=per_rule)
     model = ScriptedModel(forms=forms)  # writes nothing and takes the first choice
     plan = plan_negatives(captions(40), settings, model=model)
-    assert not model.asked and plan.sampled == plan.captions == 40 and plan.skipped == {"not_english": 8}
+    assert not model.requests and plan.sampled == plan.captions == 40 and plan.skipped == {"not_english": 8}
     assert plan.least is not None and plan.most is not None
     generate(captions(40), settings, out=tmp_path / "n.jsonl", model=model, progress=False)
     for rule in RULES:
-        made = [request for request in model.asked if request.key.rule == rule]
+        made = [request for request in model.requests if request.key.rule == rule]
         first = sum(request.key.draw == 0 for request in made)
         assert plan.most.requests[rule] == len(made)
         assert plan.least.requests[rule] == (per_rule * first if "write" in forms else len(made))
-    letters = sum(len(message.content) for request in model.asked for message in request.chat)
-    assert letters / 4 < plan.most.prompt_tokens < letters / 4 + 100 * len(model.asked)
-    written = sum(len((request.choices or (request.caption,))[0]) for request in model.asked)
-    assert written / 4 + 3 * len(model.asked) < plan.most.answer_tokens <= written / 4 + 4 * len(model.asked)
+    letters = sum(len(message.content) for request in model.requests for message in request.chat)
+    assert letters / 4 < plan.most.prompt_tokens < letters / 4 + 100 * len(model.requests)
+    written = sum(len((request.choices or (request.caption,))[0]) for request in model.requests)
+    assert written / 4 + 3 * len(model.requests) < plan.most.answer_tokens <= written / 4 + 4 * len(model.requests)
     assert plan.grammar_seconds > 1e-3
 
 
@@ -68,7 +68,7 @@ def test_the_fewest_requests_are_those_of_a_run_whose_texts_are_all_accepted(tmp
     model = ScriptedModel(lambda request: changed[request.caption])
     plan = plan_negatives(rows, settings, model=model)
     summary = generate(rows, settings, out=tmp_path / "n.jsonl", model=model, progress=False)
-    assert summary.accepted.total() == 20 and plan.least is not None and plan.least.total == len(model.asked) == 20
+    assert summary.accepted.total() == 20 and plan.least is not None and plan.least.total == len(model.requests) == 20
 
 
 def test_many_captions_are_estimated_from_a_few_batches() -> None:
@@ -86,7 +86,7 @@ def test_a_model_of_this_process_is_timed_on_a_few_captions(count: int, measured
     model = ScriptedModel(forms=("choose", "fill"))
     plan = plan_negatives(captions(count), NegativesSettings(RULES, seed=3), model=model, in_process=True)
     assert plan.model_seconds is not None and plan.model_seconds > 0
-    assert {request.key.caption_id for request in model.asked} == set(map(str, range(min(count, 4))))
+    assert {request.key.caption_id for request in model.requests} == set(map(str, range(min(count, 4))))
     assert f", measured on {measured}" in str(plan.render().renderables[-2])
 
 

@@ -38,13 +38,13 @@ def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> N
     second = ScriptedModel(varied)
     run(out, second)
     assert out.read_bytes() == undisturbed.read_bytes()
-    answered = {request.key for request in first.asked} - set(faults)
-    asked = [request.key for request in second.asked]
+    answered = {request.key for request in first.requests} - set(faults)
+    asked = [request.key for request in second.requests]
     assert set(faults) <= set(asked)
     assert not answered & set(asked)  # nothing is paid twice
     third = ScriptedModel(varied)
     run(out, third)
-    assert not third.asked
+    assert not third.requests
 
 
 def test_a_server_that_goes_away_costs_nothing_twice(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_files_torn_at_any_byte_end_the_same(tmp_path: Path) -> None:
         assert out.read_bytes() == whole
         kept = [json.loads(line) for line in replies[:cut].splitlines(keepends=True) if line.endswith(b"\n")]
         known = {(row["caption_id"], row["rule"], row["draw"]) for row in kept}
-        assert not known & {(one.key.caption_id, one.key.rule, one.key.draw) for one in model.asked}
+        assert not known & {(one.key.caption_id, one.key.rule, one.key.draw) for one in model.requests}
         assert journal.read_bytes().endswith(b"\n")
 
 
@@ -123,18 +123,18 @@ def test_a_signal_loses_no_reply_that_was_just_handed_over_and_nothing_more_is_a
     class Signalling(ScriptedModel):
         def finished(self) -> list[Reply]:
             replies = super().finished()
-            if len(self.asked) > 12:
+            if len(self.requests) > 12:
                 os.kill(os.getpid(), signal.SIGTERM)
-                self.__dict__.setdefault("before", len(self.asked))
+                self.__dict__.setdefault("before", len(self.requests))
             return replies
 
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
     run(undisturbed, ScriptedModel(varied))
     first, second = Signalling(varied, capacity=3), ScriptedModel(varied)
-    assert run(out, first).stopped == "SIGTERM" and len(first.asked) == first.__dict__["before"]
+    assert run(out, first).stopped == "SIGTERM" and len(first.requests) == first.__dict__["before"]
     run(out, second)
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert not {one.key for one in first.asked} & {one.key for one in second.asked}, "a reply was paid twice"
+    assert not {one.key for one in first.requests} & {one.key for one in second.requests}, "a reply was paid twice"
 
 
 def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:

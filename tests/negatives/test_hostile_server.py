@@ -101,7 +101,7 @@ def test_packed_answers_are_read(connect: Connect) -> None:
 
     with serving(respond) as server:
         assert reply(connect(server)).outcome == "answered"
-        assert "br" not in server.asked()[0].headers["accept-encoding"].split(", ")
+        assert "br" not in server.requests()[0].headers["accept-encoding"].split(", ")
 
 
 def test_an_answer_that_drips_ends_with_the_time_of_one_request(connect: Connect) -> None:
@@ -147,7 +147,7 @@ def test_a_limit_that_never_opens_again_ends_the_run_after_the_answer(value: str
         assert [answer.outcome for answer in model.finished()] == ["answered"]  # it was paid for, and counts
         with pytest.raises(DeglaError, match=r"asks to wait .* x-ratelimit-.*resumes where this run stopped") as caught:
             model.finished()
-    assert len(server.asked()) == 1 and "\n" not in str(caught.value)
+    assert len(server.requests()) == 1 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -161,7 +161,7 @@ def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, con
         model = connect(server, concurrency=concurrency)
         message = stops(model, *[ask(number) for number in range(40)])
         model.close()  # whatever had been taken by then has been sent
-    assert "rejects the key" in message and len(server.asked()) <= concurrency
+    assert "rejects the key" in message and len(server.requests()) <= concurrency
 
 
 @pytest.mark.parametrize("value", ["-5", "nan", "soon", "", "9" * 30 + "x", "Mon, 99 Foo 99999 99:99:99 GMT", "-inf"])

@@ -37,7 +37,7 @@ def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "negatives.jsonl"
     model = ScriptedModel(varied, capacity=1)
     run(whole, model)
-    keys = [request.key for request in model.asked]
+    keys = [request.key for request in model.requests]
     last = {key.caption_id: place for place, key in enumerate(keys)}
     # Die where several captions have had their last reply and others wait for theirs.
     number = sorted(last.values())[len(last) - 2] + 1
@@ -51,4 +51,4 @@ def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
     again = ScriptedModel(varied, capacity=1)
     run(out, again)
     assert out.read_bytes() == whole.read_bytes()
-    assert [request.key for request in again.asked] == keys[number - 1 :], "a reply was paid twice"
+    assert [request.key for request in again.requests] == keys[number - 1 :], "a reply was paid twice"

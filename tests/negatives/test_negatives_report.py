@@ -439,7 +439,7 @@ def test_reservoir_is_fair_and_seeded() -> None:
         drawn = Reservoir[int](3, seed=str(seed))
         for number in range(12):
             drawn.show(number)
-        times.update(drawn.kept)
+        times.update(drawn.items)
     assert all(420 < times[number] < 580 for number in range(12))  # 500 expected, standard deviation 19
     assert entropy(Counter("aabb")) == 1.0
 

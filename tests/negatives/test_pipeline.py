@@ -29,7 +29,7 @@ def test_order_and_timing_of_replies_change_nothing(tmp_path: Path, forms: tuple
         out = tmp_path / f"{number}.jsonl"
         model = ScriptedModel(varied, forms=forms, capacity=capacity, shuffle=shuffle)  # type: ignore[arg-type]
         run(out, model)
-        assert {request.form for request in model.asked} <= set(forms)
+        assert {request.form for request in model.requests} <= set(forms)
         files.append(out.read_bytes())
     assert len(set(files)) == 1
     rows = [NegativeRecord.model_validate_json(line) for line in files[0].splitlines()]
@@ -82,9 +82,9 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
     )
     assert (second.form, second.accepted, second.draw, second.source) == ("choose", True, 1, "scripted")
     assert (first.score, second.score) == (None, -1.5)
-    assert [request.form for request in model.asked] == ["write", "choose"]
-    assert second.text == model.asked[1].choices[-1]
-    assert len(set(model.asked[1].choices)) == len(model.asked[1].choices) <= 12
+    assert [request.form for request in model.requests] == ["write", "choose"]
+    assert second.text == model.requests[1].choices[-1]
+    assert len(set(model.requests[1].choices)) == len(model.requests[1].choices) <= 12
     assert summary.replies.by_outcome() == {"answered": 2}
     assert json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())["source"] == "scripted"
 
@@ -99,7 +99,7 @@ def test_a_single_choice_is_asked_only_of_a_model_that_does_not_write(
     """A writing model has had its chance; another model may find the only text unlikely."""
     model = ScriptedModel(lambda request: (*request.choices, request.caption)[0], forms=forms)  # type: ignore[arg-type]
     run(tmp_path / "out.jsonl", model, ["a dog chasing a cat"], rules=("swap_nouns",), per_rule=1)
-    assert [request.form for request in model.asked] == asked
+    assert [request.form for request in model.requests] == asked
     last = rows_of(tmp_path / "out.jsonl")[-1]
     assert last.text == "a cat chasing a dog" and last.accepted and (last.form, last.source) == row
 
@@ -135,7 +135,7 @@ def test_every_failure_is_a_row_with_its_reason(tmp_path: Path, outcome: str) ->
     summary = run(out, model, TEXTS[:2], rules=("replace_nouns",), per_rule=2)
     rows = rows_of(out)
     assert {row.reason for row in rows} == {f"model_{outcome}"} <= set(REASONS)
-    assert summary.replies.by_outcome()[outcome] == len(model.asked) == len(rows)
+    assert summary.replies.by_outcome()[outcome] == len(model.requests) == len(rows)
     last = 1 if outcome in ("too_long", "rejected") else 3  # nothing more is asked where asking is senseless
     assert len(rows) == 2 * last
 
@@ -145,7 +145,7 @@ def test_true_texts_are_made_by_the_grammar_alone(tmp_path: Path) -> None:
     run(tmp_path / "asked.jsonl", model, rules=("exchange_conjuncts",))
     run(tmp_path / "alone.jsonl", None, rules=("exchange_conjuncts",))  # type: ignore[arg-type]
     made = rows_of(tmp_path / "asked.jsonl")
-    assert made == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in made) and not model.asked
+    assert made == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in made) and not model.requests
 
 
 def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_model_never_runs_dry_between_batches(tmp_path: Path) -> None:
     depths = model.__dict__["depths"]
     end = max(place for place, depth in enumerate(depths) if depth == 32)
     assert set(depths[:end]) == {32}
-    assert len(model.asked) >= 2 * len(texts)
+    assert len(model.requests) >= 2 * len(texts)
     tail = sum(depths[end + 1 :])
     assert tail < 40 * 32  # only the end runs down
 
@@ -178,10 +178,10 @@ def test_the_model_never_runs_dry_between_batches(tmp_path: Path) -> None:
 def test_requests_go_rule_by_rule_within_a_batch(tmp_path: Path) -> None:
     model = ScriptedModel(varied, capacity=4)
     run(tmp_path / "negatives.jsonl", model, many(BATCH), per_rule=1)
-    order = [RULES.index(request.key.rule) for request in model.asked]
+    order = [RULES.index(request.key.rule) for request in model.requests]
     changes = sum(one != other for one, other in pairwise(order))
     assert changes <= 6 * (len(RULES) - 1)
-    chats = [request.chat for request in model.asked if request.key.rule == "swap_nouns"]
+    chats = [request.chat for request in model.requests if request.key.rule == "swap_nouns"]
     assert len({chat[:-1] for chat in chats}) == 1  # all but the caption is the same
 
 
@@ -196,7 +196,7 @@ def test_a_straggler_holds_back_a_bounded_number_of_captions(tmp_path: Path) -> 
                 found = super().finished()
                 self._waiting.append(late[0])
                 return found
-            self.__dict__.setdefault("before", len({one.key.caption_id for one in self.asked}))
+            self.__dict__.setdefault("before", len({one.key.caption_id for one in self.requests}))
             return super().finished()
 
     model = Straggling(varied, capacity=8, forms=("write",))
@@ -213,8 +213,8 @@ def test_markup_and_orders_in_captions_are_text(tmp_path: Path) -> None:
     model = ScriptedModel(lambda request: "OK" if request.form == "write" else request.choices[0])
     out = tmp_path / "negatives.jsonl"
     run(out, model, texts, per_rule=1)
-    assert model.asked
-    for request in model.asked:
+    assert model.requests
+    for request in model.requests:
         *fixed, last = request.chat
         assert last.role == "user"
         assert "<|im_end|>" not in last.content
@@ -225,7 +225,7 @@ def test_markup_and_orders_in_captions_are_text(tmp_path: Path) -> None:
 
 def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path) -> None:
     def turns(model: ScriptedModel) -> dict[RequestKey, tuple[str, ...]]:
-        return {one.key: tuple(message.content for message in one.chat[1:-1]) for one in model.asked}
+        return {one.key: tuple(message.content for message in one.chat[1:-1]) for one in model.requests}
 
     texts = [f"A {colour} ball under a table" for colour in ("red", "blue", "green", "black", "white", "yellow")]
     first, again = ScriptedModel(varied), ScriptedModel(varied, shuffle=3)
@@ -241,7 +241,7 @@ def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path
     for sets, drawn in ((0, turns(first)), (2, turns(fixed))):
         run(tmp_path / f"other-{sets}.jsonl", other, texts, **settings, example_sets=sets, seed=4)
         assert not set(turns(other).values()) & set(drawn.values()), "the seed decides"
-        other.asked.clear()
+        other.requests.clear()
     with pytest.raises(InputError, match="example_sets: was 2, now 0"):
         run(tmp_path / "c.jsonl", fixed, texts, **settings)
 
@@ -252,7 +252,7 @@ def test_examples_of_ones_own_are_what_the_model_sees(tmp_path: Path) -> None:
     settings = {"rules": ("swap_nouns",), "examples_folder": tmp_path / "own"}
     model = ScriptedModel(varied)
     run(tmp_path / "own.jsonl", model, TEXTS[:2], **settings, examples=2)
-    assert {message.content for message in model.asked[0].chat[1:-1]} == {
+    assert {message.content for message in model.requests[0].chat[1:-1]} == {
         text for entry in own for text in (entry.caption, entry.negative)
     }
     with pytest.raises(InputError, match="rule swap_nouns has 2 examples, fewer than the 3 per request"):

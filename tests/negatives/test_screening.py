@@ -154,12 +154,12 @@ def test_an_interrupted_judgement_is_resumed_without_paying_twice(tmp_path: Path
     rows.reverse()  # Replies belong to texts, not to places.
     second = ScriptedModel(answer)
     assert judge(second)[::-1] == whole
-    assert len(second.asked) == 30
+    assert len(second.requests) == 30
     third = ScriptedModel(answer)
-    assert judge(third)[::-1] == whole and not third.asked
+    assert judge(third)[::-1] == whole and not third.requests
     other = ScriptedModel(answer, name="another")
     judge(other)
-    assert len(other.asked) == 300
+    assert len(other.requests) == 300
 
 
 def test_plausibility_by_any_model(tmp_path: Path) -> None:
@@ -287,9 +287,9 @@ def test_requests_without_an_answer_are_asked_again_by_the_same_command(
         counts = json.loads(told.out)
         assert counts["accepted"] == 1 and list(counts["undecided"].values()) == [1]
         assert "no answer to 1 request: the same command asks again" in told.err
-        fails, asked = False, len(server.asked())
+        fails, asked = False, len(server.requests())
         assert main(words) == 0
-        assert len(server.asked()) == asked + 1
+        assert len(server.requests()) == asked + 1
         assert json.loads(capsys.readouterr().out)["refused"] == [["replace_nouns", "still_true", 3]]
 
 

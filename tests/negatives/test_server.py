@@ -91,7 +91,7 @@ def test_request(connect: Callable[..., ServerModel]) -> None:
     )
     assert answers["c2"].text in CHOICES and not answers["c2"].repaired
     assert answers["c2"].counts == answers["c1"].counts
-    written, chosen = sorted(server.asked(), key=lambda received: "response_format" in received.body)
+    written, chosen = sorted(server.requests(), key=lambda received: "response_format" in received.body)
     assert written.headers["authorization"] == f"Bearer {SECRET}"
     assert written.key == key_digest(RequestKey("c1", "swap_nouns", 0))
     chat = [(turn["role"], turn["content"]) for turn in written.body.pop("messages")]
@@ -107,7 +107,7 @@ def test_request(connect: Callable[..., ServerModel]) -> None:
 def test_default_temperature(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         replies(connect(server), ask(1), ask(2, "choose"))
-    sent = {"response_format" in received.body: received.body.get("temperature") for received in server.asked()}
+    sent = {"response_format" in received.body: received.body.get("temperature") for received in server.requests()}
     assert sent == {False: None, True: 0.0}
 
 
@@ -115,7 +115,9 @@ def test_extra_fields(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         model = connect(server, extra={"reasoning_effort": "none", "temperature": 1})
         replies(model, ask(1), ask(2, "choose"))
-        assert [(one.body["reasoning_effort"], one.body["temperature"]) for one in server.asked()] == [("none", 1)] * 2
+        assert [(one.body["reasoning_effort"], one.body["temperature"]) for one in server.requests()] == [
+            ("none", 1)
+        ] * 2
         assert model.describe()["extra"] == model.extra and "extra" not in connect(server).describe()
 
 
@@ -131,10 +133,10 @@ def test_answers_that_thinking_cuts_off(connect: Callable[..., ServerModel], cap
 def test_structured(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         answer = reply(connect(server, structured=True))
-        assert schema_of(server.asked()[-1].body)["properties"]["negative"] == {"type": "string"}
+        assert schema_of(server.requests()[-1].body)["properties"]["negative"] == {"type": "string"}
         assert answer.outcome == "answered" and json.loads(answer.text).keys() == {"negative"}
         assert reply(connect(server, structured=False), "choose").text in CHOICES
-        assert schema_of(server.asked()[-1].body) is None
+        assert schema_of(server.requests()[-1].body) is None
 
 
 def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) -> None:
@@ -184,7 +186,7 @@ def test_passing_faults(connect: Callable[..., ServerModel], kind: str, response
         answer = reply(connect(server))
         assert answer.outcome == "answered" and answer.text == "dog number 0 on a mat. A"
         assert answer.counts[f"retry: {kind}"] == 2 and answer.attempts == 3
-        assert [received.headers["x-client-request-id"][-2:] for received in server.asked()] == ["-1", "-2", "-3"]
+        assert [received.headers["x-client-request-id"][-2:] for received in server.requests()] == ["-1", "-2", "-3"]
 
 
 def test_given_up(connect: Callable[..., ServerModel]) -> None:
@@ -210,7 +212,7 @@ def test_a_server_whose_daily_limit_is_used_up_is_left_alone_while_another_answe
     with serving(lambda one: later if one.number < 9 else say(one)) as limited, serving(say) as server:
         answers = replies(connect(limited, server, concurrency=1), *(ask(number) for number in range(9)))
         assert {answer.outcome for answer in answers.values()} == {"answered"}
-        assert (len(limited.asked()), len(server.asked())) == (1, 9)
+        assert (len(limited.requests()), len(server.requests())) == (1, 9)
 
 
 # What is an answer about the request
@@ -345,7 +347,7 @@ def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogC
     with serving(respond) as server, caplog.at_level(logging.WARNING):
         model = connect(server, concurrency=1)
         answers = replies(model, *(ask(number, "choose") for number in range(10)))
-        bodies = [received.body for received in server.asked()]
+        bodies = [received.body for received in server.requests()]
     assert {answer.text for answer in answers.values()} == {CHOICES[0], CHOICES[1]}
     assert [answers[f"c{number}"].repaired for number in range(10)] == [True] * 3 + [False] * 7
     assert sum(answer.counts.get("schema: ignored", 0) for answer in answers.values()) == 3
@@ -383,7 +385,7 @@ def test_schema_refused(connect: Callable[..., ServerModel], caplog: pytest.LogC
 
     with serving(respond) as server:
         answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(5)))
-        kinds = [received.body["response_format"]["type"] for received in server.asked()]
+        kinds = [received.body["response_format"]["type"] for received in server.requests()]
     assert {answer.outcome for answer in answers.values()} == {"answered"}
     assert kinds == ["json_schema", *["json_object"] * 5]
     assert len(caplog.messages) == 1
@@ -397,7 +399,7 @@ def test_schema_fails_without_saying_so(connect: Callable[..., ServerModel], sta
     with serving(respond) as server:
         model = connect(server, concurrency=1)
         answers = [replies(model, ask(number, "choose"))[f"c{number}"] for number in range(6)]
-        kinds = ["response_format" in received.body for received in server.asked()]
+        kinds = ["response_format" in received.body for received in server.requests()]
     assert {answer.outcome for answer in answers} == {"answered"}
     assert kinds == [True, False] * 3 + [False] * 3
 
@@ -408,7 +410,7 @@ def test_stray_errors_do_not_end_the_schema(connect: Callable[..., ServerModel])
         answers = replies(model, *(ask(number, "choose") for number in range(6)))
         assert sum(answer.counts.get("retry: 500", 0) for answer in answers.values()) == 2
         reply(model, "choose")
-        assert server.asked()[-1].body["response_format"]["type"] == "json_schema"
+        assert server.requests()[-1].body["response_format"]["type"] == "json_schema"
 
 
 @pytest.mark.parametrize(
@@ -427,9 +429,9 @@ def test_fields_that_a_server_does_not_take(connect: Callable[..., ServerModel],
     with serving(respond) as server:
         answers = replies(connect(server, concurrency=1, temperature=0.5), *(ask(number) for number in range(4)))
         assert {answer.outcome for answer in answers.values()} == {"answered"}
-        assert [field in received.body for received in server.asked()] == [True, False, False, False, False]
+        assert [field in received.body for received in server.requests()] == [True, False, False, False, False]
         if field == "max_tokens":
-            assert server.asked()[-1].body["max_completion_tokens"] == 160
+            assert server.requests()[-1].body["max_completion_tokens"] == 160
         # What the user asks for in every request stays: asked again without end, it would be rejected each time.
         assert reply(connect(server, extra={field: 1})).outcome == "rejected"
 
@@ -456,7 +458,7 @@ def test_wrong_key(connect: Callable[..., ServerModel], monkeypatch: pytest.Monk
         assert "Incorrect API key provided: [hidden]" in message and "DEGLA_API_KEY" in message and "***" not in message
         monkeypatch.delenv("DEGLA_API_KEY")
         assert "no key was sent" in stops(connect(server))
-        assert server.asked()[-1].headers["authorization"] == "Bearer none"
+        assert server.requests()[-1].headers["authorization"] == "Bearer none"
         monkeypatch.setenv("OPENAI_API_KEY", "other")
         assert "OPENAI_API_KEY" in stops(connect(server))
 
@@ -584,7 +586,7 @@ def test_who_waits_no_longer_gets_what_has_come_and_nothing_more_is_sent(connect
         while not (came := model.finished()):  # what waited already was told
             pass
         model.close()  # whatever had been taken by then has been sent
-    assert [reply.outcome for reply in came] == ["answered"] and len(server.asked()) == 1
+    assert [reply.outcome for reply in came] == ["answered"] and len(server.requests()) == 1
 
 
 def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> None:

@@ -150,7 +150,7 @@ def test_ends(name: str, connect: Connect) -> None:
     response, message = ENDS[name]
     with serving(lambda received: response) as server:
         told = stops(connect(server, concurrency=1, backoff=0.005), *(ask(number) for number in range(40)))
-        assert len(server.asked()) <= 40
+        assert len(server.requests()) <= 40
     with pytest.raises(DeglaError, match=message):
         raise DeglaError(told)
 
@@ -185,7 +185,7 @@ def test_a_command_goes_on_once_requests_are_no_longer_rejected(
         assert "has rejected 20 requests in a row (400: no)" in capsys.readouterr().err
         rejects = False
         assert main(words) == 0
-        bodies = [received.body for received in server.asked()]
+        bodies = [received.body for received in server.requests()]
     assert {(body["max_tokens"], body["reasoning_effort"]) for body in bodies} == {(500, "none")}
     found = json.loads(capsys.readouterr().out)["replies"]
     assert (found["answered"], found["rejected"]) == (38, 2)
@@ -206,8 +206,8 @@ def test_no_system_turn(status: int, message: str, connect: Connect) -> None:
 
     with serving(respond) as server:
         answers = replies(connect(server, concurrency=1), *(ask(number) for number in range(3)))
-        turns = server.asked()[-1].body["messages"]
-        assert len(server.asked()) == 4
+        turns = server.requests()[-1].body["messages"]
+        assert len(server.requests()) == 4
     assert {answer.outcome for answer in answers.values()} == {"answered"}
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
     assert turns[0]["content"] == "Make it false.\n\nA cup on a table."
@@ -218,7 +218,7 @@ def test_what_openrouter_s_provider_said(connect: Connect) -> None:
     wrapped = failure(400, "Provider returned error", code=400, metadata={"raw": raw, "provider_name": "Anthropic"})
     with serving(lambda received: wrapped if "temperature" in received.body else say(received)) as server:
         answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(3)))
-        assert len(server.asked()) == 4
+        assert len(server.requests()) == 4
     assert {answer.outcome for answer in answers.values()} == {"answered"}
 
 

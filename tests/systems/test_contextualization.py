@@ -174,7 +174,7 @@ def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -
     wolf = found[Triple(3, 0, 1)]
     assert wolf.source == "template" and wolf.text == by_template(GRAPH, Triple(3, 0, 1))
     # The source includes the answer, the tail, which the released code masks.
-    for request in model.asked:
+    for request in model.requests:
         assert request.form == "write"
         head, relation, tail = map(int, request.key.caption_id.split("/"))
         told = request.chat[-1].content

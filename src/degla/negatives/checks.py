@@ -156,13 +156,13 @@ def _miscounts(word: str, noun: str, after: Content) -> bool:
     one, many = word in ("a", "one", "every", "each"), word in words.DETERMINERS_OF_MANY
     if not (one or many):
         return False
-    known, lemma = lexicon(), words.singular(noun)
-    if not known.is_listed(lemma) or known.is_adjective(noun) or lemma in known.words["invariant"]:
+    tables, lemma = lexicon(), words.singular(noun)
+    if not tables.is_listed(lemma) or tables.is_adjective(noun) or lemma in tables.words["invariant"]:
         return False
-    if after and known.is_noun(words.singular(after[0])):
+    if after and tables.is_noun(words.singular(after[0])):
         return False  # "two dog houses"
-    plural = noun != lemma or lemma in known.words["plural_only"]
-    return plural if one else not plural and not known.is_mass(lemma)
+    plural = noun != lemma or lemma in tables.words["plural_only"]
+    return plural if one else not plural and not tables.is_mass(lemma)
 
 
 LARGEST_DROP: Final[dict[str, float]] = _TABLES["largest_drop"]

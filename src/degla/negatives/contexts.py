@@ -56,22 +56,24 @@ class ContextWriter:
         described = json.dumps([self.model.describe(), _ASK], sort_keys=True)
         rule = f"context by {hash_text(described):016x}"  # Another model's replies are not this one's.
         for batch in parse_records(captions):
-            asked = [self._request(record, caption, rule=rule) for record, caption in batch]
-            replies = replies_to((each for each in asked if each is not None), model=self.model, journal=self.journal)
+            requests = [self._request(record, caption, rule=rule) for record, caption in batch]
+            replies = replies_to(
+                (each for each in requests if each is not None), model=self.model, journal=self.journal
+            )
             silent = sum(reply.outcome in PASSING for reply in replies.values())
             if silent:
                 raise DeglaError(
                     f"{self.model.name} did not answer for {counted(silent, 'caption')}. Run the same command again: "
                     "the replies so far are kept."
                 )
-            told = {key: " ".join(reply.text.split()) for key, reply in replies.items() if reply.outcome == "answered"}
-            read = dict(zip(told, parse(list(told.values())), strict=True))
-            for (record, caption), request in zip(batch, asked, strict=True):
+            texts = {key: " ".join(reply.text.split()) for key, reply in replies.items() if reply.outcome == "answered"}
+            by_key = dict(zip(texts, parse(list(texts.values())), strict=True))
+            for (record, caption), request in zip(batch, requests, strict=True):
                 if request is None:
                     yield record
                     continue
-                text = told.get(request.key)
-                if text is not None and _repeats(caption, read[request.key], text):
+                text = texts.get(request.key)
+                if text is not None and _repeats(caption, by_key[request.key], text):
                     self.written += 1
                 else:
                     text = template_of(record, caption, seed=self.seed)
@@ -82,22 +84,22 @@ class ContextWriter:
         if not choices:
             return None
         things, relations = (", ".join(map(inert, some)) for some in (things_of(caption), relations_of(caption)))
-        asked = f"Caption: {inert(record.text)}\nThings: {things}\nRelations: {relations or 'none'}"
+        question = f"Caption: {inert(record.text)}\nThings: {things}\nRelations: {relations or 'none'}"
         # The hash makes the key permanent: it does not depend on the other captions of the file.
-        key = RequestKey(record.id, rule, hash_text(asked) >> 1)
-        chat = (ChatMessage("system", _ASK), ChatMessage("user", asked))
+        key = RequestKey(record.id, rule, hash_text(question) >> 1)
+        chat = (ChatMessage("system", _ASK), ChatMessage("user", question))
         if "write" in self.model.forms:
             return Request(key, "write", chat, record.text)
         return Request(key, "choose", chat, record.text, choices=choices)
 
 
-def _repeats(caption: Caption, written: Caption, text: str) -> bool:
+def _repeats(caption: Caption, context: Caption, text: str) -> bool:
     """Whether a text is longer than the caption, and names all of its things and no other."""
-    own, told = ([_said(thing) for thing in things_of(each)] for each in (caption, written))
+    own, new = ([_content_words(thing) for thing in things_of(each)] for each in (caption, context))
     whole = set(words.content(text))
     longer = len(caption.text) < len(text) <= LONGEST_TEXT
-    return longer and all(thing <= whole for thing in own) and all(any(one <= thing for thing in own) for one in told)
+    return longer and all(thing <= whole for thing in own) and all(any(one <= thing for thing in own) for one in new)
 
 
-def _said(thing: str) -> set[str]:
+def _content_words(thing: str) -> set[str]:
     return {word for word in words.content(thing) if word not in words.ARTICLES}

@@ -24,7 +24,7 @@ from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import FormChoice, Maker, Prompts, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.output import Journal, Output, continue_output, journal_path, manifest
-from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spread, tag
+from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, map_in_order, tag
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.pages.words import counted
@@ -125,21 +125,21 @@ def generate(
     workers = _processes(workers, many=model is None and len(stream) >= _SPREAD)
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
-    with ExitStack() as held:
+    with ExitStack() as stack:
         opened, questions, described = None, None, None
         if model is not None:
             opened = model if isinstance(model, LanguageModel) else model()
-            held.callback(opened.close)
+            stack.callback(opened.close)
             questions, described = prepare_questions(opened, settings)
         if stream.usage is not None:
             described = {**(described or {}), "words": settings.words}
         expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, described=described)
-        output = held.enter_context(continue_output(out, expected, stream, rules, summary))
-        journal = held.enter_context(Journal(journal_path(out), summary)) if opened else None
+        output = stack.enter_context(continue_output(out, expected, stream, rules, summary))
+        journal = stack.enter_context(Journal(journal_path(out), summary)) if opened else None
         if journal is not None:
             journal.index()
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
-        stop = held.enter_context(Interruption(opened.wait_no_longer) if opened else Interruption())
+        stop = stack.enter_context(Interruption(opened.wait_no_longer) if opened else Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows
         if engine == "ray":
@@ -148,18 +148,18 @@ def generate(
             assert not isinstance(model, LanguageModel)
             rows = _until(stop, run_on_ray(batches, maker, open_model=model, workers=workers, journal=journal))
         else:
-            pool = _open_processes(held, workers) if len(stream) - output.captions_done > BATCH else None
+            pool = _open_processes(stack, workers) if len(stream) - output.captions_done > BATCH else None
             if opened is None or journal is None:
-                rows = _until(stop, spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers))
+                rows = _until(stop, map_in_order(partial(make_rows, maker=maker), batches, pool=pool, workers=workers))
             else:
-                tagged = spread(tag, batches, pool=pool, workers=workers)
+                tagged = map_in_order(tag, batches, pool=pool, workers=workers)
                 rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
         # Requests go rule by rule within a batch, so the first captions finish together, and late.
         shown = TaskProgress(progress).task(
             "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
             warm_up=BATCH if model else 0, note=summary.describe,
         )  # fmt: skip
-        advance = held.enter_context(shown)
+        advance = stack.enter_context(shown)
         _write_all(rows, output, summary, advance, stop)
     summary.seconds = time.monotonic() - started
     return summary
@@ -199,11 +199,11 @@ def _processes(workers: int | None, *, many: bool) -> int:
     return workers
 
 
-def _open_processes(held: ExitStack, workers: int) -> ProcessPoolExecutor | None:
+def _open_processes(stack: ExitStack, workers: int) -> ProcessPoolExecutor | None:
     if workers == 1:
         return None
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_signals)
-    held.callback(pool.shutdown, cancel_futures=True)
+    stack.callback(pool.shutdown, cancel_futures=True)
     return pool
 
 
@@ -219,10 +219,10 @@ def _write_all(
 ) -> None:
     written = output.captions_done
     try:
-        for made, captions in rows:
+        for records, captions in rows:
             if captions:
-                output.write(made)
-                summary.add(made)
+                output.write(records)
+                summary.add(records)
                 written += captions
             advance(captions)
     except DeglaError:

@@ -129,10 +129,13 @@ class NegativesPlan:
         table.add_row("all", *(f"{each.total:,}" for each in bounds))
         if len(bounds) > 1:
             lines.append("at least: every written answer is accepted; at most: none is, and the model chooses, too")
-        read, written = ([each.prompt_tokens for each in bounds], [each.answer_tokens for each in bounds])
+        prompts, answers = (
+            [each.prompt_tokens for each in bounds],
+            [each.answer_tokens for each in bounds],
+        )
         lines.append(
-            f"tokens, at {_LETTERS} characters each: {_range(read, _millions)} million read (repeated prefixes "
-            f"included), {_range(written, _millions)} million written (without thinking)"
+            f"tokens, at {_LETTERS} characters each: {_range(prompts, _millions)} million read (repeated prefixes "
+            f"included), {_range(answers, _millions)} million written (without thinking)"
         )
         if self.prices is not None:
             cost = _range([each.cost(self.prices) for each in bounds], "{:,.2f}".format)
@@ -143,8 +146,8 @@ class NegativesPlan:
             )
             lines.append(f"time: {', '.join(times)}; retries come on top")
         else:
-            told = counted(self.measured, "caption")
-            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {told}")
+            captions = counted(self.measured, "caption")
+            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {captions}")
         return Group(table, *lines, grammar)
 
 
@@ -172,12 +175,12 @@ def plan_negatives(
     """
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
     rules = tuple(settings.rules)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         opened: LanguageModel | None = None
         questions: Prompts | None = None
         if model is not None:
             opened = model if isinstance(model, LanguageModel) else model()
-            held.callback(opened.close)
+            stack.callback(opened.close)
             questions, _ = prepare_questions(opened, settings)
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         chosen = list(_sample(stream))
@@ -198,10 +201,10 @@ def plan_negatives(
         seconds, few = None, list[TaggedTask]()
         if in_process and tagged:
             few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
-            asked = _run(_Counter(opened), maker, [few]).volume(rules, 1.0).total
-            began = time.monotonic()
+            requests = _run(_Counter(opened), maker, [few]).volume(rules, 1.0).total
+            start = time.monotonic()
             _run(opened, maker, [few])
-            seconds = (time.monotonic() - began) * most.total / max(asked, 1)
+            seconds = (time.monotonic() - start) * most.total / max(requests, 1)
         writes = questions is not None and questions.forms[0] == "write"
         least = first if writes else most
         return NegativesPlan(len(stream), size, skipped, least, most, grammar, seconds, len(few), prices)
@@ -226,13 +229,13 @@ def _run(model: Model, maker: Maker, tagged: list[list[TaggedTask]]) -> Model:
     return model
 
 
-class _Asked(NamedTuple):
+class _RequestSize(NamedTuple):
     """A request: its rule, its number for the caption and rule, and about how many tokens are read and written."""
 
     rule: str
     draw: int
-    read: int
-    written: int
+    prompt_tokens: int
+    answer_tokens: int
 
 
 @dataclass
@@ -240,7 +243,7 @@ class _Counter:
     """A model that counts requests; it writes nothing and takes the first choice, which needs the most requests."""
 
     like: LanguageModel
-    requests: list[_Asked] = field(default_factory=list)
+    requests: list[_RequestSize] = field(default_factory=list)
     capacity: int = BATCH
     _waiting: list[Request] = field(default_factory=list)
 
@@ -257,16 +260,18 @@ class _Counter:
 
     def start(self, request: Request) -> None:
         turns = messages(request, mode="plain")
-        read = sum(len(turn["content"]) // _LETTERS + _TURN for turn in turns)
+        prompt_tokens = sum(len(turn["content"]) // _LETTERS + _TURN for turn in turns)
         answer = request.choices[0] if request.choices else request.caption
-        self.requests.append(_Asked(request.key.rule, request.key.draw, read, len(answer) // _LETTERS + _TURN))
+        self.requests.append(
+            _RequestSize(request.key.rule, request.key.draw, prompt_tokens, len(answer) // _LETTERS + _TURN)
+        )
         self._waiting.append(request)
 
     def finished(self) -> list[Reply]:
-        taken, self._waiting = self._waiting, []
+        requests, self._waiting = self._waiting, []
         return [
             Reply(each.key, "empty" if each.form == "write" else "answered", text=(each.choices or ("",))[0])
-            for each in taken
+            for each in requests
         ]
 
     def wait_no_longer(self) -> None:
@@ -277,12 +282,12 @@ class _Counter:
 
     def volume(self, rules: tuple[str, ...], scale: float, *, first: bool = False) -> Volume:
         """Return the counted requests, or only the first about each caption and rule, times `scale`."""
-        taken = [each for each in self.requests if each.draw == 0 or not first]
-        by_rule = Counter(each.rule for each in taken)
+        requests = [each for each in self.requests if each.draw == 0 or not first]
+        by_rule = Counter(each.rule for each in requests)
         return Volume(
             {rule: round(scale * by_rule[rule]) for rule in rules},
-            round(scale * sum(each.read for each in taken)),
-            round(scale * sum(each.written for each in taken)),
+            round(scale * sum(each.prompt_tokens for each in requests)),
+            round(scale * sum(each.answer_tokens for each in requests)),
         )
 
 

@@ -52,10 +52,10 @@ def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Content
         InputError: the tagger is not installed.
     """
     things: dict[str, dict[str, str]] = {}
-    said: dict[str, set[str]] = {}
+    vocabularies: dict[str, set[str]] = {}
     for batch in parse_records(captions):
         for record, caption in batch:
-            said.setdefault(record.image_id, set()).update(caption.vocabulary)
+            vocabularies.setdefault(record.image_id, set()).update(caption.vocabulary)
             own = things.setdefault(record.image_id, {})
             for lemma, phrase in _things(caption):
                 own.setdefault(lemma, phrase)
@@ -67,7 +67,7 @@ def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Content
     surveyed = {}
     for image, own in things.items():
         companions = sorted({other for lemma in own for other in usual[lemma]})
-        absent = [other for other in companions if other not in said[image] and _is_told_from(other, own)]
+        absent = [other for other in companions if other not in vocabularies[image] and _differs_from(other, own)]
         Random(f"{RULE}/{seed}/{image}").shuffle(absent)
         surveyed[image] = Contents(own, tuple(absent))
     return surveyed
@@ -92,7 +92,7 @@ def with_article(noun: str) -> str:
     return noun if lexicon().is_mass(last) or words.is_plural(last) else f"{words.article(noun)} {noun}"
 
 
-def _is_told_from(other: str, own: Iterable[str]) -> bool:
+def _differs_from(other: str, own: Iterable[str]) -> bool:
     """Whether a noun is neither a synonym of one of these, nor a part, a kind or a possible name of it.
 
     Body parts are present wherever bodies are, and people named after a thing have it: no "skier, but no ski".
@@ -133,15 +133,15 @@ def questions(
         contents: the result of `survey`.
         seed: determines, with an image's id, the form and the things.
     """
-    asked: set[str] = set()
+    images: set[str] = set()
     for caption in captions:
         own = contents[caption.image_id]
-        if caption.image_id in asked or not own.things or not own.absent:
+        if caption.image_id in images or not own.things or not own.absent:
             continue
-        asked.add(caption.image_id)
+        images.add(caption.image_id)
         chance = Random(f"{RULE}/{seed}/{caption.image_id}/question")
         names = chance.sample(list(own.things), len(own.things))
-        second = next((name for name in names[1:] if _is_told_from(name, names[:1])), names[0])  # no "bike and bicycle"
+        second = next((name for name in names[1:] if _differs_from(name, names[:1])), names[0])  # no "bike and bicycle"
         there = [own.things[name] for name in dict.fromkeys((names[0], second))]
         absent = with_article(own.absent[0])
         shows, both = "This image features", " and ".join(there)

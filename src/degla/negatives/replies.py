@@ -55,10 +55,10 @@ def read_reply(reply: str) -> str:
     text = without_thinking(reply)
     if (fence := _FENCE.search(text)) and _has_words(fence.group(1)):
         text = fence.group(1).strip()
-    found = read_member(text)
-    if found is None:
-        found = "" if _OBJECT.match(text) else text
-    return repair_articles(_first_line(found))
+    answer = read_member(text)
+    if answer is None:
+        answer = "" if _OBJECT.match(text) else text
+    return repair_articles(_first_line(answer))
 
 
 def without_thinking(reply: str) -> str:

@@ -101,7 +101,7 @@ def draft_examples(
         raise InputError(f"{out}: already exists, but {rows.name}, needed to resume, is missing. Choose another --out.")
     summary = generate(drawn, settings, out=rows, progress=progress, model=model)
     texts = {record.id: record.text for record in drawn}
-    made = (
+    drafts = (
         Draft(
             rule=row.rule,
             caption=texts[row.caption_id],
@@ -114,12 +114,12 @@ def draft_examples(
         for row in read_jsonl(NegativeRecord, rows)
         if row.text is not None
     )
-    return write_jsonl(out, made), summary
+    return write_jsonl(out, drafts), summary
 
 
 def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, seed: int) -> list[CaptionRecord]:
     """Draw at most `count` captions that a rule can change, in random order; holds 20 times as many in memory."""
-    made = load_rule(rule)
+    member = load_rule(rule)
     usable: list[CaptionRecord] = []
 
     def lot(record: CaptionRecord) -> bytes:
@@ -129,7 +129,9 @@ def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, s
     while len(usable) < count and (batch := list(islice(candidates, 64))):
         english = [record for record in batch if check_caption(record.text).accepted]
         tagged = parse([record.text for record in english])
-        usable += [record for record, caption in zip(english, tagged, strict=True) if made.ask(caption, ()) is not None]
+        usable += [
+            record for record, caption in zip(english, tagged, strict=True) if member.ask(caption, ()) is not None
+        ]
     return usable[:count]
 
 
@@ -161,7 +163,7 @@ class ReviewState:
     position: int = field(default=0, init=False)
     history: list[Decision] = field(default_factory=list, init=False)
     _places: dict[str, int] = field(init=False, repr=False)
-    _made: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
+    _decisions: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.drafts:
@@ -191,7 +193,7 @@ class ReviewState:
     @property
     def decided(self) -> int:
         """Number of drafts accepted or rejected."""
-        return len(self._made)
+        return len(self._decisions)
 
     @property
     def is_done(self) -> bool:
@@ -200,8 +202,8 @@ class ReviewState:
 
     def choice(self, key: str) -> Decision | None:
         """Return the decision in effect on a draft; None if it is undecided."""
-        made = self._made.get(key)
-        return made[-1] if made else None
+        decisions = self._decisions.get(key)
+        return decisions[-1] if decisions else None
 
     def text(self) -> str:
         """Return the current draft's negative: as accepted, else as drafted."""
@@ -242,14 +244,14 @@ class ReviewState:
             if not self.history or self.history[-1].key != decision.key:
                 raise InputError("only the last decision can be undone.")
             self.history.pop()
-            made = self._made[decision.key]
-            made.pop()
-            if not made:
-                del self._made[decision.key]
+            decisions = self._decisions[decision.key]
+            decisions.pop()
+            if not decisions:
+                del self._decisions[decision.key]
             self.position = self._places[decision.key]
         else:
             self.history.append(decision)
-            self._made.setdefault(decision.key, []).append(decision)
+            self._decisions.setdefault(decision.key, []).append(decision)
             self.position = self._next_open(self._places[decision.key])
         return before, self.choice(decision.key)
 
@@ -276,7 +278,7 @@ class ReviewState:
     def _next_open(self, place: int) -> int:
         for step in range(1, len(self.drafts) + 1):
             other = (place + step) % len(self.drafts)
-            if draft_key(self.drafts[other]) not in self._made:
+            if draft_key(self.drafts[other]) not in self._decisions:
                 return other
         return place
 
@@ -411,13 +413,13 @@ class Review:
         """Remove the text no longer in effect from the rule's file and add the one that is."""
         draft, taken_out = self.state.find(key), _accepted_text(before)
         assert draft is not None  # as its decision was applied
-        if any(text == taken_out and _asked(other) == _asked(draft) for other, text in self.state.accepted):
+        if any(text == taken_out and _origin(other) == _origin(draft) for other, text in self.state.accepted):
             taken_out = None  # Still in effect, by this draft or another one of the caption.
         self._write(draft, taken_out=taken_out, put_in=_accepted_text(after))
 
     def _write(self, draft: Draft, *, taken_out: str | None, put_in: str | None) -> None:
         """Change one entry of a rule's file; all others are kept, even if edited by hand in the meantime."""
-        file, (_, caption) = self.file(draft.rule), _asked(draft)
+        file, (_, caption) = self.file(draft.rule), _origin(draft)
         before = read_examples(file, rule=draft.rule) if file.exists() else ()
         entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, taken_out)]
         if put_in is not None and not any((entry.caption, entry.negative) == (caption, put_in) for entry in entries):
@@ -426,7 +428,7 @@ class Review:
             write_examples(file, entries, rule=draft.rule)
 
 
-def _asked(draft: Draft) -> tuple[str, str]:
+def _origin(draft: Draft) -> tuple[str, str]:
     return draft.rule, " ".join(draft.caption.split())
 
 

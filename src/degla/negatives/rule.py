@@ -184,7 +184,7 @@ class ReplacingRule(NegativeRule):
         """Return the places, each with the grammar's words as dictionary forms (none: only a model can fill it)."""
 
     @lru_cache(maxsize=64)  # noqa: B019 - rules live as long as the process
-    def found_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
+    def cached_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """Return the places; cached because they are needed for every candidate."""
         return self.places(caption)
 
@@ -198,7 +198,7 @@ class ReplacingRule(NegativeRule):
 
     def applies(self, caption: Caption) -> bool:
         """Whether there is a place."""
-        return bool(self.found_places(caption))
+        return bool(self.cached_places(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int, usage: words.WordUsage | None = None) -> list[str]:
         """Return captions with one word replaced, using every place once before any place twice.
@@ -209,17 +209,17 @@ class ReplacingRule(NegativeRule):
             most: maximum number of captions.
             usage: word frequencies by which words are drawn; None draws all words of a list equally often.
         """
-        places = ((place, listed) for place, listed in self.found_places(caption).items() if listed)
+        places = ((place, listed) for place, listed in self.cached_places(caption).items() if listed)
         drawn = [(place, self._draw(caption, place, listed, rng, usage)) for place, listed in places]
         rng.shuffle(drawn)
-        found: dict[str, None] = {}
+        texts: dict[str, None] = {}
         for choice in take_turns(self._accepted(caption, *each) for each in drawn):
             text = self.put(caption, *choice)
             if text is not None:
-                found[text] = None
-                if len(found) == most:
+                texts[text] = None
+                if len(texts) == most:
                     break
-        return list(found)
+        return list(texts)
 
     def _draw(
         self, caption: Caption, place: Place, listed: Sequence[str], rng: Random, usage: words.WordUsage | None
@@ -236,9 +236,9 @@ class ReplacingRule(NegativeRule):
         between = (_nearest(before), _nearest(after))
         return usage.shuffle(wider, forms, between, rng)[::-1]
 
-    def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
+    def widen(self, choices: tuple[str, ...]) -> tuple[str, ...]:
         """Return the grammar's words with synonyms that captions may use more often."""
-        return found
+        return choices
 
     def surface(self, caption: Caption, place: Place, word: str) -> str:
         """Return a word's approximate form in its place, by which its usage is counted; `form` gives the final one."""
@@ -249,7 +249,7 @@ class ReplacingRule(NegativeRule):
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
         """Return the slots where a word may be replaced or added; none if the grammar finds no place."""
-        return tuple(_slot(caption, place) for place in self.found_places(caption))
+        return tuple(_slot(caption, place) for place in self.cached_places(caption))
 
     def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
         """Return the caption with a proposed word in a slot, in its form; None if the word cannot be used there.
@@ -257,7 +257,7 @@ class ReplacingRule(NegativeRule):
         `check` may still refuse the result.
         """
         word = word.strip().lower()
-        place = next((place for place in self.found_places(caption) if _slot(caption, place) == slot), None)
+        place = next((place for place in self.cached_places(caption) if _slot(caption, place) == slot), None)
         if place is None or not _WORD.fullmatch(word):
             return None
         text = self.put(caption, place, word)
@@ -284,18 +284,18 @@ class ReplacingRule(NegativeRule):
         """
         change = find_change(caption.tokens, content)
         place = next(
-            (one for one in self.found_places(caption) if one[0] <= change.start and change.end <= one[1]), None
+            (one for one in self.cached_places(caption) if one[0] <= change.start and change.end <= one[1]), None
         )
         if place is None:
             return None
-        kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
-        return place, kept, (*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :])
+        old = [token.lower for token in caption.tokens[place[0] : place[1]]]
+        return place, old, (*old[: change.start - place[0]], *change.words, *old[change.end - place[0] :])
 
 
 def _nearest(tokens: Iterable[Token]) -> str:
     """Return the first word that is not an article; "" if there is none."""
-    said = (token.lower for token in tokens if words.is_word(token.text))
-    return next((word for word in said if word not in words.ARTICLES), "")
+    lower = (token.lower for token in tokens if words.is_word(token.text))
+    return next((word for word in lower if word not in words.ARTICLES), "")
 
 
 def _slot(caption: Caption, place: Place) -> Slot:

@@ -37,10 +37,10 @@ _LONGEST: Final = 4
 _CLAUSES: Final = ("while", "as", "because", "than", "that")
 """Words that the tagger labels prepositions but that relate clauses, not things."""
 _FORMS: Final = (
-    "{said}. We can see {things}.",
-    "We can see {things}. {said}.",
-    "{said}: {relations}. We can see {things}.",
-    "We can see {things}: {relations}. {said}.",
+    "{sentence}. We can see {things}.",
+    "We can see {things}. {sentence}.",
+    "{sentence}: {relations}. We can see {things}.",
+    "We can see {things}: {relations}. {sentence}.",
 )
 """Forms of longer captions; the last two are for captions with a relation other than the caption itself."""
 
@@ -61,16 +61,16 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
         texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
         by_text = dict(zip(texts, parse(texts), strict=True))
         for (record, caption), (things, relations) in zip(batch, phrases, strict=True):
-            said = [f" {_bare(text)} " for text in (record.text, *relations, *things)]
+            statements = [f" {_bare(text)} " for text in (record.text, *relations, *things)]
             units = [
-                CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, said, kind=kind, seed=seed))
+                CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, statements, kind=kind, seed=seed))
                 for kind, some in (("relation", relations), ("thing", things))
                 for text in some
                 if by_text[text].content != caption.content
             ]
             concepts = [text for text in things if len(text) > 1] or [record.text]
-            told = {"units": tuple(units), "concepts": tuple(concepts), "masked_words": described_by(caption)}
-            yield record.model_copy(update=told)
+            columns = {"units": tuple(units), "concepts": tuple(concepts), "masked_words": described_by(caption)}
+            yield record.model_copy(update=columns)
 
 
 def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -182,13 +182,13 @@ def _bare(text: str) -> str:
     return " ".join(words.singular(word) for word in words.content(text) if word not in words.ARTICLES)
 
 
-def _foils(unit: Caption, record: CaptionRecord, said: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
+def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
     """Return the rules' foils of a unit that the caption does not say itself: no woman for "a man and a woman"."""
     foils: list[str] = []
     for name in RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
         foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
-    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {_bare(foil)} " in text for text in said))
+    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {_bare(foil)} " in text for text in statements))
 
 
 def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
@@ -230,10 +230,10 @@ def context_of(caption: Caption, *, number: int) -> str | None:
         return None
     relations = [text for text in relations_of(caption) if words.content(text) != caption.content]
     form = _FORMS[number % (len(_FORMS) if relations else 2)]
-    said = caption.text.rstrip(" .!")
-    if not form.startswith("{said}"):
-        said = said[:1].upper() + said[1:]
-    return form.format(said=said, things=_joined(things), relations=_joined(relations))
+    sentence = caption.text.rstrip(" .!")
+    if not form.startswith("{sentence}"):
+        sentence = sentence[:1].upper() + sentence[1:]
+    return form.format(sentence=sentence, things=_joined(things), relations=_joined(relations))
 
 
 def _joined(texts: Sequence[str]) -> str:

@@ -31,7 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.negatives.balance.outcome import Balance, BalanceSettings, Halves, RuleBalance, measure_told, told_quickly
+from degla.negatives.balance.outcome import (
+    Balance,
+    BalanceSettings,
+    Halves,
+    RuleBalance,
+    accuracy_by_words,
+    measure_told,
+)
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
 from degla.negatives.report.blind import FEWEST, CaptionNegative, Likelihoods, half_of
@@ -70,7 +77,7 @@ def signs(pair: CaptionNegative) -> dict[int, float]:
     """Return the non-zero signs of one pair by hash bucket."""
     counts = Counter(_counts(pair.caption))
     counts.subtract(_counts(pair.negative))
-    found = {name: float(times) for name, times in counts.items() if times}
+    values = {name: float(times) for name, times in counts.items() if times}
     size, other = len(words.content(pair.caption)), len(words.content(pair.negative))
     whole = pair.caption_likely * (size + 1) - pair.negative_likely * (other + 1)
     measured = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
@@ -81,8 +88,8 @@ def signs(pair: CaptionNegative) -> dict[int, float]:
             ("size", max(-1.0, min(1.0, value / scale))),
         ):
             if cue:
-                found[_place(f"#{number} {kind}")] = _CUE * cue
-    return found
+                values[_place(f"#{number} {kind}")] = _CUE * cue
+    return values
 
 
 @lru_cache(maxsize=4_096)
@@ -261,9 +268,9 @@ class Balancer:
 
     def write(self, out: Path) -> None:
         """Write, atomically, the chosen rows, and one refused row for each caption and rule without any."""
-        write_jsonl(out, self._written())
+        write_jsonl(out, self._output_rows())
 
-    def _written(self) -> Iterator[NegativeRecord]:
+    def _output_rows(self) -> Iterator[NegativeRecord]:
         chosen = iter(self._chosen)
         covered, negatives = [0, 0], [0, 0]
         for _, of_caption in groupby(self._rows(), key=lambda row: row.caption_id):
@@ -271,12 +278,12 @@ class Balancer:
             for rule, rows in groupby(of_caption, key=lambda row: row.rule):
                 state = self.report.rules.get(rule)
                 listed = [(row, next(chosen)) for row in rows]
-                kept = [row for row, is_chosen in listed if is_chosen and state and state.stays]
+                selection = [row for row, is_chosen in listed if is_chosen and state and state.stays]
                 had = any(row.accepted for row, _ in listed)
-                negatives = [negatives[0] + had, negatives[1] + len(kept)]
-                covers = [covers[0] or had, covers[1] or bool(kept)]
-                if kept:
-                    yield from kept
+                negatives = [negatives[0] + had, negatives[1] + len(selection)]
+                covers = [covers[0] or had, covers[1] or bool(selection)]
+                if selection:
+                    yield from selection
                 else:
                     row = next((row for row, _ in listed if row.accepted), listed[0][0])
                     reason = ((state.reason if state else "") or "unbalanced") if had else row.reason
@@ -318,10 +325,10 @@ class Balancer:
             if texts:
                 likely, *others = self._likelihoods[half]([caption.text, *texts])
                 # A missing likelihood favours neither text.
-                known = [(likely, own) if math.isfinite(likely - own) else (0.0, 0.0) for own in others]
+                likelihoods = [(likely, own) if math.isfinite(likely - own) else (0.0, 0.0) for own in others]
                 pairs = [
                     CaptionNegative(caption.text, text, caption.image_id, *both)
-                    for text, both in zip(texts, known, strict=True)
+                    for text, both in zip(texts, likelihoods, strict=True)
                 ]
                 self.report.unread += sum(not math.isfinite(likely - own) for own in others)
                 yield _Group(rule, half, places, pairs)
@@ -391,8 +398,8 @@ class Balancer:
             sample = Reservoir[CaptionNegative](_TRIED, seed=f"{self._settings.seed} tried")
             for pick in groups_picks[groups_picks >= 0]:
                 sample.show(pairs[pick])
-            tried.append(sample.kept)
-        return min(map(len, tried)) < FEWEST or told_quickly(tried[0], tried[1]) <= self._settings.told
+            tried.append(sample.items)
+        return min(map(len, tried)) < FEWEST or accuracy_by_words(tried[0], tried[1]) <= self._settings.told
 
     def _finish(self) -> None:
         """Test each rule, drop those still identified by text only, and test the rest together."""
@@ -409,7 +416,7 @@ class Balancer:
         draw = Random(self._settings.seed)
 
         def sample(kind: str, half: int) -> list[CaptionNegative]:
-            pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).kept]
+            pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).items]
             return draw.sample(pairs, min(len(pairs), _TESTED))
 
         return (sample("before", 0), sample("before", 1)), (sample("after", 0), sample("after", 1))

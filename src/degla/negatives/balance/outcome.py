@@ -60,26 +60,26 @@ def measure_told(halves: Halves) -> Told | None:
         fmean(blind_across(one, other) for one, other in both),
         fmean(_direction([pair.longer for pair in one], [pair.longer for pair in other]) for one, other in both),
         fmean(_direction([pair.likelier for pair in one], [pair.likelier for pair in other]) for one, other in both),
-        fmean(told_by_all(one, other) for one, other in both),
+        fmean(accuracy_by_all(one, other) for one, other in both),
     )
 
 
-def told_quickly(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
+def accuracy_by_words(train: Sequence[CaptionNegative], test: Sequence[CaptionNegative]) -> float:
     """Return the accuracy by words and word pairs only: less accurate than with character n-grams, but much faster."""
-    return blind_across(learned, asked, features=words_and_pairs)
+    return blind_across(train, test, features=words_and_pairs)
 
 
-def told_by_all(learned: Sequence[CaptionNegative], asked: Sequence[CaptionNegative]) -> float:
+def accuracy_by_all(train: Sequence[CaptionNegative], test: Sequence[CaptionNegative]) -> float:
     """Return the accuracy of a classifier that uses words, length and likelihood."""
-    cues = np.array([(pair.longer / 10, pair.likelier) for pair in (*learned, *asked)])
+    cues = np.array([(pair.longer / 10, pair.likelier) for pair in (*train, *test)])
     cues = np.hstack([np.clip(cues, -1, 1), np.sign(cues)])
-    return blind_across(learned, asked, extra=cues.tolist())
+    return blind_across(train, test, extra=cues.tolist())
 
 
-def _direction(learned: Sequence[float], asked: Sequence[float]) -> float:
+def _direction(train: Sequence[float], test: Sequence[float]) -> float:
     """Return the accuracy by one number, whose better direction is learned; ties count as one half."""
-    way = 1 if worth(learned).mean() >= 0.5 else -1
-    return float(worth([way * value for value in asked]).mean())
+    way = 1 if worth(train).mean() >= 0.5 else -1
+    return float(worth([way * value for value in test]).mean())
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,9 @@ class Balance:
                 f"({counted(self.captions, 'caption')} in total). Balance a larger file, or train on this one as it is."
             )
         measured = {rule: state.after or state.before for rule, state in self.rules.items()}
-        told = ", ".join(f"{rule} {100 * known.most:.0f} %" for rule, known in measured.items() if known)
+        accuracies = ", ".join(f"{rule} {100 * accuracy.most:.0f} %" for rule, accuracy in measured.items() if accuracy)
         return (
-            f"no rule can be kept: text-only classifiers reach {told}, but --told-rule allows at most "
+            f"no rule can be kept: text-only classifiers reach {accuracies}, but --told-rule allows at most "
             f"{100 * settings.told_rule:.0f} %. Generate more candidates (degla negatives --per-rule 6), use other "
             "rules or more captions, or keep every rule with --told-rule 1, for example for a small file."
         )
@@ -201,24 +201,24 @@ def render(report: Balance) -> Group:
     covered = " ".join(_percent(number, report.captions) for number in report.covered)
     add_row(table, "together", covered, *_cells(report.before, report.after), "")
     before, after = report.negatives
-    said = (
+    explanation = (
         f"{counted(report.captions, 'caption')}; negatives (one per caption and rule): {before:,} before, "
         f"{after:,} after. "
         "captions %: with a candidate, and with a kept negative. Classifiers are trained on one half of the images and "
         "tested on the other; chance is 50.\n"
     )
     if report.unread:
-        said += (
+        explanation += (
             f"{counted(report.unread, 'candidate')} balanced without likelihood, because a text exceeds the language "
             "model's context.\n"
         )
-    return Group(table, Text(said))
+    return Group(table, Text(explanation))
 
 
 def _cells(before: Told | None, after: Told | None) -> list[str]:
     names = ("words", "length", "likelihood", "all")
     return [
-        " ".join("-" if told is None else f"{100 * getattr(told, name):.0f}" for told in (before, after))
+        " ".join("-" if accuracy is None else f"{100 * getattr(accuracy, name):.0f}" for accuracy in (before, after))
         for name in names
     ]
 

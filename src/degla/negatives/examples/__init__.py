@@ -121,15 +121,15 @@ def read_examples(file: Path, *, rule: str) -> tuple[ExampleEntry, ...]:
     if listed.rule != rule:
         raise InputError(f"{file}: has examples of the rule {listed.rule!r}, not of {rule!r}.")
     entries: list[ExampleEntry] = []
-    seen: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, str], int] = {}
     for number, row in enumerate(listed.examples, start=1):
         entry = validate(ExampleEntry, row, where=f"{file} example {number}")
         pair = (entry.caption, entry.negative)
         if entry.caption == entry.negative:
             raise InputError(f"{file} example {number}: field 'negative': must differ from the caption.")
-        if pair in seen:
-            raise InputError(f"{file} example {number}: repeats example {seen[pair]}. Remove one of them.")
-        seen[pair] = number
+        if pair in numbers:
+            raise InputError(f"{file} example {number}: repeats example {numbers[pair]}. Remove one of them.")
+        numbers[pair] = number
         entries.append(entry)
     return tuple(entries)
 

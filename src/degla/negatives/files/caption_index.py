@@ -86,12 +86,12 @@ class CaptionIndex:
         Raises:
             InputError: there is none.
         """
-        if (found := self.find(caption_id)) is None:
+        if (caption := self.find(caption_id)) is None:
             raise InputError(
                 f"{where}: caption_id {caption_id!r} is not among the captions. Give the captions that the negatives "
                 "were made from."
             )
-        return found
+        return caption
 
     def __iter__(self) -> Iterator[tuple[str, IndexedCaption]]:
         """Iterate over (id, caption) in order."""

@@ -81,7 +81,7 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
     other_names = 0
     with whole_file(out, newline="") as stream:
         for row in captions.negatives():
-            texts, left = _arrange(row.texts)
+            texts, rest = _arrange(row.texts)
             number = _whole(row.caption.image_id)
             reason = _reason(row, texts, number=number)
             if reason:
@@ -90,9 +90,9 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
                     summary.left_out["negatives of captions that are left out"] += len(row.texts)
                 continue
             assert number is not None
-            for rule in left:
-                known = rule in POSITIONS
-                summary.left_out["further negatives of a rule" if known else "negatives of rules without position"] += 1
+            for rule in rest:
+                extra = rule in POSITIONS
+                summary.left_out["further negatives of a rule" if extra else "negatives of rules without position"] += 1
             other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
             record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
             stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))

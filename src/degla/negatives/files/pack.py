@@ -87,7 +87,7 @@ def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused:
     summary = PackSummary()
     schema = _schema()
     described = _describe(source)
-    kept = _keep(records, refused=refused, summary=summary)
+    rows = _keep(records, refused=refused, summary=summary)
     with whole_file(out, binary=True) as stream:
         with pyarrow.parquet.ParquetWriter(
             stream,
@@ -97,7 +97,7 @@ def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused:
             use_dictionary=list(_REPEATING),
             write_statistics=["rule", "accepted"],
         ) as writer:
-            while group := list(islice(kept, _GROUP)):
+            while group := list(islice(rows, _GROUP)):
                 columns = {name: [row[name] for row in group] for name in schema.names}
                 writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=_GROUP)
                 summary.rows += len(group)
@@ -189,7 +189,7 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
     metadata = open_parquet(path).schema_arrow.metadata or {}
     if key not in metadata:
         return None
-    found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
-    if not isinstance(found, dict):
+    value = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
+    if not isinstance(value, dict):
         raise InputError(f"{path}: '{key.decode()}' in the schema's metadata is not a JSON object.")
-    return found
+    return value

@@ -150,7 +150,7 @@ def agreeing_verbs(caption: Caption, head: int) -> list[int]:
 def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Return every finite verb with its subjects; cached because it is needed for every noun."""
     tokens = caption.tokens
-    found = []
+    verbs = []
     for place, token in enumerate(tokens):
         if not token.is_finite:
             continue
@@ -161,8 +161,8 @@ def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], .
             own = [tokens[main].governor]
         elif any(tokens[index].role == "expl" for index in own):
             own = governed(tokens, main, "attr", "dobj")
-        found.append((place, tuple(own)))
-    return tuple(found)
+        verbs.append((place, tuple(own)))
+    return tuple(verbs)
 
 
 def _is_joined(tokens: Sequence[Token], verb: int) -> bool:

@@ -34,21 +34,21 @@ def noun_relation(word: str, other: str) -> Relation:
         return noun_relation(other, word)
     if word == other:
         return "synonym"
-    words = lexicon()
-    mine, theirs = words.noun_groups(word), words.noun_groups(other)
+    tables = lexicon()
+    mine, theirs = tables.noun_groups(word), tables.noun_groups(other)
     if any(other in group.cluster(word) for group in mine):
         return "compatible"
     if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
         return "hypernym"
     if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
         return ""  # WordNet's rarer senses would make a boy a man and a bus a car
-    if words.senses(word) & words.senses(other):
+    if tables.senses(word) & tables.senses(other):
         return "synonym"
-    if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
+    if tables.senses(word) & tables.over(other) or tables.senses(other) & tables.over(word):
         return "hypernym"
-    if words.is_part(word, other) or words.is_part(other, word):
+    if tables.is_part(word, other) or tables.is_part(other, word):
         return "part"
-    if words.is_person(word) and words.is_person(other):
+    if tables.is_person(word) and tables.is_person(other):
         return "compatible"  # a worker may be a person, a woman or a tourist
     if any(group in theirs and group.name in _KINDS for group in mine):
         return ""
@@ -63,11 +63,11 @@ def _are_close(word: str, other: str) -> bool:
 
 @cache
 def _steps_above(word: str) -> dict[int, int]:
-    layer, found = set(lexicon().senses_in_order(word)[:1]), dict[int, int]()
+    layer, distances = set(lexicon().senses_in_order(word)[:1]), dict[int, int]()
     for steps in range(_CLOSE):
-        found |= dict.fromkeys(layer - found.keys(), steps)
+        distances |= dict.fromkeys(layer - distances.keys(), steps)
         layer = {above for sense in layer for above in lexicon().above(sense)}
-    return found
+    return distances
 
 
 @cache
@@ -78,18 +78,18 @@ def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
         word: the adjective to replace.
         living: whether it describes a person or an animal: the opposite of an old man is not a new man.
     """
-    words, sort = lexicon(), "living" if living else "thing"
-    found = [
+    tables, sort = lexicon(), "living" if living else "thing"
+    choices = [
         draw
-        for group in words.adjective_groups(word)
+        for group in tables.adjective_groups(word)
         if group.of in ("", sort)
         for draw in group.draws
-        if draw not in group.cluster(word) and not words.adjective_relation(word, draw)
+        if draw not in group.cluster(word) and not tables.adjective_relation(word, draw)
     ]
-    if not found and not words.adjective_groups(word):
-        pointing = words.words["pointing"]
-        found = [other for other in words.everyday_opposites(word) if other not in pointing]
-    return tuple(dict.fromkeys(found))
+    if not choices and not tables.adjective_groups(word):
+        pointing = tables.words["pointing"]
+        choices = [other for other in tables.everyday_opposites(word) if other not in pointing]
+    return tuple(dict.fromkeys(choices))
 
 
 @cache
@@ -100,16 +100,16 @@ def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
         word: the noun to replace.
         mass: whether the place takes a mass noun ("covered with _").
     """
-    words = lexicon()
-    for group in words.noun_groups(word):
+    tables = lexicon()
+    for group in tables.noun_groups(word):
         cluster = group.cluster(word)
-        found = tuple(
+        choices = tuple(
             draw
             for draw in group.draws
-            if draw not in cluster and words.is_mass(draw) == mass and not noun_relation(word, draw)
+            if draw not in cluster and tables.is_mass(draw) == mass and not noun_relation(word, draw)
         )
-        if found:
-            return found
+        if choices:
+            return choices
     return ()
 
 
@@ -150,11 +150,11 @@ class Additions:
 
 def _draws(lists: dict[str, Any], noun: str) -> tuple[str, ...]:
     """Return the words of the list for the noun itself, else of the first list for its sort."""
-    found = next((one for one in lists.values() if noun in one.get("words", ())), None)
-    if found is None:
+    entry = next((one for one in lists.values() if noun in one.get("words", ())), None)
+    if entry is None:
         sorts = {group.name for group in lexicon().noun_groups(noun)[:1]}
-        found = next((one for one in lists.values() if sorts.intersection(one.get("for", ()))), {"draw": ()})
-    return tuple(found["draw"])
+        entry = next((one for one in lists.values() if sorts.intersection(one.get("for", ()))), {"draw": ()})
+    return tuple(entry["draw"])
 
 
 @cache
@@ -174,20 +174,20 @@ def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
     ("a wheel" next to a car), materials, and other contents of a room: a kitchen with a sink may well have a
     microwave.
     """
-    known, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, caption.chunk_at(span[0]).before
-    sorts, own = known.noun_sorts(lemma), known.noun_sorts(old)
+    tables, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, caption.chunk_at(span[0]).before
+    sorts, own = tables.noun_sorts(lemma), tables.noun_sorts(old)
     had = before.lower in _LISTING or before.lemma in _HAVING
-    if had and (sorts & known.words["unsaid"] - own or "body_upper" in sorts):
+    if had and (sorts & tables.words["unsaid"] - own or "body_upper" in sorts):
         return True  # "a black nose" may come with black paws
-    inner, outer = known.words["inner"], known.words["outer"]
+    inner, outer = tables.words["inner"], tables.words["outer"]
     if (own & inner and sorts & outer) or (own & outer and sorts & inner):
         return True
-    if known.is_material(lemma) and not known.is_material(old):
+    if tables.is_material(lemma) and not tables.is_material(old):
         return True
-    if any(known.is_usual_part(lemma, other) for other in caption.other_nouns(span)):
+    if any(tables.is_usual_part(lemma, other) for other in caption.other_nouns(span)):
         return True
     seldom = lemma in additions().objects(old)
-    usual = bool(sorts & known.words["room_contents"]) or additions().may_be_present(lemma)
+    usual = bool(sorts & tables.words["room_contents"]) or additions().may_be_present(lemma)
     return usual and not seldom and is_inventory(caption, span)
 
 
@@ -201,12 +201,14 @@ def is_absent(chunk: Chunk) -> bool:
 
 def is_inventory(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether the noun is one of several things in a room, or is listed with two of its fixtures."""
-    known, chunk = lexicon(), caption.chunk_at(span[0])
+    tables, chunk = lexicon(), caption.chunk_at(span[0])
     listed = chunk.before.lower in _LISTING or chunk.after.lower in (",", "and") or chunk.before.is_noun
     if not chunk.before.text or not listed:
         return False  # the last is "a bath tub a toilet and a sink"
     others = caption.other_nouns(span)
-    room = any(one in known.words["room_words"] or known.is_in_group(one, "room") for one in others)
-    fixtures = sum(known.is_in_group(one, "appliance") or known.is_in_group(one, "bathroom_fixture") for one in others)
-    contents = known.group_names(caption.tokens[span[1] - 1].lemma) & known.words["room_contents"]
+    room = any(one in tables.words["room_words"] or tables.is_in_group(one, "room") for one in others)
+    fixtures = sum(
+        tables.is_in_group(one, "appliance") or tables.is_in_group(one, "bathroom_fixture") for one in others
+    )
+    contents = tables.group_names(caption.tokens[span[1] - 1].lemma) & tables.words["room_contents"]
     return bool(contents) and (room or fixtures > 1)

@@ -297,22 +297,22 @@ class Lexicon:
 
     @cache  # noqa: B019
     def _over(self, senses: tuple[int, ...]) -> frozenset[int]:
-        found, waiting = set[int](), list(senses)
+        ancestors, waiting = set[int](), list(senses)
         while waiting:
             sense = waiting.pop()
-            if sense not in found:
-                found.add(sense)
+            if sense not in ancestors:
+                ancestors.add(sense)
                 waiting += self.above(sense)
-        return frozenset(found)
+        return frozenset(ancestors)
 
     @cache  # noqa: B019
     def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
         """Return the senses that any given one is a part of, up to three steps."""
-        layer, found = set(senses), set[int]()
+        layer, wholes = set(senses), set[int]()
         for _ in range(_PART_DEPTH):
-            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
-            found |= layer
-        return frozenset(found)
+            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - wholes
+            wholes |= layer
+        return frozenset(wholes)
 
 
 def _numbers(field: str) -> tuple[int, ...]:

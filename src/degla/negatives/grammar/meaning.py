@@ -80,13 +80,13 @@ class _Unit:
 
 def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> tuple[Meaning, int]:
     """Return the meaning, and the number of verbs that disagree with their subject ("a table are set")."""
-    units, spoken, numbers = _read(tokens, chunks)
+    units, verbs, numbers = _read(tokens, chunks)
     bare = tuple(unit.frozen() for unit in units if not unit.preposition)
     bag = Counter(unit.frozen() for unit in units if unit.preposition)
-    said = Counter((word, unit.frozen() if unit else None) for word, unit in spoken)
+    verb_bag = Counter((word, unit.frozen() if unit else None) for word, unit in verbs)
     finite = (token for token in tokens if token.is_finite)
     wrong = sum(subject not in ("any", verb.number) for subject, verb in zip(numbers, finite, strict=False))
-    return (bare, frozenset(bag.items()), frozenset(said.items())), wrong
+    return (bare, frozenset(bag.items()), frozenset(verb_bag.items())), wrong
 
 
 def _key(chunk: Chunk) -> Hashable:
@@ -107,16 +107,16 @@ def _read(
     for chunk in [*chunks, None]:
         gap = tokens[start : chunk.start if chunk else len(tokens)]
         start = chunk.end if chunk else start
-        connector, said = connect(gap)
+        connector, gap_verbs = connect(gap)
         subject = next((unit for unit in reversed(units) if not unit.preposition), None)
         last = units[-1] if units else None
         relative = relative or any(token.tag == "WDT" for token in gap)
         agreeing += [last if relative else subject for token in gap if token.is_finite]
         relative = chunk is not None and chunk.noun.tag == "WP"
         if subject:
-            verbs += [(word, last) for word in said]
+            verbs += [(word, last) for word in gap_verbs]
         else:
-            waiting += said  # "over the dog jumps the fox": the verb's phrase comes after it
+            waiting += gap_verbs  # "over the dog jumps the fox": the verb's phrase comes after it
         if chunk is None:
             break
         if chunk.role == "where":
@@ -127,8 +127,8 @@ def _read(
         if chunk.role == "pronoun" and chunk.noun.tag in ("EX", "WP"):
             continue
         key, count = _key(chunk), chunk.number
-        bare_symmetric = connector in SYMMETRIC and (not said or set(said) <= POSTURES)
-        joins = connector in JOINERS and not said
+        bare_symmetric = connector in SYMMETRIC and (not gap_verbs or set(gap_verbs) <= POSTURES)
+        joins = connector in JOINERS and not gap_verbs
         if last and (joins or (bare_symmetric and not last.preposition)):
             last.members.append(key)
             last.number = "many" if joins else last.number
@@ -174,9 +174,9 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
     for piece, _ in words.split(text):
         lower = words.lower_case(piece)
         word = "a" if lower == "an" else lower
-        known = places.get(word)
-        if known:
-            tokens.append(known[min(used[word], len(known) - 1)])
+        matches = places.get(word)
+        if matches:
+            tokens.append(matches[min(used[word], len(matches) - 1)])
             used[word] += 1
         elif words.is_word(piece):
             return None

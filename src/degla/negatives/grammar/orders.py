@@ -82,8 +82,8 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
     last, where, acts, likened = 0, "", False, False
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
-        connector, said = connect(gap)
-        last, acts = chunk.end, (acts and bool(where)) or not set(said) <= POSTURES | relations().words["together"]
+        connector, verbs = connect(gap)
+        last, acts = chunk.end, (acts and bool(where)) or not set(verbs) <= POSTURES | relations().words["together"]
         link = f"{where} {connector}".strip()
         where = f"{link} {chunk.noun.lower}".strip() if chunk.role == "where" else ""
         following = chunks[place + 1] if place + 1 < len(chunks) else None
@@ -111,18 +111,18 @@ def _completes_adjective(gap: Sequence[Token]) -> bool:
 
 def _stands_alone(chunk: Chunk) -> bool:
     """Whether the noun is a game, a measure, invisible, or half of a compound written as two words."""
-    known, head, first, before, after = lexicon(), chunk.noun, chunk.first, chunk.before, chunk.after
+    tables, head, first, before, after = lexicon(), chunk.noun, chunk.first, chunk.before, chunk.after
     earlier = token_at(chunk.source, chunk.start - 2)
     layered = first.tag == "DT" and token_at(chunk.source, chunk.start + 1).tag == "CD"  # "a two layer cake"
     purpose = before.lower == "to" and first.tag == "NN"  # "kneeling to pet a dog"
     opened = before.tag == "IN" and earlier.tag == "DT"
     split = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
     return (
-        (known.is_in_group(head.lemma, "game") and chunk.determiner is None)
-        or (head.lemma in known.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
-        or head.lemma in known.nouns["game"].above
+        (tables.is_in_group(head.lemma, "game") and chunk.determiner is None)
+        or (head.lemma in tables.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
+        or head.lemma in tables.nouns["game"].above
         or any(token.lower in ("other", "another") for token in chunk.modifiers)
-        or (not known.is_concrete(head.lemma) and head.lemma not in _CROWDS)
+        or (not tables.is_concrete(head.lemma) and head.lemma not in _CROWDS)
         or not _SPLIT.isdisjoint(split)
         or opened
         or layered
@@ -162,8 +162,8 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
 
 def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
     """Whether changed tokens mean the same as the caption, as far as word order goes; `chunks` if already known."""
-    said, _ = meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)
-    return said == _own_state(caption).meaning
+    meaning, _ = meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)
+    return meaning == _own_state(caption).meaning
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class _State:
 
 
 def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
-    said, verbs = meaning_and_disagreements(tokens, chunks)
+    meaning, verbs = meaning_and_disagreements(tokens, chunks)
     misfits = sum(not chunk.determiner_fits for chunk in chunks)
-    return _State(said, (loose_ends(tokens, chunks), misfits, verbs))
+    return _State(meaning, (loose_ends(tokens, chunks), misfits, verbs))
 
 
 @lru_cache(maxsize=64)
@@ -286,7 +286,7 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         return True  # "noodles, meat and beans in a sauce with a fork"
     if _looks_the_same((first, second), (one, other), between):
         return True
-    known = relations().words
+    words = relations().words
     if not between:
         if one.link == "" and {token.lower for token in tokens[first.end : second.start]} in _EQUAL:
             return True  # "the chef is a man"
@@ -297,13 +297,13 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
             return True
         if other.link.endswith("in front of") and not second.is_living and _faces(first, second):
             return True  # a person in front of a mirror has the mirror in front of them
-        near = one.link.removeprefix("on ").removeprefix("in ") in known["nearness"] | {"front of"}
+        near = one.link.removeprefix("on ").removeprefix("in ") in words["nearness"] | {"front of"}
         if other.link in SYMMETRIC and not other.acts and (near or one.link == "with"):
             return True  # "in front of an oven with pans"
         if one.link == other.link and one.link in ("on", "in") and not other.acts and start > 0:
             return chunks[start - 1].is_living  # "people on horses on a beach"
-        lap = first.is_living and second.noun.lemma in known["lap_devices"]
-        if other.link == "on" and (lap or known["fastened"] & {first.noun.lower, second.noun.lower}):
+        lap = first.is_living and second.noun.lemma in words["lap_devices"]
+        if other.link == "on" and (lap or words["fastened"] & {first.noun.lower, second.noun.lower}):
             return True
         holding = {token.lemma for token in tokens[: first.start]} & _HOLDING
         if holding and other.link == "to" and not other.acts:
@@ -373,14 +373,14 @@ def _pieces(caption: Caption) -> dict[int, Chunk | str]:
     What "of" ties to a phrase moves with it and has no entry.
     """
     tokens = caption.tokens
-    found: dict[int, Chunk | str] = {id(token): token.lower for token in tokens if token.tag != "DT"}
+    pieces: dict[int, Chunk | str] = {id(token): token.lower for token in tokens if token.tag != "DT"}
     for chunk in caption.chunks:
         for token in chunk.tokens:
-            found.pop(id(token), None)
-        found[id(chunk.noun)] = chunk
+            pieces.pop(id(token), None)
+        pieces[id(chunk.noun)] = chunk
     for before, chunk in pairwise(caption.chunks):
         if chunk.start == before.end + 1 and tokens[before.end].lower == "of" and chunk.role != "where":
-            found.pop(id(tokens[before.end]), None)
+            pieces.pop(id(tokens[before.end]), None)
             if before.role == "thing":
-                found.pop(id(chunk.noun), None)
-    return found
+                pieces.pop(id(chunk.noun), None)
+    return pieces

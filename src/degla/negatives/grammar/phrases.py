@@ -60,17 +60,17 @@ class Caption:
         if self.text[1:].islower():
             return frozenset()
         months = {at for at, token in enumerate(self.tokens) if token.lower == "may" and token.text[0].isupper()}
-        found: list[int] = []
+        places: list[int] = []
         if not (self.is_titled or self.is_shouted):
             for place, token in enumerate(self.tokens):
                 capital = token.text[0].isupper() and (token.is_noun or token.is_adjective)
                 if is_abbreviated(self.tokens, place) or (
                     capital and (token.tag.startswith("NNP") or (place and id(token) not in self.followers))
                 ):
-                    found.append(place)
-        runs = [found[at : at + 1] for at in range(len(found)) if found[at] - 1 not in found]
+                    places.append(place)
+        runs = [places[at : at + 1] for at in range(len(places)) if places[at] - 1 not in places]
         for run in runs:
-            while run[-1] + 1 in found:
+            while run[-1] + 1 in places:
                 run.append(run[-1] + 1)
         names = (run for run in runs if len(run) > 1 and any(self.tokens[at].tag.startswith("NNP") for at in run))
         counted = words.COUNTING | {"an"}
@@ -217,20 +217,20 @@ def _mend(tokens: list[Token]) -> list[Token]:
 
     It sometimes tags "a plain red cross" as adverb, adjective, verb, and "a yellow rose" as if something rose.
     """
-    known = lexicon()
+    tables = lexicon()
     tokens = _with_verb(_out_of_compounds(tokens))
     mended = list(tokens)
-    for place in _said_of_subjects(tokens):  # "a person in skis flies", "a girl sits and waits"
+    for place in _verbs_tagged_as_nouns(tokens):  # "a person in skis flies", "a girl sits and waits"
         mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
     for place in range(len(mended) - 1, -1, -1):
         token, before, after = mended[place], token_at(tokens, place - 1), token_at(mended, place + 1)
         noun, tag, lemma = words.singular(token.lower), token.tag, token.lower
         heads_noun = (after.is_noun or after.tag == "JJ") and not after.glued
-        coloured = known.is_attribute(before.lower)
+        coloured = tables.is_attribute(before.lower)
         if token.lower in ("left", "right") and after.lower == "of":
             if before.text and (before.tag not in ("DT", "IN", "JJ") or _is_shape(before.lower)):
                 tag = "RB"
-        elif known.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
+        elif tables.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
             if token.is_noun or before.tag in ("DT", "CD", "JJ") or coloured:
                 tag = "JJ"
         elif token.is_verb and before.tag in ("CC", ",") and _is_food(token.lower):
@@ -239,14 +239,14 @@ def _mend(tokens: list[Token]) -> list[Token]:
             token.tag in ("RB", "JJ")
             and before.is_noun
             and not heads_noun
-            and (known.is_name(before.lower, noun) or known.is_in_group(token.lower, "appliance"))
+            and (tables.is_name(before.lower, noun) or tables.is_in_group(token.lower, "appliance"))
         ):
             tag = "NN"  # "a fire hydrant", "a stove top oven"
         elif not heads_noun and not token.is_noun:
             described = before.tag in ("DT", "PRP$") or (coloured and before.tag not in ("RB", "IN"))
-            named = before.tag == "DT" or known.is_in_group(before.lower, "colour")
-            taken = token.tag in ("VBD", "VBZ", "VBP", "VB") and known.noun_groups(noun) and named
-            if described and (taken or _is_shape(token.lower)):
+            named = before.tag == "DT" or tables.is_in_group(before.lower, "colour")
+            noun_as_verb = token.tag in ("VBD", "VBZ", "VBP", "VB") and tables.noun_groups(noun) and named
+            if described and (noun_as_verb or _is_shape(token.lower)):
                 tag, lemma = "NNS" if words.is_plural(token.lower) else "NN", noun
         if tag != token.tag:
             mended[place] = replace(token, tag=tag, lemma=lemma)
@@ -255,9 +255,9 @@ def _mend(tokens: list[Token]) -> list[Token]:
 
 def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
     """Split compounds that the parser made of a subject and its verb: "a dog runs", "a dog running"."""
-    mended, known = list(tokens), lexicon()
+    mended, tables = list(tokens), lexicon()
     for place, (doer, token) in enumerate(pairwise(tokens), start=1):
-        if not doer.is_noun or not known.is_living(doer.lemma):
+        if not doer.is_noun or not tables.is_living(doer.lemma):
             continue
         joined = doer.role == "compound" and doer.governor == place
         if token.is_finite and joined and not governed(tokens, place, "nsubj", "nsubjpass", "expl"):
@@ -266,7 +266,7 @@ def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
             token.tag == "NN"
             and token.lower.endswith("ing")
             and token.role in ("acl", "ROOT")
-            and not known.is_name(doer.lower, token.lower)
+            and not tables.is_name(doer.lower, token.lower)
             and not token_at(tokens, place + 1).is_noun
         ):
             mended[place - 1] = replace(doer, role="ROOT", governor=place - 1)
@@ -303,16 +303,16 @@ def _with_verb(tokens: list[Token]) -> list[Token]:
     return tokens
 
 
-def _said_of_subjects(tokens: Sequence[Token]) -> list[int]:
+def _verbs_tagged_as_nouns(tokens: Sequence[Token]) -> list[int]:
     """Return the indices of words tagged as plural nouns that the parser gives a subject or joins to a verb."""
-    told_of = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
+    predicates = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
     copulas = {one.governor for one in tokens if one.role in ("cop", "aux", "auxpass")}
     return [
         place
         for place, token in enumerate(tokens)
         if token.tag == "NNS"
         and (
-            (token.role == "ROOT" and place in told_of - copulas)
+            (token.role == "ROOT" and place in predicates - copulas)
             or (token.role == "conj" and tokens[token.governor].tag == "VBZ" and tokens[place - 1].tag == "CC")
         )
         and words.conjugate(words.verb(token.lower), "VBZ") == token.lower

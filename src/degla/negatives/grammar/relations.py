@@ -119,8 +119,8 @@ class Relations:
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
         """Whether the preposition is idiomatic before such a noun; True unless a group says otherwise."""
-        known = self._listed["prepositions"].get(preposition, ())
-        return self._fits(preposition, [group for group in known if group.suits("prepositions", objects, ())])
+        groups = self._listed["prepositions"].get(preposition, ())
+        return self._fits(preposition, [group for group in groups if group.suits("prepositions", objects, ())])
 
     @staticmethod
     def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:

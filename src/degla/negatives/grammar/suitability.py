@@ -50,14 +50,14 @@ class _Cut:
     @cached_property
     def prepositions(self) -> tuple[tuple[str, _Piece, bool], ...]:
         """Every preposition right before a thing, the thing, and whether a verb of aiming precedes it."""
-        found = []
+        triples = []
         for piece in self.pieces:
             if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
                 continue
             start, preposition = _preposition(piece.gap)
             aimed = start > 0 and piece.gap[start - 1].lemma in relations().words["aiming"]
-            found.append((preposition, piece, aimed))
-        return tuple(found)
+            triples.append((preposition, piece, aimed))
+        return tuple(triples)
 
     @cached_property
     def odd_prepositions(self) -> tuple[tuple[str, str], ...]:
@@ -80,9 +80,9 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
         that does something; "" if everything fits.
     """
     old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
-    said = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
+    pairs = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
     otherwise = {preposition for preposition, _ in old.odd_prepositions}
-    odd = any(each not in said and each[0] not in otherwise for each in new.odd_prepositions)
+    odd = any(each not in pairs and each[0] not in otherwise for each in new.odd_prepositions)
     if odd or _misses_objects(old, new) or (_announces_the_known(new) and not _announces_the_known(old)):
         return "word_order"
     if _outgrows(old, new):
@@ -105,16 +105,16 @@ def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
         noun: head noun of the phrase after it.
         aimed: whether a verb of aiming comes right before it: "looking at a dog", but not "sitting at a dog".
     """
-    known, sorts = relations().words, all_sorts(noun)
-    if "atmosphere" in sorts and preposition not in known["in_atmosphere"]:
+    words, sorts = relations().words, all_sorts(noun)
+    if "atmosphere" in sorts and preposition not in words["in_atmosphere"]:
         return False
     if preposition in ("in", "inside", "inside of", "within", "into"):
         return not is_animate(noun) and fits_before("in" if preposition == "into" else preposition, noun.lemma)
     if preposition in ("on", "upon", "onto"):
         return "room" not in sorts and noun.lemma not in lexicon().words["not_on"]
     if preposition == "at":
-        return aimed or bool(sorts & known["stations"]) or lexicon().is_event(noun.lemma)
-    return preposition not in known["ways_along"] or bool(sorts & known["ways"])
+        return aimed or bool(sorts & words["stations"]) or lexicon().is_event(noun.lemma)
+    return preposition not in words["ways_along"] or bool(sorts & words["ways"])
 
 
 def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
@@ -132,37 +132,37 @@ def is_animate(noun: Token) -> bool:
 
 def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
     """Return the reason against a verb's new subject: wrong number, or unable to do it; "" if there is none."""
-    known = relations().words
+    words = relations().words
     for place, (was, now) in enumerate(zip(old.gaps(), new.gaps(), strict=True)):
         for at, (own, verb) in enumerate(zip(was, now, strict=True)):
-            meant = doers.get(id(own))
-            if meant is None or not verb.is_verb:
+            subject = doers.get(id(own))
+            if subject is None or not verb.is_verb:
                 continue
-            one, other = old.pieces[meant], new.pieces[meant]
+            one, other = old.pieces[subject], new.pieces[subject]
             if not _agrees(verb, other) and _agrees(own, one):
                 return "agreement"
             if verb is own and one.head.lemma == other.head.lemma:
                 continue
-            if verb.lemma in known["comprising"]:
+            if verb.lemma in words["comprising"]:
                 return "word_order"
             with_object = at == len(now) - 1 and place < len(new.pieces)
             if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
                 return "actor"
-            if verb.lemma in known["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
+            if verb.lemma in words["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
                 return "scale"
     return ""
 
 
 def _outgrows(old: _Cut, new: _Cut) -> bool:
     """Whether a thing is now in or on a far smaller one, unlike in the caption."""
-    said = {(one.head.lemma, preposition, other.head.lemma) for one, preposition, other in _supports(old)}
+    triples = {(one.head.lemma, preposition, other.head.lemma) for one, preposition, other in _supports(old)}
     odd = sum(is_out_of_scale(one.head, preposition, other.head) for one, preposition, other in _supports(old))
-    found = [
-        (one.head.lemma, preposition, other.head.lemma) in said
+    repeats = [
+        (one.head.lemma, preposition, other.head.lemma) in triples
         for one, preposition, other in _supports(new)
         if is_out_of_scale(one.head, preposition, other.head)
     ]
-    return len(found) > odd and not all(found)
+    return len(repeats) > odd and not all(repeats)
 
 
 def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
@@ -175,13 +175,13 @@ def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
 
 def _misses_objects(old: _Cut, new: _Cut) -> bool:
     """Whether a verb does not fit its new object: nobody flies a beach, no island features a kitchen."""
-    known, said = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
-    grounds = {verb for verb, noun in _objects(old) if all_sorts(noun) & known["grounds"]}
+    words, pairs = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
+    grounds = {verb for verb, noun in _objects(old) if all_sorts(noun) & words["grounds"]}
     return any(
-        (verb, noun.lemma) not in said
+        (verb, noun.lemma) not in pairs
         and (
-            verb in known["comprising"]
-            or (all_sorts(noun) & known["grounds"] and verb not in known["of_places"] | grounds)
+            verb in words["comprising"]
+            or (all_sorts(noun) & words["grounds"] and verb not in words["of_places"] | grounds)
         )
         for verb, noun in _objects(new)
     )
@@ -202,12 +202,12 @@ def _misfit_of_pronouns(old: _Cut, new: _Cut) -> str:
     """Return "agreement" if "her", "himself" or "their" lost its living referent or its number; else ""."""
     personal = relations().words["personal"]
     for place, piece in enumerate(old.pieces):
-        said = personal & {token.lower for token in (*piece.gap, *piece.own)}
-        meant = next((at for at, one in enumerate(old.pieces[:place]) if is_animate(one.head)), None)
-        if not said or meant is None:
+        pronouns = personal & {token.lower for token in (*piece.gap, *piece.own)}
+        referent = next((at for at, one in enumerate(old.pieces[:place]) if is_animate(one.head)), None)
+        if not pronouns or referent is None:
             continue
-        before, after = old.pieces[meant], new.pieces[meant]
-        wrong = "one" if said <= _OF_MANY else "many"
+        before, after = old.pieces[referent], new.pieces[referent]
+        wrong = "one" if pronouns <= _OF_MANY else "many"
         if not is_animate(after.head) or (after.number == wrong and before.number != wrong):
             return "agreement"
     return ""
@@ -259,7 +259,7 @@ def whole_things(caption: Caption) -> list[tuple[int, int]]:
 def _doers(caption: Caption) -> dict[int, int]:
     """Map the id of each verb between phrases to the piece that is its subject, as far as the parse shows."""
     pieces = _own_cut(caption).pieces
-    found: dict[int, int] = {}
+    doers: dict[int, int] = {}
     for place, token in enumerate(caption.tokens):
         if token.is_verb:
             noun = _doer(caption.tokens, place)
@@ -267,8 +267,8 @@ def _doers(caption: Caption) -> dict[int, int]:
             if piece is not None:
                 # the parser prefers the nearest noun: "a person on skateboard skating"
                 able = (at for at in range(piece, -1, -1) if can_do(token.lemma, pieces[at].head, with_object=False))
-                found[id(token)] = next(able, piece)
-    return found
+                doers[id(token)] = next(able, piece)
+    return doers
 
 
 def doer(caption: Caption, place: int) -> int | None:
@@ -278,9 +278,9 @@ def doer(caption: Caption, place: int) -> int | None:
 
 def _doer(tokens: Sequence[Token], place: int) -> int:
     """Return the index of a verb's subject noun; -1 if the parse has none."""
-    seen: set[int] = set()
-    while place not in seen and place >= 0:
-        seen.add(place)
+    visited: set[int] = set()
+    while place not in visited and place >= 0:
+        visited.add(place)
         own = governed(tokens, place, *SUBJECTS)
         if own and tokens[own[0]].tag not in ("WDT", "WP", "EX"):
             return own[0]

@@ -152,15 +152,15 @@ def plural(noun: str) -> str:
 @lru_cache(maxsize=65_536)
 def singular(noun: str) -> str:
     """Return the dictionary form of a noun in either number, in lower case."""
-    known, noun = lexicon(), noun.lower()
-    if noun in known.words["plural_only"] or noun in known.words["invariant"]:
+    tables, noun = lexicon(), noun.lower()
+    if noun in tables.words["plural_only"] or noun in tables.words["invariant"]:
         return noun
     if noun in _SINGULARS:
         return _SINGULARS[noun]
-    if noun.endswith("ies") and known.is_noun(noun[:-1]):
+    if noun.endswith("ies") and tables.is_noun(noun[:-1]):
         return noun[:-1]  # "veggies", "cookies", "brownies": lemminflect makes "veggy"
-    found = _first(inflections().getLemma(noun, "NOUN"), noun)
-    return noun if known.is_noun(noun) and not known.is_noun(found) else found
+    lemma = _first(inflections().getLemma(noun, "NOUN"), noun)
+    return noun if tables.is_noun(noun) and not tables.is_noun(lemma) else lemma
 
 
 def is_plural(noun: str) -> bool:
@@ -172,8 +172,8 @@ def is_plural(noun: str) -> bool:
 @lru_cache(maxsize=65_536)
 def is_known(word: str) -> bool:
     """Whether an English dictionary has the word in any form."""
-    known, word = lexicon(), word.lower()
-    return bool(inflections().getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
+    tables, word = lexicon(), word.lower()
+    return bool(inflections().getAllLemmas(word)) or tables.is_noun(word) or tables.is_adjective(word)
 
 
 @lru_cache(maxsize=65_536)
@@ -207,9 +207,9 @@ class UsageCounter:
 
     def add(self, content: Sequence[str]) -> None:
         """Count the words of one caption, as returned by `words.content`."""
-        said = [word for word in content if word not in ARTICLES]
-        self._words.update(said)
-        self._pairs.update(pairwise(said))
+        words = [word for word in content if word not in ARTICLES]
+        self._words.update(words)
+        self._pairs.update(pairwise(words))
         if len(self._pairs) > _MOST:
             self._pairs = Counter({pair: times for pair, times in self._pairs.items() if times > 1})
 
@@ -251,9 +251,9 @@ class WordUsage:
     def weights(self, forms: tuple[str, ...], between: tuple[str, str]) -> list[float]:
         """Return how likely each form is between two words, relative to the likeliest."""
         before, after = between
-        found = [self._likely(form, before, after) for form in forms]
-        most = max(found, default=1.0)
-        return [max(value / most, 1e-3) for value in found]
+        values = [self._likely(form, before, after) for form in forms]
+        most = max(values, default=1.0)
+        return [max(value / most, 1e-3) for value in values]
 
     def _likely(self, form: str, before: str, after: str) -> float:
         pieces = form.split()

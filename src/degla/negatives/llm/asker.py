@@ -214,8 +214,8 @@ class Asker:
     async def _end(self, fault: Fault, endpoint: Endpoint) -> DeglaError:
         """Return the error that ends the run: the server's message, and what to do."""
         host, model = endpoint.dialect.host, endpoint.dialect.settings.model
-        said = f"Its message ({fault.kind}): {fault.message}"
-        said += "" if said.endswith((".", "!", "?")) else "."
+        quote = f"Its message ({fault.kind}): {fault.message}"
+        quote += "" if quote.endswith((".", "!", "?")) else "."
         if fault.status is not None and 300 <= fault.status < 400:
             return DeglaError(
                 f"The server at {host} redirects to {fault.message}, which is not followed, because captions and key "
@@ -227,24 +227,24 @@ class Asker:
                 if self.variable
                 else f"Set the environment variable {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}; no key was sent."
             )
-            return DeglaError(f"The server at {host} rejects the key. {said} {remedy}")
+            return DeglaError(f"The server at {host} rejects the key. {quote} {remedy}")
         if fault.wait is not None and fault.wait > LONGEST_WAIT:
             return DeglaError(
                 f"The server at {host} asks to wait {_duration(fault.wait)}, and a run waits {_duration(LONGEST_WAIT)} "
-                f"at most. {said} Run the same command again later: it resumes where this run stopped."
+                f"at most. {quote} Run the same command again later: it resumes where this run stopped."
             )
         if fault.status == 402:
             return DeglaError(
-                f"The account at {host} has no credit left. {said} Add credit and run the same command again: it "
+                f"The account at {host} has no credit left. {quote} Add credit and run the same command again: it "
                 "resumes where this run stopped."
             )
         models = await endpoint.models()
         if models and model not in models:
             return DeglaError(
-                f'The server at {host} has no model "{model}". {said} Set --model to one of: {", ".join(models[:20])}.'
+                f'The server at {host} has no model "{model}". {quote} Set --model to one of: {", ".join(models[:20])}.'
             )
         return DeglaError(
-            f'The server at {host} does not serve requests for "{model}". {said} Check --model, and that --base-url '
+            f'The server at {host} does not serve requests for "{model}". {quote} Check --model, and that --base-url '
             "has the right path (usually ending in /v1)."
         )
 

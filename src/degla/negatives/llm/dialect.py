@@ -121,35 +121,35 @@ class Dialect:
             "seed": self.settings.seed + request.key.draw,
             self._length_field: self.settings.max_tokens,
         }
-        kept = {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
-        return kept | self.settings.extra
+        members = {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
+        return members | self.settings.extra
 
-    def learn(self, fault: Fault, sent: dict[str, Any], *, mode: Mode) -> bool:
+    def learn(self, fault: Fault, body: dict[str, Any], *, mode: Mode) -> bool:
         """Learn about unsupported fields from a rejected request; return whether the request would now differ."""
         if fault.status not in (400, 422, 500, 501):
             return False
-        said = fault.message
-        sent = {name: value for name, value in sent.items() if name not in self.settings.extra}  # Those stay.
-        if "max_completion_tokens" in said and "max_tokens" in sent:
+        message = fault.message
+        body = {name: value for name, value in body.items() if name not in self.settings.extra}  # Those stay.
+        if "max_completion_tokens" in message and "max_tokens" in body:
             self._length_field = "max_completion_tokens"
             return True
-        if "response_format" in sent and _FORMAT.search(said):
+        if "response_format" in body and _FORMAT.search(message):
             if mode == self.mode:
-                self._step_down(f"says: {said}", to="json_object" if mode == "json_schema" else "plain")
+                self._step_down(f"says: {message}", to="json_object" if mode == "json_schema" else "plain")
             return True
-        if "messages" in sent and sent["messages"][0]["role"] == "system" and _SYSTEM.search(said):
+        if "messages" in body and body["messages"][0]["role"] == "system" and _SYSTEM.search(message):
             if not self._joins:
                 self._joins = True
                 LOG.warning(
-                    "The server at %s accepts no system turn; its text goes first. Message: %s", self.host, said
+                    "The server at %s accepts no system turn; its text goes first. Message: %s", self.host, message
                 )
             return True
         for name in ("seed", "temperature"):
-            if name in sent and name in said and _UNSUPPORTED.search(said):
+            if name in body and name in message and _UNSUPPORTED.search(message):
                 if name not in self._dropped:
                     self._dropped.add(name)
                     LOG.warning(
-                        'The server at %s does not accept "%s"; it is omitted. Message: %s', self.host, name, said
+                        'The server at %s does not accept "%s"; it is omitted. Message: %s', self.host, name, message
                     )
                 return True
         return False
@@ -158,12 +158,12 @@ class Dialect:
         """Return whether the schema may have caused a failure that the server does not blame on it."""
         return mode != "plain" and not self.kept and (fault.outcome == "rejected" or fault.status in (500, 501))
 
-    def note(self, kept: bool | None, *, mode: Mode) -> None:
+    def note(self, in_format: bool | None, *, mode: Mode) -> None:
         """Record whether an answer to a request in that mode followed the format; None if unknown."""
-        if mode == "plain" or mode != self.mode or kept is None:
+        if mode == "plain" or mode != self.mode or in_format is None:
             return
-        self.kept += kept
-        self._ignored += not kept
+        self.kept += in_format
+        self._ignored += not in_format
         if self._ignored >= _ENOUGH and self._ignored > self.kept and not self.settings.structured:
             self._step_down("accepts but ignores it")
 
@@ -199,8 +199,8 @@ def messages(request: Request, *, mode: Mode, join: bool = False) -> list[dict[s
     parts = [turns[-1]["content"]]
     if request.is_question:
         words = " or ".join(f'"{word}"' for word in request.choices)
-        told = "Answer with" if mode == "plain" else 'Answer as a JSON object whose "answer" is'
-        parts.append(f"{told} {words} and nothing else.")
+        lead = "Answer with" if mode == "plain" else 'Answer as a JSON object whose "answer" is'
+        parts.append(f"{lead} {words} and nothing else.")
     else:
         if request.form == "choose":
             listed = (f"{number}. {inert(text)}" for number, text in enumerate(request.choices, start=1))
@@ -341,76 +341,76 @@ class RequestResult:
 def read_answer(request: Request, completion: Completion, *, mode: Mode) -> RequestResult:
     """Return an answer's outcome and text: the raw text for form "write", one of the choices for "choose"."""
     choice = completion.choices[0]
-    said = choice.message.content or ""
+    reply = choice.message.content or ""
     if choice.message.refusal or _STOPPED.search(choice.finish_reason):
         return RequestResult(
             "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
         )
-    if len(said) > _LONGEST:
-        return RequestResult("malformed", detail=_short(said), kept=False)
+    if len(reply) > _LONGEST:
+        return RequestResult("malformed", detail=_short(reply), kept=False)
     cut = choice.finish_reason in _CUT
-    bare = without_thinking(said)
+    bare = without_thinking(reply)
     # If an answer ended at the token limit, only its complete lines count.
     answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
     if cut and answer.outcome != "answered":
-        return RequestResult("cut_off", text=said, detail=_short(said), kept=answer.kept)
+        return RequestResult("cut_off", text=reply, detail=_short(reply), kept=answer.kept)
     return answer
 
 
-def _read(request: Request, said: str, *, mode: Mode) -> RequestResult:
-    if not said:
+def _read(request: Request, reply: str, *, mode: Mode) -> RequestResult:
+    if not reply:
         return RequestResult("empty")
-    text = read_reply(said)
-    if _REFUSAL.match(text or said):
-        return RequestResult("refused", detail=_short(said))
+    text = read_reply(reply)
+    if _REFUSAL.match(text or reply):
+        return RequestResult("refused", detail=_short(reply))
     if request.form == "choose":
-        return _read_choice(request, said, mode=mode)
-    kept = mode == "plain" or bool(_as_schema(said, "negative"))
+        return _read_choice(request, reply, mode=mode)
+    in_format = mode == "plain" or bool(_as_schema(reply, "negative"))
     if not text:
-        return RequestResult("malformed", text=said, detail=_short(said), kept=kept)
-    return RequestResult("answered", text=said, kept=kept)
+        return RequestResult("malformed", text=reply, detail=_short(reply), kept=in_format)
+    return RequestResult("answered", text=reply, kept=in_format)
 
 
-def _read_choice(request: Request, said: str, *, mode: Mode) -> RequestResult:
+def _read_choice(request: Request, reply: str, *, mode: Mode) -> RequestResult:
     """Return the choice that an answer means: its exact text under a schema, else also its number."""
-    exact = _as_schema(said, _member(request))
+    exact = _as_schema(reply, _member(request))
     if exact in request.choices:
         return RequestResult("answered", text=exact, kept=mode != "plain" or None)
-    text = _find_word(said, request.choices) if request.is_question else find_choice(said, request.choices)
+    text = _find_word(reply, request.choices) if request.is_question else find_choice(reply, request.choices)
     if text is None:
-        return RequestResult("malformed", detail=_short(said), kept=False)
+        return RequestResult("malformed", detail=_short(reply), kept=False)
     return RequestResult("answered", text=text, kept=mode == "plain")
 
 
-def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
+def find_choice(reply: str, choices: tuple[str, ...]) -> str | None:
     """Return the choice that a text names by its words, by its number, or as the only one contained; else None."""
     plain = {_plain(text): text for text in reversed(choices)}
-    for wording in (read_member(said), read_reply(said), said):
-        if wording and (found := plain.get(_plain(wording))) is not None:
-            return found
-    within = [text for wording, text in plain.items() if f" {wording} " in f" {_plain(said)} "]
+    for wording in (read_member(reply), read_reply(reply), reply):
+        if wording and (match := plain.get(_plain(wording))) is not None:
+            return match
+    within = [text for wording, text in plain.items() if f" {wording} " in f" {_plain(reply)} "]
     if len(within) == 1:
         return within[0]
-    number = _NUMBER.match(read_member(said) or said)
+    number = _NUMBER.match(read_member(reply) or reply)
     if number and not within and 1 <= int(number.group(1)) <= len(choices):
         # "2" names the second choice, "2 dogs on a mat" does not: a number must be followed by punctuation or nothing.
-        rest = (read_member(said) or said)[number.end() :]
+        rest = (read_member(reply) or reply)[number.end() :]
         if not rest.strip() or rest[0] in ".):*]\n\"'":
             return choices[int(number.group(1)) - 1]
     return None
 
 
-def _find_word(said: str, words: tuple[str, ...]) -> str | None:
+def _find_word(reply: str, words: tuple[str, ...]) -> str | None:
     """Return the word that an answer begins or ends with, or None: "no" in "there is no dog" is not an answer."""
-    spoken = _plain(read_member(said) or said).split()
-    found = {word for word in words if _plain(word) in (*spoken[:1], *spoken[-1:])}
-    return found.pop() if len(found) == 1 else None
+    pieces = _plain(read_member(reply) or reply).split()
+    matches = {word for word in words if _plain(word) in (*pieces[:1], *pieces[-1:])}
+    return matches.pop() if len(matches) == 1 else None
 
 
-def _as_schema(said: str, member: str) -> str:
+def _as_schema(reply: str, member: str) -> str:
     """Return the string of an answer that follows the schema; "" if it does not."""
     try:
-        value = parse_json(said, where="the answer")
+        value = parse_json(reply, where="the answer")
     except InputError:
         return ""
     text = value.get(member) if isinstance(value, dict) and len(value) == 1 else None

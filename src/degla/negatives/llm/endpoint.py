@@ -154,8 +154,8 @@ class Endpoint:
                 )
         except (TimeoutError, openai.APITimeoutError) as error:
             if isinstance(error.__cause__, http_library().ConnectTimeout):
-                told = f"no connection within {time_to_connect(self._timeout):g} s"
-                raise Fault("connection", "passing", told) from None
+                detail = f"no connection within {time_to_connect(self._timeout):g} s"
+                raise Fault("connection", "passing", detail) from None
             raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s (--timeout)") from None
         except openai.APIStatusError as error:
             raise self._fault(error.status_code, error.response) from None
@@ -257,15 +257,15 @@ async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[byte
     if encoding not in ("", "identity", *_UNPACK):
         raise Fault("bad body", "passing", f"compressed as {encoding[:40]!r}, which was not requested")
     unpacker = zlib.decompressobj(_UNPACK[encoding]) if encoding in _UNPACK else None
-    left = MOST_BYTES
+    remaining = MOST_BYTES
     async for piece in raw:
         try:
             # One byte over the limit shows that the body is too long, without decompressing the rest.
-            unpacked = unpacker.decompress(piece, left + 1) if unpacker else piece
+            unpacked = unpacker.decompress(piece, remaining + 1) if unpacker else piece
         except zlib.error as error:
             raise Fault("bad body", "passing", f"damaged: {error}") from None
-        left -= len(unpacked)
-        if left < 0:
+        remaining -= len(unpacked)
+        if remaining < 0:
             raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB is not an answer")
         yield unpacked
 

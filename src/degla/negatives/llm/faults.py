@@ -151,10 +151,10 @@ def retry_after(headers: Mapping[str, str], message: str = "", *, now: float) ->
             return max(0.0, parsedate_to_datetime(value).timestamp() - now)
         except (TypeError, ValueError, IndexError, OverflowError):
             pass
-    said = _TRY_AGAIN.search(message)
-    if said is None:
+    match = _TRY_AGAIN.search(message)
+    if match is None:
         return None
-    text = said.group(1).casefold().replace(" ", "")
+    text = match.group(1).casefold().replace(" ", "")
     for word, short in _UNITS.items():
         text = text.replace(word, short)
     return read_duration(text)
@@ -230,7 +230,7 @@ def _read_message(body: str) -> tuple[str, str]:
     metadata = value.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what the provider said
     for name in ("message", "error", "detail"):
-        if said := value.get(name):
-            said = said if isinstance(said, str) else json.dumps(said)
-            return f"{said}: {raw}" if isinstance(raw, str) else said, code
+        if message := value.get(name):
+            message = message if isinstance(message, str) else json.dumps(message)
+            return f"{message}: {raw}" if isinstance(raw, str) else message, code
     return body.strip(), code

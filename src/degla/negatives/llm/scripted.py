@@ -56,8 +56,8 @@ class ScriptedModel:
         fail_after: number of replies after which the model is unreachable; None means never.
         name: value for `NegativeRecord.source`.
         digest: sha256 of a script file; a table computes its own.
-        remember: whether to record requests in `asked`.
-        asked: every request so far, in order, if `remember` is set.
+        remember: whether to record requests in `requests`.
+        requests: every request so far, in order, if `remember` is set.
     """
 
     script: Mapping[tuple[str, str], str] | Script = field(default_factory=dict)
@@ -69,9 +69,9 @@ class ScriptedModel:
     name: str = "scripted"
     digest: str = ""
     remember: bool = True
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     _waiting: deque[Request] = field(default_factory=deque)
-    _given: int = 0
+    _reply_count: int = 0
     _rng: Random | None = None
 
     def describe(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class ScriptedModel:
     def start(self, request: Request) -> None:
         """Take a request."""
         if self.remember:
-            self.asked.append(request)
+            self.requests.append(request)
         self._waiting.append(request)
 
     def finished(self) -> list[Reply]:
@@ -93,14 +93,14 @@ class ScriptedModel:
         Raises:
             DeglaError: `fail_after` replies were given.
         """
-        if self._waiting and self.fail_after is not None and self._given >= self.fail_after:
+        if self._waiting and self.fail_after is not None and self._reply_count >= self.fail_after:
             raise DeglaError(f"{self.name}: cannot be reached any more, as scripted.")
         ready = self._pick()
         if self.fail_after is not None:
-            room = self.fail_after - self._given
+            room = self.fail_after - self._reply_count
             self._waiting.extendleft(reversed(ready[room:]))
             ready = ready[:room]
-        self._given += len(ready)
+        self._reply_count += len(ready)
         return [self._answer(request) for request in ready]
 
     def wait_no_longer(self) -> None:

@@ -138,8 +138,8 @@ def _packaged() -> Path:
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
-        found = f"{len(files)} GGUF files" if files else "neither config.json nor a GGUF file"
-        raise InputError(f"{folder}: has {found}. Name one GGUF file or a folder in the format of transformers.")
+        contents = f"{len(files)} GGUF files" if files else "neither config.json nor a GGUF file"
+        raise InputError(f"{folder}: has {contents}. Name one GGUF file or a folder in the format of transformers.")
     return files[0]
 
 
@@ -224,8 +224,8 @@ def _read_gguf(file: Path) -> Any:
     except Exception as error:  # The reader trusts its file: damage can raise any error of numpy or Python.
         raise InputError(f"{file}: damaged, or not a GGUF file: {in_one_line(error)}. Download it again.") from error
     if architecture not in GGUF_CONFIG_MAPPING:
-        known = ", ".join(sorted(GGUF_CONFIG_MAPPING))
-        raise InputError(f"{file}: transformers does not support architecture {architecture!r}. Supported: {known}.")
+        names = ", ".join(sorted(GGUF_CONFIG_MAPPING))
+        raise InputError(f"{file}: transformers does not support architecture {architecture!r}. Supported: {names}.")
     return reader
 
 

@@ -33,7 +33,7 @@ class DenyOther(TrueRule):
 
     def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
         """Yield every negation of one excluded property."""
-        tokens, known = caption.tokens, lexicon()
+        tokens, tables = caption.tokens, lexicon()
         if {"not", "no", "n't", "without"} & caption.vocabulary:
             return
         for chunk in caption.chunks:
@@ -51,12 +51,12 @@ class DenyOther(TrueRule):
             if chunk.first.tag == "PRP$" or "multi" in tokens[place].lower:
                 continue  # "its nose that is not orange"; what has many colours may have any
             word, lemma = tokens[place].lower, chunk.noun.lemma
-            living = known.is_living(lemma)
+            living = tables.is_living(lemma)
             sorts = _LIVING_SORTS if living else _SORTS
-            if not {group.name for group in known.adjective_groups(word)} & sorts or (living and word == "little"):
+            if not {group.name for group in tables.adjective_groups(word)} & sorts or (living and word == "little"):
                 continue
             verb = "are" if chunk.number == "many" else "is"
-            pronoun = "who" if known.is_person(lemma) else "that"
+            pronoun = "who" if tables.is_person(lemma) else "that"
             for other in adjective_choices(word, living=living):
                 if is_said(usage, other) and other not in caption.vocabulary:
                     rest = [*tokens[:place], *tokens[place + 1 :]]

@@ -55,9 +55,9 @@ class Passive(TrueRule):
         if owned or tied or bad or not after:
             return
         many = thing.number == "many"
-        said = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
+        predicate = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
         passive = [*thing.tokens, *tokens[: subject.end], *rest]
-        yield insert(caption, passive, thing.end - thing.start, said, tag="IN")
+        yield insert(caption, passive, thing.end - thing.start, predicate, tag="IN")
 
 
 def _acts(subject: Chunk) -> bool:

@@ -69,26 +69,26 @@ class ReplaceByHypernym(TrueRule):
 
 @cache
 def _general(lemma: str) -> tuple[str, ...]:
-    known = lexicon()
-    if known.is_mass(lemma) or lemma in known.words["plural_only"] | known.words["generic"] | _NEVER:
+    tables = lexicon()
+    if tables.is_mass(lemma) or lemma in tables.words["plural_only"] | tables.words["generic"] | _NEVER:
         return ()
     return tuple(
         general
         for general, groups in _GENERAL.items()
         if general != lemma
         and (lemma, general) not in _UNSAID
-        and known.group_names(lemma) <= groups
-        and set(known.senses_in_order(general)[:1]) & known.first_over(lemma)
-        and (known.is_listed(lemma) or known.always_over(lemma, general))
+        and tables.group_names(lemma) <= groups
+        and set(tables.senses_in_order(general)[:1]) & tables.first_over(lemma)
+        and (tables.is_listed(lemma) or tables.always_over(lemma, general))
     )
 
 
 def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
     """Whether the caption names another thing of this sort that the general word could also mean."""
-    known = lexicon()
-    sense = set(known.senses_in_order(lemma)[:1])
+    tables = lexicon()
+    sense = set(tables.senses_in_order(lemma)[:1])
     return any(
-        token.lemma == lemma or sense & known.first_over(token.lemma)
+        token.lemma == lemma or sense & tables.first_over(token.lemma)
         for at, token in enumerate(caption.tokens)
         if at != place and token.is_noun
     )

@@ -79,16 +79,16 @@ def _choices(caption: Caption) -> Iterator[tuple[Place, str, str]]:
 @cache
 def _nouns(lemma: str) -> tuple[str, ...]:
     """Return everyday synonyms that the hand-written groups and WordNet agree on."""
-    known = lexicon()
+    tables = lexicon()
     return tuple(
         mate
-        for group in known.noun_groups(lemma)[:1]
+        for group in tables.noun_groups(lemma)[:1]
         for mate in sorted(group.cluster(lemma))
         if mate != lemma
         and (lemma, mate) not in _NOT_FOR
-        and known.is_mass(mate) == known.is_mass(lemma)
-        and (mate in known.words["plural_only"]) == (lemma in known.words["plural_only"])
-        and set(known.senses_in_order(lemma)[:2]) & set(known.senses_in_order(mate)[:2])
+        and tables.is_mass(mate) == tables.is_mass(lemma)
+        and (mate in tables.words["plural_only"]) == (lemma in tables.words["plural_only"])
+        and set(tables.senses_in_order(lemma)[:2]) & set(tables.senses_in_order(mate)[:2])
     )
 
 

@@ -36,11 +36,11 @@ class SiblingAttribute(SiblingRule):
                 continue  # "dressed as a ninja": it is the child that is young
             if any(_names_several(sibling, lemma) for sibling in siblings):
                 continue
-            said = [_said_of(sibling, lemma) for sibling in siblings]
-            everything = {word for words in said for word in words}
+            adjectives = [_adjectives_of(sibling, lemma) for sibling in siblings]
+            everything = {word for words in adjectives for word in words}
             texts += [
                 write(caption, insert(caption, caption.tokens, chunk.head, words, tag="JJ"))
-                for words in said
+                for words in adjectives
                 if len(words) == 1 and words[0] not in caption.vocabulary and _is_undisputed(words[0], everything)
             ]
         texts = list(dict.fromkeys(texts))
@@ -53,7 +53,7 @@ def _is_undisputed(word: str, others: set[str]) -> bool:
     return lexicon().is_attribute(word) and all(lexicon().adjective_relation(word, other) for other in others)
 
 
-def _said_of(caption: Caption, lemma: str) -> list[str]:
+def _adjectives_of(caption: Caption, lemma: str) -> list[str]:
     """Return a caption's adjectives for the only such thing that it names."""
     chunk = _single_things(caption).get(lemma)
     return [] if chunk is None else [caption.tokens[place].lower for place in chunk.adjectives()]

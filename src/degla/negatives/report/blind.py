@@ -95,22 +95,22 @@ class Blind:
 
 def features(text: str) -> Counter[str]:
     """Count a text's features for the classifier; the first character of a name is the kind of feature."""
-    found = words_and_pairs(text)
-    number = found.pop(_WORDS)
+    counts = words_and_pairs(text)
+    number = counts.pop(_WORDS)
     framed = f" {' '.join(text.lower().split())} "
     for size in (2, 3, 4):
-        found.update(f"c{framed[start : start + size]}" for start in range(len(framed) - size + 1))
-    found[_WORDS] = number  # Last: of equally frequent features the first are kept.
-    return found
+        counts.update(f"c{framed[start : start + size]}" for start in range(len(framed) - size + 1))
+    counts[_WORDS] = number  # Last: of equally frequent features the first are kept.
+    return counts
 
 
 def words_and_pairs(text: str) -> Counter[str]:
     """Count words and word pairs, and the number of words."""
     pieces = ["<", *(piece for piece, _ in words.split(" ".join(text.lower().split()))), ">"]
-    found = Counter(f"w{piece}" for piece in pieces)
-    found.update(f"p{first} {second}" for first, second in pairwise(pieces))
-    found[_WORDS] = len(pieces) - 2
-    return found
+    counts = Counter(f"w{piece}" for piece in pieces)
+    counts.update(f"p{first} {second}" for first, second in pairwise(pieces))
+    counts[_WORDS] = len(pieces) - 2
+    return counts
 
 
 Features = Callable[[str], Counter[str]]
@@ -119,11 +119,11 @@ Features = Callable[[str], Counter[str]]
 
 def bag_of_words(text: str) -> Counter[str]:
     """Count the words, ignoring case, order and punctuation, and the number of words."""
-    found = Counter(
+    counts = Counter(
         f"w{piece}" for piece, _ in words.split(" ".join(text.lower().split())) if any(map(str.isalnum, piece))
     )
-    found[_WORDS] = found.total()
-    return found
+    counts[_WORDS] = counts.total()
+    return counts
 
 
 def blind_leads(pairs: Sequence[CaptionNegative], *, features: Features) -> NDArray[np.float64] | None:
@@ -165,8 +165,8 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | N
 
 
 def blind_across(
-    learned: Sequence[CaptionNegative],
-    asked: Sequence[CaptionNegative],
+    train: Sequence[CaptionNegative],
+    test: Sequence[CaptionNegative],
     *,
     features: Features = features,
     extra: Sequence[Sequence[float]] | None = None,
@@ -174,20 +174,18 @@ def blind_across(
     """Return the accuracy of a classifier on pairs of images that it was not trained on; ties count as one half.
 
     Args:
-        learned: training pairs, at least five.
-        asked: test pairs, of other images.
+        train: training pairs, at least five.
+        test: test pairs, of other images.
         features: the features that the classifier sees.
-        extra: additional differences of each pair, caption minus negative, those of `learned` first.
+        extra: additional differences of each pair, caption minus negative, those of `train` first.
     """
     from scipy.sparse import csr_matrix, hstack
 
-    matrix, _ = _differences([*learned, *asked], features)
+    matrix, _ = _differences([*train, *test], features)
     if extra is not None:
         matrix = hstack([matrix, csr_matrix(np.array(extra))]).tocsr()
     # The last fold is the test set; one of the others is used to choose the penalty.
-    folds = np.array(
-        [number * (FOLDS - 1) // len(learned) for number in range(len(learned))] + [FOLDS - 1] * len(asked)
-    )
+    folds = np.array([number * (FOLDS - 1) // len(train) for number in range(len(train))] + [FOLDS - 1] * len(test))
     weights = _fit_chosen(matrix, folds, left_out=FOLDS - 1)
     return float(worth(matrix[folds == FOLDS - 1] @ weights).mean())
 
@@ -217,37 +215,37 @@ def _differences(pairs: Sequence[CaptionNegative], features: Features) -> tuple[
     from scipy.sparse import csr_matrix
 
     rows = []
-    seen: Counter[str] = Counter()
+    frequencies: Counter[str] = Counter()
     for pair in pairs:
         row = features(pair.caption)
         row.subtract(features(pair.negative))
         row = Counter({name: value for name, value in row.items() if value})
-        seen.update(row.keys())
+        frequencies.update(row.keys())
         rows.append(row)
     # A feature that occurs in one pair only is never in both training and test set.
-    names = [name for name, times in seen.most_common(_MOST_FEATURES) if times > 1]
+    names = [name for name, times in frequencies.most_common(_MOST_FEATURES) if times > 1]
     place = {name: number for number, name in enumerate(names)}
     values, columns, ends = [], [], [0]
     for row in rows:
-        kept = [(place[name], value) for name, value in row.items() if name in place]
-        length = sum(value * value for _, value in kept) ** 0.5
-        columns += [column for column, _ in kept]
-        values += [value / length for _, value in kept]
+        entries = [(place[name], value) for name, value in row.items() if name in place]
+        length = sum(value * value for _, value in entries) ** 0.5
+        columns += [column for column, _ in entries]
+        values += [value / length for _, value in entries]
         ends.append(len(columns))
     return csr_matrix((values, columns, ends), shape=(len(rows), len(names)), dtype=np.float64), names
 
 
 def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> NDArray[np.float64]:
     """Train on all folds but one; the penalty is chosen within the training folds only."""
-    known = folds != left_out
-    held = folds == (0 if left_out is None else (left_out + 1) % FOLDS)
-    learned = known & ~held
+    train = folds != left_out
+    validation = folds == (0 if left_out is None else (left_out + 1) % FOLDS)
+    inner = train & ~validation
     accuracy = {}
     weights: NDArray[np.float64] | None = None
     for penalty in _PENALTIES:
-        weights = _fit(matrix[learned], penalty=penalty, start=weights)
-        accuracy[penalty] = float(worth(matrix[held] @ weights).mean())
-    return _fit(matrix[known], penalty=max(_PENALTIES, key=accuracy.__getitem__), start=None)
+        weights = _fit(matrix[inner], penalty=penalty, start=weights)
+        accuracy[penalty] = float(worth(matrix[validation] @ weights).mean())
+    return _fit(matrix[train], penalty=max(_PENALTIES, key=accuracy.__getitem__), start=None)
 
 
 def worth(leads: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -271,8 +269,8 @@ def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> N
         return value, slope + penalty * weights
 
     first = np.zeros(matrix.shape[1]) if start is None else start
-    found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5})
-    return np.asarray(found.x)
+    optimum = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5})
+    return np.asarray(optimum.x)
 
 
 def _cues(names: Sequence[str], weights: NDArray[np.float64]) -> tuple[str, ...]:

@@ -41,12 +41,12 @@ class Reservoir(Generic[Item]):
     """A uniform random sample of at most `size` of the items shown to it.
 
     Attributes:
-        kept: the current sample; once full, in no meaningful order.
+        items: the current sample; once full, in no meaningful order.
         shown: number of items shown.
     """
 
     def __init__(self, size: int, *, seed: str) -> None:
-        self.kept: list[Item] = []
+        self.items: list[Item] = []
         self.shown = 0
         self._size = size
         self._random = Random(seed)
@@ -54,12 +54,12 @@ class Reservoir(Generic[Item]):
     def show(self, thing: Item) -> None:
         """Show one item, which may enter the sample."""
         self.shown += 1
-        if len(self.kept) < self._size:
-            self.kept.append(thing)
+        if len(self.items) < self._size:
+            self.items.append(thing)
         elif self._size:
             place = int(self._random.random() * self.shown)
             if place < self._size:
-                self.kept[place] = thing
+                self.items[place] = thing
 
 
 @dataclass(frozen=True)

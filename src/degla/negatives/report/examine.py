@@ -158,9 +158,9 @@ class Judge:
         """
         leads: list[float] = []
         images: list[str] = []
-        asked = pairs[:MOST_PAIRS]
-        for start in range(0, len(asked), _AT_ONCE):
-            part = asked[start : start + _AT_ONCE]
+        sample = pairs[:MOST_PAIRS]
+        for start in range(0, len(sample), _AT_ONCE):
+            part = sample[start : start + _AT_ONCE]
             scores = self.score([text for pair in part for text in (pair.caption, pair.negative)])
             for pair, caption, negative in zip(part, scores[::2], scores[1::2], strict=True):
                 if caption is not None and negative is not None:
@@ -215,7 +215,7 @@ def examine_file(
     together: list[CaptionNegative] = []
     likelihoods = ngram_likelihoods(captions) if draws.tested else ()
     for name, rule in examination.counts.rules.items():
-        pairs = [likely_pair(each.caption, each.negative, likelihoods) for each in rule.to_test.kept]
+        pairs = [likely_pair(each.caption, each.negative, likelihoods) for each in rule.to_test.items]
         together += pairs
         if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
             examination.blind[name] = blind
@@ -298,37 +298,37 @@ def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) ->
     images = [pair.image_id for pair in pairs]
     shorter = clustered(worth([-pair.longer for pair in pairs]), images)
     likelier = clustered(worth([pair.likelier for pair in pairs]), images)
-    by_length, by_likelihood = (_telling(told) for told in (shorter, likelier))
-    said = []
+    by_length, by_likelihood = (_telling(proportion) for proportion in (shorter, likelier))
+    sentences = []
     if by_length > MOST:
         side = "shorter" if shorter.share > MOST else "longer"
-        said.append(f"Length: the caption is the {side} text in {_percent(by_length)} of pairs.")
+        sentences.append(f"Length: the caption is the {side} text in {_percent(by_length)} of pairs.")
     if blind is not None and blind.accuracy.share > MOST:
         cues = ", ".join(cue for cue in blind.negative_cues if cue != "more words")
-        said.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs, mainly by: {cues}.")
+        sentences.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs, mainly by: {cues}.")
     if by_likelihood > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
-        said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)} of pairs.")
+        sentences.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)} of pairs.")
     alike = f" together with similar true texts (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
-    if not said and blind is None:
-        said.append(
+    if not sentences and blind is None:
+        sentences.append(
             f"Neither length nor likelihood reliably identifies over {_percent(MOST)} of pairs; words were not tested."
         )
-    elif not said:
-        said.append(f"No cue identifies more than {_percent(MOST)} of pairs.")
+    elif not sentences:
+        sentences.append(f"No cue identifies more than {_percent(MOST)} of pairs.")
     elif by_length > _FORM:
-        said.append(f"The rule's form gives every candidate away: drop the rule, or train on it{alike}.")
+        sentences.append(f"The rule's form gives every candidate away: drop the rule, or train on it{alike}.")
     else:
-        said.append(
+        sentences.append(
             "Generate several candidates (--per-rule 6, words as frequent as in captions) and select from them with "
             "degla negatives balance" + (f"; or train on them{alike}." if alike else ".")
         )
-    return Giveaways(shorter, likelier, tuple(said))
+    return Giveaways(shorter, likelier, tuple(sentences))
 
 
-def _telling(told: Proportion) -> float:
+def _telling(proportion: Proportion) -> float:
     """Return the accuracy of always choosing the better side; one half if it does not differ reliably from chance."""
-    return max(told.share, 1 - told.share) if told.low > 0.5 or told.high < 0.5 else 0.5
+    return max(proportion.share, 1 - proportion.share) if proportion.low > 0.5 or proportion.high < 0.5 else 0.5
 
 
 def _percent(share: float) -> str:

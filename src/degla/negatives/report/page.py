@@ -68,41 +68,48 @@ def render_page(files: Sequence[Examination]) -> str:
         f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(rules), 'rule')}. Shares are in "
         "percent; brackets and bars are 95 % intervals."
     )
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Page(
-        "Hard negatives", [Raw(body)], lead=[lead], warnings=notes(files), tab=f"Hard negatives: {labels}", foot=made
+        "Hard negatives",
+        [Raw(body)],
+        lead=[lead],
+        warnings=notes(files),
+        tab=f"Hard negatives: {labels}",
+        foot=time,
     ).html()
 
 
 def notes(files: Sequence[Examination]) -> list[str]:
     """Return warnings that a reader should see before trusting the numbers."""
-    found = []
+    warnings = []
     for file in files:
         counts = file.counts
         if counts.without_caption:
-            found.append(
+            warnings.append(
                 f"{file.label}: {counts.without_caption:,} of {counted(counts.rows, 'row')} not counted: caption ids "
                 f"missing from the captions file, for example {counts.missing_ids[0]!r}."
             )
         stated = (file.manifest or {}).get("captions")
         if isinstance(stated, int) and stated != counts.captions:
-            found.append(f"{file.label}: made from {counted(stated, 'caption')}, counted against {counts.captions:,}.")
+            warnings.append(
+                f"{file.label}: made from {counted(stated, 'caption')}, counted against {counts.captions:,}."
+            )
         if file.manifest is None:
-            found.append(f"{file.label}: no manifest found next to the file, so its settings are unknown.")
-        told = [name for name, blind in file.blind.items() if blind.accuracy.low > _EXTREME]
-        if told:
-            found.append(
-                f"{file.label}: nearly all negatives of {', '.join(told)} can be identified from the text alone; a "
+            warnings.append(f"{file.label}: no manifest found next to the file, so its settings are unknown.")
+        names = [name for name, blind in file.blind.items() if blind.accuracy.low > _EXTREME]
+        if names:
+            warnings.append(
+                f"{file.label}: nearly all negatives of {', '.join(names)} can be identified from the text alone; a "
                 "model can learn to reject them without looking at the image."
             )
         untested = [rule.name for rule in file.rules if rule.accepted and rule.name not in file.blind]
         if untested and file.blind:
-            found.append(f"{file.label}: too few negatives for the blind test: {', '.join(untested)}.")
-    return found
+            warnings.append(f"{file.label}: too few negatives for the blind test: {', '.join(untested)}.")
+    return warnings
 
 
 def _drawings(files: Sequence[Examination]) -> dict[str, str]:
-    found = {
+    drawings = {
         "coverage": _draw_coverage(files),
         "rules_a_caption": _draw_rules_a_caption(files),
         "lengths": _draw_lengths(files),
@@ -111,23 +118,23 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
         "likelier": "",
     }
     if any(file.blind for file in files):
-        known = {file.label: {name: blind.accuracy for name, blind in file.blind.items()} for file in files}
-        found["blind"] = _draw_shares(files, known, name="blind", label="identified from text alone (%), chance 50")
+        shares = {file.label: {name: blind.accuracy for name, blind in file.blind.items()} for file in files}
+        drawings["blind"] = _draw_shares(files, shares, name="blind", label="identified from text alone (%), chance 50")
     if any(file.likelier for file in files):
-        known = {file.label: dict(file.likelier) for file in files}
-        found["likelier"] = _draw_shares(files, known, name="likelier", label="caption likelier than negative (%)")
-    return found
+        shares = {file.label: dict(file.likelier) for file in files}
+        drawings["likelier"] = _draw_shares(files, shares, name="likelier", label="caption likelier than negative (%)")
+    return drawings
 
 
 def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
     """Map each rule and file label to sample rows, accepted ones first."""
-    found: dict[str, dict[str, list[Drawn]]] = {}
+    samples: dict[str, dict[str, list[Drawn]]] = {}
     for name in all_rules(files):
         for file in files:
             rule = file.counts.rules.get(name)
-            if rule is not None and (drawn := [*rule.to_read.kept, *rule.refused_to_read.kept]):
-                found.setdefault(name, {})[file.label] = drawn
-    return found
+            if rule is not None and (drawn := [*rule.to_read.items, *rule.refused_to_read.items]):
+                samples.setdefault(name, {})[file.label] = drawn
+    return samples
 
 
 def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
@@ -156,8 +163,8 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
     """Return the manifest's entries as text."""
     facts = [("file", file.name), ("rows", f"{file.counts.rows:,}")]
     sources: Counter[tuple[str, str]] = sum((rule.sources for rule in file.rules), Counter())
-    made = [f"{source}{', ' + form if form else ''}: {times:,}" for (source, form), times in sources.most_common()]
-    facts.append(("accepted, by source", "; ".join(made) or "none"))
+    entries = [f"{source}{', ' + form if form else ''}: {times:,}" for (source, form), times in sources.most_common()]
+    facts.append(("accepted, by source", "; ".join(entries) or "none"))
     for name, value in (file.manifest or {}).items():
         words = isinstance(value, list) and all(isinstance(each, str) for each in value)
         shown = ", ".join(value) if words else value if isinstance(value, str) else json.dumps(value)
@@ -245,24 +252,24 @@ def _draw_distances(files: Sequence[Examination]) -> str:
 
 @styled
 def _draw_shares(
-    files: Sequence[Examination], found: Mapping[str, Mapping[str, Proportion]], *, name: str, label: str
+    files: Sequence[Examination], shares: Mapping[str, Mapping[str, Proportion]], *, name: str, label: str
 ) -> str:
     """Draw a dot with its 95 % bar for each rule and file, and chance as a line.
 
     Args:
         files: the files, in order.
-        found: share by file label and rule.
+        shares: share by file label and rule.
         name: name of the plot.
         label: label of the axis.
     """
-    names = [rule for rule in all_rules(files) if any(rule in known for known in found.values())]
+    names = [rule for rule in all_rules(files) if any(rule in by_rule for by_rule in shares.values())]
     figure, axes = _new_rows(names, files)
     for file, rule, at, colour in _rows(names, files):
-        if share := found[file.label].get(rule):
+        if share := shares[file.label].get(rule):
             axes.plot((100 * share.low, 100 * share.high), (at, at), color=colour, linewidth=1.8, alpha=0.7)
             axes.plot(100 * share.share, at, "o", color=colour, markersize=6.5, zorder=4)
     axes.axvline(100 * CHANCE, color=SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
-    low = min([100 * share.low for known in found.values() for share in known.values()] + [44.0])
+    low = min([100 * share.low for by_rule in shares.values() for share in by_rule.values()] + [44.0])
     axes.set_xlim(max(0.0, low - 3), 101)
     axes.set_xlabel(label)
     return _finish(figure, axes, name, grid="x")

@@ -70,20 +70,20 @@ def draw_sheet(
     Raises:
         InputError: no accepted negative belongs to any caption.
     """
-    kept: dict[str, list[tuple[bytes, Drawn]]] = {}
+    samples: dict[str, list[tuple[bytes, Drawn]]] = {}
     for record in records:
         if not record.accepted or record.text is None or (caption := captions.find(record.caption_id)) is None:
             continue
         lot = hashlib.sha256(f"{seed}\n{record.rule}\n{record.caption_id}".encode()).digest()[:8]
-        own = kept.setdefault(record.rule, [])
+        own = samples.setdefault(record.rule, [])
         insort(own, (lot, Drawn(caption, record)), key=itemgetter(0))
         del own[per_rule:]
-    if not kept:
+    if not samples:
         raise InputError(
             f"{where}: nothing to read: no accepted negative matches a caption in the captions file. "
             "Give the captions that the negatives were made from."
         )
-    return {rule: [drawn for _, drawn in own] for rule, own in kept.items()}
+    return {rule: [drawn for _, drawn in own] for rule, own in samples.items()}
 
 
 def write_sheet(
@@ -170,7 +170,7 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
 ALL: Final = "all"
 """Name of the total over rules, and of the file if a sheet has no key."""
 
-_SAID: Final = {"y": True, "yes": True, "n": False, "no": False, "": None}
+_ANSWERS: Final = {"y": True, "yes": True, "n": False, "no": False, "": None}
 
 
 @dataclass(frozen=True)
@@ -273,9 +273,9 @@ class Reading:
         """Return tables of shares in percent with 95 % Wilson intervals and of agreement, and a list of misses."""
         # For true texts, the column `different` asks whether they are true. A sheet without a key names no rule.
         rules = {count.rule for count in self.counts} - {ALL}
-        asked = "true" if rules and rules <= set(POSITIVES.names()) else "really different"
+        criterion = "true" if rules and rules <= set(POSITIVES.names()) else "really different"
         lines = [
-            f"| file | rule | read | grammatical and {asked}, % | also a plausible scene, % |",
+            f"| file | rule | read | grammatical and {criterion}, % | also a plausible scene, % |",
             "|---|---|---:|---:|---:|",
         ]
         for count in self.counts:
@@ -296,7 +296,7 @@ class Reading:
         counted = [count for count in self.counts if count.rule != ALL or count.file not in by_rule]
         missed = [(count.file, miss) for count in counted for miss in count.misses]
         if missed:
-            lines += ["", f"Not grammatical, or not {asked}:", ""]
+            lines += ["", f"Not grammatical, or not {criterion}:", ""]
             lines += [
                 f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
                 for file, miss in missed
@@ -374,25 +374,25 @@ def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
 
 
 def _add(count: VerdictCount, text: _Text, rule: str) -> None:
-    read = [verdict for verdict in text.verdicts.values() if verdict.different is not None]
-    if not read:
+    verdicts = [verdict for verdict in text.verdicts.values() if verdict.different is not None]
+    if not verdicts:
         count.unread += 1
         return
     count.n += 1
-    different = all(verdict.different for verdict in read)
+    different = all(verdict.different for verdict in verdicts)
     count.different += different
     # A text that is ungrammatical or still true is not a plausible negative.
-    count.plausible += different and all(verdict.plausible for verdict in read)
+    count.plausible += different and all(verdict.plausible for verdict in verdicts)
     if not different:
-        note = "; ".join(verdict.note for verdict in read if verdict.note and not verdict.different)
+        note = "; ".join(verdict.note for verdict in verdicts if verdict.note and not verdict.different)
         count.misses.append(Miss(text.id, rule, text.caption, text.negative, note))
 
 
 def _verdict(cell: str, *, where: str, column: str) -> bool | None:
-    said = cell.strip().lower()
-    if said not in _SAID:
+    answer = cell.strip().lower()
+    if answer not in _ANSWERS:
         raise InputError(f"{where}: column {column!r} is {cell!r}. Write y, n or nothing; remarks go into 'note'.")
-    return _SAID[said]
+    return _ANSWERS[answer]
 
 
 def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
@@ -408,11 +408,11 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
 
 def _agreements(sheets: Sequence[Path], texts: Iterable[_Text]) -> Iterator[Agreement]:
     """Yield the agreement of each pair of readers on both questions, over the texts that both read."""
-    said = [text.verdicts for text in texts]
+    verdicts = [text.verdicts for text in texts]
     for first, second in combinations(sheets, 2):
-        both = [(each[first], each[second]) for each in said if {first, second} <= each.keys()]
-        read = [pair for pair in both if all(verdict.different is not None for verdict in pair)]
-        for question in ("different", "plausible") if read else ():
-            pairs = [(one.says(question), other.says(question)) for one, other in read]
+        both = [(each[first], each[second]) for each in verdicts if {first, second} <= each.keys()]
+        common = [pair for pair in both if all(verdict.different is not None for verdict in pair)]
+        for question in ("different", "plausible") if common else ():
+            pairs = [(one.says(question), other.says(question)) for one, other in common]
             same = sum(one == other for one, other in pairs)
             yield Agreement(first.name, second.name, question, len(pairs), same, *cohen_kappa(pairs))

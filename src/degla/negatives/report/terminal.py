@@ -166,9 +166,9 @@ def _by_rule(
 ) -> Table:
     """Fill the table with one line per rule; with several files, one line per file below the rule's name."""
     for name in all_rules(files):
-        found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
-        if len(files) > 1 and found:
+        rows = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
+        if len(files) > 1 and rows:
             add_row(table, name)
-        for file, rule in found:
+        for file, rule in rows:
             add_row(table, f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))
     return table

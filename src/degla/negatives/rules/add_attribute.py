@@ -57,19 +57,19 @@ class AddAttribute(ReplacingRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one added adjective, from the noun's list, before a noun with none of its sort."""
         change = find_change(caption.tokens, content)
-        found = [chunk for chunk in _places(caption).values() if chunk.core <= change.start <= chunk.head]
-        if change.end != change.start or len(change.words) != 1 or not found:
+        chunks = [chunk for chunk in _places(caption).values() if chunk.core <= change.start <= chunk.head]
+        if change.end != change.start or len(change.words) != 1 or not chunks:
             return "not_rule"
         word = change.words[0]
         if not lexicon().is_adjective(word):
             return "unknown_word"
-        return _objection(caption, found[0], word)
+        return _objection(caption, chunks[0], word)
 
 
 @lru_cache(maxsize=64)
 def _places(caption: Caption) -> dict[int, Chunk]:
     """Return phrases by where an adjective may be inserted; cached because they are needed for every candidate."""
-    found: dict[int, Chunk] = {}
+    places: dict[int, Chunk] = {}
     for chunk in caption.chunks:
         owned = any(token.tag == "POS" for token in chunk.tokens)
         played = lexicon().is_in_group(chunk.noun.lemma, "game") and chunk.determiner is None
@@ -85,8 +85,8 @@ def _places(caption: Caption) -> dict[int, Chunk]:
             if plain and not named and not _opens_compound(chunk, start) and len(own) <= _MOST_ADJECTIVES:
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(chunk.source[place].lower) for place in own)
-                found[start if graded else own[0]] = chunk
-    return found
+                places[start if graded else own[0]] = chunk
+    return places
 
 
 def _opens_compound(chunk: Chunk, start: int) -> bool:
@@ -100,13 +100,13 @@ def _opens_compound(chunk: Chunk, start: int) -> bool:
 
 def _objection(caption: Caption, chunk: Chunk, word: str) -> str:
     """Return the reason against an adjective for a phrase's noun; "" if there is none."""
-    known, noun = lexicon(), chunk.noun.lemma
+    tables, noun = lexicon(), chunk.noun.lemma
     if word in caption.vocabulary:
         return "already_in_caption"
     if additions().is_said_by(word, caption.vocabulary):
         return "still_true"
-    if known.is_in_group(word, "colour") and known.is_person(noun):
+    if tables.is_in_group(word, "colour") and tables.is_person(noun):
         return "person_colour"
-    if any(known.share_sort(token.lower, word) for token in chunk.source[chunk.core : chunk.head]):
+    if any(tables.share_sort(token.lower, word) for token in chunk.source[chunk.core : chunk.head]):
         return "compatible"  # "a red wooden chair" has a colour and a material
     return "" if additions().is_seldom(word, noun) else "still_true"

@@ -60,9 +60,9 @@ class AddObject(ReplacingRule):
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """Return the noun in its dictionary form if it can follow "a", else None."""
-        lemma, known = words.singular(word), lexicon()
-        countable = not known.is_mass(lemma) and lemma not in known.words["plural_only"]
-        return lemma if known.is_noun(lemma) and countable else None
+        lemma, tables = words.singular(word), lexicon()
+        countable = not tables.is_mass(lemma) and lemma not in tables.words["plural_only"]
+        return lemma if tables.is_noun(lemma) and countable else None
 
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
         """Return the caption with "and a ..." inserted, and a plural verb if the phrase is its subject."""
@@ -132,29 +132,34 @@ def _added(
 
 def _judge(caption: Caption, phrase: Sequence[str]) -> str:
     """Return the reason against an added phrase: its article or number, adjectives, or noun."""
-    known = lexicon()
+    tables = lexicon()
     if len(phrase) > _LONGEST:
         return "not_rule"
     lemma = words.singular(phrase[-1])
-    if not known.is_noun(lemma):
+    if not tables.is_noun(lemma):
         return "unknown_word"
     first, many = phrase[0], words.is_plural(phrase[-1])
     counts = first in words.DETERMINERS_OF_MANY or first == "some"
-    if first not in _SINGULAR and not counts and not (len(phrase) == 1 and (many or known.is_mass(lemma))):
+    if first not in _SINGULAR and not counts and not (len(phrase) == 1 and (many or tables.is_mass(lemma))):
         return "agreement"
-    if (many or known.is_mass(lemma)) and first in _SINGULAR:
+    if (many or tables.is_mass(lemma)) and first in _SINGULAR:
         return "agreement"
-    if counts and not many and lemma not in known.words["invariant"] and not (first == "some" and known.is_mass(lemma)):
+    if (
+        counts
+        and not many
+        and lemma not in tables.words["invariant"]
+        and not (first == "some" and tables.is_mass(lemma))
+    ):
         return "agreement"
     between = phrase[1:-1]
-    if not all(known.is_adjective(word) or known.is_noun(words.singular(word)) for word in between):
+    if not all(tables.is_adjective(word) or tables.is_noun(words.singular(word)) for word in between):
         return "not_rule"
     return _objection(caption, lemma)
 
 
 def _objection(caption: Caption, lemma: str) -> str:
     """Return the reason against adding a thing; "" if there is none."""
-    known = lexicon()
+    tables = lexicon()
     if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
         return "already_in_caption"
     for token in caption.tokens:
@@ -162,8 +167,8 @@ def _objection(caption: Caption, lemma: str) -> str:
             relation = noun_relation(token.lemma, lemma)
             if relation == "part":
                 return "still_true"
-            if relation and (relation == "synonym" or not known.is_person(lemma)):
+            if relation and (relation == "synonym" or not tables.is_person(lemma)):
                 return "already_in_caption"
-    if not known.is_concrete(lemma):
+    if not tables.is_concrete(lemma):
         return "abstract"
     return "still_true" if additions().may_be_present(lemma) else ""

@@ -77,7 +77,7 @@ class ChangeNumber(NegativeRule):
             numbers = [str(count) if word.isdigit() else _WORDS[count - 1] for count in counts]
             numbers = [number for number in numbers if _suiting(caption, chunk, many=_COUNTS[number] > 1) is not None]
             rng.shuffle(numbers)
-            queues.append(_written(caption, chunk, numbers))
+            queues.append(_with_numbers(caption, chunk, numbers))
         return list(islice(take_turns(queues), most))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
@@ -88,7 +88,7 @@ class ChangeNumber(NegativeRule):
             new = content[before] if before < len(content) else ""
             if (new not in _COUNTS and new not in _VAGUE) or len(content) != len(caption.content):
                 continue
-            tokens = _changed(caption, chunk, new)
+            tokens = _with_number(caption, chunk, new)
             if tokens is not None and content_of(tokens) == content:
                 return _judge(chunk.first.lower, new)
             near = near or _differs_by_form(caption, content, chunk.start)
@@ -119,14 +119,14 @@ def _judge(old: str, new: str) -> str:
         return "still_true"  # if there are two dogs, there is a dog
     if before is not None and after is not None:
         return ""
-    known, vague = (after, old) if before is None else (before, new)
+    number, vague = (after, old) if before is None else (before, new)
     fewest = 2 if vague in _TWO_OR_MORE else 3
-    return "" if known is not None and 0 < known < fewest else "still_true"
+    return "" if number is not None and 0 < number < fewest else "still_true"
 
 
 def _counted(caption: Caption) -> Iterator[Chunk]:
     """Yield phrases that begin with a number whose noun can be changed."""
-    tokens, known = caption.tokens, lexicon()
+    tokens, tables = caption.tokens, lexicon()
     for chunk, following in zip_longest(caption.chunks, caption.chunks[1:]):
         first, head = chunk.first, chunk.holder_noun
         if chunk.role != "thing" or chunk.holder == chunk.start or not head.is_noun or head.tag.startswith("NNP"):
@@ -139,13 +139,13 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
             continue  # "a fork and knife" has no plural; "without a fork" is also "without two forks"
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
             continue
-        measured = chunk.holder != chunk.head and head.lemma not in known.words["container"]
-        if measured or known.is_mass(head.lemma) or head.lemma in known.words["generic"]:
+        measured = chunk.holder != chunk.head and head.lemma not in tables.words["container"]
+        if measured or tables.is_mass(head.lemma) or head.lemma in tables.words["generic"]:
             continue
-        plural_only = head.lemma in known.words["plural_only"] and head.lemma != "people"
-        if plural_only or not known.is_noun(head.lemma) or not chunk.determiner_fits:
+        plural_only = head.lemma in tables.words["plural_only"] and head.lemma != "people"
+        if plural_only or not tables.is_noun(head.lemma) or not chunk.determiner_fits:
             continue
-        if head.is_many != (_COUNTS.get(first.lower, 2) > 1) and head.lemma not in known.words["invariant"]:
+        if head.is_many != (_COUNTS.get(first.lower, 2) > 1) and head.lemma not in tables.words["invariant"]:
             continue  # "various color"
         yield chunk
 
@@ -157,15 +157,15 @@ def _is_setting(chunk: Chunk) -> bool:
     return bool(placed) or (before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING
 
 
-def _written(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator[str]:
+def _with_numbers(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator[str]:
     """Yield the caption with each number; most are never needed."""
     for number in numbers:
-        tokens = _changed(caption, chunk, number)
+        tokens = _with_number(caption, chunk, number)
         if tokens is not None:
             yield write(caption, tokens)
 
 
-def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
+def _with_number(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
     """Return the tokens with another number and agreeing noun and verbs; None if a word cannot be made to agree."""
     old = chunk.first
     suiting = _suiting(caption, chunk, many=number in _VAGUE or _COUNTS[number] > 1)

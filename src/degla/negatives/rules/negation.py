@@ -205,7 +205,7 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
 
 def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     """ "a dog on a sofa" -> "a sofa without a dog"; "wearing a hat" -> "wearing no hat"."""
-    tokens, chunks, known = caption.tokens, caption.chunks, lexicon()
+    tokens, chunks, tables = caption.tokens, caption.chunks, lexicon()
     for chunk in (one for one in chunks if one.role == "thing"):
         before = chunk.before
         if before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
@@ -224,9 +224,9 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         return
     if any(token.text not in (".", "!") for token in tokens[other.end :]):
         return  # what follows describes the first thing: "a hat without a man sits"
-    if between[0].lower == "in" and known.is_person(one.noun.lemma) and _is_worn(other.noun):
+    if between[0].lower == "in" and tables.is_person(one.noun.lemma) and _is_worn(other.noun):
         return
-    if known.is_person(other.noun.lemma) or one.number == "any":
+    if tables.is_person(other.noun.lemma) or one.number == "any":
         return
     changed = [*other.tokens, *tokens[: one.end], *tokens[other.end :]]
     yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")

@@ -65,21 +65,21 @@ class ReplaceAdjectives(ReplacingRule):
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     """Yield the indices of the replaceable adjectives, and whether they describe a living thing."""
-    tokens, known = caption.tokens, lexicon()
+    tokens, tables = caption.tokens, lexicon()
     for chunk in caption.chunks:
         for place in () if is_absent(chunk) else chunk.adjectives():
             word, following, head = tokens[place].lower, tokens[place + 1], chunk.noun
-            coloured = known.is_in_group(following.lower, "colour") or following.lower in ("colored", "coloured")
+            coloured = tables.is_in_group(following.lower, "colour") or following.lower in ("colored", "coloured")
             shades = (word in _SHADES and coloured) or "navy" in (word, token_at(tokens, place - 1).lower)
-            grown = head.lemma in _CHILDREN and known.is_in_group(word, "age_living")
-            wide = known.is_in_group(word, "opening") and known.words["wide_open"] & set(landmark(head))
-            unseen = wide or word in known.words["unseen"]
-            if not (place in caption.named or shades or grown or unseen or known.is_name(word, following.lemma)):
+            grown = head.lemma in _CHILDREN and tables.is_in_group(word, "age_living")
+            wide = tables.is_in_group(word, "opening") and tables.words["wide_open"] & set(landmark(head))
+            unseen = wide or word in tables.words["unseen"]
+            if not (place in caption.named or shades or grown or unseen or tables.is_name(word, following.lemma)):
                 yield place, chunk.is_living
     for place, token in enumerate(tokens):
         if place in caption.inside or not token.is_adjective or token.role != "acomp":
             continue
-        if token.lower in known.words["pointing"] or token.lower in ("left", "right"):
+        if token.lower in tables.words["pointing"] or token.lower in ("left", "right"):
             continue
         if token_at(tokens, place - 1).lower in ("not", "n't", "never"):
             continue

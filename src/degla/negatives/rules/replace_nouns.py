@@ -51,9 +51,9 @@ class ReplaceNouns(ReplacingRule):
         """Return the replaceable nouns and compounds, each with the words that may replace it."""
         return {span: _choices(caption, span) for span in _places(caption)}
 
-    def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
+    def widen(self, choices: tuple[str, ...]) -> tuple[str, ...]:
         """Return the words with everyday synonyms added: "guy" next to "man"."""
-        return _with_mates(found)
+        return _with_mates(choices)
 
     def surface(self, caption: Caption, place: Place, word: str) -> str:
         """Return the noun in the number of its place."""
@@ -78,8 +78,8 @@ class ReplaceNouns(ReplacingRule):
         changed = self.changed(caption, content)
         if changed is None:
             return "not_rule"
-        place, kept, new = changed
-        if not 0 < len(new) <= _LONGEST or new[-1] == kept[-1]:
+        place, old, new = changed
+        if not 0 < len(new) <= _LONGEST or new[-1] == old[-1]:
             return "not_rule"
         lemma = words.singular(new[-1])
         if not all(_is_nominal(new, at) for at in range(len(new))):
@@ -98,16 +98,16 @@ class ReplaceNouns(ReplacingRule):
 
 
 @lru_cache(maxsize=4_096)
-def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
-    known = lexicon()
+def _with_mates(nouns: tuple[str, ...]) -> tuple[str, ...]:
+    tables = lexicon()
     mates = (
         mate
-        for word in found
-        for group in known.noun_groups(word)[:1]
+        for word in nouns
+        for group in tables.noun_groups(word)[:1]
         for mate in sorted(group.cluster(word))
-        if known.is_mass(mate) == known.is_mass(word)
+        if tables.is_mass(mate) == tables.is_mass(word)
     )
-    return tuple(dict.fromkeys((*found, *mates)))
+    return tuple(dict.fromkeys((*nouns, *mates)))
 
 
 def _places(caption: Caption) -> Iterator[Place]:
@@ -126,9 +126,9 @@ def _places(caption: Caption) -> Iterator[Place]:
 
 def _is_nominal(new: Sequence[str], at: int) -> bool:
     """Whether a word of a new compound is a noun, or forms a name with the next one ("hot dog")."""
-    known = lexicon()
-    return known.is_noun(words.singular(new[at])) or (
-        at + 1 < len(new) and known.is_name(new[at], words.singular(new[at + 1]))
+    tables = lexicon()
+    return tables.is_noun(words.singular(new[at])) or (
+        at + 1 < len(new) and tables.is_name(new[at], words.singular(new[at + 1]))
     )
 
 
@@ -154,22 +154,22 @@ def _form(caption: Caption, place: Place, lemma: str) -> str:
 
 def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     """Return the candidates: of the sort of the whole name ("hotdog"), else of its head."""
-    token, known = caption.tokens[place[1] - 1], lexicon()
-    mass = not token.is_many and known.is_mass(token.lemma) and not _counts(caption, place)
+    token, tables = caption.tokens[place[1] - 1], lexicon()
+    mass = not token.is_many and tables.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
-    sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
-    found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
+    sort = name if place[1] - place[0] > 1 and tables.noun_groups(name) else token.lemma
+    choices = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
     if token.is_many:
-        return found
-    return tuple(word for word in found if word not in known.words["plural_only"] and known.is_mass(word) == mass)
+        return choices
+    return tuple(word for word in choices if word not in tables.words["plural_only"] and tables.is_mass(word) == mass)
 
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
-    known, chunk = lexicon(), caption.chunk_at(place[0])
+    tables, chunk = lexicon(), caption.chunk_at(place[0])
     if not fits_before(chunk.before.lower, lemma):
         return False
-    if known.is_person(lemma) and not known.is_living(caption.tokens[place[1] - 1].lemma):
+    if tables.is_person(lemma) and not tables.is_living(caption.tokens[place[1] - 1].lemma):
         return not any(token.lower in ("it", "its") for token in caption.tokens[chunk.end :])
     return True
 
@@ -181,7 +181,7 @@ def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
     if head.lemma in map(words.singular, new) or any(lemma == one.lemma for one in modifiers):
         return "compatible"  # "a cake" and "a cake slice", "a pizza slice" and "a pizza"
     names = [head.lemma, "".join(one.lower for one in modifiers) + head.lemma, *(one.lemma for one in modifiers)]
-    return next((found for name in names if (found := noun_relation(name, lemma))), "")
+    return next((relation for name in names if (relation := noun_relation(name, lemma))), "")
 
 
 def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:

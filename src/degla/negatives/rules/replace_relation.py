@@ -50,12 +50,12 @@ class ReplaceRelation(ReplacingRule):
         """Whether the word fits: no second "in front of", no verb of rest before "down the street"."""
         if _sort(caption, place) == "prepositions":
             return f" {word} " not in f" {' '.join(caption.content)} " and not _objection(caption, place, word)
-        known = relations().words
-        if word in known["staying"] and token_at(caption.tokens, place[1]).lower in known["directions"]:
+        lists = relations().words
+        if word in lists["staying"] and token_at(caption.tokens, place[1]).lower in lists["directions"]:
             return False
-        if {caption.tokens[place[0]].lemma, word} <= known["moving"] and _is_mounted(caption, place[1]):
+        if {caption.tokens[place[0]].lemma, word} <= lists["moving"] and _is_mounted(caption, place[1]):
             return False  # strolling on a skateboard means riding it
-        if _is_in_hand(caption, place[1]) and word not in known["in_hand"]:
+        if _is_in_hand(caption, place[1]) and word not in lists["in_hand"]:
             return False
         return not _has_goal(caption, place[1])
 
@@ -66,13 +66,13 @@ class ReplaceRelation(ReplacingRule):
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """Return a preposition unchanged, and a verb in the form of the one that it replaces."""
-        known = relations()
+        tables = relations()
         if _sort(caption, place) == "prepositions":
-            return word if known.is_known("prepositions", word) else None
+            return word if tables.is_known("prepositions", word) else None
         token, lemma = caption.tokens[place[0]], words.verb(word)
-        if not known.is_known("verbs", lemma):
+        if not tables.is_known("verbs", lemma):
             return None
-        resultative = known.words["resultative"]
+        resultative = tables.words["resultative"]
         if token.tag in ("VBG", "VBN") and (lemma in resultative or token.lemma in resultative | {"seat"}):
             return words.conjugate(lemma, "VBN" if lemma in resultative else "VBG")
         return None if lemma in resultative else words.conjugate(lemma, token.tag)
@@ -82,7 +82,7 @@ class ReplaceRelation(ReplacingRule):
         changed = self.changed(caption, content)
         if changed is None:
             return "not_rule"
-        place, kept, new = changed[0], changed[1], " ".join(changed[2])
+        place, old_words, new = changed[0], changed[1], " ".join(changed[2])
         if _sort(caption, place) == "verbs":
             if len(new.split()) != 1:
                 return "not_rule"
@@ -98,7 +98,7 @@ class ReplaceRelation(ReplacingRule):
         if not relations().is_known("prepositions", new):
             return "not_rule" if len(new.split()) != 1 else "unknown_word"
         objects = landmark(caption.chunk_at(place[1]).noun)
-        reason = relations().relation("prepositions", " ".join(kept), new, objects=objects)
+        reason = relations().relation("prepositions", " ".join(old_words), new, objects=objects)
         return reason or _objection(caption, place, new)
 
 
@@ -145,16 +145,16 @@ def _sort(caption: Caption, place: Place) -> Sort:
 
 def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     """Yield prepositions before a noun phrase, with their possible replacements."""
-    known, tokens = relations(), caption.tokens
+    tables, tokens = relations(), caption.tokens
     lower = [token.lower for token in tokens]
     starts = {chunk.start: chunk for chunk in caption.chunks if chunk.role == "thing"}
     place = 1
     while place < len(tokens):
-        end = known.match(lower, place)
+        end = tables.match(lower, place)
         chunk = starts.get(end)
         if end > place and chunk is not None and not _is_bound(caption, place):
             words_there = " ".join(lower[place:end])
-            yield (place, end), known.choices("prepositions", words_there, objects=landmark(chunk.noun))
+            yield (place, end), tables.choices("prepositions", words_there, objects=landmark(chunk.noun))
         place = max(end, place + 1)
 
 
@@ -163,8 +163,8 @@ def _is_bound(caption: Caption, place: int) -> bool:
     before, token = caption.tokens[place - 1], caption.tokens[place]
     if before.lower in ("of", ",") or token.is_verb:
         return before.lower == "of"
-    made = token.lower == "by" and (before.tag == "VBN" or _is_named(caption, place + 1))
-    return made or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
+    by_maker = token.lower == "by" and (before.tag == "VBN" or _is_named(caption, place + 1))
+    return by_maker or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
 
 
 def _is_named(caption: Caption, place: int) -> bool:
@@ -175,9 +175,9 @@ def _is_named(caption: Caption, place: int) -> bool:
 
 def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     """Yield verbs listed in a group, with their possible replacements."""
-    tokens, known = caption.tokens, relations()
+    tokens, tables = caption.tokens, relations()
     for place, token in enumerate(tokens):
-        if not token.is_verb or place in caption.inside or not known.is_known("verbs", token.lemma):
+        if not token.is_verb or place in caption.inside or not tables.is_known("verbs", token.lemma):
             continue
         if token_at(tokens, place - 1).lower in _DENIALS:
             continue  # who does not wear a hat may not carry one either
@@ -188,7 +188,7 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
             continue
         objects, subjects = _surroundings(caption, place)
         unclear = caption.chunk_from(place + 1) is not None and not objects
-        choices = () if unclear else known.choices("verbs", token.lemma, objects=objects, subjects=subjects)
+        choices = () if unclear else tables.choices("verbs", token.lemma, objects=objects, subjects=subjects)
         yield (place, place + 1), choices
 
 

@@ -77,7 +77,7 @@ def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
         if first[1] - first[0] == second[1] - second[0] == 1:
             continue
         pairs = [(one, other) for one in _members(tokens, first) for other in _members(tokens, second)]
-        relation = next((found for pair in pairs if (found := lexicon().adjective_relation(*pair))), "")
+        relation = next((reason for pair in pairs if (reason := lexicon().adjective_relation(*pair))), "")
         moves = ((first_chunk, second), (second_chunk, first))
         coloured = any(_colours_person(chunk, tokens[place]) for chunk, run in moves for place in range(*run))
         changed = exchange(tokens, first, second)

@@ -40,7 +40,7 @@ def replies_to(
     Raises:
         DeglaError: the model cannot continue; the journal has what it answered.
     """
-    found: dict[RequestKey, Reply] = {}
+    by_key: dict[RequestKey, Reply] = {}
     waiting: list[Request] = []
     forms = {}
     for key, request in {each.key: each for each in requests}.items():
@@ -49,7 +49,7 @@ def replies_to(
         if earlier is None:
             waiting.append(request)
         else:
-            found[key] = earlier[1]
+            by_key[key] = earlier[1]
     waiting.reverse()
     under_way = 0
     while waiting or under_way:
@@ -60,5 +60,5 @@ def replies_to(
         under_way -= len(replies)
         if journal is not None:
             journal.keep([(forms[reply.key], reply) for reply in replies])
-        found |= {reply.key: reply for reply in replies}
-    return found
+        by_key |= {reply.key: reply for reply in replies}
+    return by_key

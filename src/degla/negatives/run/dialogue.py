@@ -177,12 +177,12 @@ class Maker:
             caption: the tagged caption; None if negatives cannot be made of it.
             reason: why not.
         """
-        taken: set[Content] = {words.content(text) for texts in task.done.values() for text in texts}
+        contents: set[Content] = {words.content(text) for texts in task.done.values() for text in texts}
         rows: list[NegativeRecord] = []
         for name in self.rules:
             if name in task.done:
                 continue
-            turn = _Turn(self, task, name, load_rule(name), taken)
+            turn = _Turn(self, task, name, load_rule(name), contents)
             if caption is not None:
                 yield from turn.run(caption)
             if not turn.rows:
@@ -200,7 +200,7 @@ class _Turn:
         task: the caption.
         name: name of the rule.
         rule: the rule.
-        taken: contents of the caption's accepted negatives; those of this turn are added.
+        contents: words of the caption's accepted negatives; those of this turn are added.
         caption: the tagged caption, set by `run`.
         rows: the resulting rows.
         draw: number of requests so far, and so the number of the next.
@@ -213,7 +213,7 @@ class _Turn:
     task: CaptionTask
     name: str
     rule: NegativeRule
-    taken: set[Content]
+    contents: set[Content]
     caption: Caption = field(init=False)
     rows: list[NegativeRecord] = field(default_factory=list)
     draw: int = 0
@@ -343,7 +343,7 @@ class _Turn:
         if not verdict.accepted:
             return verdict
         content = words.content(text)
-        if content in self.taken:
+        if content in self.contents:
             return refused("duplicate")
         siblings = self.task.siblings
         return refused("duplicate_caption") if siblings and hash_content(content) in siblings else verdict
@@ -351,7 +351,7 @@ class _Turn:
     def _take(self, text: str, *, form: RowForm, verdict: Verdict, reply: Reply | None = None) -> None:
         self.note(form, reason=verdict.reason, text=text, reply=reply)
         if verdict.accepted:
-            self.taken.add(words.content(text))
+            self.contents.add(words.content(text))
             self.accepted += 1
 
     def note(self, form: RowForm, *, reason: str, text: str | None = None, reply: Reply | None = None) -> None:

@@ -73,7 +73,7 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
     return rows, len(batch.tasks)
 
 
-def spread(
+def map_in_order(
     work: Callable[[Given], Made], items: Iterable[Given], *, pool: ProcessPoolExecutor | None, workers: int
 ) -> Iterator[Made]:
     """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued."""
@@ -144,14 +144,14 @@ class Pipeline:
                 _, _, _, request, work = heappop(self._ready)
                 self._under_way[request.key] = (request, work)
                 self.model.start(request)
-            yield self._written()  # often empty, but lets the caller check progress
+            yield self._finished_rows()  # often empty, but lets the caller check progress
             if self._under_way:
                 self._hear(self.model.finished())
             elif not more and not self._order:
                 return
         if self._under_way:
             self._hear(self.model.finished())
-        yield self._written()
+        yield self._finished_rows()
 
     def _begin(self, batch: list[TaggedTask], number: int) -> None:
         for place, (task, caption, reason) in enumerate(batch):
@@ -185,7 +185,7 @@ class Pipeline:
         rule = self.maker.rules.index(request.key.rule)
         heappush(self._ready, (work.batch, rule, work.place, request, work))
 
-    def _written(self) -> tuple[list[NegativeRecord], int]:
+    def _finished_rows(self) -> tuple[list[NegativeRecord], int]:
         """Return the rows of the finished captions at the front of the queue."""
         rows: list[NegativeRecord] = []
         captions = 0

@@ -68,8 +68,8 @@ class FarFolder:
 
     def earlier(self, start: int) -> list[JournalEntry]:
         """See `PartFolder`."""
-        found: list[JournalEntry] = self._answer(self._actor.earlier.remote(start))
-        return found
+        entries: list[JournalEntry] = self._answer(self._actor.earlier.remote(start))
+        return entries
 
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
         """See `PartFolder`; waits until the replies are written, so a worker that dies loses nothing."""
@@ -203,18 +203,18 @@ class Worker:
             rows, captions = make_rows(batch, means.maker)
             return BatchResult(batch.start, rows, captions, [])
         replies = parts.earlier(batch.start)  # from a worker that died
-        known: dict[RequestKey, JournalEntry] = {}
+        journal: dict[RequestKey, JournalEntry] = {}
         for form, reply in [*earlier, *replies]:
             if reply.outcome not in PASSING:
-                known.setdefault(reply.key, (form, reply))
+                journal.setdefault(reply.key, (form, reply))
 
-        def keep(made: Sequence[JournalEntry]) -> None:
-            parts.keep(batch.start, made)
-            replies.extend(made)
+        def keep(entries: Sequence[JournalEntry]) -> None:
+            parts.keep(batch.start, entries)
+            replies.extend(entries)
 
         try:
             self._model = self._model or means.open_model()
-            pipeline = Pipeline(self._model, means.maker, known.get, keep, Interruption())
+            pipeline = Pipeline(self._model, means.maker, journal.get, keep, Interruption())
             finished = list(pipeline.run(iter([tag(batch)])))
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)

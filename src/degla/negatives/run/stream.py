@@ -177,11 +177,11 @@ class CaptionStream:
     def _refuse_repeated(self) -> None:
         if len(np.unique(self.ids)) == len(self.ids):
             return
-        seen: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for index, record in enumerate(self._read()):
-            if record.id in seen:
+            if record.id in numbers:
                 raise InputError(
-                    f"caption {index}: id {record.id!r} is already the id of caption {seen[record.id]}. "
+                    f"caption {index}: id {record.id!r} is already the id of caption {numbers[record.id]}. "
                     "Ids must be unique, because negatives are joined by them."
                 )
-            seen[record.id] = index
+            numbers[record.id] = index
