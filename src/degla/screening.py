@@ -115,11 +115,11 @@ def _screened(
             for place, row in enumerate(part)
             if row.accepted and row.text is not None
         }
-        for judged in screens:
+        for judge in screens:
             places = list(remaining)
-            for place, verdict in zip(places, judged([remaining[place] for place in places]), strict=True):
+            for place, verdict in zip(places, judge([remaining[place] for place in places]), strict=True):
                 if verdict is None:
-                    counts.undecided[judged.name] += 1
+                    counts.undecided[judge.name] += 1
                 elif not verdict.accepted:
                     row = remaining.pop(place).negative
                     counts.refused[row.rule, verdict.reason] += 1

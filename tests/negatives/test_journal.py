@@ -105,7 +105,7 @@ def test_what_a_worker_left_is_taken_in_once_wherever_the_run_was_killed(
     summary = new_summary()
     with Journal(path, summary) as journal:
         journal.index()
-        journal.keep([], left_in=parts[0])  # of a batch that asked nothing
+        journal.keep([], part=parts[0])  # of a batch that asked nothing
     assert (summary.replies.requests, summary.replies.attempts) == (5, 10)
     assert path.read_bytes() == undisturbed.read_bytes() and not any(parts[0].parent.iterdir())
 

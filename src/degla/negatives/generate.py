@@ -126,20 +126,22 @@ def generate(
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
-        opened, questions, described = None, None, None
+        llm, questions, description = None, None, None
         if model is not None:
-            opened = model if isinstance(model, LanguageModel) else model()
-            stack.callback(opened.close)
-            questions, described = prepare_questions(opened, settings)
+            llm = model if isinstance(model, LanguageModel) else model()
+            stack.callback(llm.close)
+            questions, description = prepare_questions(llm, settings)
         if stream.usage is not None:
-            described = {**(described or {}), "words": settings.words}
-        expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, described=described)
-        output = stack.enter_context(continue_output(out, expected, stream, rules, summary))
-        journal = stack.enter_context(Journal(journal_path(out), summary)) if opened else None
+            description = {**(description or {}), "words": settings.words}
+        manifest_entries = manifest(
+            stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, description=description
+        )
+        output = stack.enter_context(continue_output(out, manifest_entries, stream, rules, summary))
+        journal = stack.enter_context(Journal(journal_path(out), summary)) if llm else None
         if journal is not None:
             journal.index()
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
-        stop = stack.enter_context(Interruption(opened.wait_no_longer) if opened else Interruption())
+        stop = stack.enter_context(Interruption(llm.wait_no_longer) if llm else Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows
         if engine == "ray":
@@ -149,17 +151,17 @@ def generate(
             rows = _until(stop, run_on_ray(batches, maker, open_model=model, workers=workers, journal=journal))
         else:
             pool = _open_processes(stack, workers) if len(stream) - output.captions_done > BATCH else None
-            if opened is None or journal is None:
+            if llm is None or journal is None:
                 rows = _until(stop, map_in_order(partial(make_rows, maker=maker), batches, pool=pool, workers=workers))
             else:
                 tagged = map_in_order(tag, batches, pool=pool, workers=workers)
-                rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
+                rows = Pipeline(llm, maker, journal.find, journal.keep, stop).run(tagged)
         # Requests go rule by rule within a batch, so the first captions finish together, and late.
-        shown = TaskProgress(progress).task(
+        task = TaskProgress(progress).task(
             "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
             warm_up=BATCH if model else 0, note=summary.describe,
         )  # fmt: skip
-        advance = stack.enter_context(shown)
+        advance = stack.enter_context(task)
         _write_all(rows, output, summary, advance, stop)
     summary.seconds = time.monotonic() - started
     return summary
@@ -177,7 +179,7 @@ def prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tupl
         sets=settings.example_sets,
         examples=load_all_examples(settings.rules, count=settings.examples, folder=folder),
     )
-    described: dict[str, object] = {
+    description: dict[str, object] = {
         "source": model.name,
         "model": model.describe(),
         "form": settings.form,
@@ -186,8 +188,8 @@ def prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tupl
         "example_sets": settings.example_sets,
     }
     if settings.examples:
-        described["examples_sha256"] = examples_digest(settings.rules, folder=folder)
-    return questions, described
+        description["examples_sha256"] = examples_digest(settings.rules, folder=folder)
+    return questions, description
 
 
 def _processes(workers: int | None, *, many: bool) -> int:
@@ -217,22 +219,24 @@ def _until(stop: Interruption, rows: FinishedRows) -> FinishedRows:
 def _write_all(
     rows: FinishedRows, output: Output, summary: Summary, advance: Callable[[int], None], stop: Interruption
 ) -> None:
-    written = output.captions_done
+    captions_done = output.captions_done
     try:
         for records, captions in rows:
             if captions:
                 output.write(records)
                 summary.add(records)
-                written += captions
+                captions_done += captions
             advance(captions)
     except DeglaError:
-        LOG.warning("%s; run the same command again to resume.", _how_far(written, summary))
+        LOG.warning("%s; run the same command again to resume.", _how_far(captions_done, summary))
         raise
-    if stop.name is not None and written < summary.captions:
+    if stop.name is not None and captions_done < summary.captions:
         summary.stopped = stop.name
-        LOG.warning("stopped by %s: %s; run the same command again to resume.", stop.name, _how_far(written, summary))
+        LOG.warning(
+            "stopped by %s: %s; run the same command again to resume.", stop.name, _how_far(captions_done, summary)
+        )
 
 
-def _how_far(written: int, summary: Summary) -> str:
+def _how_far(captions_done: int, summary: Summary) -> str:
     replies = f", {summary.replies.requests:,} replies kept" if summary.replies.requests else ""
-    return f"{written:,} of {counted(summary.captions, 'caption')} finished{replies}"
+    return f"{captions_done:,} of {counted(summary.captions, 'caption')} finished{replies}"

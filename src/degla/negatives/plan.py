@@ -176,34 +176,34 @@ def plan_negatives(
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
     rules = tuple(settings.rules)
     with ExitStack() as stack:
-        opened: LanguageModel | None = None
+        llm: LanguageModel | None = None
         questions: Prompts | None = None
         if model is not None:
-            opened = model if isinstance(model, LanguageModel) else model()
-            stack.callback(opened.close)
-            questions, _ = prepare_questions(opened, settings)
+            llm = model if isinstance(model, LanguageModel) else model()
+            stack.callback(llm.close)
+            questions, _ = prepare_questions(llm, settings)
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
-        chosen = list(_sample(stream))
-        size = sum(len(batch.tasks) for batch in chosen)
+        batches = list(_sample(stream))
+        size = sum(len(batch.tasks) for batch in batches)
         scale = len(stream) / size if size else 0.0
-        skipped = Counter(filter(None, (check_caption(task.text).reason for batch in chosen for task in batch.tasks)))
+        skipped = Counter(filter(None, (check_caption(task.text).reason for batch in batches for task in batch.tasks)))
         parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
         started = time.process_time()
-        if opened is None:
-            for batch in chosen:
+        if llm is None:
+            for batch in batches:
                 make_rows(batch, maker)
             return NegativesPlan(len(stream), size, skipped, None, None, scale * (time.process_time() - started))
-        tagged = [tag(batch) for batch in chosen]
-        counter = _run(_Counter(opened), maker, tagged)
+        tagged = [tag(batch) for batch in batches]
+        counter = _run(_Counter(llm), maker, tagged)
         grammar = scale * (time.process_time() - started)
         most = counter.volume(rules, scale)
         first = counter.volume(rules, scale * settings.per_rule, first=True)
         seconds, few = None, list[TaggedTask]()
         if in_process and tagged:
             few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
-            requests = _run(_Counter(opened), maker, [few]).volume(rules, 1.0).total
+            requests = _run(_Counter(llm), maker, [few]).volume(rules, 1.0).total
             start = time.monotonic()
-            _run(opened, maker, [few])
+            _run(llm, maker, [few])
             seconds = (time.monotonic() - start) * most.total / max(requests, 1)
         writes = questions is not None and questions.forms[0] == "write"
         least = first if writes else most
@@ -213,9 +213,9 @@ def plan_negatives(
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:
     """Yield a few whole batches at equal distances."""
     count = -(-len(stream) // BATCH)
-    wanted = {(2 * place + 1) * count // (2 * _BATCHES) for place in range(_BATCHES)}
+    numbers = {(2 * place + 1) * count // (2 * _BATCHES) for place in range(_BATCHES)}
     for number, batch in enumerate(stream.batches()):
-        if number in wanted:
+        if number in numbers:
             yield batch
 
 

@@ -79,11 +79,11 @@ def _things(caption: Caption) -> Iterator[tuple[str, str]]:
         before = [token.lower for token in caption.tokens[max(0, chunk.start - 2) : chunk.end]]
         if not {"no", "not", "without", "n't"} & set(before):
             for start, end in chunk.nouns():
-                named = caption.tokens[start:end]
-                if lexicon().is_concrete(named[-1].lemma):
-                    text = " ".join(token.lower for token in named)
-                    lemma = " ".join([*(token.lower for token in named[:-1]), named[-1].lemma])
-                    yield lemma, text if named[-1].is_many else with_article(text)
+                tokens = caption.tokens[start:end]
+                if lexicon().is_concrete(tokens[-1].lemma):
+                    text = " ".join(token.lower for token in tokens)
+                    lemma = " ".join([*(token.lower for token in tokens[:-1]), tokens[-1].lemma])
+                    yield lemma, text if tokens[-1].is_many else with_article(text)
 
 
 def with_article(noun: str) -> str:
@@ -101,8 +101,8 @@ def _differs_from(other: str, own: Iterable[str]) -> bool:
     if lexicon().is_in_group(last, "body_upper") or last == "body":
         return False
     stem = last[:-1] if len(last) > _SHORT else last  # "bicyclist"
-    named = [thing.rpartition(" ")[2] for thing in own]
-    return not any(thing.startswith(stem) or noun_relation(last, thing) for thing in named)
+    nouns = [thing.rpartition(" ")[2] for thing in own]
+    return not any(thing.startswith(stem) or noun_relation(last, thing) for thing in nouns)
 
 
 def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Contents]) -> Iterator[CaptionRecord]:

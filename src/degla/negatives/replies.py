@@ -82,8 +82,8 @@ def read_member(text: str) -> str | None:
     members = value if isinstance(value, dict) else dict(enumerate(value))
     strings = [member for member in members.values() if isinstance(member, str)]
     for name in ("negative", "answer"):
-        if isinstance(named := members.get(name), str):
-            return _encodable(named)
+        if isinstance(string := members.get(name), str):
+            return _encodable(string)
     return _encodable(strings[0]) if len(strings) == 1 else None
 
 

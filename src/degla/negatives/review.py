@@ -404,26 +404,26 @@ class Review:
         missing = [rule for rule in self.rules if not self.file(rule).exists()]
         for draft, negative in self.state.accepted:
             if draft.rule in missing:
-                self._write(draft, taken_out=None, put_in=negative)
+                self._write(draft, old=None, new=negative)
         if last is not None:
             self._settle(*last)  # the review may have been killed between writing the log and the examples
         self.state.show_first_open()
 
     def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
         """Remove the text no longer in effect from the rule's file and add the one that is."""
-        draft, taken_out = self.state.find(key), _accepted_text(before)
+        draft, old = self.state.find(key), _accepted_text(before)
         assert draft is not None  # as its decision was applied
-        if any(text == taken_out and _origin(other) == _origin(draft) for other, text in self.state.accepted):
-            taken_out = None  # Still in effect, by this draft or another one of the caption.
-        self._write(draft, taken_out=taken_out, put_in=_accepted_text(after))
+        if any(text == old and _origin(other) == _origin(draft) for other, text in self.state.accepted):
+            old = None  # Still in effect, by this draft or another one of the caption.
+        self._write(draft, old=old, new=_accepted_text(after))
 
-    def _write(self, draft: Draft, *, taken_out: str | None, put_in: str | None) -> None:
+    def _write(self, draft: Draft, *, old: str | None, new: str | None) -> None:
         """Change one entry of a rule's file; all others are kept, even if edited by hand in the meantime."""
         file, (_, caption) = self.file(draft.rule), _origin(draft)
         before = read_examples(file, rule=draft.rule) if file.exists() else ()
-        entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, taken_out)]
-        if put_in is not None and not any((entry.caption, entry.negative) == (caption, put_in) for entry in entries):
-            entries.append(ExampleEntry(caption=caption, negative=put_in))
+        entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, old)]
+        if new is not None and not any((entry.caption, entry.negative) == (caption, new) for entry in entries):
+            entries.append(ExampleEntry(caption=caption, negative=new))
         if entries != list(before):
             write_examples(file, entries, rule=draft.rule)
 

@@ -272,7 +272,9 @@ class ReplacingRule(NegativeRule):
             return write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
         return write(caption, substitute(caption.tokens, place, form, lemma=word))
 
-    def changed(self, caption: Caption, content: Sequence[str]) -> tuple[Place, Sequence[str], tuple[str, ...]] | None:
+    def single_change(
+        self, caption: Caption, content: Sequence[str]
+    ) -> tuple[Place, Sequence[str], tuple[str, ...]] | None:
         """Return the one place where a text differs, its old words and its new words in lower case.
 
         Args:

@@ -163,10 +163,10 @@ def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
 def _relates(gap: Sequence[Token]) -> bool:
     """Whether words between two phrases relate them: verbs, prepositions and their particles."""
     related = {"IN", "RP", "TO", "RB"}
-    says = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
+    relates = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
     if any(token.role == "mark" or token.lower in _CLAUSES for token in gap):
         return False
-    return 0 < len(gap) <= _LONGEST and says and all(token.is_verb or token.tag in related for token in gap)
+    return 0 < len(gap) <= _LONGEST and relates and all(token.is_verb or token.tag in related for token in gap)
 
 
 def _text(caption: Caption, start: int, end: int) -> str:

@@ -70,7 +70,7 @@ _SETTLED: Final = 0.005
 Rows = Callable[[], Iterable[NegativeRecord]]
 """A function that returns a new iterator over the rows of the file."""
 
-Shown = TypeVar("Shown")
+Item = TypeVar("Item")
 
 
 def signs(pair: CaptionNegative) -> dict[int, float]:
@@ -80,8 +80,8 @@ def signs(pair: CaptionNegative) -> dict[int, float]:
     values = {name: float(times) for name, times in counts.items() if times}
     size, other = len(words.content(pair.caption)), len(words.content(pair.negative))
     whole = pair.caption_likely * (size + 1) - pair.negative_likely * (other + 1)
-    measured = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
-    for number, (value, scale) in enumerate(measured):
+    measures = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
+    for number, (value, scale) in enumerate(measures):
         # The direction can identify a pair on its own, the size in a sum with other signs.
         for kind, cue in (
             ("direction", float((value > 0) - (value < 0))),
@@ -150,17 +150,17 @@ class Chooser:
     _sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(SIGNS))
     _weight: NDArray[np.float64] | None = None
 
-    def choose(self, groups: Groups, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    def choose(self, groups: Groups, choices: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return the chosen candidates of each group, [groups, per_group], -1 for none.
 
         Args:
             groups: a block.
-            chosen: an earlier call's choices for this block to start from, which the sum already includes.
+            choices: an earlier call's choices for this block to start from, which the sum already includes.
         """
         weight = self._weights(groups)
         weighted = weight[groups.place] * groups.value
         norms = _sums(weighted * groups.value, groups.start)
-        picks = np.full((len(groups), self.per_group), -1) if chosen is None else chosen.copy()
+        picks = np.full((len(groups), self.per_group), -1) if choices is None else choices.copy()
         order = np.arange(len(groups))
         draw = np.random.default_rng(Random(f"{self.seed} {len(groups)}").getrandbits(64))
         for _ in range(_PASSES):
@@ -229,7 +229,7 @@ class _Side:
     after: Reservoir[CaptionNegative]
 
 
-def _shown(task: str, rules: Sequence[Shown]) -> Iterator[Shown]:
+def _with_progress(task: str, rules: Sequence[Item]) -> Iterator[Item]:
     """Iterate over the rules with a progress bar: thousands of captions take minutes."""
     with TaskProgress(show=True).task(task, len(rules)) as advance:
         for rule in rules:
@@ -271,13 +271,13 @@ class Balancer:
         write_jsonl(out, self._output_rows())
 
     def _output_rows(self) -> Iterator[NegativeRecord]:
-        chosen = iter(self._chosen)
+        flags = iter(self._chosen)
         covered, negatives = [0, 0], [0, 0]
         for _, of_caption in groupby(self._rows(), key=lambda row: row.caption_id):
             covers = [False, False]
             for rule, rows in groupby(of_caption, key=lambda row: row.rule):
                 state = self.report.rules.get(rule)
-                listed = [(row, next(chosen)) for row in rows]
+                listed = [(row, next(flags)) for row in rows]
                 selection = [row for row, is_chosen in listed if is_chosen and state and state.stays]
                 had = any(row.accepted for row, _ in listed)
                 negatives = [negatives[0] + had, negatives[1] + len(selection)]
@@ -335,21 +335,23 @@ class Balancer:
 
     def _settle(self, block: list[_Group]) -> None:
         """Choose in one block, for each rule separately."""
-        for rule in _shown("choosing among candidates, rules", list(dict.fromkeys(group.rule for group in block))):
+        for rule in _with_progress(
+            "choosing among candidates, rules", list(dict.fromkeys(group.rule for group in block))
+        ):
             halves = [[group for group in block if (group.rule, group.half) == (rule, half)] for half in (0, 1)]
             sides = [self._side(rule, half) for half in (0, 1)]
             state = self.report.rules.setdefault(rule, RuleBalance())
             self._choose(state, halves, sides)
             for groups, side in zip(halves, sides, strict=True):
                 for group in groups:
-                    chosen = [
+                    selection = [
                         pair for place, pair in zip(group.places, group.pairs, strict=True) if self._chosen[place]
                     ]
                     state.captions += 1
                     state.candidates += len(group.places)
-                    state.kept += bool(chosen)
+                    state.kept += bool(selection)
                     side.before.show(group.pairs[0])
-                    for pair in chosen:
+                    for pair in selection:
                         side.after.show(pair)
 
     def _side(self, rule: str, half: int) -> _Side:
@@ -392,18 +394,18 @@ class Balancer:
 
     def _passes(self, halves: Sequence[list[_Group]], picks: Sequence[Any]) -> bool:
         """Whether the chosen texts give away no more than allowed."""
-        tried = []
+        samples = []
         for groups, groups_picks in zip(halves, picks, strict=True):
             pairs = [pair for group in groups for pair in group.pairs]
             sample = Reservoir[CaptionNegative](_TRIED, seed=f"{self._settings.seed} tried")
             for pick in groups_picks[groups_picks >= 0]:
                 sample.show(pairs[pick])
-            tried.append(sample.items)
-        return min(map(len, tried)) < FEWEST or accuracy_by_words(tried[0], tried[1]) <= self._settings.told
+            samples.append(sample.items)
+        return min(map(len, samples)) < FEWEST or accuracy_by_words(samples[0], samples[1]) <= self._settings.told
 
     def _finish(self) -> None:
         """Test each rule, drop those still identified by text only, and test the rest together."""
-        for rule, state in _shown("testing the selection, rules", list(self.report.rules.items())):
+        for rule, state in _with_progress("testing the selection, rules", list(self.report.rules.items())):
             state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
             most = self._settings.told_rule
             state.stays = most == 1 or (state.after is not None and state.after.most <= most)

@@ -169,8 +169,8 @@ class Balance:
                 f"too few negatives to balance: no rule has {FEWEST} captions in each half of the images "
                 f"({counted(self.captions, 'caption')} in total). Balance a larger file, or train on this one as it is."
             )
-        measured = {rule: state.after or state.before for rule, state in self.rules.items()}
-        accuracies = ", ".join(f"{rule} {100 * accuracy.most:.0f} %" for rule, accuracy in measured.items() if accuracy)
+        by_rule = {rule: state.after or state.before for rule, state in self.rules.items()}
+        accuracies = ", ".join(f"{rule} {100 * accuracy.most:.0f} %" for rule, accuracy in by_rule.items() if accuracy)
         return (
             f"no rule can be kept: text-only classifiers reach {accuracies}, but --told-rule allows at most "
             f"{100 * settings.told_rule:.0f} %. Generate more candidates (degla negatives --per-rule 6), use other "

@@ -86,12 +86,12 @@ def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused:
     started = time.monotonic()
     summary = PackSummary()
     schema = _schema()
-    described = _describe(source)
+    metadata = _describe(source)
     rows = _keep(records, refused=refused, summary=summary)
     with whole_file(out, binary=True) as stream:
         with pyarrow.parquet.ParquetWriter(
             stream,
-            schema.with_metadata(described),
+            schema.with_metadata(metadata),
             compression="zstd",
             write_page_checksum=True,
             use_dictionary=list(_REPEATING),

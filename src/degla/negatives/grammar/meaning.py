@@ -169,15 +169,15 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
     places: dict[str, list[Token]] = {}
     for token in source:
         places.setdefault(token.content, []).append(token)
-    used: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     tokens = []
     for piece, _ in words.split(text):
         lower = words.lower_case(piece)
         word = "a" if lower == "an" else lower
         matches = places.get(word)
         if matches:
-            tokens.append(matches[min(used[word], len(matches) - 1)])
-            used[word] += 1
+            tokens.append(matches[min(uses[word], len(matches) - 1)])
+            uses[word] += 1
         elif words.is_word(piece):
             return None
     return tokens

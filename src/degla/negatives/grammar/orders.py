@@ -116,14 +116,14 @@ def _stands_alone(chunk: Chunk) -> bool:
     layered = first.tag == "DT" and token_at(chunk.source, chunk.start + 1).tag == "CD"  # "a two layer cake"
     purpose = before.lower == "to" and first.tag == "NN"  # "kneeling to pet a dog"
     opened = before.tag == "IN" and earlier.tag == "DT"
-    split = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
+    pairs = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
     return (
         (tables.is_in_group(head.lemma, "game") and chunk.determiner is None)
         or (head.lemma in tables.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
         or head.lemma in tables.nouns["game"].above
         or any(token.lower in ("other", "another") for token in chunk.modifiers)
         or (not tables.is_concrete(head.lemma) and head.lemma not in _CROWDS)
-        or not _SPLIT.isdisjoint(split)
+        or not _SPLIT.isdisjoint(pairs)
         or opened
         or layered
         or purpose
@@ -356,10 +356,10 @@ def _refuse_moves(caption: Caption, tokens: Sequence[Token]) -> str:
     """
     pieces = _pieces(caption)
     old, new = ([pieces[id(token)] for token in order if id(token) in pieces] for order in (caption.tokens, tokens))
-    changed = [(was, now) for was, now in zip(old, new, strict=False) if was != now]
-    if len(old) != len(new) or not all(isinstance(one, Chunk) for pair in changed for one in pair):
+    moves = [(was, now) for was, now in zip(old, new, strict=False) if was != now]
+    if len(old) != len(new) or not all(isinstance(one, Chunk) for pair in moves for one in pair):
         return ""
-    moved = [was for was, _ in changed if isinstance(was, Chunk)]
+    moved = [was for was, _ in moves if isinstance(was, Chunk)]
     reasons = [reason for pair in combinations(moved, 2) if (reason := objection(caption, *pair))]
     if len(moved) > 2:  # a swap that keeps the meaning by itself does not once a third phrase moves
         reasons = [reason for reason in reasons if reason == "word_order"]

@@ -73,9 +73,9 @@ class Caption:
             while run[-1] + 1 in places:
                 run.append(run[-1] + 1)
         names = (run for run in runs if len(run) > 1 and any(self.tokens[at].tag.startswith("NNP") for at in run))
-        counted = words.COUNTING | {"an"}
-        named = {at for run in names if token_at(self.tokens, run[0] - 1).lower not in counted for at in run}
-        return frozenset(named | months)
+        counters = words.COUNTING | {"an"}
+        indices = {at for run in names if token_at(self.tokens, run[0] - 1).lower not in counters for at in run}
+        return frozenset(indices | months)
 
     @cached_property
     def followers(self) -> dict[int, bool]:

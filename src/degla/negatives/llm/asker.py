@@ -44,23 +44,25 @@ class PendingRequest:
 
     Attributes:
         request: the request.
-        sent: number of attempts.
-        failed: attempts with a transient failure.
+        attempts: number of attempts.
+        failures: attempts with a transient failure.
         limited: attempts deferred by a rate limit.
         plain: whether to send it without a schema, because the schema may have caused the failure.
         counts: retries by kind, tokens, schema problems.
     """
 
     request: Request
-    sent: int = 0
-    failed: int = 0
+    attempts: int = 0
+    failures: int = 0
     limited: int = 0
     plain: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def give_up(self, fault: Fault) -> Reply:
         """Return the reply for a request without an answer."""
-        return Reply(self.request.key, fault.outcome, detail=str(fault), attempts=self.sent, counts=dict(self.counts))
+        return Reply(
+            self.request.key, fault.outcome, detail=str(fault), attempts=self.attempts, counts=dict(self.counts)
+        )
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Asker:
     backoff: float
     variable: str | None
     _waiting: asyncio.Queue[PendingRequest] = field(default_factory=asyncio.Queue)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _change: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, request: Request) -> None:
         """Take a request."""
@@ -109,7 +111,7 @@ class Asker:
     async def _free(self) -> Endpoint:
         """Return the least busy server, once one has capacity."""
         while True:
-            self._changed.clear()
+            self._change.clear()
             now = time.monotonic()
             free = [endpoint for endpoint in self.endpoints if endpoint.has_room(now)]
             if free and sum(endpoint.busy for endpoint in self.endpoints) < self.concurrency:
@@ -117,14 +119,14 @@ class Asker:
             opening = [endpoint.opens_at - now for endpoint in self.endpoints if endpoint.opens_at > now]
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(opening) + 0.001 if opening else None):
-                    await self._changed.wait()
+                    await self._change.wait()
 
     async def _ask(self, pending: PendingRequest, endpoint: Endpoint) -> None:
         """Make one attempt; deliver its reply, or queue the request for the next attempt."""
         # An error leaves the server busy, so nothing more is sent (and paid for) until the group has stopped.
         outcome = await self._attempt(pending, endpoint)
         endpoint.busy -= 1
-        self._changed.set()
+        self._change.set()
         if isinstance(outcome, Reply):
             self.hear(outcome)
         else:
@@ -140,10 +142,10 @@ class Asker:
         dialect, request = endpoint.dialect, pending.request
         mode: Mode = "plain" if pending.plain else dialect.mode_for(request.form)
         body = dialect.body(request, mode)
-        pending.sent += 1
+        pending.attempts += 1
         try:
             completion = await endpoint.ask(
-                body, name=f"{key_digest(request.key)}-{pending.sent}", backoff=self.backoff
+                body, name=f"{key_digest(request.key)}-{pending.attempts}", backoff=self.backoff
             )
         except Fault as caught:
             fault = caught
@@ -175,13 +177,13 @@ class Asker:
             return pending.give_up(fault)
         self._check_alive()
         pending.limited += fault.kind == "429"
-        pending.failed += fault.kind != "429"
-        if pending.failed > self.retries or pending.limited > _LIMITED * self.retries:
+        pending.failures += fault.kind != "429"
+        if pending.failures > self.retries or pending.limited > _LIMITED * self.retries:
             return pending.give_up(fault)
         pending.counts[f"retry: {fault.kind}"] += 1
         if fault.wait is not None:  # the server is already on hold; only add jitter
             return random.uniform(0.0, self.backoff / 4)
-        return back_off(pending.failed + pending.limited - 1, base=self.backoff)
+        return back_off(pending.failures + pending.limited - 1, base=self.backoff)
 
     def _open_soon(self) -> list[Endpoint]:
         """Return the servers that do not ask for a longer wait than a run accepts."""
@@ -266,7 +268,7 @@ def _reply(pending: PendingRequest, completion: Completion, endpoint: Endpoint, 
         text=answer.text,
         detail=endpoint.conceal(answer.detail),
         repaired=answer.kept is False and answer.outcome == "answered",
-        attempts=pending.sent,
+        attempts=pending.attempts,
         counts=dict(pending.counts),
     )
 

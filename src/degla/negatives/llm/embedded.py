@@ -165,8 +165,8 @@ class EmbeddedModel:
             if not ranked:
                 detail = f"{least:.2f} nats per token below the caption; at most {largest_drop(rule)} allowed"
                 return Reply(request.key, "implausible", detail=detail)
-        chosen = _draw(ranked, temperature, self._random(request))
-        return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
+        choice = _draw(ranked, temperature, self._random(request))
+        return Reply(request.key, "answered", text=choice.text, score=choice.likelihood)
 
     def rank(self, request: Request) -> list[Ranked]:
         """Return every choice of a request with its likelihoods, in the order of the request.
@@ -224,8 +224,8 @@ class WordTokens:
         weight = likelihood.model.get_input_embeddings().weight
         size = int(weight.shape[0])
         tokenizer = likelihood.tokenizer
-        named = len(tokenizer)
-        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, named)))), *[""] * (size - named)]
+        token_count = len(tokenizer)
+        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, token_count)))), *[""] * (size - token_count)]
         self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
         """Letters of each token."""
         self.opens = weight.new_tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens]).bool()
@@ -257,8 +257,8 @@ def propose(
     computed = likelihood.compute(tree, ask=ends)
     open_words = []
     for place, end in enumerate(ends):
-        expected = _only(computed.after(end), vocabulary.opens).topk(min(PROPOSALS, int(vocabulary.opens.sum())))
-        for value, token in zip(expected.values.tolist(), expected.indices.tolist(), strict=True):
+        top = _only(computed.after(end), vocabulary.opens).topk(min(PROPOSALS, int(vocabulary.opens.sum())))
+        for value, token in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             node = tree.add([token], after=end)[0]
             if node < tree.computed:
                 continue  # The current word, or its first piece.
@@ -269,8 +269,8 @@ def propose(
             break
         open_words = _follow(likelihood, vocabulary, tree, open_words, words_of)
     return tuple(
-        tuple(word for word, _ in sorted(words.items(), key=lambda item: -item[1]) if word != stands.lower())
-        for words, stands in zip(words_of, present, strict=True)
+        tuple(word for word, _ in sorted(words.items(), key=lambda item: -item[1]) if word != current.lower())
+        for words, current in zip(words_of, present, strict=True)
     )
 
 
@@ -295,5 +295,5 @@ def _follow(
     return longer
 
 
-def _only(values: Any, allowed: Any) -> Any:
-    return values.masked_fill(~allowed, -math.inf)
+def _only(values: Any, mask: Any) -> Any:
+    return values.masked_fill(~mask, -math.inf)

@@ -73,8 +73,8 @@ class Endpoint:
         self._resting = False
         parts = urlsplit(url)
         user, password = (unquote(part or "") for part in (parts.username, parts.password))
-        sent = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
-        own = (url, parts.netloc, parts.password or "", password, sent, parts.hostname or "")
+        header = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
+        own = (url, parts.netloc, parts.password or "", password, header, parts.hostname or "")
         self._secrets = (key if key != NO_KEY else "", *own)
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response

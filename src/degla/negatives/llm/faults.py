@@ -105,11 +105,11 @@ def fault_of_status(
         secrets: texts that no message may show.
     """
     message, code = _read_message(body)
-    shown = conceal(message or f"HTTP status {status}", secrets=secrets)
+    display = conceal(message or f"HTTP status {status}", secrets=secrets)
     both = f"{code} {message}"
 
     def fault(nature: Nature, outcome: ReplyStatus = "unreachable", wait: float | None = None) -> Fault:
-        return Fault(str(status), nature, shown, outcome=outcome, wait=wait, status=status)
+        return Fault(str(status), nature, display, outcome=outcome, wait=wait, status=status)
 
     if 300 <= status < 400:
         return Fault(str(status), "fatal", _target(headers.get("location", "")), status=status)
@@ -210,8 +210,8 @@ def _target(location: str) -> str:
     except ValueError:
         return "an invalid address"
     host = f"{parts.scheme or 'http'}://{parts.hostname}{port}" if parts.hostname else ""
-    shown = f"{host}{parts.path.removesuffix('/chat/completions')}"
-    return "".join(letter for letter in shown[:200] if letter.isprintable()) or "an unnamed address"
+    address = f"{host}{parts.path.removesuffix('/chat/completions')}"
+    return "".join(letter for letter in address[:200] if letter.isprintable()) or "an unnamed address"
 
 
 def _read_message(body: str) -> tuple[str, str]:

@@ -199,9 +199,9 @@ class Likelihood:
             TooLongError: the tree's deepest path does not fit the context.
         """
         new = range(tree.computed, len(tree.tokens))
-        wanted = sorted((set(tree.parents) if ask is None else set(ask)) & set(new))
-        logits = self._pass(tree, new.start, torch.tensor(wanted) - new.start)
-        return Computed(torch.log_softmax(logits.float(), dim=-1), {node: row for row, node in enumerate(wanted)})
+        nodes = sorted((set(tree.parents) if ask is None else set(ask)) & set(new))
+        logits = self._pass(tree, new.start, torch.tensor(nodes) - new.start)
+        return Computed(torch.log_softmax(logits.float(), dim=-1), {node: row for row, node in enumerate(nodes)})
 
     def drops(self, caption: str, texts: Sequence[str]) -> list[float]:
         """Return how much less likely each text is than the caption, in nats per token, each without context.
@@ -222,8 +222,8 @@ class Likelihood:
         self._pass(tree, 0, torch.tensor([len(part) - 1]))
         return Beginning(beginning.tokens + part, tree.layers)
 
-    def _pass(self, tree: Tree, start: int, wanted: Tensor) -> Tensor:
-        """Return logits `[wanted, vocabulary]`; `start` is the first node to compute, `wanted` is relative to it."""
+    def _pass(self, tree: Tree, start: int, nodes: Tensor) -> Tensor:
+        """Return logits `[nodes, vocabulary]`; `start` is the first node to compute, `nodes` is relative to it."""
         from transformers import DynamicCache
 
         if max(tree.depths) >= self.context:
@@ -238,7 +238,7 @@ class Likelihood:
                 attention_mask=_mask(tree, start, self.model.dtype),
                 position_ids=torch.tensor([tree.depths[start:]]),
                 use_cache=True,
-                logits_to_keep=wanted,
+                logits_to_keep=nodes,
                 **{self._cache_argument: cache},
             )
             tree.layers = tuple((layer.keys, layer.values) for layer in cache.layers)

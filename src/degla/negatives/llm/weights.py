@@ -171,7 +171,7 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
             if not _is_whole(folder):
                 reader = _read_gguf(file)
                 LOG.info("%s: converting once into %s", file.name, folder)
-                with whole_folder(folder) as partial, _parsed(reader):
+                with whole_folder(folder) as partial, _parse_once(reader):
                     _convert(file, partial)
                     record = {"name": _name(file), "sha256": sha256_of(partial / _WEIGHTS)}
                     (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -230,7 +230,7 @@ def _read_gguf(file: Path) -> Any:
 
 
 @contextmanager
-def _parsed(reader: Any) -> Iterator[None]:
+def _parse_once(reader: Any) -> Iterator[None]:
     """Avoid that transformers parses the file three times (seconds each) and builds a name table for every module."""
     gguf: Any = importlib.import_module("gguf")
     originals = gguf.GGUFReader, gguf.get_tensor_name_map

@@ -61,17 +61,17 @@ def _adjectives_of(caption: Caption, lemma: str) -> list[str]:
 
 def _names_several(caption: Caption, lemma: str) -> bool:
     """Whether a caption names more than one such thing, so the reference would be ambiguous."""
-    named = [token for token in caption.tokens if token.is_noun and token.lemma == lemma]
-    return len(named) > 1 or any(token.is_many for token in named)
+    nouns = [token for token in caption.tokens if token.is_noun and token.lemma == lemma]
+    return len(nouns) > 1 or any(token.is_many for token in nouns)
 
 
 def _single_things(caption: Caption) -> dict[str, Chunk]:
     """Return the singular things that the caption names once, by noun; compounds are excluded."""
-    named = Counter(chunk.noun.lemma for chunk in caption.chunks)
+    counts = Counter(chunk.noun.lemma for chunk in caption.chunks)
     return {
         chunk.noun.lemma: chunk
         for chunk in caption.chunks
-        if named[chunk.noun.lemma] == 1
+        if counts[chunk.noun.lemma] == 1
         and chunk.role == "thing"
         and chunk.core == chunk.start
         and not chunk.noun.is_many

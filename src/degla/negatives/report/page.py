@@ -89,10 +89,10 @@ def notes(files: Sequence[Examination]) -> list[str]:
                 f"{file.label}: {counts.without_caption:,} of {counted(counts.rows, 'row')} not counted: caption ids "
                 f"missing from the captions file, for example {counts.missing_ids[0]!r}."
             )
-        stated = (file.manifest or {}).get("captions")
-        if isinstance(stated, int) and stated != counts.captions:
+        total = (file.manifest or {}).get("captions")
+        if isinstance(total, int) and total != counts.captions:
             warnings.append(
-                f"{file.label}: made from {counted(stated, 'caption')}, counted against {counts.captions:,}."
+                f"{file.label}: made from {counted(total, 'caption')}, counted against {counts.captions:,}."
             )
         if file.manifest is None:
             warnings.append(f"{file.label}: no manifest found next to the file, so its settings are unknown.")
@@ -167,8 +167,8 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
     facts.append(("accepted, by source", "; ".join(entries) or "none"))
     for name, value in (file.manifest or {}).items():
         words = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        shown = ", ".join(value) if words else value if isinstance(value, str) else json.dumps(value)
-        facts.append((name.replace("_", " "), shown))
+        text = ", ".join(value) if words else value if isinstance(value, str) else json.dumps(value)
+        facts.append((name.replace("_", " "), text))
     return facts
 
 
@@ -277,10 +277,10 @@ def _draw_shares(
 
 def quantile(counts: Counter[int], level: float) -> int:
     """Return the smallest value that at least a share `level` of the counted numbers does not exceed."""
-    wanted, reached = level * sum(counts.values()), 0
+    target, reached = level * sum(counts.values()), 0
     for value, times in sorted(counts.items()):
         reached += times
-        if reached >= wanted:
+        if reached >= target:
             return value
     raise ValueError("no number was counted")
 

@@ -118,10 +118,10 @@ def write_sheet(
     texts = sorted(origins)
     Random(seed).shuffle(texts)
     width = len(str(len(texts)))
-    named = [(f"{number:0{width}}", text) for number, text in enumerate(texts, start=1)]
-    _write(key, KEY_COLUMNS, ((name, *origin) for name, text in named for origin in origins[text]))
+    entries = [(f"{number:0{width}}", text) for number, text in enumerate(texts, start=1)]
+    _write(key, KEY_COLUMNS, ((name, *origin) for name, text in entries for origin in origins[text]))
     for number, path in enumerate(sheets):
-        order = list(named)
+        order = list(entries)
         if number:
             Random(f"{seed} {number}").shuffle(order)
         _write(path, COLUMNS, ((name, *text, "", "", "") for name, text in order))
@@ -293,13 +293,13 @@ class Reading:
             lines += [agreement.line() for agreement in self.agreements]
         # The total over rules repeats their misses, but a sheet without a key has nothing else.
         by_rule = {count.file for count in self.counts if count.rule != ALL}
-        counted = [count for count in self.counts if count.rule != ALL or count.file not in by_rule]
-        missed = [(count.file, miss) for count in counted for miss in count.misses]
-        if missed:
+        counts = [count for count in self.counts if count.rule != ALL or count.file not in by_rule]
+        misses = [(count.file, miss) for count in counts for miss in count.misses]
+        if misses:
             lines += ["", f"Not grammatical, or not {criterion}:", ""]
             lines += [
                 f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
-                for file, miss in missed
+                for file, miss in misses
             ]
         return "\n".join(lines) + "\n"
 

@@ -113,12 +113,12 @@ def _words(files: Sequence[Examination]) -> Table:
     headings = ["words", "different", "entropy, bits"]
 
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
-        named = frequent(rule.put_in, more=rule.more_words, number=6)
+        entries = frequent(rule.put_in, more=rule.more_words, number=6)
         return [
             f"{rule.put_in.total() + rule.more_words:,}",
             f"{len(rule.put_in):,}",
             f"{rule.entropy:.2f}",
-            ", ".join(f"{word} {100 * share:.1f}" for word, share in named),
+            ", ".join(f"{word} {100 * share:.1f}" for word, share in entries),
         ]
 
     table = new_table("Inserted words", "rule", headings, last="most frequent, % of the inserted words")

@@ -85,7 +85,7 @@ class AddObject(ReplacingRule):
         for chunk in _extendable(caption):
             for connector in _CONNECTORS:
                 tokens = _grown(caption, chunk) if connector == ("and",) else caption.tokens
-                phrase = None if tokens is None else _added(tokens, chunk, content, connector)
+                phrase = None if tokens is None else _addition(tokens, chunk, content, connector)
                 if phrase:
                     return _judge(caption, phrase)
         return "not_rule"
@@ -120,7 +120,7 @@ def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
     return agree(caption, chunk, many=True, announced=False)
 
 
-def _added(
+def _addition(
     tokens: Sequence[Token], chunk: Chunk, content: Sequence[str], connector: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Return the phrase that a text adds to a caption's phrase with a connector; empty if it changes anything else."""

@@ -61,14 +61,14 @@ class ChangeNumber(NegativeRule):
 
     def applies(self, caption: Caption) -> bool:
         """Whether a phrase has a number or "a"."""
-        return any(True for _ in _counted(caption))
+        return any(True for _ in _countable_chunks(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
         """Return captions with another, close number: each phrase once before any twice, places and mounts last."""
         queues: list[Iterator[str]] = []
-        counted = list(_counted(caption))
-        rng.shuffle(counted)
-        for chunk in sorted(counted, key=_is_setting):
+        chunks = list(_countable_chunks(caption))
+        rng.shuffle(chunks)
+        for chunk in sorted(chunks, key=_is_setting):
             word = chunk.first.lower
             old = _COUNTS.get(word)
             counts = [count for count in range(1, _MOST + 1) if count != old and abs(count - (old or 1)) <= _FARTHEST]
@@ -83,7 +83,7 @@ class ChangeNumber(NegativeRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed number that agrees with noun and verbs and makes the caption false."""
         near = False
-        for chunk in _counted(caption):
+        for chunk in _countable_chunks(caption):
             before = len(content_of(caption.tokens[: chunk.start]))
             new = content[before] if before < len(content) else ""
             if (new not in _COUNTS and new not in _VAGUE) or len(content) != len(caption.content):
@@ -124,7 +124,7 @@ def _judge(old: str, new: str) -> str:
     return "" if number is not None and 0 < number < fewest else "still_true"
 
 
-def _counted(caption: Caption) -> Iterator[Chunk]:
+def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
     """Yield phrases that begin with a number whose noun can be changed."""
     tokens, tables = caption.tokens, lexicon()
     for chunk, following in zip_longest(caption.chunks, caption.chunks[1:]):

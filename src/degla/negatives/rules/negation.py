@@ -122,8 +122,8 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
         ):
             do = "does" if token.tag == "VBZ" else "do"
             plain = _in_case(replace(token, text=token.lemma, lower=token.lemma, tag="VB"), token)
-            changed = [*tokens[:place], plain, *tokens[place + 1 :]]
-            yield "deed", insert(caption, changed, place, [do, "not"], tag="RB")
+            base = [*tokens[:place], plain, *tokens[place + 1 :]]
+            yield "deed", insert(caption, base, place, [do, "not"], tag="RB")
         elif free and token.lower in _PLACING and tokens[place - 1].is_noun:
             yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
 
@@ -168,8 +168,8 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
         joined = token.lower == "and" and place in ends and not listed and not subject
         if joined and chunk.first.lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
-            changed = _with_no(caption, chunk.start)
-            yield "companion", [*changed[:place], but, *changed[chunk.start :]]
+            base = _with_no(caption, chunk.start)
+            yield "companion", [*base[:place], but, *base[chunk.start :]]
 
 
 def _with_no(caption: Caption, place: int) -> list[Token]:
@@ -228,8 +228,8 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         return
     if tables.is_person(other.noun.lemma) or one.number == "any":
         return
-    changed = [*other.tokens, *tokens[: one.end], *tokens[other.end :]]
-    yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")
+    base = [*other.tokens, *tokens[: one.end], *tokens[other.end :]]
+    yield "thing", insert(caption, base, other.end - other.start, ["without"], tag="IN")
 
 
 def _is_worn(noun: Token) -> bool:

@@ -52,10 +52,10 @@ class ReplaceAdjectives(ReplacingRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed adjective, whose replacement excludes it and is not in the caption."""
-        changed = self.changed(caption, content)
-        if changed is None or len(changed[2]) != 1:
+        change = self.single_change(caption, content)
+        if change is None or len(change[2]) != 1:
             return "not_rule"
-        _, (old,), (word,) = changed
+        _, (old,), (word,) = change
         if not lexicon().is_adjective(word):
             return "unknown_word"
         if word in caption.vocabulary:

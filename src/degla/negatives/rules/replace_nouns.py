@@ -71,14 +71,14 @@ class ReplaceNouns(ReplacingRule):
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """Return the noun in the number of its place; None if it cannot have that number."""
         lemma = words.singular(word)
-        return _form(caption, place, lemma) if _stands(caption, place, lemma) else None
+        return _form(caption, place, lemma) if _fits_number(caption, place, lemma) else None
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed noun, of the same number and unrelated to the old one and the others."""
-        changed = self.changed(caption, content)
-        if changed is None:
+        change = self.single_change(caption, content)
+        if change is None:
             return "not_rule"
-        place, old, new = changed
+        place, old, new = change
         if not 0 < len(new) <= _LONGEST or new[-1] == old[-1]:
             return "not_rule"
         lemma = words.singular(new[-1])
@@ -86,7 +86,7 @@ class ReplaceNouns(ReplacingRule):
             return "unknown_word" if len(new) == 1 or not lexicon().is_noun(lemma) else "not_rule"
         if not _suits(caption, place, lemma):
             return "word_order"
-        if not _stands(caption, place, lemma) or _form(caption, place, lemma) != new[-1]:
+        if not _fits_number(caption, place, lemma) or _form(caption, place, lemma) != new[-1]:
             return "agreement"
         if relation := _relation(caption, place, new):
             return relation
@@ -139,7 +139,7 @@ def _counts(caption: Caption, place: Place) -> bool:
     return caption.tokens[head].is_plural or (first is not None and first.lower in words.COUNTING)
 
 
-def _stands(caption: Caption, place: Place, lemma: str) -> bool:
+def _fits_number(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun can have the number of its place: no "a pants", no "two waters"."""
     if lemma in lexicon().words["plural_only"]:
         return caption.tokens[place[1] - 1].is_many

@@ -79,10 +79,10 @@ class ReplaceRelation(ReplacingRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed verb or preposition, whose replacement excludes it; a verb keeps its form."""
-        changed = self.changed(caption, content)
-        if changed is None:
+        change = self.single_change(caption, content)
+        if change is None:
             return "not_rule"
-        place, old_words, new = changed[0], changed[1], " ".join(changed[2])
+        place, old_words, new = change[0], change[1], " ".join(change[2])
         if _sort(caption, place) == "verbs":
             if len(new.split()) != 1:
                 return "not_rule"
@@ -203,13 +203,13 @@ def _subject(caption: Caption, place: int) -> Token | None:
     tokens = caption.tokens
     token = tokens[place]
     if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
-        return _measured(caption, token.governor)
+        return _noun_in_measure(caption, token.governor)
     if own := governed(tokens, place, "nsubj", "nsubjpass"):
-        return _measured(caption, own[0])
+        return _noun_in_measure(caption, own[0])
     before = (chunk.noun for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun"))
     return next(before, None)
 
 
-def _measured(caption: Caption, noun: int) -> Token:
+def _noun_in_measure(caption: Caption, noun: int) -> Token:
     """Return the noun that a measure counts ("people" in "a group of people"), else the noun itself."""
     return next((one.noun for one in caption.chunks if one.start <= noun < one.core), caption.tokens[noun])

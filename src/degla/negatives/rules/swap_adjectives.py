@@ -54,18 +54,18 @@ class SwapAdjectives(ExchangingRule):
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
                 continue
-            changed = exchange(tokens, (first, first + 1), (second, second + 1))
+            result = exchange(tokens, (first, first + 1), (second, second + 1))
             relation = lexicon().adjective_relation(tokens[first].lower, tokens[second].lower)
             moves = ((first_chunk, first, second), (second_chunk, second, first))
             seldom = any(additions().is_seldom(tokens[new].lower, chunk.noun.lemma) for chunk, _, new in moves)
             if relation == "synonym" or (relation and not seldom):
-                yield changed, relation
+                yield result, relation
             elif any(_clashes(chunk, old, tokens[new]) for chunk, old, new in moves):
-                yield changed, "already_in_caption"
+                yield result, "already_in_caption"
             elif any(_colours_person(chunk, tokens[new]) for chunk, _, new in moves):
-                yield changed, "person_colour"
+                yield result, "person_colour"
             else:
-                yield changed, "same_meaning" if keeps_meaning(caption, changed) else ""
+                yield result, "same_meaning" if keeps_meaning(caption, result) else ""
         yield from _exchanges_of_lists(caption)
 
 
@@ -80,9 +80,9 @@ def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
         relation = next((reason for pair in pairs if (reason := lexicon().adjective_relation(*pair))), "")
         moves = ((first_chunk, second), (second_chunk, first))
         coloured = any(_colours_person(chunk, tokens[place]) for chunk, run in moves for place in range(*run))
-        changed = exchange(tokens, first, second)
-        same = "" if relation or coloured else "same_meaning" if keeps_meaning(caption, changed) else ""
-        yield changed, relation or ("person_colour" if coloured else same)
+        result = exchange(tokens, first, second)
+        same = "" if relation or coloured else "same_meaning" if keeps_meaning(caption, result) else ""
+        yield result, relation or ("person_colour" if coloured else same)
 
 
 def _run(chunk: Chunk) -> tuple[int, int] | None:

@@ -46,21 +46,21 @@ class SwapNouns(ExchangingRule):
             return
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             one, other = tokens[first[1] - 1], tokens[second[1] - 1]
-            changed = list(tokens)
-            changed[first[1] - 1] = inflect(one, like=other)
-            changed[second[1] - 1] = inflect(other, like=one)
-            changed = exchange(changed, first, second)
+            result = list(tokens)
+            result[first[1] - 1] = inflect(one, like=other)
+            result[second[1] - 1] = inflect(other, like=one)
+            result = exchange(result, first, second)
             relation = noun_relation(one.lemma, other.lemma)
             if relation == "synonym" or (relation == "hypernym" and {one.lemma, other.lemma} & _GENERAL):
-                yield changed, relation
+                yield result, relation
             elif reason := _objection(caption, first_chunk, second_chunk):
-                yield changed, reason
+                yield result, reason
             elif not (_fits(one, first_chunk, second_chunk, other) and _fits(other, second_chunk, first_chunk, one)):
-                yield changed, "agreement"
+                yield result, "agreement"
             else:
-                chunks = find_chunks(changed)
-                same = keeps_meaning(caption, changed, chunks)
-                yield changed, "same_meaning" if same else misfit(caption, changed, chunks)
+                chunks = find_chunks(result)
+                same = keeps_meaning(caption, result, chunks)
+                yield result, "same_meaning" if same else misfit(caption, result, chunks)
 
 
 def _is_bare_list(caption: Caption) -> bool:
@@ -79,8 +79,8 @@ def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         return reason
     counts = [next((token.lower for token in one.modifiers if token.tag == "CD"), "") for one in (first, second)]
     counted = (counts[0] and second.determiner) or (counts[1] and first.determiner)
-    told_apart = _tell_apart(first, second) or (counted and counts[0] != counts[1])
-    return "" if told_apart else reason
+    distinct = _tell_apart(first, second) or (counted and counts[0] != counts[1])
+    return "" if distinct else reason
 
 
 def _is_fixed(chunk: Chunk) -> bool:

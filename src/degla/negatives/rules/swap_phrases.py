@@ -47,8 +47,8 @@ class SwapPhrases(ExchangingRule):
             chunks = [caption.chunk_at(first[0]), caption.chunk_at(second[0])]
             if finite and len({chunk.number for chunk in chunks}) > 1:
                 continue
-            changed = exchange(caption.tokens, first, second)
-            yield changed, objection(caption, *chunks) or refuse_order(caption, changed)
+            result = exchange(caption.tokens, first, second)
+            yield result, objection(caption, *chunks) or refuse_order(caption, result)
 
 
 def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:

@@ -121,7 +121,7 @@ class Journal:
         for part in parts:
             with LineFile(part) as file:
                 replies = read_replies(file)
-            self.append(replies, left_in=part)
+            self.append(replies, part=part)
         self._places.executemany("INSERT INTO replies VALUES (?, ?, ?, ?)", self._read_places())
         self._places.execute("CREATE INDEX by_key ON replies (caption_id, rule, draw)")
 
@@ -150,25 +150,25 @@ class Journal:
             entries.append(read_line(self.file.stream.readline(), str(self.file.path)))
         return entries
 
-    def keep(self, replies: Sequence[JournalEntry], *, left_in: Path | None = None) -> None:
+    def keep(self, replies: Sequence[JournalEntry], *, part: Path | None = None) -> None:
         """Append replies and count them; see `append`."""
-        self.append(replies, left_in=left_in)
+        self.append(replies, part=part)
         for form, reply in replies:
             self._summary.replies.add(form, reply)
 
-    def append(self, replies: Sequence[JournalEntry], *, left_in: Path | None = None) -> None:
+    def append(self, replies: Sequence[JournalEntry], *, part: Path | None = None) -> None:
         """Append replies and flush them to the operating system; raises as `LineFile.append`.
 
         Args:
             replies: the replies, in order.
-            left_in: a worker's file with these replies, which is deleted. Until then its name ends in the journal's
+            part: a worker's file with these replies, which is deleted. Until then its name ends in the journal's
                 old length, to which `index` truncates after a kill, so no reply is added twice.
         """
-        if left_in is not None and left_in.exists():
-            left_in = left_in.rename(f"{left_in}.{self.file.stream.seek(0, SEEK_END)}")
+        if part is not None and part.exists():
+            part = part.rename(f"{part}.{self.file.stream.seek(0, SEEK_END)}")
         self.file.append(write_line(form, reply) for form, reply in replies)
-        if left_in is not None:
-            left_in.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def read_replies(file: LineFile) -> list[JournalEntry]:
@@ -226,7 +226,7 @@ class Output:
 
 
 def manifest(
-    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, described: Mapping[str, object] | None
+    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, description: Mapping[str, object] | None
 ) -> dict[str, Any]:
     """Return everything that determines the file's content, as read back from JSON.
 
@@ -235,7 +235,7 @@ def manifest(
         rules: names of the rules, in the order of the rows.
         seed: seed of all draws.
         per_rule: maximum accepted negatives per rule and caption.
-        described: what else determines the rows: the language model, its prompts and examples, the word source.
+        description: what else determines the rows: the language model, its prompts and examples, the word source.
     """
     settings = {
         "captions": len(captions),
@@ -246,10 +246,10 @@ def manifest(
         "degla": __version__,
         "lexicon": lexicon.digest(),
         "tagger": tagger_version(),
-        **(described or {}),
+        **(description or {}),
     }
-    as_read: dict[str, Any] = json.loads(json.dumps(settings))
-    return as_read
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    return values
 
 
 @contextmanager

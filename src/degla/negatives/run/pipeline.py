@@ -131,15 +131,15 @@ class Pipeline:
         """
         capacity = max(self.model.capacity, 1)
         most_open = max(_MOST_OPEN, 4 * capacity // BATCH) * BATCH
-        opened = 0
+        number = 0
         more = True
         while self.stop.name is None:
             while more and len(self._ready) < capacity and len(self._order) < most_open and self.stop.name is None:
                 batch = next(batches, None)
                 more = batch is not None
                 if batch is not None:
-                    self._begin(batch, opened)
-                    opened += 1
+                    self._begin(batch, number)
+                    number += 1
             while self._ready and len(self._under_way) < capacity and self.stop.name is None:
                 _, _, _, request, work = heappop(self._ready)
                 self._under_way[request.key] = (request, work)
@@ -160,14 +160,14 @@ class Pipeline:
             self._go_on(work, None)
 
     def _hear(self, replies: Sequence[Reply]) -> None:
-        heard = []
+        results = []
         for reply in replies:
             if reply.key not in self._under_way:
                 raise RuntimeError(f"{self.model.name}: a reply to {reply.key}, which is not pending")
             request, work = self._under_way.pop(reply.key)
-            heard.append((request.form, reply, work))
-        self.keep([(form, reply) for form, reply, _ in heard])
-        for _, reply, work in heard:
+            results.append((request.form, reply, work))
+        self.keep([(form, reply) for form, reply, _ in results])
+        for _, reply, work in results:
             self._go_on(work, reply)
 
     def _go_on(self, work: _Work, reply: Reply | None) -> None:

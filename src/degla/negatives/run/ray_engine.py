@@ -112,11 +112,11 @@ def run_on_ray(
         DeglaError: a model reports that continuing is pointless, or Ray gives up.
     """
     with open_ray(workers) as ray:
-        keeps = None if journal is None else FarFolder(parts_folder(journal.file.path))
+        folder = None if journal is None else FarFolder(parts_folder(journal.file.path))
         actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         actors = [actor.remote() for _ in range(workers)]
         # Held by this process and passed with each batch: constructor arguments are lost when Ray restarts an actor.
-        means = ray.put(Means(maker, open_model, keeps))
+        means = ray.put(Means(maker, open_model, folder))
         find_all = journal.find_all if journal else lambda caption_id: []
         work = ((means, batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
         try:
@@ -125,7 +125,7 @@ def run_on_ray(
                     raise result.error
                 if journal is not None:
                     part = part_file(parts_folder(journal.file.path), result.start)
-                    journal.keep(result.replies, left_in=part)
+                    journal.keep(result.replies, part=part)
                 yield result.rows, result.captions
         except ray.exceptions.RayError as error:
             raise DeglaError(f"Ray gave up: {error}. Run the same command again to resume.") from error
@@ -144,10 +144,10 @@ def _in_order(ray: Any, actors: Sequence[Any], work: Iterator[tuple[Any, ...]]) 
             if waiting and waiting[0] not in busy:
                 yield ray.get(waiting.popleft())
                 continue
-            for done in ray.wait(list(busy))[0]:
-                if done not in waiting:
-                    ray.get(done)  # Raises the reason if an actor cannot start.
-                free.append(busy.pop(done))
+            for ref in ray.wait(list(busy))[0]:
+                if ref not in waiting:
+                    ray.get(ref)  # Raises the reason if an actor cannot start.
+                free.append(busy.pop(ref))
         waiting.append(free[0].work.remote(*batch))
         busy[waiting[-1]] = free.popleft()
     while waiting:

@@ -127,9 +127,9 @@ class Summary:
                 self.reasons[row.rule, row.reason] += 1
                 if row.reason in _SKIPPING and row.text is None and row.rule == self.rules[0]:
                     self.skipped[row.reason] += 1
-                    named = self.skipped_ids.setdefault(row.reason, [])
-                    if len(named) < _NAMED:
-                        named.append(row.caption_id)
+                    ids = self.skipped_ids.setdefault(row.reason, [])
+                    if len(ids) < _NAMED:
+                        ids.append(row.caption_id)
         self.covered.update(rule for _, rule in covered)
 
     def _cover(self, caption_id: str) -> None:
