@@ -176,8 +176,8 @@ class TruthScreen:
     unanswered: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        described = json.dumps([self.model.describe(), _ASK], sort_keys=True)
-        self._judge = f"still_true by {hash_text(described):016x}"  # Another model's replies are not this one's.
+        description = json.dumps([self.model.describe(), _ASK], sort_keys=True)
+        self._judge = f"still_true by {hash_text(description):016x}"  # Another model's replies are not this one's.
 
     @property
     def name(self) -> str:

@@ -119,8 +119,8 @@ class ImageSearch:
         for model in self.models:
             options = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
             embedder = Embedder(model, images.folder, progress=progress or TaskProgress(), **options)  # type: ignore[arg-type]
-            embedded = embedder.embed(items, [])
-            self._rows.append(embedded.images[[embedded.image_row[image] for image in items]])
+            embeddings = embedder.embed(items, [])
+            self._rows.append(embeddings.images[[embeddings.image_row[image] for image in items]])
 
     def search(self, text: str, *, count: int) -> tuple[tuple[Hit, ...], ...]:
         """Return each model's best images for a text, best first; ties are ordered by path.

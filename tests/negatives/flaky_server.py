@@ -78,9 +78,9 @@ class Response:
 
 def schema_of(body: dict[str, Any]) -> dict[str, Any] | None:
     """The JSON schema of a request, in either of the two places where servers look for it."""
-    wanted = body.get("response_format") or {}
-    found: dict[str, Any] | None = wanted.get("schema") or wanted.get("json_schema", {}).get("schema")
-    return found
+    response = body.get("response_format") or {}
+    schema: dict[str, Any] | None = response.get("schema") or response.get("json_schema", {}).get("schema")
+    return schema
 
 
 def completion(text: str | None, *, finish: str = "stop", **message: Any) -> dict[str, Any]:
@@ -279,16 +279,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="one line for each request: the client's name of it")
     parser.add_argument("--hold", type=Path, help="while it is there, this file says how many arrivals are answered")
-    given = parser.parse_args()
-    flaky = Flaky(given.seed, given.faults, given.nonsense, given.delay, given.hang)
+    arguments = parser.parse_args()
+    flaky = Flaky(arguments.seed, arguments.faults, arguments.nonsense, arguments.delay, arguments.hang)
 
     def respond(received: Received) -> Response:
         with contextlib.suppress(FileNotFoundError):
-            if given.hold and received.number >= int(given.hold.read_text()):
+            if arguments.hold and received.number >= int(arguments.hold.read_text()):
                 return Response(delay=1e6)
         return flaky(received)
 
-    server = Server(respond, log=given.log, port=given.port)
+    server = Server(respond, log=arguments.log, port=arguments.port)
     print(server.port, flush=True)
     threading.Event().wait()
 

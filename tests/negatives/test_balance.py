@@ -105,11 +105,11 @@ def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[Negat
     assert [(row.caption_id, row.rule) for row in rows] == [
         (str(at), rule) for at in range(400) for rule in ("colours", "adds", "none")
     ]
-    kept = sum(row.accepted for row in rows)
-    assert balancer.report.negatives == (800, kept) and kept == balancer.report.rules["colours"].kept
-    assert balancer.report.covered == (400, kept)
-    asked = sum(row.accepted and row.rule == "colours" for row in made_rows(made_captions(400)))
-    assert balancer.report.rules["colours"].candidates == asked
+    count = sum(row.accepted for row in rows)
+    assert balancer.report.negatives == (800, count) and count == balancer.report.rules["colours"].kept
+    assert balancer.report.covered == (400, count)
+    candidates = sum(row.accepted and row.rule == "colours" for row in made_rows(made_captions(400)))
+    assert balancer.report.rules["colours"].candidates == candidates
     assert not any(row.text == "a zorblax" for row in rows), "no candidate, so neither kept nor left out for its text"
     assert {row.reason for row in rows if row.rule == "none"} == {"no_candidate"}
     assert {row.reason for row in rows if row.rule == "colours"} == {"", "unbalanced"}
@@ -133,16 +133,16 @@ def test_a_large_file_is_chosen_from_block_by_block(tmp_path: Path, monkeypatch:
 def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = made_captions(400)
     rows = [row for row in made_rows(captions) if row.rule == "colours"]
-    asked = []
+    sizes = []
 
-    def told(learned: Sequence[CaptionNegative], others: Sequence[CaptionNegative]) -> float:
-        asked.append(min(len(learned), len(others)))
-        return (0.58, 0.57, 0.58)[len(asked) - 1]  # of eight rewards the fourth, the sixth and the fifth
+    def accuracy(learned: Sequence[CaptionNegative], others: Sequence[CaptionNegative]) -> float:
+        sizes.append(min(len(learned), len(others)))
+        return (0.58, 0.57, 0.58)[len(sizes) - 1]  # of eight rewards the fourth, the sixth and the fifth
 
-    monkeypatch.setattr(balance, "accuracy_by_words", told)
+    monkeypatch.setattr(balance, "accuracy_by_words", accuracy)
     with CaptionIndex(captions) as index:
         report = Balancer(lambda: rows, index, BalanceSettings(told=0.57), ngram_likelihoods(index)).report
-    assert report.rules["colours"].reward == REWARDS[5] and len(asked) == 3 and min(asked) >= 40
+    assert report.rules["colours"].reward == REWARDS[5] and len(sizes) == 3 and min(sizes) >= 40
 
 
 def test_a_reward_that_chooses_too_little_to_be_tested_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +161,11 @@ def test_several_a_caption_are_kept_and_counted(tmp_path: Path) -> None:
     with CaptionIndex(captions) as index:
         balancer = Balancer(lambda: rows, index, BalanceSettings(per_rule=2, told_rule=1), ngram_likelihoods(index))
         balancer.write(tmp_path / "balanced.jsonl")
-    kept = [row for row in read_jsonl(NegativeRecord, tmp_path / "balanced.jsonl") if row.accepted]
-    each = Counter((row.caption_id, row.rule) for row in kept)
-    assert set(each.values()) == {1, 2} and len({(row.caption_id, row.text) for row in kept}) == len(kept)
+    picks = [row for row in read_jsonl(NegativeRecord, tmp_path / "balanced.jsonl") if row.accepted]
+    each = Counter((row.caption_id, row.rule) for row in picks)
+    assert set(each.values()) == {1, 2} and len({(row.caption_id, row.text) for row in picks}) == len(picks)
     state = balancer.report.rules["colours"]
-    assert state.kept == sum(rule == "colours" for _, rule in each) and balancer.report.negatives == (120, len(kept))
+    assert state.kept == sum(rule == "colours" for _, rule in each) and balancer.report.negatives == (120, len(picks))
 
 
 def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_a_texts_likelihood_is_learned_from_the_other_half_of_the_images(tmp_pat
     ]
     with CaptionIndex(captions) as index:
         report = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index)).report
-        found = examine_file(tmp_path / "n.jsonl", rows[::2], index, label="", draws=Draws(tested=120))
+        examination = examine_file(tmp_path / "n.jsonl", rows[::2], index, label="", draws=Draws(tested=120))
     before = report.rules["r"].before  # of first candidates
-    assert before is not None and before.likelihood == 0.5 and found.giveaways["r"].likelier.share == 0.5
+    assert before is not None and before.likelihood == 0.5 and examination.giveaways["r"].likelier.share == 0.5
 
 
 def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:
@@ -225,12 +225,12 @@ def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
 def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
     """The squared norm of the sum of signs minus the reward for each choice, by the slow formula."""
     rng = Random(3)
-    made = [
+    candidates = [
         [{rng.randrange(12): rng.choice((-2.0, -1.0, 1.0, 3.0)) for _ in range(4)} for _ in range(rng.randint(1, 4))]
         for _ in range(60)
     ]
     share = Counter[int]()
-    for group in made:
+    for group in candidates:
         for candidate in group:
             share.update(dict.fromkeys(candidate, 1 / len(group)))  # type: ignore[arg-type]
 
@@ -240,14 +240,14 @@ def test_no_other_choice_of_one_group_is_worth_more(reward: float) -> None:
             total.update(candidate)  # type: ignore[arg-type]
         return sum(times**2 / (share[place] + 20) for place, times in total.items()) - reward * len(chosen)
 
-    groups = Groups.of(made)
-    flat = [candidate for group in made for candidate in group]
+    groups = Groups.of(candidates)
+    flat = [candidate for group in candidates for candidate in group]
     (picks,) = Chooser("c", reward=reward).choose(groups).T
     assert (picks >= 0).sum() > 0
-    for number in range(len(made)):
+    for number in range(len(candidates)):
         others = [flat[pick] for at, pick in enumerate(picks) if pick >= 0 and at != number]
         own = value(others + [flat[pick] for pick in picks[number : number + 1] if pick >= 0])
-        assert own <= min(value([*others, *more]) for more in ([], *([each] for each in made[number]))) + 1e-6
+        assert own <= min(value([*others, *more]) for more in ([], *([each] for each in candidates[number]))) + 1e-6
 
 
 def test_several_a_group_are_different_candidates() -> None:
@@ -280,9 +280,9 @@ def test_the_n_grams_by_a_slow_loop() -> None:
             likely = 1e-5
             for prior, size in ((1, 1), (4, 2), (4, 3)):
                 gram = pieces[place - size + 1 : place + 1]
-                seen = [each[at - size + 1 : at + 1] for each in padded for at in range(2, len(each))]
-                times = sum(one[:-1] == gram[:-1] for one in seen)
-                likely = (seen.count(gram) + prior * likely) / (times + prior)
+                grams = [each[at - size + 1 : at + 1] for each in padded for at in range(2, len(each))]
+                times = sum(one[:-1] == gram[:-1] for one in grams)
+                likely = (grams.count(gram) + prior * likely) / (times + prior)
             logs.append(math.log(likely))
         assert model(text) == pytest.approx(sum(logs) / len(logs)), text
 
@@ -291,8 +291,8 @@ def test_told_finds_one_planted_sign_in_its_place() -> None:
     rng = Random(1)
     texts = [(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}") for _ in range(160)]
     pairs = [CaptionNegative(*each, "", -8.999, -9.0) for each in texts]
-    told = measure_told((pairs[:80], pairs[80:]))
-    assert told is not None and told.likelihood == 1.0 and told.all > 0.9 and told.words < 0.7
+    accuracy = measure_told((pairs[:80], pairs[80:]))
+    assert accuracy is not None and accuracy.likelihood == 1.0 and accuracy.all > 0.9 and accuracy.words < 0.7
     assert measure_told((pairs[:39], pairs[39:])) is None
 
 
@@ -300,16 +300,16 @@ def test_a_name_in_square_brackets_is_shown_as_it_is() -> None:
     report = Balance(3, rules={"[/b]": RuleBalance(captions=1), "[red]": RuleBalance(captions=1)})
     named = {"not_english": ["a[/b]", "[red]"]}
     summary = Summary(("swap_nouns",), 2, skipped=Counter(not_english=2), skipped_ids=named)
-    for told in (render(report), summary.render()):
+    for table in (render(report), summary.render()):
         shown = io.StringIO()
-        Console(file=shown, width=90).print(told)
+        Console(file=shown, width=90).print(table)
         assert {"[/b]", "[red]"} <= {each.strip("a,") for each in shown.getvalue().split()}
 
 
 def test_a_direction_is_learned_from_the_other_half() -> None:
     shorter, longer = (CaptionNegative(*texts) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
-    told = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
-    assert told is not None and (told.n, told.length, told.likelihood) == (100, 0.4, 0.5)
+    accuracy = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
+    assert accuracy is not None and (accuracy.n, accuracy.length, accuracy.likelihood) == (100, 0.4, 0.5)
     assert Told(1, words=0.5, length=0.5, likelihood=0.5, all=0.9).most == 0.9
 
 
@@ -344,9 +344,9 @@ def test_the_command_writes_source_settings_and_digest(
     assert main([*argv, "--out", str(tmp_path / "one.jsonl")]) == 0
     assert main([*argv, "--out", str(tmp_path / "two.jsonl"), "--json"]) == 0
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
-    said = json.loads((tmp_path / "one.jsonl.manifest.json").read_text())["balanced"]
-    assert said["file"] == "all.jsonl" and len(said["sha256"]) == 64 and said["seed"] == 0
-    assert said["likelihood"] == "n-grams" and set(said["kept"]) == {"colours", "adds"}
+    entry = json.loads((tmp_path / "one.jsonl.manifest.json").read_text())["balanced"]
+    assert entry["file"] == "all.jsonl" and len(entry["sha256"]) == 64 and entry["seed"] == 0
+    assert entry["likelihood"] == "n-grams" and set(entry["kept"]) == {"colours", "adds"}
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert {"colours", "adds"} < set(lines) and lines["together"][0] == "100.0"
     assert "choosing among candidates, rules: 1 of 2" in caplog.text
@@ -358,18 +358,18 @@ def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None
     rows = [row for row in made_rows(captions) if row.rule == "colours"]
     unread = {row.text for row in rows if row.accepted and row.draw == 0}
 
-    def chosen(score: Callable[[str], float]) -> tuple[str, Balance]:
+    def balanced_file(score: Callable[[str], float]) -> tuple[str, Balance]:
         with CaptionIndex(captions) as index:
             likelihoods = [lambda texts: [score(text) for text in texts]] * 2
             balancer = Balancer(lambda: rows, index, BalanceSettings(told_rule=1), likelihoods)
             balancer.write(tmp_path / "balanced.jsonl")
             return (tmp_path / "balanced.jsonl").read_text(), balancer.report
 
-    without, all_read = chosen(lambda _: -4.0)
+    without, all_read = balanced_file(lambda _: -4.0)
     for some in (unread, {caption.text for caption in captions}):
-        found, report = chosen(lambda text, some=some: math.nan if text in some else -4.0)  # type: ignore[misc]
+        selection, report = balanced_file(lambda text, some=some: math.nan if text in some else -4.0)  # type: ignore[misc]
         assert report.unread > 100 and not all_read.unread
-        assert found == without
+        assert selection == without
         console = Console(record=True, width=80, file=io.StringIO())
         console.print(render(report))
         assert f"{report.unread} candidates balanced without likelihood" in console.export_text()
@@ -413,14 +413,14 @@ def test_a_file_of_which_nothing_could_stay_is_refused(
 ) -> None:
     captions = made_captions(count)
     assert balance_command(tmp_path, captions, [row for row in made_rows(captions) if row.rule == keep]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and "all.jsonl: " in said[0] and message in said[0]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and "all.jsonl: " in lines[0] and message in lines[0]
     assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_rule_with_too_few_is_left_out_by_that_name() -> None:
-    told = measure_told(([CaptionNegative("a", "b c")] * 40,) * 2)
-    assert told is not None and told.length == 1.0
+    accuracy = measure_told(([CaptionNegative("a", "b c")] * 40,) * 2)
+    assert accuracy is not None and accuracy.length == 1.0
     assert RuleBalance(stays=False).reason == "too_few"
-    assert RuleBalance(stays=False, before=told).reason == "told_by_text"
-    assert RuleBalance(before=told, after=told).reason == ""
+    assert RuleBalance(stays=False, before=accuracy).reason == "told_by_text"
+    assert RuleBalance(before=accuracy, after=accuracy).reason == ""

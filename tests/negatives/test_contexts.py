@@ -22,13 +22,13 @@ def test_a_context_says_things_and_relations_once_more() -> None:
     caption = parse_one("A brown dog on a red sofa near two cats.")
     relations = "a brown dog on a red sofa and a red sofa near two cats"
     things = "We can see a brown dog, a red sofa and two cats"
-    said = "A brown dog on a red sofa near two cats"
+    sentence = "A brown dog on a red sofa near two cats"
     assert [context_of(caption, number=number) for number in range(5)] == [
-        f"{said}. {things}.",
-        f"{things}. {said}.",
-        f"{said}: {relations}. {things}.",
-        f"{things}: {relations}. {said}.",
-        f"{said}. {things}.",
+        f"{sentence}. {things}.",
+        f"{things}. {sentence}.",
+        f"{sentence}: {relations}. {things}.",
+        f"{things}: {relations}. {sentence}.",
+        f"{sentence}. {things}.",
     ]
 
 
@@ -46,9 +46,9 @@ def test_captions_that_name_nothing_besides_have_none(text: str) -> None:
 def test_a_context_has_no_word_that_the_caption_has_not() -> None:
     for text in ("A man rides a horse through the water.", "Two green apples and a knife lie on a wooden table."):
         for number in range(4):
-            made = context_of(parse_one(text), number=number)
-            assert made is not None
-            assert set(words.content(made)) <= {*words.content(text), "we", "can", "see", "and"}, made
+            context = context_of(parse_one(text), number=number)
+            assert context is not None
+            assert set(words.content(context)) <= {*words.content(text), "we", "can", "see", "and"}, context
 
 
 def _records() -> list[CaptionRecord]:
@@ -60,13 +60,13 @@ def _records() -> list[CaptionRecord]:
 
 
 def test_contexts_stand_before_other_positives_and_follow_the_seed() -> None:
-    made = list(with_contexts(_records(), seed=0))
-    assert made[1] == _records()[1]
-    assert len(made[0].positives) == 1 and made[2].positives[1:] == ("Known.",)
-    assert made == list(with_contexts(_records(), seed=0))
+    records = list(with_contexts(_records(), seed=0))
+    assert records[1] == _records()[1]
+    assert len(records[0].positives) == 1 and records[2].positives[1:] == ("Known.",)
+    assert records == list(with_contexts(_records(), seed=0))
     seeds = {tuple(each.positives[0] for each in with_contexts(_records(), seed=seed)) for seed in range(9)}
     assert len(seeds) > 1
-    assert [each.text for each in made] == [each.text for each in _records()]
+    assert [each.text for each in records] == [each.text for each in _records()]
 
 
 def test_the_command_writes_the_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,25 +85,25 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
         "A dog on a sofa.": "There is a dog, and the dog is on a sofa.",
         "A cat near a blue car.": "A cat is near a blue car and a tree.",
     }
-    asked: list[Request] = []
+    requests: list[Request] = []
 
     def answer(request: Request) -> str:
-        asked.append(request)
+        requests.append(request)
         return written[request.caption]
 
     def make() -> list[CaptionRecord]:
         with kept_replies(tmp_path / "out.jsonl") as journal:
             writer = ContextWriter(ScriptedModel(answer), seed=0, journal=journal)
-            made = list(writer(_records()))
+            records = list(writer(_records()))
             assert writer.written == 1
-            return made
+            return records
 
-    made = make()
+    records = make()
     by_template = list(with_contexts(_records(), seed=0))
-    assert made[0].positives == ("There is a dog, and the dog is on a sofa.",)
-    assert made[1:] == by_template[1:]
-    assert asked[1].chat[-1].content.endswith("Things: a cat, a blue car\nRelations: a cat near a blue car")
-    assert make() == made and len(asked) == 2, "no reply is paid for twice"
+    assert records[0].positives == ("There is a dog, and the dog is on a sofa.",)
+    assert records[1:] == by_template[1:]
+    assert requests[1].chat[-1].content.endswith("Things: a cat, a blue car\nRelations: a cat near a blue car")
+    assert make() == records and len(requests) == 2, "no reply is paid for twice"
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,19 @@ def test_a_text_that_says_less_or_more_is_not_used(text: str) -> None:
 
 def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
     writer = ContextWriter(ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose")))
-    (made,) = writer(_records()[:1])
-    assert made.positives == ("We can see a dog and a sofa. A dog on a sofa.",) and writer.written == 1
+    (record,) = writer(_records()[:1])
+    assert record.positives == ("We can see a dog and a sofa. A dog on a sofa.",) and writer.written == 1
 
 
 def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> None:
     def write(*faults: ReplyStatus) -> list[CaptionRecord]:
-        asked: dict[RequestKey, ReplyStatus] = {}
-        model = ScriptedModel(lambda request: asked.update({request.key: "answered"}), remember=True)
+        statuses: dict[RequestKey, ReplyStatus] = {}
+        model = ScriptedModel(lambda request: statuses.update({request.key: "answered"}), remember=True)
         model.faults.update(zip(keys, faults, strict=False))
         with kept_replies(tmp_path / "out.jsonl") as journal:
-            made = list(ContextWriter(model, journal=journal)(_records()))
-        keys.extend(asked)
-        return made
+            records = list(ContextWriter(model, journal=journal)(_records()))
+        keys.extend(statuses)
+        return records
 
     keys: list[RequestKey] = []
     by_template = write()

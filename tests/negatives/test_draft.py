@@ -128,8 +128,8 @@ def test_a_model_that_never_answers_is_a_failure(tmp_path: Path, capsys: pytest.
     script.write_text("")
     command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--llm", "scripted"]
     assert main([*command, "--script", str(script), "--out", str(tmp_path / "drafts.jsonl")]) == 1
-    said = capsys.readouterr()
-    assert "model_empty" in said.out and "run the same command again to resume" in said.err.lower()
+    output = capsys.readouterr()
+    assert "model_empty" in output.out and "run the same command again to resume" in output.err.lower()
 
 
 def test_a_signal_before_the_first_draft_is_no_failure(

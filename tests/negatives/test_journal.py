@@ -58,9 +58,9 @@ def test_what_could_not_be_reached_is_asked_again_and_the_first_answer_counts(tm
         journal.keep([("write", Reply(key(0), "unreachable")), ("write", Reply(key(0), "answered", text="first"))])
         journal.keep([("write", Reply(key(0), "answered", text="second")), ("write", Reply(key(1), "unreachable"))])
         journal.index()
-        found = journal.find(key(0))
-        assert found is not None
-        assert found[1].text == "first"
+        entry = journal.find(key(0))
+        assert entry is not None
+        assert entry[1].text == "first"
         assert journal.find(key(1)) is None
         assert [reply.text for _, reply in journal.find_all("c0")] == ["first"]
 
@@ -83,10 +83,10 @@ def test_what_a_worker_left_is_taken_in_once_wherever_the_run_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, undisturbed = tmp_path / "replies.jsonl", tmp_path / "undisturbed.jsonl"
-    made: list[JournalEntry] = [("write", Reply(key(number), "unreachable", attempts=2)) for number in range(5)]
+    items: list[JournalEntry] = [("write", Reply(key(number), "unreachable", attempts=2)) for number in range(5)]
     parts = [part_file(parts_folder(path), start) for start in (0, 256)]
     parts[0].parent.mkdir()
-    for file, replies in ((undisturbed, made), (path, made[:1]), (parts[0], made[1:3]), (parts[1], made[3:])):
+    for file, replies in ((undisturbed, items), (path, items[:1]), (parts[0], items[1:3]), (parts[1], items[3:])):
         with Journal(file, new_summary()) as journal:
             journal.keep(replies)
 

@@ -16,13 +16,13 @@ def killed_at(number: int, out: Path) -> None:
     """A run in a separate process that is killed when its model is asked for the reply with that number (from 1)."""
 
     def deadly(request: Request) -> str | Reply | None:
-        nonlocal asked
-        asked += 1
-        if asked == number:
+        nonlocal count
+        count += 1
+        if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return varied(request)
 
-    asked = 0
+    count = 0
     child = os.fork()
     if not child:
         try:
@@ -43,8 +43,8 @@ def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
     number = sorted(last.values())[len(last) - 2] + 1
     killed_at(number, out)
     journal = [json.loads(line) for line in (tmp_path / "negatives.jsonl.replies.jsonl").read_text().splitlines()]
-    kept = [(row["caption_id"], row["rule"], row["draw"]) for row in journal]
-    assert kept == [(key.caption_id, key.rule, key.draw) for key in keys[: number - 1]]
+    journal_keys = [(row["caption_id"], row["rule"], row["draw"]) for row in journal]
+    assert journal_keys == [(key.caption_id, key.rule, key.draw) for key in keys[: number - 1]]
     first_unfinished = min(int(key.caption_id[1:]) for key in keys[number - 1 :])
     expected = [row for row in rows_of(whole) if int(row.caption_id[1:]) < first_unfinished]
     assert len(expected) > 8 and rows_of(out) == expected

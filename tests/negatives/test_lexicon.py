@@ -71,11 +71,11 @@ def test_the_opposite_of_an_old_man_is_no_new_man() -> None:
 
 
 def test_every_draw_is_a_known_word_in_dictionary_form() -> None:
-    known = lexicon()
-    for name, group in known.nouns.items():
+    tables = lexicon()
+    for name, group in tables.nouns.items():
         assert group.draws, name
-        assert all(known.is_noun(draw) for draw in group.draws), name
-    for name, adjectives in known.adjectives.items():
+        assert all(tables.is_noun(draw) for draw in group.draws), name
+    for name, adjectives in tables.adjectives.items():
         assert len(adjectives.clusters) > 1, name
         for cluster in adjectives.clusters:
             assert set(adjectives.draws) - cluster, name

@@ -107,8 +107,8 @@ def test_a_model_that_ignores_the_mask_is_refused(folder: Path, monkeypatch: pyt
     forward = type(model).forward
 
     @wraps(forward)
-    def blind(self: Any, **given: Any) -> Any:
-        return forward(self, **{name: value for name, value in given.items() if name != "attention_mask"})
+    def blind(self: Any, **arguments: Any) -> Any:
+        return forward(self, **{name: value for name, value in arguments.items() if name != "attention_mask"})
 
     monkeypatch.setattr(type(model), "forward", blind)
     with pytest.raises(InputError, match=r"llama.*cannot be used"):

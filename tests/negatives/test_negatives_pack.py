@@ -34,11 +34,11 @@ TEXTS = ("A dog on a sofa.", "Ein müder Hund", 'A "cat", here', "A\ttab", "An o
 
 
 def rows() -> list[NegativeRecord]:
-    found = []
+    records = []
     for number in range(6):
         for draw in range(4):
             accepted = (number + draw) % 3 != 0
-            found.append(
+            records.append(
                 NegativeRecord(
                     caption_id=f"c{number}",
                     rule=("swap_nouns", "add_object")[draw % 2],
@@ -52,7 +52,7 @@ def rows() -> list[NegativeRecord]:
                     score=None if draw % 2 == 0 else -1.0 / 3 - number * 1e-17,
                 )
             )
-    return found
+    return records
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def source(tmp_path: Path) -> Path:
 def test_every_row_comes_back_and_the_run_with_it(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = source.with_name("n.parquet")
     assert main(["negatives", "pack", str(source), "--out", str(out), "--all", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["rows"] == 24 and said["left_out"] == {} and said["size"] == out.stat().st_size
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows"] == 24 and summary["left_out"] == {} and summary["size"] == out.stat().st_size
     assert list(read_negatives(out)) == rows()
     assert read_manifest(out) == MANIFEST
     outcomes = read_outcomes(out)

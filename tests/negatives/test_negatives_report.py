@@ -89,12 +89,12 @@ def write_replies(negatives: Path) -> None:
 def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
     write_replies(negatives)
-    (found,) = run_json(capsys, negatives, "--captions", captions)
-    assert (found["captions"], found["rows"], found["accepted"]) == (4, 9, 4)
-    assert found["captions_covered"]["count"] == 3
-    assert found["rules_a_caption"] == {"0": 1, "1": 2, "2": 1}
-    assert found["mean_negatives_a_caption"] == 1.0
-    nouns, swap = found["rules"]
+    (file,) = run_json(capsys, negatives, "--captions", captions)
+    assert (file["captions"], file["rows"], file["accepted"]) == (4, 9, 4)
+    assert file["captions_covered"]["count"] == 3
+    assert file["rules_a_caption"] == {"0": 1, "1": 2, "2": 1}
+    assert file["mean_negatives_a_caption"] == 1.0
+    nouns, swap = file["rules"]
     assert (nouns["rule"], nouns["rows"], nouns["proposed"], nouns["accepted"]) == ("replace_nouns", 5, 4, 3)
     assert nouns["accepted_of_proposed"]["share"] == 0.75
     assert nouns["captions_covered"]["share"] == 0.75
@@ -111,7 +111,7 @@ def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[
     assert swap["edit_distances"] == {"2": 1} and swap["words_put_in"] == 0
     assert swap["reasons"] == {"no_candidate": 2, "model_refused": 1}
     assert nouns["blind"] is None  # three pairs say nothing
-    assert found["outcomes"] == {
+    assert file["outcomes"] == {
         "outcomes": [["replace_nouns", "write", "answered", 1], ["swap_nouns", "write", "refused", 1]],
         "repaired": 1,
         "attempts": 4,
@@ -188,8 +188,8 @@ def test_the_page_counts_what_a_language_model_answered(files: tuple[Path, Path]
 def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
     assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--label", "[red]x[/red]"]) == 0
-    said = capsys.readouterr().out
-    assert "[red]x[/red]" in said and "model_refused 1" in said
+    output = capsys.readouterr().out
+    assert "[red]x[/red]" in output and "model_refused 1" in output
 
 
 def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
@@ -201,15 +201,15 @@ def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
     others = [f"two men play chess with {noun}s" for noun in NOUNS]
     half = len(NOUNS) // 2
     for far, warned in ((2 * half, True), (half + 1, True), (0, False), (half, False)):
-        said = [*others[:far], *texts[far : 2 * half]]
-        write_jsonl(captions, (caption(n, text) for n, text in enumerate(said)))
+        lines = [*others[:far], *texts[far : 2 * half]]
+        write_jsonl(captions, (caption(n, text) for n, text in enumerate(lines)))
         caplog.clear()
         assert main(["negatives", "report", str(file), "--captions", str(captions)]) == 0
         join(read_captions(captions), read_jsonl(NegativeRecord, file))
-        shown = f"'a duck eats {texts[0][2:]}' of caption '0', {said[0]!r}"
+        shown = f"'a duck eats {texts[0][2:]}' of caption '0', {lines[0]!r}"
         wanted = ForeignCheck.WARNING % shown
-        told = [each.getMessage() for each in caplog.records if "share few words" in each.getMessage()]
-        assert told == ([f"{file}: {wanted}", wanted] if warned else [])
+        messages = [each.getMessage() for each in caplog.records if "share few words" in each.getMessage()]
+        assert messages == ([f"{file}: {wanted}", wanted] if warned else [])
     # A true text may share few words with its caption.
     write_jsonl(captions, (caption(n, text) for n, text in enumerate(others)))
     write_jsonl(
@@ -221,10 +221,10 @@ def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
 
 def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
-    for rows, told in ((NEGATIVES, True), (NEGATIVES[:1], False)):
+    for rows, has_table in ((NEGATIVES, True), (NEGATIVES[:1], False)):
         write_jsonl(negatives, rows)
         assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-        assert ("Refused" in capsys.readouterr().out) == told
+        assert ("Refused" in capsys.readouterr().out) == has_table
 
 
 def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,8 +232,8 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
     others = [negative(number, "swap_nouns", "A b.") for number in (77, 77, 78)]
     write_jsonl(negatives, [*NEGATIVES, *others])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "3 rows not counted: caption ids missing from the captions file (77, 78, ...)" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "3 rows not counted: caption ids missing from the captions file (77, 78, ...)" in output
     write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
     assert (
@@ -260,8 +260,8 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
 def test_wrong_use_is_refused(
     files: tuple[Path, Path], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [word.format(negatives=files[0], captions=files[1]) for word in words]
-    assert main(["negatives", "report", *given]) == 2
+    arguments = [word.format(negatives=files[0], captions=files[1]) for word in words]
+    assert main(["negatives", "report", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -279,9 +279,9 @@ def test_wrong_use_is_refused(
     ],
 )
 def test_differences(first: str, second: str, distance: int, put_in: tuple[str, ...]) -> None:
-    found = measure_difference(first, second)
-    assert found.distance == distance
-    assert Counter(found.put_in) == Counter(put_in)
+    difference = measure_difference(first, second)
+    assert difference.distance == distance
+    assert Counter(difference.put_in) == Counter(put_in)
 
 
 def test_marked_spans_are_the_texts_to_the_letter() -> None:
@@ -313,9 +313,9 @@ def pairs_of(change: str, *, count: int, seed: int = 0) -> list[CaptionNegative]
 
 
 def test_blind_test_finds_what_gives_away_and_nothing_else() -> None:
-    told = solve_blind(pairs_of("purple", count=200))
-    assert told is not None and told.accuracy.share == 1.0 and told.accuracy.low > 0.95
-    assert any("purple" in cue for cue in told.negative_cues)
+    blind = solve_blind(pairs_of("purple", count=200))
+    assert blind is not None and blind.accuracy.share == 1.0 and blind.accuracy.low > 0.95
+    assert any("purple" in cue for cue in blind.negative_cues)
     fair = solve_blind(pairs_of("none", count=600))
     assert fair is not None and fair.accuracy.low < 0.5 < fair.accuracy.high
     assert fair.accuracy.high - fair.accuracy.low < 0.12
@@ -327,13 +327,13 @@ def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pyt
     write_jsonl(tmp_path / "c.jsonl", [caption(at, pair.caption) for at, pair in enumerate(listed)])
     rows = [negative(at, "plain" if at < 60 else "adds", pair.negative) for at, pair in enumerate(listed)]
     write_jsonl(tmp_path / "n.jsonl", rows)
-    (found,) = run_json(capsys, tmp_path / "n.jsonl", "--captions", tmp_path / "c.jsonl", "--out", tmp_path / "n.html")
-    plain, adds = found["rules"]
+    (file,) = run_json(capsys, tmp_path / "n.jsonl", "--captions", tmp_path / "c.jsonl", "--out", tmp_path / "n.html")
+    plain, adds = file["rules"]
     assert adds["blind"]["accuracy"]["share"] == 1.0 and plain["blind"]["accuracy"]["share"] < 0.8
-    assert 0.5 < found["blind_all"]["accuracy"]["share"] < 1.0
-    length, told = adds["gives_away"]["explained"][:2]
+    assert 0.5 < file["blind_all"]["accuracy"]["share"] < 1.0
+    length, line = adds["gives_away"]["explained"][:2]
     assert length == "Length: the caption is the shorter text in 100 % of pairs."
-    assert told.startswith("Words: they identify 100 %") and "purple" in told
+    assert line.startswith("Words: they identify 100 %") and "purple" in line
     assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
 
 
@@ -348,15 +348,15 @@ def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
             CaptionNegative(f"{sides[0]} {NOUNS[place % 12]}", f"{sides[1]} {NOUNS[place % 12]}", str(image))
             for place in range(20)
         ]
-    found = solve_blind(pairs)
+    blind = solve_blind(pairs)
     leaking = solve_blind(
         [CaptionNegative(pair.caption, pair.negative, str(number)) for number, pair in enumerate(pairs)]
     )
-    assert found is not None and leaking is not None
+    assert blind is not None and leaking is not None
     assert leaking.accuracy.share > 0.95
-    assert found.accuracy.share < 0.75
+    assert blind.accuracy.share < 0.75
     # Twenty pairs of one image are worth about one.
-    assert found.accuracy.high - found.accuracy.low > 0.15
+    assert blind.accuracy.high - blind.accuracy.low > 0.15
 
 
 def test_the_blind_test_is_that_of_a_slow_logistic_regression() -> None:
@@ -375,9 +375,9 @@ def test_the_blind_test_is_that_of_a_slow_logistic_regression() -> None:
     Random(0).shuffle(order)
     folds = np.array([order.index(pair.image_id) % 5 for pair in pairs])
 
-    def fit(known: np.ndarray, penalty: float) -> np.ndarray:
+    def fit(train: np.ndarray, penalty: float) -> np.ndarray:
         """By Newton's method."""
-        rows, weights = matrix[known], np.zeros(len(names))
+        rows, weights = matrix[train], np.zeros(len(names))
         for _ in range(30):
             wrong = 1 / (1 + np.exp(rows @ weights))
             slope = penalty * weights - rows.T @ wrong / len(rows)
@@ -388,12 +388,12 @@ def test_the_blind_test_is_that_of_a_slow_logistic_regression() -> None:
     leads = blind_leads(pairs, features=bag_of_words)
     assert leads is not None
     for fold in range(5):
-        asked, held = folds == fold, folds == (fold + 1) % 5
-        told = {
-            penalty: (matrix[held] @ fit(~asked & ~held, penalty) > 0).mean() for penalty in (1e-1, 1e-2, 1e-3, 1e-4)
+        test, tuning = folds == fold, folds == (fold + 1) % 5
+        accuracy = {
+            penalty: (matrix[tuning] @ fit(~test & ~tuning, penalty) > 0).mean() for penalty in (1e-1, 1e-2, 1e-3, 1e-4)
         }
-        expected = matrix[asked] @ fit(~asked, max(told, key=told.__getitem__))
-        assert leads[asked] == pytest.approx(expected, rel=0.02, abs=0.02)
+        expected = matrix[test] @ fit(~test, max(accuracy, key=accuracy.__getitem__))
+        assert leads[test] == pytest.approx(expected, rel=0.02, abs=0.02)
 
 
 def test_blind_test_says_nothing_of_few_pairs_and_is_repeatable() -> None:
@@ -408,8 +408,8 @@ def test_length_and_capitals() -> None:
         CaptionNegative(f"a {noun} {other}", f"a {noun} {other} x{number}y", str(number))
         for number, (noun, other) in enumerate((one, two) for one in NOUNS for two in NOUNS)
     ]
-    found = solve_blind(longer)
-    assert found is not None and found.accuracy.share > 0.95 and "more words" in found.negative_cues
+    blind = solve_blind(longer)
+    assert blind is not None and blind.accuracy.share > 0.95 and "more words" in blind.negative_cues
     # CLIP's tokenizer sees neither capitals nor the number of spaces.
     same = solve_blind([CaptionNegative(pair.caption.upper(), f" {pair.caption}  ", pair.image_id) for pair in longer])
     assert same is not None and same.accuracy.share == 0.5
@@ -419,8 +419,8 @@ def test_length_and_capitals() -> None:
     ("count", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)]
 )
 def test_wilson(count: int, n: int, low: float, high: float) -> None:
-    found = wilson(count, n)
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    share = wilson(count, n)
+    assert (share.low, share.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_shares_of_items_that_hang_together() -> None:
@@ -436,10 +436,10 @@ def test_shares_of_items_that_hang_together() -> None:
 def test_reservoir_is_fair_and_seeded() -> None:
     times: Counter[int] = Counter()
     for seed in range(2000):
-        drawn = Reservoir[int](3, seed=str(seed))
+        sample = Reservoir[int](3, seed=str(seed))
         for number in range(12):
-            drawn.show(number)
-        times.update(drawn.items)
+            sample.show(number)
+        times.update(sample.items)
     assert all(420 < times[number] < 580 for number in range(12))  # 500 expected, standard deviation 19
     assert entropy(Counter("aabb")) == 1.0
 
@@ -490,10 +490,10 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
         verdicts[place] = verdict
     fill(sheet, verdicts)
     assert main(["negatives", "report", "--read", str(sheet)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for file in ("a", "b"):
-        assert f"| {file} | `replace_nouns` | 4 | 50 [15, 85] | 25 [5, 70] |" in said
-    assert "Not read yet: a 4." in said and "A ghost on a big rug. (no sense)" in said
+        assert f"| {file} | `replace_nouns` | 4 | 50 [15, 85] | 25 [5, 70] |" in output
+    assert "Not read yet: a 4." in output and "A ghost on a big rug. (no sense)" in output
     (first, *_) = [each for each in run_json(capsys, "--read", sheet)["counts"] if each["rule"] == "add_object"]
     assert first["unread"] == 4 and first["different"]["share"] is None
 
@@ -523,9 +523,9 @@ def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFix
     answers = [dict(zip(orders[0], text, strict=True)) for text in ("yyyyyyyynnnn", "yyyyyynnynnn")]
     for sheet, order, own in zip(sheets, orders, answers, strict=True):
         fill(sheet, [(own[name], own[name], "") for name in order])
-    said = run_json(capsys, "--read", *sheets)
-    assert said["counts"][-1]["different"]["count"] == 6 and said["counts"][-1]["different"]["n"] == 12
-    (different, plausible) = said["agreement"]
+    reading = run_json(capsys, "--read", *sheets)
+    assert reading["counts"][-1]["different"]["count"] == 6 and reading["counts"][-1]["different"]["n"] == 12
+    (different, plausible) = reading["agreement"]
     assert (different["n"], different["same"]) == (12, 9) and plausible["question"] == "plausible"
     # Chance: 8/12 x 7/12 + 4/12 x 5/12 = 76/144; (108 - 76) / (144 - 76).
     assert different["kappa"] == pytest.approx(32 / 68)
@@ -561,14 +561,14 @@ def test_kappa_of_readers_who_agree_on_few_texts_is_not_certain() -> None:
     generator = np.random.default_rng(0)
     chance = 0.892**2 + 0.108**2
     truth = (0.9802 - chance) / (1 - chance)  # Two readers, right in 99 of 100, of texts of which 90 are good.
-    held = []
+    coverage = []
     for _ in range(400):
         good = generator.random(30) < 0.9
         first, second = (np.where(generator.random(30) < 0.99, good, ~good).tolist() for _ in range(2))
         kappa, low, high = cohen_kappa(list(zip(first, second, strict=True)))
         if kappa is not None and low is not None and high is not None:
-            held.append(low <= truth <= high)
-    assert np.mean(held) > 0.9
+            coverage.append(low <= truth <= high)
+    assert np.mean(coverage) > 0.9
 
 
 READINGS = Path(__file__).parents[2] / "docs" / "studies" / "negatives"
@@ -593,23 +593,23 @@ def test_committed_readings_give_the_figures_of_the_log(
 def test_the_reading_by_two_gives_the_figures_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     sheets = [str(READINGS / f"reading-8.{number}.tsv") for number in (1, 2)]
     assert main(["negatives", "report", "--read", *sheets]) == 0
-    said = capsys.readouterr().out
-    assert "| rules | **all** | 97 | 84 [75, 90] | 63 [53, 72] |" in said
-    assert "| embedded | **all** | 93 | 77 [68, 85] | 63 [53, 73] |" in said
-    assert "different | 153 | 95 | 0.83 [0.71, 0.95] |" in said and "plausible | 153 | 95 | 0.90 [0.82, 0.97] |" in said
+    text = capsys.readouterr().out
+    assert "| rules | **all** | 97 | 84 [75, 90] | 63 [53, 72] |" in text
+    assert "| embedded | **all** | 93 | 77 [68, 85] | 63 [53, 73] |" in text
+    assert "different | 153 | 95 | 0.83 [0.71, 0.95] |" in text and "plausible | 153 | 95 | 0.90 [0.82, 0.97] |" in text
 
 
 def test_the_reading_of_true_texts_gives_the_figures_of_its_page(capsys: pytest.CaptureFixture[str]) -> None:
     sheets = [str(READINGS / f"reading-9.{number}.tsv") for number in (1, 2)]
     assert main(["negatives", "report", "--read", *sheets]) == 0
-    said = capsys.readouterr().out
-    assert "grammatical and true, %" in said and "Not grammatical, or not true:" in said
+    text = capsys.readouterr().out
+    assert "grammatical and true, %" in text and "Not grammatical, or not true:" in text
     page = (READINGS.parents[1] / "negatives-balance.md").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(\w+)` \| (\d+ \[\d+, \d+\]) \|$", page, flags=re.MULTILINE)
-    assert len(told) == 7
-    for rule, share in told:
-        assert f"| `{rule}` | 20 | {share} |" in said
-    assert "**all** | 140 | 96 [91, 98] |" in said and "different | 140 | 99 | 0.91 [0.72, 1.00] |" in said
+    figures = re.findall(r"^\| `(\w+)` \| (\d+ \[\d+, \d+\]) \|$", page, flags=re.MULTILINE)
+    assert len(figures) == 7
+    for rule, share in figures:
+        assert f"| `{rule}` | 20 | {share} |" in text
+    assert "**all** | 140 | 96 [91, 98] |" in text and "different | 140 | 99 | 0.91 [0.72, 1.00] |" in text
     assert "96 % [91, 98]" in page and "kappa 0.91 [0.72, 1.00]" in page
 
 
@@ -626,8 +626,8 @@ def test_a_note_that_begins_with_a_quotation_mark(tmp_path: Path, capsys: pytest
     sheet = tmp_path / "sheet.tsv"
     sheet.write_text('id\tcaption\tnegative\tdifferent\tplausible\tnote\n1\tA dog.\tA cat.\tn\ty\t"cat" is odd\n')
     assert main(["negatives", "report", "--read", str(sheet)]) == 2
-    told = capsys.readouterr().err
-    assert "sheet.tsv line 2: invalid TSV" in told and "remove quotation marks from the note" in told
+    message = capsys.readouterr().err
+    assert "sheet.tsv line 2: invalid TSV" in message and "remove quotation marks from the note" in message
 
 
 if OFFICIAL:
@@ -638,7 +638,7 @@ if OFFICIAL:
     def test_blind_test_on_sugarcrepe(part: str, low: float, high: float) -> None:
         """The figures in docs/negatives-report.md for comparison."""
         items = json.loads((SHARED / "sugarcrepe" / f"{part}.json").read_text()).values()
-        found = solve_blind(
+        blind = solve_blind(
             [CaptionNegative(item["caption"], item["negative_caption"], item["filename"]) for item in items]
         )
-        assert found is not None and low <= found.accuracy.share <= high
+        assert blind is not None and low <= blind.accuracy.share <= high

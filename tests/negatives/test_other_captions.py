@@ -11,8 +11,8 @@ from degla.negatives.rule import judge, load_rule
 
 
 def proposals(rule: str, text: str, most: int = 40) -> list[str]:
-    caption, made = parse_one(text), load_rule(rule)
-    return [one for one in made.propose(caption, Random(3), most) if made.check(caption, one).accepted]
+    caption, member = parse_one(text), load_rule(rule)
+    return [one for one in member.propose(caption, Random(3), most) if member.check(caption, one).accepted]
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def proposals(rule: str, text: str, most: int = 40) -> list[str]:
     ],
 )
 def test_what_is_denied_stays(rule: str, text: str, denied: str) -> None:
-    made = proposals(rule, text)
-    assert made and all(denied in one for one in made)
+    texts = proposals(rule, text)
+    assert texts and all(denied in one for one in texts)
 
 
 def test_nothing_more_general_is_denied() -> None:
@@ -41,22 +41,22 @@ def test_nothing_more_general_is_denied() -> None:
 
 @pytest.mark.parametrize("rule", ["change_number", "swap_nouns", "swap_adjectives", "replace_nouns"])
 def test_a_title_stays_one(rule: str) -> None:
-    made = proposals(rule, "A Young Girl Feeds Two Ducks On A Wooden Bridge") or proposals(
+    texts = proposals(rule, "A Young Girl Feeds Two Ducks On A Wooden Bridge") or proposals(
         rule, "Green Wool Scarf With Yellow Buttons"
     )
-    assert made and all(one == one.title() for one in made)
+    assert texts and all(one == one.title() for one in texts)
 
 
 def test_plurals_of_a_title_stay_plural() -> None:
-    made = proposals("replace_nouns", "Candied Lemons With Wooden Spoons")
-    assert made and all(one.split()[1].endswith("s") and one.split()[-1].endswith("s") for one in made)
+    texts = proposals("replace_nouns", "Candied Lemons With Wooden Spoons")
+    assert texts and all(one.split()[1].endswith("s") and one.split()[-1].endswith("s") for one in texts)
 
 
 @pytest.mark.parametrize("rule", ["swap_phrases", "reshuffle_order"])
 def test_sentences_begin_with_a_capital(rule: str) -> None:
-    made = proposals(rule, "A girl feeds two ducks. The old boat lies behind a fence. A green chair is on the roof.")
-    assert made
-    for one in made:
+    texts = proposals(rule, "A girl feeds two ducks. The old boat lies behind a fence. A green chair is on the roof.")
+    assert texts
+    for one in texts:
         sentences = one.split(". ")
         assert len(sentences) == 3 and all(each[0].isupper() and each[1:].islower() for each in sentences), one
 
@@ -96,8 +96,8 @@ def test_keywords_with_attributes_do_say_something() -> None:
     ],
 )  # fmt: skip
 def test_names_stay_whole(rule: str, text: str, name: str) -> None:
-    made = proposals(rule, text)
-    assert made and all(name in one for one in made)
+    texts = proposals(rule, text)
+    assert texts and all(name in one for one in texts)
 
 
 def test_other_words_with_capitals_are_no_names() -> None:
@@ -114,8 +114,8 @@ def test_other_words_with_capitals_are_no_names() -> None:
     ],
 )
 def test_an_acronym_makes_no_capitals(rule: str, text: str) -> None:
-    made = proposals(rule, text)
-    assert made and all(word in text.split() or word.islower() for one in made for word in one.split()[1:])
+    texts = proposals(rule, text)
+    assert texts and all(word in text.split() or word.islower() for one in texts for word in one.split()[1:])
 
 
 def test_plural_of_an_acronym() -> None:
@@ -124,8 +124,8 @@ def test_plural_of_an_acronym() -> None:
 
 
 def test_a_unit_is_no_part_of_the_thing() -> None:
-    made = proposals("replace_nouns", "A girl holds a 3 kg melon")
-    assert made and all("3 kg " in one for one in made)
+    texts = proposals("replace_nouns", "A girl holds a 3 kg melon")
+    assert texts and all("3 kg " in one for one in texts)
 
 
 def test_both_words_of_a_joined_pair_are_in_the_caption() -> None:
@@ -133,13 +133,13 @@ def test_both_words_of_a_joined_pair_are_in_the_caption() -> None:
 
 
 def test_navy_blue_is_one_colour() -> None:
-    made = proposals("replace_adjectives", "A navy blue scarf under a green lamp")
-    assert made and all("navy blue" in one for one in made)
+    texts = proposals("replace_adjectives", "A navy blue scarf under a green lamp")
+    assert texts and all("navy blue" in one for one in texts)
 
 
 def test_one_who_is_something_is_not_several() -> None:
-    made = proposals("change_number", "She is a member of a choir on a roof")
-    assert made and all("is a member" in one for one in made)
+    texts = proposals("change_number", "She is a member of a choir on a roof")
+    assert texts and all("is a member" in one for one in texts)
     assert any("two" in one for one in proposals("change_number", "There is a duck on a roof"))
 
 
@@ -149,8 +149,8 @@ def test_a_denied_auxiliary_does_not_move() -> None:
 
 
 def test_a_month_is_no_plant() -> None:
-    made = proposals("replace_nouns", "Ducks on a lake, May 7, near a boat")
-    assert made and all("May 7" in one for one in made)
+    texts = proposals("replace_nouns", "Ducks on a lake, May 7, near a boat")
+    assert texts and all("May 7" in one for one in texts)
 
 
 @pytest.mark.parametrize("rule", ["swap_nouns", "reshuffle_order", "swap_phrases"])

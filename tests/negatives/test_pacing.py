@@ -110,9 +110,9 @@ def test_retry_after_forms() -> None:
 
 
 def test_back_off_is_full_jitter_with_an_end() -> None:
-    drawn = {attempt: [back_off(attempt, base=0.5) for _ in range(500)] for attempt in (0, 3, 50)}
-    assert max(drawn[0]) <= 0.5 and max(drawn[3]) <= 4.0 and max(drawn[50]) <= 30.0
-    assert min(drawn[3]) < 0.1 and max(drawn[3]) > 3.8
+    delays = {attempt: [back_off(attempt, base=0.5) for _ in range(500)] for attempt in (0, 3, 50)}
+    assert max(delays[0]) <= 0.5 and max(delays[3]) <= 4.0 and max(delays[50]) <= 30.0
+    assert min(delays[3]) < 0.1 and max(delays[3]) > 3.8
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_messages_of_servers(body: str) -> None:
     assert (fault.message, fault.nature, fault.outcome) == ("no such turn", "request", "rejected")
 
 
-@pytest.mark.parametrize("said", ["model 'm' not found, try pulling it first", "The model `m` could not be found."])
-def test_server_that_does_not_find_the_model_ends_the_run(said: str) -> None:
-    fault = fault_of_status(400, json.dumps({"error": said}), {}, now=0.0, secrets=())
-    assert (fault.message, fault.nature) == (said, "fatal")
+@pytest.mark.parametrize("message", ["model 'm' not found, try pulling it first", "The model `m` could not be found."])
+def test_server_that_does_not_find_the_model_ends_the_run(message: str) -> None:
+    fault = fault_of_status(400, json.dumps({"error": message}), {}, now=0.0, secrets=())
+    assert (fault.message, fault.nature) == (message, "fatal")
 
 
 def test_conceal() -> None:

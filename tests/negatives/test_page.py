@@ -17,8 +17,8 @@ def test_the_grammar_makes_the_negatives_of_the_page() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
     assert sorted(rule for rule, *_ in rows) == sorted(RULES.names())
     for rule, kind, caption, negative in rows:
-        (made,) = generate_negatives([caption], rules=[rule], per_rule=60)
-        assert (kind, negative) in [(each.kind, each.text) for each in made]
+        (negatives,) = generate_negatives([caption], rules=[rule], per_rule=60)
+        assert (kind, negative) in [(each.kind, each.text) for each in negatives]
 
 
 def test_the_refused_texts_of_the_page_have_their_reasons() -> None:

@@ -56,9 +56,9 @@ def test_duplicates_are_decided_by_the_order_of_rules_not_of_replies(tmp_path: P
         out = tmp_path / f"{shuffle}.jsonl"
         model = ScriptedModel(same, forms=("write",), shuffle=shuffle)
         run(out, model, ["A dog", "a dog chasing a cat"], rules=("reshuffle_order", "swap_nouns"), per_rule=1)
-        found = {row.rule: row for row in rows_of(out) if row.caption_id == "c1"}
-        assert found["reshuffle_order"].accepted
-        assert (found["swap_nouns"].accepted, found["swap_nouns"].reason) == (False, "duplicate")
+        by_rule = {row.rule: row for row in rows_of(out) if row.caption_id == "c1"}
+        assert by_rule["reshuffle_order"].accepted
+        assert (by_rule["swap_nouns"].accepted, by_rule["swap_nouns"].reason) == (False, "duplicate")
     whole = out.read_bytes()  # The last pair is made again, and knows what the rules before it made.
     run(out, model, ["A dog", "a dog chasing a cat"], rules=("reshuffle_order", "swap_nouns"), per_rule=1)
     assert out.read_bytes() == whole
@@ -90,39 +90,39 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("forms", "asked", "row"),
+    ("forms", "order", "row"),
     [(("write", "choose"), ["write"], ("grammar", "rules")), (("choose",), ["choose"], ("choose", "scripted"))],
 )
 def test_a_single_choice_is_asked_only_of_a_model_that_does_not_write(
-    tmp_path: Path, forms: tuple[str, ...], asked: list[str], row: tuple[str, str]
+    tmp_path: Path, forms: tuple[str, ...], order: list[str], row: tuple[str, str]
 ) -> None:
     """A writing model has had its chance; another model may find the only text unlikely."""
     model = ScriptedModel(lambda request: (*request.choices, request.caption)[0], forms=forms)  # type: ignore[arg-type]
     run(tmp_path / "out.jsonl", model, ["a dog chasing a cat"], rules=("swap_nouns",), per_rule=1)
-    assert [request.form for request in model.requests] == asked
+    assert [request.form for request in model.requests] == order
     last = rows_of(tmp_path / "out.jsonl")[-1]
     assert last.text == "a cat chasing a dog" and last.accepted and (last.form, last.source) == row
 
 
 def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    seen: list[tuple[str, ...]] = []
+    choices: list[tuple[str, ...]] = []
 
     def script(request: Request) -> str:
         if request.form == "fill":
             return "zorblax ball elephant camel zebra cow goat pig bear"
-        seen.append(request.choices)
+        choices.append(request.choices)
         return request.choices[0]
 
     text = "A woman rides a horse on a beach"
     run(out, ScriptedModel(script, forms=("choose", "fill")), [text], rules=("replace_nouns",), per_rule=1)
-    assert any("elephant" in choice for choice in seen[0][:8])
-    assert not any("zorblax" in choice for choice in seen[0])
+    assert any("elephant" in choice for choice in choices[0][:8])
+    assert not any("zorblax" in choice for choice in choices[0])
     proposed = ("ball", "elephant", "camel", "zebra", "cow", "goat", "pig", "bear")
-    assert [any(word in choice for word in proposed) for choice in seen[0]] == [True] * 8 + [False] * 4
+    assert [any(word in choice for word in proposed) for choice in choices[0]] == [True] * 8 + [False] * 4
     (row,) = rows_of(out)
     assert row.accepted
-    assert row.text == seen[0][0]
+    assert row.text == choices[0][0]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_true_texts_are_made_by_the_grammar_alone(tmp_path: Path) -> None:
     model = ScriptedModel(varied)
     run(tmp_path / "asked.jsonl", model, rules=("exchange_conjuncts",))
     run(tmp_path / "alone.jsonl", None, rules=("exchange_conjuncts",))  # type: ignore[arg-type]
-    made = rows_of(tmp_path / "asked.jsonl")
-    assert made == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in made) and not model.requests
+    rows = rows_of(tmp_path / "asked.jsonl")
+    assert rows == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in rows) and not model.requests
 
 
 def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_straggler_holds_back_a_bounded_number_of_captions(tmp_path: Path) -> 
             late = [one for one in self._waiting if one.key.caption_id == "c0"]
             if late and len(self._waiting) > 1:
                 self._waiting.remove(late[0])
-                found = super().finished()
+                replies = super().finished()
                 self._waiting.append(late[0])
-                return found
+                return replies
             self.__dict__.setdefault("before", len({one.key.caption_id for one in self.requests}))
             return super().finished()
 
@@ -280,7 +280,7 @@ def test_a_choice_that_was_not_offered_is_no_negative(tmp_path: Path) -> None:
         return "A text that nothing has checked."
 
     run(tmp_path / "out.jsonl", ScriptedModel(inventing, forms=("choose",)), rules=("replace_nouns",))
-    made = [row for row in rows_of(tmp_path / "out.jsonl") if row.source == "scripted"]
-    assert len(made) > 3 and {(row.accepted, row.reason, row.text) for row in made} == {
+    rows = [row for row in rows_of(tmp_path / "out.jsonl") if row.source == "scripted"]
+    assert len(rows) > 3 and {(row.accepted, row.reason, row.text) for row in rows} == {
         (False, "model_malformed", None)
     }

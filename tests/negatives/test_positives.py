@@ -105,9 +105,9 @@ def test_what_each_rule_makes(name: str) -> None:
     rule = load_rule(name)
     for text, expected in MADE[name]:
         caption = parse_one(text)
-        found = rule.read(caption, None, Random(0), most=50)
-        assert set(expected) <= set(found) and (expected or not found), (text, found)
-        assert all(judge(rule, caption, made).accepted for made in found), found
+        texts = rule.read(caption, None, Random(0), most=50)
+        assert set(expected) <= set(texts) and (expected or not texts), (text, texts)
+        assert all(judge(rule, caption, candidate).accepted for candidate in texts), texts
         assert judge(rule, caption, "A zebra on a moon").reason == "not_rule"
 
 
@@ -146,19 +146,19 @@ def test_one_file_holds_negatives_or_positives() -> None:
 
 
 def test_the_engine_makes_them_with_siblings_and_goes_on(tmp_path: Path) -> None:
-    given = captions(["A dog rides a small skateboard.", "A brown dog on a skateboard."])
+    records = captions(["A dog rides a small skateboard.", "A brown dog on a skateboard."])
     settings = NegativesSettings(tuple(POSITIVES.names()), 0, per_rule=3)
     out = tmp_path / "positives.jsonl"
-    summary = generate(given, settings, out=out, progress=False)
+    summary = generate(records, settings, out=out, progress=False)
     rows = list(read_jsonl(NegativeRecord, out))
-    made = {(row.caption_id, row.rule): row.text for row in rows if row.accepted}
-    assert made["0", "sibling_attribute"] == "A brown dog rides a small skateboard."
-    assert made["1", "sibling_attribute"] == "A brown dog on a small skateboard."
-    assert made["0", "passive"] == "A small skateboard is ridden by a dog."
+    texts = {(row.caption_id, row.rule): row.text for row in rows if row.accepted}
+    assert texts["0", "sibling_attribute"] == "A brown dog rides a small skateboard."
+    assert texts["1", "sibling_attribute"] == "A brown dog on a small skateboard."
+    assert texts["0", "passive"] == "A small skateboard is ridden by a dog."
     assert {row.kind for row in rows} == {"positive"} and summary.accepted.total() == sum(row.accepted for row in rows)
     whole = out.read_bytes()
     out.write_bytes(whole[: len(whole) // 2])
-    generate(given, settings, out=out, progress=False)
+    generate(records, settings, out=out, progress=False)
     assert out.read_bytes() == whole
 
 
@@ -167,21 +167,21 @@ def row(caption: str, text: str, kind: str, *, accepted: bool = True) -> Negativ
 
 
 def test_positives_join_the_column() -> None:
-    given = captions(["A dog.", "A cat."])
+    records = captions(["A dog.", "A cat."])
     rows = [row("0", "An animal.", "positive"), row("0", "No.", "positive", accepted=False)]
-    joined = list(with_positives(given, rows, flag="--data.positives_file p"))
+    joined = list(with_positives(records, rows, flag="--data.positives_file p"))
     assert [one.positives for one in joined] == [("An animal.",), ()]
     with pytest.raises(InputError, match="meant to be false"):
-        list(with_positives(given, [row("0", "A cow.", "object")], flag="p"))
+        list(with_positives(records, [row("0", "A cow.", "object")], flag="p"))
     with pytest.raises(InputError, match="no positive belongs"):
-        list(with_positives(given, [row("7", "A cow.", "positive")], flag="p"))
+        list(with_positives(records, [row("7", "A cow.", "positive")], flag="p"))
 
 
 def test_a_positive_is_no_negative_and_a_text_is_not_both(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = captions(["A dog."])
+    records = captions(["A dog."])
     with pytest.raises(InputError, match=r"with --data\.positives-file\."):
-        join(given, [row("0", "An animal.", "positive")])
-    true = [given[0].model_copy(update={"positives": ("An animal!",)})]
+        join(records, [row("0", "An animal.", "positive")])
+    true = [records[0].model_copy(update={"positives": ("An animal!",)})]
     false = [row("0", "An animal.", "object"), row("0", "A cow.", "object")]
     assert join(true, false)[0].negatives == ("A cow.",)
     report = join_and_report(true, false, folder=tmp_path)
@@ -216,6 +216,6 @@ def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(
     for flags, rules in (([], {"negation": False, "swap_nouns": True}), (["--rules", "all"], {"negation": True})):
         out = tmp_path / f"{len(flags)}.jsonl"
         assert main([*argv, *flags, "--out", str(out), "--json"]) == 0
-        made = {one.rule for one in read_jsonl(NegativeRecord, out)}
-        assert all((name in made) == wanted for name, wanted in rules.items())
+        names = {one.rule for one in read_jsonl(NegativeRecord, out)}
+        assert all((name in names) == wanted for name, wanted in rules.items())
     assert main([*argv, "--rules", "passive", "--out", str(tmp_path / "n.jsonl")]) == 2

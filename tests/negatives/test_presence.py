@@ -75,9 +75,9 @@ def test_the_command_writes_what_the_recipe_reads(
     out = tmp_path / "presence"
     assert main(["prepare", "presence", str(captions), "--out", str(out)]) == 0
     assert "7 of 8 captions name an absent object, 6 of 7 images have a question" in capsys.readouterr().err
-    asked = list(read_jsonl(CaptionRecord, out / "choice.jsonl"))
+    choices = list(read_jsonl(CaptionRecord, out / "choice.jsonl"))
     false = list(read_negatives(out / "choice-negatives.jsonl"))
-    assert len(asked) == 6 and [each.caption_id for each in false] == [name.id for name in asked for _ in range(3)]
+    assert len(choices) == 6 and [each.caption_id for each in false] == [name.id for name in choices for _ in range(3)]
     assert all(each.accepted and each.rule == "presence" for each in false)
     alone = tmp_path / "alone.jsonl"
     alone.write_text(json.dumps({"id": "1", "image": "1.jpg", "text": "a dog", "image_id": "1"}) + "\n")
@@ -88,24 +88,24 @@ def test_the_command_writes_what_the_recipe_reads(
 
 
 def test_bodies_have_their_parts_and_people_what_they_are_called_after() -> None:
-    said = [
+    texts = [
         "a skier near a fence",
         "a ski near a fence",
         "a dog with a big mouth near a fence",
         "a bicyclist and a dog",
     ]
-    said += ["a bicycle and a dog", "a face behind a fence"]
-    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in said]
+    texts += ["a bicycle and a dog", "a face behind a fence"]
+    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in texts]
     contents = survey(captions, seed=0)
-    assert set(contents[said[0]].absent) == {"dog"}
-    assert "bicyclist" in contents[said[3]].things and contents[said[3]].absent == ("fence",)
-    assert set(contents[said[4]].absent) == {"bicyclist", "fence"}
-    assert "ski" in contents[said[2]].absent and "face" not in contents[said[2]].absent
+    assert set(contents[texts[0]].absent) == {"dog"}
+    assert "bicyclist" in contents[texts[3]].things and contents[texts[3]].absent == ("fence",)
+    assert set(contents[texts[4]].absent) == {"bicyclist", "fence"}
+    assert "ski" in contents[texts[2]].absent and "face" not in contents[texts[2]].absent
 
 
 def test_a_question_names_no_thing_twice() -> None:
-    said = ["a bike and a bicycle near a dog", "a bike near a cat", "a bicycle near a cat"]
-    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in said]
+    texts = ["a bike and a bicycle near a dog", "a bike near a cat", "a bicycle near a cat"]
+    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in texts]
     contents = survey(captions, seed=0)
     for seed in range(30):
         (caption, false), *_ = questions(captions, contents, seed=seed)

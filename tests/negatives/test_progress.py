@@ -58,8 +58,8 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
         assert not caplog.records
         now = 131.0
         advance(0)
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
 
 
 def test_a_total_that_was_a_guess_and_is_passed_is_told_no_more(

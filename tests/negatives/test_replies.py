@@ -105,6 +105,6 @@ def test_captions_stay_as_they_are(caption: str) -> None:
 @example("A\t_")
 @example("`A`\u2003*")
 def test_any_text_is_read(reply: str) -> None:
-    found = read_reply(reply)
-    assert found == found.strip() and "\n" not in found
-    assert found == "" or any(letter.isalpha() for letter in found)
+    text = read_reply(reply)
+    assert text == text.strip() and "\n" not in text
+    assert text == "" or any(letter.isalpha() for letter in text)

@@ -40,9 +40,9 @@ def plain(judge: Judge, text: str) -> float:
 
 def test_scores_are_means_of_plain_passes(judge: Judge) -> None:
     texts = [*CAPTIONS, "A man", CAPTIONS[0], "", "horse " * CONTEXT]
-    found = judge.score(texts)
-    assert found[-2:] == [None, None]
-    for text, score in zip(texts[:-2], found[:-2], strict=True):
+    scores = judge.score(texts)
+    assert scores[-2:] == [None, None]
+    for text, score in zip(texts[:-2], scores[:-2], strict=True):
         assert score == pytest.approx(plain(judge, text), abs=0.02)
     assert judge.score([""]) == [None]
 
@@ -51,8 +51,8 @@ def test_share_of_likelier_captions(judge: Judge) -> None:
     scores = {text: plain(judge, text) for text in CAPTIONS}
     ordered = sorted(CAPTIONS, key=scores.__getitem__)
     pairs = [(ordered[-1], ordered[0])] * 3 + [(ordered[0], ordered[-1])] + [(ordered[1], ordered[1])] * 2
-    found = judge([CaptionNegative(*pair, str(place)) for place, pair in enumerate(pairs)])
-    assert (found.count, found.n) == (4.0, 6)
+    proportion = judge([CaptionNegative(*pair, str(place)) for place, pair in enumerate(pairs)])
+    assert (proportion.count, proportion.n) == (4.0, 6)
 
 
 def test_balance_compares_no_text_that_the_model_cannot_read_to_its_end(folder: Path) -> None:
@@ -75,7 +75,7 @@ def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = [str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl"), "--likelihood", str(folder)]
     out = tmp_path / "page.html"
     assert main(["negatives", "report", *words, "--json", "--out", str(out)]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["judge"] and found["rules"][0]["caption_likelier"]["n"] == 4
-    assert found["judge"] in out.read_text() and "caption likelier than negative" in out.read_text()
+    (file,) = json.loads(capsys.readouterr().out)
+    assert file["judge"] and file["rules"][0]["caption_likelier"]["n"] == 4
+    assert file["judge"] in out.read_text() and "caption likelier than negative" in out.read_text()
     assert main(["negatives", "report", *words[:-1], str(tmp_path / "none.gguf")]) == 2

@@ -234,8 +234,8 @@ def run_terminal(review: Review, keys: str) -> str:
 
 
 def test_lines_of_keys_decide(review: Review) -> None:
-    said = run_terminal(review, "a\n\nx\nu\nA\nr\ne A goat sees a fox.\ns\ne\nA goat sees a boat.\nu\nu\nb\nr\nq\na\n")
-    assert "unknown key 'x'" in said and "not_rule" in said
+    text = run_terminal(review, "a\n\nx\nu\nA\nr\ne A goat sees a fox.\ns\ne\nA goat sees a boat.\nu\nu\nb\nr\nq\na\n")
+    assert "unknown key 'x'" in text and "not_rule" in text
     assert [review.state.choice(draft_key(draft)) for draft in DRAFTS] == [
         Decision(action="accept", key=draft_key(DRAFTS[0]), negative=DRAFTS[0].negative),
         Decision(action="reject", key=draft_key(DRAFTS[1])),
@@ -244,8 +244,8 @@ def test_lines_of_keys_decide(review: Review) -> None:
         None,
         None,
     ]
-    said = run_terminal(review, "u\nu\nu\nu\nQ\na\n")
-    assert "nothing to undo" in said and "unknown key" not in said and "0 of 6 decided, 0 accepted" in said
+    text = run_terminal(review, "u\nu\nu\nu\nQ\na\n")
+    assert "nothing to undo" in text and "unknown key" not in text and "0 of 6 decided, 0 accepted" in text
     assert texts(review, "swap_nouns") == []
 
 

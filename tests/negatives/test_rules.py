@@ -123,9 +123,9 @@ def test_world_captions_keep_every_promise(scene: tuple[str, list[tuple[str, str
     assert tuple(colours.get(word, word) for word in words.content(text)) in swapped
     groups = (set(COLOURS) | {"brown"}, set(TEXTURES) - {""}, set(lexicon().nouns["shape"].draws))
     for name, allowed in (("replace_adjectives", groups[:2]), ("replace_nouns", groups[2:])):
-        found = proposals(name, text)
-        assert len(found) >= 2
-        for negative in found:
+        negatives = proposals(name, text)
+        assert len(negatives) >= 2
+        for negative in negatives:
             content = words.content(negative)
             changed = [(old, new) for old, new in zip(words.content(text), content, strict=True) if old != new]
             assert len(changed) == 1
@@ -246,7 +246,7 @@ def test_pronouns_keep_their_gender() -> None:
 
 
 def test_capitals_and_articles_are_repaired() -> None:
-    found = {text for seed in range(10) for text in proposals("reshuffle_order", "An apple on a tray.", seed)}
-    assert found == {"A tray on an apple."}
+    texts = {text for seed in range(10) for text in proposals("reshuffle_order", "An apple on a tray.", seed)}
+    assert texts == {"A tray on an apple."}
     shouted = proposals("swap_nouns", "A BOY ON AN ELEPHANT")
     assert shouted == ["AN ELEPHANT ON A BOY"]

@@ -185,8 +185,8 @@ def test_numbers_of_places_come_last() -> None:
         assert "boys are on" in first
     vague = {"some": {"one"}, "several": {"one", "two"}, "many": {"one", "two"}}
     for word, numbers in vague.items():
-        found = proposals("change_number", f"{word} dogs on a sofa", most=9)
-        assert {text.split()[0] for text in found if text.endswith("on a sofa")} - {word} == numbers
+        texts = proposals("change_number", f"{word} dogs on a sofa", most=9)
+        assert {text.split()[0] for text in texts if text.endswith("on a sofa")} - {word} == numbers
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,9 @@ def test_numbers_of_places_come_last() -> None:
 def test_a_noun_without_plural_gives_way_to_such_nouns_alone(caption: str, noun: str) -> None:
     before, after = caption.split(noun)
     texts = proposals("replace_nouns", caption, most=60)
-    found = {text[len(before) : len(text) - len(after)] for text in texts if text.startswith(before)} - {noun}
-    assert found or noun == "furniture"
-    assert all(lexicon().is_mass(each) for each in found if " " not in each), found
+    nouns = {text[len(before) : len(text) - len(after)] for text in texts if text.startswith(before)} - {noun}
+    assert nouns or noun == "furniture"
+    assert all(lexicon().is_mass(each) for each in nouns if " " not in each), nouns
 
 
 def test_proposals_of_the_further_rules() -> None:
@@ -308,8 +308,8 @@ def test_what_comes_into_a_caption_in_capitals_is_in_capitals(name: str) -> None
         "IN A KITCHEN, A CHEF HOLDS A KNIFE.",
         "TWO PEOPLE ARE ON A BUS",
     ):
-        made = rule.read(parse_one(text), None, Random(0), most=20)
-        assert made == [text.upper() for text in made]
+        texts = rule.read(parse_one(text), None, Random(0), most=20)
+        assert texts == [text.upper() for text in texts]
 
 
 def test_a_first_word_with_two_capitals_keeps_them_elsewhere() -> None:

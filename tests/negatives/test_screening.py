@@ -107,13 +107,13 @@ class Oracle:
 
     def finished(self) -> list[Reply]:
         request = self.under_way.pop()
-        asked = request.chat[-1].content
-        assert request.caption in asked and request.choices == ("yes", "no")
-        if "cats" in asked:
+        question = request.chat[-1].content
+        assert request.caption in question and request.choices == ("yes", "no")
+        if "cats" in question:
             return [Reply(request.key, "refused")]
-        if "cups" in asked:
+        if "cups" in question:
             return [Reply(request.key, "answered", text="perhaps")]
-        return [Reply(request.key, "answered", text="yes" if "cow" in asked else "no")]
+        return [Reply(request.key, "answered", text="yes" if "cow" in question else "no")]
 
     def close(self) -> None:
         self.under_way.clear()
@@ -123,9 +123,9 @@ def test_language_model_that_calls_a_negative_true() -> None:
     oracle = Oracle()
     with CaptionIndex(RECORDS) as index:
         rows = [
-            Screened(row, found)
+            Screened(row, caption)
             for row in (ROWS[0], ROWS[2], ROWS[4], ROWS[4], negative(0, "A man in a red shirt is holding two cups."))
-            if (found := index.find(row.caption_id))
+            if (caption := index.find(row.caption_id))
         ]
     verdicts = TruthScreen(oracle)(rows)
     assert verdicts == [refused("still_true"), None, ACCEPTED, ACCEPTED, None]
@@ -170,9 +170,9 @@ def test_plausibility_by_any_model(tmp_path: Path) -> None:
     likelihood, name = open_likelihood(str(write_folder(tmp_path / "tiny")))
     texts = ["A man in a red shirt is riding a brown cow.", "zq xj " * 9, "word " * 600]
     with CaptionIndex(RECORDS) as index:
-        found = index.find("0")
-        assert found is not None
-        verdicts = PlausibilityScreen(likelihood, name)([Screened(negative(0, text), found) for text in texts])
+        caption = index.find("0")
+        assert caption is not None
+        verdicts = PlausibilityScreen(likelihood, name)([Screened(negative(0, text), caption) for text in texts])
     drops = likelihood.drops(RECORDS[0].text, texts[:2])
     assert verdicts == [*(check_drop("replace_nouns", drop) for drop in drops), None]
 
@@ -218,7 +218,9 @@ def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
 
     encoder = load_encoder(str(write_model(tmp_path / "model")))
     with CaptionIndex(RECORDS) as index:
-        rows = [Screened(row, found) for row in (ROWS[0], ROWS[2], ROWS[4]) if (found := index.find(row.caption_id))]
+        rows = [
+            Screened(row, caption) for row in (ROWS[0], ROWS[2], ROWS[4]) if (caption := index.find(row.caption_id))
+        ]
     leads = []
     for row in rows[:2]:
         from PIL import Image
@@ -238,12 +240,14 @@ def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None
     row = spread_row(b"x", 8)
     broken = FakeEncoder(lambda image: row, lambda tokens: row * float("nan"))
     with CaptionIndex(RECORDS) as index:
-        found = index.find("0")
-    assert found is not None
+        caption = index.find("0")
+    assert caption is not None
     with pytest.raises(DeglaError, match=r"the embedding of 'A man in .*\.' is not finite \(2 of 2 in its batch\)"):
-        ImageScreen(broken, pictures)([Screened(ROWS[0], found)])
+        ImageScreen(broken, pictures)([Screened(ROWS[0], caption)])
     alike = FakeEncoder(lambda image: row, lambda tokens: row)
-    assert ImageScreen(alike, pictures)([Screened(ROWS[0], found)]) == [refused("still_true")], "as true as its caption"
+    assert ImageScreen(alike, pictures)([Screened(ROWS[0], caption)]) == [refused("still_true")], (
+        "as true as its caption"
+    )
 
 
 @pytest.fixture
@@ -283,18 +287,18 @@ def test_requests_without_an_answer_are_asked_again_by_the_same_command(
         words += ["--llm", "openai", "--model", "m", "--base-url", server.url, "--retries", "0"]
         words += ["--out", str(files["out"])]
         assert main(words) == 1
-        told = capsys.readouterr()
-        counts = json.loads(told.out)
+        output = capsys.readouterr()
+        counts = json.loads(output.out)
         assert counts["accepted"] == 1 and list(counts["undecided"].values()) == [1]
-        assert "no answer to 1 request: the same command asks again" in told.err
-        fails, asked = False, len(server.requests())
+        assert "no answer to 1 request: the same command asks again" in output.err
+        fails, count = False, len(server.requests())
         assert main(words) == 0
-        assert len(server.requests()) == asked + 1
+        assert len(server.requests()) == count + 1
         assert json.loads(capsys.readouterr().out)["refused"] == [["replace_nouns", "still_true", 3]]
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         ([], "no judge given"),
         (["--clip", "world"], "--images"),
@@ -310,12 +314,12 @@ def test_requests_without_an_answer_are_asked_again_by_the_same_command(
 def test_wrong_use(
     files: dict[str, Path],
     wrong: list[str],
-    said: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(files["out"].parent)
     words = ["negatives", "judge", "negatives.jsonl", "--captions", "captions.jsonl", "--out", "judged.jsonl", *wrong]
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not files["out"].exists()

@@ -59,8 +59,8 @@ def test_shuffled_replies_all_come_and_in_another_order() -> None:
     for number in range(30):
         model.start(request(number))
     order: list[str] = []
-    while found := model.finished():
-        order += [reply.key.caption_id for reply in found]
+    while replies := model.finished():
+        order += [reply.key.caption_id for reply in replies]
     assert sorted(order) == sorted(f"c{number}" for number in range(30))
     assert order != [f"c{number}" for number in range(30)]
 
@@ -142,10 +142,10 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
     words = ["negatives", str(captions), "--out", str(out), "--llm", "scripted", "--script", str(script)]
     words += ["--rules", "replace_adjectives", "--examples", "0", "--json"]
     assert main(words) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["accepted"] == {"replace_adjectives": 1}
-    assert found["replies"] == {"answered": 1}
-    assert found["skipped_ids"] == {"not_english": ["two"]}
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["accepted"] == {"replace_adjectives": 1}
+    assert summary["replies"] == {"answered": 1}
+    assert summary["skipped_ids"] == {"not_english": ["two"]}
     first, second = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert (first["text"], first["form"], first["source"], first["accepted"]) == (answer, "write", "scripted", True)
     assert (second["caption_id"], second["reason"]) == ("two", "not_english")

@@ -58,11 +58,11 @@ def replies(model: ServerModel, *requests: Request) -> dict[str, Reply]:
     """All replies by caption."""
     for request in requests:
         model.start(request)
-    found: dict[str, Reply] = {}
-    while came := model.finished():
-        found |= {reply.key.caption_id: reply for reply in came}
-    assert len(found) == len(requests)
-    return found
+    by_caption: dict[str, Reply] = {}
+    while batch := model.finished():
+        by_caption |= {reply.key.caption_id: reply for reply in batch}
+    assert len(by_caption) == len(requests)
+    return by_caption
 
 
 def reply(model: ServerModel, form: Form = "write", **more: Any) -> Reply:
@@ -153,10 +153,10 @@ def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) ->
             model.start(ask(number))
         all_started.set()
         assert model.capacity >= 20
-        seen = Counter[RequestKey]()
-        while came := model.finished():
-            seen.update(reply.key for reply in came)
-        assert len(seen) == 300 and set(seen.values()) == {1}
+        counts = Counter[RequestKey]()
+        while batch := model.finished():
+            counts.update(reply.key for reply in batch)
+        assert len(counts) == 300 and set(counts.values()) == {1}
         assert all(in_time)
         assert model.finished() == []
         assert 8 <= server.most_at_once <= 20
@@ -282,7 +282,7 @@ def test_outcomes_of_writing(connect: Callable[..., ServerModel], body: dict[str
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("content", "text"),
     [
         ("3", CHOICES[2]),
         ("3. A dog on a cat.", CHOICES[2]),
@@ -302,15 +302,15 @@ def test_outcomes_of_writing(connect: Callable[..., ServerModel], body: dict[str
         ("A whale", None),
     ],
 )
-def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: str | None) -> None:
-    with serving(lambda received: Response(body=completion(said))) as server:
+def test_choice_in_words(connect: Callable[..., ServerModel], content: str, text: str | None) -> None:
+    with serving(lambda received: Response(body=completion(content))) as server:
         answer = reply(connect(server, structured=False), "choose")
     assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
     assert not answer.repaired and "schema: ignored" not in answer.counts
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("words", "text"),
     [
         ("No", "no"),
         ("**Yes**, both can be true.", "yes"),
@@ -322,22 +322,22 @@ def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: s
         ("Yes or no", None),
     ],
 )
-def test_a_question_is_asked_and_read_as_one(connect: Callable[..., ServerModel], said: str, text: str | None) -> None:
-    asked: list[str] = []
+def test_a_question_is_asked_and_read_as_one(connect: Callable[..., ServerModel], words: str, text: str | None) -> None:
+    prompts: list[str] = []
 
     def respond(received: Received) -> Response:
-        asked.append(received.last)
-        return Response(body=completion(said))
+        prompts.append(received.last)
+        return Response(body=completion(words))
 
     with serving(respond) as server:
         for structured, caption in ((False, "A dog."), (True, "Dog")):
             model = connect(server, structured=structured)
             answer = reply(model, "choose", text=caption, choices=("yes", "no"))
             assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
-            assert answer.repaired == (structured and text is not None and said != '{"answer": "no"}')
-    told = ['Answer with "yes" or "no"', 'Answer as a JSON object whose "answer" is "yes" or "no"']
-    assert [last.rpartition("\n\n")[2] for last in asked] == [f"{each} and nothing else." for each in told]
-    assert not any("rewritten captions" in last or "1. yes" in last for last in asked)
+            assert answer.repaired == (structured and text is not None and words != '{"answer": "no"}')
+    endings = ['Answer with "yes" or "no"', 'Answer as a JSON object whose "answer" is "yes" or "no"']
+    assert [last.rpartition("\n\n")[2] for last in prompts] == [f"{each} and nothing else." for each in endings]
+    assert not any("rewritten captions" in last or "1. yes" in last for last in prompts)
 
 
 def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
@@ -368,10 +368,10 @@ def test_schema_ignored_at_length(connect: Callable[..., ServerModel]) -> None:
 def test_a_schema_that_half_of_the_answers_keep_is_asked_for() -> None:
     dialect = Dialect("host", RequestSettings("m", seed=3))
     assert dialect.body(replace(ask(1), key=RequestKey("c1", "swap_nouns", 2)), "plain")["seed"] == 5
-    asked: tuple[tuple[bool, Mode, int], ...] = ((True, "json_schema", 5), (False, "json_object", 9))
-    for kept, mode, times in (*asked, (False, "json_schema", 5)):
+    notes: tuple[tuple[bool, Mode, int], ...] = ((True, "json_schema", 5), (False, "json_object", 9))
+    for in_format, mode, times in (*notes, (False, "json_schema", 5)):
         for _ in range(times):
-            dialect.note(kept, mode=mode)
+            dialect.note(in_format, mode=mode)
         assert dialect.mode == "json_schema"
     dialect.note(False, mode="json_schema")
     assert dialect.mode == "plain"
@@ -549,8 +549,8 @@ def test_a_model_that_repeats_key_and_address_is_not_quoted(connect: Callable[..
 def test_describe_names_neither_host_nor_key(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         model = connect(server, temperature=0.5)
-        told = json.dumps(model.describe()) + model.name + repr(model.__dict__.keys())
-    assert "127.0.0.1" not in told and str(server.port) not in told and SECRET not in told
+        description = json.dumps(model.describe()) + model.name + repr(model.__dict__.keys())
+    assert "127.0.0.1" not in description and str(server.port) not in description and SECRET not in description
     assert model.describe()["temperature"] == 0.5
 
 
@@ -583,10 +583,10 @@ def test_who_waits_no_longer_gets_what_has_come_and_nothing_more_is_sent(connect
         model = connect(server, concurrency=1)
         for number in range(3):
             model.start(ask(number))
-        while not (came := model.finished()):  # what waited already was told
+        while not (batch := model.finished()):  # what waited already was told
             pass
         model.close()  # whatever had been taken by then has been sent
-    assert [reply.outcome for reply in came] == ["answered"] and len(server.requests()) == 1
+    assert [reply.outcome for reply in batch] == ["answered"] and len(server.requests()) == 1
 
 
 def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> None:

@@ -21,7 +21,7 @@ __all__ = ["connect"]  # a fixture
 Connect = Callable[..., ServerModel]
 
 
-def said(text: Any, *, finish: str | None = "stop", **choice: Any) -> Response:
+def answer_with(text: Any, *, finish: str | None = "stop", **choice: Any) -> Response:
     body = completion(text, finish=finish)  # type: ignore[arg-type]
     body["choices"][0] |= choice
     return Response(body=body)
@@ -60,9 +60,9 @@ ASKED_AGAIN = {
         ).encode(),
     ),
     "TGI: generation failed": Response(424, {"error": "Request failed during generation", "error_type": "generation"}),
-    "DeepSeek: interrupted": said("A mat on a", finish="insufficient_system_resource"),
-    "vLLM, SGLang: aborted": said("A mat on a", finish="abort"),
-    "OpenRouter: provider failed": said("", finish="error", error={"code": 502, "message": "Upstream error"}),
+    "DeepSeek: interrupted": answer_with("A mat on a", finish="insufficient_system_resource"),
+    "vLLM, SGLang: aborted": answer_with("A mat on a", finish="abort"),
+    "OpenRouter: provider failed": answer_with("", finish="error", error={"code": 502, "message": "Upstream error"}),
     "OpenRouter: error with status 200": Response(body={"error": {"code": 429, "message": "slow down"}}),
     "no choices": Response(body={"choices": None}),
 }
@@ -80,24 +80,24 @@ OUTCOMES = {
     "OpenAI: flagged": (failure(400, "Your prompt was flagged", code="invalid_prompt"), "refused"),
     "DeepSeek: flagged": (failure(400, "Content Exists Risk", type="invalid_request_error"), "refused"),
     "Gemini: filtered, no message": (choice(finish_reason="content_filter: PROHIBITED_CONTENT"), "refused"),
-    "Gemini: its own reasons": (said("A mat on", finish="SAFETY"), "refused"),
+    "Gemini: its own reasons": (answer_with("A mat on", finish="SAFETY"), "refused"),
     "Gemini: all tokens spent on thinking": (choice(finish_reason="length", message={"role": "assistant"}), "cut_off"),
-    "Mistral: context is full": (said("A mat on a", finish="model_length"), "cut_off"),
+    "Mistral: context is full": (answer_with("A mat on a", finish="model_length"), "cut_off"),
     "TGI: too long": (
         Response(422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 512"}),
         "too_long",
     ),
-    "TGI: end of text": (said("A mat on a dog.", finish="eos_token"), "answered"),
+    "TGI: end of text": (answer_with("A mat on a dog.", finish="eos_token"), "answered"),
     "vLLM: thinking in its own member": (
-        said(None, finish=None, message={"content": "A mat on a dog.", "reasoning_content": "Hm."}),
+        answer_with(None, finish=None, message={"content": "A mat on a dog.", "reasoning_content": "Hm."}),
         "answered",
     ),
-    "thinking, then nothing": (said(None, message={"content": None, "reasoning": "Hm."}), "empty"),
+    "thinking, then nothing": (answer_with(None, message={"content": None, "reasoning": "Hm."}), "empty"),
     "Mistral: parts": (
-        said([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"text": "A mat on a dog."}]),
+        answer_with([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"text": "A mat on a dog."}]),
         "answered",
     ),
-    "a part without text": (said([{"type": "text", "text": None}]), "empty"),
+    "a part without text": (answer_with([{"type": "text", "text": None}]), "empty"),
     "DeepSeek: empty lines before": (
         Response(body=b"\n\n" + json.dumps(completion("A mat on a dog.")).encode()),
         "answered",
@@ -149,10 +149,10 @@ ENDS = {
 def test_ends(name: str, connect: Connect) -> None:
     response, message = ENDS[name]
     with serving(lambda received: response) as server:
-        told = stops(connect(server, concurrency=1, backoff=0.005), *(ask(number) for number in range(40)))
+        text = stops(connect(server, concurrency=1, backoff=0.005), *(ask(number) for number in range(40)))
         assert len(server.requests()) <= 40
     with pytest.raises(DeglaError, match=message):
-        raise DeglaError(told)
+        raise DeglaError(text)
 
 
 def test_requests_rejected_in_a_row_are_asked_again_by_a_later_run(connect: Connect) -> None:
@@ -164,8 +164,8 @@ def test_requests_rejected_in_a_row_are_asked_again_by_a_later_run(connect: Conn
             model.start(ask(number))
         outcomes = []
         with pytest.raises(DeglaError, match="20 requests in a row"):
-            while came := model.finished():
-                outcomes += [answer.outcome for answer in came]
+            while batch := model.finished():
+                outcomes += [answer.outcome for answer in batch]
     assert outcomes == ["rejected", "rejected", "answered", "rejected", "rejected", *["unreachable"] * 17]
 
 
@@ -187,8 +187,8 @@ def test_a_command_goes_on_once_requests_are_no_longer_rejected(
         assert main(words) == 0
         bodies = [received.body for received in server.requests()]
     assert {(body["max_tokens"], body["reasoning_effort"]) for body in bodies} == {(500, "none")}
-    found = json.loads(capsys.readouterr().out)["replies"]
-    assert (found["answered"], found["rejected"]) == (38, 2)
+    outcomes = json.loads(capsys.readouterr().out)["replies"]
+    assert (outcomes["answered"], outcomes["rejected"]) == (38, 2)
 
 
 @pytest.mark.parametrize(

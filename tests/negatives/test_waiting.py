@@ -47,8 +47,8 @@ def test_retry_after_holds_the_server(run: Run, header: tuple[str, str]) -> None
 
 def test_a_shorter_wait_does_not_end_a_longer_one(run: Run) -> None:
     def respond(received: Received) -> Response:
-        told = {0: "120", 1: "1"}.get(received.number)
-        return Response(429, {"error": "slow down"}, {"retry-after": told}, received.number) if told else say(received)
+        wait = {0: "120", 1: "1"}.get(received.number)
+        return Response(429, {"error": "slow down"}, {"retry-after": wait}, received.number) if wait else say(received)
 
     async def work(ask: Ask) -> None:
         await ask(write(0), write(1))
@@ -60,8 +60,8 @@ def test_a_shorter_wait_does_not_end_a_longer_one(run: Run) -> None:
 
 def test_rate_limit_headers(run: Run) -> None:
     def respond(received: Received) -> Response:
-        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "45s"}
-        return Response(body=say(received).body, headers=told if received.number == 0 else {})
+        headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "45s"}
+        return Response(body=say(received).body, headers=headers if received.number == 0 else {})
 
     async def work(ask: Ask) -> None:
         await ask(write(0), write(1), write(2))
@@ -158,15 +158,15 @@ def test_a_dead_server_rests_and_is_tried_again(run: Run) -> None:
     run([good, bad], work)
 
 
-@pytest.mark.parametrize("told", ["retry-after", "x-ratelimit-reset-requests"])
+@pytest.mark.parametrize("header", ["retry-after", "x-ratelimit-reset-requests"])
 @pytest.mark.parametrize(("last", "message"), [(503, "No server has answered"), (429, "server1:80 asks to wait")])
-def test_a_server_that_asks_for_hours_leaves_the_work_to_others(run: Run, told: str, last: int, message: str) -> None:
+def test_a_server_that_asks_for_hours_leaves_the_work_to_others(run: Run, header: str, last: int, message: str) -> None:
     down = False
 
     def limited(received: Received) -> Response:
-        if told == "retry-after":
-            return Response(429, {"error": "all is spent"}, {told: "7200"})
-        return Response(body=say(received).body, headers={told: "2h", "x-ratelimit-remaining-requests": "0"})
+        if header == "retry-after":
+            return Response(429, {"error": "all is spent"}, {header: "7200"})
+        return Response(body=say(received).body, headers={header: "2h", "x-ratelimit-remaining-requests": "0"})
 
     def other(received: Received) -> Response:
         headers = {"retry-after": "7200"} if last == 429 else {}
@@ -191,18 +191,18 @@ def test_a_server_that_asks_for_hours_leaves_the_work_to_others(run: Run, told: 
 
 def test_everything_at_once(run: Run) -> None:
     requests = [write(number) for number in range(200)]
-    found: list[list[Reply]] = []
+    batches: list[list[Reply]] = []
 
     async def work(ask: Ask) -> None:
-        found.append(await ask(*requests))
+        batches.append(await ask(*requests))
 
     run([PretendServer(Flaky(faults=0))], work)
     server = PretendServer(Flaky(seed=1, faults=0.3, hang=1e6))
     run([server], work)
-    undisturbed, disturbed = ([(one.key, one.outcome, one.text) for one in replies] for replies in found)
+    undisturbed, disturbed = ([(one.key, one.outcome, one.text) for one in replies] for replies in batches)
     assert disturbed == undisturbed
     outcomes = Counter(outcome for _, outcome, _ in disturbed)
     assert outcomes["answered"] > 150 and outcomes.keys() >= {"refused", "empty", "malformed", "cut_off"}
-    retried = sum(count for one in found[1] for kind, count in one.counts.items() if kind.startswith("retry: "))
+    retried = sum(count for one in batches[1] for kind, count in one.counts.items() if kind.startswith("retry: "))
     assert retried > 30
-    assert sum(answer.attempts for answer in found[1]) == len(server.received)
+    assert sum(answer.attempts for answer in batches[1]) == len(server.received)

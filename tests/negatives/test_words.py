@@ -79,8 +79,8 @@ def test_how_likely_words_are_by_hand() -> None:
     cat = (2 + 5 * 3 / 18) / (5 + 5) * (0 + 5 * on) / (3 + 5)
     blue = (0 + 5 * 1 / 18) / (5 + 5) * (0 + 5 * on) / (1 + 5)
     name = (0 + 5 * 1 / 18) / (5 + 5) * (3 + 5 * on) / (1 + 5)  # "blue dog": as rare as its rarest word
-    found = usage.weights(("cat", "dog", "blue", "blue dog"), ("red", "on"))
-    assert found == pytest.approx([cat / dog, 1, blue / dog, name / dog])
+    weights = usage.weights(("cat", "dog", "blue", "blue dog"), ("red", "on"))
+    assert weights == pytest.approx([cat / dog, 1, blue / dog, name / dog])
     assert usage.weights(("cat", "dog"), ("", "")) == pytest.approx([3 / 5, 1])
     assert usage.weights((), ("red", "")) == []
     often = words.WordUsage(usage.words, {("red", "dog"): 10**6}, 18)

@@ -120,13 +120,13 @@ def run_in_jumping_time(
     monkeypatch.setattr(asker, "time", clock)
     random.seed(0)
     settings = RequestSettings(model="m", max_tokens=50)
-    made = []
+    endpoints = []
     for number, server in enumerate(servers):
         url = f"http://server{number}:80/v1"
         transport = httpx.AsyncClient(transport=httpx.MockTransport(server.handle))
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=None, http_client=transport)
         dialect = Dialect(f"server{number}:80", settings)
-        made.append(Endpoint(url, client, dialect, most=concurrency, timeout=timeout, key="none"))
+        endpoints.append(Endpoint(url, client, dialect, most=concurrency, timeout=timeout, key="none"))
     awaited: dict[RequestKey, asyncio.Future[Reply]] = {}
 
     def hear(reply: Reply) -> None:
@@ -137,7 +137,7 @@ def run_in_jumping_time(
             for future in awaited.values():
                 future.set_exception(group.exceptions[0])
 
-    asking = Asker(made, hear, concurrency, retries, backoff, None)
+    asking = Asker(endpoints, hear, concurrency, retries, backoff, None)
 
     async def ask(*requests: Request) -> list[Reply]:
         futures = [awaited.setdefault(request.key, loop.create_future()) for request in requests]

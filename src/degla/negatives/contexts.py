@@ -53,8 +53,8 @@ class ContextWriter:
             InputError: the tagger is not installed.
             DeglaError: the model cannot continue, or did not answer; the journal has what it answered.
         """
-        described = json.dumps([self.model.describe(), _ASK], sort_keys=True)
-        rule = f"context by {hash_text(described):016x}"  # Another model's replies are not this one's.
+        description = json.dumps([self.model.describe(), _ASK], sort_keys=True)
+        rule = f"context by {hash_text(description):016x}"  # Another model's replies are not this one's.
         for batch in parse_records(captions):
             requests = [self._request(record, caption, rule=rule) for record, caption in batch]
             replies = replies_to(

@@ -115,8 +115,8 @@ class NegativesPlan:
             f"{counted(self.captions, 'caption')}; estimated from {self.sampled:,} of them, nothing was sent or written"
         ]
         if self.skipped:
-            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
-            lines.append(f"skipped, of these {self.sampled:,}: {listed}")
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            lines.append(f"skipped, of these {self.sampled:,}: {reasons}")
         grammar = f"grammar and checks: {duration(self.grammar_seconds)} of processor time"
         if self.least is None or self.most is None:
             return Group(*lines, f"{grammar}, divided by the number of processes (--workers)")

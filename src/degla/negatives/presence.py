@@ -64,13 +64,13 @@ def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Content
         for lemma in own:
             together.setdefault(lemma, Counter()).update(other for other in own if other != lemma)
     usual = {lemma: [other for other, _ in counts.most_common(_COMPANIONS)] for lemma, counts in together.items()}
-    surveyed = {}
+    contents = {}
     for image, own in things.items():
         companions = sorted({other for lemma in own for other in usual[lemma]})
         absent = [other for other in companions if other not in vocabularies[image] and _differs_from(other, own)]
         Random(f"{RULE}/{seed}/{image}").shuffle(absent)
-        surveyed[image] = Contents(own, tuple(absent))
-    return surveyed
+        contents[image] = Contents(own, tuple(absent))
+    return contents
 
 
 def _things(caption: Caption) -> Iterator[tuple[str, str]]:

@@ -153,7 +153,7 @@ class ExchangingRule(NegativeRule):
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
         """Return the acceptable exchanges, first those whose verbs have a subject that can do what they say."""
-        free = [tokens for tokens, reason in _listed(self, caption) if not reason]
+        free = [tokens for tokens, reason in _swaps(self, caption) if not reason]
         rng.shuffle(free)
         free.sort(key=lifeless_actors)
         texts = dict.fromkeys(write(caption, tokens) for tokens in free)
@@ -161,14 +161,14 @@ class ExchangingRule(NegativeRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Return "not_rule" if a text is none of the exchanges, or the reason to refuse its exchange."""
-        reasons = [reason for tokens, reason in _listed(self, caption) if content_of(tokens) == content]
+        reasons = [reason for tokens, reason in _swaps(self, caption) if content_of(tokens) == content]
         if not reasons:
             return "not_rule"
         return "" if "" in reasons else reasons[0]
 
 
 @lru_cache(maxsize=64)
-def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Swap, ...]:
+def _swaps(rule: ExchangingRule, caption: Caption) -> tuple[Swap, ...]:
     """Return a rule's exchanges in a caption; cached because `check` needs them for every candidate."""
     return tuple(rule.exchanges(caption))
 
@@ -209,8 +209,8 @@ class ReplacingRule(NegativeRule):
             most: maximum number of captions.
             usage: word frequencies by which words are drawn; None draws all words of a list equally often.
         """
-        places = ((place, listed) for place, listed in self.cached_places(caption).items() if listed)
-        drawn = [(place, self._draw(caption, place, listed, rng, usage)) for place, listed in places]
+        places = ((place, choices) for place, choices in self.cached_places(caption).items() if choices)
+        drawn = [(place, self._draw(caption, place, choices, rng, usage)) for place, choices in places]
         rng.shuffle(drawn)
         texts: dict[str, None] = {}
         for choice in take_turns(self._accepted(caption, *each) for each in drawn):
@@ -222,15 +222,15 @@ class ReplacingRule(NegativeRule):
         return list(texts)
 
     def _draw(
-        self, caption: Caption, place: Place, listed: Sequence[str], rng: Random, usage: words.WordUsage | None
+        self, caption: Caption, place: Place, choices: Sequence[str], rng: Random, usage: words.WordUsage | None
     ) -> list[str]:
         """Return the words of a place in random order, weighted by `usage` with the likeliest last.
 
         Words are taken from the end.
         """
         if usage is None:
-            return rng.sample(listed, len(listed))
-        wider = self.widen(tuple(listed))
+            return rng.sample(choices, len(choices))
+        wider = self.widen(tuple(choices))
         forms = [self.surface(caption, place, word) for word in wider]
         before, after = reversed(caption.tokens[: place[0]]), caption.tokens[place[1] :]
         between = (_nearest(before), _nearest(after))

@@ -260,7 +260,7 @@ class Balancer:
         """
         self.report = Balance(len(captions))
         self._rows, self._captions, self._settings, self._likelihoods = rows, captions, settings, likelihoods
-        self._chosen = array("B")
+        self._flags = array("B")
         self._sides: dict[tuple[str, int], _Side] = {}
         for block in self._blocks():
             self._settle(block)
@@ -271,21 +271,21 @@ class Balancer:
         write_jsonl(out, self._output_rows())
 
     def _output_rows(self) -> Iterator[NegativeRecord]:
-        flags = iter(self._chosen)
+        flags = iter(self._flags)
         covered, negatives = [0, 0], [0, 0]
         for _, of_caption in groupby(self._rows(), key=lambda row: row.caption_id):
             covers = [False, False]
             for rule, rows in groupby(of_caption, key=lambda row: row.rule):
                 state = self.report.rules.get(rule)
-                listed = [(row, next(flags)) for row in rows]
-                selection = [row for row, is_chosen in listed if is_chosen and state and state.stays]
-                had = any(row.accepted for row, _ in listed)
+                candidates = [(row, next(flags)) for row in rows]
+                selection = [row for row, is_chosen in candidates if is_chosen and state and state.stays]
+                had = any(row.accepted for row, _ in candidates)
                 negatives = [negatives[0] + had, negatives[1] + len(selection)]
                 covers = [covers[0] or had, covers[1] or bool(selection)]
                 if selection:
                     yield from selection
                 else:
-                    row = next((row for row, _ in listed if row.accepted), listed[0][0])
+                    row = next((row for row, _ in candidates if row.accepted), candidates[0][0])
                     reason = ((state.reason if state else "") or "unbalanced") if had else row.reason
                     yield row.model_copy(update={"accepted": False, "reason": reason})
             covered = [covered[0] + covers[0], covered[1] + covers[1]]
@@ -315,13 +315,13 @@ class Balancer:
 
     def _groups(self, caption: IndexedCaption, rows: Iterable[NegativeRecord]) -> Iterator[_Group]:
         half = half_of(caption.image_id)
-        for rule, listed in groupby(rows, key=lambda row: row.rule):
+        for rule, candidates in groupby(rows, key=lambda row: row.rule):
             places, texts = [], []
-            for row in listed:
+            for row in candidates:
                 if row.accepted and row.text is not None:
-                    places.append(len(self._chosen))
+                    places.append(len(self._flags))
                     texts.append(row.text)
-                self._chosen.append(0)
+                self._flags.append(0)
             if texts:
                 likely, *others = self._likelihoods[half]([caption.text, *texts])
                 # A missing likelihood favours neither text.
@@ -345,7 +345,7 @@ class Balancer:
             for groups, side in zip(halves, sides, strict=True):
                 for group in groups:
                     selection = [
-                        pair for place, pair in zip(group.places, group.pairs, strict=True) if self._chosen[place]
+                        pair for place, pair in zip(group.places, group.pairs, strict=True) if self._flags[place]
                     ]
                     state.captions += 1
                     state.candidates += len(group.places)
@@ -366,14 +366,14 @@ class Balancer:
 
     def _choose(self, state: RuleBalance, halves: Sequence[list[_Group]], sides: Sequence[_Side]) -> None:
         """Choose in both halves with the largest reward that passes, which is found on the first block."""
-        prepared = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
+        blocks = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
         picks: list[Any] = [None, None]
 
         def choose(reward: float) -> int:
             state.reward = reward
             for half, side in enumerate(sides):
                 side.chooser.reward = reward
-                picks[half] = side.chooser.choose(prepared[half], picks[half])
+                picks[half] = side.chooser.choose(blocks[half], picks[half])
             return min(int((half >= 0).sum()) for half in picks)
 
         if state.reward:
@@ -390,7 +390,7 @@ class Balancer:
         for groups, groups_picks in zip(halves, picks, strict=True):
             places = [place for group in groups for place in group.places]
             for pick in groups_picks[groups_picks >= 0]:
-                self._chosen[places[pick]] = 1
+                self._flags[places[pick]] = 1
 
     def _passes(self, halves: Sequence[list[_Group]], picks: Sequence[Any]) -> bool:
         """Whether the chosen texts give away no more than allowed."""

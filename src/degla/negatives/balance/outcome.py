@@ -198,8 +198,8 @@ def render(report: Balance) -> Group:
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
         fate = {"": "", "too_few": "too few"}.get(state.reason, "dropped")
         add_row(table, rule, share, *_cells(state.before, state.after), fate)
-    covered = " ".join(_percent(number, report.captions) for number in report.covered)
-    add_row(table, "together", covered, *_cells(report.before, report.after), "")
+    shares = " ".join(_percent(number, report.captions) for number in report.covered)
+    add_row(table, "together", shares, *_cells(report.before, report.after), "")
     before, after = report.negatives
     explanation = (
         f"{counted(report.captions, 'caption')}; negatives (one per caption and rule): {before:,} before, "

@@ -117,12 +117,12 @@ def read_examples(file: Path, *, rule: str) -> tuple[ExampleEntry, ...]:
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must have 'rule: {rule}' and 'examples:', a list of captions and negatives.")
-    listed = validate(_ExampleFile, content, where=str(file))
-    if listed.rule != rule:
-        raise InputError(f"{file}: has examples of the rule {listed.rule!r}, not of {rule!r}.")
+    document = validate(_ExampleFile, content, where=str(file))
+    if document.rule != rule:
+        raise InputError(f"{file}: has examples of the rule {document.rule!r}, not of {rule!r}.")
     entries: list[ExampleEntry] = []
     numbers: dict[tuple[str, str], int] = {}
-    for number, row in enumerate(listed.examples, start=1):
+    for number, row in enumerate(document.examples, start=1):
         entry = validate(ExampleEntry, row, where=f"{file} example {number}")
         pair = (entry.caption, entry.negative)
         if entry.caption == entry.negative:

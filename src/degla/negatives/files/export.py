@@ -111,22 +111,22 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
 
 def _arrange(texts: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """Return the texts by position, and the rules of texts without a position."""
-    placed: dict[int, str] = {}
+    by_position: dict[int, str] = {}
     spare: list[tuple[str, str]] = []
     for rule, text in texts:
         position = POSITIONS.index(rule) if rule in POSITIONS else -1
-        if position >= 0 and position not in placed:
-            placed[position] = text
+        if position >= 0 and position not in by_position:
+            by_position[position] = text
         else:
             spare.append((rule, text))
     for position in range(len(POSITIONS)):
-        if position not in placed and spare:
-            placed[position] = spare.pop(0)[1]
+        if position not in by_position and spare:
+            by_position[position] = spare.pop(0)[1]
     # The loader reads only the first four, so the fifth text is better used to fill a gap among them.
     for position in range(READ):
-        if position not in placed and READ in placed:
-            placed[position] = placed.pop(READ)
-    return [placed[position] for position in sorted(placed)], [rule for rule, _ in spare]
+        if position not in by_position and READ in by_position:
+            by_position[position] = by_position.pop(READ)
+    return [by_position[position] for position in sorted(by_position)], [rule for rule, _ in spare]
 
 
 def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None) -> str:

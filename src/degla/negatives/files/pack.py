@@ -165,10 +165,10 @@ def read_outcomes(path: Path) -> Outcomes | None:
     Raises:
         InputError: a line of the journal is not a reply (a truncated last line is ignored), or the counts are invalid.
     """
-    packed = _of_schema(path, OUTCOMES_KEY)
-    if packed is not None:
+    plain = _of_schema(path, OUTCOMES_KEY)
+    if plain is not None:
         try:
-            return Outcomes.from_plain(packed)
+            return Outcomes.from_plain(plain)
         except (KeyError, TypeError, ValueError):
             what = f"'{OUTCOMES_KEY.decode()}' in the schema's metadata has no valid counts"
             raise InputError(f"{path}: {what}. Download or create it again.") from None

@@ -174,11 +174,11 @@ def _is_joined(tokens: Sequence[Token], verb: int) -> bool:
 
 def disagrees(caption: Caption) -> bool:
     """Whether a verb of the caption disagrees in number with its subject, so no change would give correct English."""
-    listed = {token.governor for token in caption.tokens if token.role == "conj"}
+    heads = {token.governor for token in caption.tokens if token.role == "conj"}
     return any(
         caption.tokens[place].number != chunk.number
         for chunk in caption.chunks
-        if chunk.number != "any" and chunk.head not in listed
+        if chunk.number != "any" and chunk.head not in heads
         for place in agreeing_verbs(caption, chunk.head)
     )
 

@@ -166,8 +166,8 @@ class Lexicon:
 
     def is_in_group(self, word: str, group: str) -> bool:
         """Whether a noun or adjective is listed in the group of that name."""
-        listed = (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
-        return any(one.name == group for one in listed)
+        groups = (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
+        return any(one.name == group for one in groups)
 
     def share_sort(self, word: str, other: str) -> bool:
         """Whether one hand-written group of adjectives lists both words."""

@@ -78,7 +78,7 @@ class PhraseTie:
 def ties(caption: Caption) -> dict[int, PhraseTie]:
     """Return every phrase's tie, by the index where the phrase starts."""
     tokens, chunks = caption.tokens, caption.chunks
-    tied: dict[int, PhraseTie] = {}
+    result: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
@@ -100,8 +100,8 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         )
         bare = is_bare(chunk)
         plain = not bare and chunk.determiner is None
-        tied[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
-    return tied
+        result[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
+    return result
 
 
 def _completes_adjective(gap: Sequence[Token]) -> bool:
@@ -270,17 +270,17 @@ def _are_close(first: Chunk, second: Chunk) -> bool:
 
 def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
     """Whether a swap changes nothing, or next to nothing, of what the image shows."""
-    tied, tokens, chunks = ties(caption), caption.tokens, [one for one in caption.chunks if one.role != "where"]
+    own, tokens, chunks = ties(caption), caption.tokens, [one for one in caption.chunks if one.role != "where"]
     start, end = chunks.index(first), chunks.index(second)
-    one, other = tied[first.start], tied[second.start]
-    between = [tied[chunk.start] for chunk in chunks[start + 1 : end]]
+    one, other = own[first.start], own[second.start]
+    between = [own[chunk.start] for chunk in chunks[start + 1 : end]]
     if _is_of_keywords(caption):
         return True
     if all(tie.link in JOINERS or tie.link == "of" for tie in (*between, other)) and not other.acts:
         return True  # one list
     company = other.link.removeprefix("right ") in SYMMETRIC and not other.acts
-    listed = [tie.link in JOINERS for tie in between]
-    if company and between and not any(tie.acts for tie in between) and (one.link == "" or all(listed)):
+    in_list = [tie.link in JOINERS for tie in between]
+    if company and between and not any(tie.acts for tie in between) and (one.link == "" or all(in_list)):
         return True  # "a toilet in a bathroom next to a window", "meat and broccoli with a fork"
     if other.link == "with" and one.link in JOINERS and not other.acts:
         return True  # "noodles, meat and beans in a sauce with a fork"
@@ -310,14 +310,14 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
             return True
         if _HAVING & {token.lower for token in tokens[first.end : second.start]} and _points_back(caption, second):
             return True
-    return one.link == "with" and listed[:1] == [True] and not any(tie.acts for tie in (*between, other))
+    return one.link == "with" and in_list[:1] == [True] and not any(tie.acts for tie in (*between, other))
 
 
 def _looks_the_same(
-    exchanged: tuple[Chunk, Chunk], own: tuple[PhraseTie, PhraseTie], between: Sequence[PhraseTie]
+    phrases: tuple[Chunk, Chunk], own: tuple[PhraseTie, PhraseTie], between: Sequence[PhraseTie]
 ) -> bool:
     """Whether two phrases are fastened, filled or held, so that swapping them shows the same scene."""
-    (first, second), (one, other) = exchanged, own
+    (first, second), (one, other) = phrases, own
     gap = first.source[first.end : second.start]
     if not between:
         verbs = {token.lemma for token in gap if token.is_verb} - {"be"}

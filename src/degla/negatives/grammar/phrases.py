@@ -176,16 +176,16 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     pipeline = _pipeline()
     from spacy.tokens import Doc  # After the pipeline, which imports spaCy without torch.
 
-    listed = [(text.strip(), words.split(text.strip())) for text in texts]
+    splits = [(text.strip(), words.split(text.strip())) for text in texts]
     documents = (
         Doc(
             pipeline.vocab,
             words=[piece.lower() if shouted else piece for piece, _ in pieces],
             spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
         )
-        for pieces, shouted in ((pieces, text.isupper()) for text, pieces in listed)
+        for pieces, shouted in ((pieces, text.isupper()) for text, pieces in splits)
     )
-    for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
+    for (text, pieces), document in zip(splits, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
         capitals = [piece.isupper() and len(piece) > 1 for piece, _ in pieces]
         shouted = 2 * sum(capitals) > sum(words.is_word(piece) and len(piece) > 1 for piece, _ in pieces)
         tokens = [
@@ -219,11 +219,11 @@ def _mend(tokens: list[Token]) -> list[Token]:
     """
     tables = lexicon()
     tokens = _with_verb(_out_of_compounds(tokens))
-    mended = list(tokens)
+    result = list(tokens)
     for place in _verbs_tagged_as_nouns(tokens):  # "a person in skis flies", "a girl sits and waits"
-        mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
-    for place in range(len(mended) - 1, -1, -1):
-        token, before, after = mended[place], token_at(tokens, place - 1), token_at(mended, place + 1)
+        result[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
+    for place in range(len(result) - 1, -1, -1):
+        token, before, after = result[place], token_at(tokens, place - 1), token_at(result, place + 1)
         noun, tag, lemma = words.singular(token.lower), token.tag, token.lower
         heads_noun = (after.is_noun or after.tag == "JJ") and not after.glued
         coloured = tables.is_attribute(before.lower)
@@ -249,19 +249,19 @@ def _mend(tokens: list[Token]) -> list[Token]:
             if described and (noun_as_verb or _is_shape(token.lower)):
                 tag, lemma = "NNS" if words.is_plural(token.lower) else "NN", noun
         if tag != token.tag:
-            mended[place] = replace(token, tag=tag, lemma=lemma)
-    return mended
+            result[place] = replace(token, tag=tag, lemma=lemma)
+    return result
 
 
 def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
     """Split compounds that the parser made of a subject and its verb: "a dog runs", "a dog running"."""
-    mended, tables = list(tokens), lexicon()
+    result, tables = list(tokens), lexicon()
     for place, (doer, token) in enumerate(pairwise(tokens), start=1):
         if not doer.is_noun or not tables.is_living(doer.lemma):
             continue
         joined = doer.role == "compound" and doer.governor == place
         if token.is_finite and joined and not governed(tokens, place, "nsubj", "nsubjpass", "expl"):
-            mended[place - 1] = replace(doer, role="nsubj")
+            result[place - 1] = replace(doer, role="nsubj")
         elif (
             token.tag == "NN"
             and token.lower.endswith("ing")
@@ -269,9 +269,9 @@ def _out_of_compounds(tokens: Sequence[Token]) -> list[Token]:
             and not tables.is_name(doer.lower, token.lower)
             and not token_at(tokens, place + 1).is_noun
         ):
-            mended[place - 1] = replace(doer, role="ROOT", governor=place - 1)
-            mended[place] = replace(token, tag="VBG", lemma=words.verb(token.lower), role="acl", governor=place - 1)
-    return mended
+            result[place - 1] = replace(doer, role="ROOT", governor=place - 1)
+            result[place] = replace(token, tag="VBG", lemma=words.verb(token.lower), role="acl", governor=place - 1)
+    return result
 
 
 def _with_verb(tokens: list[Token]) -> list[Token]:
@@ -293,13 +293,13 @@ def _with_verb(tokens: list[Token]) -> list[Token]:
             subject = tokens[subject].governor
         if words.conjugate(verb, "VBZ") != token.lower or not tokens[subject].is_noun or tokens[subject].role != "ROOT":
             continue
-        mended = list(tokens)
+        result = list(tokens)
         for at in own:
-            mended[at] = replace(tokens[at], governor=place - 1)
-        mended[place - 1] = replace(before, role=token.role, governor=token.governor)
-        mended[place] = replace(token, tag="VBZ", lemma=verb, role="ROOT", governor=place)
-        mended[subject] = replace(tokens[subject], role="nsubj", governor=place)
-        return mended
+            result[at] = replace(tokens[at], governor=place - 1)
+        result[place - 1] = replace(before, role=token.role, governor=token.governor)
+        result[place] = replace(token, tag="VBZ", lemma=verb, role="ROOT", governor=place)
+        result[subject] = replace(tokens[subject], role="nsubj", governor=place)
+        return result
     return tokens
 
 

@@ -181,8 +181,8 @@ def magnitude(noun: Token) -> int:
 def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
     scale = relations().scale
     sorts = {*own, *relations().kinds(lemma)}
-    named = next((size for size, table in scale.items() if lemma in table.get("words", ())), 0)
-    return named or next((size for size, table in scale.items() if sorts.intersection(table.get("sorts", ()))), 0)
+    direct = next((size for size, table in scale.items() if lemma in table.get("words", ())), 0)
+    return direct or next((size for size, table in scale.items() if sorts.intersection(table.get("sorts", ()))), 0)
 
 
 def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:

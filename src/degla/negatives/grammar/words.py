@@ -111,14 +111,14 @@ def article(word: str) -> str:
 
 def fit_articles(words: Sequence[str]) -> list[str]:
     """Correct every "a" and "an" for the next word, keeping letter case."""
-    fitted = list(words)
+    result = list(words)
     for place, word in enumerate(words[:-1]):
         if word in _INDEFINITE and words[place + 1] not in _INDEFINITE:  # "a a dog" is beyond repair
             right = article(words[place + 1])
             if word.lower() != right:
                 shouted = words[place + 1].isupper() and len(words[place + 1]) > 1
-                fitted[place] = right if word[0] == "a" else right.upper() if shouted else right.capitalize()
-    return fitted
+                result[place] = right if word[0] == "a" else right.upper() if shouted else right.capitalize()
+    return result
 
 
 def articles_fit(text: str) -> bool:
@@ -129,8 +129,8 @@ def articles_fit(text: str) -> bool:
 
 def repair_articles(text: str) -> str:
     """Return the text with every "a" and "an" corrected for the next word, otherwise unchanged."""
-    fitted = fit_articles([piece for piece, _ in split(text)])
-    for (start, end), word in reversed([*zip(spans(text), fitted, strict=True)]):
+    pieces = fit_articles([piece for piece, _ in split(text)])
+    for (start, end), word in reversed([*zip(spans(text), pieces, strict=True)]):
         text = text[:start] + word + text[end:]
     return text
 

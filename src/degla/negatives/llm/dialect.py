@@ -203,8 +203,8 @@ def messages(request: Request, *, mode: Mode, join: bool = False) -> list[dict[s
         parts.append(f"{lead} {words} and nothing else.")
     else:
         if request.form == "choose":
-            listed = (f"{number}. {inert(text)}" for number, text in enumerate(request.choices, start=1))
-            parts.append("\n".join([_CHOOSE, *listed]))
+            choices = (f"{number}. {inert(text)}" for number, text in enumerate(request.choices, start=1))
+            parts.append("\n".join([_CHOOSE, *choices]))
         if mode != "plain":
             parts.append(_OBJECT[request.form])
         elif request.form == "choose":

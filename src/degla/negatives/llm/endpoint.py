@@ -194,8 +194,8 @@ class Endpoint:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 response = await self._client.get("/models", cast_to=self._response)
-            listed = parse_json(response.content, where="the list of models")["data"]
-            return [conceal(str(model["id"]), secrets=()) for model in listed]
+            models = parse_json(response.content, where="the list of models")["data"]
+            return [conceal(str(model["id"]), secrets=()) for model in models]
         return []
 
     async def close(self) -> None:

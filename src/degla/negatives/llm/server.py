@@ -114,10 +114,10 @@ class ServerModel:
 
     def describe(self) -> dict[str, object]:
         """Return the settings that shape the answers, without addresses and rates."""
-        described = {"protocol": "openai chat completions", **asdict(self._settings)}
+        description = {"protocol": "openai chat completions", **asdict(self._settings)}
         if not self.extra:  # as in files of versions without it
-            del described["extra"]
-        return described
+            del description["extra"]
+        return description
 
     def start(self, request: Request) -> None:
         """Take a request and return at once."""

@@ -255,9 +255,9 @@ def _convert(file: Path, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_OWN)
             packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, **_OWN)
             # transformers refuses to save a dequantised model, so the weights go into a model without that mark.
-            described = packed.config.to_dict()
-            described.pop("quantization_config", None)
-            config = type(packed.config)(**described)
+            settings = packed.config.to_dict()
+            settings.pop("quantization_config", None)
+            config = type(packed.config)(**settings)
             config.architectures = [type(packed).__name__]
             model: Any = type(packed)(config)
             model.load_state_dict(packed.state_dict())

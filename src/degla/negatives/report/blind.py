@@ -336,11 +336,11 @@ def half_of(image_id: str) -> int:
 def ngram_likelihoods(captions: CaptionIndex) -> tuple[Likelihoods, Likelihoods]:
     """Return a likelihood model for each half's texts, trained on at most 50,000 captions of the other half."""
     models = (NgramLikelihood(), NgramLikelihood())
-    learned: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for _, caption in captions:
         half = half_of(caption.image_id)
-        learned[half] += 1
-        if learned[half] <= _LEARNED:
+        counts[half] += 1
+        if counts[half] <= _LEARNED:
             models[1 - half].add(caption.text)
     return partial(_score, models[0]), partial(_score, models[1])
 

@@ -145,14 +145,14 @@ def _answers(files: Sequence[Examination]) -> Table:
     table = new_table("Answers of the language model", "file", ["requests", "sent", "repaired"], last="by outcome")
     for file in files:
         if file.outcomes is not None:
-            listed = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
+            counts = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
             add_row(
                 table,
                 file.label,
                 f"{file.outcomes.requests:,}",
                 f"{file.outcomes.attempts:,}",
                 f"{file.outcomes.repaired:,}",
-                ", ".join(f"{outcome} {times:,}" for outcome, times in listed),
+                ", ".join(f"{outcome} {times:,}" for outcome, times in counts),
             )
     return table
 

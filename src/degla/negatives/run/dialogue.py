@@ -118,13 +118,13 @@ def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) 
     """
     if not count:
         return {}
-    loaded = {rule: load_examples(rule, folder=folder) for rule in rules}
-    for rule, examples in loaded.items():
+    by_rule = {rule: load_examples(rule, folder=folder) for rule in rules}
+    for rule, examples in by_rule.items():
         if len(examples) < count:
             raise InputError(
                 f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} per request."
             )
-    return loaded
+    return by_rule
 
 
 def prompt_digests(rules: Sequence[str]) -> dict[str, str]:
@@ -263,15 +263,15 @@ class _Turn:
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Let the model choose among valid texts, made with words that it proposed or by the grammar."""
-        proposed: list[str] = []
+        proposals: list[str] = []
         if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, ReplacingRule):
             slots = self.rule.slots(self.caption)
             reply = (yield from self._ask("fill", slots=slots)) if slots else None
             if reply is not None:
-                proposed = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
+                proposals = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
         if self.ended:
             return
-        candidates = self._valid([*proposed, *self._grammar()], most=MOST_CHOICES)
+        candidates = self._valid([*proposals, *self._grammar()], most=MOST_CHOICES)
         while self._open and candidates:
             if len(candidates) == 1 and questions.writes:  # do not pay a writing model for a choice of one
                 self._take(candidates[0], form="grammar", verdict=ACCEPTED)

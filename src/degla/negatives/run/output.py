@@ -317,9 +317,9 @@ def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:
     names = dict.fromkeys([*settings, *earlier])
     different = [name for name in names if name != _STARTED and earlier.get(name) != settings.get(name)]
     if different:
-        listed = "; ".join(f"{name}: was {earlier.get(name)!r}, now {settings.get(name)!r}" for name in different)
+        differences = "; ".join(f"{name}: was {earlier.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise InputError(
-            f"{out}: made with other settings or captions ({listed}). "
+            f"{out}: made with other settings or captions ({differences}). "
             "Choose another --out, or delete the file, its manifest and its replies to start over."
         )
 

@@ -32,8 +32,8 @@ _AHEAD: Final = 4
 FinishedRows = Iterator[tuple[list[NegativeRecord], int]]
 """Rows of finished captions in order, and the number of captions."""
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class TaggedTask(NamedTuple):
@@ -74,13 +74,13 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
 
 
 def map_in_order(
-    work: Callable[[Given], Made], items: Iterable[Given], *, pool: ProcessPoolExecutor | None, workers: int
-) -> Iterator[Made]:
+    work: Callable[[Item], Result], items: Iterable[Item], *, pool: ProcessPoolExecutor | None, workers: int
+) -> Iterator[Result]:
     """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued."""
     if pool is None:
         yield from map(work, items)
         return
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
         if len(waiting) >= workers * _AHEAD:

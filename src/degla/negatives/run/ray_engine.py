@@ -215,7 +215,7 @@ class Worker:
         try:
             self._model = self._model or means.open_model()
             pipeline = Pipeline(self._model, means.maker, journal.get, keep, Interruption())
-            finished = list(pipeline.run(iter([tag(batch)])))
+            results = list(pipeline.run(iter([tag(batch)])))
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)
-        return BatchResult(batch.start, [row for rows, _ in finished for row in rows], len(batch.tasks), replies)
+        return BatchResult(batch.start, [row for rows, _ in results for row in rows], len(batch.tasks), replies)

@@ -135,17 +135,17 @@ class CaptionStream:
         """
         start = first - first % BATCH
         records = islice(self._read(), start, None)
-        while listed := list(islice(records, BATCH)):
-            for place, record in enumerate(listed, start):
+        while batch := list(islice(records, BATCH)):
+            for place, record in enumerate(batch, start):
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
                     raise InputError(f"caption {place}, id {record.id!r}: the captions changed while being read.")
             unfinished = max(first - start, 0)
             of_image: dict[str, list[str]] = {}
-            for record in listed:
+            for record in batch:
                 of_image.setdefault(record.image_id, []).append(record.text)
             yield CaptionBatch(
                 start,
-                tuple(record.text for record in listed[:unfinished]),
+                tuple(record.text for record in batch[:unfinished]),
                 tuple(
                     CaptionTask(
                         record.id,
@@ -154,10 +154,10 @@ class CaptionStream:
                         (done or {}) if place == first else {},
                         tuple(text for text in of_image[record.image_id] if text != record.text),
                     )
-                    for place, record in enumerate(listed[unfinished:], start + unfinished)
+                    for place, record in enumerate(batch[unfinished:], start + unfinished)
                 ),
             )
-            start += len(listed)
+            start += len(batch)
         if start < len(self):
             raise InputError(
                 f"the captions changed while being read: {counted(len(self), 'caption')} in the first pass, "

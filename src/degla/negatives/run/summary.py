@@ -117,12 +117,12 @@ class Summary:
 
     def add(self, rows: Sequence[NegativeRecord]) -> None:
         """Count rows; all rows of one caption and rule must come in one call, and a caption's rows consecutively."""
-        covered = set()
+        pairs = set()
         for row in rows:
             if row.accepted:
                 self.accepted[row.rule] += 1
                 self._cover(row.caption_id)
-                covered.add((row.caption_id, row.rule))
+                pairs.add((row.caption_id, row.rule))
             else:
                 self.reasons[row.rule, row.reason] += 1
                 if row.reason in _SKIPPING and row.text is None and row.rule == self.rules[0]:
@@ -130,7 +130,7 @@ class Summary:
                     ids = self.skipped_ids.setdefault(row.reason, [])
                     if len(ids) < _NAMED:
                         ids.append(row.caption_id)
-        self.covered.update(rule for _, rule in covered)
+        self.covered.update(rule for _, rule in pairs)
 
     def _cover(self, caption_id: str) -> None:
         last, count = self._last
@@ -202,16 +202,16 @@ class Summary:
             table.add_column(heading, justify="left" if heading[0] == "r" else "right")
         for rule in self.rules:
             reasons = {reason: count for (name, reason), count in self.reasons.items() if name == rule}
-            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+            entries = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
             share = self.covered[rule] / self.captions if self.captions else 0.0
-            table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", Text(listed or "-"))
+            table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", Text(entries or "-"))
         lines = [
             f"{counted(self.captions, 'caption')}, {self.share_covered:.1%} with at least one {one}, {self.mean:.2f} "
             f"{one}s per caption, {self.seconds:.1f} s"
         ]
         if self.skipped:
-            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
-            lines.append(f"skipped captions: {listed}")
+            entries = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            lines.append(f"skipped captions: {entries}")
             lines += [f"  {reason}: {', '.join(ids)}" for reason, ids in sorted(self.skipped_ids.items())]
         if replies := self.replies.by_outcome():
             counts = [
@@ -219,8 +219,8 @@ class Summary:
                 ("repaired", self.replies.repaired),
                 *sorted(self.replies.counts.items()),
             ]
-            listed = ", ".join(f"{name} {count:,}" for name, count in counts if count)
-            lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {listed}")
+            entries = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+            lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {entries}")
         if self.unanswered:
             rows = counted(self.unanswered, "row")
             lines.append(f"no answer for {rows} (model_unreachable): the same command asks again")
