@@ -37,6 +37,7 @@ from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.pack import Packing, pack
 from degla.data.plan import BatchPlan
+from degla.data.shards import shards_of
 from degla.data.sources import read_captions
 from degla.verbs._arguments import at_least
 
@@ -79,12 +80,13 @@ def trained(captions: Path, out: Path, *, steps: int) -> dict[str, torch.Tensor]
     return load_file(degla.train("clip", fields).folder / "open_clip_model.safetensors")
 
 
-def ours(captions: Path, base: Path, given: Namespace) -> Iterable[object]:
+def ours(captions: Path, base: Path, given: Namespace, order: str = "rows") -> Iterable[object]:
     rows = join(read_captions(captions), None)
     tokenize = open_clip.get_tokenizer("ViT-B-32")
     crop = RandomCrop(ImageTransform(size=given.pixels, mean=MEAN, std=STD))
     data = PairDataset(rows, folder=base, transform=crop, tokenize=tokenize, negatives_per_caption=0, seed=0)
-    plan = BatchPlan(data.groups, batch_size=given.batch_size, seed=0)
+    shards = shards_of(rows, flag="order shards") if order == "shards" else None
+    plan = BatchPlan(data.groups, batch_size=given.batch_size, seed=0, shards=shards)
     return make_loader(data, EpochSampler(plan, epoch=0), workers=1)
 
 
@@ -151,6 +153,7 @@ def main() -> None:
         ways: dict[str, Callable[[], Iterable[object]]] = {
             "open_clip's loader (webdataset)": lambda: theirs(folder / "shards", given, samples),
             "degla, tars": lambda: ours(folder / "shards", folder / "shards", given),
+            "degla, tars, order shards": lambda: ours(folder / "shards", folder / "shards", given, "shards"),
             "degla, loose files": lambda: ours(folder / "loose" / "captions.jsonl", folder / "loose", given),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from degla import remote
 from degla.config.fields import place, read_config
 from degla.config.sections import StopConfig, ValidationConfig
+from degla.data import plan, shards
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, read_bytes
 from degla.data.places import base_of
@@ -44,8 +46,9 @@ from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.rows import read_pairs
 from degla.training.validation import Validation
+from tests.data.test_shards import write_shards
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
-from tests.training.configs import tiny_config
+from tests.training.configs import interrupted, tiny_config
 
 Pairs = dict[str, Path]
 IMAGE = encoded(COLOURS[0])
@@ -477,3 +480,100 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         assert counts[0] > 50 and counts[1] > 5
         with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
             list(read_captions(Path(f"{address}/none.jsonl")))
+
+
+def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of twelve tars, two at a time, from a server and from a folder; interrupted and resumed."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "SHARDS_AT_A_TIME", 2)
+    monkeypatch.setattr(shards, "KEPT", 4)
+    write_shards(tiny_pairs, tmp_path / "tars", per_shard=2)
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "here", steps=12)
+    data = replace(config.data, captions=tmp_path / "tars", images=None, order="shards")
+    here = replace(config, data=data)
+    train(here)
+    with cutting_server(tmp_path / "tars", 0) as (server, counts):
+        data = replace(data, captions=Path(f"{server}/{{00000..00011}}.tar"))
+        read_pairs(replace(here, data=data).pairs, seed=0, processes=Processes())  # Scans the tars.
+        counts[0] = 0
+        whole = replace(here, data=data, out=tmp_path / "there")
+        train(whole)
+        pieces = 2 * 12
+        # Of each shard its state before and after the copy, and once as it is looked for.
+        assert pieces <= counts[0] <= 3 * pieces, "96 pairs of images and shards were read"
+        assert len(list((tmp_path / "cache" / "shards").glob("*.copy"))) == 4
+        half = interrupted(whole, tmp_path / "half")
+        shutil.rmtree(tmp_path / "cache" / "shards")
+        train(replace(half, data=replace(data, workers=2)), resume=True)
+    assert {file.suffix for file in (tmp_path / "cache" / "shards").iterdir()} == {".copy", ".lock"}
+    one, *others = (
+        load_file(tmp_path / run / "step-12" / "open_clip_model.safetensors") for run in ("here", "there", "half")
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items() for other in others)
+
+
+def test_copies_of_shards(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "KEPT", 3)
+    folder, fetched = tmp_path / "cache" / "shards", []
+    pieces = shards.pieces
+    monkeypatch.setattr(shards, "pieces", lambda address: fetched.append(address[-5]) or pieces(address))
+    for number in range(6):
+        memory.pipe(f"/d/{number}.tar", bytes([number]) * 100)
+
+    def read(number: int, size: int = 3) -> bytes:
+        return shards.read_from_copy(f"memory:/d/{number}.tar@5+{size}", Subject(f"memory://d/{number}.tar@5: x"))
+
+    def age(seconds: float) -> None:
+        for file in folder.iterdir():
+            when = file.stat().st_mtime - seconds
+            os.utime(file, (when, when))
+
+    for number in (0, 1, 2, 0, 3, 0, 1):
+        assert read(number) == bytes([number]) * 3
+        age(10)
+    assert "".join(fetched) == "01231", "the copy that was not used for the longest time is deleted"
+    assert len(list(folder.glob("*.copy"))) == 3
+    (folder / "00.copy.partial").write_bytes(b"left by a process that was killed")
+    (folder / "11.copy.partial").write_bytes(b"still written")
+    age(4000)
+    os.utime(folder / "11.copy.partial")
+    read(4)
+    assert [file.name for file in folder.glob("*.partial")] == ["11.copy.partial"]
+    assert len(list(folder.glob("*.copy"))) == 3
+
+    read_file = shards.read_file
+
+    def deleted_before(copy: Path, *given: Any, **part: int) -> bytes:
+        monkeypatch.setattr(shards, "read_file", read_file)
+        copy.unlink()
+        return read_file(copy, *given, **part)
+
+    monkeypatch.setattr(shards, "read_file", deleted_before)
+    assert read(4) == b"\4\4\4", "by another process, between the look and the read"
+    memory.pipe("/d/4.tar", b"y" * 50)
+    remote.forget()
+    assert read(4) == b"yyy", "a changed shard is copied again"
+    with pytest.raises(ImageError, match=r"^memory://d/4\.tar@5: x cannot be read: the shard ends before byte 104;"):
+        read(4, 99)
+    with pytest.raises(ImageError, match=r"^memory://d/7\.tar@5: x cannot be read: memory://d/7\.tar: no such file"):
+        read(7)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DeglaError, match=r"shards/.*: cannot be written: the disk is full") as caught:
+            read(5)
+    assert not isinstance(caught.value, InputError)
+    assert {file.name for file in folder.glob("*.partial")} == {"11.copy.partial"} and read(5) == b"\5\5\5"
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot be written: Not a directory\. Set the environment variable DEGLA_"):
+        read(5)

@@ -172,13 +172,18 @@ def list_files(address: str) -> list[str]:
 
 
 def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done: None) -> None:
-    """Download a file in pieces; raises like `read_range`, and if the file changes meanwhile."""
-    size, known = size_of(address), _known(address)
+    """Download a file in pieces; raises like `pieces`."""
     with file.open("wb") as stream:
-        for start in range(0, size, PIECE):
-            piece = read_range(address, start, min(start + PIECE, size))
+        for piece in pieces(address):
             stream.write(piece)
             advance(len(piece))
+
+
+def pieces(address: str) -> Iterator[bytes]:
+    """Yield the content of a file in pieces; raises like `read_range`, and at the end if the file has changed."""
+    size, known = size_of(address), _known(address)
+    for start in range(0, size, PIECE):
+        yield read_range(address, start, min(start + PIECE, size))
     now = _known.__wrapped__(address)  # bypass the cache
     if any(now.get(name) != known.get(name) for name in _STATE_FIELDS):
         raise RemoteError(f"{address}: changed during the download. Start again when it is complete.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from itertools import chain
+from dataclasses import replace
+from itertools import accumulate, chain
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from degla.data.plan import BatchPlan
+from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan
 from degla.errors import InputError
 
 duplicates = st.sampled_from(["allow", "avoid"])
@@ -122,3 +123,103 @@ def test_unavoidable_meetings_are_said(caplog: pytest.LogCaptureFixture) -> None
 def test_too_few_rows() -> None:
     with pytest.raises(InputError, match=r"7 pairs do not fill one global batch of 8 \(4 on each of 2 devices\)"):
         BatchPlan(range(7), batch_size=4, world_size=2)
+
+
+shards_and_groups = st.lists(st.integers(16, 20), min_size=1, max_size=30).flatmap(
+    lambda sizes: st.tuples(
+        st.permutations(np.repeat(np.arange(len(sizes)), sizes).tolist()),
+        st.lists(st.integers(0, 60), min_size=sum(sizes), max_size=sum(sizes)),
+    )
+)
+
+
+def shards_open(plan: BatchPlan, epoch: int) -> list[int]:
+    """For each step, the number of shards that it or both an earlier and a later step read."""
+    assert plan.shards is not None
+    read = [set(plan.shards[rows].tolist()) for rows in plan.global_batches(epoch)]
+    earlier, later = list(accumulate(read, set.union)), list(accumulate(reversed(read), set.union))[::-1]
+    return [len(one & other) for one, other in zip(earlier, later, strict=True)]
+
+
+@settings(max_examples=60)
+@given(shards_and_groups, st.integers(1, 8), st.integers(0, 3), duplicates)
+def test_an_order_from_shard_to_shard_is_an_order(drawn, size, epoch, duplicates) -> None:
+    """Each row at most once, a function of seed and epoch, for any number of devices and from any step."""
+    shards, groups = np.array(drawn[0]), drawn[1]
+
+    def plan(**fields: int) -> BatchPlan:
+        sizes = {"batch_size": 2 * size, "seed": 5, **fields}
+        return BatchPlan(groups, duplicates=duplicates, shards=shards, **sizes)
+
+    batches = list(plan().batches(epoch))
+    rows = [row for batch in batches for _, row in batch]
+    assert len(set(rows)) == len(rows) == len(groups) // (2 * size) * (2 * size)
+    assert list(plan().batches(epoch, start=len(batches) // 2)) == batches[len(batches) // 2 :]
+    halves = [plan(batch_size=size, world_size=2, rank=rank).batches(epoch) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*halves, strict=True)] == batches
+    if duplicates == "avoid":
+        placeable = sum(min(count, len(plan())) for count in Counter(groups).values())
+        assert collisions(plan(), epoch) == max(0, len(rows) - placeable)
+    for other in (plan(seed=6).batches(epoch), plan().batches(epoch + 1)):
+        assert [[row for _, row in batch] for batch in other] != [[row for _, row in batch] for batch in batches]
+
+
+@settings(max_examples=60)
+@given(shards_and_groups, st.integers(1, 16), st.integers(0, 3))
+def test_few_shards_are_open_at_a_time(drawn, size, epoch) -> None:
+    shards, groups = np.array(drawn[0]), drawn[1]
+    plan = BatchPlan(groups, batch_size=size, seed=5, shards=shards)
+    count, open_at = len(set(shards)), shards_open(plan, epoch)
+    assert max(open_at) <= 2 * SHARDS_AT_A_TIME
+    assert sum(number > SHARDS_AT_A_TIME for number in open_at) <= (count - 1) // SHARDS_AT_A_TIME, "at borders only"
+
+
+def test_rows_and_shards_are_shuffled_and_other_rows_left_out() -> None:
+    shards = np.repeat(np.arange(24), 50)
+    plan = BatchPlan(range(1200), batch_size=64, shards=shards)
+    orders = [np.concatenate(plan.global_batches(epoch)) for epoch in range(20)]
+    firsts = [shards[order[:64]] for order in orders]
+    assert all(len(set(each)) == SHARDS_AT_A_TIME for each in firsts), "a batch mixes the shards of its group"
+    assert len({frozenset(each) for each in firsts}) == 20, "other shards are read together"
+    assert len({tuple(order[:5]) for order in orders}) == 20
+    left = [frozenset(range(1200)) - set(order) for order in orders]
+    assert len(set(left)) == 20 and len(frozenset.union(*left)) > 500
+    assert all(np.bincount(shards[sorted(each)], minlength=24).max() < 20 for each in left)
+
+
+def test_captions_of_an_image_are_spread_within_the_same_shards() -> None:
+    """Five captions per image, as in COCO: at its end, a group of shards takes rows of the next one, never others."""
+    shards, groups = np.repeat(np.arange(40), 250), np.repeat(np.arange(2000), 5)
+    for epoch in range(3):
+        plan = BatchPlan(groups, batch_size=64, duplicates="avoid", shards=shards)
+        assert collisions(replace(plan, duplicates="allow"), epoch) > 50
+        assert collisions(plan, epoch) == 0
+        open_at = shards_open(plan, epoch)
+        assert max(open_at) <= 2 * SHARDS_AT_A_TIME
+        assert sum(number > SHARDS_AT_A_TIME for number in open_at) <= 4 * 5, "at the four borders"
+
+
+def test_the_order_from_shard_to_shard_does_not_change_between_releases() -> None:
+    plan = BatchPlan(range(20), batch_size=10, seed=7, shards=np.arange(20) // 2)
+    assert np.concatenate(plan.global_batches(3)).tolist() == [
+        5,
+        0,
+        3,
+        7,
+        6,
+        1,
+        13,
+        12,
+        4,
+        2,
+        9,
+        14,
+        15,
+        11,
+        17,
+        18,
+        10,
+        8,
+        16,
+        19,
+    ]

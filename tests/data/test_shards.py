@@ -79,6 +79,30 @@ def test_training_from_parquet_is_training_from_loose_files(
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_an_order_from_shard_to_shard_needs_shards(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "loose")
+    with pytest.raises(
+        InputError, match=r"^--data\.order shards: the image of caption '0-0' \(000\.png\) is not in a "
+    ):
+        train(replace(config, data=replace(config.data, order="shards")))
+    near = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "near")
+    names = [json.loads(line)["id"] for line in tiny_pairs["captions"].read_text().splitlines()]
+    records = [json.dumps({"caption_id": name, "neighbours": names[:2]}) for name in names]
+    (tmp_path / "near.jsonl").write_text("\n".join(records) + "\n")
+    with pytest.raises(InputError, match=r"^--data\.order shards reads a few .* --data\.neighbours-per-pair adds"):
+        train(replace(near, data=replace(near.data, order="shards", neighbours=tmp_path / "near.jsonl")))
+
+
+def test_the_shard_of_an_image() -> None:
+    places = ["a/0.tar@512+7", "A.TAR@0+1", "b@1+2/x.tar@3+4", "c.parquet#image/17", "d.pq#a/b/0", "x.png", "e.tar@5",
+              "f.parquet", "line\n.tar@1+2", None]  # fmt: skip
+    found = ["a/0.tar", "A.TAR", "b@1+2/x.tar", "c.parquet", "d.pq", None, None, None, "line\n.tar", None]
+    assert containers.containers_of(pyarrow.array(places, pyarrow.large_string())).to_pylist() == found
+    for place, shard in zip(places, found, strict=True):
+        if shard is not None:
+            assert str((containers.parsed_cell(str(place)) or containers.parsed_place(str(place)))[0]) == shard
+
+
 def test_pictures_in_parquet_files(tmp_path: Path) -> None:
     def write(*pictures: object, **more: object) -> Path:
         path = tmp_path / "own" / "a.parquet"

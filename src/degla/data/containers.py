@@ -54,6 +54,18 @@ def parsed_place(place: str) -> tuple[Path, dict[str, int]]:
     return Path(packed["shard"]), {"start": int(packed["start"]), "size": int(packed["size"])}
 
 
+def containers_of(images: Any) -> Any:
+    """Return the archive or Parquet file of each reference in an Arrow array; null for an image that is a file."""
+    from pyarrow import compute
+
+    return compute.coalesce(
+        *(
+            compute.struct_field(compute.extract_regex(images, rf"(?is)\A(?:{pattern.pattern})\z"), name)
+            for pattern, name in ((_PACKED, "shard"), (_CELL, "file"))
+        )
+    )
+
+
 @dataclass(frozen=True)
 class TarMember:
     """A file in an archive, or a link to one.

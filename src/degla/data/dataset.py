@@ -25,7 +25,7 @@ from degla.data.batches import Pair
 from degla.data.decoding import Box
 from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
-from degla.data.images import read_image, read_part
+from degla.data.images import ReadBytes, read_bytes, read_image, read_part
 from degla.data.neighbours import Neighbours
 from degla.data.plan import RowKey
 from degla.data.randomness import stream
@@ -135,6 +135,7 @@ class PairDataset(Dataset[Pair]):
         seed: of crops and draws.
         draw: how K of a row's negatives are chosen in an epoch, a member of the shelf `degla.data.draws`.
         negatives_share: share of the rows, redrawn in each epoch, that use their negatives.
+        read: reads the bytes of the rows' own images; their additional images are always read with `read_bytes`.
         extras: optional columns to read as well.
 
     Raises:
@@ -150,6 +151,7 @@ class PairDataset(Dataset[Pair]):
     seed: int
     draw: str = "random"
     negatives_share: float = 1.0
+    read: ReadBytes = read_bytes
     extras: RowExtras = field(default_factory=lambda: RowExtras(None, ExtraData(), seed=0))
     features: Callable[[str], Tensor] | None = field(default=None, init=False)
     """Embeddings [D] by path, used instead of pixels if the image tower is frozen; None reads pixels."""
@@ -185,7 +187,7 @@ class PairDataset(Dataset[Pair]):
         """
         epoch, index = key
         caption_id = self.rows.at("id", index)
-        image = self._image(self.rows.at("image", index), caption_id, epoch=epoch, index=index)
+        image = self._image(self.rows.at("image", index), caption_id, epoch=epoch, index=index, read=self.read)
 
         texts, rules = self._drawn(epoch, index)
         further = {name: self.extras.text_of(name, epoch=epoch, index=index) for name in self.extras.texts}
@@ -243,19 +245,29 @@ class PairDataset(Dataset[Pair]):
                 extra[mask] = valid if several else bool(valid[0])
         return extra
 
-    def _image(self, image: str, caption_id: str, *, epoch: int, index: int, purpose: str = "crop") -> Tensor:
+    def _image(
+        self,
+        image: str,
+        caption_id: str,
+        *,
+        epoch: int,
+        index: int,
+        purpose: str = "crop",
+        read: ReadBytes = read_bytes,
+    ) -> Tensor:
         if self.features is not None:
             return self.features(image)
         rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)
         transform = self.transform
         if not (isinstance(transform, RandomCrop) and transform.scaled):
-            return transform(read_image(image, folder=self.folder, caption_id=caption_id), rng)
+            return transform(read_image(image, folder=self.folder, caption_id=caption_id, read=read), rng)
         part = read_part(
             image,
             folder=self.folder,
             caption_id=caption_id,
             draw=lambda size: transform.draw(size, rng),
             least=transform.image.size,
+            read=read,
         )
         return transform.finish(part)
 

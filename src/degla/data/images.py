@@ -46,19 +46,38 @@ def locate(image: str, folder: Path) -> str:
     return str(folder / image)
 
 
-def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
+def read_bytes(place: str, subject: Subject) -> bytes:
+    """Read the bytes of an image file, of a row of a dataset or Parquet file, or of a member of a shard.
+
+    Raises:
+        ImageError: the file does not exist, or the dataset or shard does not contain the image.
+    """
+    cell = parsed_cell(place)
+    if not place.startswith(PREFIX) and cell is None:
+        path, part = parsed_place(place)
+        return read_file(path, subject, **part)
+    with refused(subject):
+        return read_image_bytes(place) if cell is None else bytes(find_cell(*cell).as_py())
+
+
+ReadBytes = Callable[[str, Subject], bytes]
+"""Reads the bytes of an image, as `read_bytes` does."""
+
+
+def read_image(image: str, *, folder: Path, caption_id: str, read: ReadBytes = read_bytes) -> Image.Image:
     """Decode one image completely into mode RGB, upright; see `decoding`.
 
     Args:
         image: `CaptionRecord.image`.
         folder: base of relative paths.
         caption_id: for messages.
+        read: reads its bytes.
 
     Raises:
         ImageError: the file is missing, not an image, damaged or cut off, or rejected by the rules of `decoding`.
     """
     subject = subject_of(image, folder, caption_id)
-    return decode(read_bytes(locate(image, folder), subject), subject)
+    return decode(read(locate(image, folder), subject), subject)
 
 
 def read_part(
@@ -68,6 +87,7 @@ def read_part(
     caption_id: str,
     draw: Callable[[tuple[int, int]], Box],
     least: int,
+    read: ReadBytes = read_bytes,
 ) -> Image.Image:
     """Decode a part of one image, at the lowest resolution that suffices; see `decoding.decode_part`.
 
@@ -75,7 +95,7 @@ def read_part(
         ImageError: as `read_image`.
     """
     subject = subject_of(image, folder, caption_id)
-    return decode_part(read_bytes(locate(image, folder), subject), subject, draw=draw, least=least)
+    return decode_part(read(locate(image, folder), subject), subject, draw=draw, least=least)
 
 
 def look_for(image: str, *, folder: Path, caption_id: str) -> None:
@@ -112,20 +132,6 @@ def image_state(place: str) -> tuple[int, int] | None:
 def is_there(place: str) -> bool:
     """Whether the image's file, or the file that contains it, exists; dataset rows are assumed to."""
     return place.startswith(PREFIX) or is_file((parsed_cell(place) or parsed_place(place))[0])
-
-
-def read_bytes(place: str, subject: Subject) -> bytes:
-    """Read the bytes of an image file, of a row of a dataset or Parquet file, or of a member of a shard.
-
-    Raises:
-        ImageError: the file does not exist, or the dataset or shard does not contain the image.
-    """
-    cell = parsed_cell(place)
-    if not place.startswith(PREFIX) and cell is None:
-        path, part = parsed_place(place)
-        return read_file(path, subject, **part)
-    with refused(subject):
-        return read_image_bytes(place) if cell is None else bytes(find_cell(*cell).as_py())
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:

@@ -21,6 +21,9 @@ from degla.pages.words import counted
 
 _log = logging.getLogger(__name__)
 
+SHARDS_AT_A_TIME = 8
+"""Shards whose rows are shuffled together if the order goes from shard to shard."""
+
 RowNumbers = npt.NDArray[np.int64]
 RowKey = tuple[int, int]
 """(epoch, index of the row)."""
@@ -41,6 +44,9 @@ class BatchPlan:
         rank: number of this device, from 0.
         seed: of the order.
         duplicates: "avoid" spreads rows of one image over different global batches as far as possible.
+        shards: number of each row's shard, from 0. An epoch then shuffles the shards, divides them into groups of at
+            most `SHARDS_AT_A_TIME`, and reads one group after another, each with its rows shuffled. None shuffles all
+            rows.
 
     Raises:
         InputError: there are fewer rows than one global batch needs.
@@ -52,6 +58,7 @@ class BatchPlan:
     rank: int = 0
     seed: int = 0
     duplicates: Literal["allow", "avoid"] = "allow"
+    shards: RowNumbers | None = None
 
     def __post_init__(self) -> None:
         if len(self.groups) < self.global_size:
@@ -99,13 +106,23 @@ class BatchPlan:
         """Return the rows of each step over all devices, in order; device r takes the r-th equal part."""
         rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
+        if self.shards is not None:
+            order = _from_shard_to_shard(order, self.shards, rng)
         ends = list(range(self.global_size, len(order) + 1, self.global_size))
         if self.duplicates == "avoid":
-            order = spread(order, groups=np.asarray(self.groups), ends=ends)
+            order = spread(order, groups=np.asarray(self.groups), ends=ends, wrap=self.shards is None)
         return np.split(order, ends)[:-1]
 
 
-def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> RowNumbers:
+def _from_shard_to_shard(order: RowNumbers, shards: RowNumbers, rng: np.random.Generator) -> RowNumbers:
+    """Sort a permutation of the rows by groups of shards, which are drawn; each group keeps its rows' order."""
+    count = int(shards.max()) + 1
+    groups = -(-count // SHARDS_AT_A_TIME)
+    group = rng.permutation(count) * groups // count  # Of equal size, up to one shard.
+    return order[np.argsort(group[shards[order]], kind="stable")]
+
+
+def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int], wrap: bool = True) -> RowNumbers:
     """Exchange rows until no batch has two rows of one group, as far as possible.
 
     For batches of equal size, the remaining number of collisions (rows sharing a batch with their own group) is
@@ -118,8 +135,10 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
         order: a permutation of all rows.
         groups: the group of each row.
         ends: where each batch ends in `order`; rows after the last end are in no batch.
+        wrap: exchange with the next batch that allows it, and after the last with the first. Otherwise, if none of the
+            following allows it, with the nearest before, which is from the same shards.
     """
-    held = _Held(order, groups, ends)
+    held = _Held(order, groups, ends, wrap=wrap)
     meeting = held.batches_with_meetings()
     everywhere: set[int] = set()
     held.use_left_over_rows()
@@ -141,8 +160,9 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
 class _Held(dict[int, Counter[int]]):
     """Rows of each group per batch while rows are exchanged; batches are counted on demand, most never are."""
 
-    def __init__(self, order: RowNumbers, groups: RowNumbers, ends: Sequence[int]) -> None:
+    def __init__(self, order: RowNumbers, groups: RowNumbers, ends: Sequence[int], *, wrap: bool) -> None:
         super().__init__()
+        self.wrap = wrap
         self.order, self.starts, self.ends = order.copy(), [0, *ends[:-1]], ends
         self.codes = np.unique(groups, return_inverse=True)[1]
 
@@ -174,9 +194,8 @@ class _Held(dict[int, Counter[int]]):
 
     def partner(self, group: int, batch: int, offset: int) -> tuple[int, int] | None:
         """Find a batch without `group` and a position in it whose row `batch` can take without a new collision."""
-        count = len(self.ends)
-        for step in range(1, count):
-            other = (batch + step) % count
+        before = range(batch) if self.wrap else range(batch - 1, -1, -1)
+        for other in chain(range(batch + 1, len(self.ends)), before):
             if group in self[other]:
                 continue
             # The search starts at `offset`: started at the first position, it would soon find only exchanged rows.

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from degla.config.run import StreamConfig, TrainConfig
-from degla.config.sections import LoopConfig
+from degla.config.sections import DataConfig, LoopConfig
 from degla.data.batches import Batch, Collate
 from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.extras import RowExtras
+from degla.data.images import read_bytes
 from degla.data.loader import EpochSampler, choose_workers, make_loader
 from degla.data.neighbours import Neighbours
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, RowNumbers
+from degla.data.shards import read_from_copy, shards_of
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model import fast_paths
@@ -94,7 +96,8 @@ def open_pairs(
         stream: stream of pairs; the main one by default.
 
     Raises:
-        InputError: see `read_pairs`; there are fewer rows than one batch; or the model lacks an output a loss reads.
+        InputError: see `read_pairs`; there are fewer rows than one batch; the model lacks an output a loss reads; or
+            the order is from shard to shard, but images are not in shards or batches have neighbours.
     """
     stream, loop = stream or config.pairs, config.train
     data = stream.data
@@ -110,6 +113,7 @@ def open_pairs(
         seed=loop.seed,
         draw=data.draw,
         negatives_share=data.negatives_share,
+        read=read_bytes if data.order == "rows" else read_from_copy,
         extras=RowExtras(source.extras, extra_data(data, stream.reads), seed=loop.seed, target=target),
     )
     if loop.embed_images_once:
@@ -123,11 +127,23 @@ def open_pairs(
         rank=processes.rank,
         seed=loop.seed,
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
+        shards=_shards(source, data),
     )
     collate = choose_collate(stream, loop, encoder)
     on_gpu, streams = encoder.device.type == "cuda", len(config.streams)
     workers = choose_workers(data.workers, on_gpu=on_gpu, streams=streams)
     return Pairs(dataset, plan, workers=workers, collate=collate, neighbours=source.neighbours)
+
+
+def _shards(source: PairSource, data: DataConfig) -> RowNumbers | None:
+    if data.order == "rows":
+        return None
+    if source.neighbours is not None:
+        raise InputError(
+            f"{data.flag('order')} shards reads a few shards at a time, but {data.flag('neighbours_per_pair')} adds "
+            "images of any shard. Omit one of them."
+        )
+    return shards_of(source.rows, flag=f"{data.flag('order')} shards")
 
 
 def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> Collate:
