@@ -62,8 +62,8 @@ class AccessError(InputError):
 
 def address_of(path: Path | str) -> str | None:
     """Return the address that a path stands for; None for a local path."""
-    found = _ADDRESS.fullmatch(str(path))
-    return None if found is None else f"{found['kind']}://{found['rest']}"
+    match = _ADDRESS.fullmatch(str(path))
+    return None if match is None else f"{match['kind']}://{match['rest']}"
 
 
 def told(path: Path | str) -> str:
@@ -108,8 +108,8 @@ def size_of(address: str) -> int:
 
 def state_of(address: str) -> str:
     """Return a text that changes with the file, as reported by its server, cached. Raises like `read_range`."""
-    known = _known(address)
-    return json.dumps({name: known[name] for name in _STATE_FIELDS if name in known}, default=str, sort_keys=True)
+    reported = _known(address)
+    return json.dumps({name: reported[name] for name in _STATE_FIELDS if name in reported}, default=str, sort_keys=True)
 
 
 def file_state(path: Path, *, remedy: str = "Fetch the file again.") -> tuple[int, int]:
@@ -128,16 +128,16 @@ def remembered(count: int, *, remedy: str = "Fetch the file again.") -> Callable
     """Decorate a function of a file and plain values to cache its last `count` results until the file changes."""
 
     def remember(read: Any) -> Any:
-        known = lru_cache(count)(lambda state, *given: read(*given))
+        cached = lru_cache(count)(lambda state, *arguments: read(*arguments))
 
         @wraps(read)
         def recall(file: Path, *rest: Any) -> Any:
             state = file_state(file, remedy=remedy)
             # Within one tick of the clock, a file can change twice.
             fresh = abs(time.time_ns() - state[0]) < _TICK
-            return read(file, *rest) if fresh else known(state, file, *rest)
+            return read(file, *rest) if fresh else cached(state, file, *rest)
 
-        recall.cache_clear = known.cache_clear  # type: ignore[attr-defined]
+        recall.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return recall
 
     return remember
@@ -163,9 +163,9 @@ def list_files(address: str) -> list[str]:
 
     def ask(files: Any, path: str) -> list[str]:
         with suppress(FileNotFoundError):
-            found = files.glob(path) if re.search(r"[*?\[]", path) else files.find(path)
+            paths = files.glob(path) if re.search(r"[*?\[]", path) else files.find(path)
             # Normalise the number of slashes.
-            return sorted(filter(None, (address_of(files.unstrip_protocol(each)) for each in found)))
+            return sorted(filter(None, (address_of(files.unstrip_protocol(each)) for each in paths)))
         return []
 
     return _tried(address, ask)
@@ -181,11 +181,11 @@ def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done
 
 def pieces(address: str) -> Iterator[bytes]:
     """Yield the content of a file in pieces; raises like `read_range`, and at the end if the file has changed."""
-    size, known = size_of(address), _known(address)
+    size, before = size_of(address), _known(address)
     for start in range(0, size, PIECE):
         yield read_range(address, start, min(start + PIECE, size))
-    now = _known.__wrapped__(address)  # bypass the cache
-    if any(now.get(name) != known.get(name) for name in _STATE_FIELDS):
+    after = _known.__wrapped__(address)  # bypass the cache
+    if any(after.get(name) != before.get(name) for name in _STATE_FIELDS):
         raise RemoteError(f"{address}: changed during the download. Start again when it is complete.")
 
 

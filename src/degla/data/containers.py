@@ -221,8 +221,8 @@ def name_that_counts(file: Path) -> str:
 
 def parsed_cell(place: str) -> tuple[Path, str, int] | None:
     """Return file, column and row of a `cell_place` reference; None for anything else."""
-    found = _CELL.fullmatch(place)
-    return None if found is None else (Path(found["file"]), found["column"], int(found["row"]))
+    match = _CELL.fullmatch(place)
+    return None if match is None else (Path(match["file"]), match["column"], int(match["row"]))
 
 
 def find_cell(file: Path, column: str, row: int) -> Any:

@@ -290,8 +290,8 @@ def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> 
         sha256. Columns that the run does not read are not included.
     """
     files = [dataset.rows, dataset.extras.file, None if neighbours is None else neighbours.file]
-    found = {name: value for file in files if file is not None for name, value in file.digests.items()}
-    return dict(sorted(found.items()))
+    digests = {name: value for file in files if file is not None for name, value in file.digests.items()}
+    return dict(sorted(digests.items()))
 
 
 def data_counts(dataset: PairDataset) -> dict[str, int]:

@@ -239,14 +239,14 @@ def usable_rows(
         raise InputError(report.summary() + f"\nTo train without them, add {flag} skip.")
     bad = arrow.array([entry.image for entry in report.bad], arrow.large_string())
     flags = [compute.is_in(chunk, bad).to_numpy(zero_copy_only=False) for chunk in rows.chunks("image")]
-    kept = np.flatnonzero(~np.concatenate(flags))
-    if not len(kept):
+    usable = np.flatnonzero(~np.concatenate(flags))
+    if not len(usable):
         raise InputError("no image can be used.\n" + report.summary())
-    left_out = counted(len(rows) - len(kept), "row is", "rows are")
+    left_out = counted(len(rows) - len(usable), "row is", "rows are")
     _log.warning("%s skipped. %s", left_out, report.summary())
     for entry in report.bad[_SHOWN:]:
         _log.info("%s", entry.message)
-    return kept
+    return usable
 
 
 def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool) -> str | None:

@@ -177,9 +177,9 @@ class _Held(dict[int, Counter[int]]):
 
     def exchange(self, place: int, other: int, *batches: int) -> None:
         """Exchange the rows at two positions; `batches`: of the first, and of the second if it is in one."""
-        group, given = self.group(place), self.group(other)
+        group, incoming = self.group(place), self.group(other)
         self.order[[place, other]] = self.order[[other, place]]
-        for batch, out, into in zip(batches, (group, given), (given, group), strict=False):
+        for batch, out, into in zip(batches, (group, incoming), (incoming, group), strict=False):
             held = self[batch]
             held[into] += 1
             held[out] -= 1
@@ -201,8 +201,8 @@ class _Held(dict[int, Counter[int]]):
             # The search starts at `offset`: started at the first position, it would soon find only exchanged rows.
             start, end = self.starts[other], self.ends[other]
             for place in chain(range(start + offset, end), range(start, start + offset)):
-                given = self.group(place)
-                if given not in self[batch] or self[other][given] > 1:
+                incoming = self.group(place)
+                if incoming not in self[batch] or self[other][incoming] > 1:
                     return other, place
         return None
 

@@ -22,7 +22,7 @@ from degla.files import PARTIAL, cache_folder, cannot_write, whole_file
 from degla.remote import address_of, pieces, state_of
 
 KEPT: Final = 3 * SHARDS_AT_A_TIME
-"""Copies that stay when another is made: of the group being read, the next and the one before."""
+"""Most copies: those of the group being read, of the next and of the one before."""
 _COPY: Final = ".copy"
 _REMEDY: Final = "Set the environment variable DEGLA_CACHE to another folder."
 _SECONDS_TO_GIVE_UP: Final = 3600
@@ -53,7 +53,7 @@ def read_from_copy(place: str, subject: Subject) -> bytes:
     """As `images.read_bytes`, but an image in a remote tar is read from a copy of the whole tar on this machine.
 
     The first process that needs a shard copies it, while the others wait. When a shard is copied, the copies that were
-    not used for the longest time are deleted, except `KEPT`; one that is needed again is copied again.
+    not used for the longest time are deleted, so that `KEPT` remain; one that is needed again is copied again.
 
     Raises:
         ImageError: as `images.read_bytes`.
