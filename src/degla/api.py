@@ -145,12 +145,12 @@ def generate_negatives(
     # Words are drawn by their frequency in these captions, as in `degla negatives`.
     stream = CaptionStream(records, count_usage=True)
     maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, usage=stream.usage)
-    made: list[list[AcceptedNegative]] = [[] for _ in records]
+    negatives: list[list[AcceptedNegative]] = [[] for _ in records]
     for batch in stream.batches():
         for row in make_rows(batch, maker)[0]:
             if row.accepted:
-                made[int(row.caption_id)].append(cast(AcceptedNegative, row))
-    return made
+                negatives[int(row.caption_id)].append(cast(AcceptedNegative, row))
+    return negatives
 
 
 def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
@@ -226,10 +226,10 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     start = recipe_config(config) if isinstance(config, str) else config
     if not isinstance(start, TrainConfig):
         raise InputError(f"train: {config!r} is not a configuration. Give a recipe name or what its function returns.")
-    wanted = change(start, fields or {}, where="train")
-    if resume and wanted.out is not None:
-        check_unchanged(read_config(wanted.out), wanted)
-    return train(wanted, resume=resume)
+    final = change(start, fields or {}, where="train")
+    if resume and final.out is not None:
+        check_unchanged(read_config(final.out), final)
+    return train(final, resume=resume)
 
 
 def evaluate(
@@ -341,12 +341,12 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
     """
     if isinstance(values, (str, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
         raise InputError(f"{what}: {values!r} is a single {type(values).__name__}. Give a list.")
-    found = list(values)
-    for number, value in enumerate(found, 1):
+    items = list(values)
+    for number, value in enumerate(items, 1):
         if not isinstance(value, kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError(f"{what}: item {number} is of type {type(value).__name__}; it must be {wanted}.")
-    return found
+            types = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"{what}: item {number} is of type {type(value).__name__}; it must be {types}.")
+    return items
 
 
 def _refuse_other(model: object, function: str) -> None:

@@ -87,10 +87,10 @@ def _run(words: list[str]) -> int:
         if hasattr(module, "run_words"):
             return int(module.run_words(rest))
         with parsed_once():
-            given = parse_words(parser(name), rest)
-        if hasattr(given, "seed"):
-            require_least(given, "seed", least=0)
-        return int(module.run(given) or 0)
+            arguments = parse_words(parser(name), rest)
+        if hasattr(arguments, "seed"):
+            require_least(arguments, "seed", least=0)
+        return int(module.run(arguments) or 0)
 
 
 def exit_status_of(call: Callable[[], int | None]) -> int:
@@ -121,9 +121,9 @@ def _is_read(stream: TextIO) -> bool:
     if sys.platform == "win32":
         return True
     else:
-        asked = select.poll()
-        asked.register(stream.fileno(), 0)
-        return not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _open_streams() -> None:
@@ -155,7 +155,7 @@ def spoken(name: str) -> str:
 def parser(name: str) -> argparse.ArgumentParser:
     """Build the parser of a verb that has `describe`, from its name on the shelf."""
     summary = VERBS.summary(name)
-    made = Parser(
+    verb = Parser(
         prog=f"degla {spoken(name)}",
         description=summary[:1].upper() + summary[1:] + ".",
         epilog="Defaults are in parentheses.\n"
@@ -166,8 +166,8 @@ def parser(name: str) -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    VERBS.load(name).describe(made)
-    return made
+    VERBS.load(name).describe(verb)
+    return verb
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
@@ -185,23 +185,23 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             listed = (f"  degla {words[0]} {action}: {VERBS.summary(f'{words[0]}_{action}')}" for action in actions)
             sys.stdout.write("\n".join((f"usage: degla {words[0]} ACTION ...", "", *listed, "")))
             raise SystemExit(0)
-        given = f" {words[1]!r}" if len(words) > 1 else " none"
-        raise InputError(f"degla {words[0]} needs one of {', '.join(actions)}; got{given}. See degla --help.")
+        got = f" {words[1]!r}" if len(words) > 1 else " none"
+        raise InputError(f"degla {words[0]} needs one of {', '.join(actions)}; got{got}. See degla --help.")
     raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], map(spoken, names))} See degla --help.")
 
 
 def _top() -> argparse.ArgumentParser:
     listed = {spoken(name): VERBS.summary(name) for name in VERBS.names()}
     width = max(len(name) for name in listed)
-    made = Parser(
+    top = Parser(
         prog="degla",
         usage="degla COMMAND ...",
         description=_ABOUT,
         epilog="commands:\n" + "\n".join(f"  {name:<{width}}  {summary}" for name, summary in listed.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=f"degla {__version__}")
-    return made
+    top.add_argument("--version", action="version", version=f"degla {__version__}")
+    return top
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ def _claim_partial(target: Path) -> tuple[Path, int]:
     if descriptor < 0:
         partial.unlink(missing_ok=True)
         own = f"{target.name}.{socket.gethostname()}-"
-        for left in target.parent.glob(f"{escape(own)}*-*{PARTIAL}"):
-            process = left.name.removeprefix(own).partition("-")[0]
+        for leftover in target.parent.glob(f"{escape(own)}*-*{PARTIAL}"):
+            process = leftover.name.removeprefix(own).partition("-")[0]
             if process.isdecimal() and has_ended(int(process)):
-                left.unlink(missing_ok=True)
+                leftover.unlink(missing_ok=True)
         partial = target.with_name(f"{own}{os.getpid()}-{next(_WRITERS)}{PARTIAL}")
         descriptor = claim(partial, lambda file: True)
     return partial, descriptor
@@ -333,18 +333,18 @@ def recover_folder(folder: Path, *, is_whole: Callable[[Path], bool]) -> Path | 
         The folder that was renamed to `folder` because that was missing; None otherwise.
     """
     partial, old, deleted = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD, DELETED))
-    taken = None
+    origin = None
     if not folder.exists():
         if partial.is_dir() and is_whole(partial):
-            taken = partial
+            origin = partial
         elif old.is_dir():
-            taken = old
-        if taken is not None:
-            taken.rename(folder)
+            origin = old
+        if origin is not None:
+            origin.rename(folder)
             _sync(folder.parent)
-    for left in (partial, old, deleted):
-        _remove(left)
-    return taken
+    for leftover in (partial, old, deleted):
+        _remove(leftover)
+    return origin
 
 
 def remove_folder(folder: Path) -> None:

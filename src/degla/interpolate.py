@@ -162,16 +162,16 @@ def _remove_earlier(out: Path) -> None:
 def _check_names(evaluation: Evaluation, goal: Goal) -> None:
     """Check that the benchmarks have the named scores, before hours are spent on evaluation."""
     names: list[str] = []
-    for asked in evaluation.asked:
-        benchmark = find_floors(asked.benchmark, asked.kept, evaluation.cache).benchmark
-        own = score_names(benchmark, asked.counts)
+    for questions in evaluation.asked:
+        benchmark = find_floors(questions.benchmark, questions.kept, evaluation.cache).benchmark
+        own = score_names(benchmark, questions.counts)
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
     _require(goal, dict.fromkeys(names))
 
 
-def _require(goal: Goal, known: Collection[str]) -> None:
+def _require(goal: Goal, names: Collection[str]) -> None:
     for flag, name in (("--gain", goal.gain), ("--kept", goal.kept)):
-        require_score(flag, name, known)
+        require_score(flag, name, names)
 
 
 def _draw(sweep: Sweep) -> str:

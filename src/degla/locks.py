@@ -80,12 +80,12 @@ def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") 
     last = time.monotonic() + _PATIENCE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while (taken := _try(path)) is None:
+        while (own_lock := _try(path)) is None:
             holder = _read(path)
             if (holder and not _is_dead(holder)) or time.monotonic() > last:
                 raise InputError(f"{folder}: in use by {_described(holder, path)}. {remedy}")
             time.sleep(0.05)
-        return taken
+        return own_lock
     except OSError as error:
         raise cannot_write(folder, error, remedy="Choose another --out.") from None
 
@@ -94,14 +94,14 @@ def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") 
 def locked_if_free(folder: Path) -> Iterator[bool]:
     """Hold the lock for the block if it is free and the folder is writable; yield whether it is held."""
     try:
-        taken = _try(folder / NAME)
+        own_lock = _try(folder / NAME)
     except OSError:
-        taken = None
+        own_lock = None
     try:
-        yield taken is not None
+        yield own_lock is not None
     finally:
-        if taken is not None:
-            taken.release()
+        if own_lock is not None:
+            own_lock.release()
 
 
 def _try(path: Path) -> Lock | None:
@@ -112,9 +112,9 @@ def _try(path: Path) -> Lock | None:
 
 def _is_free(descriptor: int, path: Path) -> bool:
     """Whether the lock is free; if the file system supports locks, this process then holds it."""
-    held = hold(descriptor)
-    if held is not None:
-        return held
+    free = hold(descriptor)
+    if free is not None:
+        return free
     holder = _read(path)
     return not holder or _is_dead(holder)
 
@@ -147,9 +147,9 @@ def _is_dead(holder: dict[str, Any]) -> bool:
 def _described(holder: dict[str, Any], path: Path) -> str:
     if not holder:
         return "another process"
-    told = f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
+    process = f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
     command = f" ({holder['command']})" if holder.get("command") else ""
     if _is_dead(holder):
-        return f"{told}{command}; it has ended, but its child processes are still running"
+        return f"{process}{command}; it has ended, but its child processes are still running"
     cannot_tell = holder.get("host") != socket.gethostname() or sys.platform == "win32"
-    return f"{told}{command}" + (f"; if it has ended, delete {path}" if cannot_tell else "")
+    return f"{process}{command}" + (f"; if it has ended, delete {path}" if cannot_tell else "")

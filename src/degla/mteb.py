@@ -48,16 +48,16 @@ def mteb_model(model: str | EmbeddingModel, *, device: str = "cpu") -> Any:
         def encode(self, inputs: Iterable[Mapping[str, Sequence[Any]]], **_: Any) -> Tensor:
             return _embed(inner, inputs)
 
-    made = DeglaEncoder()
-    made.model = inner
-    made.mteb_model_meta = ModelMeta.create_empty(
+    encoder = DeglaEncoder()
+    encoder.model = inner
+    encoder.mteb_model_meta = ModelMeta.create_empty(
         {
             "name": f"degla/{Path(inner.name).name.replace(':', '-')}", "revision": inner.fingerprint[:16],
             "modalities": ["image", "text"], "max_tokens": inner.context_length, "framework": ["PyTorch"],
             "similarity_fn_name": ScoringFunction.COSINE,
         }
     )  # fmt: skip
-    return made
+    return encoder
 
 
 def _embed(model: EmbeddingModel, batches: Iterable[Mapping[str, Sequence[Any]]]) -> Tensor:

@@ -228,8 +228,8 @@ def open_parquet(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path, page_checksum_verification=True)
     except (arrow.ArrowException, OSError, ValueError) as error:
-        said = in_one_line(error).rstrip(".")
-        raise InputError(f"{path}: not a valid Parquet file: {said}. Download or generate it again.") from None
+        message = in_one_line(error).rstrip(".")
+        raise InputError(f"{path}: not a valid Parquet file: {message}. Download or generate it again.") from None
 
 
 def unpickle(content: bytes, *, encoding: str) -> Any:
@@ -259,11 +259,11 @@ _PICKLED: Final = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        known = module.replace("numpy.core", "numpy._core")  # Older names of the modules.
-        known = {"__builtin__": "builtins", "scipy.sparse.csr": "scipy.sparse._csr"}.get(known, known)
-        if name not in _PICKLED.get(known, ()):
+        current = module.replace("numpy.core", "numpy._core")  # Older names of the modules.
+        current = {"__builtin__": "builtins", "scipy.sparse.csr": "scipy.sparse._csr"}.get(current, current)
+        if name not in _PICKLED.get(current, ()):
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not an array, number or text")
-        return _arrays().get(name) or super().find_class(known, name)
+        return _arrays().get(name) or super().find_class(current, name)
 
 
 @cache
@@ -401,15 +401,15 @@ def _yaml_loader() -> Any:
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[tuple[str, str]] = set()
+            names: set[tuple[str, str]] = set()
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-                if name in seen:
+                if name in names:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value[:80]!r} occurs twice", key.start_mark
                     )
                 if name is not None:
-                    seen.add(name)
+                    names.add(name)
             return super().construct_mapping(node, deep=deep)
 
     return Loader

@@ -93,9 +93,9 @@ class _State:
         parts = []
         if steps and steps >= self._warm_up:
             parts = [f"{rate:,.1f}/s"]
-            left = round((self.total - self.done) / rate)
-            if left >= 0:  # The total may be an estimate, such as a file's lines for its records, and be exceeded.
-                parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
+            seconds = round((self.total - self.done) / rate)
+            if seconds >= 0:  # The total may be an estimate, such as a file's lines for its records, and be exceeded.
+                parts.append(f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left")
         note = self._note() if self._note else ""
         return [*parts, note] if note else parts
 

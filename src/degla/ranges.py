@@ -75,9 +75,9 @@ class Checked:
         for name, hint in _settings(kind):
             value = getattr(self, name)
             if not allows(hint, value):
-                said = repr(value) if isinstance(value, str) else str(value)
-                said = type(value).__name__ if "\n" in said else said  # A model, say.
-                raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
+                text = repr(value) if isinstance(value, str) else str(value)
+                text = type(value).__name__ if "\n" in text else text  # A model, say.
+                raise RangeError(self.flag(name).removeprefix("--"), f"is {text}; it must be {allowed(hint)}.")
             if isinstance(value, int) and abs(value) >= 2**64:
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {value}, which is too large.")
 

@@ -235,8 +235,8 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         return model.model_validate(row)
     except ValidationError as error:
         if model is NegativeRecord and isinstance(row, dict) and "image" in row and "caption_id" not in row:
-            told = f"{where}: a caption, not a negative; this seems to be a captions file"
-            raise InputError(f"{told}. Give the file that degla negatives made from it.") from None
+            message = f"{where}: a caption, not a negative; this seems to be a captions file"
+            raise InputError(f"{message}. Give the file that degla negatives made from it.") from None
         # A misspelt name is both an unknown field and a missing one; report the unknown one.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"]) or "the record"
@@ -246,12 +246,12 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         wrong = wrong.replace("valid tuple", "valid list").replace("Tuple should", "List should")
         if first["type"] in ("extra_forbidden", "missing"):
             *outer, name = first["loc"]
-            known = _fields_at(model, outer)
-            hint = did_you_mean(str(name), known) if first["type"] == "extra_forbidden" else ""
+            fields = _fields_at(model, outer)
+            hint = did_you_mean(str(name), fields) if first["type"] == "extra_forbidden" else ""
             wrong += f".{hint}" if hint else ""
-            remedy = remedy or ("" if hint or not known else _listed(known))
-        told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
-        raise InputError(f"{told}. {remedy}" if remedy else told) from None
+            remedy = remedy or ("" if hint or not fields else _listed(fields))
+        message = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
+        raise InputError(f"{message}. {remedy}" if remedy else message) from None
 
 
 def _listed(fields: Mapping[str, FieldInfo]) -> str:
@@ -311,9 +311,9 @@ def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
         record = model.model_validate_json(line, strict=True)
     except ValidationError:
         return None
-    given = record.model_fields_set
-    texts = sum(type(value) is str for name, value in record.__dict__.items() if name in given)
-    return record if line.count(b'"') == 2 * (len(given) + texts) else None
+    fields = record.model_fields_set
+    texts = sum(type(value) is str for name, value in record.__dict__.items() if name in fields)
+    return record if line.count(b'"') == 2 * (len(fields) + texts) else None
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel], *, exclude_none: bool = False) -> int:

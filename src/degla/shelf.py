@@ -21,12 +21,12 @@ from degla.errors import InputError
 _PACKAGE = Path(__file__).parent
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to `name`, or an empty string.
 
     Dotted names that end in `name` take precedence if there are one or two: `optim.lr` for `lr`.
     """
-    names = sorted(known)
+    names = sorted(candidates)
     near = [each for each in names if each.endswith(f".{name}")]
     if not 1 <= len(near) <= 2:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

@@ -32,8 +32,8 @@ def status_of_signal(name: str) -> int:
 class StoppedError(DeglaError):
     """A signal stopped the work, and what was done is saved; the message says how to continue."""
 
-    def __init__(self, name: str, told: str) -> None:
-        super().__init__(f"stopped by {name}{told}")
+    def __init__(self, name: str, rest: str) -> None:
+        super().__init__(f"stopped by {name}{rest}")
         self.exit_status = status_of_signal(name)
 
 
@@ -43,15 +43,15 @@ class Interruption:
     The first signal raises nothing, at whatever line it arrives, so that no data in transit is lost.
 
     Args:
-        told: called at each signal, to wake up whatever is waiting.
+        wake: called at each signal, to wake up whatever is waiting.
 
     Attributes:
         name: name of the signal received, or None.
     """
 
-    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
         self.name: str | None = None
-        self._told = told
+        self._wake = wake
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class Interruption:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        self._told()
+        self._wake()
 
 
 def end_with_parent() -> None:

@@ -44,7 +44,7 @@ def test_the_tower_reads_the_kept_patches_at_their_places(teacher: Teacher) -> N
     order = torch.stack([torch.randperm(PATCHES) for _ in images])
     torch.testing.assert_close(encode_class_token(clip, images, order), whole, rtol=1e-4, atol=1e-5)
     kept = order[:, :6]
-    found = teacher.encoder.embed(images, None, kept=kept).image
+    found = teacher.encoder.embed(images, None, places=kept).image
     visual = clip.visual
     states = visual._embeds(images)
     states = torch.stack([row[[0, *(1 + places).tolist()]] for row, places in zip(states, kept, strict=True)])

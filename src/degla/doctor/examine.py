@@ -118,7 +118,7 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
     if data.captions is None:
         raise InputError(f"no captions: give {data.flag('captions')} FILE and {data.flag('images')} FOLDER.")
-    rows = read_rows(data, reads=stream.reads, told=False)  # Logged when the run's own pairs are read.
+    rows = read_rows(data, reads=stream.reads, verbose=False)  # Logged when the run's own pairs are read.
     step = max(1, len(rows) // _SAMPLE)
     there = check_images(rows, data.image_folder, depth="exists")
     decoded = check_images(rows, data.image_folder, depth="decode", every=step)

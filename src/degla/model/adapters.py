@@ -69,8 +69,8 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
     for name, attention in own.items():
         clip.get_submodule(name).attn = _as_multihead(attention)
     targets = [f"{block}.{part}" for block in blocks for part in _PARTS[config.parts]]
-    wanted = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
-    inject_adapter_in_model(wanted, clip)
+    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
+    inject_adapter_in_model(lora, clip)
     for name, attention in own.items():
         adapted = clip.get_submodule(f"{name}.attn")
         pair = isinstance(attention, nn.MultiheadAttention)
@@ -82,10 +82,10 @@ def _as_multihead(attention: Any) -> nn.MultiheadAttention:
     if isinstance(attention, nn.MultiheadAttention):
         return attention
     width = len(attention.out_proj.weight)
-    made = nn.MultiheadAttention(width, attention.num_heads, batch_first=True, device="meta")
-    made.in_proj_weight, made.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
-    made.out_proj = attention.out_proj
-    return made
+    wrapper = nn.MultiheadAttention(width, attention.num_heads, batch_first=True, device="meta")
+    wrapper.in_proj_weight, wrapper.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+    wrapper.out_proj = attention.out_proj
+    return wrapper
 
 
 def _attend(self: Any, states: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> Tensor:

@@ -47,20 +47,20 @@ def model_here(name: str) -> str:
             f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
             "a transformers config.json or ONNX graphs from `degla export`."
         )
-    wanted = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and _is_name(file)}
-    if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in wanted):
+    sources = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and _is_name(file)}
+    if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in sources):
         raise InputError(
             f"{address}: has no weights in safetensors or ONNX. Pickled weights, which can run code, are not fetched. "
             "Copy the folder to this machine and give its local name to see the command that converts them."
         )
-    states = repr([(file, state_of(there)) for file, there in sorted(wanted.items())])
+    states = repr([(file, state_of(there)) for file, there in sorted(sources.items())])
     folder = place_in_cache("models", address, state=f"\n{states}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.is_dir():
             log.info("fetching %s to %s", address, folder)
             with whole_folder(folder) as partial:
-                for file, there in wanted.items():
+                for file, there in sources.items():
                     fetch(there, partial / file)
     return str(folder)
 
@@ -217,8 +217,8 @@ class Mirror:
             if f"step-{step}" in here:
                 continue
             names = self._names.pop(step)
-            for left in sorted(names, key=lambda name: name != STATE_NAME):
-                remove(f"{self.address}/step-{step}/{left}")
+            for file_name in sorted(names, key=lambda name: name != STATE_NAME):
+                remove(f"{self.address}/step-{step}/{file_name}")
             self._there.pop(f"step-{step}", None)
 
 
@@ -230,12 +230,12 @@ def _files(address: str) -> list[str]:
 
 def _complete(files: list[str]) -> dict[int, list[str]]:
     """Steps of the complete checkpoints among the files of a run, with the names of their files."""
-    found: dict[int, list[str]] = {}
+    steps: dict[int, list[str]] = {}
     for file in files:
         folder, _, name = file.partition("/")
         if (step := STEP.fullmatch(folder)) and _is_name(name):
-            found.setdefault(int(step[1]), []).append(name)
-    return {step: names for step, names in found.items() if {STATE_NAME, WEIGHTS_NAME} <= set(names)}
+            steps.setdefault(int(step[1]), []).append(name)
+    return {step: names for step, names in steps.items() if {STATE_NAME, WEIGHTS_NAME} <= set(names)}
 
 
 def _is_name(file: str) -> bool:

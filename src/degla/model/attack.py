@@ -76,8 +76,8 @@ def draw_start(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Draw a pixel change for each image, uniform between minus and plus epsilon, from its own seed."""
     generator = torch.Generator()
-    drawn = [torch.rand(like.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds]
-    return (2 * torch.stack(drawn).to(like, non_blocking=True) - 1) * epsilon
+    noise = [torch.rand(like.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds]
+    return (2 * torch.stack(noise).to(like, non_blocking=True) - 1) * epsilon
 
 
 @contextlib.contextmanager

@@ -76,9 +76,9 @@ def _computes_the_same(block: Any) -> bool:
         expected = block(states) - states
     except (RuntimeError, TypeError, ValueError, AssertionError):  # another signature
         return False
-    found = run_block(block, states, attend_both_ways(block.attn.num_heads)) - states
+    actual = run_block(block, states, attend_both_ways(block.attn.num_heads)) - states
     largest = float(expected.abs().max())
-    return torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * largest, equal_nan=True)
+    return torch.allclose(actual, expected, rtol=1e-2, atol=1e-3 * largest, equal_nan=True)
 
 
 def is_of_adapter(name: str) -> bool:
@@ -116,17 +116,17 @@ def add_work_method(block: Any) -> str:
     return "work"
 
 
-def _work(block: Any, run: Callable[..., Tensor], *given: Any, **named: Any) -> Tensor:
-    return run(block, *given, **named)
+def _work(block: Any, run: Callable[..., Tensor], *args: Any, **named: Any) -> Tensor:
+    return run(block, *args, **named)
 
 
 def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[Concatenate[Any, Given], Tensor]:
     """Run a function on a block through the block's `work` method if it has one."""
 
     @wraps(run)
-    def through(block: Any, /, *given: Given.args, **named: Given.kwargs) -> Tensor:
+    def through(block: Any, /, *args: Given.args, **named: Given.kwargs) -> Tensor:
         work = getattr(block, "work", None)
-        return run(block, *given, **named) if work is None else cast(Tensor, work(run, *given, **named))
+        return run(block, *args, **named) if work is None else cast(Tensor, work(run, *args, **named))
 
     return through
 

@@ -85,7 +85,7 @@ def save_checkpoint(
     tensors: dict[str, Any],
     state: dict[str, Any],
     config: dict[str, Any],
-    kept: Encoder | None = None,
+    model: Encoder | None = None,
 ) -> None:
     """Write everything that a run needs to resume, atomically.
 
@@ -96,7 +96,7 @@ def save_checkpoint(
         tensors: additional tensors by name (memory of losses, random states), stored with the optimiser's.
         state: plain values: step, epoch, position in the epoch, ...
         config: the run's configuration as plain values.
-        kept: the model to use, if it is not the student; the folder then loads as this model, and the student's own
+        model: the model to use, if it is not the student; the folder then loads as this model, and the student's own
             weights are stored next to it.
 
     Raises:
@@ -104,8 +104,8 @@ def save_checkpoint(
     """
     _refuse_nonfinite(encoder, folder)
     with written_whole(folder) as partial:
-        save_encoder(kept or encoder, partial)
-        if kept is not None and not has_adapters(encoder.clip):
+        save_encoder(model or encoder, partial)
+        if model is not None and not has_adapters(encoder.clip):
             save_file(_plain(encoder.clip.state_dict()), partial / STUDENT_NAME, metadata={"format": "pt"})
         if teacher is not None:
             weights = _plain(merged_state(teacher.encoder.clip))
@@ -125,9 +125,9 @@ def _refuse_nonfinite(encoder: Encoder, folder: Path) -> None:
     finite = torch.stack([value.isfinite().all() for value in named.values()]).tolist()
     if wrong := [name for name, right in zip(named, finite, strict=True) if not right]:
         newest = latest_checkpoint(folder.parent)
-        kept = f" The last checkpoint is {newest}." if newest else ""
+        hint = f" The last checkpoint is {newest}." if newest else ""
         raise DeglaError(
-            f"{folder}: not written: {wrong[0]} has values that are not finite, because a gradient was not.{kept} A "
+            f"{folder}: not written: {wrong[0]} has values that are not finite, because a gradient was not.{hint} A "
             "lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
         )
 

@@ -120,10 +120,10 @@ class Encoder(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         """Copy the network; the tokenizer's tables and other constants are shared."""
         memo |= {id(value): value for value in (self.tokenize, self.transform, self.description)}
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return clone
 
     @property
     def name(self) -> str:
@@ -201,15 +201,15 @@ class Encoder(nn.Module):
         """Return unit-length embeddings of transformed images; embeddings are only normalised."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: ImageInput, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
-        if kept is not None:
+    def _encode_raw(self, images: ImageInput, places: Tensor | None = None) -> Float[Tensor, "batch dim"]:
+        if places is not None:
             self.refuse_without_class_token("--views.left-out")
         if images.ndim < 4:  # Embedded once before the first step.
             return (images if images.ndim == 2 else images[:, 0]).float()
         tower = getattr(self.clip, "visual", self.clip)
         images = images.to(next(tower.parameters()).dtype)  # Half precision after `encoder.half()`.
         if self._encode_image is not None:
-            return self._encode_image(self.clip, images, kept).float()
+            return self._encode_image(self.clip, images, places).float()
         with self._kernels():
             rows: Tensor = self.clip.encode_image(images)
         return rows.float()
@@ -279,7 +279,7 @@ class Encoder(nn.Module):
         *,
         dense: bool = False,
         raw: bool = False,
-        kept: Int[Tensor, "images kept"] | None = None,
+        places: Int[Tensor, "images places"] | None = None,
         state: bool = False,
     ) -> TowerOutputs:
         """Embed the given images and texts.
@@ -289,17 +289,17 @@ class Encoder(nn.Module):
             texts: as for `encode_captions`.
             dense: also return the outputs for patches and tokens.
             raw: also return the images' embeddings before normalisation.
-            kept: indices of the patches of each image to read; all by default. Not together with `dense`.
+            places: indices of the patches of each image to read; all by default. Not together with `dense`.
             state: also return the states of the texts' end tokens; not together with `dense`.
 
         Raises:
-            InputError: `dense` without `gives_tokens`, `kept` without `reads_class_token`, or `state` with a text tower
-                that provides none.
+            InputError: `dense` without `gives_tokens`, `places` without `reads_class_token`, or `state` with a text
+                tower that provides none.
         """
         self._check_asked(dense=dense, state=state)
         image = text = patch = token = raw_image = states = None
         if images is not None:
-            raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, kept), None)
+            raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, places), None)
             image = nn.functional.normalize(raw_image, dim=-1)
         if texts is not None and state:
             text, states = self._encode_further(texts, encode_tree_states)
@@ -308,10 +308,10 @@ class Encoder(nn.Module):
         return TowerOutputs(image, text, patch, token, raw_image if raw else None, states)
 
     def forward(
-        self, images: ImageInput | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **asked: Any
+        self, images: ImageInput | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **options: Any
     ) -> tuple[Tensor | None, ...]:
         """Return all fields of `embed`'s result, scale and bias: the call that data-parallel training wraps."""
-        return (*self.embed(images, texts, **asked), self.scale, self.bias)
+        return (*self.embed(images, texts, **options), self.scale, self.bias)
 
     def read_masked_as(self, token: Float[Tensor, " width"]) -> None:
         """Use `token` where a text has the id `degla.prefixes.MASKED`; it is not part of the model or its state."""

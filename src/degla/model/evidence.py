@@ -116,8 +116,8 @@ def enlarge(evidence: Map, size: tuple[int, int]) -> Map:
 def unit_range(evidence: Map) -> Map:
     """Scale each map to 0 to 1; a constant map becomes 0."""
     low, high = evidence.amin(dim=(1, 2), keepdim=True), evidence.amax(dim=(1, 2), keepdim=True)
-    spread = high - low
-    return torch.where(spread > 0, (evidence - low) / spread.clamp(min=torch.finfo(spread.dtype).tiny), 0.0)
+    width = high - low
+    return torch.where(width > 0, (evidence - low) / width.clamp(min=torch.finfo(width.dtype).tiny), 0.0)
 
 
 def above(evidence: Map, threshold: float) -> Map:
@@ -129,8 +129,8 @@ def top_share(evidence: Map, share: float) -> Map:
     """Return 1 at the positions with the most evidence: a share of all, rounded down, but at least one."""
     flat = evidence.flatten(1)
     count = max(1, int(share * flat.shape[1]))
-    kept = torch.zeros_like(flat).scatter_(1, flat.topk(count, dim=1).indices, 1.0)
-    return kept.view_as(evidence)
+    mask = torch.zeros_like(flat).scatter_(1, flat.topk(count, dim=1).indices, 1.0)
+    return mask.view_as(evidence)
 
 
 def relative_drop(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

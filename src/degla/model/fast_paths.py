@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("degla.model")
 
-_told: set[str] = set()
+_messages: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -49,38 +49,38 @@ def lacks(encoder: Encoder, *, training: bool = True) -> list[Lack]:
     """
     clip, context = encoder.clip, encoder.context_length
     image, tree = why_all_patches(clip), why_no_tree(clip)
-    found = []
+    entries = []
     if tree is not None and not encoder.trims:
         cost = f"each text costs {context} tokens, however short it is"
-        found.append(Lack("trimmed texts and shared prefixes", f"text tower {why_padded(clip) or tree}", cost))
+        entries.append(Lack("trimmed texts and shared prefixes", f"text tower {why_padded(clip) or tree}", cost))
     elif tree is not None:
-        found.append(Lack(
+        entries.append(Lack(
             "shared prefixes of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
             "batch, which for captions with negatives is several times the work",
         ))  # fmt: skip
     if image is not None and not averages_a_map(clip):  # A feature map has no class token: there is nothing to save.
         cost = "its last block is computed for all patches"
-        found.append(Lack("reading of only the class token", f"image tower {image}", cost))
+        entries.append(Lack("reading of only the class token", f"image tower {image}", cost))
     slow = _of_towers(image, tree)
     if training and slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
         cost = "they are slower on this processor"
-        found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "), cost))
-    return found
+        entries.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "), cost))
+    return entries
 
 
 def refusals(encoder: Encoder) -> list[Lack]:
     """List what training refuses for a model because of its towers."""
     clip = encoder.clip
-    found = []
+    entries = []
     for tower in TOWERS:
         why = why_no_adapters(clip, tower)
         if why is not None:
-            found.append(Lack(f"adapters in the {tower} tower", f"{tower} tower {why}", "--adapter.rank is refused"))
+            entries.append(Lack(f"adapters in the {tower} tower", f"{tower} tower {why}", "--adapter.rank is refused"))
     dense = why_no_tokens(clip)
     if dense is not None:
-        told = dense.removeprefix("its ")
-        found.append(Lack("outputs of patches and tokens", told, "losses that read them are refused"))
-    return found
+        reason = dense.removeprefix("its ")
+        entries.append(Lack("outputs of patches and tokens", reason, "losses that read them are refused"))
+    return entries
 
 
 def why_no_tokens(clip: nn.Module) -> str | None:
@@ -107,6 +107,6 @@ def why_no_adapters(clip: nn.Module, tower: Tower) -> str | None:
 def tell(encoder: Encoder, *, training: bool = False) -> None:
     """Log, once per process, which fast paths a model does not support; arguments as for `lacks`."""
     for lack in map(str, lacks(encoder, training=training)):
-        if lack not in _told:
-            _told.add(lack)
+        if lack not in _messages:
+            _messages.add(lack)
             log.warning("%s: slower than possible, with the same results: %s.", encoder.name, lack)

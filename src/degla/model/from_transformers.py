@@ -96,8 +96,8 @@ def _build(model_config: dict[str, Any]) -> nn.Module:
     options = {key: value for key, value in model_config.items() if key != "custom_text"}
     kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
     with Undrawn():  # Every weight is loaded afterwards.
-        made: nn.Module = kind(**json.loads(json.dumps(options)))
-    return made
+        model: nn.Module = kind(**json.loads(json.dumps(options)))
+    return model
 
 
 def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path, name: str) -> tuple[Path, ...]:

@@ -30,20 +30,20 @@ def why_unreachable(*, seconds: float = _SECONDS) -> str | None:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     host, port = _gate(str(constants.ENDPOINT))
-    told: list[str | None] = []
+    answers: list[str | None] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, port), timeout=seconds).close()
-            told.append(None)
+            answers.append(None)
         except OSError as error:
-            told.append(error.strerror or str(error) or type(error).__name__)
+            answers.append(error.strerror or str(error) or type(error).__name__)
 
     # In a separate thread: name resolution has no timeout.
     asking = threading.Thread(target=connect, daemon=True)
     asking.start()
     asking.join(seconds)
-    answer = told[0] if told else f"no answer in {seconds:g} seconds"
+    answer = answers[0] if answers else f"no answer in {seconds:g} seconds"
     return None if answer is None else f"no connection to {host}: {answer}"
 
 

@@ -81,7 +81,7 @@ def averages_a_map(clip: nn.Module) -> bool:
 def encode_class_token(
     clip: nn.Module,
     images: Float[Tensor, "batch 3 height width"],
-    kept: Int[Tensor, "batch kept"] | None = None,
+    places: Int[Tensor, "batch places"] | None = None,
     look: SeesAttention | None = None,
 ) -> Float[Tensor, "batch dim"]:
     """Run a vision transformer for which `reads_class_token` holds; return its embeddings, not normalised.
@@ -89,14 +89,14 @@ def encode_class_token(
     Args:
         clip: the model.
         images: transformed.
-        kept: indices of the patches to read; all by default. The others are dropped before the first block, after
+        places: indices of the patches to read; all by default. The others are dropped before the first block, after
             positional embeddings are added.
         look: receives the class token's attention in the last block and may change it.
     """
     visual: Any = clip.visual
     states = visual._embeds(images)
-    if kept is not None:
-        states = torch.cat([states[:, :1], taken(states[:, 1:], kept)], dim=1)
+    if places is not None:
+        states = torch.cat([states[:, :1], taken(states[:, 1:], places)], dim=1)
     heads = heads_of(visual.transformer)
     attend = attend_both_ways(heads)
 

@@ -145,14 +145,14 @@ def checked(folder: Path, *, for_training: bool) -> Iterator[None]:
             yield
         finally:
             for name, digest in sums.items():
-                found, recorded = digest.result(), state.sha256[name]
-                if found is None:
-                    told = f"missing or unreadable, but listed in {STATE_NAME}"
-                elif found != recorded:
-                    told = f"damaged: its sha256 is {found[:12]}..., but {STATE_NAME} records {recorded[:12]}..."
+                actual, recorded = digest.result(), state.sha256[name]
+                if actual is None:
+                    problem = f"missing or unreadable, but listed in {STATE_NAME}"
+                elif actual != recorded:
+                    problem = f"damaged: its sha256 is {actual[:12]}..., but {STATE_NAME} records {recorded[:12]}..."
                 else:
                     continue
-                raise InputError(f"{folder / name}: {told}. {_remedy(folder)}")
+                raise InputError(f"{folder / name}: {problem}. {_remedy(folder)}")
 
 
 def check_one(folder: Path, name: str) -> None:

@@ -137,16 +137,20 @@ def fits(rows: Tensor, weight: Tensor) -> bool:
 def has_kernel() -> bool:
     """Whether this build of PyTorch has oneDNN's linear layer and it computes correctly, gradients included."""
     generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(shape, generator=generator) for shape in ((5, 64), (32, 64), (32,), (5, 32))]
+    operands = [torch.randn(shape, generator=generator) for shape in ((5, 64), (32, 64), (32,), (5, 32))]
     try:
         with torch.no_grad():
-            found = [_multiply(*drawn[:3]), _multiply(drawn[3], drawn[1].t()), _multiply(drawn[3].t(), drawn[0].t())]
+            actual = [
+                _multiply(*operands[:3]),
+                _multiply(operands[3], operands[1].t()),
+                _multiply(operands[3].t(), operands[0].t()),
+            ]
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    rows, weight, bias, grad = (value.double() for value in drawn)
+    rows, weight, bias, grad = (value.double() for value in operands)
     expected = [rows @ weight.T + bias, grad @ weight, grad.T @ rows]
     return all(
-        torch.allclose(one.double(), other, rtol=0, atol=1e-4) for one, other in zip(found, expected, strict=True)
+        torch.allclose(one.double(), other, rtol=0, atol=1e-4) for one, other in zip(actual, expected, strict=True)
     )
 
 
@@ -192,13 +196,13 @@ def measured() -> bool:
 
 def _processor() -> str:
     """What the ratio depends on: the version of PyTorch and what Linux tells about the kind of CPU."""
-    told = [torch.__version__, platform.machine(), platform.processor()]
+    lines = [torch.__version__, platform.machine(), platform.processor()]
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
-        told += [
+        lines += [
             line for line in first.splitlines() if line.startswith(("vendor", "cpu family", "model", "flags", "CPU"))
         ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def _ratio() -> float:

@@ -62,9 +62,9 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
-        told = str(error).partition("\n")[0].rstrip(".")
+        message = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
-            f"device {str(device)!r} cannot be used: {told}. Use cpu, or cuda if there is a GPU."
+            f"device {str(device)!r} cannot be used: {message}. Use cpu, or cuda if there is a GPU."
         ) from None
     here = folder_here(name)
     if name in SHIPPED:
@@ -93,13 +93,13 @@ def _checkpoint_folder(folder: Path) -> Path:
     if is_onnx_folder(folder):
         raise InputError(f"{folder}: ONNX graphs can be scored with `degla evaluate`, but not trained or averaged.")
     settle(folder)
-    chosen = chosen_checkpoint(folder)
-    if chosen is None:
+    checkpoint = chosen_checkpoint(folder)
+    if checkpoint is None:
         raise InputError(
             f"{folder}: not a model ({CONFIG_NAME} is missing), not a run with a complete checkpoint (step-N) and "
             "not a transformers folder (config.json with 'model_type')."
         )
-    return chosen
+    return checkpoint
 
 
 def folder_has_bias(folder: Path) -> bool:
@@ -108,10 +108,10 @@ def folder_has_bias(folder: Path) -> bool:
     Raises:
         InputError: it holds no model.
     """
-    chosen = _checkpoint_folder(folder)
-    if is_transformers_folder(chosen):
-        return LAYOUTS.get(model_type(chosen)) == "siglip"
-    return "init_logit_bias" in read_json_object(chosen / CONFIG_NAME).get("model_cfg", {})
+    checkpoint = _checkpoint_folder(folder)
+    if is_transformers_folder(checkpoint):
+        return LAYOUTS.get(model_type(checkpoint)) == "siglip"
+    return "init_logit_bias" in read_json_object(checkpoint / CONFIG_NAME).get("model_cfg", {})
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:
@@ -119,13 +119,13 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
         config = read_json_object(folder / CONFIG_NAME)
         model_config = tokenizer_form(config)
         quick_gelu = bool(model_config.get("quick_gelu", False))
-        wanted = _wanted_of_hub(model_config)
+        references = _hub_references(model_config)
         files = tokenizer_files(folder, model_config)
         if files:
-            wanted.pop("text_cfg.hf_tokenizer_name", None)
+            references.pop("text_cfg.hf_tokenizer_name", None)
     except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
-    for field, value in wanted.items():
+    for field, value in references.items():
         if value.startswith("local-dir:") or os.path.isdir(value):  # noqa: PTH112 no error for any text
             raise InputError(
                 f"{folder / CONFIG_NAME}: field '{field}' names {value!r}, another folder. A model's folder reads no "
@@ -134,29 +134,29 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
     weights = require_weights(folder)
     _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
-    why = why_unreachable() if wanted and downloads_allowed() else "--allow-download is not set"
+    why = why_unreachable() if references and downloads_allowed() else "--allow-download is not set"
     with contextlib.nullcontext() if why is None else offline():
         try:
             return _from_open_clip(source, name=name, model_config=model_config, files=files, weights=weights)
         except InputError:
-            if not wanted or why is None:
+            if not references or why is None:
                 raise
-            fields = " and ".join(f"field '{field}' names {value!r}" for field, value in wanted.items())
+            fields = " and ".join(f"field '{field}' names {value!r}" for field, value in references.items())
             raise InputError(
                 f"{folder / CONFIG_NAME}: {fields}, which is not on this machine and cannot be fetched from the "
                 f"Hugging Face hub: {why}."
             ) from None
 
 
-def _wanted_of_hub(model_config: dict[str, Any]) -> dict[str, str]:
+def _hub_references(model_config: dict[str, Any]) -> dict[str, str]:
     """Fields of a configuration that may refer to the hub, with their values."""
     text, vision = model_config.get("text_cfg", {}), model_config.get("vision_cfg", {})
-    found = {"text_cfg.hf_model_name": text.get("hf_model_name"), "text_cfg.hf_tokenizer_name": None}
+    references = {"text_cfg.hf_model_name": text.get("hf_model_name"), "text_cfg.hf_tokenizer_name": None}
     if text.get("hf_tokenizer_name"):
-        found["text_cfg.hf_tokenizer_name"] = text["hf_tokenizer_name"]
+        references["text_cfg.hf_tokenizer_name"] = text["hf_tokenizer_name"]
     timm = str(vision.get("timm_model_name") or "")
-    found["vision_cfg.timm_model_name"] = timm if ":" in timm else None
-    return {field: str(value) for field, value in found.items() if value}
+    references["vision_cfg.timm_model_name"] = timm if ":" in timm else None
+    return {field: str(value) for field, value in references.items() if value}
 
 
 def _from_architecture(name: str, *, seed: int) -> Encoder:
@@ -165,15 +165,17 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     architecture, _, source = name.partition(":")
     if architecture in ("random", "blind"):
         raise InputError(f"{name}: is a baseline, not a network: it can only be scored, with `degla evaluate`.")
-    known = open_clip.list_models()
-    if architecture not in known:
+    architectures = open_clip.list_models()
+    if architecture not in architectures:
         if Path(name).is_file():
             raise InputError(f"{name}: is a file. Give the folder that contains it, or ARCHITECTURE:{name}.")
         if why := why_no_best(Path(name)):
             raise InputError(f"{name}: {why}")
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder. A model is {FORMS}.")
-        raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *known])} A model is {FORMS}.")
+        raise InputError(
+            f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *architectures])} A model is {FORMS}."
+        )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not source:
         raise InputError(
@@ -234,9 +236,9 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
         except (InputError, KeyError):
             recorded = None
     if recorded is not None and recorded != quick_gelu:
-        made, computes = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
+        right, wrong = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
         raise InputError(
-            f"{path}: these weights were trained with {made}, but the configuration uses {computes}, so every result "
+            f"{path}: these weights were trained with {right}, but the configuration uses {wrong}, so every result "
             f"would be wrong. Use the architecture {'with' if recorded else 'without'} the suffix '-quickgelu'"
             f"{', or set quick_gelu in ' + CONFIG_NAME if beside.is_file() else ''}."
         )
@@ -258,7 +260,7 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
     config = open_clip.get_model_config(source) if not source.startswith("hf-hub:") else {}
     tag = open_clip.get_pretrained_cfg(source, pretrained) if pretrained else {}
     siglip = "siglip" in source.lower()  # open_clip chooses their tokenizer by name.
-    if not (source.startswith("hf-hub:") or tag or siglip or _wanted_of_hub(config)):
+    if not (source.startswith("hf-hub:") or tag or siglip or _hub_references(config)):
         return _from_open_clip(source, pretrained=pretrained, name=name)
     why = why_unreachable()
     folder = transformers_snapshot(source, online=why is None) if source.startswith("hf-hub:") else None

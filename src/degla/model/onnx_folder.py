@@ -123,8 +123,8 @@ def open_graph(path: Path) -> Any:
 
 
 def _run(session: Any, rows: np.ndarray[Any, Any]) -> Tensor:
-    made = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(rows)})[0]
-    return nn.functional.normalize(torch.from_numpy(np.array(made)), dim=-1)
+    embeddings = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(rows)})[0]
+    return nn.functional.normalize(torch.from_numpy(np.array(embeddings)), dim=-1)
 
 
 def _transform(info: OnnxInfo) -> Any:

@@ -168,9 +168,9 @@ def put_right(run: Path, *, sweep: bool = True) -> list[tuple[Path, str]]:
                 continue
             log.info("%s: deleting an incomplete checkpoint", folder)
             remove_folder(folder)
-        taken = recover_folder(folder, is_whole=is_whole)
-        if taken is not None:
-            log.warning("%s was complete when its process was killed; it was moved to %s", taken, folder)
+        origin = recover_folder(folder, is_whole=is_whole)
+        if origin is not None:
+            log.warning("%s was complete when its process was killed; it was moved to %s", origin, folder)
     (run / (BEST_NAME + PARTIAL)).unlink(missing_ok=True)
     return strange
 
@@ -184,17 +184,17 @@ def settle(run: Path, *, patience: float = 0.0) -> None:
     """
     last = time.monotonic() + patience
     while run.is_dir() and _has_leftovers(run):
-        with locked_if_free(run) as held:
-            if held:
+        with locked_if_free(run) as free:
+            if free:
                 put_right(run, sweep=False)
-        if held or time.monotonic() >= last:
+        if free or time.monotonic() >= last:
             return
         time.sleep(0.05)
 
 
 def _has_leftovers(run: Path) -> bool:
-    found = ((path, _LEFT.fullmatch(path.name)) for path in run.iterdir())
-    return any(match is not None and (match.group(3) or not _is_complete(path)) for path, match in found)
+    matches = ((path, _LEFT.fullmatch(path.name)) for path in run.iterdir())
+    return any(match is not None and (match.group(3) or not _is_complete(path)) for path, match in matches)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -203,5 +203,5 @@ def _is_complete(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     name = path.name.removesuffix(PARTIAL)
-    known = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, CARD_NAME, "config.json", *FOR_TRAINING)
-    return path.is_file() and (name in known or any(fnmatch(name, pattern) for pattern in _TOKENIZER))
+    names = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, CARD_NAME, "config.json", *FOR_TRAINING)
+    return path.is_file() and (name in names or any(fnmatch(name, pattern) for pattern in _TOKENIZER))

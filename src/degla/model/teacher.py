@@ -93,14 +93,14 @@ class Teacher(nn.Module):
 
         The image tower must be read at its class token.
         """
-        found: list[Tensor] = []
+        scores: list[Tensor] = []
 
         def see(row: Tensor, values: Tensor) -> Tensor:
-            found.append(significance(row[:, :, 1:].float(), values[:, :, 1:].float()))
+            scores.append(significance(row[:, :, 1:].float(), values[:, :, 1:].float()))
             return row
 
         raw = self.encoder.see_class_token(images, see)
-        return raw.float(), found[0]
+        return raw.float(), scores[0]
 
     @torch.no_grad()
     def evidence(

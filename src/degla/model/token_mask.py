@@ -71,15 +71,15 @@ def gumbel(like: TokenScores, *, generator: torch.Generator | None = None) -> To
 
 def largest(keys: TokenScores, share: float) -> Bool[Tensor, "batch tokens"]:
     """Return a mask that is True at the floor(share N) largest keys of each row."""
-    chosen = torch.zeros_like(keys, dtype=torch.bool)
-    return chosen.scatter_(1, keys.topk(_count(keys, share), dim=1).indices, True)
+    mask = torch.zeros_like(keys, dtype=torch.bool)
+    return mask.scatter_(1, keys.topk(_count(keys, share), dim=1).indices, True)
 
 
 def places_of(keys: TokenScores, share: float) -> tuple[Tensor, Tensor]:
     """Return the positions of the smaller keys and of the `largest` share, each in order."""
     order = largest(keys, share).to(torch.uint8).argsort(dim=1, stable=True)
-    kept = keys.shape[1] - _count(keys, share)  # Not counted in the mask: that would synchronise with a GPU.
-    return order[:, :kept], order[:, kept:]
+    smaller = keys.shape[1] - _count(keys, share)  # Not counted in the mask: that would synchronise with a GPU.
+    return order[:, :smaller], order[:, smaller:]
 
 
 def _count(tokens: Tensor, share: float) -> int:

@@ -72,14 +72,14 @@ def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, .
     if odd:
         raise InputError(f"{where}: field 'text_cfg.tokenizer_kwargs.{odd[0]}' is not allowed in a model's folder.")
     if text.get("hf_tokenizer_name"):
-        found = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
-        if not found and not downloads_allowed():
+        paths = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
+        if not paths and not downloads_allowed():
             raise InputError(
                 f"{where}: field 'text_cfg.hf_tokenizer_name' names {text['hf_tokenizer_name']!r}, but its files are "
                 "not in the folder. Put tokenizer.json and tokenizer_config.json there, or add --allow-download to "
                 "fetch them from the hub."
             )
-        return found
+        return paths
     recorded = options.get(_BPE)
     if not recorded:
         return ()

@@ -69,17 +69,17 @@ def tower_depth(clip: nn.Module, tower: Tower) -> Depth | None:
     own = [name for name, _ in clip.named_parameters() if tower_of(name) == tower]
     inside = [name.removeprefix(start) for name in own]
     if hasattr(getattr(module, "transformer", None), "resblocks"):
-        found = _numbered(inside, r"transformer\.resblocks\.(\d+)\.", before=_BEFORE[tower])
+        depths = _numbered(inside, r"transformer\.resblocks\.(\d+)\.", before=_BEFORE[tower])
     elif hasattr(module, "layer1") and hasattr(module, "attnpool"):
-        found = _numbered(inside, r"layer(\d+)\.(\d+)\.", before=("conv", "bn"))
+        depths = _numbered(inside, r"layer(\d+)\.(\d+)\.", before=("conv", "bn"))
     elif hasattr(module, "trunk"):
-        found = _grouped_by_timm(module.trunk, inside)
+        depths = _grouped_by_timm(module.trunk, inside)
     elif hasattr(module, "transformer"):
-        found = _listed(module, inside)
+        depths = _listed(module, inside)
     else:
-        found = {}
-    count = max(found.values(), default=0)
-    return Depth(count, dict(zip(own, found.values(), strict=True))) if count > 0 else None
+        depths = {}
+    count = max(depths.values(), default=0)
+    return Depth(count, dict(zip(own, depths.values(), strict=True))) if count > 0 else None
 
 
 def resblocks(clip: nn.Module, tower: Tower) -> list[str]:
@@ -117,13 +117,13 @@ def _listed(module: nn.Module, names: list[str]) -> dict[str, int]:
         if path.startswith("transformer.") and isinstance(layers, nn.ModuleList) and len({*map(type, layers)}) == 1:
             count = len(layers)
             starts = {f"{path}.{number}.": number for number in range(count)}
-            found: dict[str, int] = {}
+            depths: dict[str, int] = {}
             reached = -1
             for name in names:
                 number = next((number for start, number in starts.items() if name.startswith(start)), None)
                 reached = count if number is None and reached >= 0 else -1 if number is None else number
-                found[name] = reached
-            return found
+                depths[name] = reached
+            return depths
     return {}
 
 

@@ -97,8 +97,8 @@ class DecoderTokens:
 
     def __call__(self, text: str) -> Int[Tensor, " length"]:
         """Return the token ids, followed by the end token and padding."""
-        given = self.tokenizer(text, padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt")
-        numbers: Tensor = given["input_ids"][0].long()
+        batch = self.tokenizer(text, padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt")
+        numbers: Tensor = batch["input_ids"][0].long()
         return numbers
 
 
@@ -112,10 +112,10 @@ def _open(folder: Path, kind: str, **options: Any) -> Any:
     where = folder / "config.json"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. A decoder is a transformers folder of a T5 model.")
-    found = read_json_object(where, constants=True).get("model_type")
-    if found not in _KINDS:
+    model_type = read_json_object(where, constants=True).get("model_type")
+    if model_type not in _KINDS:
         raise InputError(
-            f"{where}: field 'model_type' is {found!r}, but the decoder must be a T5 model ({', '.join(_KINDS)})."
+            f"{where}: field 'model_type' is {model_type!r}, but the decoder must be a T5 model ({', '.join(_KINDS)})."
         )
     opener = getattr(import_transformers(folder), kind)
     with quiet_transformers(), offline():
@@ -201,8 +201,8 @@ class WordPredictor(nn.Module):
         for block in self.blocks:
             queries = block(queries, keys)
         logits = self.head(queries).float()
-        wanted = caption.gather(1, place)
-        return cross_entropy(logits.transpose(1, 2), wanted, reduction="none"), there
+        targets = caption.gather(1, place)
+        return cross_entropy(logits.transpose(1, 2), targets, reduction="none"), there
 
 
 class _CrossBlock(nn.Module):

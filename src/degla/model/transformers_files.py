@@ -272,8 +272,8 @@ def fetched_weights(name: str) -> Path | None:
     """Return the weights file that open_clip reads for a hub model, if it is on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(name.removeprefix(PREFIX), file) for file in SAFE)
-    return next((Path(file) for file in found if isinstance(file, str)), None)
+    paths = (try_to_load_from_cache(name.removeprefix(PREFIX), file) for file in SAFE)
+    return next((Path(file) for file in paths if isinstance(file, str)), None)
 
 
 def _no_safe_weights(repository: str) -> InputError:

@@ -115,7 +115,7 @@ def _siglip_tower(vision: Any) -> str:
 
     size, patch = _square(vision.image_size, "image_size"), _square(vision.patch_size, "patch_size")
     names = [name for name in timm.list_models(f"vit_*_patch{patch}_siglip_{size}*") if "_gap_" not in name]
-    wanted = _tower_sizes(vision)
+    sizes = _tower_sizes(vision)
     # The plain name first, if both are equivalent.
     for name in sorted(names, key=lambda name: name.endswith(timm_towers.ENDING)):
         with torch.device("meta"):
@@ -123,7 +123,7 @@ def _siglip_tower(vision: Any) -> str:
         block = tower.blocks[0]
         activation = "gelu_pytorch_tanh" if "Tanh" in type(block.mlp.act).__name__ else "gelu"
         own = (tower.embed_dim, len(tower.blocks), block.attn.num_heads, block.mlp.fc1.out_features, block.norm1.eps)
-        if (*own, activation) == wanted:
+        if (*own, activation) == sizes:
             return str(name)
     raise NoExactFormError(
         f"open_clip uses SigLIP's image towers from timm, which has none with {size} pixels, patch size {patch}, "
@@ -162,8 +162,8 @@ def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, A
     Raises:
         NoExactFormError: the processor does something that open_clip's transform does not.
     """
-    wanted = {"do_resize": True, "do_rescale": True, "do_normalize": True}
-    for name, value in wanted.items():
+    switches = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+    for name, value in switches.items():
         if processor.get(name) is not value:
             raise NoExactFormError(
                 f"its image processor has {name} {processor.get(name)!r}, but open_clip's transform always does it"
@@ -244,7 +244,7 @@ def pieces(kind: Kind, *, text_layers: int, image_layers: int, text: str = "") -
         image_layers: number of blocks of the image tower.
         text: prefix of the text tower's names in open_clip: "" in its class CLIP, "text." in CustomTextCLIP.
     """
-    found = [
+    plan = [
         _one("logit_scale", "logit_scale"),
         _one("text_model.embeddings.token_embedding.weight", f"{text}token_embedding.weight"),
         _one("text_model.embeddings.position_embedding.weight", f"{text}positional_embedding"),
@@ -253,12 +253,12 @@ def pieces(kind: Kind, *, text_layers: int, image_layers: int, text: str = "") -
     ]
     if kind == "clip":
         return [
-            *found,
+            *plan,
             *_clip_image(image_layers),
             _one("text_projection.weight", f"{text}text_projection", turned=True),
         ]
     return [
-        *found,
+        *plan,
         *_siglip_image(image_layers),
         *_ends("text_model.head", f"{text}text_projection"),
         _one("logit_bias", "logit_bias"),
@@ -300,14 +300,14 @@ def _ends(theirs: str, ours: str) -> list[Piece]:
 
 
 def _blocks(tower: str, ours: str, layers: int, names: Mapping[str, str], joined: str) -> list[Piece]:
-    found = []
+    plan = []
     for number in range(layers):
         theirs, mine = f"{tower}.encoder.layers.{number}", f"{ours}.{number}"
-        found += [piece for name, other in names.items() for piece in _ends(f"{theirs}.{name}", f"{mine}.{other}")]
+        plan += [piece for name, other in names.items() for piece in _ends(f"{theirs}.{name}", f"{mine}.{other}")]
         for end in _ENDS:
             parts = tuple(f"{theirs}.self_attn.{part}_proj.{end}" for part in "qkv")
-            found.append(Piece(parts, (f"{mine}.{joined.format(end)}",)))
-    return found
+            plan.append(Piece(parts, (f"{mine}.{joined.format(end)}",)))
+    return plan
 
 
 def to_open_clip(
@@ -326,9 +326,9 @@ def to_transformers(
     state: Mapping[str, Tensor], plan: Sequence[Piece], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
     """Convert weights of open_clip to the names of transformers, see `to_open_clip`; all must have a counterpart."""
-    left = sorted(state.keys() - {name for piece in plan for name in piece.ours})
-    if left:
-        raise ValueError(f"{left[0]} has no counterpart")
+    extra = sorted(state.keys() - {name for piece in plan for name in piece.ours})
+    if extra:
+        raise ValueError(f"{extra[0]} has no counterpart")
     return _carried(state, [(piece.ours, piece.theirs, piece.turned) for piece in plan], shapes)
 
 
@@ -339,9 +339,9 @@ def _carried(
     for sources, targets, turned in moves:
         value = torch.cat([state[name] for name in sources]) if len(sources) > 1 else state[sources[0]]
         value = value.T if turned else value
-        wanted = [shapes[name] for name in targets]
-        parts = [value] if len(wanted) == 1 else _split(value, wanted)
-        for name, part, shape in zip(targets, parts, wanted, strict=True):
+        target_shapes = [shapes[name] for name in targets]
+        parts = [value] if len(target_shapes) == 1 else _split(value, target_shapes)
+        for name, part, shape in zip(targets, parts, target_shapes, strict=True):
             # Axes of length one may differ; any other difference means another model.
             if [size for size in part.shape if size != 1] != [size for size in shape if size != 1]:
                 raise ValueError(f"{' + '.join(sources)} has the shape {list(part.shape)}, {name} has {list(shape)}")

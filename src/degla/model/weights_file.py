@@ -41,13 +41,13 @@ def require_weights(folder: Path) -> Path:
             "weights use ARCHITECTURE:random."
         )
     places = {name: place for place, name in enumerate(_READ_FIRST)}
-    chosen = min(files, key=lambda path: (places.get(path.name, len(places)), path.suffix != ".safetensors"))
-    if chosen.suffix != ".safetensors":
+    weights = min(files, key=lambda path: (places.get(path.name, len(places)), path.suffix != ".safetensors"))
+    if weights.suffix != ".safetensors":
         raise InputError(
-            f"{chosen}: pickled weights, which can run code when loaded, are not accepted. If you trust the "
-            f"file, convert it: {conversion(chosen)}"
+            f"{weights}: pickled weights, which can run code when loaded, are not accepted. If you trust the "
+            f"file, convert it: {conversion(weights)}"
         )
-    return chosen
+    return weights
 
 
 def conversion(pickled: Path) -> str:
@@ -111,11 +111,11 @@ def what_does_not_fit(error: Exception) -> str:
         [name for line in lines if line.startswith(word) for name in _QUOTED.findall(line)]
         for word in ("Missing key", "Unexpected key")
     )
-    told = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
-    told += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
-    if not told:
+    differences = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
+    differences += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
+    if not differences:
         return first_lines(text)
-    return f"the weights do not match this architecture: {'; '.join(told)}. {_remedy(lacking, more)}"
+    return f"the weights do not match this architecture: {'; '.join(differences)}. {_remedy(lacking, more)}"
 
 
 def _some(names: list[str]) -> str:
@@ -162,7 +162,7 @@ class Undrawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
+        keywords = kwargs or {}
         if func in _DRAWS:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
+            return args[0] if args else keywords["tensor"]
+        return func(*args, **keywords)

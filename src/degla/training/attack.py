@@ -85,23 +85,27 @@ class Attack:
             rows = [self._images(part, text) for part, text in zip(inputs, texts, strict=True)]
         # The loss gets leaves instead of the image embeddings; text embeddings stay as they are.
         leaves = [
-            TowerOutputs(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
-            for found, text_rows in zip(rows, texts, strict=True)
+            TowerOutputs(*(row if row is text else _leaf(row) for row, text in zip(group, text_rows, strict=True)))
+            for group, text_rows in zip(rows, texts, strict=True)
         ]
         student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch, bias=self.encoder.bias)
         loss = self.objective.value_alone(student, target, self.processes)
-        wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
-        sent = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else (None,) * len(wanted)
+        grad_leaves = [leaf for group in leaves for leaf in group if leaf is not None and leaf.requires_grad]
+        sent = (
+            torch.autograd.grad(loss, grad_leaves, allow_unused=True)
+            if loss.requires_grad
+            else (None,) * len(grad_leaves)
+        )
         if all(each is None for each in sent):
             raise InputError("--attack.epsilon: no active loss reads the images. Omit --attack.epsilon.")
-        gradient_of = {id(leaf): each for leaf, each in zip(wanted, sent, strict=True)}
+        gradient_of = {id(leaf): each for leaf, each in zip(grad_leaves, sent, strict=True)}
         gradients = []
         for number, part in enumerate(inputs):
             outputs = rows[number] if whole else self._images(part, texts[number])
             pairs = [(output, gradient_of.get(id(leaf))) for output, leaf in zip(outputs, leaves[number], strict=True)]
             there = [(output, each) for output, each in pairs if output is not None and each is not None]
-            (found,) = torch.autograd.grad([output for output, _ in there], [part], [each for _, each in there])
-            gradients.append(found)
+            (gradient,) = torch.autograd.grad([output for output, _ in there], [part], [each for _, each in there])
+            gradients.append(gradient)
         return gradients
 
     def _images(self, images: Tensor, texts: TowerOutputs) -> TowerOutputs:

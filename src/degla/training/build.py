@@ -49,14 +49,14 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         log.warning("--train.strategy fsdp has no effect with one process; start several with torchrun.")
     # accelerate keeps one global state and refuses a second run with another precision in the same process.
     AcceleratorState._reset_state()
-    wanted = list(config.tracking.trackers)
+    trackers = list(config.tracking.trackers)
     folder = None if config.out is None else folder_of_run(config.out)
     try:
         accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision=precision, log_with=wanted or None, project_dir=str(folder)
+            cpu=on_cpu, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder)
         )
     except ValueError as error:
-        raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
+        raise InputError(f"--tracking.trackers {' '.join(trackers)}: {error}") from None
     if accelerator.num_processes > Processes.current().count:  # It remembers the group of an earlier run.
         raise DeglaError(
             "the process group of these processes ended with an earlier run and cannot be started again. Call "
@@ -67,13 +67,15 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
             f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate sees "
             f"{accelerator.num_processes}. Start them with torchrun or accelerate launch."
         )
-    missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
+    missing = set(trackers) - {
+        tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with
+    }
     if missing:
         raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed.")
     return accelerator
 
 
-def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16", "fp16"]:
+def choose_precision(precision: str, *, device: torch.device) -> Literal["no", "bf16", "fp16"]:
     """Return accelerate's mixed precision for a flag; "auto" is bf16 where the device supports it natively.
 
     On CPUs without native bf16 (AVX-512 BF16 or AMX) autocast is slower than fp32, so "auto" is fp32 there.
@@ -81,12 +83,12 @@ def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16
     Raises:
         InputError: fp16 on a CPU, which accelerate does not support.
     """
-    if asked == "fp32":
+    if precision == "fp32":
         return "no"
-    if asked == "fp16" and device.type == "cpu":
+    if precision == "fp16" and device.type == "cpu":
         raise InputError("--train.precision fp16 needs a GPU, but there is none. Use bf16, fp32 or auto.")
-    if asked in ("bf16", "fp16"):
-        return "bf16" if asked == "bf16" else "fp16"
+    if precision in ("bf16", "fp16"):
+        return "bf16" if precision == "bf16" else "fp16"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

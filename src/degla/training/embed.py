@@ -74,7 +74,7 @@ def to_embeddings(
         batch: the batch of these parts.
         bias: bias of a model trained with a sigmoid loss.
     """
-    found: dict[str, list[Tensor]] = {}
+    columns: dict[str, list[Tensor]] = {}
     start = 0
     for outputs in rows:
         image, text = outputs.image, outputs.text
@@ -89,8 +89,8 @@ def to_embeddings(
         if outputs.state is not None:
             part["text_state"] = outputs.state[:count]
         for name, value in part.items():
-            found.setdefault(name, []).append(value)
-    joined = {name: _join(values).float() for name, values in found.items()}
+            columns.setdefault(name, []).append(value)
+    joined = {name: _join(values).float() for name, values in columns.items()}
     values = {name: value for name, value in batch.tensors().items() if INPUTS[name].kind == "value"}
     model = {"scale": scale.float()} | ({} if bias is None else {"bias": bias.float()})
     return Embeddings.of(joined | values | model)
@@ -127,7 +127,7 @@ def teacher_target(
     """
     if teacher is None or not needs:
         return Target()
-    found: dict[str, list[Tensor]] = {name: [] for name in needs}
+    columns: dict[str, list[Tensor]] = {name: [] for name in needs}
     for number, part in enumerate(parts):
         rows = part.rows.stop - part.rows.start
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
@@ -136,16 +136,16 @@ def teacher_target(
         if "raw_image" in needs or ("image" in needs and raw):  # One pass gives both if both are read.
             own = raw[number][:rows] if raw else teacher.encode_raw_images(part.image[:rows])
             if "raw_image" in needs:
-                found["raw_image"].append(own)
+                columns["raw_image"].append(own)
             image = torch.nn.functional.normalize(own, dim=-1)
         if "image" in needs and image is not None:
-            found["image"].append(image)
+            columns["image"].append(image)
         if text is not None:
             if "caption" in needs:
-                found["caption"].append(text[:rows])
+                columns["caption"].append(text[:rows])
             if "negative" in needs:
-                found["negative"].append(torch.unflatten(text[rows : rows * (1 + negatives)], 0, (rows, negatives)))
-    joined: dict[str, Any] = {name: _join(values) for name, values in found.items()}
+                columns["negative"].append(torch.unflatten(text[rows : rows * (1 + negatives)], 0, (rows, negatives)))
+    joined: dict[str, Any] = {name: _join(values) for name, values in columns.items()}
     return Target(**joined)
 
 
@@ -219,8 +219,8 @@ class GradientCache:
 
 def _embed(towers: Callable[..., Any], part: BatchPart, objective: Objective) -> Any:
     """Return the outputs of the towers for a part, only those that are read; defaults are not passed as arguments."""
-    kept = {} if part.kept is None else {"kept": part.kept}
-    return towers(part.image, part.texts if objective.reads_texts else None, **objective.outputs, **kept)
+    places = {} if part.kept is None else {"places": part.kept}
+    return towers(part.image, part.texts if objective.reads_texts else None, **objective.outputs, **places)
 
 
 def _product(value: Tensor, leaf: Tensor) -> Tensor:

@@ -103,17 +103,17 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
     """
     group, names = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
 
-    def made() -> Path:
+    def make() -> Path:
         with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
             contents = list(pool.map(lambda path: content_digest(folder, path), names, chunksize=16))
-            known = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
-            file = cache_folder("embeddings") / f"{known}.patches.npy"
+            digest = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
+            file = cache_folder("embeddings") / f"{digest}.patches.npy"
             if not file.exists():
                 batches = _batches_of_rows(names, folder=folder, encoder=encoder, pool=pool)
                 _write_rows(file, batches, count=len(names))
         return file
 
-    file = group.from_first(made)
+    file = group.from_first(make)
     _log.info(
         "%s and their patches are embedded once, with the model's own transform and without random crops.",
         counted(len(names), "image"),
@@ -130,9 +130,9 @@ def _batches_of_rows(
     with TaskProgress(show=True).task("patches", len(names)) as advance, torch.inference_mode():
         for start in range(0, len(names), _BATCH):
             opened = torch.stack(list(pool.map(pixels, names[start : start + _BATCH])))
-            found = encoder.embed(opened.to(encoder.device), None, dense=True, raw=True)
-            assert found.raw_image is not None and found.patch is not None
-            yield torch.cat([found.raw_image[:, None], found.patch], dim=1).cpu().numpy()
+            outputs = encoder.embed(opened.to(encoder.device), None, dense=True, raw=True)
+            assert outputs.raw_image is not None and outputs.patch is not None
+            yield torch.cat([outputs.raw_image[:, None], outputs.patch], dim=1).cpu().numpy()
             advance(len(opened))
 
 
@@ -194,18 +194,18 @@ def find_neighbours(
     nearest = nearest_rows(embedded.images, count=count)
     for index, (row, caption) in enumerate(zip(row_of, captions, strict=True)):
         rng = stream("neighbour captions", seed=seed, epoch=0, index=index)
-        chosen = tuple(rng.choice(owners[near]) for near in nearest[row].tolist())
-        yield NeighbourRecord(caption_id=caption.id, neighbours=chosen)
+        neighbours = tuple(rng.choice(owners[near]) for near in nearest[row].tolist())
+        yield NeighbourRecord(caption_id=caption.id, neighbours=neighbours)
 
 
 def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
     """Return the `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
-    found = np.empty((len(rows), count), dtype=np.int64)
+    nearest = np.empty((len(rows), count), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         products = rows[start : start + _BLOCK] @ rows.T
         own = np.arange(len(products))
         products[own, start + own] = -np.inf
         top = np.argpartition(-products, count - 1, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(products, top, axis=1), axis=1, kind="stable")
-        found[start : start + _BLOCK] = np.take_along_axis(top, order, axis=1)
-    return found
+        nearest[start : start + _BLOCK] = np.take_along_axis(top, order, axis=1)
+    return nearest

@@ -68,7 +68,7 @@ class Views:
             The parts, and the teacher's image embeddings of each before normalisation, from the same pass as its
             attention. The list is empty if its attention was not used.
         """
-        found: list[BatchPart] = []
+        views: list[BatchPart] = []
         raw: list[Tensor] = []
         size = parts[-1].rows.stop
         for part in parts:
@@ -78,15 +78,15 @@ class Views:
                 rows, scores = teacher.look(part.image)
                 raw.append(rows)
             keys = sampling_keys(scores, noise, temperature=self.config.temperature, by=_BY[self.config.by])
-            found.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))
-        return found, raw
+            views.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))
+        return views, raw
 
     def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:
         """Draw noise with one generator per image, independent of how the batch is split into parts and processes."""
         generator, first = torch.Generator(), self.processes.rank * rows
         seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
-        drawn = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
-        return torch.stack(drawn).to(part.image.device, non_blocking=True)
+        noise = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
+        return torch.stack(noise).to(part.image.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Evidence:
             number: step number, from 0.
         """
         captions = target.require("caption")
-        found = [
+        pieces = [
             self._part(
                 part.image[: part.rows.stop - part.rows.start],
                 teacher,
@@ -127,21 +127,21 @@ class Evidence:
             )
             for part in parts
         ]
-        images, there, rows = (torch.cat(values) for values in zip(*found, strict=True))
-        made = {"evidence_image": images, "evidence_valid": there, "evidence_seen": rows}
-        return replace(batch, extra={**batch.extra, **made})
+        images, there, rows = (torch.cat(values) for values in zip(*pieces, strict=True))
+        extra = {"evidence_image": images, "evidence_valid": there, "evidence_seen": rows}
+        return replace(batch, extra={**batch.extra, **extra})
 
     def _part(
         self, images: Tensor, teacher: Teacher, captions: Tensor, *, noise: Tensor
     ) -> tuple[Float[Tensor, "rows 3 height width"], Bool[Tensor, " rows"], Float[Tensor, "rows dim"]]:
         """Return the parts of some images, which of them have a patch, and the teacher's embeddings of the parts."""
         evidence = torch.unflatten(teacher.evidence(images, captions), 1, self.grid)
-        kept = unit_range(evidence) > self.config.threshold
+        mask = unit_range(evidence) > self.config.threshold
         if self.config.by == "random":
-            drawn = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1))
-            kept = torch.unflatten(drawn, 1, self.grid)
-        there = kept.any(dim=(1, 2))  # Never all patches: the one with least evidence is at 0.
-        parts = kept_part(images, kept)
+            flat = mask.flatten(1).gather(1, noise.to(mask.device).argsort(dim=1))
+            mask = torch.unflatten(flat, 1, self.grid)
+        there = mask.any(dim=(1, 2))  # Never all patches: the one with least evidence is at 0.
+        parts = kept_part(images, mask)
         rows, _ = teacher.encode(parts, None)
         assert rows is not None
         return parts, there, rows

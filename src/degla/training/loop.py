@@ -32,7 +32,7 @@ from degla.model.trained_along import decoder_digest
 from degla.remote import told
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
-from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
+from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import read_pairs
 from degla.training.runstate import Position, RunState, own_state, seed_everything
@@ -144,7 +144,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
-        nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
+        explain_nonfinite(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
         _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
@@ -164,7 +164,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
                 metrics.record(position.step, epoch=position.epoch, values=values)
                 if scored:
                     with state.whole() as (student, _):
-                        metrics.write(position.step, validation.score(state.kept(student), position.step))
+                        metrics.write(position.step, validation.score(state.model_of(student), position.step))
                 if ends or validation.ended or stop.agreed(processes, position.step):
                     break
                 if not passed and (state.due(position.step) or scored):
@@ -213,9 +213,9 @@ def _batches(
 
         def endless(each: Pairs, turn: int) -> Iterator[Batch | None]:
             turns = turn if replays and config.replay.alternate else None
-            left = steps - position.step
-            found = each.endless(start=position.step, device=device, steps=left, turn=turns)
-            return streams.enter_context(closing(found))
+            remaining = steps - position.step
+            batches = each.endless(start=position.step, device=device, steps=remaining, turn=turns)
+            return streams.enter_context(closing(batches))
 
         yield endless(pairs, 0), endless(replays[0], 1) if replays else repeat(None)
 
@@ -240,10 +240,10 @@ def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, st
     """Return digests of all columns and classes trained on ("replay " before replayed ones), and of a decoder."""
     digests: dict[str, str] = {}
     for stream, each in (("", pairs), *(("replay ", replay) for replay in replays)):
-        found = data_digests(each.dataset, each.neighbours)
+        own = data_digests(each.dataset, each.neighbours)
         if classes := each.dataset.extras.wanted.classes:
-            found["classes"] = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:32]
-        digests |= {f"{stream}{name}": value for name, value in found.items()}
+            own["classes"] = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:32]
+        digests |= {f"{stream}{name}": value for name, value in own.items()}
     if "reconstruction" in config.pairs.reads and config.data.decoder is not None:
         digests["decoder"] = decoder_digest(config.data.decoder)
     return digests
@@ -312,12 +312,12 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
         InputError: another process trains the run, the folder cannot be written, or it does not fit `resume`.
         DeglaError: the disk is full.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
 
         def take() -> None:
             if resume and not run.is_dir():
                 raise InputError(f"{run}: no such run folder.")
-            held.enter_context(lock(run, remedy="Wait for it, stop it, or choose another --out."))
+            stack.enter_context(lock(run, remedy="Wait for it, stop it, or choose another --out."))
             for folder, other in put_right(run):
                 raise InputError(f"{folder}: not a complete checkpoint, but contains {other}. Move it away.")
             if resume:

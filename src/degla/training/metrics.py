@@ -57,7 +57,7 @@ class Metrics:
         self._since = (self.start, time.perf_counter())
         self._shown, self._note = self.start, ""
         self._newest: dict[str, Tensor | float] = {}
-        self._held = ExitStack()
+        self._stack = ExitStack()
         shown = TaskProgress(self.active and self.progress)
         self._progress = shown.task("training", self.steps, done=self.start, note=lambda: self._note)
 
@@ -65,11 +65,11 @@ class Metrics:
         if self.active:
             self._forget_after(self.start)
             self._file = LineFile(self.path)
-        self._advance = self._held.enter_context(self._progress)
+        self._advance = self._stack.enter_context(self._progress)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._held.close()
+        self._stack.close()
         if self.active:
             self._file.__exit__(*error)
 
@@ -96,8 +96,8 @@ class Metrics:
             return
         tensors = {name: value for name, value in self._newest.items() if isinstance(value, Tensor)}
         # Read all at once: each read would wait for the GPU.
-        read = iter(torch.stack(list(tensors.values())).tolist() if tensors else [])
-        plain = {name: next(read) if name in tensors else float(value) for name, value in self._newest.items()}
+        numbers = iter(torch.stack(list(tensors.values())).tolist() if tensors else [])
+        plain = {name: next(numbers) if name in tensors else float(value) for name, value in self._newest.items()}
         self._newest = {}
         before, then = self._since
         now = time.perf_counter()
@@ -181,7 +181,7 @@ class FiniteWatch:
 
 
 @contextmanager
-def nonfinite_told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
+def explain_nonfinite(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
     """Report a loss that was not finite: write the ids of its batch to a file, and say what to do."""
     try:
         yield

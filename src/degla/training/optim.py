@@ -190,13 +190,13 @@ class L2SP:
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], config: L2SPConfig) -> None:
         self.config = config
-        self._held = [(value, value.detach().clone()) for value in parameters if value.requires_grad]
+        self._starts = [(value, value.detach().clone()) for value in parameters if value.requires_grad]
 
     @torch.no_grad()
     def pull(self) -> Float[Tensor, ""]:
         """Add the gradient of the penalty to `grad` of every parameter; return the unweighted penalty."""
         values = []
-        for parameter, start in self._held:
+        for parameter, start in self._starts:
             away = parameter - start
             counted = self._importance(parameter.grad, away) * away
             values.append((counted * away).sum())

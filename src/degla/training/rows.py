@@ -37,7 +37,7 @@ _log = logging.getLogger("degla.train")
 _COLUMNS: Final = "columns.arrow"
 
 
-def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), told: bool = True) -> PairTable:
+def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), verbose: bool = True) -> PairTable:
     """Join captions with their accepted negatives, check and report them.
 
     The first call for these files and settings makes the table, with a progress bar; later ones map it, in any process.
@@ -45,23 +45,23 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), told: bo
     Args:
         data: files and columns.
         reads: optional parts that some loss reads; their columns are required.
-        told: log the result of the join.
+        verbose: log the result of the join.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
     """
-    return _joined(data, reads, told=told)[0]
+    return _joined(data, reads, verbose=verbose)[0]
 
 
 def _joined(
-    data: DataConfig, reads: frozenset[str], *, anew: bool = False, told: bool = True
+    data: DataConfig, reads: frozenset[str], *, anew: bool = False, verbose: bool = True
 ) -> tuple[PairTable, dict[str, Any]]:
     """Return the rows, and the cache key of these files and settings."""
-    file, wanted = data.captions, data.negatives_per_caption
+    file, count = data.captions, data.negatives_per_caption
     assert file is not None
-    if wanted and data.negatives is None and not data.distractor_negative:
+    if count and data.negatives is None and not data.distractor_negative:
         raise InputError(
-            f"this recipe draws {counted(wanted, 'negative')} per caption, but no negatives are given. Set "
+            f"this recipe draws {counted(count, 'negative')} per caption, but no negatives are given. Set "
             f"{data.flag('negatives')} FILE (made by `degla negatives {data.captions} --out FILE`), or "
             f"{data.flag('negatives_per_caption')} 0."
         )
@@ -75,8 +75,8 @@ def _joined(
     if positives is not None and data.positives == "same_image":
         flag = f"{data.flag('positives_file')} {positives}"
         raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Omit one of them.")
-    distractors = bool(wanted) and data.distractor_negative
-    negatives = data.negatives if wanted and not distractors else None
+    distractors = bool(count) and data.distractor_negative
+    negatives = data.negatives if count and not distractors else None
     columns = dataclasses.replace(data.columns, optional=_optional_columns(data, reads))
     # The readers report a wrong path before the file is opened for its digest.
     read_captions(file, format=data.format)
@@ -96,10 +96,10 @@ def _joined(
         return read_captions(file, format=data.format, columns=columns)
 
     def make(folder: Path) -> dict[str, Any]:
-        given = captions()
+        records = captions()
         if positives is not None:
             flag = f"{data.flag('positives_file')} {positives}"
-            given = with_positives(given, read_negatives(positives), flag=flag)
+            records = with_positives(records, read_negatives(positives), flag=flag)
         false = read_negatives(negatives) if negatives else None
         if false is not None and data.rules:
             false = negatives_of_rules(false, data.rules, flag=data.flag("rules"))
@@ -107,7 +107,7 @@ def _joined(
             false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
         with TaskProgress(True).task("rows", steps) as advance:
-            report = join_and_report(given, false, folder=folder, optional=columns.optional, advance=advance)
+            report = join_and_report(records, false, folder=folder, optional=columns.optional, advance=advance)
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
                 raise InputError(f"{path}: the file changed while it was read. Start again when it is complete.")
@@ -115,8 +115,8 @@ def _joined(
 
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
-    report.require(wanted, flag=data.flag("negatives_per_caption"))
-    if not told or Processes.current().rank:
+    report.require(count, flag=data.flag("negatives_per_caption"))
+    if not verbose or Processes.current().rank:
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
     report.tell()
     _tell_unread(data, reads)
@@ -127,13 +127,13 @@ def _joined(
 
 def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
     """Warn of negatives that a model can learn to reject without the image."""
-    told = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
-    if told:
+    rules = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
+    if rules:
         _log.warning(
             "%s: %s of %s from %s. They are longer than their captions, so a model can learn to reject them without "
             "the image. Use %s with other rules to leave them out.",
-            flag, f"{sum(report.per_rule[rule] for rule in told):,}",
-            counted(report.negatives, "negative is", "negatives are"), ", ".join(told), remedy,
+            flag, f"{sum(report.per_rule[rule] for rule in rules):,}",
+            counted(report.negatives, "negative is", "negatives are"), ", ".join(rules), remedy,
         )  # fmt: skip
 
 
@@ -232,9 +232,9 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     rows, key = _joined(data, stream.reads, anew=anew)
     rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
     settings = {"rows": key, "left out": bad}
-    wanted = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
+    columns = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
     make = partial(write_extras, rows=rows, wanted=extras)
-    file = _column_file({**settings, "extras": {**wanted, "reads": sorted(extras.reads)}}, make, anew=anew)
+    file = _column_file({**settings, "extras": {**columns, "reads": sorted(extras.reads)}}, make, anew=anew)
     return PairSource(rows, file, _neighbours(data, rows, settings, seed=seed, anew=anew))
 
 
@@ -254,11 +254,11 @@ def _with_images(
         return report.model_dump()
 
     report = ImageReport.model_validate(prepare({"rows": key, "images": about_images}, look, anew=anew)[1])
-    kept = usable_rows(rows, report, bad_images=data.bad_images, flag=flag)
+    usable = usable_rows(rows, report, bad_images=data.bad_images, flag=flag)
     bad = [entry.image for entry in report.bad]
-    if kept is not None:
-        fewer = rows.select(kept)
-        rows = rows.select(kept, prepare({"rows": key, "left out": bad}, lambda _: fewer.describe(), anew=anew)[1])
+    if usable is not None:
+        fewer = rows.select(usable)
+        rows = rows.select(usable, prepare({"rows": key, "left out": bad}, lambda _: fewer.describe(), anew=anew)[1])
 
     def look_further(_: Path) -> dict[str, Any]:
         other = check(rows, depth="exists", column=each.column)
@@ -287,15 +287,15 @@ def _neighbours(
 ) -> Neighbours | None:
     if not data.neighbours_per_pair:
         return None
-    given = data.neighbours
-    if given is None:
+    path = data.neighbours
+    if path is None:
         raise InputError(
             "this recipe adds similar images to each batch, but none are given. Set "
             f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
             f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )
-    records = read_jsonl(NeighbourRecord, given)
-    make = partial(write_neighbours, rows=rows, records=records, where=str(given))
-    file = _column_file({**key, "neighbours": read_source(given).sha256}, make, anew=anew)
+    records = read_jsonl(NeighbourRecord, path)
+    make = partial(write_neighbours, rows=rows, records=records, where=str(path))
+    file = _column_file({**key, "neighbours": read_source(path).sha256}, make, anew=anew)
     assert file is not None
     return Neighbours(file, per_row=data.neighbours_per_pair, seed=seed)

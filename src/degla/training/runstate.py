@@ -81,14 +81,14 @@ class RunState:
         self._saved = time.monotonic()
         self.mirror: Mirror | None = None
         """Copies checkpoints elsewhere."""
-        self._standing: int | None = None  # Step of the checkpoint loaded or written last.
+        self._last_step: int | None = None  # Step of the checkpoint loaded or written last.
 
     def due(self, step: int) -> bool:
         """Return whether to write a checkpoint after step number `step` (from 1); the same on all processes."""
-        wanted = self.config.checkpoint
-        if wanted.every_steps and step % wanted.every_steps == 0:
+        settings = self.config.checkpoint
+        if settings.every_steps and step % settings.every_steps == 0:
             return True
-        old = bool(wanted.every_minutes) and time.monotonic() - self._saved > 60 * wanted.every_minutes
+        old = bool(settings.every_minutes) and time.monotonic() - self._saved > 60 * settings.every_minutes
         if self.trainer.processes.count == 1:
             return old
         # Clocks differ; synchronise rarely, so that few steps wait.
@@ -112,7 +112,7 @@ class RunState:
         if self.mirror is not None:
             self.mirror.wait()
         folder = self.run / f"step-{position.step}"
-        if position.step == self._standing:
+        if position.step == self._last_step:
             if self.trainer.accelerator.is_main_process:
                 amend_state(folder, best=best, ended=ended)
                 self._look_after(best)
@@ -120,15 +120,15 @@ class RunState:
             return folder
         states = self._gather(random_state())
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
-        held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
+        optimizer_state = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.whole(everywhere=False) as (encoder, teacher):
             if self.trainer.accelerator.is_main_process:
-                scaler, kept = self.trainer.accelerator.scaler, self.kept(encoder)
+                scaler, model = self.trainer.accelerator.scaler, self.model_of(encoder)
                 save_checkpoint(
                     folder,
                     encoder=encoder,
                     teacher=teacher,
-                    optimizer=held,
+                    optimizer=optimizer_state,
                     tensors={
                         "random": states,
                         "memory": self._memory(),
@@ -149,12 +149,12 @@ class RunState:
                         "versions": _versions(),
                     },
                     config=to_plain(self.config),
-                    kept=None if kept is encoder else kept,
+                    model=None if model is encoder else model,
                 )
                 try_checkpoint_card(folder)
                 self._look_after(best)
         self.trainer.accelerator.wait_for_everyone()
-        self._saved, self._standing = time.monotonic(), position.step
+        self._saved, self._last_step = time.monotonic(), position.step
         return folder
 
     def _look_after(self, best: str | None) -> None:
@@ -189,9 +189,9 @@ class RunState:
             )
         self._check_data(folder, state.data)
         if state.start != self._start or state.base != self._base:
-            read = "averages the student with" if self.start else "still reads"
+            verb = "averages the student with" if self.start else "still reads"
             raise InputError(
-                f"{folder}: --model {self.config.model} is not the model that the run started from. The run {read} the "
+                f"{folder}: --model {self.config.model} is not the model that the run started from. The run {verb} the "
                 "original; restore it."
             )
         self._recall(tensors["memory"])
@@ -202,7 +202,7 @@ class RunState:
         rank = self.trainer.processes.rank
         if rank < len(tensors["random"]):
             set_random_state(tensors["random"][rank])
-        self._standing = state.step
+        self._last_step = state.step
         return Position(step=state.step, epoch=state.epoch, batch=state.batch)
 
     @contextmanager
@@ -214,7 +214,7 @@ class RunState:
             with self.trainer.sharding.whole(everywhere=everywhere) as models:
                 yield models
 
-    def kept(self, student: Encoder) -> Encoder:
+    def model_of(self, student: Encoder) -> Encoder:
         """Return the model that the run keeps for use: the student, or its average with the model before training."""
         share = self.config.train.average
         if self.start is None or share is None:
@@ -237,9 +237,9 @@ class RunState:
     def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
         changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
         if changed:
-            given = [stream.data for stream in self.config.streams]
-            paths = [(data.captions, data.negatives, data.classes) for data in given]
-            files = [path for found in paths for path in found if path is not None]
+            configs = [stream.data for stream in self.config.streams]
+            paths = [(data.captions, data.negatives, data.classes) for data in configs]
+            files = [path for group in paths for path in group if path is not None]
             raise InputError(
                 f"{folder}: the training data have changed since this checkpoint in {' and '.join(map(str, files))}; "
                 f"changed: {', '.join(changed)}. Restore the old files, or start a new run from this checkpoint with "

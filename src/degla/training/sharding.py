@@ -129,9 +129,9 @@ class Sharding:
             pairs.append((teacher.encoder, self.teacher.encoder))
         with torch.no_grad():
             for source, model in pairs:
-                given = source.clip.state_dict()
+                weights = source.clip.state_dict()
                 for name, value in model.clip.state_dict().items():
-                    value.copy_(_like(given[name], value))
+                    value.copy_(_like(weights[name], value))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the optimiser state as it would be without sharding; all processes must call it."""

@@ -36,7 +36,7 @@ class Stream:
     evidence: Evidence | None = None
     """Adds the part of each image with the evidence for its caption, if a loss reads it."""
 
-    def held(self, batch: Batch) -> int:
+    def size_of_parts(self, batch: Batch) -> int:
         """Return the number of pairs of a batch embedded at a time."""
         return min(self.part_size or len(batch), len(batch))
 
@@ -78,8 +78,8 @@ class Trainer:
     @property
     def along(self) -> dict[str, torch.nn.Module]:
         """Modules trained jointly with the student but not part of it, by their names in checkpoints."""
-        given = {"decoder": self.decoder, "predictor": self.predictor}
-        return {name: module for name, module in given.items() if module is not None}
+        modules = {"decoder": self.decoder, "predictor": self.predictor}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def step(self, batch: Batch | None, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
         """Take step `number` (from 0) on a batch of each stream; return values to log, averaged over processes.
@@ -124,7 +124,7 @@ class Trainer:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradients of one stream; return its total loss and the value of each of its losses, detached."""
         stream = stream or self.pairs
-        parts, objective = list(batch.parts(stream.held(batch))), stream.objective
+        parts, objective = list(batch.parts(stream.size_of_parts(batch))), stream.objective
         raw: list[Tensor] = []
         with self.accelerator.autocast():
             if stream.views is not None:
@@ -134,16 +134,16 @@ class Trainer:
             )
             if stream.evidence is not None and self.teacher is not None:
                 batch = stream.evidence(batch, parts, self.teacher, target, number=number)
-                parts = list(batch.parts(stream.held(batch)))
+                parts = list(batch.parts(stream.size_of_parts(batch)))
         if stream.attack is not None:  # After the target: the teacher gets the clean images.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator
         )
         if self.decoder is not None and "reconstruction" in objective.reads:
-            student = self._written(student, self.decoder)
+            student = self._with_decoder_losses(student, self.decoder)
         if self.predictor is not None and "prediction" in objective.reads:
-            student = self._predicted(student, batch, self.predictor)
+            student = self._with_predictor_losses(student, batch, self.predictor)
         loss, values = objective.value(student, target, self.processes)
         send_back(loss)
         if self.processes.count > 1:
@@ -154,13 +154,13 @@ class Trainer:
             self.sharding.average_gradients()
         return loss.detach(), values
 
-    def _written(self, student: Embeddings, decoder: TextDecoder) -> Embeddings:
+    def _with_decoder_losses(self, student: Embeddings, decoder: TextDecoder) -> Embeddings:
         """Return the embeddings with the decoder's losses on the target texts."""
         with self.accelerator.autocast():
             losses, valid = decoder(student.require("text_state"), student.require("target"))
         return replace(student, extra={**student.extra, "reconstruction": losses, "reconstruction_valid": valid})
 
-    def _predicted(self, student: Embeddings, batch: Batch, predictor: WordPredictor) -> Embeddings:
+    def _with_predictor_losses(self, student: Embeddings, batch: Batch, predictor: WordPredictor) -> Embeddings:
         """Return the embeddings with the predictor's losses on the masked words."""
         with self.accelerator.autocast():
             token, patch, image = map(student.require, ("masked_token", "patch", "raw_image"))

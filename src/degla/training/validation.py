@@ -176,8 +176,8 @@ class Validation:
     def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
         """Return the rows up to a step, in order, and the names of the checkpoints that still exist."""
         path = self.run / "validation.jsonl"
-        known = lines_up_to(path, start) if start is not None and path.is_file() else []
-        rows = {row["step"]: row for _, row in known}
+        lines = lines_up_to(path, start) if start is not None and path.is_file() else []
+        rows = {row["step"]: row for _, row in lines}
         return [rows[step] for step in sorted(rows)], {folder.name for folder in checkpoints(self.run)}
 
     def _trade(self, scores: Mapping[str, float]) -> TradeOff | None:
@@ -192,7 +192,7 @@ class Validation:
         assert trade is not None
         return trade.joint
 
-    def _check_names(self, known: Mapping[str, float]) -> None:
+    def _check_names(self, scores: Mapping[str, float]) -> None:
         joint, budget = self.config.score == JOINT, self.stop.max_forgetting is not None
         needed = [] if joint else [("score", self.config.score, "")]
         if joint:
@@ -201,7 +201,7 @@ class Validation:
             by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
             needed.append(("kept", self.config.kept, f" ({by} its loss)"))
         for flag, name, reason in needed:
-            require_score(f"--validation.{flag}", name, known, reason=reason)
+            require_score(f"--validation.{flag}", name, scores, reason=reason)
 
     def _over(self, trade: TradeOff | None) -> bool:
         budget = self.stop.max_forgetting
@@ -233,11 +233,11 @@ class Validation:
         if not self.processes.first:
             return
         shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))
-        words = [self._told(name, row) for name in shown if name in self._start]
+        words = [self._phrase(name, row) for name in shown if name in self._start]
         if JOINT in row:
             words.append(f"{JOINT} {100 * row[JOINT]:+z.1f}")
         log.info("step %d: %s", row["step"], ", ".join([*words, remark] if remark else words))
 
-    def _told(self, name: str, row: Mapping[str, Any]) -> str:
+    def _phrase(self, name: str, row: Mapping[str, Any]) -> str:
         change = "" if row["step"] == 0 else f" ({100 * (row[name] - self._start[name]):+z.1f})"
         return f"{name} {100 * row[name]:.1f}{change}"

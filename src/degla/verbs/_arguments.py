@@ -33,9 +33,9 @@ def describe_negatives(verb: argparse.ArgumentParser, *, file: str = "negatives,
     verb.add_argument("--captions", type=Path, required=True, help="captions that the negatives were made from")
 
 
-def describe_likelihood(verb: argparse.ArgumentParser, flag: str, told: str) -> None:
-    """Add a flag for a language model, the embedded one if no name follows; `told` is its help."""
-    verb.add_argument(flag, metavar="MODEL", nargs="?", const="embedded", help=told)
+def describe_likelihood(verb: argparse.ArgumentParser, flag: str, text: str) -> None:
+    """Add a flag for a language model, the embedded one if no name follows; `text` is its help."""
+    verb.add_argument(flag, metavar="MODEL", nargs="?", const="embedded", help=text)
 
 
 def describe_columns(verb: argparse.ArgumentParser) -> None:
@@ -47,15 +47,15 @@ def describe_columns(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--image-id-column", default="image_id", help="column of the image id (image_id)")
 
 
-def given_captions(given: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
+def given_captions(arguments: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
     """Read the captions that the arguments name, with the given optional fields; see `read_captions`."""
     from degla.data.sources import Columns, read_captions
 
     columns = Columns(
-        id=given.id_column, image=given.image_column, text=given.text_column, image_id=given.image_id_column,
-        optional=optional,
+        id=arguments.id_column, image=arguments.image_column, text=arguments.text_column,
+        image_id=arguments.image_id_column, optional=optional,
     )  # fmt: skip
-    return read_captions(given.captions, format=given.format, columns=columns)
+    return read_captions(arguments.captions, format=arguments.format, columns=columns)
 
 
 def require_folder(path: Path, what: str) -> None:
@@ -79,10 +79,10 @@ def require_jsonl(out: Path) -> None:
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl (--out).")
 
 
-def require_least(given: argparse.Namespace, *names: str, least: int) -> None:
+def require_least(arguments: argparse.Namespace, *names: str, least: int) -> None:
     """Raise an error if an argument is below `least`; None means not given."""
     for name in names:
-        value = getattr(given, name)
+        value = getattr(arguments, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more.")
 
@@ -122,22 +122,22 @@ def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
     Raises:
         InputError: a number is larger than `sys.maxsize`.
     """
-    given = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     # argparse sets a default only for attributes that the namespace lacks.
-    bare = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(given))))
-    given.typed = frozenset(name for name, value in vars(bare).items() if value is not None)
-    for name, value in vars(given).items():
+    bare = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(arguments))))
+    arguments.typed = frozenset(name for name, value in vars(bare).items() if value is not None)
+    for name, value in vars(arguments).items():
         if isinstance(value, int) and abs(value) > sys.maxsize:
             raise InputError(f"--{name.replace('_', '-')} is {value}, which is too large.")
         if name in _WRITTEN and value is not None:
             refuse_address(Path(value))
-    return given
+    return arguments
 
 
-def refuse_given(given: argparse.Namespace, *names: str, why: str) -> None:
+def refuse_given(arguments: argparse.Namespace, *names: str, why: str) -> None:
     """Raise an error if a flag that would be ignored was given; `why` follows the flag's name in the message."""
     for name in names:
-        if name in given.typed:
+        if name in arguments.typed:
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
@@ -159,77 +159,79 @@ CAPTION_FLAGS: Final = ("format", "id_column", "image_column", "text_column", "i
 
 def describe_model(verb: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a language model and how it is prompted."""
-    asked = verb.add_argument_group("language model")
-    asked.add_argument(
+    group = verb.add_argument_group("language model")
+    group.add_argument(
         "--llm",
         choices=["rules", "embedded", "openai", "scripted"],
         default="rules",
         help="rules: no model, only grammar and word tables; embedded: a small model in this process; openai: any "
         "OpenAI-compatible server; scripted: answers from a file, for tests (rules)",
     )
-    asked.add_argument("--examples", type=int, default=5, metavar="N", help="in-context examples per request (5)")
-    asked.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
-    asked.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
-    asked.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="openai: servers, used in parallel")
-    asked.add_argument("--concurrency", type=int, default=64, metavar="N", help="openai: parallel requests (64)")
-    asked.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
-    asked.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
-    asked.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
-    asked.add_argument("--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (160)")
-    asked.add_argument("--extra-body", metavar="JSON", help="openai: more fields of every request, as a JSON object")
-    asked.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
-    asked.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
+    group.add_argument("--examples", type=int, default=5, metavar="N", help="in-context examples per request (5)")
+    group.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
+    group.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
+    group.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="openai: servers, used in parallel")
+    group.add_argument("--concurrency", type=int, default=64, metavar="N", help="openai: parallel requests (64)")
+    group.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
+    group.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
+    group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
+    group.add_argument("--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (160)")
+    group.add_argument("--extra-body", metavar="JSON", help="openai: more fields of every request, as a JSON object")
+    group.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
+    group.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
 
 
-def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | None:
+def model_source(arguments: argparse.Namespace) -> Callable[[], LanguageModel] | None:
     """Return a function that opens the chosen language model; None for `--llm rules`.
 
     Raises:
         InputError: a flag does not apply to the chosen model or is out of range, or a required one is missing.
     """
-    require_least(given, "concurrency", "threads", least=1)
-    require_least(given, "examples", "retries", least=0)
+    require_least(arguments, "concurrency", "threads", least=1)
+    require_least(arguments, "examples", "retries", least=0)
     for name, models in _OF.items():
-        if given.llm not in models:
-            refuse_given(given, name, why=f"requires --llm {' or '.join(models)}; this run has --llm {given.llm}.")
-    if given.llm == "openai" and not (given.base_url and given.model):
+        if arguments.llm not in models:
+            refuse_given(
+                arguments, name, why=f"requires --llm {' or '.join(models)}; this run has --llm {arguments.llm}."
+            )
+    if arguments.llm == "openai" and not (arguments.base_url and arguments.model):
         raise InputError("--llm openai needs --base-url URL and --model NAME.")
-    if given.llm == "scripted" and given.script is None:
+    if arguments.llm == "scripted" and arguments.script is None:
         raise InputError("--llm scripted needs --script FILE: JSON lines of caption, rule and text.")
-    return None if given.llm == "rules" else partial(open_model, given)
+    return None if arguments.llm == "rules" else partial(open_model, arguments)
 
 
-def open_model(given: argparse.Namespace) -> LanguageModel:
+def open_model(arguments: argparse.Namespace) -> LanguageModel:
     """Open the language model that the arguments choose.
 
     Raises:
         InputError: something that the model needs is missing.
         DeglaError: the model cannot be opened.
     """
-    if given.llm == "embedded":
+    if arguments.llm == "embedded":
         from degla.negatives.llm.embedded import EmbeddedModel
 
-        return EmbeddedModel(given.model, threads=given.threads, seed=given.seed)
-    if given.llm == "scripted":
+        return EmbeddedModel(arguments.model, threads=arguments.threads, seed=arguments.seed)
+    if arguments.llm == "scripted":
         from degla.negatives.llm.scripted import read_script
 
-        return read_script(given.script)
+        return read_script(arguments.script)
     from degla.negatives.llm.server import ServerModel
     from degla.parse import parse_json
 
-    extra = parse_json(given.extra_body, where="--extra-body") if given.extra_body else {}
+    extra = parse_json(arguments.extra_body, where="--extra-body") if arguments.extra_body else {}
     if not isinstance(extra, dict):
         raise InputError('--extra-body is no JSON object such as {"reasoning_effort": "none"}.')
     return ServerModel(
-        given.base_url,
-        given.model,
-        concurrency=given.concurrency,
-        timeout=given.timeout,
-        retries=given.retries,
-        temperature=given.temperature,
-        max_tokens=given.max_tokens,
+        arguments.base_url,
+        arguments.model,
+        concurrency=arguments.concurrency,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        temperature=arguments.temperature,
+        max_tokens=arguments.max_tokens,
         extra=extra,
-        seed=given.seed,
+        seed=arguments.seed,
     )
 
 
@@ -252,14 +254,14 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     verb.add_argument("--json", action="store_true", help=f"print {result}")
 
 
-def command_line(given: argparse.Namespace, *, verb: str) -> str:
+def command_line(arguments: argparse.Namespace, *, verb: str) -> str:
     """Return the command that reproduces the result, for the page."""
-    words = ["degla", verb, str(given.plan), "--out", str(given.out)]
-    return shlex.join([*words, *(word for text in given.set for word in ("--set", text))])
+    words = ["degla", verb, str(arguments.plan), "--out", str(arguments.out)]
+    return shlex.join([*words, *(word for text in arguments.set for word in ("--set", text))])
 
 
 def refuse_failures(failures: Sequence[tuple[str, str]], *, run: str) -> None:
     """Raise an error if something failed; `failures` holds titles and causes, `run` is the noun for one of them."""
     if failures:
-        told = "; ".join(f"{title}: {error}" for title, error in failures)
-        raise DeglaError(f"{counted(len(failures), run)} failed: {told}. Run the same command to retry.")
+        causes = "; ".join(f"{title}: {error}" for title, error in failures)
+        raise DeglaError(f"{counted(len(failures), run)} failed: {causes}. Run the same command to retry.")

@@ -82,14 +82,14 @@ def describe_results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
-def check_networks(given: argparse.Namespace) -> None:
+def check_networks(arguments: argparse.Namespace) -> None:
     """Check these arguments before anything heavy is imported."""
-    check_models(given)
-    check_questions(given)
+    check_models(arguments)
+    check_questions(arguments)
 
 
 def measure_networks(
-    given: argparse.Namespace,
+    arguments: argparse.Namespace,
     measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Found],
     render: Callable[[list[Found]], Group],
     require: Callable[[list[BenchmarkQuestions]], object] = len,
@@ -97,7 +97,7 @@ def measure_networks(
     """Measure each model that the arguments name, then print and write all results.
 
     Args:
-        given: with the arguments of `describe_networks` and `describe_results`.
+        arguments: with the arguments of `describe_networks` and `describe_results`.
         measure: returns the result of a model for the questions and a label.
         render: shows results side by side.
         require: raises an error for questions that cannot be measured this way.
@@ -109,23 +109,24 @@ def measure_networks(
     from degla.evaluation.run import ask_all
     from degla.model.load import load_encoder
 
-    if given.out is not None:
-        spare_results(given.out, models=given.models, benchmarks=given.benchmarks)
-    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before any model is loaded.
+    if arguments.out is not None:
+        spare_results(arguments.out, models=arguments.models, benchmarks=arguments.benchmarks)
+    # Before any model is loaded.
+    questions = ask_all(arguments.benchmarks, arguments.root, allow_missing=arguments.allow_missing)
     require(questions)
     results = [
-        measure(load_encoder(name, device=device(given.device)), questions, label)
-        for name, label in zip_longest(given.models, given.label or [])
+        measure(load_encoder(name, device=device(arguments.device)), questions, label)
+        for name, label in zip_longest(arguments.models, arguments.label or [])
     ]
-    written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
-    if given.out is not None:
-        write_text(given.out, written)
-    if given.json:
-        sys.stdout.write(written)
+    text = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
+    if arguments.out is not None:
+        write_text(arguments.out, text)
+    if arguments.json:
+        sys.stdout.write(text)
         return 0
     show(render(results))
-    if given.out is not None:
-        tell(f"written: {given.out}")
+    if arguments.out is not None:
+        tell(f"written: {arguments.out}")
     return 0
 
 
@@ -141,22 +142,23 @@ def describe_cache(verb: argparse.ArgumentParser) -> None:
     folder.add_argument("--no-cache", action="store_true", help="recompute all embeddings and cache nothing")
 
 
-def check_questions(given: argparse.Namespace) -> None:
+def check_questions(arguments: argparse.Namespace) -> None:
     """Check the benchmarks' names before anything heavy is imported."""
-    for name in given.benchmarks:
+    for name in arguments.benchmarks:
         BENCHMARKS.require(name)
 
 
-def check_models(given: argparse.Namespace) -> None:
+def check_models(arguments: argparse.Namespace) -> None:
     """Check that there is one label per model, and that --out ends in .json and can be written."""
-    if given.label and len(given.label) != len(given.models):
+    if arguments.label and len(arguments.label) != len(arguments.models):
         raise InputError(
-            f"{counted(len(given.label), 'label')} for {counted(len(given.models), 'model')}; give one per model."
+            f"{counted(len(arguments.label), 'label')} for {counted(len(arguments.models), 'model')}; give one per "
+            "model."
         )
-    if given.out is not None and given.out.suffix != ".json":
-        raise InputError(f"--out {given.out}: the file name must end in .json.")
-    if given.out is not None and first_process():  # Other ranks write nothing, and may lack the folder.
-        require_writable(given.out)
+    if arguments.out is not None and arguments.out.suffix != ".json":
+        raise InputError(f"--out {arguments.out}: the file name must end in .json.")
+    if arguments.out is not None and first_process():  # Other ranks write nothing, and may lack the folder.
+        require_writable(arguments.out)
 
 
 def device(name: str) -> str:
@@ -169,44 +171,46 @@ def device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
+def evaluation(arguments: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
     """Yield the evaluation that the arguments describe, with its embedding cache."""
-    check_questions(given)
-    require_least(given, "images_per_batch", "texts_per_batch", "workers", least=0)
+    check_questions(arguments)
+    require_least(arguments, "images_per_batch", "texts_per_batch", "workers", least=0)
 
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all
 
     processes = processes or EvaluationProcesses()
-    with open_cache_of(given) as cache:
+    with open_cache_of(arguments) as cache:
         yield Evaluation(
-            given.benchmarks,
-            given.root,
-            seed=given.seed,
-            tie=given.tie,
-            allow_missing=given.allow_missing,
-            image_reading=given.image_reading,
-            precision=given.precision,
-            images_per_batch=given.images_per_batch,
-            texts_per_batch=given.texts_per_batch,
-            workers=given.workers,
+            arguments.benchmarks,
+            arguments.root,
+            seed=arguments.seed,
+            tie=arguments.tie,
+            allow_missing=arguments.allow_missing,
+            image_reading=arguments.image_reading,
+            precision=arguments.precision,
+            images_per_batch=arguments.images_per_batch,
+            texts_per_batch=arguments.texts_per_batch,
+            workers=arguments.workers,
             cache=cache,
             processes=processes,
             # Data come before models: a wrong folder is reported before anything is downloaded.
-            questions=ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing, processes=processes),
+            questions=ask_all(
+                arguments.benchmarks, arguments.root, allow_missing=arguments.allow_missing, processes=processes
+            ),
         )
 
 
 @contextlib.contextmanager
-def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
+def open_cache_of(arguments: argparse.Namespace) -> Iterator[DiskCache | None]:
     """Yield the embedding cache that the arguments name; None with --no-cache."""
     from degla.evaluation.cache import DiskCache, open_cache
 
-    if given.no_cache:
+    if arguments.no_cache:
         yield None
         return
     # A folder that was given must work; the default one only saves time.
-    with open_cache(given.cache) if given.cache else DiskCache(cache_folder("embeddings")) as cache:
+    with open_cache(arguments.cache) if arguments.cache else DiskCache(cache_folder("embeddings")) as cache:
         yield cache
     if cache.read or cache.written:
         log.info("%s: %s read, %s written.", cache.folder, counted(cache.read, "embedding"), f"{cache.written:,}")

@@ -36,9 +36,9 @@ def print_json(values: object) -> None:
     sys.stdout.write(json.dumps(values, indent=2) + "\n")
 
 
-def answer(given: argparse.Namespace, values: Callable[[], object], print_words: Callable[[], object]) -> None:
+def answer(arguments: argparse.Namespace, values: Callable[[], object], print_words: Callable[[], object]) -> None:
     """Print the result of `values` as JSON with `--json`; otherwise call `print_words`."""
-    if given.json:
+    if arguments.json:
         print_json(values())
     else:
         print_words()

@@ -63,7 +63,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if about is not None:
         show_help(default, program=program, about=about)
         raise SystemExit(0)
-    require_known(rest, known=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
+    require_known(rest, switches=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
 
     from degla.ranges import RangeError
 
@@ -92,9 +92,9 @@ def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> Trai
     own, replay = default.objective, default.replay
     less = replace(replay, objective=named(replay.objective, "replay.objective"))
     less_of_all = replace(default, objective=named(own, "objective"), replay=less)
-    given = read_flags(words, less_of_all, program=program)
-    replay = replace(given.replay, objective=replay.objective | given.replay.objective)
-    return replace(given, objective=own | given.objective, replay=replay)
+    config = read_flags(words, less_of_all, program=program)
+    replay = replace(config.replay, objective=replay.objective | config.replay.objective)
+    return replace(config, objective=own | config.objective, replay=replay)
 
 
 def read_flags(words: list[str], default: Settings, *, program: str) -> Settings:
@@ -132,13 +132,13 @@ def _refuse(words: list[str], settings: Any) -> None:
             next(reversed(values.values())).append(word)
         else:
             raise InputError(f"{word!r} is not a flag. Flags begin with --.")
-    for flag, said in values.items():
-        if said and flag not in switches:  # --train.no-trim
+    for flag, parts in values.items():
+        if parts and flag not in switches:  # --train.no-trim
             raise InputError(f"--{flag} takes no value.")
-        if not said and not switches.get(flag, True):
+        if not parts and not switches.get(flag, True):
             raise InputError(f"--{flag} needs a value.")
-        if said and said != ["None"]:
-            with_field(settings, flag.replace("-", "_").split("."), " ".join(said), where="")
+        if parts and parts != ["None"]:
+            with_field(settings, flag.replace("-", "_").split("."), " ".join(parts), where="")
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
@@ -161,19 +161,19 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
 
 def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
     """Return the value of a flag that is not a field, given at most once, and the other words."""
-    found: str | None = None
+    path: str | None = None
     rest: list[str] = []
-    left = iter(words)
-    for word in left:
+    remaining = iter(words)
+    for word in remaining:
         name, equals, value = word.partition("=")
         if name != flag:
             rest.append(word)
             continue
-        given = value if equals else next(left, "")
-        if not given or given.startswith("--") or found:
-            raise InputError(f"{flag} is given {'twice' if found else 'without a file'}. Give {flag} FILE once.")
-        found = given
-    return found, rest
+        text = value if equals else next(remaining, "")
+        if not text or text.startswith("--") or path:
+            raise InputError(f"{flag} is given {'twice' if path else 'without a file'}. Give {flag} FILE once.")
+        path = text
+    return path, rest
 
 
 def describe_flags(verb: argparse.ArgumentParser) -> None:
@@ -208,10 +208,10 @@ _ELSEWHERE: Final = {
 """Flags of the open_clip and transformers trainers, and their names here."""
 
 
-def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> None:
+def require_known(words: list[str], *, switches: dict[str, bool], remedy: str) -> None:
     """Raise an error for an unknown flag and suggest the nearest one; `remedy` says where all are listed."""
-    names = set(known)
-    for name, switch in known.items():
+    names = set(switches)
+    for name, switch in switches.items():
         if switch:
             section, _, field = name.rpartition(".")
             names.add(f"{section}.no-{field}" if section else f"no-{field}")
@@ -306,7 +306,7 @@ def _own(config: TrainConfig) -> list[str]:
     """Return the fields that matter to this configuration in addition to the usual ones."""
     reads = frozenset[str]().union(*(stream.reads for stream in config.streams))
     teaches = any(stream.needs for stream in config.streams)
-    chosen = {
+    fields = {
         "data.classes": "classes" in reads,
         "data.positives": "positive" in reads,
         "data.positives_per_caption": bool({"positive", "unit"} & reads),
@@ -322,7 +322,7 @@ def _own(config: TrainConfig) -> list[str]:
         "l2_sp.weight": config.l2_sp.weight > 0,
         "train.average": config.train.average is not None,
     }
-    return [name for name, wanted in chosen.items() if wanted]
+    return [name for name, matters in fields.items() if matters]
 
 
 def _rows(names: Iterable[str], config: TrainConfig) -> list[str]:

@@ -22,11 +22,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_cache(verb)
 
 
-def run(given: argparse.Namespace) -> int:
-    if not given.results:
-        refuse_given(given, "baseline", "root", why="requires --results.")
-    if given.folder is None:
-        refuse_given(given, "cache", "no_cache", why="requires --folder.")
+def run(arguments: argparse.Namespace) -> int:
+    if not arguments.results:
+        refuse_given(arguments, "baseline", "root", why="requires --results.")
+    if arguments.folder is None:
+        refuse_given(arguments, "cache", "no_cache", why="requires --folder.")
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
     from degla.evaluation.changes import Gallery
@@ -38,13 +38,13 @@ def run(given: argparse.Namespace) -> int:
     open_gradio("Or use `degla look` in the terminal, which needs no extra package.")
     # Data come before models: a wrong folder is reported before anything is downloaded.
     gallery = None
-    if given.results:
-        gallery = Gallery(result_files(given.results), baseline=given.baseline, root=given.root)
-    images = None if given.folder is None else ImageFolder.read(given.folder)
-    models = [load_model(name, device=device(given.device)) for name in given.models]
+    if arguments.results:
+        gallery = Gallery(result_files(arguments.results), baseline=arguments.baseline, root=arguments.root)
+    images = None if arguments.folder is None else ImageFolder.read(arguments.folder)
+    models = [load_model(name, device=device(arguments.device)) for name in arguments.models]
     search = None
     if images is not None:
-        with open_cache_of(given) as cache:
+        with open_cache_of(arguments) as cache:
             search = ImageSearch(images, models, cache=cache, progress=TaskProgress(show=True))
-    serve(ComparisonPage(models, gallery=gallery, search=search), port=given.port)
+    serve(ComparisonPage(models, gallery=gallery, search=search), port=arguments.port)
     return 0

@@ -27,19 +27,19 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_results(verb)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Attack each model and show the results side by side."""
-    check_networks(given)
-    require_least(given, "steps", "images", least=1)
+    check_networks(arguments)
+    require_least(arguments, "steps", "images", least=1)
 
     from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
     from degla.evaluation.terminal import render_attacks
 
-    settings = AttackSettings(given.epsilon, given.steps, given.step_size, given.images, given.seed)
+    settings = AttackSettings(arguments.epsilon, arguments.steps, arguments.step_size, arguments.images, arguments.seed)
     return measure_networks(
-        given,
+        arguments,
         lambda encoder, questions, label: attack_model(
-            encoder, settings, questions, root=given.root, tie=given.tie, label=label
+            encoder, settings, questions, root=arguments.root, tie=arguments.tie, label=label
         ),
         render_attacks,
         require_classes,

@@ -41,56 +41,57 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
-    _check(given)
+def run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
     import torch
 
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no usable GPU.")
-    return _everything(given, device) if given.everything else _compare(given, device)
+    return _everything(arguments, device) if arguments.everything else _compare(arguments, device)
 
 
-def _check(given: argparse.Namespace) -> None:
-    require_least(given, "batch_size", "steps", "rounds", "threads", least=1)
-    if given.negatives < 1:
+def _check(arguments: argparse.Namespace) -> None:
+    require_least(arguments, "batch_size", "steps", "rounds", "threads", least=1)
+    if arguments.negatives < 1:
         raise InputError("--negatives must be 1 or more: the recipe's losses need negatives.")
     for name in ("quick", "out", "images"):
-        if getattr(given, name) and not given.everything:
+        if getattr(arguments, name) and not arguments.everything:
             raise InputError(f"--{name} requires --everything.")
-    if given.captions is None and (given.negatives_file or given.images):
+    if arguments.captions is None and (arguments.negatives_file or arguments.images):
         raise InputError("--negatives-file and --images require --captions.")
-    if given.everything and given.compile:
+    if arguments.everything and arguments.compile:
         raise InputError("--everything measures both with and without compilation. Omit --compile.")
-    if given.out is not None and given.out.suffix == ".json":
+    if arguments.out is not None and arguments.out.suffix == ".json":
         raise InputError(
-            f"--out {given.out}: name the Markdown file; the numbers are written beside it to a .json file."
+            f"--out {arguments.out}: name the Markdown file; the numbers are written beside it to a .json file."
         )
-    if given.out is not None:
-        require_writable(given.out)
+    if arguments.out is not None:
+        require_writable(arguments.out)
 
 
-def _workload(given: argparse.Namespace, device: str, *, batch_size: int) -> Workload:
+def _workload(arguments: argparse.Namespace, device: str, *, batch_size: int) -> Workload:
     from degla.speed.workload import Workload
 
     return Workload(
-        model=given.model, batch_size=given.batch_size or batch_size, negatives=given.negatives,
-        captions=given.captions, negatives_file=given.negatives_file, images=given.images, compile=given.compile,
-        device=device, threads=given.threads, gradient_checkpointing=given.gradient_checkpointing,
+        model=arguments.model, batch_size=arguments.batch_size or batch_size, negatives=arguments.negatives,
+        captions=arguments.captions, negatives_file=arguments.negatives_file, images=arguments.images,
+        compile=arguments.compile, device=device, threads=arguments.threads,
+        gradient_checkpointing=arguments.gradient_checkpointing,
     )  # fmt: skip
 
 
-def _compare(given: argparse.Namespace, device: str) -> int:
+def _compare(arguments: argparse.Namespace, device: str) -> int:
     from degla.speed.compare import compare
 
-    workload, steps, rounds = _workload(given, device, batch_size=32), given.steps or 2, given.rounds or 2
-    precision = given.precision or "fp32"
-    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=tell)
-    answer(given, lambda: found, lambda: _show(found))
+    workload, steps, rounds = _workload(arguments, device, batch_size=32), arguments.steps or 2, arguments.rounds or 2
+    precision = arguments.precision or "fp32"
+    comparison = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=tell)
+    answer(arguments, lambda: comparison, lambda: _show(comparison))
     return 0
 
 
-def _everything(given: argparse.Namespace, device: str) -> int:
+def _everything(arguments: argparse.Namespace, device: str) -> int:
     from degla.files import write_json, write_text
     from degla.speed.everything import (
         Bench,
@@ -103,21 +104,21 @@ def _everything(given: argparse.Namespace, device: str) -> int:
     )
 
     on_gpu = device == "cuda"
-    few = 1 if given.quick else 2
+    few = 1 if arguments.quick else 2
     bench = Bench(
-        _workload(given, device, batch_size=8 if given.quick else 256 if on_gpu else 32),
-        given.precision or ("bf16" if on_gpu else "fp32"),
-        steps=given.steps or few,
-        rounds=given.rounds or few,
-        seconds=1.0 if given.quick else 5.0,
+        _workload(arguments, device, batch_size=8 if arguments.quick else 256 if on_gpu else 32),
+        arguments.precision or ("bf16" if on_gpu else "fp32"),
+        steps=arguments.steps or few,
+        rounds=arguments.rounds or few,
+        seconds=1.0 if arguments.quick else 5.0,
     )
     machine, rows = machine_of(bench), []
     for row in measure_everything(bench, tell=tell):
         rows.append(row)
-        if given.out is not None:  # After each row, so that finished measurements are kept if a later one fails.
-            write_text(given.out, bench_page(bench, machine, rows).markdown())
-            write_json(given.out.with_suffix(".json"), bench_json(bench, machine, rows))
-    if given.json:
+        if arguments.out is not None:  # After each row, so that finished measurements are kept if a later one fails.
+            write_text(arguments.out, bench_page(bench, machine, rows).markdown())
+            write_json(arguments.out.with_suffix(".json"), bench_json(bench, machine, rows))
+    if arguments.json:
         print_json(bench_json(bench, machine, rows))
     else:
         for name, fact in machine_facts(bench, machine, rows).items():
@@ -127,7 +128,7 @@ def _everything(given: argparse.Namespace, device: str) -> int:
     return int(all(row.failed for row in rows))
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(comparison: dict[str, Any]) -> None:
     from degla.pages.table import Table, TableRow
 
     def row(name: str, slow: float, fast: float, form: str) -> TableRow:
@@ -135,23 +136,27 @@ def _show(found: dict[str, Any]) -> None:
 
     rows = [
         row(name, 1000 * stage["baseline_seconds"], 1000 * stage["seconds"], "{:.0f} ms")
-        for name, stage in found["stages"].items()
+        for name, stage in comparison["stages"].items()
     ]
     rows.append(TableRow([""], kind="section"))
-    seconds = [f"{found[name]:.2f} s" for name in ("baseline_seconds", "seconds")]
-    rows.append(TableRow(["whole step", *seconds, f"{found['ratio']:.2f}"]))
-    ratios = found["ratios"]
+    seconds = [f"{comparison[name]:.2f} s" for name in ("baseline_seconds", "seconds")]
+    rows.append(TableRow(["whole step", *seconds, f"{comparison['ratio']:.2f}"]))
+    ratios = comparison["ratios"]
     if len(ratios) > 1:
         rows.append(TableRow(["in single rounds", "", "", f"{min(ratios):.2f} to {max(ratios):.2f}"]))
-    rows.append(TableRow(["its text part", "", "", f"{found['text_ratio']:.2f}"]))
-    rows.append(row("memory at most", found["baseline_memory"] / 2**30, found["memory"] / 2**30, "{:.2f} GiB"))
-    rows.append(row("matrix operations", found["baseline_operations"] / 1e9, found["operations"] / 1e9, "{:.0f} G"))
-    title = f"One training step, {found['model']}, B={found['batch_size']}, K={found['negatives']}"
-    show(Table(["stage", "baseline, fp32", f"degla, {found['precision']}", "ratio"], rows).terminal(title=title))
+    rows.append(TableRow(["its text part", "", "", f"{comparison['text_ratio']:.2f}"]))
+    rows.append(
+        row("memory at most", comparison["baseline_memory"] / 2**30, comparison["memory"] / 2**30, "{:.2f} GiB")
+    )
+    rows.append(
+        row("matrix operations", comparison["baseline_operations"] / 1e9, comparison["operations"] / 1e9, "{:.0f} G")
+    )
+    title = f"One training step, {comparison['model']}, B={comparison['batch_size']}, K={comparison['negatives']}"
+    show(Table(["stage", "baseline, fp32", f"degla, {comparison['precision']}", "ratio"], rows).terminal(title=title))
     show(
-        f"{found['device']}: {found['pairs_per_second']:.1f} pairs/s, "
-        f"{found['operations_per_second'] / 1e9:.0f} GFLOP/s, {found['share_of_peak']:.0%} of the "
-        f"{found['matmul_peak'] / 1e9:.0f} GFLOP/s that its matrix products reach in {found['precision']}.\n"
-        f"Loss within {found['loss_gap']:.1e}, gradients within {found['gradient_gap']:.1e} "
-        f"({found['worst_gradient']}) of the baseline's in {found['precision']}, relative."
+        f"{comparison['device']}: {comparison['pairs_per_second']:.1f} pairs/s, "
+        f"{comparison['operations_per_second'] / 1e9:.0f} GFLOP/s, {comparison['share_of_peak']:.0%} of the "
+        f"{comparison['matmul_peak'] / 1e9:.0f} GFLOP/s that its matrix products reach in {comparison['precision']}.\n"
+        f"Loss within {comparison['loss_gap']:.1e}, gradients within {comparison['gradient_gap']:.1e} "
+        f"({comparison['worst_gradient']}) of the baseline's in {comparison['precision']}, relative."
     )

@@ -11,7 +11,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.usage = "degla choose"
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     text = files("degla").joinpath("choosing.md").read_text(encoding="utf-8")
     if not sys.stdout.isatty():
         sys.stdout.write(text)

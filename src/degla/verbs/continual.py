@@ -17,25 +17,30 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Train the unfinished sequences and show the results."""
     from degla.study.sequence_plan import read_sequence_plan
 
-    require_least(given, "processes", least=1)
-    plan = read_sequence_plan(given.plan, overrides=given.set)
+    require_least(arguments, "processes", least=1)
+    plan = read_sequence_plan(arguments.plan, overrides=arguments.set)
 
     from degla.study.retention import as_data, render_terminal
     from degla.study.sequence import conduct_sequences
     from degla.verbs._terminal import print_json, show, tell
 
-    command = command_line(given, verb="continual")
-    found = conduct_sequences(
-        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine
+    command = command_line(arguments, verb="continual")
+    sequences = conduct_sequences(
+        plan,
+        out=arguments.out,
+        where=str(arguments.plan),
+        command=command,
+        processes=arguments.processes,
+        engine=arguments.engine,
     )
-    if given.json:
-        print_json(as_data(found, command=command))
+    if arguments.json:
+        print_json(as_data(sequences, command=command))
     else:
-        show(render_terminal(found))
-        tell(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it")
-    refuse_failures(found.failures, run="sequence")
+        show(render_terminal(sequences))
+        tell(f"written: {arguments.out / 'continual.html'}, continual.md and continual.json beside it")
+    refuse_failures(sequences.failures, run="sequence")
     return 0

@@ -20,18 +20,20 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
-    require_least(given, "seeds", least=1)
-    if (given.photos is None) != (given.images is None):
+def run(arguments: argparse.Namespace) -> int:
+    require_least(arguments, "seeds", least=1)
+    if (arguments.photos is None) != (arguments.images is None):
         raise InputError("--photos CAPTIONS and --images FOLDER require each other. Give both or neither.")
-    if given.photos is None:
+    if arguments.photos is None:
         from degla.demo.world import demo
 
-        table = demo(given.out, quick=given.quick, seeds=given.seeds)
+        table = demo(arguments.out, quick=arguments.quick, seeds=arguments.seeds)
     else:
         from degla.demo.photos import demo_photos
 
-        table = demo_photos(given.photos, given.images, given.out, quick=given.quick, seeds=given.seeds)
-    if given.json:
+        table = demo_photos(
+            arguments.photos, arguments.images, arguments.out, quick=arguments.quick, seeds=arguments.seeds
+        )
+    if arguments.json:
         print_json(table)
     return 0

@@ -22,25 +22,25 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_columns(verb)
 
 
-def run(given: argparse.Namespace) -> int:
-    require_jsonl(given.out)
-    require_folder(given.out.parent, "to write to (--out)")
-    if given.drawn is not None:
-        require_folder(given.drawn, "of images (--drawn)")
-    spare_inputs(given.out, given.captions, given.negatives, given.neighbours)
+def run(arguments: argparse.Namespace) -> int:
+    require_jsonl(arguments.out)
+    require_folder(arguments.out.parent, "to write to (--out)")
+    if arguments.drawn is not None:
+        require_folder(arguments.drawn, "of images (--drawn)")
+    spare_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
     from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
     from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
     # Fields that other commands added are kept; distractors are replaced.
-    kept = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
-    captions = list(given_captions(given, optional=kept))
-    if given.drawn is not None:
-        image_of = drawn_images(given.drawn)
+    fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
+    captions = list(given_captions(arguments, optional=fields))
+    if arguments.drawn is not None:
+        image_of = drawn_images(arguments.drawn)
     else:
-        image_of = similar_images(captions, read_jsonl(NeighbourRecord, given.neighbours))
-    found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
-    write_jsonl(given.out, found)
-    count = sum(1 for caption in found if caption.distractor_image)
-    tell(f"{count:,} of {counted(len(found), 'caption')} with a distractor image: {given.out}")
+        image_of = similar_images(captions, read_jsonl(NeighbourRecord, arguments.neighbours))
+    rows = list(with_partners(captions, read_negatives(arguments.negatives), image_of, rule=arguments.rule))
+    write_jsonl(arguments.out, rows)
+    count = sum(1 for caption in rows if caption.distractor_image)
+    tell(f"{count:,} of {counted(len(rows), 'caption')} with a distractor image: {arguments.out}")
     return 0

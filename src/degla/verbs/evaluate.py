@@ -52,10 +52,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Score each model and write its result."""
-    check_models(given)
-    if given.crops and given.scorer != "regions":
+    check_models(arguments)
+    if arguments.crops and arguments.scorer != "regions":
         raise InputError("--crops requires --scorer regions.")
 
     from degla.evaluation.golden import compare_verdicts, read_verdicts
@@ -65,46 +65,50 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.results import save_result, spare_results
     from degla.evaluation.terminal import render_result
 
-    check_precision(given.models, given.precision)
-    _check_labels(given)
-    several = len(given.models) > 1
-    numbers = range(1, 1 + len(given.models))
-    outs = [given.out.with_stem(f"{given.out.stem}-{number}") if several else given.out for number in numbers]
+    check_precision(arguments.models, arguments.precision)
+    _check_labels(arguments)
+    several = len(arguments.models) > 1
+    numbers = range(1, 1 + len(arguments.models))
+    outs = [
+        arguments.out.with_stem(f"{arguments.out.stem}-{number}") if several else arguments.out for number in numbers
+    ]
     if first_process():  # Other ranks write nothing.
-        for name, out in zip(given.models, outs, strict=True):
-            spare_results(out, models=[name], benchmarks=given.benchmarks)
-    verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
-    if given.compare_verdicts is not None and not verdicts:
-        raise InputError(f"{given.compare_verdicts}: contains no verdicts.")
+        for name, out in zip(arguments.models, outs, strict=True):
+            spare_results(out, models=[name], benchmarks=arguments.benchmarks)
+    verdicts = list(read_verdicts(arguments.compare_verdicts)) if arguments.compare_verdicts is not None else []
+    if arguments.compare_verdicts is not None and not verdicts:
+        raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")
     differ = False
-    regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
-    labels = given.label or [None] * len(given.models)
-    with joined_processes() as processes, evaluation(given, processes=processes) as plain:
-        asked = replace(plain, regions=regions)
+    regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
+    labels = arguments.label or [None] * len(arguments.models)
+    with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
+        evaluator = replace(plain, regions=regions)
 
         def finish(number: int, result: TracedResult) -> None:
             nonlocal differ
             out = outs[number]
             save_result(result, out)
-            if given.json:
+            if arguments.json:
                 sys.stdout.write(result.model_dump_json() + "\n")
             else:
                 show(render_result(result))
                 tell(f"written: {out}")
-            if given.compare_verdicts is not None:
-                entries = [entry for each in asked.asked for entry in each.entries]
-                compared = compare_verdicts(result.items, entries, verdicts, file=given.compare_verdicts)
-                stream = sys.stderr if given.json else sys.stdout
+            if arguments.compare_verdicts is not None:
+                entries = [entry for each in evaluator.asked for entry in each.entries]
+                compared = compare_verdicts(result.items, entries, verdicts, file=arguments.compare_verdicts)
+                stream = sys.stderr if arguments.json else sys.stdout
                 stream.writelines(f"{line}\n" for line in compared.lines())
                 differ |= bool(compared.differing)
 
-        if given.engine == "ray":
+        if arguments.engine == "ray":
             if processes.count > 1:
                 raise InputError("--engine ray cannot be combined with torchrun: Ray starts the processes.")
-            tasks = [_Task(given, name, label, regions) for name, label in zip(given.models, labels, strict=True)]
+            tasks = [
+                _Task(arguments, name, label, regions) for name, label in zip(arguments.models, labels, strict=True)
+            ]
             return int(_score_on_ray(tasks, finish) or differ)
-        for number, (name, label) in enumerate(zip(given.models, labels, strict=True)):
-            result = asked.score_named(name, label=label, device=device(given.device))
+        for number, (name, label) in enumerate(zip(arguments.models, labels, strict=True)):
+            result = evaluator.score_named(name, label=label, device=device(arguments.device))
             if processes.first:
                 finish(number, result)
     return int(differ)
@@ -112,19 +116,19 @@ def run(given: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """The evaluation of one model, for a process of a cluster; `given` are the arguments of the command."""
+    """The evaluation of one model, for a process of a cluster; `arguments` are the arguments of the command."""
 
-    given: argparse.Namespace
+    arguments: argparse.Namespace
     model: str
     label: str | None
     regions: Regions | None
 
 
 def _score(task: _Task) -> TracedResult:
-    given = task.given
-    with evaluation(given) as asked:
-        silent = replace(asked, regions=task.regions, progress=False)
-        return silent.score_named(task.model, label=task.label, device=device(given.device))
+    arguments = task.arguments
+    with evaluation(arguments) as evaluator:
+        silent = replace(evaluator, regions=task.regions, progress=False)
+        return silent.score_named(task.model, label=task.label, device=device(arguments.device))
 
 
 @dataclass(frozen=True)
@@ -164,25 +168,25 @@ def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], 
     from degla.study.workers import open_cluster, run_jobs
 
     finishing = _Finishing(tasks, finish, [])
-    with open_cluster(_score, folder=tasks[0].given.root, processes=None) as workers:
+    with open_cluster(_score, folder=tasks[0].arguments.root, processes=None) as workers:
         _, stopped = run_jobs(_score, tasks, processes=workers.size, watcher=finishing, workers=workers)
     if stopped:
         raise StoppedError(stopped, ".")
     return bool(finishing.failed)
 
 
-def _check_labels(given: argparse.Namespace) -> None:
+def _check_labels(arguments: argparse.Namespace) -> None:
     """Check that one label names only runs of different seeds, because a report could not tell the others apart."""
     from degla.evaluation.run import training_seed_of
 
-    seen: dict[tuple[str, int | None], str] = {}
-    for number, label in enumerate(given.label or ()):
-        name = given.models[number]
+    owners: dict[tuple[str, int | None], str] = {}
+    for number, label in enumerate(arguments.label or ()):
+        name = arguments.models[number]
         seed = training_seed_of(name)
-        if (other := seen.get((label, seed))) is not None:
-            told = "without a training seed" if seed is None else f"with training seed {seed}"
+        if (other := owners.get((label, seed))) is not None:
+            phrase = "without a training seed" if seed is None else f"with training seed {seed}"
             raise InputError(
-                f"--label: {label!r} names both {other} and {name}, {told}. Give each run its own seed, or each method "
-                "its own label."
+                f"--label: {label!r} names both {other} and {name}, {phrase}. Give each run its own seed, or each "
+                "method its own label."
             )
-        seen[label, seed] = name
+        owners[label, seed] = name

@@ -10,9 +10,9 @@ from degla.verbs._scoring import check_networks, describe_networks, describe_res
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla evidence`."""
-    asked = "benchmarks with classes, or with one image and several texts per question"
+    benchmarks = "benchmarks with classes, or with one image and several texts per question"
     seed = "seed of sampled images, random patches and intervals (0)"
-    describe_networks(verb, benchmarks=asked, seed=seed, ties=False)
+    describe_networks(verb, benchmarks=benchmarks, seed=seed, ties=False)
     verb.add_argument("--share", type=float, default=0.15, help="share of an image's patches that is kept (0.15)")
     by = "evidence from the class token's attention or the pixels' gradient (attention if there is a class token)"
     verb.add_argument("--by", choices=["attention", "gradient"], help=by)
@@ -20,17 +20,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_results(verb)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Explain each model's answers and show the results side by side."""
-    check_networks(given)
-    require_least(given, "images", least=1)
+    check_networks(arguments)
+    require_least(arguments, "images", least=1)
 
     from degla.evaluation.explained import ExplainSettings, explain_model
     from degla.evaluation.terminal import render_explained
 
-    settings = ExplainSettings(given.share, given.images, given.by, given.seed)
+    settings = ExplainSettings(arguments.share, arguments.images, arguments.by, arguments.seed)
     return measure_networks(
-        given,
-        lambda encoder, questions, label: explain_model(encoder, settings, questions, root=given.root, label=label),
+        arguments,
+        lambda encoder, questions, label: explain_model(encoder, settings, questions, root=arguments.root, label=label),
         render_explained,
     )

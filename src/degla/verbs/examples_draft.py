@@ -25,31 +25,33 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_model(verb)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings
     from degla.negatives.review import draft_examples
     from degla.stopping import status_of_signal
 
-    require_least(given, "count", least=1)
-    model = model_source(given)
-    require_writable(given.out)
-    embedded = given.llm == "embedded"
+    require_least(arguments, "count", least=1)
+    model = model_source(arguments)
+    require_writable(arguments.out)
+    embedded = arguments.llm == "embedded"
     settings = NegativesSettings(
-        (given.rule,),
-        given.seed,
+        (arguments.rule,),
+        arguments.seed,
         # A small model that writes freely copies the caption; a large one only writes, and never chooses.
         form="both" if embedded else "write",
-        examples=given.examples,
+        examples=arguments.examples,
         example_sets=int(embedded),
-        examples_folder=given.examples_folder,
+        examples_folder=arguments.examples_folder,
     )
-    captions = given_captions(given)
-    drafts, summary = draft_examples(captions, settings, model=model, out=given.out, count=given.count)
+    captions = given_captions(arguments)
+    drafts, summary = draft_examples(captions, settings, model=model, out=arguments.out, count=arguments.count)
     show(summary.render())
     if not drafts and not summary.stopped:
         raise DeglaError(
             "no drafts were made, for the reasons above. Fix them, then run the same command again to resume."
         )
     if drafts:
-        sys.stdout.write(f"{counted(drafts, 'draft')} in {given.out}. Select from them with degla examples review.\n")
+        sys.stdout.write(
+            f"{counted(drafts, 'draft')} in {arguments.out}. Select from them with degla examples review.\n"
+        )
     return status_of_signal(summary.stopped)

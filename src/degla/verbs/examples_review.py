@@ -16,27 +16,30 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--port", type=int, default=7860, help="page: port on 127.0.0.1; 0 picks a free one (7860)")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.errors import InputError
     from degla.negatives.review import Draft, Review
     from degla.records import read_jsonl
     from degla.shelf import RULES
 
-    if not given.page:
-        refuse_given(given, "port", why="requires --page.")
-    for rule in given.rules or ():
+    if not arguments.page:
+        refuse_given(arguments, "port", why="requires --page.")
+    for rule in arguments.rules or ():
         RULES.require(rule)
-    drafts = [draft for draft in read_jsonl(Draft, given.drafts) if not given.rules or draft.rule in given.rules]
+    drafts = [
+        draft for draft in read_jsonl(Draft, arguments.drafts) if not arguments.rules or draft.rule in arguments.rules
+    ]
     if not drafts:
         raise InputError(
-            f"{given.drafts}: contains no drafts" + (f" of {', '.join(given.rules)}." if given.rules else ".")
+            f"{arguments.drafts}: contains no drafts"
+            + (f" of {', '.join(arguments.rules)}." if arguments.rules else ".")
         )
-    log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
-    with Review(drafts, log=log, out=given.out) as review:
-        if given.page:
+    log = arguments.drafts.with_name(arguments.drafts.name + ".review.jsonl")
+    with Review(drafts, log=log, out=arguments.out) as review:
+        if arguments.page:
             from degla.app.review_page import serve
 
-            serve(review, port=given.port)
+            serve(review, port=arguments.port)
         else:
             from degla.app.review_terminal import review_in_terminal
 

@@ -70,15 +70,15 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
     """
     from degla.config.fields import explain_field, known_fields
 
-    wanted = name.removeprefix("--").replace("-", "_")
-    found = sorted(field for field in known_fields() if field == wanted or field.startswith(f"{wanted}."))
-    if not found:
-        known = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
+    prefix = name.removeprefix("--").replace("-", "_")
+    fields = sorted(field for field in known_fields() if field == prefix or field.startswith(f"{prefix}."))
+    if not fields:
+        names = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
         raise InputError(
-            f"unknown name {name!r}.{did_you_mean(wanted, known)} See degla ls for names, and degla train RECIPE "
+            f"unknown name {name!r}.{did_you_mean(prefix, names)} See degla ls for names, and degla train RECIPE "
             "--help all for fields."
         )
-    return "\n".join(explain_field(field, config) for field in found)
+    return "\n".join(explain_field(field, config) for field in fields)
 
 
 def _member(kind: str, name: str) -> str:
@@ -88,9 +88,9 @@ def _member(kind: str, name: str) -> str:
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
         users = [recipe for recipe in RECIPES.names() if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))]
-        told = f"{', '.join(users)}, and recipes derived from them" if users else "none"
+        text = f"{', '.join(users)}, and recipes derived from them" if users else "none"
         settings = f"Settings: degla explain objective.{name}"
-        paragraphs.append(f"Recipes:  {told}; see degla explain RECIPE for when to use it.\n{settings}")
+        paragraphs.append(f"Recipes:  {text}; see degla explain RECIPE for when to use it.\n{settings}")
     if kind == "recipe":
         paragraphs.append(
             f"Losses, with their weights: degla train {name} --help\n"

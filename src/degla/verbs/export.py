@@ -30,22 +30,22 @@ def describe_card(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.export.run import export
     from degla.model.runs import latest_checkpoint
 
-    made = export(
-        given.model, to=given.to, out=given.out, what=given.what, int8=given.quantize == "int8",
-        results=given.results, licence=given.license,
+    result = export(
+        arguments.model, to=arguments.to, out=arguments.out, what=arguments.what, int8=arguments.quantize == "int8",
+        results=arguments.results, licence=arguments.license,
     )  # fmt: skip
-    for note in made.notes:
+    for note in result.notes:
         tell(f"{note}")
-    folder = Path(given.model)
+    folder = Path(arguments.model)
     before = folder_size(latest_checkpoint(folder) or folder)
     slim = f" (the model's own folder: {megabytes(before)})" if before else ""
-    tell(f"written: {made.folder}, {megabytes(made.bytes)}{slim}")
-    if given.quantize:
-        models = shlex.join([given.model, str(made.folder)])
+    tell(f"written: {result.folder}, {megabytes(result.bytes)}{slim}")
+    if arguments.quantize:
+        models = shlex.join([arguments.model, str(result.folder)])
         tell(f"to measure what quantization costs: degla evaluate {models} --benchmarks ...")
     return 0
 

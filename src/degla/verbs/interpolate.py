@@ -37,19 +37,25 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the sweep as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Evaluate the averages; write the report and the chosen checkpoint."""
     from degla.evaluation.choice import render_sweep
     from degla.interpolate import CHOSEN, Goal, interpolate
 
-    goal = Goal(given.gain, given.kept, given.keep)
-    with evaluation(given) as asked:
+    goal = Goal(arguments.gain, arguments.kept, arguments.keep)
+    with evaluation(arguments) as evaluator:
         sweep = interpolate(
-            given.base, given.tuned, asked, alphas=given.alphas, out=given.out, goal=goal, device=device(given.device)
+            arguments.base,
+            arguments.tuned,
+            evaluator,
+            alphas=arguments.alphas,
+            out=arguments.out,
+            goal=goal,
+            device=device(arguments.device),
         )
-    if given.json:
+    if arguments.json:
         print_json(sweep.plain())
     else:
         show(render_sweep(sweep))
-        tell(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}")
+        tell(f"written: {arguments.out / 'report.html'} and the chosen model, {arguments.out / CHOSEN}")
     return 0

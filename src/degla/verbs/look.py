@@ -24,17 +24,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.look import look, render_look
 
     result = look(
-        given.images,
-        given.captions,
-        given.models,
-        false=given.false,
-        negatives=given.negatives,
-        positives=given.positives,
-        device=device(given.device),
+        arguments.images,
+        arguments.captions,
+        arguments.models,
+        false=arguments.false,
+        negatives=arguments.negatives,
+        positives=arguments.positives,
+        device=device(arguments.device),
     )
-    answer(given, result.plain, lambda: show(render_look(result)))
+    answer(arguments, result.plain, lambda: show(render_look(result)))
     return 0

@@ -17,14 +17,14 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
-    if given.root is not None:
-        if given.shelf != "benchmarks":
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.root is not None:
+        if arguments.shelf != "benchmarks":
             raise InputError("--root requires benchmarks: degla ls benchmarks --root DATA.")
-        return _ls_found(given)
-    chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
-    members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}
-    if given.json:
+        return _ls_found(arguments)
+    shelves = {name: shelf for name, shelf in SHELVES.items() if arguments.shelf in (None, name)}
+    members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in shelves.items()}
+    if arguments.json:
         print_json(members)
         return 0
     for name, items in members.items():
@@ -35,9 +35,9 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _ls_found(given: argparse.Namespace) -> int:
+def _ls_found(arguments: argparse.Namespace) -> int:
     from degla.evaluation.questions import render_inventory, take_inventory
 
-    found = take_inventory(given.root)
-    answer(given, lambda: [row.model_dump() for row in found], lambda: show(render_inventory(found)))
+    rows = take_inventory(arguments.root)
+    answer(arguments, lambda: [row.model_dump() for row in rows], lambda: show(render_inventory(rows)))
     return 0

@@ -80,44 +80,46 @@ def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
     return named or BALANCED_RULES
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings, generate
     from degla.stopping import status_of_signal
 
-    require_least(given, "workers", "per_rule", least=1)
-    require_least(given, "example_sets", least=0)
-    if given.price is not None and (given.llm != "openai" or not given.dry_run):
+    require_least(arguments, "workers", "per_rule", least=1)
+    require_least(arguments, "example_sets", least=0)
+    if arguments.price is not None and (arguments.llm != "openai" or not arguments.dry_run):
         raise InputError("--price requires --llm openai and --dry-run.")
-    if given.price is not None and not all(0 <= price < inf for price in given.price):
-        raise InputError(f"--price: prices must be 0 or more, not {given.price[0]:g} and {given.price[1]:g}.")
-    model = model_source(given)
-    require_jsonl(given.out)
-    sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
+    if arguments.price is not None and not all(0 <= price < inf for price in arguments.price):
+        raise InputError(f"--price: prices must be 0 or more, not {arguments.price[0]:g} and {arguments.price[1]:g}.")
+    model = model_source(arguments)
+    require_jsonl(arguments.out)
+    sets = arguments.example_sets if arguments.example_sets is not None else int(arguments.llm == "embedded")
     settings = NegativesSettings(
-        rules=_rules(given.rules, POSITIVES if given.positives else RULES),
-        seed=given.seed,
-        per_rule=given.per_rule,
-        form=given.form or "both",
-        examples=given.examples,
+        rules=_rules(arguments.rules, POSITIVES if arguments.positives else RULES),
+        seed=arguments.seed,
+        per_rule=arguments.per_rule,
+        form=arguments.form or "both",
+        examples=arguments.examples,
         example_sets=sets,
-        examples_folder=given.examples_folder,
-        words=given.words,
+        examples_folder=arguments.examples_folder,
+        words=arguments.words,
     )
-    captions = partial(given_captions, given)
-    if given.dry_run:
+    captions = partial(given_captions, arguments)
+    if arguments.dry_run:
         from degla.negatives.plan import plan_negatives
 
-        prices = None if given.price is None else (given.price[0], given.price[1])
-        plan = plan_negatives(captions, settings, model=model, in_process=given.llm == "embedded", prices=prices)
-        answer(given, lambda: plan.plain, lambda: show(plan.render()))
+        prices = None if arguments.price is None else (arguments.price[0], arguments.price[1])
+        plan = plan_negatives(captions, settings, model=model, in_process=arguments.llm == "embedded", prices=prices)
+        answer(arguments, lambda: plan.plain, lambda: show(plan.render()))
         return 0
-    summary = generate(captions, settings, out=given.out, model=model, engine=given.engine, workers=given.workers)
-    answer(given, summary.plain, lambda: show(summary.render()))
+    summary = generate(
+        captions, settings, out=arguments.out, model=model, engine=arguments.engine, workers=arguments.workers
+    )
+    answer(arguments, summary.plain, lambda: show(summary.render()))
     if summary.captions and summary.skipped.total() == summary.captions:
         named = {reason: ", ".join(ids) for reason, ids in summary.skipped_ids.items()}
         reasons = "; ".join(f"{reason} {count}: {named[reason]}" for reason, count in summary.skipped.items())
         raise InputError(
-            f"{given.captions}: none of its {counted(summary.captions, 'caption')} can be used ({reasons}). "
+            f"{arguments.captions}: none of its {counted(summary.captions, 'caption')} can be used ({reasons}). "
             "Captions must be English, 1 to 80 words long; --text-column names their field."
         )
     return status_of_signal(summary.stopped) or int(summary.unanswered > 0)

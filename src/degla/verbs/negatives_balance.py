@@ -30,8 +30,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb, file="negatives, several per rule and caption (degla negatives --per-rule 6)")
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
-    told = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
-    verb.add_argument("--told", type=float, default=0.57, metavar="SHARE", help=told)
+    accuracy = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
+    verb.add_argument("--told", type=float, default=0.57, metavar="SHARE", help=accuracy)
     verb.add_argument(
         "--told-rule",
         type=float,
@@ -50,7 +50,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.balance.balance import Balancer
     from degla.negatives.balance.outcome import BalanceSettings, describe, render
@@ -58,23 +58,23 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
-    require_least(given, "per_rule", least=1)
-    require_jsonl(given.out)
-    require_files(given.file, given.captions)
-    spare_inputs(given.out, given.file, given.captions)
-    settings = BalanceSettings(given.seed, given.per_rule, given.told, given.told_rule)
-    with CaptionIndex(given_captions(given)) as captions:
-        likelihoods, name = _likelihoods(given.likelihood, captions)
-        balancer = Balancer(lambda: read_negatives(given.file), captions, settings, likelihoods)
+    require_least(arguments, "per_rule", least=1)
+    require_jsonl(arguments.out)
+    require_files(arguments.file, arguments.captions)
+    spare_inputs(arguments.out, arguments.file, arguments.captions)
+    settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.told, arguments.told_rule)
+    with CaptionIndex(given_captions(arguments)) as captions:
+        likelihoods, name = _likelihoods(arguments.likelihood, captions)
+        balancer = Balancer(lambda: read_negatives(arguments.file), captions, settings, likelihoods)
         if complaint := balancer.report.complaint(settings):
-            raise InputError(f"{given.file}: {complaint}")
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        balancer.write(given.out)
-    source = {"file": given.file.name, "sha256": sha256_of(given.file)}
-    said = {"balanced": describe(settings, source, name, balancer.report)}
-    write_json(manifest_path(given.out), {**(read_manifest(given.file) or {}), **said})
-    answer(given, balancer.report.plain, lambda: show(render(balancer.report)))
-    tell(f"written: {given.out}")
+            raise InputError(f"{arguments.file}: {complaint}")
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        balancer.write(arguments.out)
+    source = {"file": arguments.file.name, "sha256": sha256_of(arguments.file)}
+    entry = {"balanced": describe(settings, source, name, balancer.report)}
+    write_json(manifest_path(arguments.out), {**(read_manifest(arguments.file) or {}), **entry})
+    answer(arguments, balancer.report.plain, lambda: show(render(balancer.report)))
+    tell(f"written: {arguments.out}")
     return 0
 
 

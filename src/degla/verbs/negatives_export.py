@@ -24,19 +24,19 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
-    spare_inputs(given.out, given.file, given.captions)
-    if given.to != "csv":
-        refuse_given(given, "images", why="requires --to csv; this is --to degla-json.")
-    records = read_negatives(given.file)
-    with CaptionIndex(given_captions(given)) as captions:
-        if given.to == "degla-json":
-            summary = export_degla_json(records, captions, given.out)
+    spare_inputs(arguments.out, arguments.file, arguments.captions)
+    if arguments.to != "csv":
+        refuse_given(arguments, "images", why="requires --to csv; this is --to degla-json.")
+    records = read_negatives(arguments.file)
+    with CaptionIndex(given_captions(arguments)) as captions:
+        if arguments.to == "degla-json":
+            summary = export_degla_json(records, captions, arguments.out)
         else:
-            summary = export_table(records, captions, given.out, images=given.images)
-    answer(given, summary.plain, lambda: tell(f"written: {given.out}: " + "\n".join(summary.sentences())))
+            summary = export_table(records, captions, arguments.out, images=arguments.images)
+    answer(arguments, summary.plain, lambda: tell(f"written: {arguments.out}: " + "\n".join(summary.sentences())))
     return 0

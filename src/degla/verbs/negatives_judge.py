@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    told = "reject texts far less likely than their captions, by the embedded model or a GGUF, folder or hub id"
-    describe_likelihood(verb, "--plausibility", told)
+    plausibility = "reject texts far less likely than their captions, by the embedded model or a GGUF, folder or hub id"
+    describe_likelihood(verb, "--plausibility", plausibility)
     verb.add_argument(
         "--clip", metavar="MODEL", help="reject texts that match the image as well as the caption, by this CLIP model"
     )
@@ -50,22 +50,22 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.screening import TruthScreen, screen
 
-    _check(given)
-    with _screens(given) as screens, CaptionIndex(given_captions(given)) as index:
-        counts = screen(read_negatives(given.file), captions=index, screens=screens, out=given.out)
-        _write_manifest(given, [one.name for one in screens])
+    _check(arguments)
+    with _screens(arguments) as screens, CaptionIndex(given_captions(arguments)) as index:
+        counts = screen(read_negatives(arguments.file), captions=index, screens=screens, out=arguments.out)
+        _write_manifest(arguments, [one.name for one in screens])
     unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))
     if unanswered:
         tell(f"no answer to {counted(unanswered, 'request')}: the same command asks again")
-    if given.json:
+    if arguments.json:
         print_json(counts.plain())
         return int(unanswered > 0)
-    tell(f"written: {given.out}: {counted(counts.rows, 'row')}, {counts.accepted} still accepted")
+    tell(f"written: {arguments.out}: {counted(counts.rows, 'row')}, {counts.accepted} still accepted")
     for (rule, reason), number in sorted(counts.refused.items()):
         tell(f"  rejected: {rule} {reason} {number}")
     for name, number in sorted(counts.undecided.items()):
@@ -73,56 +73,56 @@ def run(given: argparse.Namespace) -> int:
     return int(unanswered > 0)
 
 
-def _check(given: argparse.Namespace) -> None:
-    if given.plausibility is None and given.clip is None and given.llm == "rules":
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.plausibility is None and arguments.clip is None and arguments.llm == "rules":
         raise InputError("no judge given. Use one or more of --plausibility, --llm and --clip.")
-    if (given.clip is None) != (given.images is None):
+    if (arguments.clip is None) != (arguments.images is None):
         raise InputError("--clip MODEL and --images DIR require each other. Give both or neither.")
-    if given.clip is None:
-        refuse_given(given, "margin", "device", why="requires --clip.")
-    if given.llm == "rules":
-        refuse_given(given, "seed", why="requires --llm.")
-    refuse_given(given, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
-    require_jsonl(given.out)
-    require_files(given.file, given.captions, given.images)
-    if given.margin is not None and not isfinite(given.margin):
-        raise InputError(f"--margin is {given.margin}; it must be a finite number, such as 0.01.")
-    spare_inputs(given.out, given.file, given.captions)
+    if arguments.clip is None:
+        refuse_given(arguments, "margin", "device", why="requires --clip.")
+    if arguments.llm == "rules":
+        refuse_given(arguments, "seed", why="requires --llm.")
+    refuse_given(arguments, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
+    require_jsonl(arguments.out)
+    require_files(arguments.file, arguments.captions, arguments.images)
+    if arguments.margin is not None and not isfinite(arguments.margin):
+        raise InputError(f"--margin is {arguments.margin}; it must be a finite number, such as 0.01.")
+    spare_inputs(arguments.out, arguments.file, arguments.captions)
 
 
 @contextmanager
-def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
+def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
     """Open the screens that the arguments name, the cheapest first."""
     from degla import screening
 
-    open_model = model_source(given)
+    open_model = model_source(arguments)
     with ExitStack() as opened:
         screens: list[Screen] = []
-        if given.plausibility is not None:
+        if arguments.plausibility is not None:
             from degla.negatives.llm.likelihood import open_likelihood
 
-            likelihood, name = open_likelihood(None if given.plausibility == "embedded" else given.plausibility)
+            likelihood, name = open_likelihood(None if arguments.plausibility == "embedded" else arguments.plausibility)
             screens.append(screening.PlausibilityScreen(likelihood, name))
-        if given.clip is not None:
+        if arguments.clip is not None:
             from degla.model.load import load_encoder
             from degla.verbs._scoring import device
 
-            encoder = load_encoder(given.clip, device=device(given.device or "auto"))
-            screens.append(screening.ImageScreen(encoder, given.images, given.margin or 0.0))
+            encoder = load_encoder(arguments.clip, device=device(arguments.device or "auto"))
+            screens.append(screening.ImageScreen(encoder, arguments.images, arguments.margin or 0.0))
         if open_model is not None:
             from degla.negatives.run.asking import kept_replies
 
             model = open_model()
             opened.callback(model.close)
-            journal = opened.enter_context(kept_replies(given.out))
+            journal = opened.enter_context(kept_replies(arguments.out))
             screens.append(screening.TruthScreen(model, journal))
         yield screens
 
 
-def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
+def _write_manifest(arguments: argparse.Namespace, names: list[str]) -> None:
     """Copy the manifest of the negatives beside the output and add the screens' names."""
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
-    found = read_manifest(given.file) or {}
-    write_json(manifest_path(given.out), {**found, "judged": [*found.get("judged", []), *names]})
+    manifest = read_manifest(arguments.file) or {}
+    write_json(manifest_path(arguments.out), {**manifest, "judged": [*manifest.get("judged", []), *names]})

@@ -16,11 +16,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.pack import pack
 
-    spare_inputs(given.out, given.file)
-    summary = pack(read_negatives(given.file), given.out, source=given.file, refused=given.all)
-    answer(given, summary.plain, lambda: tell(f"written: {given.out}: {summary.sentence()}"))
+    spare_inputs(arguments.out, arguments.file)
+    summary = pack(read_negatives(arguments.file), arguments.out, source=arguments.file, refused=arguments.all)
+    answer(arguments, summary.plain, lambda: tell(f"written: {arguments.out}: {summary.sentence()}"))
     return 0

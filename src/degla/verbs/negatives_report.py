@@ -26,8 +26,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs per rule to train and test the text-only classifier; 0 skips the test (2000)",
     )
-    told = "also compare likelihoods, by the embedded language model or a GGUF, folder or hub id"
-    describe_likelihood(verb, "--likelihood", told)
+    likelihood = "also compare likelihoods, by the embedded language model or a GGUF, folder or hub id"
+    describe_likelihood(verb, "--likelihood", likelihood)
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     verb.add_argument("--sheet", type=Path, help="TSV sheet to write for a human reader, with its key beside it")
     verb.add_argument(
@@ -36,70 +36,72 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--readers", type=int, default=1, metavar="N", help="readers of the same texts, with one sheet each (1)"
     )
-    read = "count the verdicts in filled sheets and the agreement between readers of the same texts"
-    verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help=read)
+    sheets = "count the verdicts in filled sheets and the agreement between readers of the same texts"
+    verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help=sheets)
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
-    if given.read:
-        return _count_verdicts(given)
-    if not given.files or given.captions is None:
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.read:
+        return _count_verdicts(arguments)
+    if not arguments.files or arguments.captions is None:
         raise InputError(
             "no input. Give files of negatives with --captions, or filled sheets with --read. See "
             "degla negatives report --help."
         )
-    require_least(given, "samples", "blind_pairs", least=0)
-    require_least(given, "per_rule", "readers", least=1)
-    if given.sheet is not None:
+    require_least(arguments, "samples", "blind_pairs", least=0)
+    require_least(arguments, "per_rule", "readers", least=1)
+    if arguments.sheet is not None:
         why = "is for a report, but --sheet only writes sheets. Omit one of them."
-        refuse_given(given, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
+        refuse_given(arguments, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
     else:
-        refuse_given(given, "per_rule", "readers", why="requires --sheet.")
-    if given.out is None:
-        refuse_given(given, "samples", why="requires --out.")
+        refuse_given(arguments, "per_rule", "readers", why="requires --sheet.")
+    if arguments.out is None:
+        refuse_given(arguments, "samples", why="requires --out.")
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
     from degla.negatives.report.examine import Judge, examine_file
     from degla.negatives.report.sheet import draw_sheet, write_sheet
 
-    labels = label_files(given.files, given.label)
-    for path in (given.out, given.sheet):
+    labels = label_files(arguments.files, arguments.label)
+    for path in (arguments.out, arguments.sheet):
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder. Give a file name.")
-    if given.out is not None:
-        spare_inputs(given.out, *given.files, given.captions)
-        if given.out.suffix.lower() != ".html":
-            raise InputError(f"{given.out}: the report's file name must end in .html.")
-    with CaptionIndex(given_captions(given)) as captions:
-        if given.sheet is not None:
-            drawn = {
-                label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed, where=path)
+    if arguments.out is not None:
+        spare_inputs(arguments.out, *arguments.files, arguments.captions)
+        if arguments.out.suffix.lower() != ".html":
+            raise InputError(f"{arguments.out}: the report's file name must end in .html.")
+    with CaptionIndex(given_captions(arguments)) as captions:
+        if arguments.sheet is not None:
+            texts = {
+                label: draw_sheet(
+                    read_negatives(path), captions, per_rule=arguments.per_rule, seed=arguments.seed, where=path
+                )
                 for label, path in labels.items()
             }
-            *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)
+            *sheets, key = write_sheet(texts, arguments.sheet, seed=arguments.seed, readers=arguments.readers)
             tell(f"written: {', '.join(map(str, sheets))}; key to the origin of each text: {key}")
             return 0
-        judge = Judge(given.likelihood) if given.likelihood else None
-        draws = Draws(given.samples, given.blind_pairs, given.seed)
+        judge = Judge(arguments.likelihood) if arguments.likelihood else None
+        draws = Draws(arguments.samples, arguments.blind_pairs, arguments.seed)
         examined = [
             examine_file(path, read_negatives(path), captions, label=label, draws=draws, judge=judge)
             for label, path in labels.items()
         ]
-    if given.out is not None:
+    if arguments.out is not None:
         from degla.negatives.report.page import write_page
 
-        write_page(examined, given.out)
-    if given.json:
+        write_page(examined, arguments.out)
+    if arguments.json:
         print_json([each.plain() for each in examined])
     else:
         from degla.negatives.report.terminal import render_tables
 
         show(render_tables(examined))
-    if given.out is not None:
-        tell(f"written: {given.out}")
+    if arguments.out is not None:
+        tell(f"written: {arguments.out}")
     return 0
 
 
@@ -113,13 +115,13 @@ def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
     return dict(zip(names, files, strict=True))
 
 
-def _count_verdicts(given: argparse.Namespace) -> int:
+def _count_verdicts(arguments: argparse.Namespace) -> int:
     from degla.negatives.report.sheet import count_verdicts
 
-    if given.files:
+    if arguments.files:
         raise InputError("--read counts filled sheets. Remove the files of negatives.")
-    others = sorted(given.typed - {"files", "read", "json"})
-    refuse_given(given, *others, why="does not apply: --read only counts filled sheets.")
-    reading = count_verdicts(given.read)
-    answer(given, reading.plain, lambda: sys.stdout.write(printable(reading.markdown())))
+    others = sorted(arguments.typed - {"files", "read", "json"})
+    refuse_given(arguments, *others, why="does not apply: --read only counts filled sheets.")
+    reading = count_verdicts(arguments.read)
+    answer(arguments, reading.plain, lambda: sys.stdout.write(printable(reading.markdown())))
     return 0

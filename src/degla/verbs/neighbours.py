@@ -29,21 +29,25 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_columns(verb)
 
 
-def run(given: argparse.Namespace) -> int:
-    require_least(given, "count", least=1)
-    require_folder(given.images, "of images (--images)")
-    require_folder(given.out.parent, "to write to (--out)")
-    spare_inputs(given.out, given.captions)
-    captions = list(given_captions(given))
+def run(arguments: argparse.Namespace) -> int:
+    require_least(arguments, "count", least=1)
+    require_folder(arguments.images, "of images (--images)")
+    require_folder(arguments.out.parent, "to write to (--out)")
+    spare_inputs(arguments.out, arguments.captions)
+    captions = list(given_captions(arguments))
 
     from degla.model.load import load_encoder
     from degla.records import write_jsonl
     from degla.training.features import find_neighbours
 
-    found = find_neighbours(
-        captions, folder=given.images, encoder=load_encoder(given.model), count=given.count, seed=given.seed
+    neighbours = find_neighbours(
+        captions,
+        folder=arguments.images,
+        encoder=load_encoder(arguments.model),
+        count=arguments.count,
+        seed=arguments.seed,
     )
-    count = write_jsonl(given.out, found)
-    tell(f"{counted(count, 'caption')} with {counted(given.count, 'neighbour')} each: {given.out}")
-    tell(f"Train with: --data.neighbours {shlex.quote(str(given.out))} --data.neighbours-per-pair 1")
+    count = write_jsonl(arguments.out, neighbours)
+    tell(f"{counted(count, 'caption')} with {counted(arguments.count, 'neighbour')} each: {arguments.out}")
+    tell(f"Train with: --data.neighbours {shlex.quote(str(arguments.out))} --data.neighbours-per-pair 1")
     return 0

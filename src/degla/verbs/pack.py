@@ -26,31 +26,33 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     for name, least, most in (("size", 32, 4096), ("quality", 1, 95), ("per_shard", 1, 10**6), ("workers", 1, 256)):
-        if not least <= getattr(given, name) <= most:
+        if not least <= getattr(arguments, name) <= most:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} is {getattr(given, name)}; it must be from {least} to {most}.")
-    require_folder(given.images, "of images (--images)")
+            raise InputError(f"--{flag} is {getattr(arguments, name)}; it must be from {least} to {most}.")
+    require_folder(arguments.images, "of images (--images)")
     from degla.data.joining import join
     from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
     from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS
 
-    negatives = list(read_negatives(given.negatives)) if given.negatives is not None else []
-    rows = join(given_captions(given, optional=OPTIONAL_FIELDS), negatives if negatives else None)
-    packing = Packing(size=given.size, quality=given.quality, per_shard=given.per_shard, workers=given.workers)
-    found = pack(rows, negatives, folder=given.images, out=given.out, packing=packing)
-    if given.json:
-        print_json(asdict(found))
+    negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else []
+    rows = join(given_captions(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
+    packing = Packing(
+        size=arguments.size, quality=arguments.quality, per_shard=arguments.per_shard, workers=arguments.workers
+    )
+    counts = pack(rows, negatives, folder=arguments.images, out=arguments.out, packing=packing)
+    if arguments.json:
+        print_json(asdict(counts))
         return 0
-    flags = ["--data.captions", str(given.out / CAPTIONS_NAME), "--data.images", str(given.out)]
-    if found.negatives:
-        flags += ["--data.negatives", str(given.out / NEGATIVES_NAME)]
+    flags = ["--data.captions", str(arguments.out / CAPTIONS_NAME), "--data.images", str(arguments.out)]
+    if counts.negatives:
+        flags += ["--data.negatives", str(arguments.out / NEGATIVES_NAME)]
     sys.stdout.write(
-        f"{counted(found.images, 'image')}, {counted(found.captions, 'caption')}, "
-        f"{counted(found.negatives, 'negative')} in {counted(found.shards, 'shard')}, "
-        f"{found.bytes / 2**20:.1f} MiB.\n"
+        f"{counted(counts.images, 'image')}, {counted(counts.captions, 'caption')}, "
+        f"{counted(counts.negatives, 'negative')} in {counted(counts.shards, 'shard')}, "
+        f"{counts.bytes / 2**20:.1f} MiB.\n"
         f"Train with: {shlex.join(flags)}\n"
     )
     return 0

@@ -56,20 +56,20 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_model(verb)
 
 
-def run(given: argparse.Namespace) -> int:
-    require_folder(given.out.parent, "to write to (--out)")
-    if given.maker not in ("units", "contexts") and given.out.exists():
-        raise InputError(f"{given.out}: already exists. Choose another --out.")
-    if given.maker != "composites" and (given.images, given.size) != (None, None):
-        raise InputError(f"--images and --size apply only to degla prepare composites, not to {given.maker}.")
-    if model_source(given) is not None and given.maker != "contexts":
-        raise InputError(f"--llm applies only to degla prepare contexts, not to {given.maker}.")
-    refuse_given(given, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
-    if given.maker in ("units", "contexts"):
-        require_jsonl(given.out)
-    spare_inputs(given.out, given.captions)
+def run(arguments: argparse.Namespace) -> int:
+    require_folder(arguments.out.parent, "to write to (--out)")
+    if arguments.maker not in ("units", "contexts") and arguments.out.exists():
+        raise InputError(f"{arguments.out}: already exists. Choose another --out.")
+    if arguments.maker != "composites" and (arguments.images, arguments.size) != (None, None):
+        raise InputError(f"--images and --size apply only to degla prepare composites, not to {arguments.maker}.")
+    if model_source(arguments) is not None and arguments.maker != "contexts":
+        raise InputError(f"--llm applies only to degla prepare contexts, not to {arguments.maker}.")
+    refuse_given(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
+    if arguments.maker in ("units", "contexts"):
+        require_jsonl(arguments.out)
+    spare_inputs(arguments.out, arguments.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
-    tell(f"{makers[given.maker](given)}: {given.out}")
+    tell(f"{makers[arguments.maker](arguments)}: {arguments.out}")
     return 0
 
 
@@ -82,25 +82,25 @@ def _new_folder(out: Path) -> Iterator[Path]:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
 
 
-def _presence(given: argparse.Namespace) -> str:
+def _presence(arguments: argparse.Namespace) -> str:
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
     from degla.records import write_jsonl
 
-    captions = list(given_captions(given))
-    contents = survey(captions, seed=given.seed)
-    require_something(contents, where=str(given.captions))
-    asked = list(questions(captions, contents, seed=given.seed))
-    with _new_folder(given.out) as folder:
+    captions = list(given_captions(arguments))
+    contents = survey(captions, seed=arguments.seed)
+    require_something(contents, where=str(arguments.captions))
+    choices = list(questions(captions, contents, seed=arguments.seed))
+    with _new_folder(arguments.out) as folder:
         named = write_jsonl(folder / "captions.jsonl", naming_the_absent(captions, contents))
-        write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
-        write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
+        write_jsonl(folder / "choice.jsonl", (caption for caption, _ in choices))
+        write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in choices for negative in false))
     return (
-        f"{named:,} of {counted(len(captions), 'caption names', 'captions name')} an absent object, {len(asked):,} of "
-        f"{counted(len(contents), 'image has', 'images have')} a question"
+        f"{named:,} of {counted(len(captions), 'caption names', 'captions name')} an absent object, {len(choices):,} "
+        f"of {counted(len(contents), 'image has', 'images have')} a question"
     )
 
 
-def _units(given: argparse.Namespace) -> str:
+def _units(arguments: argparse.Namespace) -> str:
     from degla.negatives.units import with_units
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
@@ -108,57 +108,57 @@ def _units(given: argparse.Namespace) -> str:
 
     def told() -> Iterator[CaptionRecord]:
         nonlocal units, foils
-        for caption in with_units(given_captions(given, optional=OPTIONAL_FIELDS), seed=given.seed):
+        for caption in with_units(given_captions(arguments, optional=OPTIONAL_FIELDS), seed=arguments.seed):
             units += len(caption.units)
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
 
-    count = write_jsonl(given.out, told())
+    count = write_jsonl(arguments.out, told())
     return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}"
 
 
-def _contexts(given: argparse.Namespace) -> str:
+def _contexts(arguments: argparse.Namespace) -> str:
     from degla.negatives.units import with_contexts
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
-    open_model = model_source(given)
-    captions = list(given_captions(given, optional=OPTIONAL_FIELDS))
+    open_model = model_source(arguments)
+    captions = list(given_captions(arguments, optional=OPTIONAL_FIELDS))
     if open_model is None:
-        made, by = list(with_contexts(captions, seed=given.seed)), ""
+        rows, by = list(with_contexts(captions, seed=arguments.seed)), ""
     else:
         from degla.negatives.contexts import ContextWriter
         from degla.negatives.run.asking import kept_replies
 
-        with closing(open_model()) as model, kept_replies(given.out) as journal:
-            writer = ContextWriter(model, given.seed, journal)
-            made = list(writer(captions))
+        with closing(open_model()) as model, kept_replies(arguments.out) as journal:
+            writer = ContextWriter(model, arguments.seed, journal)
+            rows = list(writer(captions))
         by = f", {writer.written:,} of them by {model.name}"
-    longer = sum(new != old for new, old in zip(made, captions, strict=True))
+    longer = sum(new != old for new, old in zip(rows, captions, strict=True))
     if not longer:
-        raise InputError(f"{given.captions}: no caption names an object and something more. Use other captions.")
-    write_jsonl(given.out, made)
+        raise InputError(f"{arguments.captions}: no caption names an object and something more. Use other captions.")
+    write_jsonl(arguments.out, rows)
     return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version{by}"
 
 
-def _composites(given: argparse.Namespace) -> str:
+def _composites(arguments: argparse.Namespace) -> str:
     from degla.data.composites import composites
     from degla.data.decoding import MAX_PIXELS
     from degla.records import write_jsonl
 
-    if given.images is None or not given.images.is_dir():
-        raise InputError(f"--images {given.images}: composites need the folder that image paths are relative to.")
-    size = 224 if given.size is None else given.size
+    if arguments.images is None or not arguments.images.is_dir():
+        raise InputError(f"--images {arguments.images}: composites need the folder that image paths are relative to.")
+    size = 224 if arguments.size is None else arguments.size
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:
         raise InputError(f"--size is {size}; it must be even, from 2 to {largest}.")
-    captions = list(given_captions(given, optional=("positives",)))
+    captions = list(given_captions(arguments, optional=("positives",)))
     rows, negatives = [], []
-    with _new_folder(given.out) as folder:
+    with _new_folder(arguments.out) as folder:
         (folder / "images").mkdir()
-        for made in composites(captions, folder=given.images, size=size, seed=given.seed):
-            made.picture.save(folder / "images" / made.caption.image)
-            rows.append(made.caption)
-            negatives += [] if made.negative is None else [made.negative]
+        for composite in composites(captions, folder=arguments.images, size=size, seed=arguments.seed):
+            composite.picture.save(folder / "images" / composite.caption.image)
+            rows.append(composite.caption)
+            negatives += [] if composite.negative is None else [composite.negative]
         write_jsonl(folder / "captions.jsonl", rows)
         write_jsonl(folder / "negatives.jsonl", negatives)
     images = len({caption.image_id for caption in captions})

@@ -20,20 +20,20 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="show the files and the model card without uploading")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.export.publish import publish
 
     upload = publish(
-        given.model, to=given.to, form=given.form, what=given.what, results=given.results, licence=given.license,
-        private=given.private, dry_run=given.dry_run,
+        arguments.model, to=arguments.to, form=arguments.form, what=arguments.what, results=arguments.results,
+        licence=arguments.license, private=arguments.private, dry_run=arguments.dry_run,
     )  # fmt: skip
     for name, size in upload.files:
         sys.stdout.write(f"{megabytes(size):>14}  {name}\n")
-    if given.dry_run:
+    if arguments.dry_run:
         sys.stdout.write(f"\n{upload.card}")
         tell(
             f"nothing was uploaded; without --dry-run, {counted(len(upload.files), 'file goes', 'files go')} to "
-            f"{given.to}"
+            f"{arguments.to}"
         )
     else:
         sys.stdout.write(f"{upload.address}\n")

@@ -24,20 +24,25 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.evaluation.report import report, result_files
     from degla.evaluation.results import load_result
 
     mteb = {}
-    for each in given.mteb:
+    for each in arguments.mteb:
         label, equals, path = each.partition("=")
         if not (label and equals and path):
             raise InputError(f"--mteb {each}: must be LABEL=PATH, where PATH is a file or folder written by mteb.")
         mteb[label] = Path(path)
-    files = result_files(given.results)
-    baseline = given.baseline or (load_result(files[0]).model.label if files else None)
+    files = result_files(arguments.results)
+    baseline = arguments.baseline or (load_result(files[0]).model.label if files else None)
     table = report(
-        files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published, mteb=mteb
+        files,
+        out=arguments.out,
+        baseline=baseline,
+        root=arguments.root,
+        published=not arguments.no_published,
+        mteb=mteb,
     )
-    answer(given, lambda: table, lambda: tell(f"written: {given.out} and {given.out.with_suffix('.md')}"))
+    answer(arguments, lambda: table, lambda: tell(f"written: {arguments.out} and {arguments.out.with_suffix('.md')}"))
     return 0

@@ -24,17 +24,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--list", action="store_true", help="print the runs and exit")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from degla.study.plan import read_plan
 
-    require_least(given, "processes", least=1)
-    plan = read_plan(given.plan, overrides=given.set)
-    if given.list:
+    require_least(arguments, "processes", least=1)
+    plan = read_plan(arguments.plan, overrides=arguments.set)
+    if arguments.list:
         why = "has no effect: --list only prints the runs."
-        refuse_given(given, "processes", "engine", "rehearse", "json", why=why)
+        refuse_given(arguments, "processes", "engine", "rehearse", "json", why=why)
         from degla.study.grid import expand
 
-        runs = expand(plan, where=str(given.plan))
+        runs = expand(plan, where=str(arguments.plan))
         for run in runs:
             sys.stdout.write(f"{run.title}\n")
 
@@ -47,14 +47,14 @@ def run(given: argparse.Namespace) -> int:
     from degla.study.conduct import conduct
     from degla.study.record import dump_study
 
-    command = command_line(given, verb="study") + (" --rehearse" if given.rehearse else "")
+    command = command_line(arguments, verb="study") + (" --rehearse" if arguments.rehearse else "")
     study = conduct(
-        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine,
-        rehearsed=given.rehearse,
+        plan, out=arguments.out, where=str(arguments.plan), command=command, processes=arguments.processes,
+        engine=arguments.engine, rehearsed=arguments.rehearse,
     )  # fmt: skip
-    if given.json:
+    if arguments.json:
         sys.stdout.write(dump_study(study.record))
     else:
-        tell(f"written: {given.out / 'study.html'}, study.md and study.json beside it")
+        tell(f"written: {arguments.out / 'study.html'}, study.md and study.json beside it")
     refuse_failures(study.record.failures, run="run")
     return 0

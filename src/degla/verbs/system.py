@@ -27,8 +27,8 @@ _ACTIONS = {
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.usage = "degla system NAME run|evaluate [--quick] [--seeds N] [--out DIR] [SETTINGS]"
     verb.add_argument("name", choices=SYSTEMS.names(), help="degla system NAME --help lists its settings")
-    told = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
-    verb.add_argument("action", choices=list(_ACTIONS), help=told)
+    actions = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
+    verb.add_argument("action", choices=list(_ACTIONS), help=actions)
     quick = "a preview, not a measurement: one seed, little data, few steps"
     verb.add_argument("--quick", action="store_true", help=quick)
     verb.add_argument("--seeds", type=int, metavar="N", help="seeds per method (3; 1 with --quick)")
@@ -40,16 +40,16 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(prog="degla system", allow_abbrev=False)
-    describe(made)
-    return made
+    verb = Parser(prog="degla system", allow_abbrev=False)
+    describe(verb)
+    return verb
 
 
 @dataclasses.dataclass(frozen=True)
 class SystemCommand:
     """A parsed command."""
 
-    given: argparse.Namespace
+    arguments: argparse.Namespace
     system: AnySystem
     settings: Any
     cases: list[Case]
@@ -60,20 +60,20 @@ def run_words(words: list[str]) -> int:
     if len(words) < 2 or set(words) & {"-h", "--help"}:
         return _help(words)
     command = read_command(words)
-    given = command.given
+    arguments = command.arguments
     models = None
-    out = given.out or Path(given.name)
-    if given.action == "evaluate":
-        models = given.models or Path(given.name)
-        out = given.out or models / "evaluation"
+    out = arguments.out or Path(arguments.name)
+    if arguments.action == "evaluate":
+        models = arguments.models or Path(arguments.name)
+        out = arguments.out or models / "evaluation"
 
     from degla.systems.conduct import run_system
     from degla.systems.page import render_terminal
     from degla.verbs._terminal import show, tell
 
-    line, asked = shlex.join(["degla", "system", *words]), (command.system, command.settings, command.cases)
-    record = run_system(*asked, name=given.name, out=out, command=line, models=models)
-    if given.json:
+    line, request = shlex.join(["degla", "system", *words]), (command.system, command.settings, command.cases)
+    record = run_system(*request, name=arguments.name, out=out, command=line, models=models)
+    if arguments.json:
         sys.stdout.write(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
     else:
         show(render_terminal(command.system, record))
@@ -88,40 +88,40 @@ def read_command(words: list[str]) -> SystemCommand:
         InputError: an unknown name or flag, a wrong value, or flags that conflict.
     """
     SYSTEMS.require(words[0])
-    given, rest = _parser().parse_known_args(words)
-    if given.models is not None and given.action != "evaluate":
+    arguments, rest = _parser().parse_known_args(words)
+    if arguments.models is not None and arguments.action != "evaluate":
         raise InputError("--models applies only to degla system NAME evaluate. Use --out.")
-    if given.quick and given.action == "evaluate":
+    if arguments.quick and arguments.action == "evaluate":
         raise InputError("--quick applies only to degla system NAME run; evaluate uses the settings of the run.")
-    if given.first_seed and given.action == "evaluate" and given.seeds is None:
+    if arguments.first_seed and arguments.action == "evaluate" and arguments.seeds is None:
         raise InputError("--first-seed requires --seeds: evaluate uses the seeds of the run by default.")
-    require_least(given, "seeds", least=1)
-    count = given.seeds if given.seeds is not None else 1 if given.quick else 3
-    if not 0 <= given.first_seed < 2**31:
-        raise InputError(f"--first-seed is {given.first_seed}; it must be 0 or more and below {2**31}.")
-    if given.first_seed + count > 2**31:
+    require_least(arguments, "seeds", least=1)
+    count = arguments.seeds if arguments.seeds is not None else 1 if arguments.quick else 3
+    if not 0 <= arguments.first_seed < 2**31:
+        raise InputError(f"--first-seed is {arguments.first_seed}; it must be 0 or more and below {2**31}.")
+    if arguments.first_seed + count > 2**31:
         raise InputError(f"--seeds is {count}; the last seed must be below {2**31}.")
 
     from degla.systems.conduct import cases_of
     from degla.systems.record import load_record, read_settings, seeds_of
 
-    system = SYSTEMS.load(given.name).SYSTEM
-    start, seeds, methods = system.quick if given.quick else system.settings, None, given.methods
-    if given.action == "evaluate":
-        folder = given.models or Path(given.name)
-        earlier = load_record(folder, system=given.name)
+    system = SYSTEMS.load(arguments.name).SYSTEM
+    start, seeds, methods = system.quick if arguments.quick else system.settings, None, arguments.methods
+    if arguments.action == "evaluate":
+        folder = arguments.models or Path(arguments.name)
+        earlier = load_record(folder, system=arguments.name)
         start = read_settings(type(system.settings), earlier.settings, where=str(folder))
-        seeds = seeds_of(earlier.cases) if given.seeds is None else None
+        seeds = seeds_of(earlier.cases) if arguments.seeds is None else None
         methods = methods or list(dict.fromkeys(row.method for row in earlier.cases))
-    settings = _settings(start, rest, name=given.name)
-    seeds = seeds or list(range(given.first_seed, given.first_seed + count))
-    return SystemCommand(given, system, settings, cases_of(system, settings, seeds=seeds, methods=methods))
+    settings = _settings(start, rest, name=arguments.name)
+    seeds = seeds or list(range(arguments.first_seed, arguments.first_seed + count))
+    return SystemCommand(arguments, system, settings, cases_of(system, settings, seeds=seeds, methods=methods))
 
 
 def _settings(start: Any, words: list[str], *, name: str) -> Any:
     from degla.config.fields import flags
 
-    require_known(words, known=flags(start), remedy=f"Flags: degla system {name} --help.")
+    require_known(words, switches=flags(start), remedy=f"Flags: degla system {name} --help.")
     return read_flags(words, start, program=f"degla system {name}")
 
 
@@ -133,8 +133,8 @@ def _help(words: list[str]) -> int:
         sys.stdout.writelines(f"  {each:<{width}}  {SYSTEMS.summary(each)}\n" for each in SYSTEMS.names())
         return 0 if words else 2
     SYSTEMS.require(name)
-    told = bool(set(words) & {"-h", "--help"})
-    if not told:
+    wants_help = bool(set(words) & {"-h", "--help"})
+    if not wants_help:
         raise InputError(f"degla system {name} needs one of {', '.join(_ACTIONS)}. See degla system {name} --help.")
 
     import tyro

@@ -45,8 +45,8 @@ recipes:
 
 
 def _usage() -> str:
-    told = {name: textwrap.shorten(RECIPES.summary(name), 98, placeholder=" ...") for name in RECIPES.names()}
-    return _USAGE + "".join(f"  {name:<19}  {summary}\n" for name, summary in told.items())
+    summaries = {name: textwrap.shorten(RECIPES.summary(name), 98, placeholder=" ...") for name in RECIPES.names()}
+    return _USAGE + "".join(f"  {name:<19}  {summary}\n" for name, summary in summaries.items())
 
 
 def run_words(words: list[str]) -> int:

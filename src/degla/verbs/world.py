@@ -31,39 +31,39 @@ def describe(verb: argparse.ArgumentParser) -> None:
     only.add_argument("--images-per-class", type=int, metavar="N", help="images per class (100)")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Do the action."""
-    require_least(given, "pairs", "captions_per_image", "images_per_class", least=1)
-    only = {name: getattr(given, name) for name in ("domains", "style", "split", "images_per_class")}
+    require_least(arguments, "pairs", "captions_per_image", "images_per_class", least=1)
+    only = {name: getattr(arguments, name) for name in ("domains", "style", "split", "images_per_class")}
     only = {name: value for name, value in only.items() if value is not None}
-    if only and given.action != "recognition":
+    if only and arguments.action != "recognition":
         name = next(iter(only)).replace("_", "-")
-        raise InputError(f"--{name} applies only to degla world recognition, not to {given.action}.")
-    if given.action == "recognition":
-        return _recognition(given, only)
+        raise InputError(f"--{name} applies only to degla world recognition, not to {arguments.action}.")
+    if arguments.action == "recognition":
+        return _recognition(arguments, only)
     from degla.world.draw import draw_benchmark, draw_pairs
 
-    pairs = 8000 if given.pairs is None else given.pairs
-    captions = 5 if given.captions_per_image is None else given.captions_per_image
-    draw_pairs(given.out / "pairs", count=pairs, seed=given.seed, captions_per_image=captions)
-    draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
-    tell(f"written: {given.out}/pairs and {given.out}/benchmark")
+    pairs = 8000 if arguments.pairs is None else arguments.pairs
+    captions = 5 if arguments.captions_per_image is None else arguments.captions_per_image
+    draw_pairs(arguments.out / "pairs", count=pairs, seed=arguments.seed, captions_per_image=captions)
+    draw_benchmark(arguments.out / "benchmark", split="test", seed=arguments.seed)
+    tell(f"written: {arguments.out}/pairs and {arguments.out}/benchmark")
     return 0
 
 
-def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
+def _recognition(arguments: argparse.Namespace, only: dict[str, object]) -> int:
     from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
-    for flag, value in {"--pairs": given.pairs, "--captions-per-image": given.captions_per_image}.items():
+    for flag, value in {"--pairs": arguments.pairs, "--captions-per-image": arguments.captions_per_image}.items():
         if value is not None:
             raise InputError(f"{flag} applies only to degla world draw. Use --images-per-class.")
-    drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
-    tell(f"written: {given.out}")
-    if given.split in (None, "train"):
+    data = draw_recognition(arguments.out, seed=arguments.seed, **only)  # type: ignore[arg-type]
+    tell(f"written: {arguments.out}")
+    if arguments.split in (None, "train"):
         tell(
-            f"to train: --data.captions {drawn.captions} --data.images {drawn.images} --data.classes {drawn.classes} "
+            f"to train: --data.captions {data.captions} --data.images {data.images} --data.classes {data.classes} "
             f'--data.class-template "{CLASS_TEMPLATE}"'
         )
     else:
-        tell(f"to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/{given.out.name}")
+        tell(f"to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/{arguments.out.name}")
     return 0
