@@ -130,13 +130,13 @@ def _candidates(
     if twice := next((text for texts in (captions, false) for text in texts if texts.count(text) > 1), None):
         log.warning("Caption %r is given more than once; duplicates are ignored.", twice)
     rules = dict.fromkeys(captions, "")
-    for made in generate_negatives(dict.fromkeys(captions), rules=POSITIVES.names()) if positives else ():
-        rules |= dict.fromkeys((row.text for row in made), "")
+    for rows in generate_negatives(dict.fromkeys(captions), rules=POSITIVES.names()) if positives else ():
+        rules |= dict.fromkeys((row.text for row in rows), "")
     if positives and len(rules) == len(set(captions)):
         log.warning("The rules made no true rewrites: they found nothing to change in the captions.")
     rules |= dict.fromkeys(false, GIVEN)
-    for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
-        for row in made:
+    for rows in generate_negatives(dict.fromkeys(captions)) if negatives else ():
+        for row in rows:
             rules.setdefault(row.text, row.rule)
     if negatives and not any(rule not in ("", GIVEN) for rule in rules.values()):
         log.warning("The rules made no negatives: they found nothing to change in the captions.")
@@ -148,9 +148,9 @@ def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Se
 
     model = load_model(named, device=device) if isinstance(named, str) else named
     name = named if isinstance(named, str) else named.name
-    seen: dict[tuple[int, ...], str] = {}
+    text_of: dict[tuple[int, ...], str] = {}
     for text, tokens in zip(captions, model.tokenize(list(captions)).tolist(), strict=True):
-        if (other := seen.setdefault(tuple(tokens), text)) != text:
+        if (other := text_of.setdefault(tuple(tokens), text)) != text:
             log.warning(
                 "%s: captions %r and %r have the same tokens, and so the same numbers: they differ only after its "
                 "context of %d tokens, or in what its tokenizer ignores, such as case.",

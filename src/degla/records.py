@@ -211,9 +211,9 @@ class PairItem(Record):
             raise ValueError("without images, gold needs at least two texts with the same meaning")
         # With one text a row is a single entry, with one image a column is: each may be false by itself.
         several = len(self.images) > 1
-        rows_asked = () if several and len(self.texts) == 1 else self.gold
-        columns_asked = zip(*self.gold, strict=True) if several else ()
-        for name, lines in (("row", rows_asked), ("column", columns_asked)):
+        gold_rows = () if several and len(self.texts) == 1 else self.gold
+        gold_columns = zip(*self.gold, strict=True) if several else ()
+        for name, lines in (("row", gold_rows), ("column", gold_columns)):
             if any(0 in line and 1 not in line for line in lines):
                 raise ValueError(f"every {name} of gold that has a negative needs a positive")
         return self

@@ -15,7 +15,7 @@ import torch
 
 from degla.cli import main
 from degla.doctor import Finding
-from degla.doctor.examine import _checkpoints, _device, _disk, _files, _held, _time
+from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.model.load import load_encoder
@@ -179,7 +179,9 @@ def test_what_is_counted_without_a_step(tiny_pairs: Pairs, tmp_path: Path, monke
     often = replace(config, validation=replace(config.validation, every_steps=1))
     assert _checkpoints(often, 10, 6) == _checkpoints(config, 10, 6) == 2
     monkeypatch.setattr("degla.doctor.examine.started_processes", lambda: 2)
-    assert _held(config, 24) == 12 and _held(replace(config, train=replace(config.train, chunk_size=5)), 24) == 5
+    assert (
+        _part_size(config, 24) == 12 and _part_size(replace(config, train=replace(config.train, chunk_size=5)), 24) == 5
+    )
     few = replace(config, data=replace(config.data, negatives_per_caption=3))
     found = _files(few.pairs, about="files")
     assert found.state == "warning" and "16 have fewer than 3 negatives; missing slots stay empty" in found.text

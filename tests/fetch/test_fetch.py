@@ -74,7 +74,7 @@ def _sources(tmp_path: Path, text: str) -> list[str]:
 def test_cut_connections_are_gone_on_with_and_bytes_come_once(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT, cut=CHUNK)  # More often than connections may fail without progress.
     came: list[int] = []
-    waits = _get(url, tmp_path / "new" / "a.bin", check=CHECK, size=len(CONTENT), told=came.append)
+    waits = _get(url, tmp_path / "new" / "a.bin", check=CHECK, size=len(CONTENT), advance=came.append)
     assert (tmp_path / "new" / "a.bin").read_bytes() == CONTENT
     assert [span for _, span in server.asked] == ["", *(f"bytes={CHUNK * cut}-" for cut in range(1, 10))]
     assert sum(came) == len(CONTENT) and len(waits) == 9
@@ -95,7 +95,7 @@ def test_a_part_of_an_older_file_is_not_gone_on_with(server: FileServer, tmp_pat
     os.utime(part, (1_000_000_000, 1_000_000_000))
     url = server.add("/a.bin", CONTENT, modified=1_000_000_060.0)
     came: list[int] = []
-    _get(url, tmp_path / "a.bin", told=came.append)
+    _get(url, tmp_path / "a.bin", advance=came.append)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and sum(came) == len(CONTENT)
     assert server.asked == [("/a.bin", "bytes=15-"), ("/a.bin", "")]
 
@@ -148,7 +148,7 @@ def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT, cut=5 * CHUNK, cuts=2, ranges=False)
     came: list[int] = []
-    _get(url, tmp_path / "a.bin", check=CHECK, told=came.append)
+    _get(url, tmp_path / "a.bin", check=CHECK, advance=came.append)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and sum(came) == len(CONTENT)
 
 

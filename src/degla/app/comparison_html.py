@@ -72,10 +72,10 @@ def look_html(result: Look, names: Sequence[str]) -> Markup:
     marks = model_marks(names)
     models = [(name, marks[name], each) for name, each in zip(names, result.models, strict=True)]
     kinds = {"softmax": "softmax probability over these captions", "sigmoid": "sigmoid probability of each caption"}
-    told = [kinds[kind] for kind in dict.fromkeys(each.share_by for each in result.models) if kind]
-    note = f"Bars: {' or '.join(told)}. " if told else ""
+    phrases = [kinds[kind] for kind in dict.fromkeys(each.share_by for each in result.models) if kind]
+    note = f"Bars: {' or '.join(phrases)}. " if phrases else ""
     note += "The number on the right is the cosine of image and caption" + (
-        "." if told else "; this model has no logit scale, so it gives no probabilities."
+        "." if phrases else "; this model has no logit scale, so it gives no probabilities."
     )
     if result.change(0, 0) is not None:
         note += f" Change: from {names[0]} to {names[-1]}, in percentage points."
@@ -141,7 +141,7 @@ def search_html(
         text: the query.
     """
     marks = model_marks(names)
-    columns = [(name, marks[name], found) for name, found in zip(names, hits, strict=True)]
+    columns = [(name, marks[name], best) for name, best in zip(names, hits, strict=True)]
     return Markup(_macros().search(columns, names, thumbnail, text))
 
 

@@ -121,12 +121,12 @@ class ComparisonPage:
         if len(text) > LONGEST:
             return complaint(f"the text is longer than {LONGEST:,} characters.")
 
-        def found() -> str:
+        def render() -> str:
             with self._lock:
                 hits = search.search(text, count=_HITS)
             return str(search_html(hits, self.names, self._thumbnail, text))
 
-        return _answer(found)
+        return _answer(render)
 
     def _make_thumbnail(self, path: str) -> str | None:
         assert self.search is not None
@@ -231,9 +231,9 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
         return
     images = page.search.images
     with gradio.Row(elem_id="search-ask"):
-        asked = f"Search {counted(len(images.paths), 'image')} in {images.folder}"
+        label = f"Search {counted(len(images.paths), 'image')} in {images.folder}"
         text = gradio.Textbox(
-            label=asked, placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text"
+            label=label, placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text"
         )
         button = gradio.Button("Search", variant="primary", scale=0, min_width=120, elem_id="search-go")
     shown = gradio.HTML(elem_id="search-shown")

@@ -49,8 +49,8 @@ class ReviewPage:
         with self._lock:
             if self.review.state.find(key) is None:  # a tab that is older than this server
                 progress, texts, _, its_text, its_key = self.show()
-                told = "Nothing was decided: that draft is not in this review. The current draft is shown instead."
-                return progress, texts, _complaint(told), its_text, its_key
+                message = "Nothing was decided: that draft is not in this review. The current draft is shown instead."
+                return progress, texts, _complaint(message), its_text, its_key
             self.review.state.show(key)
             if action == "next":
                 self.review.state.move(1)
@@ -137,8 +137,8 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
         def button(action: PageAction, label: str, **look: str) -> None:
-            made = gradio.Button(label, elem_id=f"review-{action}", min_width=120, **look)
-            answered = made.click(_handler(page, action), [key, text], shown, **quiet)
+            control = gradio.Button(label, elem_id=f"review-{action}", min_width=120, **look)
+            answered = control.click(_handler(page, action), [key, text], shown, **quiet)
             answered.then(None, [key], js="(key) => window.deglaReview.done(key)")
 
         with gradio.Row(elem_id="review-decide"):
@@ -167,8 +167,8 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple
     return handle
 
 
-def _complaint(told: str) -> str:
-    return f'<p role="alert"><span class="refused">{escape(told)}</span></p>'
+def _complaint(message: str) -> str:
+    return f'<p role="alert"><span class="refused">{escape(message)}</span></p>'
 
 
 def _texts(draft: Draft, text: str) -> str:

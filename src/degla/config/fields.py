@@ -108,13 +108,13 @@ def check_field(name: str, *, where: str) -> None:
     Raises:
         InputError: it is not; the message names the nearest field and the fields of its section.
     """
-    known = known_fields()
-    if name not in known:
-        inside = sorted(field for field in known if field.startswith(name + "."))
+    fields = known_fields()
+    if name not in fields:
+        inside = sorted(field for field in fields if field.startswith(name + "."))
         section = name if inside else name.rpartition(".")[0]
-        same = inside or sorted(field for field in known if section and field.startswith(section + "."))
+        same = inside or sorted(field for field in fields if section and field.startswith(section + "."))
         listed = f" Fields of {section}: {', '.join(same)}." if same else ""
-        hint = "" if inside else did_you_mean(name, known)
+        hint = "" if inside else did_you_mean(name, fields)
         raise InputError(f"{where}: {'cannot set the section' if inside else 'unknown field'} {name!r}.{hint}{listed}")
 
 
@@ -197,11 +197,11 @@ def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
     if rest:
         inner = with_field(before, rest, value, where=where)
         return owner if inner is before else dataclasses.replace(owner, **{name: inner})
-    chosen = _converted(value, _plain_types(kind)[name])
-    if type(chosen) is type(before) and chosen == before:
+    new = _converted(value, _plain_types(kind)[name])
+    if type(new) is type(before) and new == before:
         return owner
     try:
-        return dataclasses.replace(owner, **{name: chosen})
+        return dataclasses.replace(owner, **{name: new})
     except InputError as error:
         if not where:
             raise
@@ -270,11 +270,11 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Resolve the paths among the fields of a file against the file's folder."""
     paths = path_fields()
 
-    def seen(path: object) -> str:
+    def resolve(path: object) -> str:
         return address_of(str(path)) or str(folder / str(path))
 
     return {
-        name: ([seen(entry) for entry in value] if isinstance(value, list) else seen(value))
+        name: ([resolve(entry) for entry in value] if isinstance(value, list) else resolve(value))
         if name in paths and value is not None
         else value
         for name, value in fields.items()

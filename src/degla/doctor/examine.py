@@ -149,31 +149,31 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
 
 def _texts(dataset: PairDataset, *, context: int) -> Finding:
     """Count the texts that are cut at the model's context, and the negatives with the tokens of their caption."""
-    rows, read, cut, same = dataset.rows, 0, 0, 0
+    rows, count, cut, same = dataset.rows, 0, 0, 0
     for index in range(0, len(rows), max(1, len(rows) // _TEXTS)):
         texts = [rows.at("text", index), *rows.at("negatives", index)]
         tokens = dataset.tokenize(texts)
-        read += len(texts)
+        count += len(texts)
         same += int((tokens[1:] == tokens[0]).all(dim=1).sum())
         long = [number for number, text in enumerate(texts) if len(text.encode()) > context - 2]
         if long:
             # A text that is cut has the same tokens without its last word.
             shorter = dataset.tokenize([" ".join(texts[number].split()[:-1]) for number in long])
             cut += int((shorter == tokens[long]).all(dim=1).sum())
-    text = f"{counted(read, 'text')} tokenized"
+    text = f"{counted(count, 'text')} tokenized"
     if cut:
         text += f"; {cut:,} of them are longer than the model's {context} tokens: training does not read their ends"
     if same:
         text += f"; {counted(same, 'negative has', 'negatives have')} the tokens of the caption and will be left out"
-    values = {"texts": read, "cut": cut, "negatives_as_caption": same}
+    values = {"texts": count, "cut": cut, "negatives_as_caption": same}
     return Finding("texts", "warning" if cut or same else "ok", text + ".", values)
 
 
 def _model(encoder: Encoder) -> Finding:
     count, _ = count_parameters(encoder)
     missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
-    told = "".join(f". {lack[0].upper()}{lack[1:]}" for lack in missing) or "; all fast paths are available"
-    text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}{told}."
+    remarks = "".join(f". {lack[0].upper()}{lack[1:]}" for lack in missing) or "; all fast paths are available"
+    text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}{remarks}."
     values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
     return Finding("model", "warning" if missing else "ok", text, values)
 
@@ -228,8 +228,8 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
         measured += int(speed.values["replay_batch_size"])
         pairs += config.replayed.batch_size
     whole = steps * seconds * pairs / measured
-    told = f"about {duration(whole)} for {counted(steps, 'step')} in one process, plus evaluations and checkpoints."
-    return Finding("time", "ok", told, {"seconds": whole})
+    text = f"about {duration(whole)} for {counted(steps, 'step')} in one process, plus evaluations and checkpoints."
+    return Finding("time", "ok", text, {"seconds": whole})
 
 
 def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int) -> Finding:
@@ -238,29 +238,29 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.active)
     checkpoint = 4 * (count * copies + 2 * trained)
     # The newest, the best one, and the one that is being written.
-    kept = (config.checkpoint.keep or written) + bool(config.validation.benchmarks) + 1
+    most = (config.checkpoint.keep or written) + bool(config.validation.benchmarks) + 1
     if not config.checkpoint.every_minutes:
-        kept = min(kept, written)
+        most = min(most, written)
     place = Path(config.out or ".").absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     values = {
-        "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": kept * checkpoint, "free_bytes": free
+        "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": most * checkpoint, "free_bytes": free
     }  # fmt: skip
     often = f", plus one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
         f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, {checkpoint / 1e9:.2f} GB each; "
-        f"up to {kept} exist at a time, {kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
+        f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
-    if free < kept * checkpoint:
+    if free < most * checkpoint:
         return Finding("disk", "error" if free < 2 * checkpoint else "warning",
                        f"{text} at {place}. Free some space, or use another --out or a smaller --checkpoint.keep.",
                        values)  # fmt: skip
     return Finding("disk", "ok", text + ".", values)
 
 
-def _held(config: TrainConfig, batch_size: int) -> int:
+def _part_size(config: TrainConfig, batch_size: int) -> int:
     """Return the number of pairs that a process embeds at a time."""
     own = batch_size // started_processes()
     return min(config.train.chunk_size or own, own)
@@ -269,19 +269,19 @@ def _held(config: TrainConfig, batch_size: int) -> int:
 def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs | None) -> Finding:
     device = trainer.encoder.device
     fixed, pair = estimate_memory(trainer, trainer.pairs, next(pairs.batches(0, start=0, device=device)))
-    held = _held(config, config.train.batch_size)
+    part_size = _part_size(config, config.train.batch_size)
     if replay is not None and trainer.replay is not None and config.replayed is not None:
         # The streams are embedded one after the other, so the larger one counts.
         _, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
-        second = _held(config, config.replayed.batch_size)
-        pair, held = max((pair, held), (other, second), key=lambda stream: stream[0] * stream[1])
-    need, free = fixed + pair * held, available_memory(device)
+        second = _part_size(config, config.replayed.batch_size)
+        pair, part_size = max((pair, part_size), (other, second), key=lambda stream: stream[0] * stream[1])
+    need, free = fixed + pair * part_size, available_memory(device)
     values = {
-        "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": held, "needed_bytes": need, "free_bytes": free
+        "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": part_size, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
     text = (
         f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser, and "
-        f"{pair / 1e6:.1f} MB for each of {counted(held, 'pair')} with "
+        f"{pair / 1e6:.1f} MB for each of {counted(part_size, 'pair')} with "
         f"{counted(config.data.negatives_per_caption, 'negative')}; {free / 1e9:.1f} GB are free"
     )
     if need <= 0.9 * free:

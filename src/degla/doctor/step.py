@@ -54,12 +54,12 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
         copies += count
     fixed = 4 * (sum(weights.values()) + 3 * trained + copies)
 
-    kept: dict[int, int] = {}
+    storages: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
         return value
 
     (part,) = batch.parts(len(batch))
@@ -67,7 +67,7 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
         texts = part.texts if stream.objective.reads_texts else None
         rows = trainer.student(part.image, texts, **stream.objective.outputs)
     del rows
-    return fixed, sum(kept.values()) // len(batch)
+    return fixed, sum(storages.values()) // len(batch)
 
 
 def available_memory(device: torch.device) -> int:
@@ -121,11 +121,11 @@ def examine_speed(
         beside = "" if workers else "--data.workers 1 to decode in parallel, and "
         return Finding("speed", "warning", f"{text}. Use {beside}degla pack to decode faster.", values)
     cores = usable_cores()
-    wanted = math.ceil(_RESERVE * size / step / data)
-    if wanted > cores:
+    enough = math.ceil(_RESERVE * size / step / data)
+    if enough > cores:
         advice = f"Data loading is the bottleneck. Use --data.workers {cores} and degla pack."
         return Finding("speed", "warning", f"{text}. {advice}", values)
-    return Finding("speed", "warning", f"{text}. Use --data.workers {wanted} to avoid this.", values)
+    return Finding("speed", "warning", f"{text}. Use --data.workers {enough} to avoid this.", values)
 
 
 def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> float:
@@ -160,9 +160,9 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
         or count % kinds
         or (count <= ahead and spent < 3 * seconds)
     ):
-        asked = time.perf_counter()
+        before = time.perf_counter()
         batch, second = next(batches), next(again)
-        waiting += time.perf_counter() - asked
+        waiting += time.perf_counter() - before
         # Reading the loss synchronises with the device, so that the time is that of this step.
         float(trainer.step(batch, number=1 + count % kinds, replayed=second)["loss"])
         count += 1

@@ -148,8 +148,8 @@ def _comparison(facts: CardFacts) -> Comparison | None:
     comparison = compare(list(facts.results))
     baseline = comparison.methods[0].label
     comparison = compare(list(facts.results), baseline=baseline)
-    known = {result.model.fingerprint for _, result in ordered_results(comparison.methods)}
-    if facts.fingerprint and facts.fingerprint not in known:
+    fingerprints = {result.model.fingerprint for _, result in ordered_results(comparison.methods)}
+    if facts.fingerprint and facts.fingerprint not in fingerprints:
         files = ", ".join(str(path) for path in facts.results)
         raise InputError(
             f"--results {files}: no file has the sha256 of these weights. Evaluate them with degla evaluate "

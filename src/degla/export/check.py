@@ -67,15 +67,15 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
     Raises:
         DeglaError: names the text.
     """
-    read = torch.ones_like(own, dtype=torch.bool)
+    mask = torch.ones_like(own, dtype=torch.bool)
     if can_trim(encoder.clip):
         tower: Any = text_tower(encoder.clip)
         number: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 0)
         end = (own if pool_type(encoder.clip) == "argmax" else torch.eq(own, number).int()).argmax(dim=1)
-        read = torch.arange(own.shape[1])[None] <= end[:, None]
-    same = own.shape == other.shape and bool((own == other)[read].all())
+        mask = torch.arange(own.shape[1])[None] <= end[:, None]
+    same = own.shape == other.shape and bool((own == other)[mask].all())
     if not same:
-        wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[read[n]].all())), 0)
+        wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[mask[n]].all())), 0)
         raise DeglaError(
             f"{what}: encodes the text {probe.TEXTS[wrong]!r} differently from the model's own tokenizer. Nothing was "
             "written. Export it to open_clip."
@@ -90,21 +90,21 @@ def check_open_clip(encoder: Encoder, folder: Path) -> float:
     """
     import open_clip
 
-    made = Probe.of(encoder)
+    reference = Probe.of(encoder)
     again = load_encoder(str(folder))
     plain, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    tokens = made.tokens
+    tokens = reference.tokens
     # open_clip reads tokenizers other than its own with transformers, which may not be installed.
     if not encoder.description.tokenizer_files or find_spec("transformers"):
         tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(probe.TEXTS))
     for tokenize, numbers in (("degla", again.tokenize(list(probe.TEXTS))), ("open_clip", tokens)):
-        require_tokens(tokenize, encoder, made.tokens, numbers)
-    pixels = torch.stack([transform(picture) for picture in made.pictures])
+        require_tokens(tokenize, encoder, reference.tokens, numbers)
+    pixels = torch.stack([transform(picture) for picture in reference.pictures])
     with torch.no_grad():
-        own = made.require(
-            "degla", again.encode_images(made.pixels), again.encode_captions(made.tokens), bound=probe.EXACT
+        own = reference.require(
+            "degla", again.encode_images(reference.pixels), again.encode_captions(reference.tokens), bound=probe.EXACT
         )
-        alone = made.require(
+        alone = reference.require(
             "open_clip", plain.eval().encode_image(pixels), plain.encode_text(tokens), bound=probe.EXACT
         )
     return max(own, alone)

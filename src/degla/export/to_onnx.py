@@ -59,10 +59,10 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
     Raises:
         InputError: PyTorch cannot export a tower to ONNX, or the tokenizer only works in open_clip.
     """
-    made = Probe.of(encoder)
+    reference = Probe.of(encoder)
     parts = (
-        ("encode_image", made.pixels, IMAGE, "pixel_values", "image_embeds"),
-        ("encode_text", made.tokens, TEXT, "input_ids", "text_embeds"),
+        ("encode_image", reference.pixels, IMAGE, "pixel_values", "image_embeds"),
+        ("encode_text", reference.tokens, TEXT, "input_ids", "text_embeds"),
     )
     for function, example, file, source, target in parts:
         try:
@@ -78,7 +78,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
             ) from None
     write_tokenizer(encoder, folder)
     write_processor(encoder, folder)
-    write_json(folder / INFO, _info(encoder, folder, made).model_dump(mode="json"))
+    write_json(folder / INFO, _info(encoder, folder, reference).model_dump(mode="json"))
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _info(encoder: Encoder, folder: Path, made: Probe) -> OnnxInfo:
+def _info(encoder: Encoder, folder: Path, reference: Probe) -> OnnxInfo:
     inner: Any = getattr(encoder.tokenize, "tokenizer", None)
     bias = getattr(encoder.clip, "logit_bias", None)
     return OnnxInfo(
@@ -103,7 +103,7 @@ def _info(encoder: Encoder, folder: Path, made: Probe) -> OnnxInfo:
         context_length=encoder.context_length,
         padding=int(getattr(inner, "pad_token_id", 0) or 0),
         padding_side=getattr(inner, "padding_side", "right"),
-        dimension=made.images.shape[1],
+        dimension=reference.images.shape[1],
         logit_scale=float(encoder.scale.detach()),
         logit_bias=None if bias is None else float(bias.detach().reshape(())),
         activation=encoder.activation,
@@ -120,11 +120,11 @@ def check_onnx(encoder: Encoder, folder: Path) -> float:
     Raises:
         DeglaError: embeddings differ by more than rounding, or texts are encoded differently.
     """
-    made, model = Probe.of(encoder), OnnxModel(folder, name=encoder.name)
-    require_tokens("onnx", encoder, made.tokens, model.tokenize(list(probe.TEXTS)))
-    images = torch.cat([model.encode_images(made.pixels[:1]), model.encode_images(made.pixels[1:])])
-    texts = torch.cat([model.encode_captions(made.tokens[:1]), model.encode_captions(made.tokens[1:])])
-    return made.require("onnx", images, texts, bound=probe.ROUNDED)
+    reference, model = Probe.of(encoder), OnnxModel(folder, name=encoder.name)
+    require_tokens("onnx", encoder, reference.tokens, model.tokenize(list(probe.TEXTS)))
+    images = torch.cat([model.encode_images(reference.pixels[:1]), model.encode_images(reference.pixels[1:])])
+    texts = torch.cat([model.encode_captions(reference.tokens[:1]), model.encode_captions(reference.tokens[1:])])
+    return reference.require("onnx", images, texts, bound=probe.ROUNDED)
 
 
 def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
@@ -135,7 +135,7 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    made = Probe.of(encoder)
+    reference = Probe.of(encoder)
     for file in (IMAGE, TEXT):
         small = folder / f"{file}.small"
         # onnxruntime logs advice to pre-process the graphs, which would change nothing here.
@@ -144,13 +144,13 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
             source, kind = str(folder / file), QuantType.QInt8
             quantize_dynamic(source, str(small), weight_type=kind, per_channel=True, op_types_to_quantize=_QUANTISED)
         small.replace(folder / file)
-        for left in folder.glob(f"{file}.data"):
-            left.unlink()
+        for leftover in folder.glob(f"{file}.data"):
+            leftover.unlink()
     write_json(folder / INFO, read_json_object(folder / INFO) | {"precision": "int8"})
     model = OnnxModel(folder, name=encoder.name)
     return {
-        "images": _cosine(model.encode_images(made.pixels), made.images),
-        "texts": _cosine(model.encode_captions(made.tokens), made.texts),
+        "images": _cosine(model.encode_images(reference.pixels), reference.images),
+        "texts": _cosine(model.encode_captions(reference.tokens), reference.texts),
     }
 
 

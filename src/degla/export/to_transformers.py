@@ -38,9 +38,9 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
     names = {"clip": "CLIP", "metaclip_2": "MetaClip2", "siglip": "Siglip"}
     if not hasattr(transformers, f"{names[model_type]}Model"):
         raise InputError(f"{encoder.name}: needs a newer transformers, with {names[model_type]}Model.")
-    made_config = getattr(transformers, f"{names[model_type]}Config")(**config)
-    made = getattr(transformers, f"{names[model_type]}Model")(made_config).float().eval()
-    shapes = {name: value.shape for name, value in made.state_dict().items()}
+    model_config = getattr(transformers, f"{names[model_type]}Config")(**config)
+    model = getattr(transformers, f"{names[model_type]}Model")(model_config).float().eval()
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
     plan = pieces(
         kind,
         text_layers=config["text_config"]["num_hidden_layers"],
@@ -49,13 +49,13 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
     )
     try:
         state = to_transformers(encoder.clip.state_dict(), plan, shapes)
-        made.load_state_dict(state, strict=True)
+        model.load_state_dict(state, strict=True)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{encoder.name}: has weights that transformers' {names[model_type]} lacks: {error}. {_REMEDY}"
         ) from None
     with quiet_transformers():
-        made.save_pretrained(folder)
+        model.save_pretrained(folder)
     write_processor(encoder, folder)
     write_tokenizer(encoder, folder)
     if kind == "siglip":
@@ -103,18 +103,18 @@ def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
         DeglaError: embeddings differ by more than rounding, or texts are encoded differently.
     """
     opened = open_transformers(folder)
-    made = Probe.of(encoder)
+    reference = Probe.of(encoder)
     texts = opened.tokenizer(
         list(probe.TEXTS), padding="max_length", truncation=True, max_length=encoder.context_length, return_tensors="pt"
     )
-    require_tokens("transformers", encoder, made.tokens, texts["input_ids"])
+    require_tokens("transformers", encoder, reference.tokens, texts["input_ids"])
     with torch.no_grad():
-        images = pooled(opened.model.get_image_features(pixel_values=made.pixels))
+        images = pooled(opened.model.get_image_features(pixel_values=reference.pixels))
         rows = pooled(opened.model.get_text_features(**texts))
-    difference = made.require("transformers", images, rows, bound=probe.EXACT)
-    pixels = opened.processor(images=list(made.pictures), return_tensors="pt")["pixel_values"]
+    difference = reference.require("transformers", images, rows, bound=probe.EXACT)
+    pixels = opened.processor(images=list(reference.pictures), return_tensors="pt")["pixel_values"]
     std = torch.tensor(encoder.description.preprocess_config["std"]).view(3, 1, 1)
-    return difference, float(((pixels - made.pixels).abs() * std * 255).max())
+    return difference, float(((pixels - reference.pixels).abs() * std * 255).max())
 
 
 def _config(encoder: Encoder) -> tuple[Any, dict[str, Any]]:

@@ -93,7 +93,7 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
     content["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
     merges = ["#version: 0.2", *(" ".join(pair) for pair in content["model"]["merges"])]
-    written = {
+    files = {
         "tokenizer.json": content,
         # transformers' class for CLIP would clean texts by its own rules, which keep curly quotes.
         "tokenizer_config.json": {
@@ -105,7 +105,7 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
         "special_tokens_map.json": special,
         "vocab.json": content["model"]["vocab"],
     }
-    plain = {name: json.dumps(value, ensure_ascii=False) + "\n" for name, value in written.items()}
+    plain = {name: json.dumps(value, ensure_ascii=False) + "\n" for name, value in files.items()}
     return plain | {"merges.txt": "\n".join(merges) + "\n"}
 
 

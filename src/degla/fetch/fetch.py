@@ -85,7 +85,7 @@ def fetch_all(
             if state != "missing" or (skip_archives and source.unpack):
                 yield _fetched(name, source, state)
                 continue
-            tell(f"{name}: {_told_size(source.size)}{source.url}")
+            tell(f"{name}: {_size_words(source.size)}{source.url}")
             try:
                 measured = _fetch(name, source, root, session=session, show=show)
             except DeglaError as error:
@@ -97,7 +97,7 @@ def fetch_all(
                 yield _fetched(name, source, "fetched", note=unverified if measured else "")
 
 
-def _told_size(size: int) -> str:
+def _size_words(size: int) -> str:
     return f"{size / _MEGABYTE:,.1f} MB from " if size else ""
 
 
@@ -107,14 +107,14 @@ def _fetched(name: str, source: FileSource, state: FetchState, *, note: str = ""
 
 
 def _state(name: str, source: FileSource, root: Path) -> FetchState:
-    held = all(_count(root, pattern, least) >= least for pattern, least in source.holds.items())
+    is_complete = all(_count(root, pattern, least) >= least for pattern, least in source.holds.items())
     if source.ask:
-        return "there" if held else "ask"
+        return "there" if is_complete else "ask"
     if source.unpack:
         # Without a file count there is only the record of an earlier call.
         recorded = _records(root).get(name, {}).get("url") == source.url
-        known = bool(source.holds) or (recorded and all((root / place).exists() for place in source.unpack.values()))
-        return "there" if held and known else "missing"
+        is_known = bool(source.holds) or (recorded and all((root / place).exists() for place in source.unpack.values()))
+        return "there" if is_complete and is_known else "missing"
     return "there" if all(_is_right(root / file.to, file) for file in source.downloads) else "missing"
 
 
@@ -139,8 +139,8 @@ def _fetch(name: str, source: FileSource, root: Path, *, session: Session, show:
             )
         if not target.is_file():
             _check_space(root, source, target)
-            with _progress(target.name, file.bytes or source.size, show=show) as told:
-                fetch_file(file.url, target, session=session, check=file.check, size=file.bytes, told=told)
+            with _progress(target.name, file.bytes or source.size, show=show) as advance:
+                fetch_file(file.url, target, session=session, check=file.check, size=file.bytes, advance=advance)
         if not file.check:
             measured[target.name] = f"sha256:{sha256_of(target)}"
         if not file.to:
@@ -175,10 +175,10 @@ def _check_space(root: Path, source: FileSource, target: Path) -> None:
 
 def _check_counts(source: FileSource, root: Path, archive: Path) -> None:
     for pattern, least in source.holds.items():
-        found = _count(root, pattern, least)
-        if found < least:
+        count = _count(root, pattern, least)
+        if count < least:
             raise DeglaError(
-                f"{archive}: was unpacked, but {root / pattern} matches only {counted(found, 'file')} of the {least:,} "
+                f"{archive}: was unpacked, but {root / pattern} matches only {counted(count, 'file')} of the {least:,} "
                 "published. Check the archive: its authors may have changed it."
             )
 
@@ -195,15 +195,15 @@ def _progress(name: str, size: int, *, show: bool) -> Iterator[ByteListener]:
     with TaskProgress(show and size > _MEGABYTE).task(f"{name} (MB)", max(1, size // _MEGABYTE)) as advance:
         came = 0
 
-        def told(count: int) -> None:
+        def count_bytes(count: int) -> None:
             nonlocal came, steps
             came += count
             advance(came // _MEGABYTE - steps)
             steps = came // _MEGABYTE
 
-        yield told
+        yield count_bytes
 
 
-def as_json(found: list[Fetched]) -> str:
+def as_json(results: list[Fetched]) -> str:
     """Return the outcomes of all sources as JSON text."""
-    return json.dumps([vars(row) for row in found], indent=2) + "\n"
+    return json.dumps([vars(row) for row in results], indent=2) + "\n"

@@ -106,12 +106,12 @@ class Sources:
             InputError: there is no such set.
         """
         if name not in self.sets:
-            known = ", ".join(sorted(self.sets))
-            raise InputError(f"no sources are known for {name!r}.{did_you_mean(name, self.sets)} Known: {known}.")
-        found: dict[str, FileSource] = {}
+            names = ", ".join(sorted(self.sets))
+            raise InputError(f"no sources are known for {name!r}.{did_you_mean(name, self.sets)} Known: {names}.")
+        members: dict[str, FileSource] = {}
         for member in self.sets[name]:
-            found |= self.of(member) if member in self.sets else {member: self.table[member]}
-        return found
+            members |= self.of(member) if member in self.sets else {member: self.table[member]}
+        return members
 
 
 def read_sources(path: Path | None = None) -> Sources:
@@ -133,14 +133,14 @@ def read_sources(path: Path | None = None) -> Sources:
 
 def _within(sets: dict[str, tuple[str, ...]], name: str) -> set[str]:
     """A set and all its members, at any depth."""
-    found: set[str] = set()
-    left = [name]
-    while left:
-        each = left.pop()
-        if each not in found:
-            found.add(each)
-            left += sets.get(each, ())
-    return found
+    members: set[str] = set()
+    remaining = [name]
+    while remaining:
+        each = remaining.pop()
+        if each not in members:
+            members.add(each)
+            remaining += sets.get(each, ())
+    return members
 
 
 class _Sets(Record):

@@ -56,7 +56,7 @@ def open_session() -> Session:
 
 def fetch_file(
     url: str, target: Path, *, session: Session, check: str = "", size: int | None = None,
-    told: ByteListener = lambda count: None, wait: Callable[[float], None] = time.sleep,
+    advance: ByteListener = lambda count: None, wait: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
     """Download one file, or the rest of it, and move it to its target when it is complete and verified.
 
@@ -66,21 +66,21 @@ def fetch_file(
         session: from `open_session`.
         check: expected digest, "sha256:..." or "md5:..."; "" for none.
         size: expected size in bytes; None if unknown.
-        told: called for every piece.
+        advance: called for every piece.
         wait: sleeps between attempts.
 
     Raises:
         DeglaError: the server refuses or stops sending, the disk is full, or the file is not the expected one.
     """
     partial = target.with_name(target.name + PARTIAL)
-    kept = have = _length(partial)  # from an earlier command
-    told(have)
+    earlier = have = _length(partial)  # from an earlier command
+    advance(have)
     fruitless = 0
     while True:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if have != size:
-                _take(url, partial, have, session=session, size=size, told=told)
+                _take(url, partial, have, session=session, size=size, advance=advance)
             wrong = difference(partial, check=check, size=size)
             if not wrong:
                 partial.replace(target)
@@ -92,21 +92,21 @@ def fetch_file(
             fruitless = 0 if now > have else fruitless + 1
             have = now
             if fruitless >= _TRIES:
-                left = f" {have:,} bytes are kept in {partial}. {_REMEDY}" if have else " Try again later."
-                raise DeglaError(f"{url}: {in_one_line(str(cut))}, {_TRIES} times in a row.{left}") from None
+                hint = f" {have:,} bytes are kept in {partial}. {_REMEDY}" if have else " Try again later."
+                raise DeglaError(f"{url}: {in_one_line(str(cut))}, {_TRIES} times in a row.{hint}") from None
             wait(cut.wait or min(_LONGEST_WAIT, 0.5 * 2**fruitless))
             continue
-        told(-_length(partial))
+        advance(-_length(partial))
         partial.unlink()
-        if not kept:
+        if not earlier:
             raise DeglaError(
                 f"{url}: {wrong}. It was deleted. If it was damaged in transit, run the same command again. If its "
                 f"authors have changed it, download it yourself, check it, and save it as {target}."
             )
-        kept = have = 0  # The partial file may have been of another version: start again.
+        earlier = have = 0  # The partial file may have been of another version: start again.
 
 
-def _take(url: str, partial: Path, have: int, *, session: Session, size: int | None, told: ByteListener) -> None:
+def _take(url: str, partial: Path, have: int, *, session: Session, size: int | None, advance: ByteListener) -> None:
     """Download and append the rest of a file.
 
     Raises:
@@ -124,7 +124,7 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
     try:
         with session.get(url, headers=headers, stream=True, timeout=(_CONNECT, _SILENCE)) as answer:
             if have and answer.status_code == _CHANGED:
-                told(-have)
+                advance(-have)
                 partial.unlink()
                 raise _CutError("the server's file has changed since the partial download, so it is fetched again")
             begin, total = _range(url, answer, have)
@@ -132,13 +132,13 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
                 return
             if size is not None and total is not None and total != size:
                 raise DeglaError(f"{url}: the server has {total:,} bytes, but the published file {size:,}. {_LATER}")
-            told(begin - have)
+            advance(begin - have)
             with partial.open("r+b" if begin else "wb") as stream:
                 stream.truncate(begin)
                 stream.seek(begin)
                 for piece in answer.iter_content(_CHUNK):
                     stream.write(piece)
-                    told(len(piece))
+                    advance(len(piece))
                 came = stream.tell()
             if total is not None and came < total:
                 raise _CutError(f"the connection was closed after {came:,} of {total:,} bytes")
@@ -185,11 +185,11 @@ def difference(file: Path, *, check: str, size: int | None = None) -> str:
     if size is not None and length != size:
         return f"{length:,} bytes arrived, but the file has {size:,}"
     if check:
-        kind, _, wanted = check.partition(":")
+        kind, _, expected = check.partition(":")
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-        if found != wanted:
-            return f"its {kind} is {found}, but must be {wanted}"
+            actual = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        if actual != expected:
+            return f"its {kind} is {actual}, but must be {expected}"
     return ""
 
 

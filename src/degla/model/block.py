@@ -103,7 +103,7 @@ def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"]
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-Given = ParamSpec("Given")
+Params = ParamSpec("Params")
 
 
 def add_work_method(block: Any) -> str:
@@ -120,11 +120,11 @@ def _work(block: Any, run: Callable[..., Tensor], *args: Any, **named: Any) -> T
     return run(block, *args, **named)
 
 
-def _through_method(run: Callable[Concatenate[Any, Given], Tensor]) -> Callable[Concatenate[Any, Given], Tensor]:
+def _through_method(run: Callable[Concatenate[Any, Params], Tensor]) -> Callable[Concatenate[Any, Params], Tensor]:
     """Run a function on a block through the block's `work` method if it has one."""
 
     @wraps(run)
-    def through(block: Any, /, *args: Given.args, **named: Given.kwargs) -> Tensor:
+    def through(block: Any, /, *args: Params.args, **named: Params.kwargs) -> Tensor:
         work = getattr(block, "work", None)
         return run(block, *args, **named) if work is None else cast(Tensor, work(run, *args, **named))
 

@@ -259,7 +259,7 @@ class Encoder(nn.Module):
         """Return unnormalised embeddings; `look` sees the class token's attention (see `encode_class_token`)."""
         return encode_class_token(self.clip, images, look=look)
 
-    def _check_asked(self, *, dense: bool, state: bool) -> None:
+    def _check_outputs(self, *, dense: bool, state: bool) -> None:
         """Refuse outputs that the towers do not provide."""
         if state and self.grow is None:
             raise InputError(
@@ -296,7 +296,7 @@ class Encoder(nn.Module):
             InputError: `dense` without `gives_tokens`, `places` without `reads_class_token`, or `state` with a text
                 tower that provides none.
         """
-        self._check_asked(dense=dense, state=state)
+        self._check_outputs(dense=dense, state=state)
         image = text = patch = token = raw_image = states = None
         if images is not None:
             raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, places), None)

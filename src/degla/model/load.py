@@ -200,9 +200,9 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             f"{name!r}: there is no file or pre-trained tag {source!r}.{did_you_mean(source, tags)} "
             f"Tags of {architecture}: {', '.join(tags) or 'none'}."
         )
-    made_with = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
-    if made_with != quick_gelu:
-        twin = architecture + "-quickgelu" if made_with else architecture.removesuffix("-quickgelu")
+    tag_quick_gelu = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
+    if tag_quick_gelu != quick_gelu:
+        twin = architecture + "-quickgelu" if tag_quick_gelu else architecture.removesuffix("-quickgelu")
         raise _activation_error(name, twin, quick_gelu=quick_gelu)
     return _from_hub(architecture, pretrained=source, name=name)
 

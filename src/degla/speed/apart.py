@@ -17,16 +17,16 @@ from pydantic import BaseModel
 from degla.errors import DeglaError
 
 Settings = TypeVar("Settings", bound=BaseModel)
-Found = TypeVar("Found", bound=BaseModel)
+Result = TypeVar("Result", bound=BaseModel)
 
 _ERROR = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failed))(?:: (.*))?")
 """The line of a traceback that names the error; lines after it may be a compiler's advice."""
 
 
 def run_apart(
-    measure: Callable[[Settings], Found], settings: Settings, *, what: str, device: str,
+    measure: Callable[[Settings], Result], settings: Settings, *, what: str, device: str,
     environment: Mapping[str, str] | None = None,
-) -> Found:  # fmt: skip
+) -> Result:  # fmt: skip
     """Run a function in a separate process and return its result.
 
     Args:
@@ -49,20 +49,20 @@ def run_apart(
         done = subprocess.run(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0 or not out.is_file():
             raise DeglaError(f"{what} failed: {reason_of(done.stderr, status=done.returncode)}.")
-        found: type[Found] = get_type_hints(measure)["return"]
-        return found.model_validate_json(out.read_text(encoding="utf-8"))
+        kind: type[Result] = get_type_hints(measure)["return"]
+        return kind.model_validate_json(out.read_text(encoding="utf-8"))
 
 
-def reason_of(told: str, *, status: int) -> str:
+def reason_of(output: str, *, status: int) -> str:
     """Return why a process ended, in one line without a full stop.
 
     Args:
-        told: its stderr.
+        output: its stderr.
         status: its exit status.
     """
     if status < 0:
         return "it was killed, most likely because it ran out of memory"
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [match for line in lines if (match := _ERROR.fullmatch(line))]
     if not errors:
         return lines[-1].rstrip(".") if lines else "no message"
@@ -75,8 +75,8 @@ def main() -> None:
     """Entry point of the process: takes module and name of the function, its settings as JSON, and the result file."""
     module, name, settings, out = sys.argv[1:]
     measure = getattr(importlib.import_module(module), name)
-    found = measure(get_type_hints(measure)["settings"].model_validate_json(settings))
-    Path(out).write_text(found.model_dump_json(), encoding="utf-8")
+    result = measure(get_type_hints(measure)["settings"].model_validate_json(settings))
+    Path(out).write_text(result.model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

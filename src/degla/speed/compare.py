@@ -41,13 +41,13 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         files = {side: Path(folder) / f"{side}.pt" for side in sides}
         for number in range(rounds):
-            for side, found in sides.items():
+            for side, runs in sides.items():
                 own = "fp32" if side == "baseline" else precision
-                wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
-                told = f"round {number + 1} of {rounds}, {side} in {own}"
-                tell(f"{told}: {counted(steps, 'step')} after two warm-up steps ...")
-                found.append(run_side(workload, side=side, precision=own, steps=steps, gradients=wanted))
-                tell(f"{told}: {step_seconds(found[-1]):.2f} s per step, at most {found[-1].memory / 2**30:.2f} GiB")
+                file = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
+                label = f"round {number + 1} of {rounds}, {side} in {own}"
+                tell(f"{label}: {counted(steps, 'step')} after two warm-up steps ...")
+                runs.append(run_side(workload, side=side, precision=own, steps=steps, gradients=file))
+                tell(f"{label}: {step_seconds(runs[-1]):.2f} s per step, at most {runs[-1].memory / 2**30:.2f} GiB")
         same = sides["baseline"][0]
         if precision != "fp32":
             tell(f"baseline in {precision}, once, to compare loss and gradients ...")

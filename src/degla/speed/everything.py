@@ -161,8 +161,8 @@ def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda lin
     """
     with tempfile.TemporaryDirectory() as folder:
         if bench.workload.captions is None:
-            drawn = draw_workload(bench.workload, Path(folder), photographs=True)
-            bench = replace(bench, workload=drawn)
+            workload = draw_workload(bench.workload, Path(folder), photographs=True)
+            bench = replace(bench, workload=workload)
         sample_rows(bench.workload)  # Raises for invalid captions once, instead of in each row.
         for compared in plan(bench):
             yield from measure_ways(compared, rounds=bench.rounds, tell=tell)
@@ -172,22 +172,22 @@ def measure_ways(
     compared: WaysCompared, *, rounds: int, tell: Callable[[str], None] = lambda line: None
 ) -> Iterator[BenchRow]:
     """Measure the ways alternately, so that whatever slows the machine down for minutes affects all of them."""
-    found: dict[str, list[PartMeasured]] = {way: [] for way in compared.ways}
+    results: dict[str, list[PartMeasured]] = {way: [] for way in compared.ways}
     failed: dict[str, str] = {}
     for number in range(rounds):
         for way, measure in compared.ways.items():
             if way in failed:
                 continue
-            told = f"{compared.what}, {way}, round {number + 1} of {rounds}"
+            label = f"{compared.what}, {way}, round {number + 1} of {rounds}"
             try:
                 one = measure()
             except DeglaError as error:
                 failed[way] = str(error)
-                tell(f"{told}: {error}")
+                tell(f"{label}: {error}")
                 continue
-            found[way].append(one)
-            tell(f"{told}: {one.per_second:.1f} {compared.unit}/s, peak memory {one.memory / 2**30:.2f} GiB")
-    for way, measured in found.items():
+            results[way].append(one)
+            tell(f"{label}: {one.per_second:.1f} {compared.unit}/s, peak memory {one.memory / 2**30:.2f} GiB")
+    for way, measured in results.items():
         yield BenchRow(
             what=compared.what, way=way, unit=compared.unit,
             per_second=tuple(one.per_second for one in measured),
@@ -202,14 +202,14 @@ def _side(bench: Bench, side: Side, precision: str, *, compile: bool = False) ->
     workload = bench.workload.model_copy(update={"compile": compile})
 
     def measure() -> PartMeasured:
-        found = run_side(workload, side=side, precision=precision, steps=bench.steps)
-        rate, whole = workload.batch_size / step_seconds(found), sum(found.kernels.values()) or 1
-        kernels = [f"{name} {count / whole:.0%}" for name, count in found.kernels.items()]
-        share = found.operations * rate / workload.batch_size / found.peak
+        result = run_side(workload, side=side, precision=precision, steps=bench.steps)
+        rate, whole = workload.batch_size / step_seconds(result), sum(result.kernels.values()) or 1
+        kernels = [f"{name} {count / whole:.0%}" for name, count in result.kernels.items()]
+        share = result.operations * rate / workload.batch_size / result.peak
         return PartMeasured(
             per_second=rate,
-            memory=found.memory,
-            facts={"loss": found.loss, "operations": found.operations, "share_of_peak": share, "kernels": kernels},
+            memory=result.memory,
+            facts={"loss": result.loss, "operations": result.operations, "share_of_peak": share, "kernels": kernels},
         )
 
     return measure

@@ -40,8 +40,10 @@ def plain_transform(size: int, *, mean: tuple[float, ...], std: tuple[float, ...
     from torchvision import transforms
 
     crop = transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC)
-    made: Callable[[Any], Tensor] = transforms.Compose([crop, transforms.ToTensor(), transforms.Normalize(mean, std)])
-    return made
+    transform: Callable[[Any], Tensor] = transforms.Compose(
+        [crop, transforms.ToTensor(), transforms.Normalize(mean, std)]
+    )
+    return transform
 
 
 def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
@@ -90,9 +92,9 @@ class _PlainPairs(Dataset[tuple[Tensor, Tensor]]):
         self.folder: Path = workload.data.image_folder
         self.transform = plain_transform(form.size, mean=form.mean, std=form.std)
         self.tokenize: Tokenize = encoder.tokenize
-        wanted = workload.negatives
-        rows = [row for row in read_workload(workload) if len(row.negatives) >= wanted]
-        self.rows = [(row.caption.image, [row.caption.text, *row.negatives[:wanted]]) for row in rows]
+        count = workload.negatives
+        rows = [row for row in read_workload(workload) if len(row.negatives) >= count]
+        self.rows = [(row.caption.image, [row.caption.text, *row.negatives[:count]]) for row in rows]
 
     def __len__(self) -> int:
         return _LARGE

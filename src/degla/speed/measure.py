@@ -93,8 +93,10 @@ def measure(settings: MeasureSettings) -> Measured:
 
     # A compiled step is not counted on its first run, where the counter would see the compiler's own work.
     linear_kernel.is_faster()  # Measured now, so that its own matrix products are not counted.
-    known = {torch.ops.mkldnn._linear_pointwise: linear_kernel.count_operations} if hasattr(torch.ops, "mkldnn") else {}
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+    formulas = (
+        {torch.ops.mkldnn._linear_pointwise: linear_kernel.count_operations} if hasattr(torch.ops, "mkldnn") else {}
+    )
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         loss, _ = take_step(step, device=device, update=False)
     if settings.gradients is not None:
         torch.save({name: value.cpu() for name, value in step.gradients().items()}, settings.gradients)
@@ -168,16 +170,16 @@ def measure_part(settings: PartSettings) -> PartMeasured:
     if settings.part == "machine":
         return PartMeasured(facts=_machine(settings, device))
     if settings.part == "step":
-        found = _step(settings, device)
+        result = _step(settings, device)
     elif settings.part in ("clip", "open_clip"):
-        found = _clip(settings)
+        result = _clip(settings)
     else:
-        found = PartMeasured(per_second=_inputs(settings))
+        result = PartMeasured(per_second=_inputs(settings))
     # A loader uses main memory whatever the device.
     loads = settings.part.endswith("loader")
-    found.memory = peak_memory(torch.device("cpu") if loads else device)
-    found.in_main_memory = loads and device.type == "cuda"
-    return found
+    result.memory = peak_memory(torch.device("cpu") if loads else device)
+    result.in_main_memory = loads and device.type == "cuda"
+    return result
 
 
 def _step(settings: PartSettings, device: torch.device) -> PartMeasured:
@@ -194,14 +196,14 @@ def _clip(settings: PartSettings) -> PartMeasured:
     images = torch.randn(workload.batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
     batches = [(images, [row.caption.text for row in sample_rows(workload)])] * count
     if settings.part == "clip":
-        taken = clip_steps(encoder, batches, precision=settings.precision)
+        steps = clip_steps(encoder, batches, precision=settings.precision)
     else:
         try:
-            taken = open_clip_steps(encoder, batches, number=count, precision=settings.precision)
+            steps = open_clip_steps(encoder, batches, number=count, precision=settings.precision)
         except ImportError as error:
             raise DeglaError(f"open_clip's training package is not installed ({error})") from None
-    seconds = statistics.median(taken.seconds[WARMING:])
-    return PartMeasured(per_second=workload.batch_size / seconds, facts={"loss": taken.losses[0]})
+    seconds = statistics.median(steps.seconds[WARMING:])
+    return PartMeasured(per_second=workload.batch_size / seconds, facts={"loss": steps.losses[0]})
 
 
 def _inputs(settings: PartSettings) -> float:

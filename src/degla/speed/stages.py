@@ -215,7 +215,7 @@ class BaselineStep:
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
         """Return the four losses over whole matrices."""
-        chosen = self.config.objective
+        objective = self.config.objective
         scale = self.student.logit_scale.exp()
         caption = text[: self.rows]
         own = torch.arange(self.rows, device=image.device)
@@ -227,16 +227,16 @@ class BaselineStep:
         mask = self._mask(image.device)
         grounded = self._masked(scale * image @ text.T, mask)
         targets = torch.cat([teacher_text[: self.rows], text[self.rows :]])
-        alike = self._masked(chosen["text_grounded"].fixed_scale * caption @ targets.T, mask)
+        alike = self._masked(objective["text_grounded"].fixed_scale * caption @ targets.T, mask)
 
-        distill = chosen["self_distillation"]
+        distill = objective["self_distillation"]
         apart = distill.image * (image - teacher_image).square().sum(-1).mean()
         apart = apart + distill.text * (text - teacher_text).square().sum(-1).mean()
         return cast(
             Tensor,
-            chosen["contrastive"].weight * contrast
-            + chosen["image_grounded"].weight * grounded
-            + chosen["text_grounded"].weight * alike
+            objective["contrastive"].weight * contrast
+            + objective["image_grounded"].weight * grounded
+            + objective["text_grounded"].weight * alike
             + distill.weight * apart,
         )
 

@@ -68,14 +68,14 @@ def host_waits(work: Callable[[], object], device: torch.device) -> int | None:
     """Count how often some work makes the CPU wait for the GPU, as reported by PyTorch; None without a GPU."""
     if device.type != "cuda":
         return None
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             work()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing CUDA operation" in str(warning.message) for warning in told)
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in messages)
 
 
 def open_clip_steps(
@@ -97,10 +97,10 @@ def open_clip_steps(
     from open_clip import ClipLoss
     from open_clip_train.train import train_one_epoch
 
-    model, device, found, losses = encoder.clip, encoder.device, TakenSteps(), []
+    model, device, steps, losses = encoder.clip, encoder.device, TakenSteps(), []
     model.output_dict = True
 
-    class KeptLoss(ClipLoss):  # type: ignore[misc]
+    class LossRecorder(ClipLoss):  # type: ignore[misc]
         def forward(self, *args: Any, **more: Any) -> Any:
             values = super().forward(*args, **more)
             losses.append(values["contrastive_loss"].detach())
@@ -113,7 +113,7 @@ def open_clip_steps(
             for images, texts in batches:
                 self.num_samples = number * len(texts)
                 tokens = encoder.tokenize(texts)
-                with timed(device, found.seconds, clock=clock):
+                with timed(device, steps.seconds, clock=clock):
                     yield images, tokens
 
     loader = Loader()
@@ -128,9 +128,9 @@ def open_clip_steps(
     groups = [{"params": flat, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), eps=1e-6)
     data = {"train": SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)}
-    train_one_epoch(model, data, KeptLoss(), 0, optimizer, None, None, None, args)
-    found.losses.extend(map(float, losses))
-    return found
+    train_one_epoch(model, data, LossRecorder(), 0, optimizer, None, None, None, args)
+    steps.losses.extend(map(float, losses))
+    return steps
 
 
 def clip_steps(
@@ -142,7 +142,7 @@ def clip_steps(
     optim = OptimConfig(lr=RATE, warmup_steps=0, schedule="constant", weight_decay=0.1)
     config = replace(base, train=replace(base.train, precision=precision), optim=optim)
     trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=100)
-    collate, device, found = choose_collate(config.pairs, config.train, encoder), encoder.device, TakenSteps()
+    collate, device, steps = choose_collate(config.pairs, config.train, encoder), encoder.device, TakenSteps()
     losses = []
     for number, (images, texts) in enumerate(batches):
         tokens = encoder.tokenize(texts).long()
@@ -151,7 +151,7 @@ def clip_steps(
             Pair(image, row, none, nothing.bool(), nothing, place, str(place))
             for place, (image, row) in enumerate(zip(images, tokens, strict=True))
         ]
-        with timed(device, found.seconds, clock=clock):
+        with timed(device, steps.seconds, clock=clock):
             losses.append(trainer.step(collate(pairs).to(device), number=number)["loss"])
-    found.losses.extend(map(float, losses))
-    return found
+    steps.losses.extend(map(float, losses))
+    return steps

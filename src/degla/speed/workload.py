@@ -147,14 +147,14 @@ def draw_workload(workload: Workload, folder: Path, *, photographs: bool = False
     from degla.negatives.generate import NegativesSettings, generate
     from degla.world.draw import draw_pairs
 
-    drawn = draw_pairs(folder / "pairs", count=4 * workload.batch_size, captions_per_image=2)
+    pairs = draw_pairs(folder / "pairs", count=4 * workload.batch_size, captions_per_image=2)
     negatives = folder / "negatives.jsonl"
     per_rule = max(-(-workload.negatives // 3), 1)
-    generate(read_captions(drawn.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
-    for number, file in enumerate(sorted(drawn.images.iterdir()) if photographs else ()):
+    generate(read_captions(pairs.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
+    for number, file in enumerate(sorted(pairs.images.iterdir()) if photographs else ()):
         # The comment makes the bytes of every file distinct.
         _like_photograph(number % _DIFFERENT).save(file, format="JPEG", quality=90, comment=str(number))
-    files = {"captions": drawn.captions, "negatives_file": negatives, "images": drawn.images}
+    files = {"captions": pairs.captions, "negatives_file": negatives, "images": pairs.images}
     return workload.model_copy(update=files)
 
 

@@ -47,7 +47,7 @@ def describe_columns(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--image-id-column", default="image_id", help="column of the image id (image_id)")
 
 
-def given_captions(arguments: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
+def captions_of(arguments: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
     """Read the captions that the arguments name, with the given optional fields; see `read_captions`."""
     from degla.data.sources import Columns, read_captions
 

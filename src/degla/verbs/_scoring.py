@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from degla.model.encoder import Encoder
     from degla.records import Record
 
-Found = TypeVar("Found", bound="Record")
+Result = TypeVar("Result", bound="Record")
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ def check_networks(arguments: argparse.Namespace) -> None:
 
 def measure_networks(
     arguments: argparse.Namespace,
-    measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Found],
-    render: Callable[[list[Found]], Group],
+    measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Result],
+    render: Callable[[list[Result]], Group],
     require: Callable[[list[BenchmarkQuestions]], object] = len,
 ) -> int:
     """Measure each model that the arguments name, then print and write all results.

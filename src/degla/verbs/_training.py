@@ -63,7 +63,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if about is not None:
         show_help(default, program=program, about=about)
         raise SystemExit(0)
-    require_known(rest, switches=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
+    check_flags(rest, switches=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
 
     from degla.ranges import RangeError
 
@@ -208,7 +208,7 @@ _ELSEWHERE: Final = {
 """Flags of the open_clip and transformers trainers, and their names here."""
 
 
-def require_known(words: list[str], *, switches: dict[str, bool], remedy: str) -> None:
+def check_flags(words: list[str], *, switches: dict[str, bool], remedy: str) -> None:
     """Raise an error for an unknown flag and suggest the nearest one; `remedy` says where all are listed."""
     names = set(switches)
     for name, switch in switches.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from degla.files import spare_inputs
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder, require_jsonl
+from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder, require_jsonl
 from degla.verbs._terminal import tell
 
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Fields that other commands added are kept; distractors are replaced.
     fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
-    captions = list(given_captions(arguments, optional=fields))
+    captions = list(captions_of(arguments, optional=fields))
     if arguments.drawn is not None:
         image_of = drawn_images(arguments.drawn)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import DeglaError
 from degla.files import require_writable
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source, require_least
+from degla.verbs._arguments import captions_of, describe_columns, describe_model, model_source, require_least
 from degla.verbs._terminal import show
 
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         example_sets=int(embedded),
         examples_folder=arguments.examples_folder,
     )
-    captions = given_captions(arguments)
+    captions = captions_of(arguments)
     drafts, summary = draft_examples(captions, settings, model=model, out=arguments.out, count=arguments.count)
     show(summary.render())
     if not drafts and not summary.stopped:

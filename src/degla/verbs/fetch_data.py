@@ -90,7 +90,7 @@ def _tell(results: list[Fetched], root: Path) -> None:
     from degla.pages.table import Column, Table
 
     rows = [
-        [row.name, _told_state(row), f"{row.bytes / 1e6:,.1f}" if row.bytes else "", " ".join(row.places)]
+        [row.name, _state_words(row), f"{row.bytes / 1e6:,.1f}" if row.bytes else "", " ".join(row.places)]
         for row in results
     ]
     columns = [Column("source"), Column("state", align="left"), Column("MB"), Column(f"in {root}", align="left")]
@@ -100,7 +100,7 @@ def _tell(results: list[Fetched], root: Path) -> None:
             sys.stdout.write(f"{row.name}: {row.note}\n")
 
 
-def _told_state(row: Fetched) -> str:
+def _state_words(row: Fetched) -> str:
     return "fetched, not verified" if row.state == "fetched" and row.note else _WORDS[row.state]
 
 

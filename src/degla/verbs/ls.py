@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.root is not None:
         if arguments.shelf != "benchmarks":
             raise InputError("--root requires benchmarks: degla ls benchmarks --root DATA.")
-        return _ls_found(arguments)
+        return _ls_inventory(arguments)
     shelves = {name: shelf for name, shelf in SHELVES.items() if arguments.shelf in (None, name)}
     members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in shelves.items()}
     if arguments.json:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ls_found(arguments: argparse.Namespace) -> int:
+def _ls_inventory(arguments: argparse.Namespace) -> int:
     from degla.evaluation.questions import render_inventory, take_inventory
 
     rows = take_inventory(arguments.root)

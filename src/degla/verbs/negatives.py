@@ -12,11 +12,11 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._arguments import (
+    captions_of,
     count_or_auto,
     describe_captions,
     describe_columns,
     describe_model,
-    given_captions,
     model_source,
     require_jsonl,
     require_least,
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         examples_folder=arguments.examples_folder,
         words=arguments.words,
     )
-    captions = partial(given_captions, arguments)
+    captions = partial(captions_of, arguments)
     if arguments.dry_run:
         from degla.negatives.plan import plan_negatives
 

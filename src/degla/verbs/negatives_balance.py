@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import sha256_of, spare_inputs, write_json
 from degla.verbs._arguments import (
+    captions_of,
     describe_columns,
     describe_likelihood,
     describe_negatives,
-    given_captions,
     require_files,
     require_jsonl,
     require_least,
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_files(arguments.file, arguments.captions)
     spare_inputs(arguments.out, arguments.file, arguments.captions)
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.told, arguments.told_rule)
-    with CaptionIndex(given_captions(arguments)) as captions:
+    with CaptionIndex(captions_of(arguments)) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)
         balancer = Balancer(lambda: read_negatives(arguments.file), captions, settings, likelihoods)
         if complaint := balancer.report.complaint(settings):

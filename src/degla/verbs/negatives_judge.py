@@ -13,11 +13,11 @@ from degla.errors import InputError
 from degla.files import spare_inputs, write_json
 from degla.pages.words import counted
 from degla.verbs._arguments import (
+    captions_of,
     describe_columns,
     describe_likelihood,
     describe_model,
     describe_negatives,
-    given_captions,
     model_source,
     refuse_given,
     require_files,
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.screening import TruthScreen, screen
 
     _check(arguments)
-    with _screens(arguments) as screens, CaptionIndex(given_captions(arguments)) as index:
+    with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
         counts = screen(read_negatives(arguments.file), captions=index, screens=screens, out=arguments.out)
         _write_manifest(arguments, [one.name for one in screens])
     unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))

@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted, printable
-from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions, refuse_given, require_least
+from degla.verbs._arguments import captions_of, describe_columns, describe_likelihood, refuse_given, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         spare_inputs(arguments.out, *arguments.files, arguments.captions)
         if arguments.out.suffix.lower() != ".html":
             raise InputError(f"{arguments.out}: the report's file name must end in .html.")
-    with CaptionIndex(given_captions(arguments)) as captions:
+    with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.sheet is not None:
             texts = {
                 label: draw_sheet(

@@ -9,9 +9,9 @@ from pathlib import Path
 from degla.files import spare_inputs
 from degla.pages.words import counted
 from degla.verbs._arguments import (
+    captions_of,
     describe_captions,
     describe_columns,
-    given_captions,
     require_folder,
     require_least,
 )
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_folder(arguments.images, "of images (--images)")
     require_folder(arguments.out.parent, "to write to (--out)")
     spare_inputs(arguments.out, arguments.captions)
-    captions = list(given_captions(arguments))
+    captions = list(captions_of(arguments))
 
     from degla.model.load import load_encoder
     from degla.records import write_jsonl

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder
 from degla.verbs._terminal import print_json
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.records import OPTIONAL_FIELDS
 
     negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else []
-    rows = join(given_captions(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
+    rows = join(captions_of(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
     packing = Packing(
         size=arguments.size, quality=arguments.quality, per_shard=arguments.per_shard, workers=arguments.workers
     )

@@ -13,10 +13,10 @@ from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.pages.words import counted
 from degla.verbs._arguments import (
+    captions_of,
     describe_captions,
     describe_columns,
     describe_model,
-    given_captions,
     model_source,
     refuse_given,
     require_folder,
@@ -86,7 +86,7 @@ def _presence(arguments: argparse.Namespace) -> str:
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
     from degla.records import write_jsonl
 
-    captions = list(given_captions(arguments))
+    captions = list(captions_of(arguments))
     contents = survey(captions, seed=arguments.seed)
     require_something(contents, where=str(arguments.captions))
     choices = list(questions(captions, contents, seed=arguments.seed))
@@ -106,14 +106,14 @@ def _units(arguments: argparse.Namespace) -> str:
 
     units, foils = 0, 0
 
-    def told() -> Iterator[CaptionRecord]:
+    def captions() -> Iterator[CaptionRecord]:
         nonlocal units, foils
-        for caption in with_units(given_captions(arguments, optional=OPTIONAL_FIELDS), seed=arguments.seed):
+        for caption in with_units(captions_of(arguments, optional=OPTIONAL_FIELDS), seed=arguments.seed):
             units += len(caption.units)
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
 
-    count = write_jsonl(arguments.out, told())
+    count = write_jsonl(arguments.out, captions())
     return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}"
 
 
@@ -122,7 +122,7 @@ def _contexts(arguments: argparse.Namespace) -> str:
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     open_model = model_source(arguments)
-    captions = list(given_captions(arguments, optional=OPTIONAL_FIELDS))
+    captions = list(captions_of(arguments, optional=OPTIONAL_FIELDS))
     if open_model is None:
         rows, by = list(with_contexts(captions, seed=arguments.seed)), ""
     else:
@@ -151,7 +151,7 @@ def _composites(arguments: argparse.Namespace) -> str:
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:
         raise InputError(f"--size is {size}; it must be even, from 2 to {largest}.")
-    captions = list(given_captions(arguments, optional=("positives",)))
+    captions = list(captions_of(arguments, optional=("positives",)))
     rows, negatives = [], []
     with _new_folder(arguments.out) as folder:
         (folder / "images").mkdir()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from degla.errors import InputError
 from degla.shelf import SYSTEMS
 from degla.verbs._arguments import Parser, require_least
-from degla.verbs._training import read_flags, require_known
+from degla.verbs._training import check_flags, read_flags
 
 if TYPE_CHECKING:
     from degla.systems.system import AnySystem, Case
@@ -121,7 +121,7 @@ def read_command(words: list[str]) -> SystemCommand:
 def _settings(start: Any, words: list[str], *, name: str) -> Any:
     from degla.config.fields import flags
 
-    require_known(words, switches=flags(start), remedy=f"Flags: degla system {name} --help.")
+    check_flags(words, switches=flags(start), remedy=f"Flags: degla system {name} --help.")
     return read_flags(words, start, program=f"degla system {name}")
 
 
