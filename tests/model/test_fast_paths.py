@@ -18,7 +18,7 @@ from tests.tiny import CONFIG, RESNET, timm_tower, write_model
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a fresh process on a CPU with equally fast kernels."""
-    monkeypatch.setattr(fast_paths, "_told", set())
+    monkeypatch.setattr(fast_paths, "_messages", set())
     monkeypatch.setattr(linear_kernel, "is_faster", lambda: False)
 
 
