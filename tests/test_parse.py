@@ -111,6 +111,7 @@ def test_results(name: str, tmp_path: Path) -> None:
         (BOMB, "aliases expand to more than"),
         ("a: &a [*a]", "nested more than 64 levels"),
         (f"a: {DIGITS}", "4300 digits"),
+        (f"a: [{{b: 0x{'f' * 5000}}}]", "4,300 digits"),
         ("a: 2001-99-99", "month must be in 1..12"),
         ("!!int x", "YAML that cannot be read"),
         ("!!python/object/apply:os.system [ls]", "not YAML"),

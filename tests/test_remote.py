@@ -67,7 +67,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
 
 def test_an_address_is_known_as_a_path_too() -> None:
     for text in ("s3://bucket/a b/c.jsonl", "https://host:80/x", "memory://x/y"):
-        assert remote.address_of(text) == remote.address_of(Path(text)) == remote.told(Path(text)) == text
+        assert remote.address_of(text) == remote.address_of(Path(text)) == remote.display_path(Path(text)) == text
     for text in ("/s3:/x", "dataset:/x#image/3", "c:/x", "x.tar@512+3", "s3:", "./http:/x"):
         assert remote.address_of(text) is None
     assert place({"data.captions": "gs://b/c.jsonl", "out": "run"}, Path("f")) == {

@@ -308,11 +308,11 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
 
 def _named(model: str | Path) -> str:
     """Return a model's name; it may be given as a path, such as the checkpoint that `train` returns."""
-    from degla.remote import told
+    from degla.remote import display_path
 
     if not isinstance(model, str | Path):
         raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
-    return told(model) if isinstance(model, Path) else model
+    return display_path(model) if isinstance(model, Path) else model
 
 
 def _rules(rules: Sequence[str], function: str) -> list[str]:

@@ -387,11 +387,17 @@ def _check_size(value: Any, *, where: str, remedy: str = "", most: int | None = 
         inner: list[Any] = []
         for each in level:
             members = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+            if any(isinstance(member, int) and member.bit_length() > _MOST_BITS for member in members):
+                _refuse(where, "a number with more than 4,300 digits", remedy)  # as hexadecimal, or 1:1:1 in YAML
             inner += [member for member in members if isinstance(member, dict | list)]
             if most is not None and total + len(inner) > most:
                 _refuse(where, f"its aliases expand to more than {most:,} lists and tables", remedy)
         total += len(inner)
         level, depth = inner, depth + 1
+
+
+_MOST_BITS: Final = 14_284
+"""Of an integer with 4,300 digits, the most that Python writes in decimal."""
 
 
 @cache

@@ -66,7 +66,7 @@ def address_of(path: Path | str) -> str | None:
     return None if match is None else f"{match['kind']}://{match['rest']}"
 
 
-def told(path: Path | str) -> str:
+def display_path(path: Path | str) -> str:
     """Return a path as users write it: its address, or itself."""
     return address_of(path) or str(path)
 
@@ -74,7 +74,9 @@ def told(path: Path | str) -> str:
 def refuse_address(path: Path) -> None:
     """Raise InputError if a path to write is an address, which would become a local folder of that name."""
     if address_of(path) is not None:
-        raise InputError(f"{told(path)}: only training writes to an address. Use a local path and copy the result.")
+        raise InputError(
+            f"{display_path(path)}: only training writes to an address. Use a local path and copy the result."
+        )
 
 
 def read_range(address: str, start: int, stop: int) -> bytes:
@@ -100,7 +102,7 @@ def read_range(address: str, start: int, stop: int) -> bytes:
 
 def size_of(address: str) -> int:
     """Return the size of a file in bytes; raises like `read_range`, and if the server does not report it."""
-    size = _known(address).get("size")
+    size = _info_of(address).get("size")
     if not isinstance(size, int):
         raise InputError(f"{address}: the server does not report the file's size. Download it and give its local path.")
     return size
@@ -108,7 +110,7 @@ def size_of(address: str) -> int:
 
 def state_of(address: str) -> str:
     """Return a text that changes with the file, as reported by its server, cached. Raises like `read_range`."""
-    reported = _known(address)
+    reported = _info_of(address)
     return json.dumps({name: reported[name] for name in _STATE_FIELDS if name in reported}, default=str, sort_keys=True)
 
 
@@ -144,13 +146,13 @@ def remembered(count: int, *, remedy: str = "Fetch the file again.") -> Callable
 
 
 @lru_cache(maxsize=65_536)
-def _known(address: str) -> dict[str, Any]:
+def _info_of(address: str) -> dict[str, Any]:
     return _tried(address, lambda files, path: dict(files.info(path)))
 
 
 def forget() -> None:
     """Forget what servers reported about their files."""
-    _known.cache_clear()
+    _info_of.cache_clear()
 
 
 def list_files(address: str) -> list[str]:
@@ -181,10 +183,10 @@ def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done
 
 def pieces(address: str) -> Iterator[bytes]:
     """Yield the content of a file in pieces; raises like `read_range`, and at the end if the file has changed."""
-    size, before = size_of(address), _known(address)
+    size, before = size_of(address), _info_of(address)
     for start in range(0, size, PIECE):
         yield read_range(address, start, min(start + PIECE, size))
-    after = _known.__wrapped__(address)  # bypass the cache
+    after = _info_of.__wrapped__(address)  # bypass the cache
     if any(after.get(name) != before.get(name) for name in _STATE_FIELDS):
         raise RemoteError(f"{address}: changed during the download. Start again when it is complete.")
 

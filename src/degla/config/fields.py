@@ -25,7 +25,7 @@ from degla.model.integrity import STATE_NAME, check_one
 from degla.model.runs import require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
-from degla.remote import address_of, told
+from degla.remote import address_of, display_path
 from degla.shelf import did_you_mean
 
 
@@ -37,7 +37,7 @@ def to_plain(config: Any) -> Any:
         return {name: to_plain(value) for name, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_plain(value) for value in config]
-    return told(config) if isinstance(config, Path) else config
+    return display_path(config) if isinstance(config, Path) else config
 
 
 def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:

@@ -175,11 +175,11 @@ def exchange_words(
         mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
         pairs += _shuffled(mine, theirs, chance)
     every = [list(dict.fromkeys(word for word, sort in side if sort != "PUNCT")) for side in (first, second)]
-    told = [sorted(said_words(text)) for text in texts]
+    word_lists = [sorted(said_words(text)) for text in texts]
     for one, other in pairs or _shuffled(every[0], every[1], chance):
         changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]
         new = [sorted(said_words(text)) for text in changed]
-        if new not in (told, told[::-1]) and changed[0] != texts[0] and changed[1] != texts[1]:
+        if new not in (word_lists, word_lists[::-1]) and changed[0] != texts[0] and changed[1] != texts[1]:
             return changed
     return None
 

@@ -94,7 +94,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
         InputError: it is not an uncompressed tar, is damaged or truncated, or contains a name twice; or a file to be
             read has more than `LONGEST_LINE` bytes.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     try:
         address = address_of(tar)
         with tar.open("rb") if address is None else open_remote(address) as stream:
@@ -107,9 +107,9 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
                     yield TarMember(member.name, LINK, 0)
                 if not member.isfile():
                     continue
-                if member.name in seen:
+                if member.name in names:
                     raise InputError(f"{tar}: member {member.name!r} occurs twice; names must be unique.")
-                seen.add(member.name)
+                names.add(member.name)
                 if member.offset_data + member.size > length:
                     raise InputError(f"{tar}: ends inside member {member.name!r}. {_REMEDY}")
                 content = None

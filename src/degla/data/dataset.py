@@ -191,8 +191,10 @@ class PairDataset(Dataset[Pair]):
 
         texts, rules = self._drawn(epoch, index)
         further = {name: self.extras.text_of(name, epoch=epoch, index=index) for name in self.extras.texts}
-        said = self.rows.at("text", index)
-        tokens = self.tokenize([said, *texts, *(text or said for text in chain(*further.values()))]).long()
+        caption_text = self.rows.at("text", index)
+        tokens = self.tokenize(
+            [caption_text, *texts, *(text or caption_text for text in chain(*further.values()))]
+        ).long()
         caption = tokens[0]
         own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
         missing = self.negatives_per_caption - len(texts)

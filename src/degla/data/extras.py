@@ -125,14 +125,14 @@ class RowExtras:
             index: of the row.
             further: its texts by name, from `text_of`.
         """
-        found: dict[str, Tensor | int] = {
+        tensors: dict[str, Tensor | int] = {
             name: self.at(name, index) for name in inputs_of(self.wanted.reads) if name in ("label", "text_group")
         }
         for name in ("unit", "concept"):
             if name in further:
                 numbers = [text_number(text) for text in further[name] if text is not None]
-                found[f"{name}_group"] = torch.tensor(numbers + [-1] * (self.places(name) - len(numbers)))
-        return found
+                tensors[f"{name}_group"] = torch.tensor(numbers + [-1] * (self.places(name) - len(numbers)))
+        return tensors
 
 
 def _texts_read(wanted: ExtraData) -> dict[str, Input]:
@@ -200,7 +200,7 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
     same = wanted.positive_source == "same_image"
     own = (texts for chunk in rows.chunks(column) for texts in chunk.to_pylist())
     lists = own if wanted.positive_source == "column" else _of_same_image(rows, "" if same else column)
-    found = False
+    any_text = False
     for captions in rows.chunks("text"):
         further = []
         for caption, texts in zip(captions.to_pylist(), islice(lists, len(captions)), strict=True):
@@ -209,9 +209,9 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
                 different.setdefault(said_words(text), text)
             different.pop(said_words(caption), None)
             further.append(list(different.values()))
-        found = found or any(further)
+        any_text = any_text or any(further)
         yield arrow.array(further, TEXTS)
-    if not found:
+    if not any_text:
         others = f"; or use other captions of the same image: {wanted.flags}.positives same_image"
         remedy = (
             f"No image has captions that differ; use the field {column} instead: {wanted.flags}.positives column."
@@ -247,7 +247,7 @@ def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
     classes = wanted.classes
     number_of = {name: number for number, name in enumerate(classes)}
     by_number = {str(number): number for number in range(len(classes))}
-    found = False
+    any_label = False
     for labels, ids in zip(rows.chunks("label"), rows.chunks("id"), strict=True):
         numbers = []
         for place, label in enumerate(labels.to_pylist()):
@@ -258,9 +258,9 @@ def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
                     f"classes ({wanted.flags}.classes), for example {', '.join(map(repr, classes[:3]))}."
                 )
             numbers.append(number)
-        found = found or max(numbers, default=-1) >= 0
+        any_label = any_label or max(numbers, default=-1) >= 0
         yield arrow.array(numbers, arrow.int64())
-    if not found:
+    if not any_label:
         raise InputError(
             f"{wanted.where}: no caption has a label, but this recipe reads it. Add the field label, the name or "
             "number of the image's class, to as many records as you can."
@@ -274,11 +274,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
         InputError: the file cannot be read, has another format, has fewer than two classes or a class twice.
     """
     if path.suffix.lower() == ".json":
-        found = read_json(path)
-        names = found.get("classes") if isinstance(found, dict) else found
+        content = read_json(path)
+        names = content.get("classes") if isinstance(content, dict) else content
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(
-                f'{path}: expected a list of class names or {{"classes": [...]}}, found {describe_json(found)}.'
+                f'{path}: expected a list of class names or {{"classes": [...]}}, found {describe_json(content)}.'
             )
     else:
         names = read_text(path).splitlines()

@@ -33,7 +33,7 @@ from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of, file_state, told
+from degla.remote import address_of, display_path, file_state
 
 
 def locate(image: str, folder: Path) -> str:
@@ -137,7 +137,7 @@ def is_there(place: str) -> bool:
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     """Return how training messages name an image."""
     return Subject(
-        f"{shown(told(locate(image, folder)))}: the image of caption {caption_id!r}",
+        f"{shown(display_path(locate(image, folder)))}: the image of caption {caption_id!r}",
         if_missing=f"Check the image folder ({folder}), the base of relative paths.",
         if_damaged="Fetch the file again, or skip its rows (in training with --data.bad-images skip).",
     )

@@ -153,7 +153,7 @@ def join_and_report(
         both: list[str] = []
         with PartFiles(scratch, rows=len(index)) as parts:
             unknown = _sort_in(negatives or (), index, parts, dropped, advance)
-            known = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
+            examples = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
             rules, per_rule = list(parts.rules), np.zeros(len(parts.rules), dtype=np.int64)
             per_row: Counter[int] = Counter()
             images = numbered([read.get_batch(n).column("image_id") for n in range(read.num_record_batches)])
@@ -161,15 +161,15 @@ def join_and_report(
             with arrow.ipc.new_file(str(folder / TABLE_NAME), complete) as writer:
                 for number in range(read.num_record_batches):
                     batch, start = read.get_batch(number), number * ROWS
-                    found = _usable(batch, parts.of(start, len(batch)), dropped, both, advance)
-                    counts = np.diff(found[0].offsets.to_numpy())
+                    columns = _usable(batch, parts.of(start, len(batch)), dropped, both, advance)
+                    counts = np.diff(columns[0].offsets.to_numpy())
                     per_row.update(counts.tolist())
-                    per_rule += np.bincount(found[1].values.to_numpy(), minlength=len(rules))
+                    per_rule += np.bincount(columns[1].values.to_numpy(), minlength=len(rules))
                     groups = arrow.array(images[start : start + len(batch)])
-                    writer.write_batch(arrow.record_batch([*batch.columns, *found, groups], complete))
+                    writer.write_batch(arrow.record_batch([*batch.columns, *columns, groups], complete))
         source.close()
         if negatives is not None and not per_rule.sum():
-            raise InputError(_nothing_left(known, unknown if not parts.known else [], dropped))
+            raise InputError(_nothing_left(examples, unknown if not parts.known else [], dropped))
     finally:
         shutil.rmtree(scratch)
     table = PairTable(folder / TABLE_NAME)
@@ -183,9 +183,9 @@ def join_and_report(
 
 def _write_captions(captions: Iterable[CaptionRecord], path: Path, schema: Any, advance: Advance) -> IdIndex:
     hashes: list[tuple[RowIndex, RowIndex]] = []
-    given = _counted(captions, advance)
+    records = _counted(captions, advance)
     with arrow.ipc.new_file(str(path), schema) as writer:
-        while some := list(islice(given, ROWS)):
+        while some := list(islice(records, ROWS)):
             writer.write_batch(caption_batch(some, schema))
             hashes.append(id_hashes([caption.id for caption in some]))
     if not hashes:
@@ -209,8 +209,8 @@ def _sort_in(
 ) -> list[str]:
     """Write usable negatives to parts; count the others by reason and return the first few unknown caption ids."""
     unknown: dict[str, None] = {}
-    given = _counted(negatives, advance)
-    while some := list(islice(given, ROWS)):
+    counted_records = _counted(negatives, advance)
+    while some := list(islice(counted_records, ROWS)):
         rows, records = [], []
         for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
             if negative.kind == POSITIVE:
@@ -239,16 +239,16 @@ def _sort_in(
 def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str], advance: Advance) -> list[Any]:
     """Lists of texts, rules and scores for a batch of captions, without negatives that repeat another text."""
     rows, texts, rules, scores = (column.to_pylist() for column in negatives.columns)
-    said = captions.column("text")
+    caption_texts = captions.column("text")
     true = captions.column("positives") if "positives" in captions.schema.names else None
     start = 0 if not rows else rows[0] - rows[0] % ROWS
     counts = np.zeros(len(captions), dtype=np.int64)
-    kept: list[int] = []
+    usable: list[int] = []
     current, own = -1, tuple[str, ...]()
     further, earlier = frozenset[tuple[str, ...]](), set[tuple[str, ...]]()
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         if row != current:
-            current, own, earlier = row, said_words(said[row - start].as_py()), set()
+            current, own, earlier = row, said_words(caption_texts[row - start].as_py()), set()
             further = frozenset(map(said_words, true[row - start].as_py())) if true is not None else frozenset()
         words = said_words(text)
         if words == own:
@@ -261,25 +261,25 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
             dropped["said twice"] += 1
         else:
             earlier.add(words)
-            kept.append(number)
+            usable.append(number)
             counts[row - start] += 1
     advance(len(rows))
     offsets = arrow.array(np.concatenate([[0], np.cumsum(counts)]))
     kinds = (TEXTS, NUMBERS, NEGATIVES.field("scores").type)
     lists = zip((texts, rules, scores), kinds, strict=True)
     return [
-        arrow.LargeListArray.from_arrays(offsets, arrow.array([values[number] for number in kept], kind.value_type))
+        arrow.LargeListArray.from_arrays(offsets, arrow.array([values[number] for number in usable], kind.value_type))
         for values, kind in lists
     ]
 
 
-def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
+def _nothing_left(examples: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
     if not dropped:
         return "the negatives file is empty. Make negatives with `degla negatives`, or train without them."
     if unknown:
         return (
             "no negative belongs to any caption. Caption ids in the captions file: "
-            f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, unknown))}. "
+            f"{', '.join(map(repr, examples[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, unknown))}. "
             "Use the captions file that the negatives were made from, with the same columns."
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))

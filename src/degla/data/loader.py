@@ -25,7 +25,7 @@ _MOST_WORKERS: Final = 8
 """Most workers that "auto" chooses for a process with a GPU: together they decode 3,000 images per second."""
 
 
-def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams: int = 1) -> int:
+def choose_workers(workers: int | Literal["auto"], *, on_gpu: bool = True, streams: int = 1) -> int:
     """Return the number of decoding workers per training process.
 
     "auto" divides the cores of this machine among its training processes. With a GPU, all cores of a share but one
@@ -33,12 +33,12 @@ def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams
     images: one worker decodes if the share is four cores or more.
 
     Args:
-        asked: the number, or "auto".
+        workers: the number, or "auto".
         on_gpu: whether steps run on a GPU.
         streams: number of pair streams, which divide the chosen number of workers.
     """
-    if asked != "auto":
-        return asked
+    if workers != "auto":
+        return workers
     share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not on_gpu:
         return int(share >= 4)

@@ -61,15 +61,15 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
         InputError: a row has no neighbour among the rows.
     """
     index = IdIndex([id_hashes(chunk.to_pylist()) for chunk in rows.chunks("id")])
-    found: dict[int, RowIndex] = {}
+    near_rows: dict[int, RowIndex] = {}
     for record in records:
         own, *near = index.rows([record.caption_id, *record.neighbours]).tolist()
         if own >= 0:
-            found[own] = np.array([row for row in near if row >= 0], dtype=np.int64)
+            near_rows[own] = np.array([row for row in near if row >= 0], dtype=np.int64)
 
     def chunks() -> Iterator[Any]:
         for start in range(0, len(rows), ROWS):
-            lists = [found.get(row, ()) for row in range(start, min(start + ROWS, len(rows)))]
+            lists = [near_rows.get(row, ()) for row in range(start, min(start + ROWS, len(rows)))]
             lonely = next((start + place for place, near in enumerate(lists) if not len(near)), None)
             if lonely is not None:
                 raise InputError(
@@ -100,8 +100,8 @@ def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[Neigh
 
 def drawn_images(folder: Path) -> ImageOf:
     """Use the image named after the caption's id, as generated from the negative by a text-to-image model."""
-    found = {path.stem: str(path.resolve()) for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
-    return lambda caption: found.get(caption.id)
+    images = {path.stem: str(path.resolve()) for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
+    return lambda caption: images.get(caption.id)
 
 
 def with_partners(
@@ -116,16 +116,16 @@ def with_partners(
     for negative in negatives:
         if negative.accepted and negative.rule == rule and negative.text:
             texts.setdefault(negative.caption_id, negative.text)
-    given = images = 0
+    count = images = 0
     for caption in captions:
         image, text = image_of(caption), texts.get(caption.id)
         images += image is not None
         if image is not None and text is not None:
-            given += 1
+            count += 1
             yield caption.model_copy(update={"distractor_image": image, "distractor_text": text})
         else:
             yield caption
-    if not given:
+    if not count:
         raise InputError(
             f"no caption has both a second image ({images} have one) and an accepted negative of the rule {rule} "
             f"({len(texts)} have one). Provide images and negatives of that rule for these captions."

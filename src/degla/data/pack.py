@@ -155,12 +155,12 @@ def _pack(
     used = {(row.caption.id, text) for row in rows for text in row.negatives}
     write_jsonl(out / ORIGINALS_NAME, originals, exclude_none=True)
     write_jsonl(out / CAPTIONS_NAME, (_placed(row.caption, places) for row in rows), exclude_none=True)
-    kept = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
-    if kept:
-        write_jsonl(out / NEGATIVES_NAME, kept, exclude_none=True)
+    accepted = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
+    if accepted:
+        write_jsonl(out / NEGATIVES_NAME, accepted, exclude_none=True)
     settings = {"size": packing.size, "quality": packing.quality, "images": len(images), "captions": len(rows)}
     write_json(out / SETTINGS_NAME, settings)
-    return Packed(len(rows), len(kept), len(images), -(-len(images) // packing.per_shard), total)
+    return Packed(len(rows), len(accepted), len(images), -(-len(images) // packing.per_shard), total)
 
 
 def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> tuple[bytes, Original]:

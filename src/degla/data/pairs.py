@@ -72,10 +72,10 @@ def partner_negatives(captions: Iterable[CaptionRecord], *, flag: str) -> Iterat
     Raises:
         InputError: at the end, if no caption has one.
     """
-    found = False
+    any_partner = False
     for caption in captions:
         if caption.distractor_text is not None:
-            found = True
+            any_partner = True
             yield NegativeRecord(
                 caption_id=caption.id,
                 rule="partner",
@@ -84,7 +84,7 @@ def partner_negatives(captions: Iterable[CaptionRecord], *, flag: str) -> Iterat
                 source="captions",
                 accepted=True,
             )
-    if not found:
+    if not any_partner:
         raise InputError(f"no caption has a distractor_text, which {flag} uses as its negative.")
 
 
@@ -96,15 +96,15 @@ def negatives_of_rules(
     Raises:
         InputError: at the end, if a rule made none; lists those that did.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for negative in negatives:
-        found[negative.rule] += 1
+        counts[negative.rule] += 1
         if negative.rule in rules:
             yield negative
-    missing = [rule for rule in rules if not found[rule]]
+    missing = [rule for rule in rules if not counts[rule]]
     if missing:
-        held = ", ".join(f"{rule} ({count})" for rule, count in sorted(found.items()))
-        raise InputError(f"{flag}: the file has no negatives of {', '.join(missing)}. It has: {held}.")
+        listing = ", ".join(f"{rule} ({count})" for rule, count in sorted(counts.items()))
+        raise InputError(f"{flag}: the file has no negatives of {', '.join(missing)}. It has: {listing}.")
 
 
 _FEW: Final = 0.6

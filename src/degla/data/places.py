@@ -9,7 +9,7 @@ from typing import Final
 
 from degla.errors import InputError
 from degla.parse import open_file
-from degla.remote import address_of, list_files, told
+from degla.remote import address_of, display_path, list_files
 
 _WILD: Final = re.compile(r"[*?\[{]")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
@@ -84,18 +84,18 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
         return files or (_of_hub(path, address, suffixes) if address and _HUB.fullmatch(address) else [])
     if not is_pattern(path):
         return [path]
-    found: list[Path] = []
+    paths: list[Path] = []
     base = base_of(path)
     for name in _written_out(str(path.relative_to(base))):
         if not re.search(r"[*?\[]", name):
-            found.append(base / name)
+            paths.append(base / name)
         elif (address := address_of(base / name)) is not None:
-            found += map(Path, list_files(address))
+            paths += map(Path, list_files(address))
         else:
-            found += sorted(file for file in base.glob(name) if file.is_file())
-    if not found:
-        raise InputError(f"{told(path)}: no file matches this pattern.")
-    return found
+            paths += sorted(file for file in base.glob(name) if file.is_file())
+    if not paths:
+        raise InputError(f"{display_path(path)}: no file matches this pattern.")
+    return paths
 
 
 def _of_hub(path: Path, address: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -113,17 +113,17 @@ def _of_hub(path: Path, address: str, suffixes: tuple[str, ...]) -> list[Path]:
 
 def _written_out(text: str) -> Iterator[str]:
     """Expand braces: "{8..10}" to numbers with as many digits as the first, "{a,b}" to each choice."""
-    found = _BRACES.search(text)
-    if found is None:
+    match = _BRACES.search(text)
+    if match is None:
         yield text
         return
-    ends = _RANGE.fullmatch(found[1])
+    ends = _RANGE.fullmatch(match[1])
     if ends is None:
-        choices = iter(found[1].split(","))
+        choices = iter(match[1].split(","))
     else:
         first, last = int(ends[1]), int(ends[2])
         if not first <= last < first + _MOST:
-            raise InputError(f"{text}: the range {{{found[1]}}} must be ascending and have at most {_MOST:,} numbers.")
+            raise InputError(f"{text}: the range {{{match[1]}}} must be ascending and have at most {_MOST:,} numbers.")
         choices = (f"{number:0{len(ends[1])}d}" for number in range(first, last + 1))
     for choice in choices:
-        yield from _written_out(text[: found.start()] + choice + text[found.end() :])
+        yield from _written_out(text[: match.start()] + choice + text[match.end() :])

@@ -138,23 +138,23 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int], wrap: 
         wrap: exchange with the next batch that allows it, and after the last with the first. Otherwise, if none of the
             following allows it, with the nearest before, which is from the same shards.
     """
-    held = _Held(order, groups, ends, wrap=wrap)
-    meeting = held.batches_with_meetings()
+    exchanges = _Held(order, groups, ends, wrap=wrap)
+    meeting = exchanges.batches_with_meetings()
     everywhere: set[int] = set()
-    held.use_left_over_rows()
-    for batch, (start, end) in enumerate(zip(held.starts, ends, strict=True)):
-        if (batch not in held and batch not in meeting) or len(held[batch]) == end - start:
+    exchanges.use_left_over_rows()
+    for batch, (start, end) in enumerate(zip(exchanges.starts, ends, strict=True)):
+        if (batch not in exchanges and batch not in meeting) or len(exchanges[batch]) == end - start:
             continue
         for place in range(start, end):
             # The incoming row may itself collide; every exchange leaves fewer collisions.
-            while held[batch][group := held.group(place)] > 1 and group not in everywhere:
-                partner = held.partner(group, batch, place - start)
+            while exchanges[batch][group := exchanges.group(place)] > 1 and group not in everywhere:
+                partner = exchanges.partner(group, batch, place - start)
                 if partner is None:
                     everywhere.add(group)
                     break
                 other, other_place = partner
-                held.exchange(place, other_place, batch, other)
-    return held.order
+                exchanges.exchange(place, other_place, batch, other)
+    return exchanges.order
 
 
 class _Held(dict[int, Counter[int]]):
@@ -180,11 +180,11 @@ class _Held(dict[int, Counter[int]]):
         group, incoming = self.group(place), self.group(other)
         self.order[[place, other]] = self.order[[other, place]]
         for batch, out, into in zip(batches, (group, incoming), (incoming, group), strict=False):
-            held = self[batch]
-            held[into] += 1
-            held[out] -= 1
-            if not held[out]:
-                del held[out]
+            counts = self[batch]
+            counts[into] += 1
+            counts[out] -= 1
+            if not counts[out]:
+                del counts[out]
 
     def batches_with_meetings(self) -> set[int]:
         batch = np.repeat(np.arange(len(self.ends)), np.diff([0, *self.ends]))

@@ -66,27 +66,27 @@ def read_source(path: Path) -> SourceState:
             or files_of(path, *PARQUET_ENDINGS)
             or sorted(each for each in path.rglob("*") if each.is_file())
         )
-        told = json.dumps([place, *((str(each), _status(each)) for each in files)])
-        return SourceState(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
-    known = _known(folder / _SOURCES)
+        content = json.dumps([place, *((str(each), _status(each)) for each in files)])
+        return SourceState(state=(), sha256=hashlib.sha256(content.encode()).hexdigest())
+    sources = _read_sources(folder / _SOURCES)
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
     with open_file(path) as stream:
         state = _state(os.fstat(stream.fileno()))
-        if place in known and known[place].state == state:
-            return known[place]
+        if place in sources and sources[place].state == state:
+            return sources[place]
         try:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
                 lines += piece.count(b"\n")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    found = SourceState(state=state, sha256=digest.hexdigest(), lines=lines)
+    current = SourceState(state=state, sha256=digest.hexdigest(), lines=lines)
     if began - max(state[1:3]) > _SECONDS_TO_SETTLE * 10**9:
         # Two processes that write at once lose one entry; that file is simply read again.
-        entries = {name: source.model_dump() for name, source in (known | {place: found}).items()}
+        entries = {name: source.model_dump() for name, source in (sources | {place: current}).items()}
         with suppress(DeglaError):  # This only saves time; a read-only folder is fine.
             write_json(folder / _SOURCES, entries)
-    return found
+    return current
 
 
 def _status(path: Path) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _known(path: Path) -> dict[str, SourceState]:
+def _read_sources(path: Path) -> dict[str, SourceState]:
     try:
         return TypeAdapter(dict[str, SourceState]).validate_python(read_json_object(path))
     except (InputError, ValueError):
@@ -120,8 +120,8 @@ def prepare(
     """
     from filelock import FileLock
 
-    told = json.dumps([_LAYOUT, installed_version("degla"), key], sort_keys=True, default=str)
-    folder = cache_folder("prepared") / hashlib.sha256(told.encode()).hexdigest()[:32]
+    content = json.dumps([_LAYOUT, installed_version("degla"), key], sort_keys=True, default=str)
+    folder = cache_folder("prepared") / hashlib.sha256(content.encode()).hexdigest()[:32]
     about = folder / _ABOUT
     try:
         if anew or not about.is_file():

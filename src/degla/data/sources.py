@@ -16,7 +16,7 @@ from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import check_regular, describe_json, in_one_line, shorten
 from degla.records import CaptionRecord, NegativeRecord, validate
-from degla.remote import address_of, told
+from degla.remote import address_of, display_path
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
@@ -51,7 +51,7 @@ class Columns:
         wanted = (self.id, self.image, self.text, self.image_id)
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
-    def settle(self, found: list[str], *, where: str) -> Columns:
+    def settle(self, names: list[str], *, where: str) -> Columns:
         """Adapt the columns to one file, by its header or first row: default ids that it lacks become None.
 
         If it lacks the default text field, "caption" is used instead.
@@ -62,30 +62,30 @@ class Columns:
         lacking: dict[str, str | None] = {
             role: None
             for role in ("id", "image_id")
-            if getattr(self, role) == getattr(Columns, role) and role not in found
+            if getattr(self, role) == getattr(Columns, role) and role not in names
         }
-        if self.text == Columns.text not in found and "caption" in found:
+        if self.text == Columns.text not in names and "caption" in names:
             lacking["text"] = "caption"
         absent = tuple(getattr(Columns, role) for role in lacking)
         settled = dataclasses.replace(self, **lacking, absent=absent)  # type: ignore[arg-type]
-        settled.require(found, where=where)
+        settled.require(names, where=where)
         return settled
 
-    def require(self, found: list[str], *, where: str) -> None:
+    def require(self, names: list[str], *, where: str) -> None:
         """Refuse a file or row that lacks a named field, or has one that would be ignored.
 
         Raises:
             InputError: names the place, the role and name of the missing field, the fields found and the remedy.
         """
-        if odd := next((name for name in self.absent if name in found), None):
+        if odd := next((name for name in self.absent if name in names), None):
             raise InputError(f"{where}: has a field {odd!r}, but the first record has none. Add it to all or none.")
         for role in _ROLES:
             name = getattr(self, role)
-            if name is not None and name not in found:
+            if name is not None and name not in names:
                 flag = _flag(role)
-                there = in_one_line(", ".join(found)) or "none"
+                there = in_one_line(", ".join(names)) or "none"
                 raise InputError(
-                    f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, found)} "
+                    f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, names)} "
                     f"Found: {there}. Set the field with --{flag} (training: --data.{flag})."
                 )
 
@@ -243,7 +243,9 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
     """Return the format of a path and what to read: the path itself, or a cached copy of a remote file."""
     remote = address_of(path) is not None
     if remote and path.parts[0] in ("http:", "https:") and "?" in str(path):
-        raise InputError(f"{told(path)}: has a query (?...). Give the address without it, or download the file first.")
+        raise InputError(
+            f"{display_path(path)}: has a query (?...). Give the address without it, or download the file first."
+        )
     if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
         # Image paths in the file are relative to the address.
         copy = fetched(path)
@@ -254,7 +256,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
     except (OSError, ValueError) as error:  # a name that no file system allows
         raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not there:
-        raise InputError(f"{told(path)}: no such file or folder. {ability.capitalize()} are read from it.")
+        raise InputError(f"{display_path(path)}: no such file or folder. {ability.capitalize()} are read from it.")
     if path.exists() and not path.is_dir():
         check_regular(path, remedy=f"Write the {ability} to a file first.")
         check_unpacked(path)
@@ -270,7 +272,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         remedy = f"Set the format (--format, in training --data.format) to one of: {names}"
         if ability == "negatives":  # No flag sets their format.
             remedy = "Rename it to end in .jsonl, .parquet, .csv or .tsv; the published file of DeGLA in .json"
-        raise InputError(f"{told(path)}: cannot detect the format of its {ability}. {remedy}.")
+        raise InputError(f"{display_path(path)}: cannot detect the format of its {ability}. {remedy}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
@@ -323,15 +325,15 @@ class _Seen:
     def add(self, name: str) -> bool:
         """Add a name and return whether it was already seen, judged by its hash."""
         number = hash(name)
-        known = number in self._recent
-        if not known and len(self._older):
+        is_known = number in self._recent
+        if not is_known and len(self._older):
             place = int(self._older.searchsorted(number))
-            known = place < len(self._older) and int(self._older[place]) == number
+            is_known = place < len(self._older) and int(self._older[place]) == number
         self._recent.add(number)
         if len(self._recent) == _RECENT:
             joined = [self._older, np.fromiter(self._recent, dtype=np.int64, count=_RECENT)]
             self._older, self._recent = np.sort(np.concatenate(joined)), set()
-        return known
+        return is_known
 
 
 def _some(negatives: Iterator[NegativeRecord], *, path: Path) -> Iterator[NegativeRecord]:

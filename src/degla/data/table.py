@@ -141,8 +141,8 @@ class PairTable(ColumnFile, Sequence[PairRow]):
     def images(self) -> set[str]:
         """Return the paths of all images of the rows, including second images."""
         columns = [name for name in ("image", "distractor_image") if name in self._columns]
-        found = (chunk.unique().to_pylist() for name in columns for chunk in self.chunks(name))
-        return set(chain.from_iterable(found)) - {None}
+        values = (chunk.unique().to_pylist() for name in columns for chunk in self.chunks(name))
+        return set(chain.from_iterable(values)) - {None}
 
     def groups(self) -> RowIndex:
         """Return a number for each row, equal if and only if two rows have the same image (`image_id`)."""
@@ -164,15 +164,15 @@ class PairTable(ColumnFile, Sequence[PairRow]):
 
     def _digested(self) -> dict[str, str]:
         columns = {"ids": "id", "images": "image", "captions": "text", "negatives": "negatives", "scores": "scores"}
-        found = {name: digest(list(self.chunks(column))) for name, column in columns.items()}
+        digests = {name: digest(list(self.chunks(column))) for name, column in columns.items()}
         # Rules are digested as their sorted names, then indices into these.
         rules = [
             arrow.LargeListArray.from_arrays(chunk.offsets, self.rule_of[chunk.values.to_numpy()])
             for chunk in self.chunks("rules")
         ]
-        found["rules"] = digest(rules, hashlib.sha256("\n".join(self.rules).encode()))
-        found["groups"] = digest([arrow.array(self.groups())])
-        return found
+        digests["rules"] = digest(rules, hashlib.sha256("\n".join(self.rules).encode()))
+        digests["groups"] = digest([arrow.array(self.groups())])
+        return digests
 
 
 def numbered(values: Any) -> RowIndex:
@@ -246,12 +246,12 @@ def digest(chunks: list[Any], started: Any = None) -> str:
         chunks: Arrow arrays of one type.
         started: a hash to continue; a new one by default.
     """
-    found = started or hashlib.sha256()
+    state = started or hashlib.sha256()
     for size, parts in _buffers(chunks):
-        found.update(f"{size};".encode())
+        state.update(f"{size};".encode())
         for part in parts:
-            found.update(part)
-    return str(found.hexdigest()[:32])
+            state.update(part)
+    return str(state.hexdigest()[:32])
 
 
 def _buffers(chunks: list[Any]) -> Iterator[tuple[int, Iterable[Any]]]:
@@ -319,9 +319,9 @@ class IdIndex:
     def rows(self, names: Sequence[str]) -> RowIndex:
         """Return the row of each id, -1 if no caption has it."""
         first, second = id_hashes(names)
-        place, found = self._first.searchsorted(first), np.full(len(names), -1)
+        place, numbers = self._first.searchsorted(first), np.full(len(names), -1)
         for step in range(self._most):  # One step, unless two captions share their first hash.
             at = np.minimum(place + step, len(self._first) - 1)
             same = (self._first[at] == first) & (self._second[at] == second)
-            found[same] = self._rows[at[same]]
-        return found
+            numbers[same] = self._rows[at[same]]
+        return numbers

@@ -37,7 +37,7 @@ from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
-from degla.remote import address_of, told
+from degla.remote import address_of, display_path
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__, installed_version
@@ -57,7 +57,7 @@ def ask_all(
     if not benchmarks:
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
     if address_of(root) is not None:
-        raise InputError(f"{told(root)}: benchmarks are read from a local folder. Copy their files to one.")
+        raise InputError(f"{display_path(root)}: benchmarks are read from a local folder. Copy their files to one.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
     # One process prepares generated benchmarks while the others wait.
     (processes or EvaluationProcesses()).from_first(

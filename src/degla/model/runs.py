@@ -15,7 +15,7 @@ from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, name
 from degla.model.tokenizer import CONFIG_NAME
 from degla.pages.words import counted
 from degla.parse import read_json_object
-from degla.remote import told
+from degla.remote import display_path
 
 log = logging.getLogger("degla.train")
 
@@ -48,9 +48,9 @@ def require_checkpoint(run: Path, *, out: Path) -> Path:
         return newest
     inner = sorted(path.name for path in run.iterdir() if path.is_dir() and checkpoints(path))
     if inner:
-        named = " or ".join(f"--resume {told(out / name)}" for name in inner[:2])
-        raise InputError(f"{told(out)}: not a run, but holds {counted(len(inner), 'run')}. Use {named}.")
-    raise InputError(f"{told(out)}: no complete checkpoint to resume from. Start the run without --resume.")
+        named = " or ".join(f"--resume {display_path(out / name)}" for name in inner[:2])
+        raise InputError(f"{display_path(out)}: not a run, but holds {counted(len(inner), 'run')}. Use {named}.")
+    raise InputError(f"{display_path(out)}: no complete checkpoint to resume from. Start the run without --resume.")
 
 
 def chosen_checkpoint(run: Path) -> Path | None:

@@ -29,7 +29,7 @@ from degla.model.integrity import read_state
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, require_checkpoint, step_of
 from degla.model.trained_along import decoder_digest
-from degla.remote import told
+from degla.remote import display_path
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
@@ -108,8 +108,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 raise
             cause = str(error).strip(" .")
             raise DeglaError(
-                f"{told(config.out)}: a process that loads images ended ({cause}). If memory ran out, use fewer "
-                "--data.workers. degla train --resume continues from the last checkpoint."
+                f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory ran out, use "
+                "fewer --data.workers. degla train --resume continues from the last checkpoint."
             ) from None
 
 
@@ -181,7 +181,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     if position.step == steps or ended is not None:
         stopped = ""  # A signal at the end stops nothing.
     if accelerator.is_main_process:
-        out, step, stood = told(config.out or run), position.step, position.step == first
+        out, step, stood = display_path(config.out or run), position.step, position.step == first
         _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
     last = {name: float(value) for name, value in values.items()}
     best = run / validation.best if validation.best else None
@@ -332,4 +332,6 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
 def check_new(out: Path) -> None:
     """Raise an error if `out` already holds a run."""
     if checkpoints(folder_of_run(out)):
-        raise InputError(f"{told(out)}: already holds a run. Use --resume {told(out)}, or choose another --out.")
+        raise InputError(
+            f"{display_path(out)}: already holds a run. Use --resume {display_path(out)}, or choose another --out."
+        )

@@ -134,7 +134,7 @@ def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
     return arguments
 
 
-def refuse_given(arguments: argparse.Namespace, *names: str, why: str) -> None:
+def refuse_flags(arguments: argparse.Namespace, *names: str, why: str) -> None:
     """Raise an error if a flag that would be ignored was given; `why` follows the flag's name in the message."""
     for name in names:
         if name in arguments.typed:
@@ -191,7 +191,7 @@ def model_source(arguments: argparse.Namespace) -> Callable[[], LanguageModel] |
     require_least(arguments, "examples", "retries", least=0)
     for name, models in _OF.items():
         if arguments.llm not in models:
-            refuse_given(
+            refuse_flags(
                 arguments, name, why=f"requires --llm {' or '.join(models)}; this run has --llm {arguments.llm}."
             )
     if arguments.llm == "openai" and not (arguments.base_url and arguments.model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.verbs._arguments import refuse_given
+from degla.verbs._arguments import refuse_flags
 from degla.verbs._scoring import describe_cache, device, open_cache_of
 
 
@@ -24,9 +24,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.results:
-        refuse_given(arguments, "baseline", "root", why="requires --results.")
+        refuse_flags(arguments, "baseline", "root", why="requires --results.")
     if arguments.folder is None:
-        refuse_given(arguments, "cache", "no_cache", why="requires --folder.")
+        refuse_flags(arguments, "cache", "no_cache", why="requires --folder.")
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
     from degla.evaluation.changes import Gallery

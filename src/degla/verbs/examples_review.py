@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.verbs._arguments import refuse_given
+from degla.verbs._arguments import refuse_flags
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.shelf import RULES
 
     if not arguments.page:
-        refuse_given(arguments, "port", why="requires --page.")
+        refuse_flags(arguments, "port", why="requires --page.")
     for rule in arguments.rules or ():
         RULES.require(rule)
     drafts = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.shelf import BENCHMARKS
-from degla.verbs._arguments import refuse_given
+from degla.verbs._arguments import refuse_flags
 from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     sources = read_sources(arguments.sources)
     if not arguments.names:
         why = "requires names of data: degla fetch-data NAME ..."
-        refuse_given(arguments, "root", "dry_run", "no_archives", "json", why=why)
+        refuse_flags(arguments, "root", "dry_run", "no_archives", "json", why=why)
         _list(sources)
         return 0
     if arguments.root is None:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(start + about.layout)
         files |= sources.of(name)
     if arguments.dry_run:
-        refuse_given(arguments, "no_archives", why="has no effect: --dry-run downloads nothing.")
+        refuse_flags(arguments, "no_archives", why="has no effect: --dry-run downloads nothing.")
         results = look(files, arguments.root)
     else:
         results = list(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.files import spare_inputs
-from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_given
+from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_flags
 from degla.verbs._terminal import answer, tell
 
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     spare_inputs(arguments.out, arguments.file, arguments.captions)
     if arguments.to != "csv":
-        refuse_given(arguments, "images", why="requires --to csv; this is --to degla-json.")
+        refuse_flags(arguments, "images", why="requires --to csv; this is --to degla-json.")
     records = read_negatives(arguments.file)
     with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.to == "degla-json":

@@ -19,7 +19,7 @@ from degla.verbs._arguments import (
     describe_model,
     describe_negatives,
     model_source,
-    refuse_given,
+    refuse_flags,
     require_files,
     require_jsonl,
 )
@@ -79,10 +79,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if (arguments.clip is None) != (arguments.images is None):
         raise InputError("--clip MODEL and --images DIR require each other. Give both or neither.")
     if arguments.clip is None:
-        refuse_given(arguments, "margin", "device", why="requires --clip.")
+        refuse_flags(arguments, "margin", "device", why="requires --clip.")
     if arguments.llm == "rules":
-        refuse_given(arguments, "seed", why="requires --llm.")
-    refuse_given(arguments, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
+        refuse_flags(arguments, "seed", why="requires --llm.")
+    refuse_flags(arguments, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
     require_jsonl(arguments.out)
     require_files(arguments.file, arguments.captions, arguments.images)
     if arguments.margin is not None and not isfinite(arguments.margin):

@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted, printable
-from degla.verbs._arguments import captions_of, describe_columns, describe_likelihood, refuse_given, require_least
+from degla.verbs._arguments import captions_of, describe_columns, describe_likelihood, refuse_flags, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
 
@@ -54,11 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "per_rule", "readers", least=1)
     if arguments.sheet is not None:
         why = "is for a report, but --sheet only writes sheets. Omit one of them."
-        refuse_given(arguments, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
+        refuse_flags(arguments, "out", "likelihood", "json", "samples", "blind_pairs", why=why)
     else:
-        refuse_given(arguments, "per_rule", "readers", why="requires --sheet.")
+        refuse_flags(arguments, "per_rule", "readers", why="requires --sheet.")
     if arguments.out is None:
-        refuse_given(arguments, "samples", why="requires --out.")
+        refuse_flags(arguments, "samples", why="requires --out.")
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
@@ -121,7 +121,7 @@ def _count_verdicts(arguments: argparse.Namespace) -> int:
     if arguments.files:
         raise InputError("--read counts filled sheets. Remove the files of negatives.")
     others = sorted(arguments.typed - {"files", "read", "json"})
-    refuse_given(arguments, *others, why="does not apply: --read only counts filled sheets.")
+    refuse_flags(arguments, *others, why="does not apply: --read only counts filled sheets.")
     reading = count_verdicts(arguments.read)
     answer(arguments, reading.plain, lambda: sys.stdout.write(printable(reading.markdown())))
     return 0

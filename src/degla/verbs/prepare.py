@@ -18,7 +18,7 @@ from degla.verbs._arguments import (
     describe_columns,
     describe_model,
     model_source,
-    refuse_given,
+    refuse_flags,
     require_folder,
     require_jsonl,
 )
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {arguments.maker}.")
     if model_source(arguments) is not None and arguments.maker != "contexts":
         raise InputError(f"--llm applies only to degla prepare contexts, not to {arguments.maker}.")
-    refuse_given(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
+    refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
     spare_inputs(arguments.out, arguments.captions)

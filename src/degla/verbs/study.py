@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from degla.verbs._arguments import command_line, describe_plan, refuse_failures, refuse_given, require_least
+from degla.verbs._arguments import command_line, describe_plan, refuse_failures, refuse_flags, require_least
 from degla.verbs._terminal import tell
 
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = read_plan(arguments.plan, overrides=arguments.set)
     if arguments.list:
         why = "has no effect: --list only prints the runs."
-        refuse_given(arguments, "processes", "engine", "rehearse", "json", why=why)
+        refuse_flags(arguments, "processes", "engine", "rehearse", "json", why=why)
         from degla.study.grid import expand
 
         runs = expand(plan, where=str(arguments.plan))

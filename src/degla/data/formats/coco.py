@@ -33,8 +33,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     document = read_document(path, dict, needed=f"COCO captions are an object. {_EXAMPLE}")
     for key in ("images", "annotations"):
         if not isinstance(document.get(key), list):
-            found = describe_json(document[key]) if key in document else describe_json(document)
-            raise InputError(f"{path}: the list {key!r} is missing: found {found}. {_EXAMPLE}")
+            description = describe_json(document[key]) if key in document else describe_json(document)
+            raise InputError(f"{path}: the list {key!r} is missing: found {description}. {_EXAMPLE}")
 
     files: dict[int, str] = {}
     for number, image in enumerate(document["images"]):

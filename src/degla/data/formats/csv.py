@@ -75,12 +75,12 @@ def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:
         InputError: the cell is anything else.
     """
     try:
-        found = ast.literal_eval(cell)
+        texts = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        texts = None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: column {column!r} must be a Python list of texts, found {cell[:60]!r}.")
-    return found
+    return texts
 
 
 def _kind(delimiter: str) -> str:

@@ -71,11 +71,11 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
 
 def _items(path: Path) -> Iterator[tuple[str, str, _Item]]:
     document = read_document(path, list, needed=f"a list is needed. {_EXAMPLE}")
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for number, row in enumerate(document):
         where = f"{path} record {number}"
         if not isinstance(row, dict) or not _Item.model_fields.keys() <= row.keys():
             raise InputError(f"{where}: found {describe_json(row)}. {_EXAMPLE}")
         item = validate(_Item, row, where=where)
-        yield where, f"{item.image_id}-{seen[item.image_id]}", item
-        seen[item.image_id] += 1
+        yield where, f"{item.image_id}-{counts[item.image_id]}", item
+        counts[item.image_id] += 1
