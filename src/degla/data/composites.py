@@ -119,18 +119,18 @@ def _scenes(captions: Sequence[CaptionRecord]) -> list[_Scene]:
 
 def _composite(scene: _Scene, other: _Scene, picture: Image.Image, chance: Random) -> Composite:
     texts = [_plain(scene.record.text), _plain(other.record.text)]
-    positives = [_said(texts[::-1])]
+    positives = [_as_sentences(texts[::-1])]
     if scene.further and other.further:
         pairs = zip(_two(scene.further, chance), _two(other.further, chance), strict=True)
-        positives += [_said(chance.sample([_plain(text) for text in pair], 2)) for pair in pairs]
+        positives += [_as_sentences(chance.sample([_plain(text) for text in pair], 2)) for pair in pairs]
     name = f"{scene.record.id}+{other.record.id}"
     # Ids may contain any character, so the file is named by a number.
     image = f"{Random(name).getrandbits(64):016x}.png"
-    caption = CaptionRecord(id=name, image=image, text=_said(texts), image_id=name, positives=tuple(positives))
+    caption = CaptionRecord(id=name, image=image, text=_as_sentences(texts), image_id=name, positives=tuple(positives))
     changed = exchange_words(scene.words, other.words, chance, texts=texts)
     negative = None
     if changed is not None:
-        text = _said(chance.sample(changed, 2))
+        text = _as_sentences(chance.sample(changed, 2))
         negative = NegativeRecord(caption_id=name, rule=RULE, kind="exchange", text=text, source="rules", accepted=True)
     return Composite(caption, negative, picture)
 
@@ -144,7 +144,7 @@ def _plain(text: str) -> str:
     return text.strip().rstrip(".").rstrip().lower()
 
 
-def _said(texts: Sequence[str]) -> str:
+def _as_sentences(texts: Sequence[str]) -> str:
     return " ".join(f"{text}." for text in texts)
 
 

@@ -155,15 +155,17 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
     for name, each in (images_of_columns(wanted.reads) | _texts_read(wanted)).items():
         if each.part not in ("unit", "concept"):
             several = each.shape == "BPD"
-            columns[name] = _further_texts(rows, wanted, each.column) if several else _found(rows, wanted, each.column)
+            columns[name] = (
+                _further_texts(rows, wanted, each.column) if several else _unchanged(rows, wanted, each.column)
+            )
     if "concept" in wanted.reads:
         columns["concept"] = _concepts(rows, wanted)
     if "unit" in wanted.reads:
-        columns["unit"] = _found(rows, wanted, "units")
+        columns["unit"] = _unchanged(rows, wanted, "units")
     if "reconstruction" in wanted.reads:
         columns["target"] = _targets(rows, wanted)
     if "masked" in wanted.reads:
-        columns["masked_words"] = _found(rows, wanted, "masked_words")
+        columns["masked_words"] = _unchanged(rows, wanted, "masked_words")
     if "label" in inputs_of(wanted.reads):
         columns["label"] = _labels(rows, wanted)
     if "text_group" in inputs_of(wanted.reads):
@@ -174,7 +176,7 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
         write_columns(path, columns)
 
 
-def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
+def _unchanged(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
     """A column unchanged, for example one text or path per row."""
     there = False
     for chunk in rows.chunks(column):
@@ -190,7 +192,7 @@ def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
 
 def _concepts(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
     """The distinct noun phrases of each row; its caption if it has none."""
-    for phrases, captions in zip(_found(rows, wanted, "concepts"), rows.chunks("text"), strict=True):
+    for phrases, captions in zip(_unchanged(rows, wanted, "concepts"), rows.chunks("text"), strict=True):
         pairs = zip(phrases.to_pylist(), captions.to_pylist(), strict=True)
         yield arrow.array([list(dict.fromkeys(some)) or [caption] for some, caption in pairs], TEXTS)
 

@@ -110,7 +110,7 @@ class BatchPlan:
             order = _from_shard_to_shard(order, self.shards, rng)
         ends = list(range(self.global_size, len(order) + 1, self.global_size))
         if self.duplicates == "avoid":
-            order = spread(order, groups=np.asarray(self.groups), ends=ends, wrap=self.shards is None)
+            order = separate_groups(order, groups=np.asarray(self.groups), ends=ends, wrap=self.shards is None)
         return np.split(order, ends)[:-1]
 
 
@@ -122,7 +122,7 @@ def _from_shard_to_shard(order: RowNumbers, shards: RowNumbers, rng: np.random.G
     return order[np.argsort(group[shards[order]], kind="stable")]
 
 
-def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int], wrap: bool = True) -> RowNumbers:
+def separate_groups(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int], wrap: bool = True) -> RowNumbers:
     """Exchange rows until no batch has two rows of one group, as far as possible.
 
     For batches of equal size, the remaining number of collisions (rows sharing a batch with their own group) is
