@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from random import Random
 
 import pytest
@@ -186,3 +187,10 @@ def test_names_with_initials_stay_whole(rule: str) -> None:
 def test_long_lists_of_short_keywords_have_no_order() -> None:
     text = "bridge, of, duck, showing, boat, fence, green, lake, the wall"
     assert proposals("reshuffle_order", text) == [] and proposals("swap_nouns", text) == []
+
+
+def test_a_caption_that_comes_from_another_process_knows_its_own_tokens() -> None:
+    caption = parse_one("A dog runs. A cat sits.")
+    assert any(caption.followers.values())
+    copy = pickle.loads(pickle.dumps(caption))
+    assert set(copy.followers) <= {id(token) for token in copy.tokens} and any(copy.followers.values())

@@ -36,6 +36,9 @@ class Caption:
     text: str
     tokens: tuple[Token, ...]
 
+    def __reduce__(self) -> tuple[type[Caption], tuple[str, tuple[Token, ...]]]:
+        return Caption, (self.text, self.tokens)  # Cached values name tokens by id, which holds in one process only.
+
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
         """Noun phrases in order, without overlap."""
