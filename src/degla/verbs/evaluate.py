@@ -137,7 +137,6 @@ class _Finishing:
 
     tasks: Sequence[_Task]
     finish: Callable[[int, TracedResult], None]
-    failed: list[str]
 
     def look(self, running: Sequence[int]) -> None:
         pass
@@ -146,8 +145,7 @@ class _Finishing:
         if end.value is not None:
             self.finish(number, end.value)
         else:
-            self.failed.append(f"{self.tasks[number].model}: {end.error}")
-            tell(f"{self.failed[-1]}\n{end.details}".rstrip())
+            tell(f"{self.tasks[number].model}: {end.error}\n{end.details}".rstrip())
 
 
 def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], None]) -> bool:
@@ -167,12 +165,12 @@ def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], 
     from degla.stopping import StoppedError
     from degla.study.workers import open_cluster, run_jobs
 
-    finishing = _Finishing(tasks, finish, [])
     with open_cluster(_score, folder=tasks[0].arguments.root, processes=None) as workers:
-        _, stopped = run_jobs(_score, tasks, processes=workers.size, watcher=finishing, workers=workers)
+        watcher = _Finishing(tasks, finish)
+        ends, stopped = run_jobs(_score, tasks, processes=workers.size, watcher=watcher, workers=workers)
     if stopped:
         raise StoppedError(stopped, ".")
-    return bool(finishing.failed)
+    return any(end is None or end.value is None for end in ends)
 
 
 def _check_labels(arguments: argparse.Namespace) -> None:
