@@ -457,7 +457,7 @@ def fill(path: Path, verdicts: Sequence[tuple[str, str, str]]) -> None:
 
 
 def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = [caption(number, f"A {noun} on a\tbig rug.") for number, noun in enumerate(NOUNS)]
+    captions = [caption(number, f"=A {noun} on a\tbig rug.") for number, noun in enumerate(NOUNS)]
     write_jsonl(tmp_path / "c.jsonl", captions)
     same = [negative(number, "replace_nouns", "A ghost on a big rug.") for number in range(12)]
     write_jsonl(tmp_path / "a.jsonl", [*same, *(negative(n, "add_object", f"A {NOUNS[n]}.") for n in range(12))])
@@ -473,6 +473,7 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     # The two files are read on the same captions, and what they share is read once.
     assert Counter(rule_of[row[0]] for row in rows) == {"replace_nouns": 4, "add_object": 4}
     assert all("\t" not in row[1] and row[3:] == ["", "", ""] for row in rows)
+    assert all(row[1].startswith("'=A ") for row in rows)  # no formula for a spreadsheet
     assert not any(word in sheet.read_text() for word in ("a.jsonl", "rules", "replace_nouns", "add_object"))
     assert Counter((row[1], row[5]) for row in keys[1:]).most_common(1)[0][1] == 2
     assert Counter(row[1] for row in keys[1:]) == {"a": 8, "b": 4}

@@ -112,7 +112,7 @@ def write_sheet(
     for label, rules in drawn.items():
         for rule, rows in rules.items():
             for row in rows:
-                text = (" ".join(row.caption.text.split()), " ".join(row.negative.split()))
+                text = (_cell(row.caption.text), _cell(row.negative))
                 origin = (label, rule, row.record.source, row.record.form, row.record.caption_id)
                 origins.setdefault(text, []).append(origin)
     texts = sorted(origins)
@@ -126,6 +126,12 @@ def write_sheet(
             Random(f"{seed} {number}").shuffle(order)
         _write(path, COLUMNS, ((name, *text, "", "", "") for name, text in order))
     return [*sheets, key]
+
+
+def _cell(text: str) -> str:
+    """Return a text on one line that a spreadsheet takes as text: captions are not trusted, and "=..." is a formula."""
+    line = " ".join(text.split())
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
