@@ -138,11 +138,12 @@ def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -
                    ({"Retry-After": "999"}, 503), (rest, b" more"))  # fmt: skip
     fetch_file("http://x/a", tmp_path / "a", session=busy, wait=waits.append)
     assert (tmp_path / "a").read_bytes() == b"one more" and waits == [0.5, 1.0, 7.0, 300.0]
-    # Without a Content-Length, the published size is used.
+    # Without a Content-Length, or with one that is no length, the published size is used.
     fetch_file("http://x/b", tmp_path / "b", session=_played(({}, b"one")), size=3)
+    fetch_file("http://x/d", tmp_path / "d", session=_played(({"Content-Length": "9" * 5000}, b"one")), size=3)
     with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes arrived, but the file has 8\. It was deleted"):
         fetch_file("http://x/c", tmp_path / "c", session=_played(({}, b"one")), size=8)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "d"]
 
 
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ An incomplete file is kept next to its target as ``NAME.partial``, and the next 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -171,9 +172,14 @@ def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | Non
     if status == _PARTIAL_CONTENT:
         span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] == str(have):
-            return have, int(total) if total.isdecimal() else None
+            return have, _count(total)
         raise _CutError(f"the server sent another part of the file ({span!r})")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, _count(length)
+
+
+def _count(header: str) -> int | None:
+    """Return the number of bytes in a header; None if it is none."""
+    return int(header) if re.fullmatch("[0-9]{1,18}", header) else None  # Python refuses thousands of digits
 
 
 _MOVED = "Open the address in a browser: it may have moved or need a form. --sources FILE sets other addresses."
