@@ -140,13 +140,14 @@ def test_class_folders_are_read(tmp_path: Path) -> None:
     assert entry.labels == (0, 0, 0, 1, 1)
     assert entry.images[0].path == "zeroshot/toys/blue_cube/0.png"
     result = evaluate(spreading(), benchmarks=["zeroshot"], root=tmp_path, progress=False)
-    top1, per_class = result.benchmarks[0].parts[0].scores
+    top1, per_class, top5 = result.benchmarks[0].parts[0].scores
     right = {item.id: item.ok["top1"] for item in result.items}
     cubes = [worth for name, worth in right.items() if "blue_cube" in name]
     balls = [worth for name, worth in right.items() if "red_ball" in name]
     assert top1.value == pytest.approx(sum(right.values()) / 5)
     assert per_class.value == pytest.approx((sum(cubes) / 3 + sum(balls) / 2) / 2)
     assert top1.chance == 0.5
+    assert (top5.value, top5.chance) == (1.0, 1.0), "two classes are both among the first five"
 
 
 def test_copies_of_a_picture_are_drawn_with_it(tmp_path: Path) -> None:
@@ -172,7 +173,8 @@ def test_a_mean_per_class_is_as_uncertain_as_classes_of_one_image_make_it() -> N
     for seed in range(12):
         rows = [
             ItemVerdict(id=f"{number}", benchmark="zeroshot", part="p", image=f"{number}", group={"class": name},
-                        ok={"top1": float(generator.random() < 0.8)}, ties={"top1": 0}, margin=None)
+                        ok={"top1": float(generator.random() < 0.8), "top5": 1.0}, ties={"top1": 0, "top5": 0},
+                        margin=None)
             for number, name in enumerate(classes)
         ]  # fmt: skip
         judged = [Judged(row, {}) for row in rows]

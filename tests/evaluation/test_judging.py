@@ -109,6 +109,21 @@ def test_classes_of_one_name_are_groups_of_their_own() -> None:
     assert [row.verdict.ties["top1"] for row in rows] == [1, 1]
 
 
+def test_top5_is_a_right_class_among_the_five_most_similar() -> None:
+    generator = np.random.default_rng(3)
+    images = {f"{at}.png": list(generator.normal(size=4)) for at in range(40)}
+    classes = {f"a {name}": list(generator.normal(size=4)) for name in "pqrstuvw"}
+    labels = generator.integers(0, 8, 40)
+    entry = Classification(benchmark="own", part="see", images=tuple(ItemImage(path=path) for path in images),
+                           labels=tuple(map(int, labels)), classes=tuple("pqrstuvw"), templates=("a {}",))  # fmt: skip
+    rows = judge(BENCHMARK, [entry], embedded(images, classes))
+    similarity = np.array([*images.values()]) @ unit_rows(np.array([*classes.values()])).T
+    for k in (1, 5):
+        expected = (np.argsort(-similarity, axis=1)[:, :k] == labels[:, None]).any(axis=1)
+        assert [row.verdict.ok[f"top{k}"] for row in rows] == expected.astype(float).tolist()
+        assert {row.chance[f"top{k}"] for row in rows} == {k / 8}
+
+
 def test_each_image_and_each_text_may_be_asked_by_itself() -> None:
     """Two images with three texts, of which the last is of the second image and is like the first."""
     names = [f"{side}_ok.{at}" for side, count in (("text", 2), ("image", 3)) for at in range(1, count + 1)]

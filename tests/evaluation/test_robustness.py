@@ -62,7 +62,7 @@ def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(encoder: Encode
     clean, *attacked = benchmark.attacked
     assert [scores.epsilon for scores in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
     plain = evaluate(encoder, benchmarks=["zeroshot"], root=root, progress=False).benchmarks[0]
-    assert clean.scores == plain.parts[0].scores and clean.averages == plain.averages
+    assert clean.scores == plain.parts[0].scores[:2] and clean.averages == plain.averages
     assert _top1(clean) > 0.8 and clean.scores[0].interval is not None
     values = [_top1(clean), *map(_top1, attacked)]
     assert values == sorted(values, reverse=True) and values[-1] < values[0] - 0.3

@@ -26,7 +26,7 @@ class Classification(Record):
     """One zero-shot classification part: which of the classes is in each image.
 
     The scorer embeds every template filled with every class name, averages a class's unit embeddings and normalises the
-    mean to length one. One verdict per image, with the key `top1` and the group `class`.
+    mean to length one. One verdict per image, with the keys `top1` and `top5` and the group `class`.
 
     Attributes:
         images: N images.
@@ -189,7 +189,7 @@ class Metric:
             texts also brittle (one is above every false text, the other is not); with one, text_ok@k with k of 3, 5, 10
             (it is among the first k). Several images and texts: text_ok.k, image_ok.k (only the k-th image, text).
             Several images and one text: only image_ok, or average_precision. No images: text_only_ok.
-            `Classification`: top1. `Retrieval`: image_to_text@k, text_to_image@k with k of 1, 5, 10.
+            `Classification`: top1, top5. `Retrieval`: image_to_text@k, text_to_image@k with k of 1, 5, 10.
         chance: the score of a blind model, 0 to 1; None: computed from the items (1 / classes, k / candidates,
             or the share of orders of L random similarities that are right).
         group: name in `ItemVerdict.group` to average over first (each group has the same weight); "": every item

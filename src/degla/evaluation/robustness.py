@@ -213,7 +213,8 @@ def _attack_benchmark(attacker: Attacker, questions: BenchmarkQuestions, tie: Ti
     attacked = []
     for epsilon, rows in zip([0.0, *settings.sizes], zip(*by_entry, strict=True), strict=True):
         scores = aggregate(benchmark, list(chain.from_iterable(rows)), seed=settings.seed)
-        parts = tuple(chain.from_iterable(scores.parts.values()))
+        # An image whose first class is wrong is attacked no further, so more of its classes have no meaning here.
+        parts = tuple(score for score in chain.from_iterable(scores.parts.values()) if score.metric != "top5")
         attacked.append(AttackedScores(epsilon=epsilon, scores=parts, averages=scores.averages))
     return AttackedBenchmark(
         name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(entries), attacked=tuple(attacked)

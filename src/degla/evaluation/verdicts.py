@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # A report reads verdicts and opens no rooms that embed.
     from degla.evaluation.regions import RegionTable
 
 RECALL = (1, 5, 10)
+TOP = (1, 5)
 NEAR = (3, 5, 10)
 """k of the verdicts `text_ok@k`."""
 Gold = tuple[tuple[int, ...], ...]
@@ -254,8 +255,9 @@ def _judge_classification(
     # ImageNet has distinct classes with equal names.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
-    queries = zip(ids, paths, groups, [{"top1": 1 / len(entry.classes)}] * len(ids), strict=True)
-    return _judge_ranks(entry, queries, ranks, {"top1": ranks.within(1, tie)}, repeated)
+    worth = {f"top{k}": ranks.within(k, tie) for k in TOP}
+    chance = {f"top{k}": min(1.0, k / len(entry.classes)) for k in TOP}
+    return _judge_ranks(entry, zip(ids, paths, groups, [chance] * len(ids), strict=True), ranks, worth, repeated)
 
 
 def _judge_retrieval(

@@ -17,7 +17,11 @@ from pydantic import Field
 from degla.evaluation.benchmark import BenchmarkPart, Metric
 from degla.records import Record, validate
 
-METRICS = (Metric(name="top1", verdict="top1"), Metric(name="mean_per_class", verdict="top1", group="class"))
+METRICS = (
+    Metric(name="top1", verdict="top1"),
+    Metric(name="mean_per_class", verdict="top1", group="class"),
+    Metric(name="top5", verdict="top5"),
+)
 """Metrics of recognition; the first is a part's score."""
 
 
@@ -62,7 +66,7 @@ class DataSet(Record):
             name=self.name,
             family="recognition",
             n=self.items,
-            metrics=METRICS if self.metric == "top1" else METRICS[::-1],
+            metrics=tuple(sorted(METRICS, key=lambda metric: metric.name != self.metric)),
             tie=self.tie,
             optional=True,
         )
