@@ -62,6 +62,7 @@ class Score(Record):
         ties: number of items in which a positive and a negative were exactly equal.
         chance: score of random answers, 0 to 1; None if not known.
         floors: scores of text-only baselines ("shorter text", "words only"), 0 to 1, if texts are compared.
+        ceiling: best score of a model that ignores word order, 0 to 1, if texts are compared.
         interval: 95 % confidence interval over items (not over training seeds); None for a single item.
         lower: whether lower is better.
     """
@@ -73,6 +74,7 @@ class Score(Record):
     ties: int = Field(ge=0)
     chance: float | None = Field(default=None, ge=0, le=1)
     floors: dict[str, float] = Field(default_factory=dict)
+    ceiling: float | None = Field(default=None, ge=0, le=1)
     interval: Interval | None = None
     lower: bool = False
 

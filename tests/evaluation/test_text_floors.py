@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
+from degla.evaluation.aggregate import aggregate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, pair_question
 from degla.evaluation.caveats import told_notes
+from degla.evaluation.forms import square_question
 from degla.evaluation.neutral import find_floors, without
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores, render_result
 from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
+from degla.evaluation.verdicts import order_blind
 from degla.records import ItemImage, PairItem
 from degla.results import Result
 from degla.shelf import BENCHMARKS
@@ -26,6 +29,7 @@ from degla.world import draw
 from tests.evaluation.fake_encoders import spreading
 from tests.evaluation.shelf_contract import paint
 from tests.evaluation.test_floors import use
+from tests.official import SHARED
 
 RESULTS = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 _NOUNS = ("cat", "dog", "cow", "car", "cup", "hat")
@@ -89,6 +93,52 @@ def test_length_and_words_are_seen_order_is_not() -> None:
     assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "told"}
     added = floors.benchmark.averages[2:]
     assert added == (Average("macro.neutral", of=("swap",)), Average("told", of=("add", "word")))
+
+
+def test_a_model_that_ignores_order_can_reach_the_ceiling_and_no_more() -> None:
+    entries = [*items("add", 60), *items("swap", 60), *items("word", 60)]
+    whole = benchmark(("add", "swap", "word"))
+    for tie, worth in (("strict", 0.0), ("half", 0.5), ("lenient", 1.0)):
+        floors = find_floors(whole, entries, tie=tie)
+        assert floors.ceiling is not None
+        values = {name: rows[0].value for name, rows in floors.ceiling.parts.items()}
+        assert values == {"add": 1.0, "swap": worth, "word": 1.0}
+        averages = {score.name: score.value for score in floors.ceiling.averages}
+        assert averages["macro.neutral"] == worth and averages["macro"] == pytest.approx((2 + worth) / 3)
+
+
+def test_ceilings_of_other_forms() -> None:
+    """Two images and two texts; two true texts and one false one, with the image and without."""
+    place, images = ("gift", "swap"), ("a.png", "b.png")
+    same, other = ("a cat, on a dog", "A dog on a cat."), ("a cat on a dog", "a cat on dogs")
+    three = [(*same, "a cow"), ("a cat on a hat", *same)]
+    rows = [square_question((*place, at), images, texts) for at, texts in enumerate((same, other))]
+    rows += [
+        pair_question((*place, 2 + number), pictures, texts, ((1, 1, 0),))
+        for number, (texts, pictures) in enumerate((texts, shown) for texts in three for shown in (images[:1], ()))
+    ]
+    one = benchmark(("swap",))
+    metrics = (Metric(), Metric(name="one", verdict="image_ok.1"))
+    judged = order_blind(replace(one, parts=(replace(one.parts[0], metrics=metrics),)), rows)
+    found = [{key: row.verdict.ok[key] for key in row.verdict.ok if not key.startswith("text_ok.")} for row in judged]
+    square = ("text_ok", "image_ok", "group_ok")
+    assert found[:2] == [dict.fromkeys(square, 0.0) | {"image_ok.1": 1.0}, dict.fromkeys((*square, "image_ok.1"), 1.0)]
+    assert found[2:] == [{"text_ok": 1.0}, {"text_only_ok": 1.0}, {"text_ok": 0.0}, {"text_only_ok": 0.0}]
+
+
+@pytest.mark.skipif(not (SHARED / "sugarcrepe").is_dir(), reason="the official files are not in ../shared/data")
+def test_ceilings_of_the_official_files() -> None:
+    """572 pairs of SugarCrepe have the same words (RAIVNLab/sugar-crepe, issue 10), and 271 valid ones of VALSE."""
+    expected = {
+        "sugarcrepe": {"swap_obj": (245 - 164) / 245, "swap_att": (666 - 408) / 666},
+        "valse": {"actant-swap": (949 - 271) / 949},
+        "cola": {"multi_object": 200 / 210},
+    }
+    for name, limits in expected.items():
+        official = BENCHMARKS.load(name).BENCHMARK
+        pairs = [entry for entry in official.items(SHARED) if isinstance(entry, PairItem) and entry.keep]
+        for part, scores in aggregate(official, order_blind(official, pairs), draws=1).parts.items():
+            assert scores[0].value == pytest.approx(limits.get(part, 1.0)), (name, part)
 
 
 def test_an_average_of_averages_is_left_without_what_is_told() -> None:

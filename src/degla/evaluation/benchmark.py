@@ -223,8 +223,6 @@ class BenchmarkPart:
         metrics: the first is the part's score.
         tie: what a tie is worth in the published protocol.
         optional: the user's folder may lack the whole part, but not a piece of it.
-        ceiling: best value, 0 to 1, of the first metric that a model which ignores word order can reach under `tie`;
-            None if not known exactly.
     """
 
     name: str
@@ -233,7 +231,6 @@ class BenchmarkPart:
     metrics: tuple[Metric, ...] = (Metric(),)
     tie: TieRule = "strict"
     optional: bool = False
-    ceiling: float | None = None
 
 
 def parts_of(
@@ -243,9 +240,8 @@ def parts_of(
     metrics: tuple[Metric, ...] = (Metric(),),
     tie: TieRule = "strict",
     optional: bool = False,
-    ceilings: Mapping[str, float] | None = None,
 ) -> tuple[BenchmarkPart, ...]:
-    """Make parts that differ only in names, published numbers and ceilings; see `BenchmarkPart`.
+    """Make parts that differ only in names and published numbers; see `BenchmarkPart`.
 
     Args:
         counts: name to number of items.
@@ -253,12 +249,9 @@ def parts_of(
         metrics: metrics of all.
         tie: tie rule of all.
         optional: whether all are optional.
-        ceilings: name to ceiling, where known.
     """
-    ceiling_of = ceilings or {}
     return tuple(
-        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional, ceiling_of.get(name))
-        for name, n in counts.items()
+        BenchmarkPart(name, family or name.partition("_")[0], n, metrics, tie, optional) for name, n in counts.items()
     )
 
 

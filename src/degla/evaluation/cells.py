@@ -9,7 +9,7 @@ from typing import Any
 
 from degla.evaluation.results import TracedResult
 from degla.pages.words import counted
-from degla.results import BenchmarkResult, Interval
+from degla.results import BenchmarkResult, Interval, Score
 from degla.statistics.seeds import Difference
 
 
@@ -62,7 +62,7 @@ class Row:
         kind: "part" or "average".
         family: of a part, else "".
         tie: of a part, else "".
-        ceiling: best score of a model that ignores word order, if the benchmark states it.
+        ceiling: best score of a model that ignores word order, 0 to 1, if texts are compared.
         comparable: whether all methods answered the same questions under the same tie rule.
         floors: text-only floors (`text_floors`), and labels of floors that were scored as models
             (`models.load_floor`), to their scores on the same questions, 0 to 1.
@@ -83,6 +83,11 @@ class Row:
     ceiling: float | None = None
     floors: dict[str, float] = field(default_factory=dict)
     lower: bool = False
+
+
+def limited(score: Score | Row) -> bool:
+    """Whether a model that ignores word order cannot get everything right."""
+    return score.ceiling is not None and score.ceiling < 1 - 1e-9  # An average of ones may be rounded.
 
 
 Data = dict[str, Any]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import load_result
 from degla.results import BenchmarkResult, Result, Score
-from degla.shelf import BENCHMARKS, did_you_mean
+from degla.shelf import did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
 
 BySeed = Mapping[int | None, float]
@@ -216,16 +215,13 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                     rules.setdefault(part.name, set()).add(part.tie)
                 for key, score in keyed_scores(benchmark):
                     scores.setdefault(key, {}).setdefault(method.label, {})[seed] = score
-    ceilings = ceilings_of(name, rules)
     beside = floor_values({floor.label: list(floor.results.values()) for floor in floors}, name, questions=questions)
-    firsts: dict[str, str] = {}
     one_rule = all(len(rule) == 1 for rule in rules.values())
     rows = []
     for (kind, title, metric, family, tie), cells in scores.items():
         comparable = len(questions) == 1 and one_rule
         first = next(iter(next(iter(cells.values())).values()))
         ranked = comparable and not first.lower
-        firsts.setdefault(title, metric)
         rows.append(
             Row(
                 title=title,
@@ -240,7 +236,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 comparable=comparable,
                 cells=_cells(name, (title, metric), cells, methods, baseline if ranked else None, ranked),
                 lower=first.lower,
-                ceiling=ceilings.get(title) if firsts[title] == metric else None,
+                ceiling=first.ceiling,
                 floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )
         )
@@ -323,33 +319,3 @@ def floor_values(
                 for key, score in keyed_scores(entry):
                     scores.setdefault(key, {}).setdefault(label, []).append(score.value)
     return {key: {label: fmean(values) for label, values in by_label.items()} for key, by_label in scores.items()}
-
-
-def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, float]:
-    """Return the order-blind ceilings, 0 to 1, by name of part or average; unknown ones are omitted.
-
-    Args:
-        name: of a benchmark; one that is not on the shelf has no ceilings.
-        rules: name of each part to the tie rules that it was scored under. A ceiling holds only under the benchmark's
-            own rule.
-    """
-    if name not in BENCHMARKS.names():
-        return {}
-    benchmark = BENCHMARKS.load(name).BENCHMARK
-    by_name: dict[str, float] = {}
-    for part, used in rules.items():
-        try:
-            declared = benchmark.part(part)
-        except DeglaError:  # the result was written by another version of the benchmark
-            continue
-        if declared.ceiling is not None and set(used) == {declared.tie}:
-            by_name[part] = declared.ceiling
-    earlier: set[str] = set()
-    for average in benchmark.averages:
-        members = dict.fromkeys(chain.from_iterable(average.members(rules, earlier)))
-        ceilings = [by_name[member] for member in members if member in by_name]
-        # A mean over items cannot be computed without their numbers.
-        if members and len(ceilings) == len(members) and average.how == "macro" and not average.metric:
-            by_name[average.name] = sum(ceilings) / len(ceilings)
-        earlier.add(average.name)
-    return by_name

@@ -8,17 +8,17 @@ table; every average with told parts keeps its name and gets a twin without them
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from statistics import fmean
 
 from degla.evaluation.aggregate import Scores, aggregate
-from degla.evaluation.benchmark import Average, Benchmark, Entry
+from degla.evaluation.benchmark import Average, Benchmark, Entry, TieRule
 from degla.evaluation.cache import Cache
 from degla.evaluation.choice import require_score
 from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
-from degla.evaluation.verdicts import Judged
+from degla.evaluation.verdicts import Judged, order_blind
 from degla.records import PairItem
 from degla.results import BenchmarkResult, Score
 from degla.shelf import BENCHMARKS
@@ -42,21 +42,19 @@ class TextFloors:
         told: name of each told part to the floors that solve it.
         benchmark: the benchmark with neutral averages and columns.
         values: floor to its scores.
+        ceiling: scores of the best model that ignores word order; None if the benchmark has no pairs.
     """
 
     told: Mapping[str, tuple[str, ...]]
     benchmark: Benchmark
     values: Mapping[str, Scores]
+    ceiling: Scores | None
 
     def beside(self, score: Score) -> Score:
-        """Return the score with the floors' values on the same questions."""
-        floors = {
-            floor: other.value
-            for floor, scores in self.values.items()
-            for other in (*(row for rows in scores.parts.values() for row in rows), *scores.averages)
-            if (other.name, other.metric) == (score.name, score.metric)
-        }
-        return score.model_copy(update={"floors": floors})
+        """Return the score with the floors' values and the order-blind ceiling on the same questions."""
+        floors = {floor: value for floor, scores in self.values.items() for value in _values_of(score, scores)}
+        ceiling = None if self.ceiling is None or score.lower else next(_values_of(score, self.ceiling), None)
+        return score.model_copy(update={"floors": floors, "ceiling": ceiling})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
         """Return the entry with these scores, their floors and what those tell, and columns without told parts."""
@@ -70,13 +68,22 @@ class TextFloors:
         return entry.model_copy(update=update)
 
 
-def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
+def _values_of(score: Score, scores: Scores) -> Iterator[float]:
+    for other in (*(row for rows in scores.parts.values() for row in rows), *scores.averages):
+        if (other.name, other.metric) == (score.name, score.metric):
+            yield other.value
+
+
+def find_floors(
+    benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None, *, tie: TieRule | None = None
+) -> TextFloors:
     """Score a benchmark with the floors, once per process for the same items.
 
     Args:
         benchmark: as its file declares it.
         entries: all of its items, including those with a missing image, since floors use only texts.
         cache: keeps results that take long to compute.
+        tie: overrides the benchmark's tie rules, which the order-blind ceiling depends on.
     """
     entries = list(entries)
     items = [entry for entry in entries if isinstance(entry, PairItem)]
@@ -88,16 +95,16 @@ def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | N
         tuple(benchmark.headline.items()),
         digest,
         len(entries),
+        tie,
     )
     if key not in _floors:
-        _floors[key] = _find(benchmark, entries, cache)
+        _floors[key] = _find(benchmark, entries, cache, tie)
     return _floors[key]
 
 
-def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None) -> TextFloors:
-    verdicts = floor_verdicts(
-        [entry for entry in entries if isinstance(entry, PairItem)], cache, further=benchmark.floors
-    )
+def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None, tie: TieRule | None) -> TextFloors:
+    pairs = [entry for entry in entries if isinstance(entry, PairItem)]
+    verdicts = floor_verdicts(pairs, cache, further=benchmark.floors)
     floors_of: dict[str, tuple[str, ...]] = {}
     parts = list(dict.fromkeys(entry.part for entry in entries))
     for part in parts:
@@ -106,9 +113,9 @@ def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None) -
             if floor != COMPARED and _tells([row for row in rows if row.verdict.part == part], metric.verdict):
                 floors_of[part] = (*floors_of.get(part, ()), floor)
     cut = without(benchmark, floors_of, parts)
-    return TextFloors(
-        floors_of, cut, {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows}
-    )
+    values = {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows}
+    ceiling = aggregate(cut, order_blind(cut, pairs, tie=tie), draws=1) if pairs else None
+    return TextFloors(floors_of, cut, values, ceiling)
 
 
 def _tells(rows: Sequence[Judged], verdict: str) -> bool:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, provenance
+from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, limited, provenance
 from degla.evaluation.changes import ItemChange, ShownChange
 from degla.evaluation.comparison import Comparison, JointScore, weighed_rows
 from degla.evaluation.in_print import PrintedTable, mteb_section
@@ -107,7 +107,7 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     """The columns of one benchmark; the joint score is in the table of its gained score."""
     heads = [Column("method"), Column("seeds", where="text")]
     for row in rows:
-        ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
+        ceiling = [f"order-blind ceiling {percent(row.ceiling)}"] if limited(row) else []
         heads.append(Column(row.title, (row.name, f"n {row.n}", *ceiling)))
     joint = comparison.joint if comparison.joint and comparison.joint.gained in rows else None
     if joint is not None:
@@ -264,10 +264,10 @@ def _every_part(
             part for table in printed if table.published.benchmark == name for part in _printed(comparison, table)
         ]
         yield Fold(title, [_parts_table(comparison, name), *tables], open=number == 0)
-    if any(row.ceiling is not None for row in comparison.rows):
+    if any(map(limited, comparison.rows)):
         yield (
-            "Order-blind ceiling: the best score that a model which ignores word order can reach, where the benchmark "
-            "states it."
+            "Order-blind ceiling: the best score of a model that ignores the order of words: a true and a false text "
+            "with the same words tie."
         )
     yield from _floor_notes(comparison, comparison.rows)
     yield "Ties: items where a true and a false answer score exactly the same; the maximum over methods and seeds."
@@ -276,7 +276,7 @@ def _every_part(
 def _parts_table(comparison: Comparison, name: str) -> Table:
     rows = [row for row in comparison.rows if row.benchmark == name]
     floors, labels = comparison.floor_names(name), [method.label for method in comparison.methods]
-    ceilings = any(row.ceiling is not None for row in rows)
+    ceilings = any(map(limited, rows))
     heads = [Column("part"), Column("metric", align="left", where="text")]
     heads += map(Column, ("n", "chance", *floors, *(["order-blind ceiling"] if ceilings else [])))
     # A method has one column on the page and one in Markdown, where there is room for gains and ties.

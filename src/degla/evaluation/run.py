@@ -228,7 +228,7 @@ class Evaluation:
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
         benchmark = questions.benchmark
         judged = judge(benchmark, questions.entries, embeddings, tie=self.tie, regions=regions)
-        floors = find_floors(benchmark, questions.kept, cache)
+        floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         parts = tuple(

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from degla.evaluation.caveats import told_notes, trained_on
+from degla.evaluation.cells import limited
 from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import counted, percent
@@ -36,14 +37,15 @@ def render_result(result: TracedResult) -> Group:
     tables = []
     for benchmark in result.benchmarks:
         floors = list(dict.fromkeys(floor for score in benchmark.named.values() for floor in score.floors))
+        ceilings = any(map(limited, benchmark.named.values()))
         rows: list[TableRow] = []
         for part in benchmark.parts:
             for score in part.scores:
                 extra = "" if score is part.scores[0] else f" ({score.metric})"
-                rows.append(_row(score, floors, name=part.name + extra))
+                rows.append(_row(score, floors, ceilings, name=part.name + extra))
         if benchmark.averages:
             rows.append(TableRow(["averages"], kind="section"))
-        rows += [_row(score, floors, name=score.name) for score in benchmark.averages]
+        rows += [_row(score, floors, ceilings, name=score.name) for score in benchmark.averages]
         notes = list(told_notes(benchmark))
         if benchmark.missing_images:
             notes.append(
@@ -52,15 +54,16 @@ def render_result(result: TracedResult) -> Group:
             )
         if result.image_reading == "official":
             notes.append("Images are read as in the released codes: EXIF rotation ignored, transparency dropped.")
-        table = Table(["part", "score", "95 %", "items", "ties", "chance", *floors], rows)
+        heads = ["part", "score", "95 %", "items", "ties", "chance", *floors, *(["order-blind ceiling"] * ceilings)]
+        table = Table(heads, rows)
         tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
     titles = {benchmark.name: benchmark.title for benchmark in result.benchmarks}
     return Group(*tables, *map(Text, trained_on(result.model.label, result.leakage, titles)))
 
 
-def _row(score: Score, floors: Sequence[str], *, name: str) -> TableRow:
+def _row(score: Score, floors: Sequence[str], ceilings: bool, *, name: str) -> TableRow:
     ends = f"{100 * score.interval.low:.1f} - {100 * score.interval.high:.1f}" if score.interval else ""
-    beside = (score.chance, *map(score.floors.get, floors))
+    beside = (score.chance, *map(score.floors.get, floors), *([score.ceiling] * ceilings))
     cells = ("" if value is None else percent(value) for value in beside)
     return TableRow([name, percent(score.value), ends, str(score.n), str(score.ties), *cells])
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ NEAR = (3, 5, 10)
 """k of the verdicts `text_ok@k`."""
 Gold = tuple[tuple[int, ...], ...]
 _LARGEST_ENUMERATED = 6
+_WORD = re.compile(r"[\w']+")
 _ALL = slice(None)
 
 
@@ -46,6 +48,52 @@ class Judged:
 
     verdict: ItemVerdict
     chance: dict[str, float]
+
+
+def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule | None = None) -> list[Judged]:
+    """Judge the best answers of a model that ignores the order of words, case and punctuation.
+
+    Such a model gives texts with the same words the same similarity, so a true and a false one of them tie. Whatever
+    else an item asks, it gets right.
+
+    Args:
+        benchmark: defines the metrics, and the tie rule of each part.
+        items: its pairs.
+        tie: overrides the benchmark's tie rules.
+    """
+    wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
+
+    @cache
+    def judged(gold: Gold, words: tuple[int, ...], rule: TieRule, *, pictured: bool) -> _Worths:
+        true, numbers = np.array(gold, dtype=bool), np.array(words)
+        # As true of an image as any text with the same words is.
+        best = (true[:, None, :] & (numbers[:, None] == numbers)).any(axis=2).astype(np.float32)
+        if not pictured:
+            ok, ties, margin = score_texts(best[:, :, None] * best[:, None, :], true, tie=rule)
+            return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, {})
+        worths = _compare_images([], gold, best[None], rule, wanted)
+        # A single text can always have the right image.
+        alone = {key: np.ones(1) for key in worths.ok if key.startswith("image_ok.")}
+        return replace(worths, ok=worths.ok | alone)
+
+    rows = []
+    for item in items:
+        known: dict[tuple[str, ...], int] = {}
+        words = tuple(known.setdefault(tuple(sorted(_WORD.findall(text.lower()))), len(known)) for text in item.texts)
+        rule = tie or benchmark.part(item.part).tie
+        worths = judged(item.gold, words, rule, pictured=bool(item.images))
+        verdict = ItemVerdict(
+            id=item.id,
+            benchmark=item.benchmark,
+            part=item.part,
+            image=item.images[0].path if item.images else item.id,
+            group=item.group,
+            ok={key: float(values[0]) for key, values in worths.ok.items()},
+            ties={key: int(values[0]) for key, values in worths.ties.items()},
+            margin=None,
+        )
+        rows.append(Judged(verdict, {}))
+    return rows
 
 
 def texts_of(entry: Entry) -> list[str]:
