@@ -160,8 +160,36 @@ def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_captions_in_any_form(tmp_path: Path) -> None:
+    """As clip-benchmark's release of Karpathy's COCO split: COCO's own form, with the names of the images alone."""
+    folder = tmp_path / "retrieval"
+    (folder / "images").mkdir(parents=True)
+    truth = {"a.jpg": ["a dog", "grass"], "b.jpg": ["a cat"]}
+    content = {
+        "images": [{"id": number, "file_name": image} for number, image in enumerate(truth)],
+        "annotations": [
+            {"id": 10 * number + place, "image_id": number, "caption": text}
+            for number, texts in enumerate(truth.values())
+            for place, text in enumerate(texts)
+        ],
+    }
+    (folder / "karpathy.json").write_text(json.dumps(content))
+    rows = [f"{image}\t{text}" for image, texts in truth.items() for text in texts]
+    (folder / "table.tsv").write_text("\n".join(["image\tcaption", *rows]) + "\n")
+    for entry, part in zip(BENCHMARK.items(tmp_path), ("karpathy", "table"), strict=True):
+        assert isinstance(entry, Retrieval) and entry.part == f"captions/{part}"
+        assert [image.path for image in entry.images] == ["retrieval/images/a.jpg", "retrieval/images/b.jpg"]
+        assert (entry.texts, entry.owners) == (("a dog", "grass", "a cat"), ((0,), (0,), (1,)))
+    (folder / "images").rmdir()
+    entry = next(iter(BENCHMARK.items(tmp_path)))
+    assert isinstance(entry, Retrieval) and entry.images[0].path == "a.jpg"
+    (folder / "table.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"table\.tsv: table\.json gives a part of the same name"):
+        list(BENCHMARK.items(tmp_path))
+
+
 def test_wrong_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no retrieval data found(.|\n)*openflamingo(.|\n)*retrieval/NAME\.jsonl"):
+    with pytest.raises(InputError, match=r"no retrieval data found(.|\n)*openflamingo(.|\n)*retrieval/NAME\.\{jsonl"):
         list(BENCHMARK.items(tmp_path))
     (tmp_path / "karpathy").mkdir()
     file = tmp_path / "karpathy" / COCO.original
@@ -187,7 +215,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"own\.jsonl line 1: field 'text'"):
         list(BENCHMARK.items(tmp_path))
     own.write_text("\n")
-    with pytest.raises(InputError, match=r"own\.jsonl: has no captions"):
+    with pytest.raises(InputError, match=r"own\.jsonl: the file has no captions"):
         list(BENCHMARK.items(tmp_path))
 
 

@@ -10,7 +10,8 @@ Layout:   karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; e
           karpathy/{flickr30k_test,dataset_flickr30k}.json        one of them
           coco/val2014/*.jpg
           flickr30k-images/*.jpg
-          retrieval/NAME.jsonl   your own: {"id": "1", "image": "path under root", "text": "...", "image_id": "1"}
+          retrieval/NAME.{jsonl,json,csv,tsv}   your own captions, in any form that degla negatives reads
+          retrieval/images/*     the folder that their image paths are relative to; without it, the root
 Citation: @inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignments for Generating Image Descriptions},
           author={Karpathy, Andrej and Fei-Fei, Li}, booktitle={CVPR}, year={2015}}
 """
@@ -23,17 +24,18 @@ from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
 from degla.pages.words import counted
-from degla.records import CaptionRecord, read_jsonl
 
 _SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
+_FOLDER = "retrieval"
+_OWN = tuple(f"{_FOLDER}/*.{ending}" for ending in ("jsonl", "json", "csv", "tsv"))
 _RECALL = (1, 5, 10)
 _DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 def items(root: Path) -> Entries:
-    """One part for each Karpathy split that exists, then one for each `retrieval/*.jsonl`; captions as written."""
+    """One part for each Karpathy split that exists, then one for each file in `retrieval`; captions as written."""
     splits = [part for part, split in _SPLITS.items() if has_split(root, split)]
-    files = sorted((root / "retrieval").glob("*.jsonl"))
+    files = sorted(file for pattern in _OWN for file in root.glob(pattern))
     if not splits and not files:
         raise InputError(f"{root}: no retrieval data found. {where_to_get(BENCHMARK)}")
     for part in splits:
@@ -45,15 +47,18 @@ def items(root: Path) -> Entries:
                 f"{root / 'karpathy'}: {part} has {counted(captions, 'caption')} of "
                 f"{counted(len(rows), 'test image')}, but Karpathy's split has {split.captions:,}. A different "
                 f"selection of images or captions changes the scores: get the file from {BENCHMARK.source}, or put "
-                "your own captions in retrieval/NAME.jsonl."
+                "your own captions in retrieval/NAME.json."
             )
         pairs = [(image, text) for image, texts in rows for text in texts]
         # Every caption is a separate text, even if two images share it: it is true of its own image only.
         yield Retrieval.of_pairs("retrieval", part, pairs, merged=False, where=root / "karpathy")
-    for file in files:
-        pairs = [(record.image, record.text) for record in read_jsonl(CaptionRecord, file)]
-        if not pairs:
-            raise InputError(f"{file}: has no captions. Write one JSON record with id, image, text, image_id per line.")
+    from degla.data.sources import read_captions
+
+    images = f"{_FOLDER}/images/" if (root / _FOLDER / "images").is_dir() else ""
+    for place, file in enumerate(files):
+        if (earlier := {other.stem: other for other in files[:place]}.get(file.stem)) is not None:
+            raise InputError(f"{file}: {earlier.name} gives a part of the same name. Rename one of them.")
+        pairs = [(images + record.image, record.text) for record in read_captions(file)]
         yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False, where=file)
 
 
@@ -77,6 +82,6 @@ BENCHMARK = Benchmark(
     items=items,
     annotations=(
         *(f"karpathy/{name}" for split in _SPLITS.values() for name in (split.blip, split.original)),
-        "retrieval/*.jsonl",
+        *_OWN,
     ),
 )
