@@ -17,10 +17,12 @@ from degla.evaluation.embed import EmbeddedItems, Embedder, _fetched
 from degla.evaluation.models import EvaluationPrecision, RandomModel, computing_in
 from degla.evaluation.run import Evaluation
 from degla.evaluation.scoring import EmbeddingRows
+from degla.model.load import load_encoder
 from degla.records import ItemImage
 from tests.evaluation.conftest import COLOURS
 from tests.evaluation.fake_encoders import FakeEncoder, spreading
 from tests.evaluation.shelf_contract import tiny_encoder
+from tests.tiny import write_model
 
 TEXTS = ["a red cube left of a blue ball", "a blue cube left of a red ball", "a dog", "two dogs on a lawn"]
 
@@ -90,6 +92,32 @@ def test_only_networks_of_pytorch_have_a_precision_to_choose(small_root: Path) -
         pass
     with pytest.raises(InputError, match="precision 'fp8': must be one of fp32, bf16, fp16"):
         Evaluation(["small"], small_root, precision="fp8")  # type: ignore[arg-type]
+
+
+def test_another_activation_is_that_of_the_architecture_with_it(small_root: Path, tmp_path: Path) -> None:
+    """As NegCLIP's published scores: trained with QuickGELU, evaluated with GELU."""
+    cache: dict[str, EmbeddingRows] = {}
+    evaluation = Evaluation(["small"], small_root, progress=False, cache=cache)
+    quick, plain = (load_encoder(str(write_model(tmp_path / str(quick), quick_gelu=quick))) for quick in (True, False))
+    before, wanted = evaluation.score(quick), evaluation.score(plain)
+    rows = len(cache)
+    given = replace(evaluation, activation="gelu").score(quick)
+    assert given.items == wanted.items != before.items
+    assert (given.model.activation, given.model.fingerprint) == ("gelu", before.model.fingerprint)
+    # The rows of the one are not taken for those of the other, and the model is as it was.
+    assert len(cache) == rows and evaluation.score(quick).items == before.items
+    assert quick.activation == "quick_gelu"
+    back = replace(evaluation, activation="quick_gelu", cache=None).score(plain)
+    assert back.items == before.items
+
+
+def test_an_activation_that_is_part_of_the_towers_stays(small_root: Path) -> None:
+    evaluation = Evaluation(["small"], small_root, progress=False, activation="gelu")
+    assert evaluation.score(RandomModel("random", seed=0)).model.activation == "none"
+    with pytest.raises(InputError, match="photo: its activation function is part of its towers and cannot be set"):
+        replace(evaluation, activation="quick_gelu").score(load_encoder("photo"))
+    with pytest.raises(InputError, match="fake: its activation function is part of its towers"):
+        evaluation.score(spreading())
 
 
 def test_a_model_of_another_kind_computes_as_it_likes(small_root: Path) -> None:

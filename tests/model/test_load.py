@@ -141,6 +141,20 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
 
 
 @pytest.mark.parametrize(
+    ("architecture", "told"), [("ViT-B-32", True), ("ViT-B-32-quickgelu", False), ("ViT-B-16-plus-240", False)]
+)
+def test_a_file_without_a_recorded_activation_is_told_of(
+    architecture: str, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "negclip.pt"
+    file.write_bytes(b"no weights")
+    with pytest.raises(InputError):
+        load_encoder(f"{architecture}:{file}")
+    warned = "does not record its activation function, and ViT-B-32 computes GELU" in caplog.text
+    assert warned == told
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("", "unknown model ''"),  # not the folder that the command runs in

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
+Activation = Literal["gelu", "quick_gelu"]
 HALVES: Final = ("bf16", "fp16")
 """Half-precision formats of a forward pass (PyTorch's autocast)."""
 
@@ -302,6 +304,50 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
         yield
     finally:
         network.precision = before
+
+
+@contextlib.contextmanager
+def activated(model: EmbeddingModel, activation: Activation | None) -> Iterator[None]:
+    """Compute with this activation function, whatever the weights were trained with, also in provenance and caches.
+
+    Many published numbers are of weights that were trained with QuickGELU and evaluated with GELU.
+
+    Args:
+        model: a floor has none.
+        activation: None: the model's own.
+
+    Raises:
+        InputError: the model's activation cannot be exchanged: it is not one of open_clip's own transformers.
+    """
+    if activation in (None, model.activation) or isinstance(model, Floor):
+        yield
+        return
+    from open_clip.transformer import QuickGELU
+    from torch import nn
+
+    network: Any = model
+    kinds = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+    old, new = kinds.get(model.activation), kinds[activation]
+    places = [
+        (block, name, child)
+        for block in (network.clip.modules() if takes_precision(model) else ())
+        for name, child in block.named_children()
+        if type(child) is old
+    ]
+    config = network.description.model_config if places else {}
+    foreign = config.get("vision_cfg", {}).get("timm_model_name") or config.get("text_cfg", {}).get("hf_model_name")
+    if not places or foreign or any(getattr(child, "approximate", "none") != "none" for _, _, child in places):
+        raise InputError(f"{model.name}: its activation function is part of its towers and cannot be set.")
+    before = network.description
+    network.description = replace(before, model_config=config | {"quick_gelu": activation == "quick_gelu"})
+    for block, name, _ in places:
+        setattr(block, name, new())
+    try:
+        yield
+    finally:
+        network.description = before
+        for block, name, child in places:
+            setattr(block, name, child)
 
 
 def check_precision(names: Sequence[str], precision: EvaluationPrecision) -> None:

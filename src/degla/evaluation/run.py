@@ -19,9 +19,11 @@ from degla.evaluation.cache import Cache, identity_of, image_identity_of
 from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.models import (
     HALVES,
+    Activation,
     EmbeddingModel,
     EvaluationPrecision,
     Floor,
+    activated,
     computing_in,
     load_model,
     means_floor,
@@ -78,6 +80,7 @@ class Evaluation:
         allow_missing: score the other items if images are missing; the result records what was left out.
         image_reading: how images become pixels, see `data.decoding.decode`.
         precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
+        activation: compute with this activation function, see `models.activated`; None: the model's own.
         images_per_batch: 0: chosen by device and model size, see `embed.Embedder`.
         texts_per_batch: likewise.
         workers: threads that open images; 0: one per core.
@@ -96,6 +99,7 @@ class Evaluation:
     allow_missing: bool = False
     image_reading: ImageReading = "upright"
     precision: EvaluationPrecision = "fp32"
+    activation: Activation | None = None
     images_per_batch: int = 0
     texts_per_batch: int = 0
     workers: int = 0
@@ -156,11 +160,11 @@ class Evaluation:
             training: images that the model was fine-tuned on; the result records which of them are in the benchmarks.
 
         Raises:
-            InputError: an unknown benchmark, files missing or wrong, images missing; a precision for a model with a
-                fixed one.
+            InputError: an unknown benchmark, files missing or wrong, images missing; a precision or an
+                activation for a model with a fixed one.
             DeglaError: the model gives similarities that are not finite.
         """
-        with computing_in(encoder, self.precision):
+        with computing_in(encoder, self.precision), activated(encoder, self.activation):
             return self._score_model(encoder, label, training_seed, training)
 
     def _score_model(

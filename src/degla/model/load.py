@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import pickle
 import warnings
@@ -35,6 +36,8 @@ from degla.model.weights_file import Undrawn, first_lines, require_floats, requi
 from degla.parse import read_json_object
 from degla.progress import only_errors
 from degla.shelf import did_you_mean
+
+log = logging.getLogger(__name__)
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
 _FETCHED = Path(os.path.expanduser("~/.cache/clip"))  # noqa: PTH111 as open_clip does: no error without a home
@@ -190,7 +193,13 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             return _from_hub(architecture, pretrained=None, name=name)
     path = Path(source)
     if path.exists():
-        _check_recorded_activation(path, quick_gelu=quick_gelu)
+        twin = f"{architecture}-quickgelu"
+        recorded = _check_recorded_activation(path, quick_gelu=quick_gelu)
+        if not (recorded or quick_gelu) and "openai" in open_clip.list_pretrained_tags_by_model(twin):
+            log.warning(
+                "%s: the file does not record its activation function, and %s computes GELU. Weights fine-tuned from "
+                "OpenAI's need %s.", name, architecture, twin,
+            )  # fmt: skip
         return _from_hub(architecture, pretrained=source, name=name)
     if source not in tags:
         twin = architecture.removesuffix("-quickgelu") if quick_gelu else architecture + "-quickgelu"
@@ -215,8 +224,12 @@ def _activation_error(name: str, twin: str, *, quick_gelu: bool) -> InputError:
     )
 
 
-def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
-    """Compare the activation with the one recorded in the weights file or the configuration next to it, if any."""
+def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
+    """Compare the activation with the one recorded in the weights file or the configuration next to it, if any.
+
+    Returns:
+        Whether it is recorded.
+    """
     recorded: bool | None = None
     if path.suffix == ".safetensors" and path.is_file():
         from safetensors import SafetensorError, safe_open
@@ -242,6 +255,7 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
             f"would be wrong. Use the architecture {'with' if recorded else 'without'} the suffix '-quickgelu'"
             f"{', or set quick_gelu in ' + CONFIG_NAME if beside.is_file() else ''}."
         )
+    return recorded is not None
 
 
 def _is_torchscript(path: Path) -> bool:

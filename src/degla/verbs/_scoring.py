@@ -189,6 +189,7 @@ def evaluation(arguments: argparse.Namespace, processes: EvaluationProcesses | N
             allow_missing=arguments.allow_missing,
             image_reading=arguments.image_reading,
             precision=arguments.precision,
+            activation=getattr(arguments, "activation", None),
             images_per_batch=arguments.images_per_batch,
             texts_per_batch=arguments.texts_per_batch,
             workers=arguments.workers,

@@ -40,6 +40,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for the whole image (1 2 3)"
     )
+    activation = "compute with another activation function than the weights were trained with, as published numbers of "
+    activation += "models fine-tuned from OpenAI's often are (the model's own)"
+    verb.add_argument("--activation", choices=["gelu", "quick_gelu"], help=activation)
     verb.add_argument(
         "--compare-verdicts",
         type=Path,
