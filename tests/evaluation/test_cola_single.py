@@ -72,6 +72,15 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
         assert verdict.ok == {"average_precision": pytest.approx(np.mean(precisions))}
 
 
+def test_the_form_of_the_readme_is_read_too(tmp_path: Path) -> None:
+    write_cola_single(tmp_path)
+    listed = list(BENCHMARK.items(tmp_path))
+    for file in (tmp_path / "cola").iterdir():
+        labels, data = json.loads(file.read_text())
+        file.write_text(json.dumps({"labels": labels, "data": data}))
+    assert list(BENCHMARK.items(tmp_path)) == listed
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -81,8 +90,9 @@ def test_oracle_liar_and_a_literal_reading(tmp_path: Path) -> None:
         ),
         ([["a"], [["1.jpg", {}, [2], [1]]]], r"GQA\.json image 0: field 'label\.0'"),
         ([["a"], [["1.jpg", [1]]]], r"GQA\.json image 0: field 'file'"),
-        ([["a"]], r"GQA\.json: field 'images'"),
-        ({"labels": [], "data": []}, r"GQA\.json: must be one JSON list, got a dict"),
+        ([["a"]], r"GQA\.json: field 'data'"),
+        ({"labels": [], "data": [0]}, r"GQA\.json: field 'labels'"),
+        ("a", r"GQA\.json: field 'the record'"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, content: object, message: str) -> None:

@@ -24,9 +24,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import Text, published_row, read_list, where_to_get
+from degla.evaluation.annotations import Text, published_row, read_annotation, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, pair_question, parts_of
 from degla.pages.words import counted
+from degla.parse import parse_json
 from degla.records import Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
@@ -40,9 +41,9 @@ class _Image(Record):
     hard: tuple[Literal[0, 1], ...]
 
 
-class _File(Record):
-    phrases: tuple[Text, ...] = Field(min_length=1)
-    images: tuple[Any, ...] = Field(min_length=1)
+class _File(Record, extra="ignore"):
+    labels: tuple[Text, ...] = Field(min_length=1)
+    data: tuple[Any, ...] = Field(min_length=1)
 
 
 def items(root: Path) -> Entries:
@@ -63,22 +64,24 @@ def items(root: Path) -> Entries:
 
 
 def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
-    content = read_list(file, BENCHMARK)
-    whole = published_row(_File, dict(zip(("phrases", "images"), content, strict=False)), where=str(file))
+    content = parse_json(read_annotation(file, BENCHMARK), where=str(file), remedy="Fetch the file again.")
+    if isinstance(content, list):  # As the released code reads it; its README describes an object.
+        content = dict(zip(("labels", "data"), content, strict=False))
+    whole = published_row(_File, content, where=str(file))
     images = []
-    for index, row in enumerate(whole.images):
+    for index, row in enumerate(whole.data):
         where = f"{file} image {index}"
         # PACO's rows have no dictionary of the image's contents; in the others it comes second.
         cells = row if isinstance(row, list) else []
         fields = {"file": cells[0], "label": cells[-2], "hard": cells[-1]} if len(cells) in (3, 4) else {}
         image = published_row(_Image, fields, where=where)
-        if not len(image.label) == len(image.hard) == len(whole.phrases):
+        if not len(image.label) == len(image.hard) == len(whole.labels):
             raise InputError(
                 f"{where}: {counted(len(image.label), 'label')} and {counted(len(image.hard), 'hard-image flag')} "
-                f"for {counted(len(whole.phrases), 'phrase')}. Fetch the file again."
+                f"for {counted(len(whole.labels), 'phrase')}. Fetch the file again."
             )
         images.append(image)
-    return whole.phrases, images
+    return whole.labels, images
 
 
 _PRECISION = (Metric(name="average_precision", verdict="average_precision"),)
