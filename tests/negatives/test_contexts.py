@@ -138,13 +138,13 @@ def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> N
     assert write() == by_template == list(with_contexts(_records(), seed=0))
 
 
-def test_a_model_is_for_contexts_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(tmp_path / "captions.jsonl", _records())
     files = [str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     (tmp_path / "script.jsonl").write_text("")
     script = ["--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
-    assert main(["prepare", "units", *files, *script]) == 2
-    assert "--llm applies only to degla prepare contexts, not to units" in capsys.readouterr().err
+    assert main(["prepare", "presence", str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "out"), *script]) == 2
+    assert "--llm applies only to degla prepare units and contexts, not to presence" in capsys.readouterr().err
     assert main(["prepare", "units", *files, "--model", "x"]) == 2
     assert "--model requires --llm openai or embedded" in capsys.readouterr().err
     assert main(["prepare", "contexts", *files, *script]) == 0

@@ -9,9 +9,14 @@ import pytest
 
 from degla.cli import main
 from degla.data.units import draw_units, text_number
+from degla.errors import InputError
 from degla.negatives.grammar.phrases import parse_one
+from degla.negatives.llm import Request
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.run.asking import kept_replies
 from degla.negatives.units import described_by, relations_of, with_units
-from degla.records import CaptionRecord, CaptionUnit, read_jsonl
+from degla.negatives.written_units import UnitWriter
+from degla.records import CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
 
 
 def records_of(*texts: str) -> list[CaptionRecord]:
@@ -105,3 +110,52 @@ def test_the_command_writes_both_columns(tmp_path: Path, capsys: pytest.CaptureF
     assert (record.text, record.concepts) == ("a dog on a sofa", ("a dog", "a sofa"))
     foils = sum(len(unit.foils) for unit in record.units)
     assert f"1 caption with 2 units and {foils} foils" in capsys.readouterr().err and foils > 2
+
+
+_WRITTEN = """Here are the units:
+- relation: a brown dog on a red sofa | a brown dog under a red sofa | a red sofa on a brown dog
+relation: the dog is on a red sofa | the dog is not on a red sofa
+thing: a brown dog | a black dog | two dog | a red sofa | a brown dog
+thing: a red sofa. | a red chair
+thing: a horse | a dog
+THING: A brown dog on a red sofa! | a brown dog on a bed
+Relation: | a dog"""
+
+
+def test_a_model_writes_units_and_what_the_caption_does_not_say_is_not_used(tmp_path: Path) -> None:
+    texts = ("A brown dog on a red sofa.", "A cat near a blue car.")
+    records = [CaptionRecord(id=text, image="a.jpg", text=text, image_id=text) for text in texts]
+    requests: list[str] = []
+
+    def answer(request: Request) -> str:
+        requests.append(request.chat[-1].content)
+        return _WRITTEN
+
+    def make() -> list[CaptionRecord]:
+        with kept_replies(tmp_path / "out.jsonl") as journal:
+            writer = UnitWriter(ScriptedModel(answer), journal)
+            made = list(with_units(records, seed=0, write=writer))
+            assert writer.written == 1
+            return made
+
+    made = make()
+    by_grammar = records_of(*texts)
+    assert [(unit.kind, unit.text, unit.foils) for unit in made[0].units] == [
+        ("relation", "the dog is on a red sofa", ("the dog is not on a red sofa",)),
+        ("thing", "a brown dog", ("a black dog",)),
+        ("thing", "a red sofa", ("a red chair",)),
+    ], "neither the caption itself, nor a horse, nor foils that it says or that are no English"
+    assert made[0].concepts == by_grammar[0].concepts and made[0].masked_words == by_grammar[0].masked_words
+    assert made[1] == by_grammar[1], "no line is about this caption: the grammar's units"
+    assert make() == made and requests == list(texts), "no reply is paid for twice"
+
+
+def test_the_command_has_a_model_write_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(tmp_path / "in.jsonl", records_of("A brown dog on a red sofa."))
+    (tmp_path / "script.jsonl").write_text("")
+    out = ["--out", str(tmp_path / "out.jsonl"), "--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
+    assert main(["prepare", "units", str(tmp_path / "in.jsonl"), *out]) == 0
+    assert ", those of 0 captions by scripted" in capsys.readouterr().err
+    assert list(read_jsonl(CaptionRecord, tmp_path / "out.jsonl")) == records_of("A brown dog on a red sofa.")
+    with pytest.raises(InputError, match=r"cannot write text, so it makes no units\. Use --llm openai, or omit --llm"):
+        UnitWriter(ScriptedModel(forms=("fill", "choose")))

@@ -6,20 +6,17 @@ What it writes is used only if it names every thing of the caption and no other;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from degla.errors import DeglaError
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption, parse, parse_records
 from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey, inert
-from degla.negatives.run.asking import replies_to
-from degla.negatives.run.output import PASSING, Journal
+from degla.negatives.run.asking import rule_name, texts_of
+from degla.negatives.run.output import Journal
 from degla.negatives.run.stream import hash_text
 from degla.negatives.units import context_of, relations_of, template_of, things_of, with_context
-from degla.pages.words import counted
 from degla.records import LONGEST_TEXT, CaptionRecord
 
 _ASK: Final = (
@@ -53,20 +50,12 @@ class ContextWriter:
             InputError: the tagger is not installed.
             DeglaError: the model cannot continue, or did not answer; the journal has what it answered.
         """
-        description = json.dumps([self.model.describe(), _ASK], sort_keys=True)
-        rule = f"context by {hash_text(description):016x}"  # Another model's replies are not this one's.
+        rule = rule_name("context", self.model, _ASK)
         for batch in parse_records(captions):
             requests = [self._request(record, caption, rule=rule) for record, caption in batch]
-            replies = replies_to(
-                (each for each in requests if each is not None), model=self.model, journal=self.journal
-            )
-            silent = sum(reply.outcome in PASSING for reply in replies.values())
-            if silent:
-                raise DeglaError(
-                    f"{self.model.name} did not answer for {counted(silent, 'caption')}. Run the same command again: "
-                    "the replies so far are kept."
-                )
-            texts = {key: " ".join(reply.text.split()) for key, reply in replies.items() if reply.outcome == "answered"}
+            asked = (each for each in requests if each is not None)
+            replies = texts_of(asked, model=self.model, journal=self.journal)
+            texts = {key: " ".join(text.split()) for key, text in replies.items()}
             by_key = dict(zip(texts, parse(list(texts.values())), strict=True))
             for (record, caption), request in zip(batch, requests, strict=True):
                 if request is None:

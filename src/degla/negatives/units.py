@@ -1,8 +1,8 @@
 """Units of a caption (the things and relations that it names) with foils, and longer captions that repeat them.
 
-Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a language model for this; C2LIP (arXiv
-2603.25722) reads only the noun phrases, MACCO (arXiv 2606.13288) everything else: the words of attributes and
-relations.
+Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a language model for this, as
+written_units.py does; C2LIP (arXiv 2603.25722) reads only the noun phrases, MACCO (arXiv 2606.13288) everything else:
+the words of attributes and relations.
 
 In Contextualization Distillation (arXiv 2402.01729), a language model writes a longer text about a triple of a
 knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption. contexts.py
@@ -11,7 +11,7 @@ has a language model write it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from random import Random
@@ -45,24 +45,34 @@ _FORMS: Final = (
 """Forms of longer captions; the last two are for captions with a relation other than the caption itself."""
 
 
-def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
+Batch = Sequence[tuple[CaptionRecord, Caption]]
+
+
+def with_units(
+    captions: Iterable[CaptionRecord],
+    *,
+    seed: int,
+    write: Callable[[Batch], Sequence[Sequence[CaptionUnit]]] | None = None,
+) -> Iterator[CaptionRecord]:
     """Add the columns `units`, `concepts` and `masked_words` to captions; a caption that names nothing is its own
     concept, and none is its own unit.
 
     Args:
         captions: any number of captions.
         seed: determines, with a caption's id, the order of the grammar's foils.
+        write: returns the units of each caption; the grammar makes those of captions for which it returns none.
 
     Raises:
         InputError: the tagger is not installed.
     """
     for batch in parse_records(captions):
+        written = [()] * len(batch) if write is None else write(batch)
         phrases = [(things_of(caption), relations_of(caption)) for _, caption in batch]
         texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
         by_text = dict(zip(texts, parse(texts), strict=True))
-        for (record, caption), (things, relations) in zip(batch, phrases, strict=True):
-            statements = [f" {_bare(text)} " for text in (record.text, *relations, *things)]
-            units = [
+        for (record, caption), (things, relations), own in zip(batch, phrases, written, strict=True):
+            statements = (record.text, *relations, *things)
+            units = own or [
                 CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, statements, kind=kind, seed=seed))
                 for kind, some in (("relation", relations), ("thing", things))
                 for text in some
@@ -177,18 +187,24 @@ def _text(caption: Caption, start: int, end: int) -> str:
     return text if plain else lower_first(text)
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Normalise a text: no articles, words in the singular, so that "a woman" and "the women" are equal."""
     return " ".join(words.singular(word) for word in words.content(text) if word not in words.ARTICLES)
 
 
+def unsaid(foils: Iterable[str], statements: Sequence[str]) -> tuple[str, ...]:
+    """Return the foils that no statement contains, each once: no woman for "a man and a woman"."""
+    said = [f" {bare(text)} " for text in statements]
+    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {bare(foil)} " in text for text in said))
+
+
 def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
-    """Return the rules' foils of a unit that the caption does not say itself: no woman for "a man and a woman"."""
+    """Return the rules' foils of a unit that the caption does not say itself."""
     foils: list[str] = []
     for name in RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
         foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
-    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {_bare(foil)} " in text for text in statements))
+    return unsaid(foils, statements)
 
 
 def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:

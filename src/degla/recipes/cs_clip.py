@@ -14,7 +14,7 @@ def cs_clip() -> TrainConfig:
     two units per caption, each with one foil.
 
     Reads the column `units`. In the paper a language model (Qwen3-14B) parses captions and writes foils; `degla prepare
-    units` does both with a grammar.
+    units` does both with a grammar, or with a language model (--llm openai).
 
     AdamW (0.9, 0.98, 1e-6), weight decay 0.01, gradients clipped at norm 1, batch size 128 per process, 5 epochs. The
     released configuration asks for 5e-6 with 3 epochs of warm-up and a cosine, but its schedule counts steps and

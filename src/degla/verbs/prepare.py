@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from math import isqrt
 from pathlib import Path
@@ -25,13 +25,15 @@ from degla.verbs._arguments import (
 from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
+    from degla.negatives.llm import LanguageModel
+    from degla.negatives.run.output import Journal
     from degla.records import CaptionRecord
 
 _MAKERS = {
     "presence": "captions that name absent objects, and multiple-choice questions: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
-    "units": "captions with the objects and relations they name, foils of these, noun phrases, and attribute and "
-    "relation words: one file",
+    "units": "captions with the objects and relations they name, foils of these (both by rules or, with --llm openai, "
+    "a language model), noun phrases, and attribute and relation words: one file",
     "contexts": "captions with a longer true caption that combines the objects and relations they name, by templates "
     "or a language model (--llm): one file",
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
@@ -62,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.out}: already exists. Choose another --out.")
     if arguments.maker != "composites" and (arguments.images, arguments.size) != (None, None):
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {arguments.maker}.")
-    if model_source(arguments) is not None and arguments.maker != "contexts":
-        raise InputError(f"--llm applies only to degla prepare contexts, not to {arguments.maker}.")
+    if model_source(arguments) is not None and arguments.maker not in ("units", "contexts"):
+        raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
@@ -100,39 +102,55 @@ def _presence(arguments: argparse.Namespace) -> str:
     )
 
 
+@contextmanager
+def _model_of(arguments: argparse.Namespace) -> Iterator[tuple[LanguageModel, Journal] | None]:
+    """Open the chosen language model, with the replies kept beside --out; None if none is chosen."""
+    from degla.negatives.run.asking import kept_replies
+
+    open_model = model_source(arguments)
+    if open_model is None:
+        yield None
+        return
+    with closing(open_model()) as model, kept_replies(arguments.out) as journal:
+        yield model, journal
+
+
 def _units(arguments: argparse.Namespace) -> str:
     from degla.negatives.units import with_units
+    from degla.negatives.written_units import UnitWriter
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     units, foils = 0, 0
 
-    def captions() -> Iterator[CaptionRecord]:
+    def counting(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
         nonlocal units, foils
-        for caption in with_units(captions_of(arguments, optional=OPTIONAL_FIELDS), seed=arguments.seed):
+        for caption in captions:
             units += len(caption.units)
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
 
-    count = write_jsonl(arguments.out, captions())
-    return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}"
+    captions = captions_of(arguments, optional=OPTIONAL_FIELDS)
+    with _model_of(arguments) as opened:
+        write = None if opened is None else UnitWriter(*opened)
+        count = write_jsonl(arguments.out, counting(with_units(captions, seed=arguments.seed, write=write)))
+    by = "" if write is None else f", those of {counted(write.written, 'caption')} by {write.model.name}"
+    return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}{by}"
 
 
 def _contexts(arguments: argparse.Namespace) -> str:
+    from degla.negatives.contexts import ContextWriter
     from degla.negatives.units import with_contexts
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
-    open_model = model_source(arguments)
     captions = list(captions_of(arguments, optional=OPTIONAL_FIELDS))
-    if open_model is None:
-        rows, by = list(with_contexts(captions, seed=arguments.seed)), ""
-    else:
-        from degla.negatives.contexts import ContextWriter
-        from degla.negatives.run.asking import kept_replies
-
-        with closing(open_model()) as model, kept_replies(arguments.out) as journal:
+    with _model_of(arguments) as opened:
+        if opened is None:
+            rows, by = list(with_contexts(captions, seed=arguments.seed)), ""
+        else:
+            model, journal = opened
             writer = ContextWriter(model, arguments.seed, journal)
             rows = list(writer(captions))
-        by = f", {writer.written:,} of them by {model.name}"
+            by = f", {writer.written:,} of them by {model.name}"
     longer = sum(new != old for new, old in zip(rows, captions, strict=True))
     if not longer:
         raise InputError(f"{arguments.captions}: no caption names an object and something more. Use other captions.")

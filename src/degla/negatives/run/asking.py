@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
-from degla.negatives.run.output import Journal, journal_path
+from degla.negatives.run.output import PASSING, Journal, journal_path
+from degla.negatives.run.stream import hash_text
 from degla.negatives.run.summary import Summary
+from degla.pages.words import counted
 
 
 @contextmanager
@@ -62,3 +65,24 @@ def replies_to(
             journal.keep([(forms[reply.key], reply) for reply in replies])
         by_key |= {reply.key: reply for reply in replies}
     return by_key
+
+
+def texts_of(requests: Iterable[Request], *, model: LanguageModel, journal: Journal | None) -> dict[RequestKey, str]:
+    """Return the text of each reply that has one; the arguments are those of `replies_to`.
+
+    Raises:
+        DeglaError: the model cannot continue, or did not answer; the journal has what it answered.
+    """
+    replies = replies_to(requests, model=model, journal=journal)
+    silent = sum(reply.outcome in PASSING for reply in replies.values())
+    if silent:
+        raise DeglaError(
+            f"{model.name} did not answer for {counted(silent, 'caption')}. Run the same command again: the replies so "
+            "far are kept."
+        )
+    return {key: reply.text for key, reply in replies.items() if reply.outcome == "answered"}
+
+
+def rule_name(task: str, model: LanguageModel, instruction: str) -> str:
+    """Return the name under which a journal keeps replies: another model's or instruction's are not this one's."""
+    return f"{task} by {hash_text(json.dumps([model.describe(), instruction], sort_keys=True)):016x}"
