@@ -8,12 +8,14 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.negbench import BENCHMARK
 from degla.evaluation.text_floors import compare_options
+from degla.evaluation.verdicts import mistakes
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import knowing
@@ -72,7 +74,10 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
     for lying, worth in ((False, 1.0), (True, 0.0)):
         values = values_of(score(knowing(truth, colours, lying=lying), "negbench", tmp_path).benchmarks[0])
         # Of two images, the right one is always among the first five.
-        scores = {name: value for name, value in values.items() if not name.endswith(("@5", "@10"))}
+        scores = {
+            name: value for name, value in values.items() if not name.endswith(("@5", "@10")) and "answered" not in name
+        }
+        assert lying or {value for name, value in values.items() if "answered" in name} == {0.0}
         assert set(scores.values()) == {worth} and "retrieval/coco.text_to_image@1" in scores
     for file in (PLAIN, NEGATED):
         (tmp_path / "negbench" / "images" / file).unlink()
@@ -83,18 +88,26 @@ def test_multiple_choice_equals_a_literal_reading(tmp_path: Path) -> None:
     paint(tmp_path, write_negbench(tmp_path), size=(40, 30))
     encoder = tiny_encoder()
     expected = {}
+    answers: dict[str, list[int]] = {"coco": [], "voc2007": []}
     for part, file, folder in (("coco", COCO, "coco/val2017"), ("voc2007", VOC, "voc2007/JPEGImages")):
         with (tmp_path / "negbench" / "images" / file).open(newline="") as stream:
             for number, row in enumerate(csv.DictReader(stream)):
                 image = literal_image(encoder, tmp_path / folder / row["image_path"].split("/")[-1])
                 cosines = [float(image @ literal_text(encoder, row[f"caption_{option}"])) for option in range(4)]
-                right = cosines.index(max(cosines)) == int(row["correct_answer"])
+                answer = cosines.index(max(cosines))
+                right = answer == int(row["correct_answer"])
+                answers[part].append(-1 if right else answer)
                 expected[f"negbench/mcq/{part}/{number}"] = right
     result = score(encoder, "negbench", tmp_path)
     verdicts = {item.id: item.ok["text_ok"] == 1 for item in result.items if "/mcq/" in item.id}
     assert verdicts == expected and len(expected) == 8
     coco = {each.metric: each for part in result.benchmarks[0].parts[:1] for each in part.scores}
     assert coco["accuracy"].value == sum(right for name, right in expected.items() if "coco" in name) / 4
+    for part, chosen in zip(result.benchmarks[0].parts, answers.values(), strict=False):
+        values = {each.metric: each.value for each in part.scores}
+        for place, name in enumerate(("hybrid", "positive", "negative"), start=1):
+            assert values[f"answered_{name}"] == chosen.count(place) / 4
+    assert sum(each > 0 for some in answers.values() for each in some) > 0
     # The third and fourth question have an answer of the hybrid template.
     assert coco["hybrid"].value == sum(expected[f"negbench/mcq/coco/{number}"] for number in (2, 3)) / 2
     assert [coco[name].n for name in ("accuracy", "positive", "negative", "hybrid")] == [4, 1, 1, 2]
@@ -118,6 +131,15 @@ def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogC
     assert isinstance(entry, Retrieval) and entry.texts == ("", "no cat")
     assert f"{NEGATED} line 2: a caption of x/000000000000.jpg is empty" in caplog.text
     assert score(tiny_encoder(), "negbench", tmp_path).items
+
+
+def test_mistakes_and_the_right_answer_are_all_answers() -> None:
+    leads = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.2], [0.0, 0.3, 0.0], [0.1, -0.1, 0.2]])
+    right = np.array([1.0, 0.0, 0.5, 0.0])
+    by_place = mistakes(leads, right, at=1)
+    assert list(by_place) == ["mistake.1", "mistake.2", "mistake.3", "mistake.4"]
+    # A tie is shared with the first of the false options that are equal to the true one.
+    assert np.array_equal(np.array(list(by_place.values())), [[0, 0, 0.5, 0], [0] * 4, [0, 1, 0, 1], [0] * 4])
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,9 @@ class Metric:
         verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok. One image with several
             true texts: text_ok.1, text_ok.2, ... (only the first, the second against every false one); with two true
             texts also brittle (one is above every false text, the other is not); with one, text_ok@k with k of 3, 5, 10
-            (it is among the first k). Several images and texts: text_ok.k, image_ok.k (only the k-th image, text).
-            Several images and one text: only image_ok, or average_precision. No images: text_only_ok.
+            (it is among the first k), and mistake.k (the k-th text is answered instead). Several images and texts:
+            text_ok.k, image_ok.k (only the k-th image, text). Several images and one text: only image_ok, or
+            average_precision. No images: text_only_ok.
             `Classification`: top1, top5. `Retrieval`: image_to_text@k, text_to_image@k with k of 1, 5, 10.
         chance: the score of a blind model, 0 to 1; None: computed from the items (1 / classes, k / candidates,
             or the share of orders of L random similarities that are right).

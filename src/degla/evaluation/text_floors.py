@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.cache import Cache
-from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chance_of, near
+from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chance_of, mistakes, near
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -144,6 +144,8 @@ def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
             for k in NEAR:
                 ok[f"text_ok@{k}"] = float(near(leads[0], k, "half")[0])
                 chance[f"text_ok@{k}"] = min(1.0, k / len(item.texts))
+            answered = mistakes(leads[0], np.array([text]), at=item.gold[0].index(1))
+            ok |= {name: float(worth[0]) for name, worth in answered.items()}
     else:
         for number, (row, gold) in enumerate(zip(leads, item.gold, strict=True), start=1):
             ok[f"text_ok.{number}"], chance[f"text_ok.{number}"] = _worth(row), chance_of((gold,))["text_ok"]

@@ -239,6 +239,10 @@ def _compare_images(
         for k in (k for k in NEAR if f"text_ok@{k}" in wanted):
             ok[f"text_ok@{k}"], ties[f"text_ok@{k}"] = near(lead, k, rule), verdicts.text_ties
             chance[f"text_ok@{k}"] = min(1.0, k / len(gold[0]))
+        for name, worth in mistakes(lead, verdicts.text_ok, at=right).items():
+            if name in wanted:
+                ok[name], ties[name] = worth, verdicts.text_ties
+                chance[name] = float(name != f"mistake.{right + 1}") / len(gold[0])
     for name, cells in alone.items():
         side = name.partition("_")[0]
         outcome = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
@@ -253,6 +257,19 @@ def _compare_images(
 def near(leads: NDArray[Any], k: int, tie: TieRule) -> NDArray[np.float64]:
     """Return the worth `[N]` of "the true text is among the first k", from its leads `[N, false]` over false ones."""
     return RankVerdicts((leads < 0).sum(axis=1), (leads == 0).sum(axis=1), leads.min(axis=1)).within(k, tie)
+
+
+def mistakes(leads: NDArray[Any], right: NDArray[np.float64], *, at: int) -> dict[str, NDArray[np.float64]]:
+    """Return by `mistake.k` whether the k-th of the texts is answered instead of the true one.
+
+    Args:
+        leads: leads `[N, L - 1]` of the true text over the false ones, in their order.
+        right: worth `[N]` of the answer; what it lacks goes to the best false text, of equal ones the first.
+        at: index of the true text.
+    """
+    best = leads.argmin(axis=1)
+    best += best >= at
+    return {f"mistake.{k + 1}": np.where(best == k, 1 - right, 0.0) for k in range(leads.shape[1] + 1)}
 
 
 def brittle(worth: Mapping[str, Any]) -> Any:

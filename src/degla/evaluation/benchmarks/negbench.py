@@ -61,6 +61,12 @@ _BY_TEMPLATE = tuple(
     for one in _TEMPLATES
 )
 """What the true option says: two objects are present, one is absent, or one is present and another absent."""
+_MISTAKES = tuple(
+    Metric(name=f"answered_{one}", verdict=f"mistake.{place}", lower=True)
+    for place, one in enumerate(("hybrid", "positive", "negative"), start=2)
+)
+"""What is answered instead of the true option, which is first in both files: the second option calls the present object
+absent and the absent one present, the third calls the absent one present, and the fourth the present one absent."""
 _RETRIEVALS = {
     "coco": "COCO_val_retrieval.csv",
     "coco_negated": "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv",
@@ -144,7 +150,7 @@ BENCHMARK = Benchmark(
         *parts_of(
             {f"mcq/{name}": sum(templates.values()) for name, (_, _, templates) in _CHOICES.items()},
             "negation",
-            metrics=(Metric(), *_BY_TEMPLATE),
+            metrics=(Metric(), *_BY_TEMPLATE, *_MISTAKES),
             tie="lenient",
             optional=True,
         ),
