@@ -483,6 +483,9 @@ def test_the_world_is_drawn_as_the_plan_says(tmp_path: Path, monkeypatch: pytest
     assert drawn[0] == drawn[1] == {"count": 7, "captions_per_image": 2, "partners": True, "seed": 4}
     assert drawn[2:] == [asked | {"seed": 5}, asked | {"split": "test", "seed": 0}]
     assert folders[0] == folders[1] and folders[2] != folders[3]
+    truth = plan.model_copy(update={"world": WorldData(**scenes | {"contexts": "truth"})})
+    folders.append(materials._pairs(truth, tmp_path))
+    assert drawn[-1] == drawn[0] | {"contexts": True} and folders[-1] not in folders[:-1]
 
 
 def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, drawn: Path) -> None:

@@ -12,11 +12,14 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification, Retrieval
 from degla.evaluation.benchmarks.world import BENCHMARK
+from degla.model.load import load_encoder
 from degla.records import CaptionRecord, PairItem, read_jsonl
 from degla.world import draw
+from degla.world.captions import LONG_TEMPLATE, Claim, Phrase, full_claim, say
 from degla.world.draw import MARKER, benchmark_scenes, draw_benchmark, draw_pairs
 from degla.world.items import FAMILIES
 from degla.world.scenes import sample_scene_of, stream
+from degla.world.vocabulary import WORDINGS
 
 _DRAWN = (
     "iY+JsLTCT0SDWFxvvaOfOGZSyLenTysoobO6X3FBu6SOTVgfaTxJYzgsSBkuz/DGX6Poz77qFC48UTtI5J6ngYpJ9sjOiZhggtHg5+KPv7jlzcW3"
@@ -57,6 +60,29 @@ def test_pairs_are_drawn_once_and_the_same_everywhere(tmp_path: Path) -> None:
     assert stamps == {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")}
     draw_pairs(tmp_path / "b", count=12, seed=5, captions_per_image=3)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+
+
+def test_long_captions_are_true_of_what_is_drawn_and_whole_for_the_model(tmp_path: Path) -> None:
+    plain = list(read_jsonl(CaptionRecord, draw_pairs(tmp_path / "plain", count=12, captions_per_image=2).captions))
+    drawn = draw_pairs(tmp_path / "contexts", count=12, captions_per_image=2, contexts=True)
+    records = list(read_jsonl(CaptionRecord, drawn.captions))
+    assert [each.model_copy(update={"positives": ()}) for each in records] == plain
+    by_words = {
+        f"{claim.subject} is {words} {claim.object}": (claim, number)
+        for number in range(12)
+        for scene in (sample_scene_of("train", stream("pairs", 0, number)),)
+        for claim in (full_claim(scene), full_claim(scene).turned)
+        for words in WORDINGS[claim.relation][:2]
+    }
+    for record in records:
+        (text,) = record.positives
+        (one, number), (other, _) = (by_words[sentence] for sentence in text.rstrip(".").split(". "))
+        assert int(record.image_id) == number and one.turned == other
+    assert len({record.positives for record in records}) > 12
+    thing = Phrase("triangle", "purple", "striped")
+    longest = Claim(thing, "left", thing)
+    text = " ".join(f"{say(claim, template=LONG_TEMPLATE)}." for claim in (longest, longest.turned))
+    assert load_encoder("world").tokenize([text])[0, -1] == 0, "nothing is cut"
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "2"]) == 2
     assert main(["world", "draw", *out, "--style", "turned"]) == 2
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2
+    assert main(["world", "recognition", *out, "--contexts"]) == 2
     said = capsys.readouterr().err
+    assert "--contexts applies only to degla world draw" in said
     assert "world.json" in said and "--style applies only to degla world recognition" in said
 
 
@@ -124,6 +126,7 @@ def test_scenes_and_captions_are_as_many_as_asked(
     for flag in ("--pairs", "--captions-per-image"):
         assert main([*draw, flag, "0"]) == 2
         assert f"{flag} is 0; it must be 1 or more" in capsys.readouterr().err
-    assert main([*draw, "--pairs", "3", "--captions-per-image", "2"]) == 0
-    rows = read_jsonl(CaptionRecord, tmp_path / "drawn" / "pairs" / "captions.jsonl")
+    assert main([*draw, "--pairs", "3", "--captions-per-image", "2", "--contexts"]) == 0
+    rows = list(read_jsonl(CaptionRecord, tmp_path / "drawn" / "pairs" / "captions.jsonl"))
+    assert all(len(row.positives) == 1 for row in rows)
     assert Counter(Counter(row.image for row in rows).values()) == {2: 3}

@@ -115,15 +115,17 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
         return None
     world = plan.world
     log.info("drawing the world")
-    name = f"pairs-{world.scenes}-{world.captions_per_image}{'-partners' if world.partners else ''}"
+    drawn = {"partners": world.partners, "contexts": world.contexts == "truth"}
+    more = {what: True for what, wanted in drawn.items() if wanted}
+    name = "-".join(["pairs", str(world.scenes), str(world.captions_per_image), *more])
     pairs = draw_pairs(
         folder / (f"{name}-seed-{world.scenes_seed}" if world.scenes_seed else name),
         count=world.scenes,
         seed=world.scenes_seed,
         captions_per_image=world.captions_per_image,
-        **({"partners": True} if world.partners else {}),
+        **more,
     )
-    return replace(pairs, captions=_longer(pairs.captions)) if world.contexts else pairs
+    return replace(pairs, captions=_longer(pairs.captions)) if world.contexts is True else pairs
 
 
 def _longer(captions: Path) -> Path:

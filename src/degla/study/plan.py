@@ -20,7 +20,8 @@ class WorldData(Record):
         scenes: number of training scenes.
         captions_per_image: differently worded captions per scene.
         partners: add a second image and text per scene, for recipes that read `distractor_image` and `distractor_text`.
-        contexts: add a longer true text per caption in the column `positives`, for recipes that read it.
+        contexts: add a longer true text per caption in the column `positives`, for recipes that read it: true has the
+            grammar write it from the caption, "truth" writes it from what was drawn.
         split: benchmark split; choose settings on "validation", report on "test".
         items_per_part: benchmark items per compositional part.
         images_per_class: images per class of the recognition domains.
@@ -33,7 +34,7 @@ class WorldData(Record):
     scenes: int = Field(default=8000, ge=1)
     captions_per_image: int = Field(default=1, ge=1)
     partners: bool = False
-    contexts: bool = False
+    contexts: bool | Literal["truth"] = False
     split: Literal["validation", "test"] = "test"
     items_per_part: int = Field(default=1000, ge=1)
     images_per_class: int = Field(default=20, ge=1)

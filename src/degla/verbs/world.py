@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.verbs._arguments import require_least
+from degla.verbs._arguments import refuse_flags, require_least
 from degla.verbs._terminal import tell
 
 _ACTIONS = {
@@ -23,6 +23,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, help="folder to write to")
     verb.add_argument("--pairs", type=int, help="draw: training scenes (8000)")
     verb.add_argument("--captions-per-image", type=int, metavar="N", help="draw: captions per scene (5)")
+    verb.add_argument("--contexts", action="store_true", help="draw: a longer true text of each caption, as a positive")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
     only = verb.add_argument_group("recognition only")
     only.add_argument("--domains", nargs="+", metavar="NAME", help="letter, digit, animal, food, thing, ... (all)")
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     pairs = 8000 if arguments.pairs is None else arguments.pairs
     captions = 5 if arguments.captions_per_image is None else arguments.captions_per_image
-    draw_pairs(arguments.out / "pairs", count=pairs, seed=arguments.seed, captions_per_image=captions)
+    draw_pairs(arguments.out / "pairs", count=pairs, seed=arguments.seed, captions_per_image=captions,
+               contexts=arguments.contexts)  # fmt: skip
     draw_benchmark(arguments.out / "benchmark", split="test", seed=arguments.seed)
     tell(f"written: {arguments.out}/pairs and {arguments.out}/benchmark")
     return 0
@@ -57,6 +59,7 @@ def _recognition(arguments: argparse.Namespace, only: dict[str, object]) -> int:
     for flag, value in {"--pairs": arguments.pairs, "--captions-per-image": arguments.captions_per_image}.items():
         if value is not None:
             raise InputError(f"{flag} applies only to degla world draw. Use --images-per-class.")
+    refuse_flags(arguments, "contexts", why="applies only to degla world draw.")
     data = draw_recognition(arguments.out, seed=arguments.seed, **only)  # type: ignore[arg-type]
     tell(f"written: {arguments.out}")
     if arguments.split in (None, "train"):

@@ -25,6 +25,9 @@ FULL_TEMPLATES: Final = (
 )
 """The seven templates of full captions."""
 
+LONG_TEMPLATE: Final = "{subject} is {relation} {object}"
+"""The template of a long caption's sentences."""
+
 PREFIXES: Final = (
     "", "", "a photo of ", "a picture of ", "an image of ", "a drawing of ", "there is ", "this is ", "here is ",
     "we see ",
@@ -108,6 +111,17 @@ def full_caption(scene: Scene, rng: Random) -> str:
     if rng.random() < 0.5:
         claim = claim.turned
     return say(claim, template=rng.choice(FULL_TEMPLATES), wording=rng.randrange(2))
+
+
+def long_caption(scene: Scene, rng: Random) -> str:
+    """Return two sentences that state everything from both sides, which no full caption does; from a random one first.
+
+    The wordings are drawn anew. For the world's model no such text is cut.
+    """
+    claim = full_claim(scene)
+    sides = [claim, claim.turned]
+    rng.shuffle(sides)
+    return " ".join(f"{say(side, template=LONG_TEMPLATE, wording=rng.randrange(2))}." for side in sides)
 
 
 def loose_phrase(thing: Thing, rng: Random) -> str:

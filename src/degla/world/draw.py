@@ -19,7 +19,7 @@ from degla.files import write_json
 from degla.pages.words import counted
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
-from degla.world.captions import full_caption, loose_caption
+from degla.world.captions import full_caption, long_caption, loose_caption
 from degla.world.domains import DOMAINS, class_slug
 from degla.world.items import FAMILIES, draw_partner, make_contrast
 from degla.world.painting import Picture, render
@@ -111,7 +111,13 @@ def save_picture(picture: Picture, file: Path) -> None:
 
 
 def draw_pairs(
-    folder: Path, *, count: int = 8000, seed: int = 0, captions_per_image: int = 5, partners: bool = False
+    folder: Path,
+    *,
+    count: int = 8000,
+    seed: int = 0,
+    captions_per_image: int = 5,
+    partners: bool = False,
+    contexts: bool = False,
 ) -> DrawnPairs:
     """Draw scenes of the fine-tuning vocabulary with full captions.
 
@@ -123,6 +129,7 @@ def draw_pairs(
         partners: for each scene, also draw a second image that differs by one swap or replacement. Each caption gets
             this image and its true text, in the same wording and false of the first image, in the fields
             `distractor_image` and `distractor_text`.
+        contexts: give each caption a longer one from the ground truth, in the field `positives`.
 
     Raises:
         InputError: the folder was drawn with other settings.
@@ -131,6 +138,7 @@ def draw_pairs(
     settings = {
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
         "captions_per_image": captions_per_image, **({"partners": True} if partners else {}),
+        **({"contexts": True} if contexts else {}),
     }  # fmt: skip
     if not begin(folder, settings):
         return paths
@@ -153,6 +161,7 @@ def draw_pairs(
                     image=f"{name}.png",
                     text=full_caption(scene, rng),
                     image_id=name,
+                    positives=(long_caption(scene, stream("contexts", seed, number, index)),) if contexts else (),
                     distractor_image=f"{name}-partner.png" if partner else None,
                     distractor_text=full_caption(partner, wording) if partner else None,
                 )
