@@ -113,6 +113,22 @@ def test_a_cold_draw_leaves_out_what_the_teacher_attends_to(teacher: Teacher) ->
         assert torch.equal(_kept(views, part, teacher), expected.sort(dim=1).values)
 
 
+def test_an_annealed_draw_is_random_first_and_by_attention_in_the_end(teacher: Teacher) -> None:
+    part = [_part(slice(0, 6), _images(6))]
+    config = ViewsConfig(left_out=0.5, temperature=0.01, anneal_steps=4)
+    assert [config.temperature_at(step) for step in (1, 2, 4, 9)] == [0.04, 0.02, 0.01, 0.01]
+    annealed, random, drawn = (
+        Views(each, PATCHES, Processes(), seed=0)
+        for each in (config, ViewsConfig(left_out=0.5, by="random"), replace(config, anneal_steps=0))
+    )
+    for number, same, other in ((0, random, drawn), (4, drawn, random), (5, drawn, random)):
+        kept = _kept(annealed, part, teacher, number=number)
+        assert torch.equal(kept, _kept(same, part, teacher, number=number))
+        assert not torch.equal(kept, _kept(other, part, teacher, number=number))
+    between = _kept(annealed, part, teacher, number=1)
+    assert not any(torch.equal(between, _kept(each, part, teacher, number=1)) for each in (random, drawn))
+
+
 @pytest.mark.parametrize("by", ["attention", "random"])
 def test_chunks_have_the_gradients_of_the_whole(by: str, many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _config(many_patches, tiny_pairs, tmp_path, by=by)
@@ -137,6 +153,7 @@ def test_two_steps_resume_to_the_same_numbers(many_patches: Path, tiny_pairs: Pa
     [
         ({"attack": AttackConfig(epsilon=1 / 255)}, "--views.left-out: --attack.epsilon attacks whole images"),
         ({"recipe": "fsc_clip"}, "--views.left-out: a loss reads the image tower's patch outputs"),
+        ({"views": ViewsConfig(0.5, by="random", anneal_steps=3)}, "--views.anneal-steps turns a random draw into one"),
         ({"recipe": "negclip"}, '--views.by "attention" needs a teacher, but no loss uses one'),
     ],
 )

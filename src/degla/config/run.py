@@ -195,6 +195,8 @@ class TrainConfig(Checked, section=""):
                 f'--views.by "{self.views.by}" needs a teacher, but no loss uses one. Give '
                 "--objective.view-contrast.weight, or use --views.by random."
             )
+        if self.views.by == "random" and self.views.anneal_steps:
+            raise InputError("--views.anneal-steps turns a random draw into one by attention. Omit --views.by random.")
         _refuse("--views.left-out", (
             (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),
             ("tokens" in self.pairs.reads, "a loss reads the image tower's patch outputs; give it weight 0"),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.ranges import Checked, DecayRate, Positive
+from degla.ranges import Checked, Count, DecayRate, Positive
 
 TokenScores = Float[Tensor, "batch tokens"]
 
@@ -31,6 +31,14 @@ class ViewsConfig(Checked, section="views"):
     "attention", "random" or "low_attention"."""
     temperature: Positive = 0.02
     """Of the draw by attention, > 0: near 0 the patches with the most attention are dropped; attention sums to 1."""
+    anneal_steps: Count = 0
+    """Steps over which the draw turns from random to the one by attention, 0 or more: 1 / temperature grows in
+    proportion to the step from nothing."""
+
+    def temperature_at(self, step: int) -> float:
+        """Return the temperature of a step, from 0; infinite in the first of `anneal_steps`."""
+        done = min(1.0, step / self.anneal_steps) if self.anneal_steps else 1.0
+        return self.temperature / done if done else math.inf
 
 
 def significance(

@@ -16,7 +16,8 @@ def pointacl_clip() -> TrainConfig:
     whole image as embedded by an EMA teacher of decay 0.9996 as in `degla`.
 
     The original PointACL, on point clouds, is `degla system pointacl`; its use for CLIP is this package's own, and its
-    settings are untuned starting points: the paper leaves out 60 % of a cloud. --views.by random costs the same.
+    settings are untuned starting points: the paper leaves out 60 % of a cloud. --views.by random costs the same,
+    and --views.anneal-steps begins with it.
 
     Use when: the image tower takes too much of a step's time. Attention masks were no better than random ones, on point
     clouds and in the embedded world, where `view_contrast` without a mask (--views.left-out 0) kept the most

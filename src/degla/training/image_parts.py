@@ -71,13 +71,14 @@ class Views:
         views: list[BatchPart] = []
         raw: list[Tensor] = []
         size = parts[-1].rows.stop
+        temperature = self.config.temperature_at(number)
         for part in parts:
             noise = self._noise(part, rows=size, number=number)
             scores = noise
             if teacher is not None and self.config.by != "random":
                 rows, scores = teacher.look(part.image)
                 raw.append(rows)
-            keys = sampling_keys(scores, noise, temperature=self.config.temperature, by=_BY[self.config.by])
+            keys = sampling_keys(scores, noise, temperature=temperature, by=_BY[self.config.by])
             views.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))
         return views, raw
 
