@@ -40,14 +40,15 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
         assert examples and int(examples[1]) >= 40 and Path(examples[2]).is_file()
 
 
-@pytest.mark.parametrize(("kind", "name"), [entry for entry in MEMBERS if entry[0] in ("recipe", "rule")])
-def test_recipes_and_rules_say_when_to_use_them(kind: str, name: str) -> None:
-    """A section "Use when:" of one to three sentences ends the docstring of the function or class."""
-    docstring = KINDS[kind].docstrings(name)[-1]
+@pytest.mark.parametrize(("kind", "name"), [each for each in MEMBERS if each[0] in ("recipe", "rule", "benchmark")])
+def test_recipes_rules_and_benchmarks_say_when_to_use_them(kind: str, name: str) -> None:
+    """A section "Use when:" of one to three sentences ends the docstring; a benchmark's sections follow it."""
+    docstring = KINDS[kind].docstrings(name)[-1].partition("\n\nTitle:")[0]
     found = re.search(r"\n\nUse when: ([^\n].*)\Z", docstring, re.DOTALL)
     assert found, "write a section 'Use when:' at the end of the docstring"
     text = found[1]
     assert "\n\n" not in text and text.endswith(".") and len(text.split()) < 60
+    assert text in explain([kind, name])
 
 
 def test_all_that_degla_ls_names_is_explained() -> None:

@@ -32,8 +32,8 @@ class ViewsConfig(Checked, section="views"):
     temperature: Positive = 0.02
     """Of the draw by attention, > 0: near 0 the patches with the most attention are dropped; attention sums to 1."""
     anneal_steps: Count = 0
-    """Steps over which the draw turns from random to the one by attention, 0 or more: 1 / temperature grows in
-    proportion to the step from nothing."""
+    """Steps over which the draw turns from random to the one by attention, 0 or more; 1 / temperature grows in
+    proportion to the step."""
 
     def temperature_at(self, step: int) -> float:
         """Return the temperature of a step, from 0; infinite in the first of `anneal_steps`."""

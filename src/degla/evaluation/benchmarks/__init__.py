@@ -1,8 +1,8 @@
 """SHELF - benchmarks: read a folder of the user's files, yield questions with their gold answers.
 
-Each file is one benchmark and holds only **data about the benchmark**, no scoring. Its docstring describes it in
-sections (Title, Paper, Licence, Source, Layout, Citation). It defines one constant, `BENCHMARK`, a `Benchmark` whose
-`items` is a function of the root folder:
+Each file is one benchmark and holds only **data about the benchmark**, no scoring. Its docstring describes it, says
+"Use when:", and has sections (Title, Paper, Licence, Source, Layout, Citation). It defines one constant, `BENCHMARK`, a
+`Benchmark` whose `items` is a function of the root folder:
 
     def items(root: Path) -> Entries:
         ...yield PairItem(...)            # image-text questions: K images, L texts, a gold matrix (text only: K = 0)

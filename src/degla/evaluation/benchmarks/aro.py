@@ -1,5 +1,9 @@
 """ARO: swapped relations and attributes of Visual Genome, and COCO and Flickr30k captions with shuffled words.
 
+Use when: you compare with papers that report it, as most do since NegCLIP. A model of the text alone recognises
+shuffled captions and many implausible relations, so read it beside its floors, and `sugarcrepe` for a claim about
+composition.
+
 Title:    ARO
 Paper:    arXiv 2210.01936
 Licence:  annotations MIT; images of Visual Genome CC BY 4.0; COCO, Flickr terms of each image; Flickr30k, research

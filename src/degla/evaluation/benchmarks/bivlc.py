@@ -3,6 +3,9 @@
 Generated images can be told from photographs, so a model may prefer one kind whatever the text says. For that reason
 the four single directions are reported as well.
 
+Use when: a text must also find its image, which `sugarcrepe` does not ask. Compare the single directions before you
+read the group score: the false captions' images are generated.
+
 Title:    BiVLC
 Paper:    arXiv 2406.09952
 Licence:  MIT; photographs COCO val2017, Flickr terms of each image

@@ -3,6 +3,9 @@
 Every false caption is longer, contains "not" or "no", and has no commas, so a model that dislikes such words is right
 without the image. Compare the score with its floors.
 
+Use when: you compare with CoN-CLIP. For whether a model understands negation use `negbench`, whose wrong options are
+negated too.
+
 Title:    CC-Neg
 Paper:    arXiv 2403.20312
 Licence:  annotations MIT; images of CC3M, which may not be redistributed

@@ -1,5 +1,8 @@
 """COLA, multi-object: 210 pairs of Visual Genome images whose captions swap the attributes of two objects.
 
+Use when: you want to know whether a model binds attributes to the right object in photographs. The text gives nothing
+away; of 210 pairs, a difference of a few points is not certain.
+
 Title:    COLA (multi-object)
 Paper:    arXiv 2305.03689
 Licence:  annotations MIT; images of Visual Genome, CC BY 4.0

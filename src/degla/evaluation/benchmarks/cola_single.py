@@ -3,6 +3,9 @@
 Mean average precision over the phrases, each among the images that match one of its words ("hard"). The share of right
 images differs from phrase to phrase, so chance is not 1/320.
 
+Use when: images are to be searched by an object with several attributes. The score is a mean average precision, so
+compare it only with itself.
+
 Title:    COLA (single object)
 Paper:    arXiv 2305.03689
 Licence:  annotations MIT; images of GQA (Visual Genome, CC BY 4.0), CLEVR (CC BY 4.0) and PACO (COCO)

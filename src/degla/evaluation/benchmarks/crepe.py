@@ -3,6 +3,9 @@
 The false captions come from templates and can be recognised without the image; "negate" rewards a model that dislikes
 the word "not". Compare the scores with their floors.
 
+Use when: long captions are in question, and one wrong detail among many right ones. Read the three parts beside their
+floors.
+
 Title:    CREPE (productivity)
 Paper:    arXiv 2212.07796
 Licence:  annotations state none; images of Visual Genome, CC BY 4.0

@@ -3,6 +3,9 @@
 Neighbouring frames of Action Genome often look alike to people too. Do not mix numbers on the full set with numbers on
 the published 10 % subset; degla reads whichever annotation file exists.
 
+Use when: models are compared by fine changes between two images. The full set needs about 100 GB of images; the
+published tenth answers most questions.
+
 Title:    EqBen
 Paper:    arXiv 2303.14465
 Licence:  Apache 2.0; frames of Action Genome, YouCook2 and GEBC under their own terms

@@ -6,6 +6,9 @@ detail: a second object ("a dog" against "a dog and a red sofa"), and what the f
 against "a dog under a sofa"). The text with the right detail is scored too: "contrast" is what other benchmarks ask,
 right detail against wrong detail. A half-truth is always the longer text, so length gives it away: see the floors.
 
+Use when: you have captioned images of your own domain but no benchmark of it, or a model ranks a caption with a wrong
+addition above a shorter true one. It needs no new images or texts.
+
 Title:    Half-truths
 Paper:    none: degla's own, after arXiv 2602.23906
 Licence:  that of the captions

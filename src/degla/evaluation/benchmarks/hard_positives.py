@@ -3,6 +3,9 @@
 The replaced words are few (31 attributes, 28 relations) and some are rare, so a score reflects word frequency as much
 as meaning; the mean over replacements is reported beside the mean over items.
 
+Use when: a model was trained with hard negatives: it shows whether every change of the text now counts as false, also a
+harmless one.
+
 Title:    Hard positives
 Paper:    arXiv 2409.17958
 Licence:  annotations state none; images of Visual Genome, CC BY 4.0

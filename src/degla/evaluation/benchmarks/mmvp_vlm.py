@@ -1,5 +1,8 @@
 """MMVP-VLM: 135 pairs of images that CLIP finds alike, in nine visual patterns; which image matches a statement.
 
+Use when: you want to know whether an image tower sees orientation, state, count and other patterns that CLIP misses. Of
+135 pairs, only large differences are certain.
+
 Title:    MMVP-VLM
 Paper:    arXiv 2401.06209
 Licence:  MIT

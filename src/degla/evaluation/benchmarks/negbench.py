@@ -7,6 +7,9 @@ Known defects are kept as published: some options (42 items of COCO, 38 of VOC20
 language model that rephrased them, one negated caption is empty, and some negate nothing. An object that is called
 absent may be present but unlabelled. COCO has up to six questions per image; the intervals account for this.
 
+Use when: captions or queries say what is not there. Report the three kinds of true options apart: models that choose
+affirmative texts do well on one of them.
+
 Title:    NegBench
 Paper:    arXiv 2501.09425
 Licence:  annotations MIT (captions COCO, CC BY 4.0); images COCO val2017 and VOC2007, Flickr terms of each image

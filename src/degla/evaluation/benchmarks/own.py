@@ -1,5 +1,8 @@
 """Your own true and false captions: a table, or captions with the negatives that `degla negatives` made from them.
 
+Use when: your images or captions are unlike those of published benchmarks: this score is then closest to your use. Hold
+the images out of training.
+
 Title:    Own captions
 Paper:    none: your own
 Licence:  your own

@@ -1,5 +1,8 @@
 """Retrieval in both directions on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any captions file.
 
+Use when: always after fine-tuning on captions, beside a benchmark of composition: it shows whether search by whole
+captions gained or suffered. Use your own captions file if your images are unlike COCO.
+
 Title:    Image-text retrieval
 Paper:    arXiv 1412.2306 (the splits)
 Licence:  COCO captions CC BY 4.0, images Flickr terms of each image; Flickr30k research and education only

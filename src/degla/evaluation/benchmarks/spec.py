@@ -3,6 +3,9 @@
 The scenes are cut-outs on white, far from photographs; the authors' fine-tuned models were trained on scenes from the
 same generator. Some papers score all captions of an object against each other under the same name.
 
+Use when: one skill is in question: absolute or relative size or position, existence, or count. Gains need not carry
+over to photographs.
+
 Title:    SPEC
 Paper:    arXiv 2312.00081
 Licence:  Apache 2.0 (data); the code states none

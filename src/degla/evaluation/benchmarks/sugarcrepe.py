@@ -1,5 +1,8 @@
 """SugarCrepe: 7,511 fluent false captions of COCO photographs, made by replacing, swapping and adding.
 
+Use when: you report one benchmark of composition: most papers since 2023 have it. Trust its swap parts most; text
+alone, without the image, answers its add parts and most of the others.
+
 Title:    SugarCrepe
 Paper:    arXiv 2306.14610
 Licence:  annotations MIT; images COCO val2017, Flickr terms of each image

@@ -1,5 +1,8 @@
 """SugarCrepe++: two true captions against a false one, scored with the image and with the texts only; 4,757 items.
 
+Use when: you want to know whether a model takes a paraphrase for what it is, with the image and, without, in the text
+tower alone.
+
 Title:    SugarCrepe++
 Paper:    arXiv 2406.11171
 Licence:  annotations CC BY 4.0; images COCO val2017, Flickr terms of each image

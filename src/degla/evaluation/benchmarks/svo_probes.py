@@ -4,6 +4,9 @@ Many of its 14,102 image URLs are dead, so no two labs have the same items. Scor
 --allow-missing; the report compares only results on the same items. The paper's own score thresholds a classifier's
 output and is a different number.
 
+Use when: verbs matter, and you need no number that others can repeat: each lab has the images that it could still
+download.
+
 Title:    SVO-Probes
 Paper:    arXiv 2106.09141
 Licence:  annotations CC BY 4.0; images of the web, terms of each

@@ -1,5 +1,8 @@
 """VALSE: captions against foils, one linguistic phenomenon per file; 7,702 of 8,782 items are valid and scored.
 
+Use when: you want to know which phenomenon a model fails at: existence, plurals, counting, relations, actions or
+coreference. Read the parts; the mean hides that text alone answers some of them.
+
 Title:    VALSE
 Paper:    arXiv 2112.07566
 Licence:  annotations MIT; images of Visual Genome (CC BY 4.0), COCO (Flickr terms of each image), SWiG, VisDial

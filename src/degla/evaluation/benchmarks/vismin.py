@@ -4,6 +4,9 @@ On "relation" CLIP models score far below chance: both captions and both images 
 always wins. In "object" and "attribute" the first image is a photograph and the second an edit of it: a model that can
 tell edits from photographs has an advantage in the image score.
 
+Use when: a model must tell nearly equal images and texts apart, in both directions, by object, attribute, count and
+position. Images come inside its files.
+
 Title:    VisMin
 Paper:    arXiv 2407.16772
 Licence:  CC BY 4.0

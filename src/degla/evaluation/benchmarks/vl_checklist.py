@@ -1,5 +1,8 @@
 """VL-CheckList's format: captions against copies with a replaced object, attribute or relation, in the user's files.
 
+Use when: you compare with TSVLC and other papers that report it, and still have its images. Its wrong words are drawn
+at random and often implausible, so read it beside its floors.
+
 Title:    VL-CheckList
 Paper:    arXiv 2207.00221
 Licence:  annotations state none; images of Visual Genome CC BY 4.0, SWiG, HAKE (its PIC images are gone)

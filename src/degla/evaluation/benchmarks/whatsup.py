@@ -3,6 +3,9 @@
 CLIP models score near chance, so a difference of two points is noise. Papers also report other protocols: one
 preposition against its opposite (chance 50), the mean of the six parts.
 
+Use when: spatial prepositions are in question and nothing else. Only the two sets of its own photographs balance all
+four positions of each pair of objects.
+
 Title:    What'sUp
 Paper:    arXiv 2310.19785
 Licence:  code MIT; annotations and photographs state none; images COCO (Flickr terms of each), GQA CC BY 4.0

@@ -3,6 +3,9 @@
 Each item has two texts, so a blind model scores 0.5. Swapped and shuffled negatives have exactly the words of their
 positives: a model that ignores word order ties on all of them and scores 0 under the strict rule.
 
+Use when: you try settings or a new method, in minutes and without a download, or need exact ground truth. Results need
+not hold for photographs.
+
 Title:    Embedded world
 Paper:    degla, docs/world.md
 Licence:  MIT; emoji sprites SIL OFL 1.1 (Noto), glyph sprites DejaVu licence
