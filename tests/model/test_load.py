@@ -239,6 +239,31 @@ def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, told: str, tiny_
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_weights_of_another_architecture_tell_theirs(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip asserts "text pos_embed width changed!" before PyTorch compares the sizes of the others."""
+    width = CONFIG["text_cfg"]["width"]
+    configs = {
+        name: CONFIG | {"text_cfg": CONFIG["text_cfg"] | {"width": own}}
+        for name, own in (("tiny", width), ("wide", 2 * width), ("pictures", width))
+    } | {"patches": CONFIG | {"vision_cfg": CONFIG["vision_cfg"] | {"patch_size": 8}}}
+    monkeypatch.setattr("open_clip.list_models", lambda: list(configs))
+    monkeypatch.setattr("open_clip.get_model_config", configs.__getitem__)
+    monkeypatch.setattr("open_clip.factory.get_model_config", configs.__getitem__)
+    weights = tmp_path / f"weights.{ending}"
+    state = load_file(write_model(tmp_path / "model") / "open_clip_model.safetensors")
+    if ending == "pt":
+        torch.save({"state_dict": state}, weights)
+    else:
+        save_file(state, weights)
+    for name, what in (("wide", "their text tower has another width"), ("patches", "size mismatch for visual.conv1")):
+        with pytest.raises(InputError) as caught:
+            load_encoder(f"{name}:{weights}")
+        assert what in str(caught.value) and "They have the size of tiny or pictures: use that" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])
 def test_a_pickle_of_weights_is_refused_and_the_command_told_converts_it(
     name: str, tiny_model: Path, tmp_path: Path

@@ -98,8 +98,13 @@ def wrong_type(path: Path, name: str, kind: str) -> InputError:
     )
 
 
-def what_does_not_fit(error: Exception) -> str:
-    """Summarise PyTorch's lists of mismatched parameters, or timm's unknown tower, in one line with a remedy."""
+def what_does_not_fit(error: Exception, weights: Path) -> str:
+    """Summarise PyTorch's lists of mismatched parameters, or timm's unknown tower, in one line with a remedy.
+
+    Args:
+        error: from loading the weights.
+        weights: their file, in which to look for the architectures of their size.
+    """
     text = str(error)
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
         return (
@@ -113,21 +118,51 @@ def what_does_not_fit(error: Exception) -> str:
     )
     differences = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
     differences += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
+    if "pos_embed width changed" in text:  # open_clip asserts this before PyTorch compares the others.
+        differences = ["their text tower has another width"]
     if not differences:
-        return first_lines(text)
-    return f"the weights do not match this architecture: {'; '.join(differences)}. {_remedy(lacking, more)}"
+        return first_lines(text) or type(error).__name__
+    return f"the weights do not match this architecture: {'; '.join(differences)}. {_remedy(lacking, more, weights)}"
+
+
+def architectures_of(weights: Path) -> list[str]:
+    """Return open_clip's architectures of two plain transformers with the sizes of some weights; none if unreadable."""
+    import open_clip
+
+    try:
+        state = open_clip.factory.load_state_dict(str(weights))
+        blocks = [
+            {name.split(".")[count] for name in state if name.startswith(f"{tower}transformer.resblocks.")}
+            for tower, count in (("visual.", 3), ("", 2))
+        ]
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        sizes = (state["text_projection"].shape[1], width, patch, len(blocks[0]), state["ln_final.weight"].shape[0],
+                 len(blocks[1]))  # fmt: skip
+    except Exception:  # The file may hold anything; it only improves a message.
+        return []
+    found = []
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        image, text = config["vision_cfg"], config["text_cfg"]
+        own = (config["embed_dim"], image.get("width"), image.get("patch_size"), image.get("layers"), text.get("width"),
+               text.get("layers"))  # fmt: skip
+        if own == sizes and "multimodal_cfg" not in config:
+            found.append(name)
+    return found
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
-def _remedy(lacking: list[str], more: list[str]) -> str:
+def _remedy(lacking: list[str], more: list[str], weights: Path) -> str:
     tower = {name.startswith("visual.") for name in lacking}
     if not more and len(tower) == 1:
         return "A single tower is not enough; both towers are needed."
     if more and not lacking and all(name.startswith(_HEADS) for name in more):
         return "This is a classifier with its own classes instead of texts. Use the model that it was made from."
+    if likely := architectures_of(weights):
+        return f"They have the size of {' or '.join(likely)}: use that architecture, or other weights."
     return "Use weights and open_clip_config.json of the same model, or the weights' own architecture."
 
 

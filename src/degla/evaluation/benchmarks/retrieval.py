@@ -1,7 +1,7 @@
 """Retrieval in both directions on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any captions file.
 
-Use when: always after fine-tuning on captions, beside a benchmark of composition: it shows whether search by whole
-captions gained or suffered. Use your own captions file if your images are unlike COCO.
+Use when: a model was fine-tuned on captions: it shows whether search by whole captions gained or suffered. Use your own
+captions file if your images are unlike COCO.
 
 Title:    Image-text retrieval
 Paper:    arXiv 1412.2306 (the splits)

@@ -2,8 +2,8 @@
 
 The paper's eleven data sets have their own class names and prompts; any other folder is a data set of the user's.
 
-Use when: always after fine-tuning: it shows what a model no longer recognises. A gain in composition that costs several
-points here is a trade, not a gain.
+Use when: a model was fine-tuned: it shows what it no longer recognises. A gain in composition that costs several points
+here is a trade, not a gain.
 """
 
 from __future__ import annotations
