@@ -211,9 +211,14 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     rows = [json.loads(line) for line in tiny_pairs["captions"].open()]
     bare.write_text("".join(json.dumps({**row, "masked_words": []}) + "\n" for row in rows))
     alone = replace(config, objective=config.objective | {"masked_text": MaskedText(weight=0.0)})
+    words = replace(config, objective=config.objective | {"masked_contrast": MaskedContrast(weight=0.0)})
+    words = replace(words, train=replace(config.train, strategy="fsdp"))
+    replayed = replace(config, replay=replace(config.replay, data=config.data, objective={"masked_text": MaskedText()}))
     for changed, told in (
         (replace(config, data=replace(config.data, captions=bare)), "no caption has a masked_words, but a loss of"),
         (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
+        (words, "--objective.masked-text.weight cannot be combined with --train.strategy fsdp"),
+        (replayed, "--replay.objective.masked-text.weight: this loss cannot be computed on replayed pairs"),
         (replace(config, model=str(both_ways)), "has no patch and token outputs"),
         (replace(alone, train=replace(alone.train, trim=False)), "no mask token.*: --train.trim is needed"),
         (replace(config, predictor=PredictorConfig(heads=7)), r"--predictor\.heads 7 does not divide the joint space"),

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.inputs import with_sources
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
@@ -176,7 +177,7 @@ def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
     Raises:
         InputError: it is not a decoder, the text tower gives no states, or a setting cannot be combined with it.
     """
-    if not _trained_along(config, "reconstruction", loss="token-reconstruction"):
+    if not _trained_along(config, "reconstruction"):
         return None
     if "tokens" in config.pairs.reads:
         raise InputError(
@@ -192,24 +193,26 @@ def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
         return TextDecoder(decoder_folder(config.data), width=width).to_device(encoder.device)
 
 
-def _trained_along(config: TrainConfig, part: str, *, loss: str) -> bool:
+def _trained_along(config: TrainConfig, part: str) -> bool:
     """Return whether a loss reads a part that a module trained along with the student computes.
 
     Raises:
         InputError: a setting cannot be combined with it.
     """
-    reading = [stream for stream in config.streams if part in stream.reads]
-    if not reading:
-        return False
-    odd = {
-        f"--replay.objective.{loss}.weight": len(reading) > 1 or part not in config.pairs.reads,
-        "--attack.epsilon": config.attack.epsilon > 0,
-        "--train.strategy fsdp": config.train.strategy == "fsdp",
-    }
+    reading = [
+        f"{stream}.{name.replace('_', '-')}.weight"
+        for stream, own in zip(("--objective", "--replay.objective"), config.streams, strict=False)
+        for name, loss in own.objective.items()
+        if loss.weight > 0 and part in with_sources(loss.reads)
+    ]
+    replayed = next((flag for flag in reading if flag.startswith("--replay.")), None)
+    if replayed is not None:
+        raise InputError(f"{replayed}: this loss cannot be computed on replayed pairs. Set it to 0.")
+    odd = {"--attack.epsilon": config.attack.epsilon > 0, "--train.strategy fsdp": config.train.strategy == "fsdp"}
     wrong = next((name for name, there in odd.items() if there), None)
-    if wrong is not None:
-        raise InputError(f"--objective.{loss}.weight cannot be combined with {wrong}. Omit one of them.")
-    return True
+    if reading and wrong is not None:
+        raise InputError(f"{reading[0]} cannot be combined with {wrong}. Omit one of them.")
+    return bool(reading)
 
 
 def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
@@ -218,7 +221,7 @@ def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
     Raises:
         InputError: the text tower supports no mask token, or a setting cannot be combined with it.
     """
-    if not _trained_along(config, "masked", loss="masked-contrast"):
+    if not _trained_along(config, "masked"):
         return None
     if encoder.grow is None:
         why = why_no_tree(encoder.clip) or "--train.trim is needed"
