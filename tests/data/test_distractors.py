@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from degla.cli import main
-from degla.data.neighbours import with_partners
+from degla.data.drawing import draw_images
+from degla.data.neighbours import drawn_images, drawn_text, texts_of_rule, with_partners
+from degla.errors import InputError
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.llm.server import ServerModel
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.training.loop import train
+from tests.negatives.flaky_server import Received, Response, failure, serving
 from tests.training.configs import tiny_config
 
 
@@ -66,8 +75,129 @@ def test_the_text_of_a_second_image_is_the_first_that_the_checks_accepted() -> N
         NegativeRecord(caption_id="0", rule=rule, kind="k", text=text, source="s", accepted=accepted)
         for text, rule, accepted in rows
     ]
-    (found,) = with_partners([caption], negatives, lambda caption: "b.png", rule="swap")
+    texts = texts_of_rule(negatives, "swap")
+    (found,) = with_partners([caption], texts, lambda caption: "b.png", rule="swap")
     assert (found.distractor_image, found.distractor_text) == ("b.png", "first")
+
+
+def _picture(number: int) -> str:
+    stream = io.BytesIO()
+    Image.new("RGB", (9, 6), (number, 20, 30)).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.fixture
+def to_draw(tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The start of a command that draws, for eight captions with a negative of the rule."""
+    monkeypatch.setattr(ServerModel, "backoff", 0.01)
+    monkeypatch.setenv("DEGLA_API_KEY", "sk-very-secret")
+    rows = [row for row in map(json.loads, tiny_pairs["negatives"].open()) if row["rule"] == "reshuffle_order"][:8]
+    lines = [json.dumps({**row, "text": f"{row['text']} {number}"}) + "\n" for number, row in enumerate(rows)]
+    (tmp_path / "negatives.jsonl").write_text("".join(lines))
+    words = ["distractors", str(tiny_pairs["captions"]), "--negatives", str(tmp_path / "negatives.jsonl")]
+    return [*words, "--rule", "reshuffle_order", "--drawn", str(tmp_path / "drawn"), "--out", str(tmp_path / "o.jsonl")]
+
+
+def test_a_server_draws_the_images_that_are_missing(
+    to_draw: list[str], tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """A server that is busy at first and knows neither seed nor response_format."""
+    drawn, negatives = tmp_path / "drawn", tmp_path / "negatives.jsonl"
+    texts = {row["caption_id"]: row["text"] for row in map(json.loads, negatives.open())}
+    own, *others = texts
+    drawn.mkdir()
+    Image.new("RGB", (4, 4)).save(drawn / f"{own}.jpg")
+    bodies: list[dict[str, Any]] = []
+
+    def draw(received: Received) -> Response:
+        assert received.path == "/v1/images/generations"
+        assert received.headers["authorization"] == "Bearer sk-very-secret"
+        if received.number < 2:
+            return failure(429, "busy")
+        for name in ("seed", "response_format"):
+            if name in received.body:
+                return failure(400, f"Unknown parameter: '{name}'.")
+        bodies.append(received.body)
+        number = list(texts.values()).index(received.body["prompt"])
+        return Response(body={"created": 1, "data": [{"b64_json": _picture(number)}], "usage": {"total_tokens": 9}})
+
+    with serving(draw) as server:
+        words = [*to_draw, "--base-url", server.url, "--model", "painter", "--extra-body", '{"size": "64x64"}']
+        assert main(words) == 0
+        assert sorted(body["prompt"] for body in bodies) == sorted(texts[name] for name in others)
+        assert all(body == {**bodies[0], "prompt": body["prompt"]} for body in bodies)
+        assert {**bodies[0], "prompt": ""} == {"model": "painter", "prompt": "", "n": 1, "size": "64x64"}
+        for number, (name, text) in list(enumerate(texts.items()))[1:]:
+            assert drawn_text(drawn / f"{name}.png") == text
+            assert Image.open(drawn / f"{name}.png").getpixel((3, 3)) == (number, 20, 30)
+        rows = {row.id: row for row in read_jsonl(CaptionRecord, tmp_path / "o.jsonl") if row.distractor_image}
+        assert {name: row.distractor_text for name, row in rows.items()} == texts
+        assert Path(rows[own].distractor_image or "").name == f"{own}.jpg"
+        bodies.clear()
+        assert main(words) == 0 and not bodies
+        # Another text for one of them: its image is not used, and drawn again only with a server.
+        texts[others[0]] += " again"
+        replaced = [{**json.loads(line), "text": texts[json.loads(line)["caption_id"]]} for line in negatives.open()]
+        negatives.write_text("".join(json.dumps(row) + "\n" for row in replaced))
+        assert main(to_draw) == 0
+        made = {row.id for row in read_jsonl(CaptionRecord, tmp_path / "o.jsonl") if row.distractor_image}
+        assert made == set(texts) - {others[0]}
+        assert main(words) == 0 and [body["prompt"] for body in bodies] == [texts[others[0]]]
+    pairs = {**tiny_pairs, "captions": tmp_path / "o.jsonl"}
+    del pairs["negatives"]
+    config = tiny_config("triplet_clip", model=tiny_model, pairs=pairs, out=tmp_path / "run", steps=2)
+    assert train(config).finished
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"data": [{"url": "http://elsewhere/x.png"}]}, "malformed: the answer has no image in b64_json"),
+        ({"data": [{"b64_json": "AAAA"}]}, "1-1: the server's image is not in a format"),
+        ({"data": [{"b64_json": "?"}]}, "1-1: the server's image is not in base64"),
+        ({"data": []}, "unreachable: bad body"),
+        (failure(400, "Your request was rejected by our content_policy.").body, "refused"),
+    ],
+)
+def test_images_that_a_server_does_not_give_are_counted(
+    body: dict[str, Any], word: str, to_draw: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [json.loads(line)["text"] for line in (tmp_path / "negatives.jsonl").open()]
+
+    def draw(received: Received) -> Response:
+        if received.body["prompt"] != texts[3]:
+            return Response(body={"data": [{"b64_json": _picture(1)}]})
+        return Response(400 if "error" in body else 200, body)
+
+    with serving(draw) as server:
+        assert main([*to_draw, "--base-url", server.url, "--model", "m", "--retries", "1"]) == 1
+    told = capsys.readouterr().err
+    assert "1 image not drawn; the same command asks again." in told and word in told
+    assert "7 of 24 captions with a distractor image" in told
+    assert len(list((tmp_path / "drawn").iterdir())) == 7
+
+
+def test_flags_of_the_server_that_do_not_fit_are_refused(
+    to_draw: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = ["--base-url", "http://localhost:1/v1"]
+    for words, message in (
+        ([*to_draw, "--model", "m"], "--model requires --base-url URL."),
+        ([*to_draw, *url], "--base-url needs --model NAME, and --drawn DIR"),
+        ([*to_draw, *url, "--model", "m", "--extra-body", "[]"], "--extra-body is no JSON object"),
+        (to_draw, "drawn"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_an_id_that_is_a_path_leaves_the_folder_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'\.\./7' cannot be the name of an image"):
+        draw_images({"../7": "a dog"}, tmp_path, ScriptedModel(lambda request: ""))
+    (tmp_path / "7.png").write_bytes(b"no image")
+    caption = CaptionRecord(id="7", image="a.png", text="a dog", image_id="a")
+    assert drawn_images(tmp_path, {})(caption) == str(tmp_path / "7.png")  # damaged files are named when they are read
 
 
 def test_nothing_to_give_is_said(

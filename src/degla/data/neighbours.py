@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as arrow
+from PIL import Image
 from pydantic import Field
 
 from degla.data.randomness import stream
@@ -85,7 +86,10 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
 ImageOf = Callable[[CaptionRecord], str | None]
 """Returns the second image of a caption, or None."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+"""Name endings of drawn images."""
+TEXT: Final = "text"
+"""Name of the text chunk of a PNG file with the text that it was drawn from."""
 
 
 def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[NeighbourRecord]) -> ImageOf:
@@ -98,24 +102,55 @@ def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[Neigh
     return lambda caption: nearest.get(caption.id)
 
 
-def drawn_images(folder: Path) -> ImageOf:
-    """Use the image named after the caption's id, as generated from the negative by a text-to-image model."""
-    images = {path.stem: str(path.resolve()) for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
-    return lambda caption: images.get(caption.id)
+def drawn_images(folder: Path, texts: Mapping[str, str]) -> ImageOf:
+    """Use the image named after the caption's id, as generated from the negative by a text-to-image model.
 
-
-def with_partners(
-    captions: Sequence[CaptionRecord], negatives: Iterable[NegativeRecord], image_of: ImageOf, *, rule: str
-) -> Iterator[CaptionRecord]:
-    """Yield all captions; add image and negative as partner to those with a second image and an accepted negative.
-
-    Raises:
-        InputError: at the end, if no caption has both a second image and a negative of the rule.
+    An image that `draw_images` drew from another text than the one in `texts` is not used.
     """
+    images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+
+    def image_of(caption: CaptionRecord) -> str | None:
+        path = images.get(caption.id)
+        if path is None or drawn_text(path) not in (None, texts.get(caption.id)):
+            return None
+        return str(path.resolve())
+
+    return image_of
+
+
+def drawn_text(path: Path) -> str | None:
+    """Return the text that `draw_images` drew an image from; None for any other file."""
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(TEXT)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def texts_of_rule(negatives: Iterable[NegativeRecord], rule: str) -> dict[str, str]:
+    """Return the first accepted negative of a rule for each caption that has one, by caption id."""
     texts: dict[str, str] = {}
     for negative in negatives:
         if negative.accepted and negative.rule == rule and negative.text:
             texts.setdefault(negative.caption_id, negative.text)
+    return texts
+
+
+def with_partners(
+    captions: Sequence[CaptionRecord], texts: Mapping[str, str], image_of: ImageOf, *, rule: str
+) -> Iterator[CaptionRecord]:
+    """Yield all captions; add image and negative as partner to those with a second image and an accepted negative.
+
+    Args:
+        captions: all captions.
+        texts: their negatives, from `texts_of_rule`.
+        image_of: returns their second images.
+        rule: for the message.
+
+    Raises:
+        InputError: at the end, if no caption has both a second image and a negative of the rule.
+    """
     count = images = 0
     for caption in captions:
         image, text = image_of(caption), texts.get(caption.id)

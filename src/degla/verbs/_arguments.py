@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
@@ -217,11 +217,7 @@ def open_model(arguments: argparse.Namespace) -> LanguageModel:
 
         return read_script(arguments.script)
     from degla.negatives.llm.server import ServerModel
-    from degla.parse import parse_json
 
-    extra = parse_json(arguments.extra_body, where="--extra-body") if arguments.extra_body else {}
-    if not isinstance(extra, dict):
-        raise InputError('--extra-body is no JSON object such as {"reasoning_effort": "none"}.')
     return ServerModel(
         arguments.base_url,
         arguments.model,
@@ -230,9 +226,23 @@ def open_model(arguments: argparse.Namespace) -> LanguageModel:
         retries=arguments.retries,
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
-        extra=extra,
+        extra=extra_body(arguments),
         seed=arguments.seed,
     )
+
+
+def extra_body(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of --extra-body.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    from degla.parse import parse_json
+
+    extra = parse_json(arguments.extra_body, where="--extra-body") if arguments.extra_body else {}
+    if not isinstance(extra, dict):
+        raise InputError('--extra-body is no JSON object such as {"reasoning_effort": "none"}.')
+    return extra
 
 
 def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, result: str) -> None:

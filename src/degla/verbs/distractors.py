@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted
-from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder, require_jsonl
+from degla.verbs._arguments import (
+    captions_of,
+    describe_captions,
+    describe_columns,
+    extra_body,
+    refuse_flags,
+    require_folder,
+    require_jsonl,
+    require_least,
+)
 from degla.verbs._terminal import tell
+
+_SERVER = ("model", "concurrency", "timeout", "retries", "seed", "extra_body")
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -19,28 +33,73 @@ def describe(verb: argparse.ArgumentParser) -> None:
     images.add_argument("--neighbours", type=Path, metavar="FILE", help="use the nearest images, from degla neighbours")
     images.add_argument("--drawn", type=Path, metavar="DIR", help="use images named after the caption's id")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
+    server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
+    server.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="servers, used in parallel")
+    server.add_argument("--model", metavar="NAME", help="model on the server")
+    server.add_argument("--concurrency", type=int, default=8, metavar="N", help="parallel requests (8)")
+    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="request timeout (300)")
+    server.add_argument("--retries", type=int, default=8, metavar="N", help="retries per request (8)")
+    server.add_argument("--seed", type=int, default=0, help="seed that is sent with each request (0)")
+    server.add_argument(
+        "--extra-body", metavar="JSON", help='more fields of every request, such as {"size": "512x512"}'
+    )
     describe_columns(verb)
 
 
 def run(arguments: argparse.Namespace) -> int:
     require_jsonl(arguments.out)
     require_folder(arguments.out.parent, "to write to (--out)")
-    if arguments.drawn is not None:
+    _check_server(arguments)
+    if arguments.drawn is not None and not arguments.base_url:
         require_folder(arguments.drawn, "of images (--drawn)")
     spare_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
-    from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
+    from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, texts_of_rule, with_partners
     from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
     # Fields that other commands added are kept; distractors are replaced.
     fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
     captions = list(captions_of(arguments, optional=fields))
+    texts = texts_of_rule(read_negatives(arguments.negatives), arguments.rule)
+    faults: list[str] = []
+    if arguments.base_url:
+        faults = _draw({each.id: texts[each.id] for each in captions if each.id in texts}, arguments)
     if arguments.drawn is not None:
-        image_of = drawn_images(arguments.drawn)
+        image_of = drawn_images(arguments.drawn, texts)
     else:
         image_of = similar_images(captions, read_jsonl(NeighbourRecord, arguments.neighbours))
-    rows = list(with_partners(captions, read_negatives(arguments.negatives), image_of, rule=arguments.rule))
+    if faults:
+        tell(f"{counted(len(faults), 'image')} not drawn; the same command asks again. The first: {faults[0]}")
+    rows = list(with_partners(captions, texts, image_of, rule=arguments.rule))
     write_jsonl(arguments.out, rows)
     count = sum(1 for caption in rows if caption.distractor_image)
     tell(f"{count:,} of {counted(len(rows), 'caption')} with a distractor image: {arguments.out}")
-    return 0
+    return int(bool(faults))
+
+
+def _check_server(arguments: argparse.Namespace) -> None:
+    if not arguments.base_url:
+        refuse_flags(arguments, *_SERVER, why="requires --base-url URL.")
+        return
+    if arguments.drawn is None or not arguments.model:
+        raise InputError("--base-url needs --model NAME, and --drawn DIR, the folder to draw to.")
+    require_least(arguments, "concurrency", least=1)
+    require_least(arguments, "retries", least=0)
+
+
+def _draw(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:
+    from degla.data.drawing import ImageServer, draw_images
+    from degla.progress import TaskProgress
+
+    server = ImageServer(
+        arguments.base_url,
+        arguments.model,
+        concurrency=arguments.concurrency,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        seed=arguments.seed,
+        extra=extra_body(arguments),
+    )
+    arguments.drawn.mkdir(parents=True, exist_ok=True)
+    with closing(server), TaskProgress(show=True).task("drawing", len(texts)) as advance:
+        return draw_images(texts, arguments.drawn, server, advance=advance)

@@ -18,7 +18,7 @@ from typing import Final
 
 from degla.errors import DeglaError
 from degla.negatives.llm import Reply, Request, RequestKey
-from degla.negatives.llm.dialect import Completion, Mode, read_answer
+from degla.negatives.llm.dialect import Answer, Mode
 from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 
@@ -144,13 +144,13 @@ class Asker:
         body = dialect.body(request, mode)
         pending.attempts += 1
         try:
-            completion = await endpoint.ask(
+            received = await endpoint.ask(
                 body, name=f"{key_digest(request.key)}-{pending.attempts}", backoff=self.backoff
             )
         except Fault as caught:
             fault = caught
         else:
-            return _reply(pending, completion, endpoint, mode)
+            return _reply(pending, received, endpoint, mode)
         if fault.nature == "fatal":
             if fault.wait is None or self._open_soon() == [endpoint]:
                 raise await self._end(fault, endpoint)
@@ -251,15 +251,15 @@ class Asker:
         )
 
 
-def _reply(pending: PendingRequest, completion: Completion, endpoint: Endpoint, mode: Mode) -> Reply:
+def _reply(pending: PendingRequest, received: Answer, endpoint: Endpoint, mode: Mode) -> Reply:
     """Convert an answer into a reply, and update the server's dialect."""
-    answer = read_answer(pending.request, completion, mode=mode)
+    answer = endpoint.dialect.read(pending.request, received, mode=mode)
     if pending.plain:
         endpoint.dialect.note_failure()
     endpoint.dialect.note(answer.kept, mode=mode)
     endpoint.dialect.note_length(cut=answer.outcome == "cut_off")
-    if completion.usage:
-        pending.counts.update(completion.usage.counts())
+    if received.usage:
+        pending.counts.update(received.usage.counts())
     if answer.kept is False and mode != "plain":
         pending.counts["schema: ignored"] += 1
     return Reply(

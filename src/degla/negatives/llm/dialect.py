@@ -12,7 +12,7 @@ import logging
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
@@ -95,6 +95,8 @@ class Dialect:
     _dropped: set[str] = field(default_factory=set)
     _joins: bool = False  # whether the first user turn begins with the system turn, which the server does not accept
 
+    path: ClassVar[str] = "/chat/completions"
+
     def __post_init__(self) -> None:
         if self.settings.structured is False:
             self.mode = "plain"
@@ -121,6 +123,10 @@ class Dialect:
             "seed": self.settings.seed + request.key.draw,
             self._length_field: self.settings.max_tokens,
         }
+        return self.accepted(fields)
+
+    def accepted(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that the server accepts, with those of the user."""
         members = {name: value for name, value in fields.items() if value is not None and name not in self._dropped}
         return members | self.settings.extra
 
@@ -144,7 +150,11 @@ class Dialect:
                     "The server at %s accepts no system turn; its text goes first. Message: %s", self.host, message
                 )
             return True
-        for name in ("seed", "temperature"):
+        return self.drop(("seed", "temperature"), body, message)
+
+    def drop(self, names: tuple[str, ...], body: dict[str, Any], message: str) -> bool:
+        """Omit one of these fields from now on if the message says that the server does not support it."""
+        for name in names:
             if name in body and name in message and _UNSUPPORTED.search(message):
                 if name not in self._dropped:
                     self._dropped.add(name)
@@ -153,6 +163,14 @@ class Dialect:
                     )
                 return True
         return False
+
+    def parse(self, content: bytes) -> Answer:
+        """Parse the body of an answer; raise ValidationError if it is none."""
+        return Completion.model_validate_json(content)
+
+    def read(self, request: Request, answer: Any, *, mode: Mode) -> RequestResult:
+        """Return the outcome and the text of an answer."""
+        return read_answer(request, answer, mode=mode)
 
     def is_doubtful(self, fault: Fault, *, mode: Mode) -> bool:
         """Return whether the schema may have caused a failure that the server does not blame on it."""
@@ -314,11 +332,27 @@ class Usage(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-class Completion(BaseModel):
+class Answer(BaseModel):
     """The parts of a server's answer that are used."""
 
-    choices: Annotated[list[Choice], Field(min_length=1)]
     usage: Usage | None = None
+
+    @property
+    def broken(self) -> str:
+        """Why the server broke the answer off; "" if it did not."""
+        return ""
+
+
+class Completion(Answer):
+    """The answer to a chat."""
+
+    choices: Annotated[list[Choice], Field(min_length=1)]
+
+    @property
+    def broken(self) -> str:
+        """See `Answer`."""
+        reason = self.choices[0].finish_reason
+        return reason if reason in BROKEN else ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 
 from degla.errors import InputError
-from degla.negatives.llm.dialect import BROKEN, Completion, Dialect
+from degla.negatives.llm.dialect import Answer, Dialect
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for
 from degla.parse import parse_json
 
@@ -84,7 +84,7 @@ class Endpoint:
         most = 1 if self._resting else int(self.limit)
         return now >= self.opens_at and self.busy < most
 
-    async def ask(self, body: dict[str, Any], *, name: str, backoff: float) -> Completion:
+    async def ask(self, body: dict[str, Any], *, name: str, backoff: float) -> Answer:
         """Send one request.
 
         Args:
@@ -100,21 +100,21 @@ class Endpoint:
             raise fault
         try:
             response = await self._post(body, name)
-            completion = self._read(response)
+            answer = self._read(response)
         except Fault as fault:
             self._note(fault, backoff)
             raise
         self.answers += 1
         self.failed_in_row, self.rejected_in_row, self._resting = 0, 0, False
         self.limit = min(float(self._most), self.limit + self._growth)
-        tokens = completion.usage.total if completion.usage else 0
+        tokens = answer.usage.total if answer.usage else 0
         if wait := hold_for(response.headers, tokens=tokens, now=time.time()):
             why = "its rate limit is used up (headers x-ratelimit-*)"
             if wait > LONGEST_WAIT:  # This answer counts; the next request fails.
                 self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
             else:
                 self.hold(wait, why=why)
-        return completion
+        return answer
 
     def _note(self, fault: Fault, backoff: float) -> None:
         if fault.congestion:
@@ -147,7 +147,7 @@ class Endpoint:
             # validated here anyway.
             async with asyncio.timeout(self._timeout):
                 return await self._client.post(
-                    "/chat/completions",
+                    self.dialect.path,
                     cast_to=self._response,
                     body=body,
                     options={"headers": {"X-Client-Request-Id": name}},
@@ -167,12 +167,12 @@ class Endpoint:
             kind = "half reply" if "incomplete" in message or "without sending complete" in message else "connection"
             raise Fault(kind, "passing", message) from None
 
-    def _read(self, response: Any) -> Completion:
+    def _read(self, response: Any) -> Answer:
         with contextlib.suppress(ValidationError):
-            completion = Completion.model_validate_json(response.content)
-            if (reason := completion.choices[0].finish_reason) in BROKEN:
-                raise Fault("half reply", "passing", f"the server broke the answer off ({reason})")
-            return completion
+            answer = self.dialect.parse(response.content)
+            if answer.broken:
+                raise Fault("half reply", "passing", f"the server broke the answer off ({answer.broken})")
+            return answer
         with contextlib.suppress(InputError):  # Some servers return errors with status 200.
             value = parse_json(_text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None

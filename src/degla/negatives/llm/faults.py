@@ -210,7 +210,7 @@ def _target(location: str) -> str:
     except ValueError:
         return "an invalid address"
     host = f"{parts.scheme or 'http'}://{parts.hostname}{port}" if parts.hostname else ""
-    address = f"{host}{parts.path.removesuffix('/chat/completions')}"
+    address = f"{host}{parts.path.removesuffix('/chat/completions').removesuffix('/images/generations')}"
     return "".join(letter for letter in address[:200] if letter.isprintable()) or "an unnamed address"
 
 

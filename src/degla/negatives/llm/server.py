@@ -61,6 +61,7 @@ class ServerModel:
     extra: Mapping[str, Any] = field(default_factory=dict)
     backoff: float = 0.5
     forms: ClassVar[tuple[Form, ...]] = ("write", "choose")
+    dialect: ClassVar[type[Dialect]] = Dialect
 
     def __post_init__(self) -> None:
         if not self.base_urls or not self.model.strip():
@@ -79,7 +80,8 @@ class ServerModel:
             self.model, self.temperature, self.max_tokens, self.structured, self.seed, dict(self.extra)
         )
         endpoints = [
-            connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout) for url in self.base_urls
+            connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout, dialect=self.dialect)
+            for url in self.base_urls
         ]
         self._settings = settings
         self._results: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
@@ -163,7 +165,9 @@ class ServerModel:
         self._loop.close()
 
 
-def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout: float) -> Endpoint:
+def connect(
+    url: str, settings: RequestSettings, *, key: str, most: int, timeout: float, dialect: type[Dialect] = Dialect
+) -> Endpoint:
     """Create a client for one base URL.
 
     Args:
@@ -172,6 +176,7 @@ def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout
         key: the API key.
         most: maximum concurrent requests.
         timeout: seconds per request.
+        dialect: what the server answers: chats, or a class of its own.
 
     Raises:
         InputError: the URL is invalid.
@@ -195,7 +200,7 @@ def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout
             event_hooks={"response": [bounded()]},
         ),
     )
-    return Endpoint(url, client, Dialect(host, settings), most=most, timeout=timeout, key=key)
+    return Endpoint(url, client, dialect(host, settings), most=most, timeout=timeout, key=key)
 
 
 def host_of(url: str) -> str:
