@@ -40,6 +40,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
     ),
     "negbench": ((1e-6, 0.2, 0.98, 1e-6, 50, 256, 5, 0), {"contrastive": 0.99}),
     "cs_clip": ((5e-7, 0.01, 0.98, 1e-6, 0, 128, 5, 1), {"contrastive": 1, "unit_contrast": 0.5}),
+    "cs_clip_sg": ((1e-5, 0.1, 0.98, 1e-6, 50, 128, 10, 1), {"contrastive": 1, "own_hinge": 1}),
     "c2lip": ((1e-5, 0.1, 0.98, 1e-6, 50, 768, 5, 0), {"sigmoid_contrastive": 1, "concept_sigmoid": 1}),
     "clic": (
         (1e-6, 0.1, 0.98, 1e-8, 50, 800, 1, 1),

@@ -52,7 +52,7 @@ def contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor)
         positive = s * _dot(v[i], t[i])
         image_to_text = _cross_entropy(positive, to_texts)
         text_to_image = _cross_entropy(positive, [s * _dot(t[i], v[j]) for j in others])
-        rows.append(image_to_text / 2 + text_to_image / 2)
+        rows.append(image_to_text if term.queries == "images" else image_to_text / 2 + text_to_image / 2)
     moved = {"image", "caption", "scale"} if met or met_negative else set()
     return _mean(rows, s), moved | ({"negative"} if met_negative else set())
 

@@ -176,6 +176,7 @@ def test_the_comparison_can_fail() -> None:
         ("text_grounded", {"pairing": "own"}, {"pairing": "published"}),
         ("intra_modal", {"target": "correct"}, {"target": "published"}),
         ("cross_modal_rank", {"reduction": "valid"}, {"reduction": "all"}),
+        ("contrastive", {"queries": "images"}, {"queries": "both"}),
         ("contrastive", {"mask_same_image": True}, {"mask_same_image": False}),
         ("image_grounded", {"missing": "left_out"}, {"missing": "published"}),
         ("text_contrast", {"anchor": "caption"}, {"anchor": "image"}),

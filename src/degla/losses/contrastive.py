@@ -19,7 +19,7 @@ class Contrastive(Loss):
     """Pull each image to its caption and each caption to its image; push all other captions, images and negatives away.
 
     Formula:  1/2 mean_i -log e^{s<v_i,t_i>} / (sum_j e^{s<v_i,t_j>} + sum_{(c,k) in N(i)} e^{s<v_i,n_ck>})
-            + 1/2 mean_i -log e^{s<t_i,v_i>} / sum_j e^{s<t_i,v_j>}
+            + 1/2 mean_i -log e^{s<t_i,v_i>} / sum_j e^{s<t_i,v_j>}      ("images": twice the first half)
               v: images, t: captions, n: valid negatives, s: `scale`;
               N(i) is empty ("none"), the negatives of caption i ("own"), or those of the whole global batch ("batch")
     Shapes:   see Embeddings; returns a scalar, the mean over all pairs
@@ -34,12 +34,14 @@ class Contrastive(Loss):
     """Weight of the loss, >= 0."""
     negative_scope: Literal["none", "own", "batch"] = "batch"
     """Negatives that each image is compared with: "none", "own" or "batch" (the code of arXiv 2504.16801)."""
+    queries: Literal["both", "images"] = "both"
+    """What retrieves the other: "both", or only "images", whose mean then counts whole (CS-CLIP-SG)."""
     mask_same_image: bool = False
     """Leave out other pairs of the same image, which are not negatives; true or false."""
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
-        images, captions = processes.gather(student.image), processes.gather(student.caption)
+        captions = processes.gather(student.caption)
         texts, missing = self._texts(captions, student, processes)
         place = processes.places(student.image)
         absent_texts: Absent | Tensor = missing
@@ -58,6 +60,9 @@ class Contrastive(Loss):
         from_image = log_partition(student.image, texts, student.scale, absent=absent_texts, target=place)
         if self.negative_scope == "own" and student.negative.shape[1]:
             from_image = with_own(from_image, student.margins(student.image))
+        if self.queries == "images":
+            return processes.mean(from_image)
+        images = processes.gather(student.image)
         from_caption = log_partition(student.caption, images, student.scale, absent=absent_images, target=place)
         return processes.mean((from_image + from_caption) / 2)
 
