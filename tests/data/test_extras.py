@@ -335,10 +335,10 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
 @pytest.mark.parametrize(
     ("recipe", "field", "said"),
     [
-        ("con_clip", "distractor_image", "no caption has a distractor_image"),
+        ("con_clip", "distractor_image", "no caption has the field distractor_image"),
         ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
         ("tsvlc", "positives", r"no caption has additional true texts.*--positives --out.*--data\.positives-file FILE"),
-        ("cs_clip", "units", "no caption has a units"),
+        ("cs_clip", "units", "no caption has the field units"),
     ],
 )
 def test_a_recipe_whose_column_is_missing_says_so(

@@ -269,7 +269,10 @@ def cross_modal_rank(term: Any, student: Embeddings, teacher: Target, memory: Te
 
 
 def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[float]:
-    """The thresholds of the next step: mean positive of all rows minus mean valid negative of the rule, clamped."""
+    """The thresholds of the next step: mean positive of all rows minus mean valid negative of the rule, clamped; or a
+    fifth of the largest difference; or the old ones."""
+    if term.threshold == "fixed":
+        return list(memory.tolist())
     s = student.scale.item()
     pairs, negatives = student.valid.shape
     positive = sum(s * _dot(student.image[i], student.caption[i]).item() for i in range(pairs)) / pairs
@@ -282,6 +285,13 @@ def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[floa
             if bool(student.valid[i, k]) and int(student.rule[i, k]) == rule
         ]
         gap = positive - sum(of_rule) / len(of_rule) if of_rule else old
+        if term.threshold == "max" and of_rule:
+            gap = max(
+                s * _dot(student.image[i], student.caption[i] - student.negative[i, k]).item() / 5
+                for i in range(pairs)
+                for k in range(negatives)
+                if bool(student.valid[i, k]) and int(student.rule[i, k]) == rule
+            )
         thresholds.append(min(max(gap, 0.0), term.upper) if of_rule else old)
     return thresholds
 

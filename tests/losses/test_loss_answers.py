@@ -198,6 +198,18 @@ def test_a_rule_without_negatives_keeps_its_threshold() -> None:
     assert value.item() == 0 and torch.equal(after, memory)
 
 
+def test_a_fixed_threshold_starts_and_stays_at_upper() -> None:
+    case = make_case(4, 3, mask="all")
+    student, target = case.student(), case.target()
+    term = CrossModalRank(upper=2.0, threshold="fixed")
+    value, after = term.value(student, target, Processes(), term.start(3))
+    assert after.tolist() == [2.0, 2.0, 2.0]
+    gaps = 2.0 + case.leaves["scale"].exp() * (
+        torch.einsum("bd,bkd->bk", student.image, student.negative) - (student.image * student.caption).sum(-1)[:, None]
+    )
+    torch.testing.assert_close(value, gaps.relu().mean())
+
+
 def test_thresholds_stay_between_0_and_upper() -> None:
     image = unit(3, 6)
     far, near = -image[:, None], image[:, None]

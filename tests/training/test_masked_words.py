@@ -215,7 +215,10 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     words = replace(words, train=replace(config.train, strategy="fsdp"))
     replayed = replace(config, replay=replace(config.replay, data=config.data, objective={"masked_text": MaskedText()}))
     for changed, told in (
-        (replace(config, data=replace(config.data, captions=bare)), "no caption has a masked_words, but a loss of"),
+        (
+            replace(config, data=replace(config.data, captions=bare)),
+            "no caption has the field masked_words, but a loss of",
+        ),
         (replace(config, attack=replace(config.attack, epsilon=0.01)), "cannot be combined with --attack.epsilon"),
         (words, "--objective.masked-text.weight cannot be combined with --train.strategy fsdp"),
         (replayed, "--replay.objective.masked-text.weight: this loss cannot be computed on replayed pairs"),

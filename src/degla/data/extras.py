@@ -185,8 +185,8 @@ def _unchanged(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]
         yield chunk
     if not there:
         raise InputError(
-            f"{wanted.where}: no caption has a {column}, but a loss of this recipe reads it. Add the field {column} to "
-            "as many records as you can (docs/losses.md says what it holds and how to make it)."
+            f"{wanted.where}: no caption has the field {column}, but a loss of this recipe reads it. Add it to as "
+            "many records as you can (docs/losses.md says what it holds and how to make it)."
         )
 
 

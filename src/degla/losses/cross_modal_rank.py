@@ -20,6 +20,8 @@ class CrossModalRank(StatefulLoss):
     Formula:  mean_{i,k} relu(theta_r(i,k) + s<v_i,n_ik> - s<v_i,t_i>)
               next theta_r = clamp(mean_i s<v_i,t_i> - mean_{(i,k) of rule r} s<v_i,n_ik>, 0, upper), no gradient
               v: images, t: captions, n: valid negatives, s: `scale`, r: rule that made the negative; theta starts at 0
+              `threshold` "max": next theta_r = clamp(max_{(i,k) of rule r} (s<v_i,t_i> - s<v_i,n_ik>) / 5, 0, upper);
+              "fixed": theta = upper
     Shapes:   see Embeddings; the memory is [rules]; returns a scalar, the mean over valid negatives
     Scope:    local - each image is compared only with its caption and that caption's negatives; thresholds are shared
     Source:   CE-CLIP, arXiv 2306.08832, cross-modal rank with adaptive threshold
@@ -34,14 +36,17 @@ class CrossModalRank(StatefulLoss):
     """Weight of the loss, >= 0 (0.4 in DeGLA's reproduction of CE-CLIP, 0.2 in CE-CLIP's script)."""
     upper: Factor = 10.0
     """Largest threshold, in logits, >= 0 (10 in CE-CLIP's script)."""
+    threshold: Literal["mean", "max", "fixed"] = "mean"
+    """Threshold of the next step: the "mean" gap (CE-CLIP), a fifth of the largest gap ("max"), or "fixed" at `upper`;
+    the last two are CE-CLIP's alternatives."""
     reduction: Literal["valid", "all"] = "valid"
     """Mean over valid negatives, or over all B K places as published; "valid" or "all"."""
 
     of_negatives = True
 
     def start(self, rules: int) -> Tensor:
-        """Return the thresholds before the first step: 0 for each rule."""
-        return torch.zeros(max(rules, 1))
+        """Return the thresholds before the first step: 0 for each rule, `upper` if they are fixed."""
+        return torch.full((max(rules, 1),), self.upper if self.threshold == "fixed" else 0.0)
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
@@ -69,9 +74,16 @@ class CrossModalRank(StatefulLoss):
     def _next(
         self, positive: Tensor, negative: Tensor, student: Embeddings, processes: Processes, memory: Tensor
     ) -> Tensor:
+        if self.threshold == "fixed":
+            return memory
         # Indexing with a mask would make the host wait for the device; the mask is used as a factor of 0 or 1 instead.
         valid = student.valid.flatten()
         rule = student.rule.clamp(min=0).flatten()
+        if self.threshold == "max":
+            gaps = (positive[:, None] - negative).flatten().masked_fill(~valid, -torch.inf)
+            largest = torch.full_like(memory, -torch.inf).scatter_reduce(0, rule, gaps.to(memory.dtype), "amax")
+            largest = processes.gather_constant(largest[None]).amax(dim=0)
+            return torch.where(largest.isfinite(), (largest / 5).clamp(0, self.upper), memory)
         terms = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
         sums = torch.zeros_like(memory).index_add_(0, rule, terms.to(memory.dtype))
         counts = torch.zeros_like(memory).index_add_(0, rule, valid.to(memory.dtype))
