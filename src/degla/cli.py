@@ -43,7 +43,7 @@ _ABOUT = """Fine-tune CLIP-like models for compositional understanding without f
   degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks in sequence
 
 See degla COMMAND --help; degla train RECIPE --help all lists every flag. Start with docs/quick-start.md, docs/index.md.
-With --allow-download, any command may download what a model needs from the Hugging Face hub; without it, none does.
+A model named by a tag or a hub id is downloaded on first use; with --allow-download also what a local folder lacks.
 """
 
 

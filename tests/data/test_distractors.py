@@ -14,11 +14,11 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.drawing import draw_images
-from degla.data.neighbours import drawn_images, drawn_text, texts_of_rule, with_partners
+from degla.data.neighbours import NeighbourRecord, drawn_images, drawn_text, texts_of_rule, with_partners
 from degla.errors import InputError
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.llm.server import ServerModel
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.training.loop import train
 from tests.negatives.flaky_server import Received, Response, failure, serving
 from tests.training.configs import tiny_config
@@ -198,6 +198,42 @@ def test_an_id_that_is_a_path_leaves_the_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "7.png").write_bytes(b"no image")
     caption = CaptionRecord(id="7", image="a.png", text="a dog", image_id="a")
     assert drawn_images(tmp_path, {})(caption) == str(tmp_path / "7.png")  # damaged files are named when they are read
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "fits"),
+    [
+        ("A man not riding a horse on a beach.", "Two people rode their horses in a park.", False),
+        ("A man not riding a horse on a beach.", "A man leads a horse on a beach.", True),
+        ("A man is not in a kitchen.", "A cook in a large kitchen", False),
+        ("A woman holding no bicycle.", "A girl with a bike", False),
+        ("A woman holding no bicycle.", "A girl with a scooter", True),
+        ("There is no dog on the sofa.", "A black dog lies on a bed.", False),
+        ("A sofa without a dog.", "A cat on a sofa", True),
+        ("A dog in a red hat.", "A black dog in a hat", True),
+    ],
+)
+def test_a_similar_image_must_not_show_what_the_text_denies(
+    text: str, shown: str, fits: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [
+        CaptionRecord(id=str(number), image=f"{number}.jpg", text=each, image_id=str(number))
+        for number, each in enumerate(("A man rides a horse.", shown, "A lake at night."))
+    ]
+    captions.append(CaptionRecord(id="4", image="1.jpg", text="A colourful scene.", image_id="1"))
+    negative = NegativeRecord(caption_id="0", rule="negation", kind="k", text=text, source="s", accepted=True)
+    for near, expected in ((["4", "2"], "1.jpg" if fits else "2.jpg"), (["4"], "1.jpg" if fits else None)):
+        paths = [tmp_path / f"{name}.jsonl" for name in ("captions", "negatives", "neighbours", "out")]
+        write_jsonl(paths[0], captions)
+        write_jsonl(paths[1], [negative])
+        write_jsonl(paths[2], [NeighbourRecord(caption_id="0", neighbours=tuple(near))])
+        words = ["--negatives", str(paths[1]), "--neighbours", str(paths[2]), "--out", str(paths[3])]
+        status = main(["distractors", str(paths[0]), *words])
+        if expected is None:
+            assert status == 2
+            assert "that can fit its text (0 have one)" in capsys.readouterr().err
+        else:
+            assert next(read_jsonl(CaptionRecord, paths[3])).distractor_image == expected
 
 
 def test_nothing_to_give_is_said(

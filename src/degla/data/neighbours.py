@@ -92,13 +92,23 @@ TEXT: Final = "text"
 """Name of the text chunk of a PNG file with the text that it was drawn from."""
 
 
-def similar_images(captions: Sequence[CaptionRecord], neighbours: Iterable[NeighbourRecord]) -> ImageOf:
-    """Use the image of each caption's nearest neighbour, like the distractors of CoN-CLIP."""
+def similar_images(
+    captions: Sequence[CaptionRecord],
+    neighbours: Iterable[NeighbourRecord],
+    contradicted: Callable[[str, str], bool] = lambda caption_id, image: False,
+) -> ImageOf:
+    """Use the image of each caption's nearest neighbour that its text fits, like the distractors of CoN-CLIP.
+
+    Args:
+        captions: the captions.
+        neighbours: similar images of their images.
+        contradicted: whether the text of a caption, by its id, is false of an image.
+    """
     images = {caption.id: caption.image for caption in captions}
-    nearest = {
-        record.caption_id: next((images[name] for name in record.neighbours if name in images), None)
-        for record in neighbours
-    }
+    nearest: dict[str, str | None] = {}
+    for record in neighbours:
+        near = (images[name] for name in record.neighbours if name in images)
+        nearest[record.caption_id] = next((image for image in near if not contradicted(record.caption_id, image)), None)
     return lambda caption: nearest.get(caption.id)
 
 
@@ -162,6 +172,6 @@ def with_partners(
             yield caption
     if not count:
         raise InputError(
-            f"no caption has both a second image ({images} have one) and an accepted negative of the rule {rule} "
-            f"({len(texts)} have one). Provide images and negatives of that rule for these captions."
+            f"no caption has both a second image that can fit its text ({images} have one) and an accepted negative of "
+            f"the rule {rule} ({len(texts)} have one). Provide images and negatives of that rule for these captions."
         )

@@ -1,4 +1,5 @@
-"""What an image shows and does not show, by its captions: the two streams of NegBench's fine-tuning (arXiv 2501.09425).
+"""What an image shows and does not show, by its captions: the two streams of NegBench's fine-tuning (arXiv 2501.09425),
+and whether a text denies what it shows, for CoN-CLIP's distractor images (arXiv 2403.20312).
 
 An image shows what any of its captions names. A thing counts as absent if it often occurs with one of these things in
 captions of other images, none of the image's captions names it, and none of the named things could be it. As captions
@@ -8,22 +9,24 @@ do not name everything, some things called absent are in fact present.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.phrases import Caption, parse_records
+from degla.negatives.grammar.phrases import Caption, parse, parse_records
 from degla.records import CaptionRecord, NegativeRecord
 
 RULE: Final = "presence"
 """Rule name of the false options."""
 _COMPANIONS: Final = 20
 """Number of most frequent companions of a thing from which absent things are drawn."""
+_DENIALS: Final = frozenset({"no", "not", "n't", "never", "without"})
 _SHORT: Final = 5
 """Length of a word up to which a derived name keeps its last letter."""
 
@@ -173,3 +176,41 @@ def require_something(contents: dict[str, Contents], *, where: str) -> None:
             f"{where}: no image has absent things: things that often occur with one of its things but that none of its "
             "captions names. Give captions of more images."
         )
+
+
+def find_contradicted(captions: Iterable[CaptionRecord], texts: Mapping[str, str]) -> Callable[[str, str], bool]:
+    """Return a function that says, by a caption's id, whether its negative denies what an image shows.
+
+    Args:
+        captions: all captions, which say what their images (`CaptionRecord.image`) show.
+        texts: negatives, by the caption's id.
+
+    Raises:
+        InputError: a negative denies something, but the tagger is not installed.
+    """
+    denying = {name: text for name, text in texts.items() if not _DENIALS.isdisjoint(words.content(text))}
+    denied = dict(zip(denying, map(_denied_by, parse(list(denying.values()))), strict=True)) if denying else {}
+    shown: dict[str, set[str]] = {}
+    for batch in parse_records(captions) if denied else ():
+        for record, caption in batch:
+            shown.setdefault(record.image, set()).update(caption.vocabulary)
+    return lambda name, image: bool(denied.get(name)) and _names(shown.get(image, set()), denied[name])
+
+
+def _denied_by(text: Caption) -> tuple[Token, ...]:
+    """Return what a text denies: after "not" a verb with its object, otherwise the noun that follows."""
+    place = next(at for at, token in enumerate(text.tokens) if token.lower in _DENIALS)
+    verb = text.tokens[place + 1 : place + 2]
+    if text.tokens[place].tag == "RB" and verb and verb[0].is_verb:
+        following = text.chunk_from(place + 2)
+        return verb if following is None else (*verb, following.noun)
+    return next(((chunk.noun,) for chunk in text.chunks if chunk.head > place), ())
+
+
+def _names(vocabulary: set[str], denied: Iterable[Token]) -> bool:
+    """Whether captions with this vocabulary name all of these words, or nouns that may be the same things."""
+    return all(
+        word.lemma in vocabulary
+        or (word.is_noun and any(noun_relation(word.lemma, other) for other in vocabulary if lexicon().is_noun(other)))
+        for word in denied
+    )

@@ -30,7 +30,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--negatives", type=Path, required=True, metavar="FILE", help="negatives from degla negatives")
     verb.add_argument("--rule", default="negation", help="rule whose negative is the distractor's text (negation)")
     images = verb.add_mutually_exclusive_group(required=True)
-    images.add_argument("--neighbours", type=Path, metavar="FILE", help="use the nearest images, from degla neighbours")
+    images.add_argument(
+        "--neighbours",
+        type=Path,
+        metavar="FILE",
+        help="use the nearest images of which the text can be true, from degla neighbours",
+    )
     images.add_argument("--drawn", type=Path, metavar="DIR", help="use images named after the caption's id")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
@@ -55,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     spare_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
     from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, texts_of_rule, with_partners
     from degla.data.sources import read_negatives
+    from degla.negatives.presence import find_contradicted
     from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
     # Fields that other commands added are kept; distractors are replaced.
@@ -67,13 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.drawn is not None:
         image_of = drawn_images(arguments.drawn, texts)
     else:
-        image_of = similar_images(captions, read_jsonl(NeighbourRecord, arguments.neighbours))
+        near = read_jsonl(NeighbourRecord, arguments.neighbours)
+        image_of = similar_images(captions, near, find_contradicted(captions, texts))
     if faults:
         tell(f"{counted(len(faults), 'image')} not drawn; the same command asks again. The first: {faults[0]}")
     rows = list(with_partners(captions, texts, image_of, rule=arguments.rule))
     write_jsonl(arguments.out, rows)
     count = sum(1 for caption in rows if caption.distractor_image)
     tell(f"{count:,} of {counted(len(rows), 'caption')} with a distractor image: {arguments.out}")
+    if lonely := sum(1 for caption in rows if caption.id in texts and not caption.distractor_image):
+        why = "is no image" if arguments.drawn else "is no similar image, or each shows what the text denies"
+        tell(f"For {lonely:,} more with a text there {why}.")
     return int(bool(faults))
 
 
