@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from degla.cli import main
 from degla.data.joining import join
+from degla.data.neighbours import NeighbourRecord, read_neighbours
 from degla.data.pairs import PairRow
 from degla.data.sources import Columns, read_captions, read_negatives
+from degla.errors import InputError
 from degla.negatives.files.export import POSITIONS
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
@@ -183,6 +186,40 @@ def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pyte
     with (case.folder / "out.csv").open(encoding="utf-8", newline="") as stream:
         row = next(csv.DictReader(stream))
     assert row["filepath"] == "/data/train2014/COCO_train2014_000000000001.jpg" and row["neg_image"] == "[]"
+
+
+def test_the_table_has_the_similar_images_and_gives_them_back(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.rows += negatives(4, {"negation": "four"})
+    case.rows = [
+        row for row in case.rows if row.caption_id != "c2"
+    ]  # It has no row, so rows are not captions' numbers.
+    near = {"c1": ("c2", "c4"), "c2": ("c1",), "c3": ("c4", "c1"), "c4": ("c2",)}
+    file = case.folder / "near.jsonl"
+    write_jsonl(file, [NeighbourRecord(caption_id=name, neighbours=names) for name, names in near.items()])
+    assert case.export("--neighbours", str(file), to="csv", name="out.tsv") == 0
+    assert "for 1 of 3 captions rows drawn at random" in json.loads(capsys.readouterr().out)["notes"][0]
+    back = {record.caption_id: record.neighbours for record in read_neighbours(case.folder / "out.tsv")}
+    assert back["c1"] == ("c4",) and back["c3"] == ("c4", "c1") and "c4" not in back["c4"]
+    case.rows += negatives(2, {"negation": "two"})
+    assert case.export("--neighbours", str(file), to="csv", name="all.csv") == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+    assert {record.caption_id: record.neighbours for record in read_neighbours(case.folder / "all.csv")} == near
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "message"),
+    [
+        ("neg_image", "[0, 2]", "'neg_image' has row 2, but the table has 2 rows"),
+        ("neg_image", "[-1]", "has row -1"),
+        ("neg_image", "['0']", "must be a Python list of whole numbers, found \"['0']\""),
+        ("other", "[0]", "has no column 'neg_image'"),
+    ],
+)
+def test_a_table_with_wrong_rows_of_similar_images(header: str, cell: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "negclip.tsv"
+    file.write_text(f"title\t{header}\na\t[1]\nb\t{cell}\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        list(read_neighbours(file))
 
 
 @pytest.mark.parametrize("to", ["degla-json", "csv"])

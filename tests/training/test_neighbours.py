@@ -102,6 +102,22 @@ def test_one_process_writes_neighbours(
     assert "degla neighbours runs in a single process. Start it without torchrun." in capsys.readouterr().err
 
 
+def test_similar_images_of_negclips_table(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    rows = list(map(json.loads, tiny_pairs["captions"].open()))
+    places = {row["id"]: place for place, row in enumerate(rows)}
+    lists = [json.loads(line) for line in tiny_pairs["neighbours"].open()]
+    near = {row["caption_id"]: [places[name] for name in row["neighbours"]] for row in lists}
+    table = tmp_path / "negclip.tsv"
+    lines = [f"{row['id']}\t{row['text']}\t{near[row['id']]}" for row in rows]
+    table.write_text("\n".join(["id\ttitle\tneg_image", *lines]) + "\n")
+    weights = []
+    for name, file in (("jsonl", tiny_pairs["neighbours"]), ("tsv", table)):
+        files, out = {**tiny_pairs, "neighbours": file}, tmp_path / name
+        assert train(tiny_config("negclip_hard_images", model=tiny_model, pairs=files, out=out, steps=2)).finished
+        weights.append(load_file(next(out.glob("step-*/open_clip_model.safetensors"))))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ class DataConfig(Checked, section="data"):
     """Folder of a frozen T5-like decoder and its tokenizer, in transformers format, for losses that reconstruct texts
     from a caption's state."""
     neighbours: Path | None = None
-    """File of similar images, written by `degla neighbours`."""
+    """File of similar images, from `degla neighbours`, or NegCLIP's table."""
     neighbours_per_pair: Count = 0
     """Pairs of similar images added to the batch for each of its pairs, 0 or more (1 in NegCLIP)."""
     bad_images: Literal["stop", "skip"] = "stop"

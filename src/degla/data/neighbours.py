@@ -11,10 +11,12 @@ import pyarrow as arrow
 from PIL import Image
 from pydantic import Field
 
+from degla.data.formats.csv import list_in_cell, read_rows
 from degla.data.randomness import stream
 from degla.data.table import NUMBERS, ROWS, ColumnFile, IdIndex, PairTable, RowIndex, id_hashes, write_columns
 from degla.errors import InputError
-from degla.records import CaptionRecord, NegativeRecord, Record
+from degla.pages.words import counted
+from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl
 
 
 class NeighbourRecord(Record):
@@ -27,6 +29,36 @@ class NeighbourRecord(Record):
 
     caption_id: str = Field(min_length=1)
     neighbours: tuple[str, ...]
+
+
+def read_neighbours(path: Path) -> Iterator[NeighbourRecord]:
+    """Read the neighbours in a file of `degla neighbours`, or in the column "neg_image" of NegCLIP's table.
+
+    Raises:
+        InputError: the file cannot be read, or a record is invalid.
+    """
+    for ending, delimiter in ((".csv", ","), (".tsv", "\t"), (".tab", "\t")):
+        if path.suffix.lower() == ending:
+            return _of_table(path, delimiter=delimiter)
+    return read_jsonl(NeighbourRecord, path)
+
+
+def _of_table(path: Path, *, delimiter: str) -> Iterator[NeighbourRecord]:
+    """Rows are numbered from 0; their captions are named as in `formats.csv.read_negatives`."""
+    rows = [
+        (where, row.get("id") or str(number), row.get(_ROW_NUMBERS))
+        for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter))
+    ]
+    for where, name, cell in rows:
+        if cell is None:
+            raise InputError(f"{path}: has no column {_ROW_NUMBERS!r}, the row numbers of similar images.")
+        numbers = list_in_cell(cell, column=_ROW_NUMBERS, where=where, kind=int)
+        if odd := next((number for number in numbers if not 0 <= number < len(rows)), None):
+            raise InputError(f"{where}: {_ROW_NUMBERS!r} has row {odd}, but the table has {counted(len(rows), 'row')}.")
+        yield NeighbourRecord(caption_id=name, neighbours=tuple(rows[number][1] for number in numbers))
+
+
+_ROW_NUMBERS = "neg_image"
 
 
 class Neighbours:

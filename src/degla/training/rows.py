@@ -17,7 +17,7 @@ from degla.data.extras import ExtraData, read_classes, write_extras
 from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
 from degla.data.loader import choose_workers
-from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
+from degla.data.neighbours import Neighbours, read_neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
 from degla.data.places import place_of
 from degla.data.prepared import prepare, read_source
@@ -28,7 +28,7 @@ from degla.inputs import images_of_columns, inputs_of
 from degla.losses.core import Processes
 from degla.pages.words import counted
 from degla.progress import TaskProgress
-from degla.records import CaptionRecord, read_jsonl
+from degla.records import CaptionRecord
 from degla.remote import address_of
 from degla.shelf import TOLD_RULES
 
@@ -294,7 +294,7 @@ def _neighbours(
             f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
             f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )
-    records = read_jsonl(NeighbourRecord, path)
+    records = read_neighbours(path)
     make = partial(write_neighbours, rows=rows, records=records, where=str(path))
     file = _column_file({**key, "neighbours": read_source(path).sha256}, make, anew=anew)
     assert file is not None

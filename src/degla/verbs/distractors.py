@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.drawn is not None and not arguments.base_url:
         require_folder(arguments.drawn, "of images (--drawn)")
     spare_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
-    from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, texts_of_rule, with_partners
+    from degla.data.neighbours import drawn_images, read_neighbours, similar_images, texts_of_rule, with_partners
     from degla.data.sources import read_negatives
     from degla.negatives.presence import find_contradicted
-    from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
+    from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     # Fields that other commands added are kept; distractors are replaced.
     fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.drawn is not None:
         image_of = drawn_images(arguments.drawn, texts)
     else:
-        near = read_jsonl(NeighbourRecord, arguments.neighbours)
+        near = read_neighbours(arguments.neighbours)
         image_of = similar_images(captions, near, find_contradicted(captions, texts))
     if faults:
         tell(f"{counted(len(faults), 'image')} not drawn; the same command asks again. The first: {faults[0]}")

@@ -20,23 +20,33 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--out", type=Path, required=True, help="file to write")
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
+    verb.add_argument(
+        "--neighbours",
+        type=Path,
+        metavar="FILE",
+        help="csv: similar images for neg_image, from degla neighbours (random)",
+    )
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from degla.data.neighbours import read_neighbours
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
-    spare_inputs(arguments.out, arguments.file, arguments.captions)
+    spare_inputs(arguments.out, arguments.file, arguments.captions, arguments.neighbours)
     if arguments.to != "csv":
-        refuse_flags(arguments, "images", why="requires --to csv; this is --to degla-json.")
+        refuse_flags(arguments, "images", "neighbours", why="requires --to csv; this is --to degla-json.")
     records = read_negatives(arguments.file)
     with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.to == "degla-json":
             summary = export_degla_json(records, captions, arguments.out)
         else:
-            summary = export_table(records, captions, arguments.out, images=arguments.images)
+            similar = arguments.neighbours and {
+                one.caption_id: one.neighbours for one in read_neighbours(arguments.neighbours)
+            }
+            summary = export_table(records, captions, arguments.out, images=arguments.images, similar=similar)
     answer(arguments, summary.plain, lambda: tell(f"written: {arguments.out}: " + "\n".join(summary.sentences())))
     return 0

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from degla.data.sources import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
@@ -17,6 +18,7 @@ from degla.records import NegativeRecord
 from degla.shelf import did_you_mean
 
 ENDINGS = (".csv",)
+Item = TypeVar("Item", str, int)
 _TEXTS, _RULES = "neg_caption", "neg_rule"
 
 
@@ -68,8 +70,8 @@ captions = partial(read_table, delimiter=",")
 negatives = partial(read_negatives, delimiter=",")
 
 
-def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:
-    """Parse a list of texts in Python notation; nothing in the cell is executed.
+def list_in_cell(cell: str, *, column: str, where: str, kind: type[Item] = str) -> list[Item]:  # type: ignore[assignment]
+    """Parse a list of texts, or of another type, in Python notation; nothing in the cell is executed.
 
     Raises:
         InputError: the cell is anything else.
@@ -78,8 +80,9 @@ def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:
         texts = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         texts = None
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{where}: column {column!r} must be a Python list of texts, found {cell[:60]!r}.")
+    if not isinstance(texts, list) or not all(type(text) is kind for text in texts):
+        what = "texts" if kind is str else "whole numbers"
+        raise InputError(f"{where}: column {column!r} must be a Python list of {what}, found {cell[:60]!r}.")
     return texts
 
 

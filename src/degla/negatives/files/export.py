@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -144,18 +144,24 @@ def _whole(name: str) -> int | None:
 
 
 def export_table(
-    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, images: Path | None = None
+    records: Iterable[NegativeRecord],
+    captions: CaptionIndex,
+    out: Path,
+    *,
+    images: Path | None = None,
+    similar: Mapping[str, Sequence[str]] | None = None,
 ) -> ExportSummary:
     """Write NegCLIP's table: title, filepath, neg_caption (a list), neg_image (a list of row numbers).
 
-    NegCLIP ignores the additional columns id, image_id and neg_rule (the rules behind neg_caption). As no similar
-    images are searched for here, the three rows of neg_image are drawn at random from other images.
+    NegCLIP ignores the additional columns id, image_id and neg_rule (the rules behind neg_caption).
 
     Args:
         records: the negatives, in any order.
         captions: the captions that they were made from.
         out: the file; tab-separated if its name ends in ".tsv", else comma-separated.
         images: folder to prepend to image paths.
+        similar: ids of captions of similar images, by caption id, for neg_image. Without it, or where none of them is
+            in the table, three rows of other images are drawn at random.
 
     Raises:
         InputError: no caption has a negative, or `out` cannot be written.
@@ -164,13 +170,17 @@ def export_table(
     captions.add_negatives(records, summary.left_out)
     rows_of: list[int] = []
     numbers: dict[str, int] = {}
+    own_rows: dict[str, int] = {}
     for row in captions.negatives():
         if row.texts:
+            if similar is not None:
+                own_rows[row.id] = len(rows_of)
             rows_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
         else:
             summary.left_out["captions without a negative"] += 1
     _refuse_nothing(len(rows_of), summary, out)
     neighbours = _neighbours(rows_of, images=len(numbers))
+    drawn = 0
     with whole_file(out, newline="") as stream:
         writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
         writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
@@ -180,15 +190,18 @@ def export_table(
             caption = row.caption
             path = caption.image if images is None else str(images / caption.image)
             texts, rules = [text for _, text in row.texts], [rule for rule, _ in row.texts]
-            near = neighbours(summary.captions)
+            near = [own_rows[name] for name in (similar or {}).get(row.id, ()) if name in own_rows]
+            drawn += not near
+            near = near or neighbours(summary.captions)
             writer.writerow([row.id, caption.image_id, caption.text, path, texts, rules, near])
             summary.captions += 1
             summary.negatives += len(texts)
-    if len(numbers) > 1:
+    if len(numbers) > 1 and drawn:
         summary.notes.append(
-            "neg_image: rows drawn at random from other images; NegCLIP's authors used the most similar images."
+            f"neg_image: {'' if drawn == summary.captions else f'for {drawn:,} of {summary.captions:,} captions '}rows "
+            "drawn at random from other images; NegCLIP's authors used the most similar images (--neighbours)."
         )
-    else:
+    elif drawn:
         summary.notes.append("neg_image is empty because there is only one image. NegCLIP's loader fails on this.")
     return summary
 
