@@ -60,6 +60,32 @@ def test_training_from_tars_is_training_from_loose_files(tiny_model: Path, tiny_
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_training_from_triplet_clips_tars_is_training_from_loose_files(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    members: dict[str, bytes] = {}
+    with (tmp_path / "captions.jsonl").open("w") as captions:
+        for number, row in enumerate(rows):
+            name = f"shard-0/{number:05d}"
+            partner = rows[(number + 5) % len(rows)]
+            second = {"distractor_image": partner["image"], "distractor_text": f"not {row['text']}"}
+            captions.write(json.dumps({**row, "id": name, "image_id": name, **second}) + "\n")
+            members[f"{number:05d}.image"] = (tiny_pairs["images"] / row["image"]).read_bytes()
+            members[f"{number:05d}.neg_image"] = (tiny_pairs["images"] / partner["image"]).read_bytes()
+            members[f"{number:05d}.caption"] = row["text"].encode()
+            members[f"{number:05d}.neg_caption"] = f"not {row['text']}\n".encode()
+    write_tar(tmp_path / "shards" / "shard-0.tar", members)
+    pairs = {**tiny_pairs, "captions": tmp_path / "captions.jsonl"}
+    loose = tiny_config("triplet_clip", model=tiny_model, pairs=pairs, out=tmp_path / "loose", steps=2)
+    loose = replace(loose, data=replace(loose.data, negatives=None))
+    inside = replace(loose.data, captions=tmp_path / "shards" / "shard-{0..0}.tar", images=None, workers=1)
+    for run in (loose, replace(loose, data=inside, out=tmp_path / "inside")):
+        train(run)
+    one, other = (load_file(tmp_path / run / "step-2" / "open_clip_model.safetensors") for run in ("loose", "inside"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def test_training_from_parquet_is_training_from_loose_files(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +272,10 @@ WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
     "no field": ({"a.jpg": IMAGE, "a.json": b'{"alt": "x"}'}, r"record 'a': has no field 'text'.*Found: .*alt"),
     "null": ({"a.jpg": IMAGE, "a.json": b'{"caption": null}'}, r"record 'a': field 'text'"),
     "a list": ({"a.jpg": IMAGE, "a.json": b"[]"}, r"member 'a\.json': must be a JSON object"),
+    "half a second pair": (
+        {"a.image": IMAGE, "a.caption": b"x", "a.neg_caption": b"y"},
+        r"record 'a'.*distractor_image and distractor_text require each other",
+    ),
     "no JSON": ({"a.jpg": IMAGE, "a.json": b"{"}, r"member 'a\.json'.*not JSON"),
 }
 
@@ -255,7 +285,7 @@ def test_wrong_records_are_named(case: str, tmp_path: Path) -> None:
     members, message = WRONG[case]
     write_tar(tmp_path / "0.tar", dict(members))
     with pytest.raises(InputError, match=message) as caught:
-        list(read_captions(tmp_path))
+        list(read_captions(tmp_path, columns=Columns(optional=("distractor_image", "distractor_text"))))
     assert "\n" not in str(caught.value)
 
 

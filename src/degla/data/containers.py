@@ -26,6 +26,8 @@ from degla.progress import TaskProgress
 from degla.remote import address_of, file_state, open_remote, remembered
 
 IMAGE: Final = "image"
+SECOND_IMAGE: Final = "distractor_image"
+"""Kinds of members of an archive whose content is not read when it is scanned."""
 LINK: Final = -1
 """Offset given for hard and symbolic links, which have no content of their own."""
 # At most 18 digits: longer numbers cannot be an offset or a size.
@@ -168,8 +170,8 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
 
     Args:
         tar: the archive.
-        kinds: kind of a member, by everything after that dot; its content is read. Images are recognised by their
-            file extension and have the kind `IMAGE`.
+        kinds: kind of a member, by everything after that dot; its content is read, unless it is `IMAGE` or
+            `SECOND_IMAGE`. Other images are recognised by their file extension and have the kind `IMAGE`.
 
     Raises:
         InputError: see `walk_tar`; or a record has two members of one kind, or a member that is a link.
@@ -184,7 +186,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
         return folder + slash + stem, IMAGE if suffix in IMAGE_SUFFIXES else kinds.get(rest.lower(), "")
 
     groups: dict[str, dict[str, TarMember]] = {}
-    for member in walk_tar(tar, wanted=lambda name: place(name)[1] not in ("", IMAGE)):
+    for member in walk_tar(tar, wanted=lambda name: place(name)[1] not in ("", IMAGE, SECOND_IMAGE)):
         key, kind = place(member.name)
         if not kind:
             continue

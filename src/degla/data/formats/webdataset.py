@@ -1,7 +1,8 @@
 """Tar archives of WebDataset and img2dataset with images and captions, read in place.
 
 A record is `KEY.jpg` (or another image) with its caption as `KEY.txt` or as a field of `KEY.json`. The image is named
-by its byte range, "00000.tar@1536+20418", so training can read any image directly; nothing is unpacked.
+by its byte range, "00000.tar@1536+20418", so training can read any image directly; nothing is unpacked. In archives of
+TripletCLIP a record is `KEY.image`, `KEY.caption`, `KEY.neg_image` and `KEY.neg_caption`: a pair and its second pair.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from degla.data.containers import IMAGE, TarMember, packed_place, records_of
+from degla.data.containers import IMAGE, SECOND_IMAGE, TarMember, packed_place, records_of
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
@@ -19,7 +20,11 @@ from degla.parse import decode, parse_json
 SUFFIX: Final = ".tar"
 ENDINGS: Final = (SUFFIX,)
 PATTERNS: Final = True
-_KINDS: Final = {"txt": "text", "json": "fields"}
+_SECOND_TEXT: Final = "distractor_text"
+_KINDS: Final = {
+    "txt": "text", "json": "fields",
+    "image": IMAGE, "caption": "text", "neg_image": SECOND_IMAGE, "neg_caption": _SECOND_TEXT,
+}  # fmt: skip
 
 
 def claims(path: Path) -> bool:
@@ -44,9 +49,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         for key, group in records_of(tar, _KINDS).items():
             where = f"{tar} record {key!r}"
             row = _row(group, columns=columns, where=where, tar=tar)
-            place = group[IMAGE]
             name = f"{tar.relative_to(base).with_suffix('').as_posix()}/{key}"
-            row[columns.image] = packed_place(str(tar.relative_to(base)), start=place.start, size=place.size)
+            for field, kind in ((columns.image, IMAGE), (SECOND_IMAGE, SECOND_IMAGE)):
+                if place := group.get(kind):
+                    row[field] = packed_place(str(tar.relative_to(base)), start=place.start, size=place.size)
             row = {"id": name, "image_id": name} | row
             settled = columns.settle(list(row), where=where)
             yield from captions_of_row(row, columns=settled, where=where, number=number)
@@ -69,6 +75,7 @@ def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path
         row = parse_json(fields.content or b"", where=member)
         if not isinstance(row, dict):
             raise InputError(f"{member}: must be a JSON object with the record's fields.")
-    if text is not None:
-        row[columns.text] = decode(text.content or b"", where=f"{tar}: member {text.name!r}")
+    for field, member_of in ((columns.text, text), (_SECOND_TEXT, group.get(_SECOND_TEXT))):
+        if member_of is not None:
+            row[field] = decode(member_of.content or b"", where=f"{tar}: member {member_of.name!r}").strip()
     return row
