@@ -13,6 +13,9 @@ from degla.negatives.grammar.suitability import can_do, suits_preposition
 from degla.negatives.rule import judge, load_rule
 
 CASES = [
+    ("replace_nouns", "A boy eats at a table.", "A boy eats at a desk.", ""),
+    ("replace_nouns", "Two people wait at a restaurant.", "Two people wait at a school.", ""),
+    ("replace_nouns", "A boy eats at a table.", "A boy eats at a plate.", "word_order"),
     # a preposition before a noun that it is not said of
     ("reshuffle_order", "a kitchen with a cup on the table", "the table with a cup on a kitchen", "word_order"),
     ("reshuffle_order", "a goat in a barn", "a barn in a goat", "word_order"),

@@ -169,7 +169,9 @@ def fits_before(preposition: str, lemma: str) -> bool:
     """Whether a preposition is idiomatic before a noun: no "on a park", no "in a table"."""
     if preposition in ("on", "in") and lemma in lexicon().words[f"not_{preposition}"]:
         return False
-    return relations().fits(preposition, landmark(Token(lemma, lemma, "NN", lemma)))
+    sorts = landmark(Token(lemma, lemma, "NN", lemma))
+    stays = preposition == "at" and not relations().words["at_stays"].isdisjoint(sorts)
+    return stays or relations().fits(preposition, sorts)
 
 
 def magnitude(noun: Token) -> int:
