@@ -79,6 +79,18 @@ def test_captions_are_drawn_at_random_among_those_that_the_rule_can_change() -> 
     )
 
 
+def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_is_drawn(tmp_path: Path) -> None:
+    """ "A man and a woman." has two nouns, and no exchange of them makes it false."""
+    texts = ["A man and a woman."] * 30 + ["A dog sits behind a cat."] * 10
+    captions = [
+        CaptionRecord(id=str(number), image="a.jpg", text=text, image_id="a") for number, text in enumerate(texts)
+    ]
+    chosen = {"out": tmp_path / "drafts.jsonl", "count": 8, "progress": False}
+    assert draft_examples(captions, SETTINGS, model=None, **chosen)[0] == 8  # type: ignore[arg-type]
+    written = draw_captions(captions, rule="swap_nouns", count=40, seed=0)
+    assert len(written) == 40, "a model that writes may see more than the grammar"
+
+
 def test_the_same_call_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
     draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
     out = tmp_path / "drafts.jsonl"
