@@ -358,6 +358,41 @@ def test_a_study_without_a_compositional_part(results: dict[str, dict[int | None
     assert study.tests and "<svg" in (tmp_path / "study.html").read_text()
 
 
+def test_a_family_that_is_a_column_of_its_benchmark_is_no_second_number(
+    results: dict[str, dict[int | None, Path]], tmp_path: Path
+) -> None:
+    two: dict[str, dict[int | None, Path]] = {}
+    for label in (BASE, "good"):
+        for seed, path in results[label].items():
+            found = load_result(path, items=True)
+            (world,) = found.benchmarks
+            kept, gained = [], []
+            for part in world.parts:
+                if part.family == "recognition":
+                    scores = tuple(score.model_copy(update={"metric": "top1"}) for score in part.scores)
+                    kept.append(part.model_copy(update={"scores": scores}))
+                else:
+                    gained.append(part)
+            headline = {"composition": "composition.id"}
+            first = {"parts": tuple(gained), "averages": world.averages[:1], "headline": headline}
+            headline = {"recognition": "recognition/letter"}
+            second = {
+                "name": "zeroshot",
+                "title": "Classes",
+                "parts": tuple(kept),
+                "averages": (),
+                "headline": headline,
+            }
+            names = {part.name: "zeroshot" for part in kept}
+            items = [row.model_copy(update={"benchmark": names.get(row.part, "world")}) for row in found.items]
+            benchmarks = tuple(world.model_copy(update=fields) for fields in (first, second))
+            two.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            save_result(found.model_copy(update={"benchmarks": benchmarks, "items": tuple(items)}), two[label][seed])
+    table = _study(two).table
+    assert table.headline == ("composition", "recognition")
+    assert set(table.families) == {f"World: {family} id" for family in ("replace", "swap", "add")}
+
+
 def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
     """Two benchmarks without a compositional part: scores of both, no warning about questions of composition."""
     retrieval = BENCHMARKS.load("retrieval").BENCHMARK

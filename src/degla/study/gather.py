@@ -143,18 +143,22 @@ def _columns(base: Result, plan: Plan) -> list[str]:
 def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Families of parts, and the parts that test composition.
 
-    Parts whose names share a prefix ("id/", "ood/") form a separate family, unless the prefix is the family.
+    Parts whose names share a prefix ("id/", "ood/") form a separate family, unless the prefix is the family. A family
+    that is a column of its benchmark is left out: its first scores may be of another metric than the column.
     """
     families: dict[str, list[str]] = {}
     compositional = []
-    titles = {entry.name: entry.title for entry in base.benchmarks}
+    entries = {entry.name: entry for entry in base.benchmarks}
     for key, (benchmark, part) in _parts(base).items():
-        place, slash, _ = part.name.partition("/")
-        name = f"{part.family} {place}" if slash and place != part.family else part.family
-        name = f"{titles[benchmark]}: {name}" if len(titles) > 1 else name
-        families.setdefault(name, []).append(key)
         if part.family not in ("recognition", "retrieval"):
             compositional.append(key)
+        entry = entries[benchmark]
+        if part.family in entry.headline and benchmark_of(base, part.family) is entry:
+            continue
+        place, slash, _ = part.name.partition("/")
+        name = f"{part.family} {place}" if slash and place != part.family else part.family
+        name = f"{entry.title}: {name}" if len(entries) > 1 else name
+        families.setdefault(name, []).append(key)
     return {name: tuple(keys) for name, keys in families.items()}, tuple(compositional)
 
 
