@@ -47,13 +47,13 @@ def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tens
 
 def main() -> None:
     out, *plain = sys.argv[1:]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for text in plain:
         config = from_plain(json.loads(text), where="test")
         loss, gradients, _ = first_step(config)
-        found[f"{config.train.chunk_size}"] = {"loss": loss, "gradients": gradients}
+        results[f"{config.train.chunk_size}"] = {"loss": loss, "gradients": gradients}
     if Processes.current().rank == 0:
-        torch.save(found, Path(out))
+        torch.save(results, Path(out))
 
 
 if __name__ == "__main__":

@@ -55,33 +55,33 @@ def _gradients(model: Encoder) -> dict[str, torch.Tensor]:
 
 def _watch(model: Encoder) -> dict[str, list[int]]:
     """Count what is gathered while each block runs, forward and backward."""
-    found: dict[str, list[int]] = {"blocks": [], "tables": []}
+    counts: dict[str, list[int]] = {"blocks": [], "tables": []}
     blocks = [*model.clip.visual.transformer.resblocks, *model.clip.transformer.resblocks]
 
     def count(*_: Any) -> None:
         weights = [block.mlp.c_fc.weight for block in blocks]
-        found["blocks"].append(sum(not isinstance(weight, DTensor) for weight in weights))
-        found["tables"].append(int(not isinstance(model.clip.token_embedding.weight, DTensor)))
+        counts["blocks"].append(sum(not isinstance(weight, DTensor) for weight in weights))
+        counts["tables"].append(int(not isinstance(model.clip.token_embedding.weight, DTensor)))
 
-    def both_ways(module: Any, given: Any, output: torch.Tensor) -> None:
+    def both_ways(module: Any, inputs: Any, output: torch.Tensor) -> None:
         count()
         if output.requires_grad:
             output.register_hook(count)
 
     for block in blocks:
         block.ln_2.register_forward_hook(both_ways)
-    return found
+    return counts
 
 
 def main() -> None:
     out, *plain = sys.argv[1:]
-    found = []
+    gradients = []
     for text in plain:
         form, config = json.loads(text)
         with models_of(form):
-            found.append(first_gradients(from_plain(config, where="test")))
+            gradients.append(first_gradients(from_plain(config, where="test")))
     if Processes.current().rank == 0:
-        torch.save(found, Path(out))
+        torch.save(gradients, Path(out))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def steps_by_hand(start: Weights, gradients: list[Weights], *, clip: float | Non
             second[name] = BETA2 * second[name] + (1 - BETA2) * gradient**2
             mean, square = first[name] / (1 - BETA1 ** (step + 1)), second[name] / (1 - BETA2 ** (step + 1))
             matrix = value.ndim >= 2 and not any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
-            kept = value * (1 - expected_rate(step) * DECAY) if matrix else value
-            student[name] = kept - expected_rate(step) * mean / (square.sqrt() + EPS)
+            weight = value * (1 - expected_rate(step) * DECAY) if matrix else value
+            student[name] = weight - expected_rate(step) * mean / (square.sqrt() + EPS)
         student["logit_scale"] = student["logit_scale"].clamp(0.0, math.log(LARGEST_SCALE))
         keep = expected_keep(step)
         teacher = {name: keep * teacher[name] + (1 - keep) * student[name] for name in teacher}
@@ -68,12 +68,12 @@ def test_a_run_is_adamw_by_hand(
     gradients: list[Weights] = []
     whole = Trainer.gradients
 
-    def recorded(self: Trainer, *given: object, **named: object) -> object:
+    def recorded(self: Trainer, *arguments: object, **options: object) -> object:
         own = list(self.encoder.clip.named_parameters())
         assert all(value.grad is None for _, value in own), "a gradient of the step before is left"
-        found = whole(self, *given, **named)  # type: ignore[arg-type]
+        result = whole(self, *arguments, **options)  # type: ignore[arg-type]
         gradients.append({name: value.grad.clone() for name, value in own if value.grad is not None})
-        return found
+        return result
 
     monkeypatch.setattr(Trainer, "gradients", recorded)
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=STEPS)
@@ -94,7 +94,7 @@ def test_a_run_is_adamw_by_hand(
     student, teacher = steps_by_hand(start, gradients, clip=clip)
     assert start["logit_scale"] > math.log(LARGEST_SCALE) + LR, "the scale never meets its limit"
     for file, expected in (("open_clip_model.safetensors", student), ("teacher.safetensors", teacher)):
-        found = load_file(folder / file)
+        weights = load_file(folder / file)
         moved = max(float((expected[name] - start[name]).abs().max()) for name in expected)
-        worst = max(float((found[name].double() - expected[name]).abs().max()) for name in expected)
+        worst = max(float((weights[name].double() - expected[name]).abs().max()) for name in expected)
         assert worst < 1e-4 * moved, f"{file}: off by {worst} where training moved weights by {moved}"

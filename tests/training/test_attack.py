@@ -118,9 +118,9 @@ def test_a_step_has_the_gradients_of_the_attacked_images_alone(
 
     trainer, batch, *_ = _open(config)
     trainer.backward(batch)
-    found = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
-    assert found.keys() >= expected.keys()
-    for name, value in found.items():
+    gradients = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
+    assert gradients.keys() >= expected.keys()
+    for name, value in gradients.items():
         # The scale has a gradient of 0 where no term reads it.
         torch.testing.assert_close(value, expected.get(name, torch.zeros_like(value)), rtol=1e-9, atol=1e-12)
 
@@ -151,7 +151,7 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
 ) -> None:
     settings = replace(SETTINGS, momentum=momentum, random_start=False)
     trainer, batch, parts, target = _open(_config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=settings))
-    found = trainer.pairs.attack(batch, parts, target, number=0)[0].image
+    images = trainer.pairs.attack(batch, parts, target, number=0)[0].image
 
     clip: Any = trainer.encoder.clip
     assert {"classes", "label"} <= batch.extra.keys()
@@ -166,29 +166,29 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
             if label < 0:  # An image without a class does not count.
                 continue
             moving = moving.detach().requires_grad_()
-            seen = functional.normalize(clip.encode_image((moving - mean) / std), dim=-1)
-            logits = clip.logit_scale.exp().detach() * seen @ classes.T
+            embedding = functional.normalize(clip.encode_image((moving - mean) / std), dim=-1)
+            logits = clip.logit_scale.exp().detach() * embedding @ classes.T
             (logits[0].exp().sum().log() - logits[0, label]).backward()
             direction = (momentum * direction + moving.grad.sign()).sign()
             moving = moving.detach() + settings.step_size * direction
             moving = torch.minimum(torch.maximum(moving, pixels - settings.epsilon), pixels + settings.epsilon)
             moving = moving.clamp(0, 1)
-        torch.testing.assert_close(found[row] * std[0] + mean[0], moving[0].detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(images[row] * std[0] + mean[0], moving[0].detach(), rtol=0, atol=1e-6)
     assert (batch.extra["label"] >= 0).any()
 
 
 def test_the_teacher_sees_clean_images(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
     original = Teacher.encode_raw_images
     monkeypatch.setattr(
-        Teacher, "encode_raw_images", lambda self, images: (seen.append(images.clone()), original(self, images))[1]
+        Teacher, "encode_raw_images", lambda self, images: (inputs.append(images.clone()), original(self, images))[1]
     )
     trainer, batch, *_ = _open(_config("fare", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS))
-    seen.clear()
+    inputs.clear()
     loss, _ = trainer.backward(batch)
-    assert len(seen) == 1 and torch.equal(seen[0], batch.image)
+    assert len(inputs) == 1 and torch.equal(inputs[0], batch.image)
     assert loss.item() > 0, "teacher and student are equal, so only the attack can move them apart"
 
 
@@ -219,13 +219,13 @@ def test_parts_are_attacked_like_the_whole(recipe: str, tiny_model: Path, tiny_p
 
 
 def test_an_attack_is_in_float32_whatever_the_precision(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    found = []
+    images = []
     for precision in ("fp32", "bf16"):
         config = _config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, precision=precision)
         trainer, batch, parts, target = _open(config, double=False)
         with trainer.accelerator.autocast():
-            found.append(trainer.pairs.attack(batch, parts, target, number=0)[0].image)
-    assert torch.equal(*found)
+            images.append(trainer.pairs.attack(batch, parts, target, number=0)[0].image)
+    assert torch.equal(*images)
 
 
 def test_starts_are_functions_of_seed_step_and_row(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ def test_a_step_in_two_processes_attacks_as_one(tiny_model: Path, tiny_pairs: Pa
     loss, gradients, _ = first_step(config)
     worker = Path(__file__).with_name("gradient_worker.py")
     run_together([str(worker), str(tmp_path / "found.pt"), json.dumps(to_plain(config))], count=2)
-    found = torch.load(tmp_path / "found.pt", weights_only=True)["None"]
+    result = torch.load(tmp_path / "found.pt", weights_only=True)["None"]
     # Where a gradient is nearly 0, the order of sums decides its sign.
-    torch.testing.assert_close(found["loss"], loss, rtol=1e-4, atol=0)
+    torch.testing.assert_close(result["loss"], loss, rtol=1e-4, atol=0)
     assert len(gradients) > 50
     for name, expected in gradients.items():
-        gap = (found["gradients"].get(f"module.{name}", found["gradients"].get(name)) - expected).norm()
+        gap = (result["gradients"].get(f"module.{name}", result["gradients"].get(name)) - expected).norm()
         assert gap < 0.01 * expected.norm(), name
 
 

@@ -43,9 +43,9 @@ def _averaging(config: TrainConfig, share: float | None) -> TrainConfig:
     return replace(config, train=replace(config.train, average=share))
 
 
-def _assert_average(found: Weights, base: Weights, student: Weights, *, share: float, atol: float = 1e-6) -> None:
-    assert found.keys() == base.keys() == student.keys()
-    for name, value in found.items():
+def _assert_average(average: Weights, base: Weights, student: Weights, *, share: float, atol: float = 1e-6) -> None:
+    assert average.keys() == base.keys() == student.keys()
+    for name, value in average.items():
         torch.testing.assert_close(value, base[name] * (1 - share) + student[name] * share, rtol=0, atol=atol)
     assert any((student[name] - base[name]).abs().max() > 1e-4 for name in base), "nothing was trained"
 
@@ -66,14 +66,14 @@ def test_the_average_is_what_is_evaluated_and_kept(
     assert averaged.values == outcome.values, "averaging changed the training"
     _assert_equal(averaged.folder / STUDENT, outcome.folder / MODEL)
     _assert_equal(averaged.folder / "teacher.safetensors", outcome.folder / "teacher.safetensors")
-    base, found = load_file(tiny_model / MODEL), load_file(averaged.folder / MODEL)
-    _assert_average(found, base, load_file(outcome.folder / MODEL), share=0.3)
+    base, average = load_file(tiny_model / MODEL), load_file(averaged.folder / MODEL)
+    _assert_average(average, base, load_file(outcome.folder / MODEL), share=0.3)
 
     # Loading the run gives the average: in this package by the run's name, in open_clip by the checkpoint's.
     encoder = load_encoder(str(tmp_path / "averaged"))
-    assert all(torch.equal(value, found[name]) for name, value in encoder.clip.state_dict().items())
+    assert all(torch.equal(value, average[name]) for name, value in encoder.clip.state_dict().items())
     alone = open_clip.create_model(f"local-dir:{averaged.folder}")
-    assert all(torch.equal(value, found[name]) for name, value in alone.state_dict().items())
+    assert all(torch.equal(value, average[name]) for name, value in alone.state_dict().items())
     result = evaluate(encoder, benchmarks=["world"], root=benchmark, progress=False)
     row = json.loads((tmp_path / "averaged" / "validation.jsonl").read_text().splitlines()[-1])
     scores = named_scores(result)
@@ -133,8 +133,8 @@ def test_sharded_processes_average_end_together_and_go_on_in_one(
     config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", **loop)
     watched = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
     config = replace(config, validation=watched, stop=StopConfig(patience=1))
-    said = train_in(2, config)
-    assert said.count("ended early, after step") == 1, "only one process reports it"
+    output = train_in(2, config)
+    assert output.count("ended early, after step") == 1, "only one process reports it"
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(len(rows)))
     scores = [row["score"] for row in rows[1:]]

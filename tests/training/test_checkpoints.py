@@ -71,11 +71,11 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 def test_weights_are_known_by_names_forms_and_values_and_not_by_their_order() -> None:
     one, two = torch.arange(6.0).view(2, 3), torch.ones(2)
-    known = digest_of_weights({"one": one, "two": two})
-    assert known == digest_of_weights({"two": two, "one": one.clone()})
+    digest = digest_of_weights({"one": one, "two": two})
+    assert digest == digest_of_weights({"two": two, "one": one.clone()})
     others = ({"two": one, "one": two}, {"one": one.view(3, 2), "two": two}, {"one": one, "two": two.int()},
               {"one": one, "two": two + 1e-7}, {"one": one})  # fmt: skip
-    assert len({known, *map(digest_of_weights, others)}) == 6
+    assert len({digest, *map(digest_of_weights, others)}) == 6
 
 
 def test_a_checkpoint_is_written_when_the_last_is_older_than_asked(
@@ -152,9 +152,9 @@ def test_reading_a_run_that_is_half_copied_deletes_nothing(
     """The copy may still be running, or be the only one of the newest checkpoint."""
     run = _out(copied)
     (run / "step-4" / "open_clip_model.safetensors").unlink()
-    left = _names(run / "step-4")
+    files = _names(run / "step-4")
     assert load_encoder(str(run)).fingerprint == load_encoder(str(run / "step-2")).fingerprint
-    assert _names(run / "step-4") == left
+    assert _names(run / "step-4") == files
     assert [line for line in caplog.messages if "step-4: is not a complete checkpoint and is ignored" in line]
 
 
@@ -185,8 +185,8 @@ def test_a_run_that_another_process_trains_is_refused(copied: TrainConfig, capsy
         with pytest.raises(InputError, match="in use by process"):
             train(copied)
         assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
-    said = capsys.readouterr().err.strip()
-    assert len(said.splitlines()) == 1 and f"in use by process {os.getpid()} on " in said and "since 2" in said
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and f"in use by process {os.getpid()} on " in error and "since 2" in error
 
 
 def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> None:
@@ -196,7 +196,7 @@ def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> Non
     names.remove(CARD_NAME)  # Text that users may edit.
     for name in names:
         path = run / "step-4" / name
-        kept = path.read_bytes()
+        content = path.read_bytes()
         _flip(path)
         assert not is_whole(run / "step-4"), name
         if name not in FOR_TRAINING:
@@ -205,7 +205,7 @@ def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> Non
             assert len(str(caught.value).splitlines()) == 1
         else:
             load_encoder(str(run))  # Evaluation does not read it.
-        path.write_bytes(kept)
+        path.write_bytes(content)
     assert is_whole(run / "step-4")
 
 

@@ -96,9 +96,9 @@ def test_processes_and_chunks_change_no_gradient(
     worker = Path(__file__).with_name("gradient_worker.py")
     words = [json.dumps(to_plain(config)) for config in configs]
     run_together([str(worker), str(tmp_path / "found.pt"), *words], count=processes)
-    found = torch.load(tmp_path / "found.pt", weights_only=True)
-    assert found.keys() == {str(size) for size in sizes}
-    for step in found.values():
+    results = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert results.keys() == {str(size) for size in sizes}
+    for step in results.values():
         torch.testing.assert_close(step["loss"], whole[0], rtol=1e-5, atol=0)
         _compare(
             whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()}, relative=1e-5

@@ -58,7 +58,7 @@ def test_evidence_is_attention_times_what_it_changes_of_the_similarity(teacher: 
         raw = encode_class_token(teacher.encoder.clip, images, look=move)
         return (normalize(raw, dim=-1) * captions).sum(dim=1)
 
-    found = teacher.evidence(images, captions)
+    evidence = teacher.evidence(images, captions)
     teacher_state = [parameter.grad for parameter in teacher.encoder.parameters()]
     with torch.no_grad():
         for patch in (0, 7):
@@ -66,8 +66,8 @@ def test_evidence_is_attention_times_what_it_changes_of_the_similarity(teacher: 
             for head in range(2):
                 slope = (similarity(patch, head, 1e-5) - similarity(patch, head, -1e-5)) / 2e-5
                 expected += (rows[-1][:, head, 1 + patch] * slope).clamp(min=0)
-            torch.testing.assert_close(found[:, patch].double(), expected, rtol=1e-4, atol=1e-9)
-    assert not any(grad is not None for grad in teacher_state) and not found.requires_grad
+            torch.testing.assert_close(evidence[:, patch].double(), expected, rtol=1e-4, atol=1e-9)
+    assert not any(grad is not None for grad in teacher_state) and not evidence.requires_grad
     teacher.encoder.float()
 
 
@@ -88,26 +88,26 @@ def _made(teacher: Teacher, *, by: Any = "attention", threshold: float = 0.5) ->
     )  # fmt: skip
     target = Target(caption=normalize(_random(6, 16, seed=1), dim=1))
     maker = Evidence(EvidenceConfig(threshold=threshold, by=by), (4, 4), Processes(), seed=0)
-    made = maker(batch, list(batch.parts(6)), teacher, target, number=0)
+    whole = maker(batch, list(batch.parts(6)), teacher, target, number=0)
     cut = maker(batch, list(batch.parts(4)), teacher, target, number=0)
-    assert torch.equal(made.extra["evidence_image"], cut.extra["evidence_image"]), "parts of a batch change nothing"
+    assert torch.equal(whole.extra["evidence_image"], cut.extra["evidence_image"]), "parts of a batch change nothing"
     names = ("image", "caption", "negative", "valid", "rule", "group", "ids")
     half = replace(batch, **{name: getattr(batch, name)[3:] for name in names})
     second = replace(maker, processes=Processes(count=2, rank=1))
     own = second(half, list(half.parts(3)), teacher, Target(caption=target.require("caption")[3:]), number=0)
-    assert torch.equal(made.extra["evidence_image"][3:], own.extra["evidence_image"]), "nor do processes"
-    return batch, made
+    assert torch.equal(whole.extra["evidence_image"][3:], own.extra["evidence_image"]), "nor do processes"
+    return batch, whole
 
 
 def test_a_part_is_whole_patches_of_its_image_and_the_mean_colour(teacher: Teacher) -> None:
-    batch, made = _made(teacher)
-    part = made.extra["evidence_image"]
+    batch, result = _made(teacher)
+    part = result.extra["evidence_image"]
     patches = (part == batch.image).unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).all(dim=4).all(dim=1)
     empty = (part == 0).unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).all(dim=4).all(dim=1)
     assert (patches ^ empty).all(), "each patch is there or not"
-    assert torch.equal(made.extra["evidence_valid"], patches.flatten(1).any(1) & ~patches.flatten(1).all(1))
-    seen, _ = teacher.encode(part, None)
-    torch.testing.assert_close(made.extra["evidence_seen"], seen)
+    assert torch.equal(result.extra["evidence_valid"], patches.flatten(1).any(1) & ~patches.flatten(1).all(1))
+    embeddings, _ = teacher.encode(part, None)
+    torch.testing.assert_close(result.extra["evidence_seen"], embeddings)
     # The patch with the most evidence of each image is in its part.
     captions = normalize(_random(6, 16, seed=1), dim=1)
     most = teacher.evidence(batch.image, captions).argmax(dim=1)
@@ -126,7 +126,7 @@ def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     rows = {name: normalize(_random(4, 5, seed=seed).double(), dim=1) for seed, name in enumerate(("v", "t", "m"))}
     scale = torch.tensor(7.0, dtype=torch.float64)
     # For the first and third part, the teacher ranks the caption above its one negative.
-    seen = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]], dtype=torch.float64)
+    views = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]], dtype=torch.float64)
     target = Target(
         caption=torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.float64),
         negative=torch.tensor([[[0.6, 0.8]]] * 4, dtype=torch.float64),
@@ -134,7 +134,7 @@ def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     student = Embeddings(
         image=rows["v"], caption=rows["t"], negative=rows["v"][:, None], valid=torch.ones(4, 1, dtype=torch.bool),
         scale=scale, group=torch.arange(4), rule=torch.zeros(4, 1, dtype=torch.int64),
-        extra={"evidence_image": rows["m"], "evidence_valid": torch.ones(4, dtype=torch.bool), "evidence_seen": seen},
+        extra={"evidence_image": rows["m"], "evidence_valid": torch.ones(4, dtype=torch.bool), "evidence_seen": views},
     )  # fmt: skip
     value = EvidenceContrast(positive=0.0, background=1.0).value(student, target, Processes())
     place = torch.arange(4)

@@ -40,20 +40,20 @@ def test_once_equals_every_step(
     )
     embedded = train(once).folder
 
-    transform, made = load_encoder(str(tiny_model)).transform, PairDataset.__init__
+    transform, original = load_encoder(str(tiny_model)).transform, PairDataset.__init__
 
     def own(picture: Image.Image, _: object) -> torch.Tensor:
         return transform(picture)
 
-    def with_own_transform(self: PairDataset, *given: object, **named: object) -> None:
-        made(self, *given, **named | {"transform": own})  # type: ignore[arg-type]
+    def with_own_transform(self: PairDataset, *arguments: object, **options: object) -> None:
+        original(self, *arguments, **options | {"transform": own})  # type: ignore[arg-type]
 
     monkeypatch.setattr(PairDataset, "__init__", with_own_transform)
     pixels = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "pixels", **loop)
-    seen = load_encoder(str(train(pixels).folder))
+    reference = load_encoder(str(train(pixels).folder))
     start, got = load_encoder(str(tiny_model)), load_encoder(str(embedded))
     with torch.no_grad():
-        texts = [encoder.encode_captions(encoder.tokenize(CAPTIONS)) for encoder in (start, seen, got)]
+        texts = [encoder.encode_captions(encoder.tokenize(CAPTIONS)) for encoder in (start, reference, got)]
     # Not weights: the gradient of a key's bias is only rounding error, which Adam turns into a step.
     torch.testing.assert_close(texts[2], texts[1], rtol=0, atol=1e-4)
     assert (texts[1] - texts[0]).abs().max() > 1e-2
@@ -89,19 +89,19 @@ def test_a_file_of_patches_is_made_once_and_of_each_picture(
     monkeypatch.setattr("degla.training.features._BATCH", 5)
     encoder = load_encoder(str(tiny_model))
     names = sorted(path.name for path in tiny_pairs["images"].iterdir())
-    made = embed_patches([*names, names[0]], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
+    patches = embed_patches([*names, names[0]], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
     (file,) = (tmp_path / "cache").rglob("*.patches.npy")
     when = file.stat().st_mtime_ns
     again = embed_patches(names, folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
-    assert file.stat().st_mtime_ns == when and again == made and made.file == file
+    assert file.stat().st_mtime_ns == when and again == patches and patches.file == file
     assert np.load(file).shape == (len(names), 5, 16)
     pixels = torch.stack([encoder.transform(Image.open(tiny_pairs["images"] / name)) for name in names])
     with torch.no_grad():
-        found = encoder.embed(torch.stack([made(name) for name in names]), None, dense=True, raw=True)
+        embeddings = encoder.embed(torch.stack([patches(name) for name in names]), None, dense=True, raw=True)
         expected = encoder.embed(pixels, None, dense=True, raw=True)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(embeddings, expected, strict=True):
         torch.testing.assert_close(one, other)
-    assert torch.equal(encoder.encode_images(torch.stack([made(names[0])])), found.image[:1])
+    assert torch.equal(encoder.encode_images(torch.stack([patches(names[0])])), embeddings.image[:1])
     embed_patches(names[:2], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
     assert len(list((tmp_path / "cache").rglob("*.patches.npy"))) == 2, "other images, another file"
     other = load_encoder(str(write_model(tmp_path / "other", seed=9)))

@@ -97,9 +97,9 @@ def test_chunks_are_exact_or_refused(batch_norm: str, model: Path, tiny_pairs: P
             train(replace(chunked, out=tmp_path / "run"))
         return
     _, expected, _ = first_step(whole)
-    _, found, _ = first_step(chunked)
+    _, gradients, _ = first_step(chunked)
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()) + 1e-8)
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()) + 1e-8)
 
 
 def test_statistics_of_a_share_of_the_batch_are_refused(
@@ -135,11 +135,11 @@ def test_a_tower_without_depth_is_refused_with_the_remedy(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("degla.training.optim.tower_depth", lambda *_: None)
-    told = (
+    message = (
         r"^--train\.freeze-image-blocks is -1, but the blocks of the image tower of .*tiny are not known "
         r"\(VisionTransformer\)\. Use 0 to .*--train\.no-train-image-tower"
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         train(_config(tiny_model, tiny_pairs, tmp_path / "run", "degla_plus"))
 
 

@@ -37,8 +37,8 @@ def test_value_and_gradient_against_autograd(importance: Literal["adaptive", "eq
         for value in network.parameters():
             if value.requires_grad:
                 value += 0.3 * torch.randn_like(value)
-    given = torch.randn(6, 5, dtype=torch.float64)
-    replayed, own = network(given).square().mean(), network(given).sin().sum()
+    inputs = torch.randn(6, 5, dtype=torch.float64)
+    replayed, own = network(inputs).square().mean(), network(inputs).sin().sum()
 
     trained = [value for value in network.parameters() if value.requires_grad]
     first = torch.autograd.grad(replayed, trained, retain_graph=True)
@@ -49,9 +49,9 @@ def test_value_and_gradient_against_autograd(importance: Literal["adaptive", "eq
     expected = torch.autograd.grad(replayed + own + 0.7 * penalty, trained, retain_graph=True)
 
     replayed.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    told = penalty_of.pull()
+    result = penalty_of.pull()
     own.backward()  # type: ignore[no-untyped-call]
-    assert told.item() == pytest.approx(penalty.item()) and told > 0.1
+    assert result.item() == pytest.approx(penalty.item()) and result > 0.1
     for value, gradient in zip(trained, expected, strict=True):
         torch.testing.assert_close(value.grad, gradient)
     assert network[2].bias.grad is None
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_held_by_the_same_start(tiny_model: Path, tiny_pairs: P
     config = replace(config, l2_sp=L2SPConfig(weight=3.0, importance="equal"))
     files = [(run.folder.parent / "metrics.jsonl").read_text().splitlines() for run in whole_and_resumed(config, at=3)]
     rows = [[json.loads(line) for line in lines] for lines in files]
-    values = [[row["l2_sp"] for row in found] for found in rows]
+    values = [[row["l2_sp"] for row in steps] for steps in rows]
     assert all(row["loss"] == pytest.approx(row["contrastive"] + 3 * row["l2_sp"], rel=1e-6) for row in rows[0])
     assert values[0] == values[1] and values[0][0] == 0 and values[0][-1] > values[0][1] > 0
 

@@ -73,18 +73,18 @@ def test_everything_trainable_moves_and_the_loss_falls(tiny_model: Path, tiny_pa
 def test_workers_live_through_all_epochs_and_change_nothing(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    counts: list[int] = []
 
-    def counted(*given: Any, **settings: Any) -> Any:
-        made.append(settings["workers"])
-        return make_loader(*given, **settings)
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        counts.append(settings["workers"])
+        return make_loader(*arguments, **settings)
 
     monkeypatch.setattr("degla.training.pairs.make_loader", counted)
     folders = []
     for workers in (0, 2):
         config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(workers), steps=16)
         folders.append(train(replace(config, data=replace(config.data, workers=workers))).folder)
-    assert made == [0, 2]
+    assert counts == [0, 2]
     assert max(line["epoch"] for line in _lines(tmp_path / "2")) == 2
     weights = [load_file(folder / WEIGHTS) for folder in folders]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
@@ -174,16 +174,16 @@ def test_auto_takes_half_precision_where_the_device_computes_it(
     emulated = {"including_emulation": False}
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: native == "gpu" or how != emulated)
     assert choose_precision("auto", device=torch.device(device)) == chosen
-    for asked, given in (("fp32", "no"), ("bf16", "bf16"), ("fp16", "fp16")):
-        if (asked, device) != ("fp16", "cpu"):
-            assert choose_precision(asked, device=torch.device(device)) == given
+    for precision, expected in (("fp32", "no"), ("bf16", "bf16"), ("fp16", "fp16")):
+        if (precision, device) != ("fp16", "cpu"):
+            assert choose_precision(precision, device=torch.device(device)) == expected
 
 
 def test_an_apple_trains_on_its_processor_as_evaluation_does(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for asked in ("is_available", "is_built"):
-        monkeypatch.setattr(torch.backends.mps, asked, lambda: True)
+    for name in ("is_available", "is_built"):
+        monkeypatch.setattr(torch.backends.mps, name, lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert PartialState().device.type == "mps"  # left to itself
@@ -193,13 +193,13 @@ def test_an_apple_trains_on_its_processor_as_evaluation_does(
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.mark.parametrize(("strategy", "told"), [("fsdp", True), ("ddp", False)])
+@pytest.mark.parametrize(("strategy", "warns"), [("fsdp", True), ("ddp", False)])
 def test_slices_for_one_process_are_told_to_be_none(
-    strategy: str, told: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    strategy: str, warns: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1, strategy=strategy)
     assert train(config).finished
-    assert any("--train.strategy fsdp has no effect with one process" in line for line in caplog.messages) == told
+    assert any("--train.strategy fsdp has no effect with one process" in line for line in caplog.messages) == warns
 
 
 def test_zero_weight_asks_for_no_teacher(
@@ -226,9 +226,9 @@ def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pair
     groups: list[int] = []
     original = step_module.embed_student
 
-    def watched(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
+    def watched(student: Any, encoder: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
         groups.append(len(set(batch.group.tolist())))
-        return original(student, encoder, batch, *given, **options)
+        return original(student, encoder, batch, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_module, "embed_student", watched)
@@ -250,8 +250,8 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
     poisoned: list[tuple[str, ...]] = []
     states: list[str] = []
 
-    def poison(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
-        embeddings, send_back = original(student, encoder, batch, *given, **options)
+    def poison(student: Any, encoder: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
+        embeddings, send_back = original(student, encoder, batch, *arguments, **options)
         poisoned.append(batch.ids)
         states.append(encoder.fingerprint)
         if len(poisoned) == 3:
@@ -274,8 +274,8 @@ def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
 ) -> None:
     original = step_module.embed_student
 
-    def poison(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
-        embeddings, send_back = original(student, encoder, batch, *given, **options)
+    def poison(student: Any, encoder: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
+        embeddings, send_back = original(student, encoder, batch, *arguments, **options)
 
         def spoil(loss: torch.Tensor) -> None:
             send_back(loss)
@@ -293,10 +293,10 @@ def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
 def test_several_processes_stop_where_one_was_asked_to() -> None:
     class Pair(Processes):
         def total(self, tensor: torch.Tensor) -> torch.Tensor:
-            asked.append(tensor.tolist())
+            requests.append(tensor.tolist())
             return tensor + other
 
-    asked: list[list[float]] = []
+    requests: list[list[float]] = []
     stop, both, other = StopRequest(), Pair(count=2), torch.zeros(2)
     assert not stop.agreed(both, 10) and not stop.agreed(both)
     other = torch.tensor([0.0, 1.0])
@@ -304,7 +304,7 @@ def test_several_processes_stop_where_one_was_asked_to() -> None:
     assert stop.agreed(both, 20) == stop.agreed(both) == "SIGINT" and not stop.agreed(Processes())
     stop.name, other = "SIGTERM", torch.zeros(2)
     assert stop.agreed(both, 30) == stop.agreed(Processes(), 13) == "SIGTERM"
-    assert asked == [[0.0, 0.0]] * 4 + [[1.0, 0.0]]
+    assert requests == [[0.0, 0.0]] * 4 + [[1.0, 0.0]]
 
 
 def test_a_killed_worker_is_one_line(

@@ -34,26 +34,26 @@ EYE = torch.eye(4, dtype=torch.float64)
 
 
 def test_masked_contrasts_known_answers() -> None:
-    given: Any = {"image": EYE[:2], "caption": EYE[:2], "scale": 1.0}
+    inputs: Any = {"image": EYE[:2], "caption": EYE[:2], "scale": 1.0}
     alone, among_two = math.log(math.e + 3) - 1, math.log(math.e + 1) - 1
     across = alone / 2 + (among_two + math.log(2)) / 4
     for text in (0.0, 0.05):
-        found = MaskedContrast(text=text)(**given, masked=EYE[2:])
-        assert float(found) == pytest.approx(across + text * math.log(2), abs=1e-12)
+        loss = MaskedContrast(text=text)(**inputs, masked=EYE[2:])
+        assert float(loss) == pytest.approx(across + text * math.log(2), abs=1e-12)
     # No masked word: the masked caption is the caption itself, or is missing.
-    none: Any = given | {"masked": EYE[2:] / 0, "masked_valid": torch.zeros(2, dtype=torch.bool)}
+    none: Any = inputs | {"masked": EYE[2:] / 0, "masked_valid": torch.zeros(2, dtype=torch.bool)}
     twins = [float(MaskedContrast(text=text, missing="published")(**none)) for text in (0.0, 1.0)]
     assert twins[1] - twins[0] == pytest.approx(among_two, abs=1e-12), "the contrast of captions with themselves"
     assert twins[0] == pytest.approx((math.log(2 * math.e + 2) - 1 + among_two) / 2, abs=1e-12)
-    assert float(MaskedContrast()(**none)) == pytest.approx(float(Contrastive(negative_scope="none")(**given)))
+    assert float(MaskedContrast()(**none)) == pytest.approx(float(Contrastive(negative_scope="none")(**inputs)))
 
 
 def test_masked_texts_known_answers() -> None:
     losses = torch.tensor([[1.0, 1, 9], [3, 3, 3], [9, 9, 9]], dtype=torch.float64)
     valid = torch.arange(3) < torch.tensor([[2], [3], [0]])
-    given: Any = {"image": EYE[:3], "caption": EYE[:3], "prediction": losses}
-    assert float(MaskedText()(**given, prediction_valid=valid)) == 2.0, "of captions, not of tokens"
-    assert float(MaskedText()(**given, prediction_valid=torch.zeros_like(valid))) == 0.0
+    inputs: Any = {"image": EYE[:3], "caption": EYE[:3], "prediction": losses}
+    assert float(MaskedText()(**inputs, prediction_valid=valid)) == 2.0, "of captions, not of tokens"
+    assert float(MaskedText()(**inputs, prediction_valid=torch.zeros_like(valid))) == 0.0
 
 
 def _predictor(vocabulary: int = 50) -> WordPredictor:
@@ -79,20 +79,20 @@ def test_a_predictor_that_knows_nothing() -> None:
 
 
 def test_the_predictor_reads_its_own_words_and_picture() -> None:
-    predictor, asked = _predictor(), _asked()
+    predictor, questions = _predictor(), _asked()
     tokens, patches, images = (torch.randn(*shape, requires_grad=True) for shape in ((2, 6, 8), (2, 5, 8), (2, 8)))
-    losses, valid = predictor(tokens, patches, images, **asked)
+    losses, valid = predictor(tokens, patches, images, **questions)
     losses[valid].sum().backward()
     assert patches.grad is None and images.grad is None, "the image gets no gradient"
     assert tokens.grad is not None and tokens.grad[1].abs().sum() == 0
-    read = tokens.grad[0].abs().sum(dim=1) > 0
-    assert read.tolist() == [False, True, False, True, True, False], "the masked places and the end"
+    places = tokens.grad[0].abs().sum(dim=1) > 0
+    assert places.tolist() == [False, True, False, True, True, False], "the masked places and the end"
     with torch.no_grad():
-        other = predictor(tokens, patches.flip(0), images, **asked)[0]
+        other = predictor(tokens, patches.flip(0), images, **questions)[0]
         assert (other - losses)[valid].abs().min() > 1e-5, "the prediction depends on the image"
-        turned = {name: value.flip(0) for name, value in asked.items()}
-        found = predictor(tokens.flip(0), patches.flip(0), images.flip(0), **turned)[0]
-        torch.testing.assert_close(found[1], losses[0])
+        turned = {name: value.flip(0) for name, value in questions.items()}
+        result = predictor(tokens.flip(0), patches.flip(0), images.flip(0), **turned)[0]
+        torch.testing.assert_close(result[1], losses[0])
 
 
 def test_words_are_masked_where_they_stand_first(tiny_model: Path) -> None:
@@ -115,18 +115,18 @@ def test_the_mask_token_stands_before_positions_are_added(tiny_model: Path) -> N
     texts = torch.cat([whole, masked])
     tower = text_tower(encoder.clip)
     with torch.no_grad():
-        found = encoder.embed(None, texts, dense=False).text
+        rows = encoder.embed(None, texts, dense=False).text
         states = tower.token_embedding(texts.clamp(min=0))
         states[texts == MASKED] = token
         states = tower.transformer(states + tower.positional_embedding, attn_mask=tower.attn_mask)
         projected = tower.ln_final(states) @ tower.text_projection
         expected = projected[torch.arange(6), texts.argmax(dim=1)]
-        torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=1), rtol=0, atol=1e-5)
-        assert found is not None and torch.equal(found[2], found[5]) and (found[0] - found[3]).abs().max() > 1e-3
+        torch.testing.assert_close(rows, torch.nn.functional.normalize(expected, dim=1), rtol=0, atol=1e-5)
+        assert rows is not None and torch.equal(rows[2], rows[5]) and (rows[0] - rows[3]).abs().max() > 1e-3
         dense = encoder.embed(None, texts, dense=True)
         assert dense.token is not None
         torch.testing.assert_close(dense.token[3, :3], projected[3, :3], rtol=0, atol=1e-5)
-        torch.testing.assert_close(dense.text, found, rtol=0, atol=1e-5)
+        torch.testing.assert_close(dense.text, rows, rtol=0, atol=1e-5)
     assert not any("mask" in name for name in encoder.state_dict())
 
 
@@ -136,8 +136,8 @@ def _config(model: Path, pairs: Pairs, out: Path, **loop: Any) -> TrainConfig:
 
 
 def _along(run: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(run / "optimizer.pt", weights_only=True)["predictor"]
-    return found
+    state: dict[str, torch.Tensor] = torch.load(run / "optimizer.pt", weights_only=True)["predictor"]
+    return state
 
 
 def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -174,15 +174,15 @@ def test_the_norm_that_is_clipped_is_of_the_predictor_too(
     config = _config(tiny_model, tiny_pairs, tmp_path)
     _, gradients, trainer = first_step(replace(config, optim=replace(config.optim, clip_norm=0.01)))
     assert torch.stack([gradient.norm() for gradient in gradients.values()]).norm() > 1
-    found: list[float] = []
+    norms: list[float] = []
 
     def step() -> None:
         values = [value for group in trainer.optimizer.param_groups for value in group["params"]]
-        found.append(float(torch.stack([value.grad.norm() for value in values if value.grad is not None]).norm()))
+        norms.append(float(torch.stack([value.grad.norm() for value in values if value.grad is not None]).norm()))
 
     monkeypatch.setattr(trainer.optimizer, "step", step)
     trainer.update(torch.zeros(()))
-    assert found == [pytest.approx(0.01, rel=1e-3)]
+    assert norms == [pytest.approx(0.01, rel=1e-3)]
 
 
 def test_only_the_mask_token_is_made_where_nothing_is_predicted(
@@ -214,7 +214,7 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
     words = replace(config, objective=config.objective | {"masked_contrast": MaskedContrast(weight=0.0)})
     words = replace(words, train=replace(config.train, strategy="fsdp"))
     replayed = replace(config, replay=replace(config.replay, data=config.data, objective={"masked_text": MaskedText()}))
-    for changed, told in (
+    for changed, message in (
         (
             replace(config, data=replace(config.data, captions=bare)),
             "no caption has the field masked_words, but a loss of",
@@ -226,5 +226,5 @@ def test_what_does_not_go_is_one_line(tiny_model: Path, tiny_pairs: Pairs, tmp_p
         (replace(alone, train=replace(alone.train, trim=False)), "no mask token.*: --train.trim is needed"),
         (replace(config, predictor=PredictorConfig(heads=7)), r"--predictor\.heads 7 does not divide the joint space"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             train(changed)

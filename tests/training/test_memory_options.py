@@ -49,7 +49,7 @@ def test_gradient_checkpointing_changes_nothing(
 
 
 def test_checkpointed_blocks_keep_no_activations(tiny_model: Path) -> None:
-    kept = []
+    totals = []
     for recompute in (False, True):
         encoder = load_encoder(str(tiny_model)).train()
         if recompute:
@@ -62,8 +62,8 @@ def test_checkpointed_blocks_keep_no_activations(tiny_model: Path) -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
             encoder.encode_images(torch.randn(8, 3, 32, 32))
-        kept.append(sum(sizes))
-    assert kept[1] < 0.75 * kept[0]
+        totals.append(sum(sizes))
+    assert totals[1] < 0.75 * totals[0]
 
 
 def test_compiled_towers_do_not_recompile_per_length(one_block: Path) -> None:
@@ -115,13 +115,13 @@ def test_a_compiled_step_equals_the_eager_one(
 
     graphs = counters["stats"]["unique_graphs"]
     assert graphs >= 2, "two towers"
-    trainer, known = compiled[2], set()
+    trainer, sizes = compiled[2], set()
     pairs = open_pairs(trainer.config, encoder=trainer.encoder, processes=trainer.processes)
     for batch in pairs.batches(0, start=1, device=trainer.encoder.device):
         (part,) = batch.parts(len(batch))
-        known.add((len(part.texts.token), len(part.texts.path)))
+        sizes.add((len(part.texts.token), len(part.texts.path)))
         trainer.backward(batch)
-    assert len(known) > 2, "all batches have trees of one size"
+    assert len(sizes) > 2, "all batches have trees of one size"
     assert counters["stats"]["unique_graphs"] == graphs, "another size was compiled again"
 
 

@@ -23,10 +23,10 @@ Pairs = dict[str, Path]
 def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("degla.training.metrics.time", SimpleNamespace(perf_counter=lambda: now[0]))
-    told: list[tuple[int, dict[str, float]]] = []
+    reports: list[tuple[int, dict[str, float]]] = []
 
     def tracker(values: dict[str, float], *, step: int) -> None:
-        told.append((step, values))
+        reports.append((step, values))
 
     options = {"steps": 7, "every_steps": 3, "pairs_per_step": 4, "active": True, "tracker": tracker}
     with Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path, monkeypatch: 
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.6), (7, 0.7)]
     # Rate of the steps since the previous line: three of 0.5 s, three of 2 s, and one.
     assert [(row["pairs_per_second"], row["epoch"]) for row in rows] == [(8.0, 0), (2.0, 0), (2.0, 0)]
-    assert [step for step, _ in told] == [3, 6, 7]
+    assert [step for step, _ in reports] == [3, 6, 7]
 
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 8, "lo')  # The process died here.
@@ -93,8 +93,8 @@ def test_a_long_file_is_not_read_into_memory(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
-    told = rf"^{tmp_path}/metrics.jsonl: cannot be written: the disk is full. Free space"
-    with pytest.raises(DeglaError, match=told), Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
+    message = rf"^{tmp_path}/metrics.jsonl: cannot be written: the disk is full. Free space"
+    with pytest.raises(DeglaError, match=message), Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
         metrics.record(1, epoch=0, values={"loss": 0.5})
 
 

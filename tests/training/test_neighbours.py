@@ -27,10 +27,10 @@ from tests.training.gradient_worker import first_step
 def test_nearest_rows_equal_a_full_sort() -> None:
     rows = np.random.default_rng(0).normal(size=(1100, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found = nearest_rows(rows, count=4)
+    nearest = nearest_rows(rows, count=4)
     for row in (0, 7, 1023, 1024, 1099):
         order = [other for other in np.argsort(-(rows[row] @ rows.T), kind="stable") if other != row]
-        assert found[row].tolist() == order[:4]
+        assert nearest[row].tolist() == order[:4]
 
 
 def test_pictures_of_one_colour_are_near(
@@ -47,9 +47,9 @@ def test_pictures_of_one_colour_are_near(
     captions.append(CaptionRecord(id="copy", image="copy.png", text="x", image_id="copy"))
     monkeypatch.setattr("degla.progress._SOONEST", 0.0)
     with caplog.at_level("INFO", "degla"):
-        found = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
+        rows = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
     assert "images: 4 of 4" in caplog.text, "embedding can take hours and must show progress"
-    near = {record.caption_id: record.neighbours for record in found}
+    near = {record.caption_id: record.neighbours for record in rows}
     assert list(near) == [caption.id for caption in captions]
     partner = {"0": "2", "2": "0", "1": "3", "3": "1", "c": "2"}
     for name, neighbours in near.items():
@@ -78,16 +78,16 @@ def test_the_command_writes_what_training_reads(
     assert "--count is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("damage", "said"), [(b"no image", "image"), (None, r"the base of relative paths")])
+@pytest.mark.parametrize(("damage", "message"), [(b"no image", "image"), (None, r"the base of relative paths")])
 def test_a_picture_that_cannot_be_read_is_named_with_its_caption(
-    damage: bytes | None, said: str, tiny_model: Path, tmp_path: Path
+    damage: bytes | None, message: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     captions = [CaptionRecord(id=f"caption-{n}", image=f"{n}.png", text="x", image_id=str(n)) for n in range(3)]
     for number in range(2):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
     if damage is not None:
         (tmp_path / "2.png").write_bytes(damage)
-    with pytest.raises(InputError, match=rf"2\.png: the image of caption 'caption-2'.*{said}"):
+    with pytest.raises(InputError, match=rf"2\.png: the image of caption 'caption-2'.*{message}"):
         list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=1))
 
 
@@ -143,16 +143,16 @@ def test_similar_images_of_one_picture_are_no_negatives(
     config = tiny_config("read_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     config = replace(config, data=replace(config.data, duplicates=duplicates, neighbours_per_pair=neighbours))
     _, _, trainer = first_step(config)
-    found = {name: term.mask_same_image for name, term in trainer.pairs.objective.active.items()}  # type: ignore[union-attr]
-    assert found == {"contrastive": masked, "text_contrast": masked}
+    masks = {name: term.mask_same_image for name, term in trainer.pairs.objective.active.items()}  # type: ignore[union-attr]
+    assert masks == {"contrastive": masked, "text_contrast": masked}
 
 
 def test_a_mask_that_no_loss_can_make_is_told(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for recipe, told in (("con_clip", True), ("clip", False)):
+    for recipe, warns in (("con_clip", True), ("clip", False)):
         config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path)
         caplog.clear()
         first_step(replace(config, data=replace(config.data, duplicates="mask")))
-        said = "--data.duplicates mask has no effect: distractor cannot mask captions of the same image"
-        assert (said in caplog.text) == told
+        message = "--data.duplicates mask has no effect: distractor cannot mask captions of the same image"
+        assert (message in caplog.text) == warns

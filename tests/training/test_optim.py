@@ -39,5 +39,5 @@ def test_frozen_parameters_are_not_optimised(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     encoder.clip.visual.requires_grad_(False)
     optimizer = build_optimizer(encoder, OptimConfig())
-    held = {id(value) for group in optimizer.param_groups for value in group["params"]}
-    assert not held & {id(value) for value in encoder.clip.visual.parameters()}
+    ids = {id(value) for group in optimizer.param_groups for value in group["params"]}
+    assert not ids & {id(value) for value in encoder.clip.visual.parameters()}
