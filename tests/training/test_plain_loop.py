@@ -52,14 +52,14 @@ def in_heads(states: Tensor, heads: int) -> Tensor:
     return states.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def image_states(model: Any, pixels: Tensor, kept: Tensor | None = None, see: Any = None) -> Tensor:
+def image_states(model: Any, pixels: Tensor, patches: Tensor | None = None, see: Any = None) -> Tensor:
     """Class token and patches in the space of captions; `see` gets the last attention and may replace it."""
     tower = model.visual
     hidden = tower.conv1(pixels).flatten(2).mT
     start = tower.class_embedding.expand(len(hidden), 1, -1)
     hidden = torch.cat([start, hidden], 1) + tower.positional_embedding
-    if kept is not None:
-        hidden = torch.stack([rows[[0, *(own + 1).tolist()]] for rows, own in zip(hidden, kept, strict=True)])
+    if patches is not None:
+        hidden = torch.stack([rows[[0, *(own + 1).tolist()]] for rows, own in zip(hidden, patches, strict=True)])
     *blocks, last = tower.transformer.resblocks
     hidden = torch.nn.Sequential(tower.ln_pre, *blocks)(hidden)
     parts = linear(last.ln_1(hidden), last.attn.in_proj_weight, last.attn.in_proj_bias).chunk(3, 2)
@@ -71,15 +71,15 @@ def image_states(model: Any, pixels: Tensor, kept: Tensor | None = None, see: An
 
 
 def embedded(
-    model: Any, batch: Batch, *, kept: Tensor | None = None, mask_token: Tensor | None = None
+    model: Any, batch: Batch, *, patches: Tensor | None = None, mask_token: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Unit embeddings of a batch's images and texts, patches in the space of captions, and the states of all tokens."""
-    found = {}
+    rows = {}
     for name, value in batch.tensors().items():
         if INPUTS[name].kind == "image":
-            hidden = image_states(model, value, kept if name == "image" else None)
-            found[name] = normalize(hidden[:, 0], dim=-1)
-            found |= {"patch": hidden[:, 1:], "raw_image": hidden[:, 0]} if name == "image" else {}
+            hidden = image_states(model, value, patches if name == "image" else None)
+            rows[name] = normalize(hidden[:, 0], dim=-1)
+            rows |= {"patch": hidden[:, 1:], "raw_image": hidden[:, 0]} if name == "image" else {}
         elif INPUTS[name].kind == "text":
             *places, length = value.shape
             tokens = pad(value.reshape(-1, length), (0, len(model.positional_embedding) - length))
@@ -89,46 +89,46 @@ def embedded(
             states = model.transformer(states + model.positional_embedding, attn_mask=model.attn_mask)
             states = model.ln_final(states) @ model.text_projection
             ends = states[torch.arange(len(states)), tokens.argmax(-1)]
-            found[name] = normalize(ends, dim=-1).reshape(*places, ends.shape[1])
+            rows[name] = normalize(ends, dim=-1).reshape(*places, ends.shape[1])
             if name == "masked":
-                found["queried"] = (states[:, :length] + ends[:, None]) / 2
+                rows["queried"] = (states[:, :length] + ends[:, None]) / 2
             if name in ("caption", "negative"):
                 place = torch.arange(length)
-                found[f"{name}_token"] = states[:, :length].reshape(*places, length, states.shape[2])
-                found[f"{name}_token_valid"] = (place > 0) & (place <= value.argmax(-1, keepdim=True))
+                rows[f"{name}_token"] = states[:, :length].reshape(*places, length, states.shape[2])
+                rows[f"{name}_token_valid"] = (place > 0) & (place <= value.argmax(-1, keepdim=True))
         elif INPUTS[name].kind == "value":
-            found.setdefault(name, value)
-    return found
+            rows.setdefault(name, value)
+    return rows
 
 
 def kept_patches(config: TrainConfig, teacher: Any, images: Tensor) -> Tensor:
     """Without those of most significance, attention times length of values; the temperature is nearly 0."""
-    seen: list[Tensor] = []
+    scores: list[Tensor] = []
 
     def see(share: Tensor, value: Tensor) -> Tensor:
-        seen.append(share[:, :, 0, 1:].sum(1) * value[:, :, 1:].transpose(1, 2).flatten(2).norm(dim=2))
+        scores.append(share[:, :, 0, 1:].sum(1) * value[:, :, 1:].transpose(1, 2).flatten(2).norm(dim=2))
         return share
 
     image_states(teacher, images, see=see)
-    return seen[0].argsort(descending=True)[:, int(config.views.left_out * seen[0].shape[1]) :].sort().values
+    return scores[0].argsort(descending=True)[:, int(config.views.left_out * scores[0].shape[1]) :].sort().values
 
 
 def with_evidence(config: TrainConfig, teacher: Any, batch: Batch, caption: Tensor) -> Batch:
     """With the part of each image with evidence for its caption, and the teacher's view of it."""
-    seen: list[Tensor] = []
+    shares: list[Tensor] = []
 
     def see(share: Tensor, _: Tensor) -> Tensor:
-        seen.append(share.detach().requires_grad_())
-        return seen[0]
+        shares.append(share.detach().requires_grad_())
+        return shares[0]
 
     with torch.enable_grad():
         likeness = (normalize(image_states(teacher, batch.image, see=see)[:, 0], dim=-1) * caption).sum()
-        (gradient,) = torch.autograd.grad(likeness, seen)
-    patches = (seen[0].detach() * gradient).clamp(min=0)[:, :, 0, 1:].sum(1)
+        (gradient,) = torch.autograd.grad(likeness, shares)
+    patches = (shares[0].detach() * gradient).clamp(min=0)[:, :, 0, 1:].sum(1)
     least, most = patches.amin(1, keepdim=True), patches.amax(1, keepdim=True)
-    kept = ((patches - least) / (most - least) > config.evidence.threshold).unflatten(1, (4, 4))
-    part = batch.image * kept.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
-    there, view = kept.any(2).any(1) & ~kept.all(2).all(1), normalize(image_states(teacher, part)[:, 0], dim=-1)
+    mask = ((patches - least) / (most - least) > config.evidence.threshold).unflatten(1, (4, 4))
+    part = batch.image * mask.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+    there, view = mask.any(2).any(1) & ~mask.all(2).all(1), normalize(image_states(teacher, part)[:, 0], dim=-1)
     return replace(batch, extra={**batch.extra, "evidence_image": part, "evidence_valid": there, "evidence_seen": view})
 
 
@@ -147,8 +147,8 @@ def predicted(
         key, value = layer(norm(keys, f"{block}.ln_key"), f"{block}.key_value").chunk(2, -1)
         query = layer(norm(queries, f"{block}.ln_query"), f"{block}.query")
         query, key, value = (in_heads(each, config.predictor.heads) for each in (query, key, value))
-        seen = (query @ key.mT / query.shape[3] ** 0.5).softmax(-1) @ value
-        queries = queries + layer(seen.transpose(1, 2).flatten(2), f"{block}.out")
+        context = (query @ key.mT / query.shape[3] ** 0.5).softmax(-1) @ value
+        queries = queries + layer(context.transpose(1, 2).flatten(2), f"{block}.out")
         queries = queries + layer(gelu(layer(norm(queries, f"{block}.ln_mlp"), f"{block}.mlp.0")), f"{block}.mlp.2")
     shares = layer(norm(queries, "head.0"), "head.1").log_softmax(-1)
     losses = -shares.gather(2, batch.caption[..., None])[..., 0]
@@ -168,7 +168,7 @@ def plain_loop(
     config: TrainConfig, streams: list[list[Batch]], predictor: dict[str, Tensor]
 ) -> tuple[list[dict[str, float]], Any, Any]:
     """Losses of each step by name, the model and its teacher."""
-    given, model = config.optim, open_clip_model(Path(config.model))
+    settings, model = config.optim, open_clip_model(Path(config.model))
     teacher, biased = deepcopy(model).requires_grad_(False), model.logit_bias is not None
     model.visual.requires_grad_(config.train.train_image_tower)
     model.logit_scale.requires_grad_(config.train.train_scale)
@@ -176,17 +176,17 @@ def plain_loop(
     start = [each.detach().clone() for each in trained]
     along = {name: value.clone().requires_grad_() for name, value in predictor.items()}
     groups = [
-        {"params": [each for each in trained if each.ndim >= 2], "weight_decay": given.weight_decay},
+        {"params": [each for each in trained if each.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
         {"params": list(along.values()), "weight_decay": config.predictor.weight_decay},
     ]
-    optimiser = torch.optim.AdamW(groups, betas=(given.beta1, given.beta2), eps=given.eps)
+    optimiser = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), eps=settings.eps)
     thresholds = torch.zeros(10)
-    found = []
+    history = []
     coming = [iter(batches) for batches in streams]
     for step in range(STEPS):
-        for group, most in zip(optimiser.param_groups, (given.lr, given.lr, config.predictor.lr), strict=True):
-            group["lr"] = most / given.lr * rate_at(config, step)
+        for group, most in zip(optimiser.param_groups, (settings.lr, settings.lr, config.predictor.lr), strict=True):
+            group["lr"] = most / settings.lr * rate_at(config, step)
         loss, losses = torch.zeros(()), {}
         # A replayed stream is first: its gradient weights the pull to the start.
         for turn in reversed(range(len(streams))):
@@ -197,15 +197,15 @@ def plain_loop(
             active = {name: each for name, each in active.items() if each.weight}
             if not turn and config.data.neighbours_per_pair:
                 active = {name: replace(each, mask_same_image=True) for name, each in active.items()}
-            kept = None
+            patches = None
             with torch.no_grad():
                 own = {name: embedded(teacher, batch)[name] for name in ("image", "caption", "negative")}
                 if "evidence_contrast" in active:
                     batch = with_evidence(config, teacher, batch, own["caption"])
                 if config.views.left_out:
-                    kept = kept_patches(config, teacher, batch.image)
+                    patches = kept_patches(config, teacher, batch.image)
             target = Target(**own)
-            rows = embedded(model, batch, kept=kept, mask_token=along.get("mask_token"))
+            rows = embedded(model, batch, patches=patches, mask_token=along.get("mask_token"))
             if along:
                 keys = ((rows["patch"] + rows["raw_image"][:, None]) / 2).detach()
                 rows |= predicted(config, along, rows.pop("queried"), keys, batch)
@@ -226,15 +226,15 @@ def plain_loop(
                 loss = loss + config.l2_sp.weight * losses["l2_sp"]
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if given.clip_norm:
-            torch.nn.utils.clip_grad_norm_([*trained, *along.values()], given.clip_norm)
+        if settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_([*trained, *along.values()], settings.clip_norm)
         optimiser.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(given.max_scale))
+            model.logit_scale.clamp_(0, math.log(settings.max_scale))
             for own_value, new in zip(teacher.parameters(), model.parameters(), strict=True):
                 own_value.mul_(config.teacher.decay).add_(new, alpha=1 - config.teacher.decay)
-        found.append({name: value.item() for name, value in ({"loss": loss} | losses).items()})
-    return found, model, teacher
+        history.append({name: value.item() for name, value in ({"loss": loss} | losses).items()})
+    return history, model, teacher
 
 
 @pytest.mark.parametrize("case", [*RECIPES, *IN_CHUNKS])
@@ -243,14 +243,14 @@ def test_a_recipe_is_a_plain_loop(
 ) -> None:
     batches: dict[int, list[Batch]] = {}
     predictor: dict[str, Tensor] = {}
-    collated, made = Collate.__call__, WordPredictor.__init__
+    collated, initialise = Collate.__call__, WordPredictor.__init__
 
     def kept(self: Collate, pairs: list[Pair]) -> Batch:
         batches.setdefault(id(self), []).append(collated(self, pairs))
         return batches[id(self)][-1]
 
     def noted(self: WordPredictor, **options: Any) -> None:
-        made(self, **options)
+        initialise(self, **options)
         predictor.update({name: value.detach().clone() for name, value in self.named_parameters()})
 
     monkeypatch.setattr(Collate, "__call__", kept)
@@ -276,9 +276,9 @@ def test_a_recipe_is_a_plain_loop(
     folder = train(config).folder
     expected, model, teacher = plain_loop(config, list(batches.values()), predictor)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    given = [each for stream in batches.values() for batch in stream for each in batch.tensors().items()]
-    left_out = [not value.all() for _, value in given if value.dtype == torch.bool]
-    left_out += [bool((value < 0).any()) for name, value in given if name == "label"]
+    tensors = [each for stream in batches.values() for batch in stream for each in batch.tensors().items()]
+    left_out = [not value.all() for _, value in tensors if value.dtype == torch.bool]
+    left_out += [bool((value < 0).any()) for name, value in tensors if name == "label"]
     assert len(lines) == STEPS and any(left_out), "nothing is left out, so no mask is tested"
     for line, losses in zip(lines, expected, strict=True):
         assert {name: line[name] for name in losses} == pytest.approx(losses, rel=2e-5, abs=5e-6)

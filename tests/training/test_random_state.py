@@ -42,23 +42,23 @@ def test_parts_of_a_batch_drop_the_same_patches_when_they_are_embedded_again(
     model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise gradients of one draw would flow through the patches of the other."""
-    seen: list[torch.Tensor] = []
+    embeddings: list[torch.Tensor] = []
     embed = Encoder.embed
 
-    def watched(self: Encoder, *given: Any, **named: Any) -> Any:
-        found = embed(self, *given, **named)
-        seen.append(found.image.detach())
-        return found
+    def watched(self: Encoder, *arguments: Any, **options: Any) -> Any:
+        outputs = embed(self, *arguments, **options)
+        embeddings.append(outputs.image.detach())
+        return outputs
 
     monkeypatch.setattr(Encoder, "embed", watched)
     first_step(tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path, chunk_size=2))
-    torch.testing.assert_close(torch.cat(seen[2:]), torch.cat(seen[:2]))
+    torch.testing.assert_close(torch.cat(embeddings[2:]), torch.cat(embeddings[:2]))
 
 
 def test_a_resumed_run_drops_the_same_patches(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = tiny_config("negclip", model=model, pairs=tiny_pairs, out=tmp_path / "whole")
-    expected, found = (load_file(run.folder / "open_clip_model.safetensors") for run in whole_and_resumed(whole))
-    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    expected, weights = (load_file(run.folder / "open_clip_model.safetensors") for run in whole_and_resumed(whole))
+    assert [name for name in expected if not torch.equal(expected[name], weights[name])] == []
     # So does a run with the same seed.
     torch.rand(1)
     again = load_file(train(replace(whole, out=tmp_path / "again")).folder / "open_clip_model.safetensors")

@@ -34,21 +34,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A T5 1.1 of two small layers with random weights; letters are its tokens."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-    made = tmp_path_factory.mktemp("decoder") / "t5"
+    path = tmp_path_factory.mktemp("decoder") / "t5"
     tokens = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz "]
     inner = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, unk_token="<unk>", eos_token="</s>", pad_token="<pad>"
-    ).save_pretrained(made)
+    ).save_pretrained(path)
     config = transformers.T5Config(
         vocab_size=32128, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=2, num_heads=2,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0, initializer_factor=3.0,
     )  # fmt: skip
     torch.manual_seed(0)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(made)
-    return made
+    transformers.T5ForConditionalGeneration(config).save_pretrained(path)
+    return path
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def _targets(folder: Path, *texts: str) -> torch.Tensor:
 
 def test_the_known_answers() -> None:
     losses = torch.tensor([[1.0, 1, 9, 9, 9, 9], [3] * 6])
-    given = {"image": torch.ones(2, 3), "caption": torch.ones(2, 3), "reconstruction": losses,
+    inputs = {"image": torch.ones(2, 3), "caption": torch.ones(2, 3), "reconstruction": losses,
              "reconstruction_valid": torch.arange(6) < torch.tensor([[2], [6]])}  # fmt: skip
-    assert float(TokenReconstruction()(**given)) == 2.5
-    assert float(TokenReconstruction(reduction="sentence")(**given)) == 2.0
+    assert float(TokenReconstruction()(**inputs)) == 2.5
+    assert float(TokenReconstruction(reduction="sentence")(**inputs)) == 2.0
 
 
 def test_a_decoder_that_knows_nothing(decoder: TextDecoder, folder: Path) -> None:
@@ -158,15 +158,15 @@ def test_the_text_is_of_the_same_image(folder: Path, tiny_model: Path, tiny_pair
     config = _config(folder, tiny_model, tiny_pairs, tmp_path)
     encoder = load_encoder(str(tiny_model))
     pairs = open_pairs(config, encoder=encoder, processes=Processes())
-    said: dict[str, set[str]] = {}
+    texts: dict[str, set[str]] = {}
     of = {row["id"]: row for row in map(json.loads, tiny_pairs["captions"].open())}
     for row in of.values():
-        said.setdefault(row["image_id"], set()).add(row["text"])
+        texts.setdefault(row["image_id"], set()).add(row["text"])
     tokens, own = DecoderTokens.of(folder), set()
     for epoch in range(6):
         for batch in pairs.batches(epoch, start=0, device=encoder.device):
             for name, target in zip(batch.ids, batch.extra["target"], strict=True):
-                of_image = [text for text in said[of[name]["image_id"]] if torch.equal(tokens(text), target)]
+                of_image = [text for text in texts[of[name]["image_id"]] if torch.equal(tokens(text), target)]
                 assert target.shape == (LONGEST,) and of_image
                 own.add(of_image[0] == of[name]["text"])
     assert own == {False, True}, "the caption itself is one of them"
@@ -182,11 +182,11 @@ def test_texts_of_the_column_are_reconstructed_too(
     config = _config(folder, tiny_model, {**tiny_pairs, "captions": captions}, tmp_path / "run")
     longer = DecoderTokens.of(folder)("two longer texts")
     for source in ("same_image", "column"):
-        given = replace(config, data=replace(config.data, positives=source))
-        pairs = open_pairs(given, encoder=load_encoder(str(tiny_model)), processes=Processes())
+        variant = replace(config, data=replace(config.data, positives=source))
+        pairs = open_pairs(variant, encoder=load_encoder(str(tiny_model)), processes=Processes())
         batches = [each for epoch in range(4) for each in pairs.batches(epoch, start=0, device=torch.device("cpu"))]
-        drawn = torch.cat([batch.extra["target"] for batch in batches])
-        assert bool((drawn == longer).all(dim=1).any()) == (source == "column")
+        targets = torch.cat([batch.extra["target"] for batch in batches])
+        assert bool((targets == longer).all(dim=1).any()) == (source == "column")
 
 
 def test_without_the_loss_no_decoder_is_loaded(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_without_the_loss_no_decoder_is_loaded(tiny_model: Path, tiny_pairs: Pai
 def test_what_does_not_go_is_one_line(folder: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _config(folder, tiny_model, tiny_pairs, tmp_path / "run")
     both_ways = write_model(tmp_path / "both", text_cfg=CONFIG["text_cfg"] | {"no_causal_mask": True})
-    for changed, told in (
+    for changed, message in (
         (replace(config, data=replace(config.data, decoder=None)), "Set --data.decoder FOLDER"),
         (
             replace(config, data=replace(config.data, decoder=tmp_path / "no")),
@@ -207,7 +207,7 @@ def test_what_does_not_go_is_one_line(folder: Path, tiny_model: Path, tiny_pairs
         (replace(config, model=str(both_ways)), "no text states for .*: attends both ways"),
         (replace(config, train=replace(config.train, trim=False)), "no text states for .*: --train.trim is needed"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             train(changed)
     shutil.copytree(folder, tmp_path / "bert")
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
@@ -219,8 +219,8 @@ def test_states_are_those_that_are_projected(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     tokens = encoder.tokenize(CAPTIONS)
     with torch.no_grad():
-        found = encoder.embed(None, tokens, state=True)
-        assert found.text is not None and found.state is not None
-        torch.testing.assert_close(found.text, encoder.encode_captions(tokens))
-        projected = torch.nn.functional.normalize(found.state @ encoder.clip.text_projection, dim=-1)
-        torch.testing.assert_close(projected, found.text)
+        outputs = encoder.embed(None, tokens, state=True)
+        assert outputs.text is not None and outputs.state is not None
+        torch.testing.assert_close(outputs.text, encoder.encode_captions(tokens))
+        projected = torch.nn.functional.normalize(outputs.state @ encoder.clip.text_projection, dim=-1)
+        torch.testing.assert_close(projected, outputs.text)

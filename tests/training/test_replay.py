@@ -64,27 +64,27 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
         for value in trainer.encoder.parameters():
             value += 0.02 * torch.randn_like(value) * value.requires_grad
     loss, values = trainer.gradients(batch, replayed, number=0)
-    made = _gradients(trainer)
+    gradients = _gradients(trainer)
 
     encoder = trainer.encoder
     encoder.zero_grad()
     assert trainer.teacher is not None
     total = torch.zeros(())
     streams = ((batch, config.objective), (replayed, config.replay.objective))
-    for given, chosen in streams:
+    for pairs, chosen in streams:
         objective = Objective(chosen, rules=1)
-        whole = next(iter(replace(given, trees=(), caption_trees=()).parts(len(given))))
+        whole = next(iter(replace(pairs, trees=(), caption_trees=()).parts(len(pairs))))
         target = teacher_target(trainer.teacher, [whole], needs=objective.needs, negatives=0)
         rows = encoder.embed(whole.image, whole.texts)
-        total = total + objective.value(to_embeddings([rows], scale=encoder.scale, batch=given), target, Processes())[0]
+        total = total + objective.value(to_embeddings([rows], scale=encoder.scale, batch=pairs), target, Processes())[0]
     total.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert values.keys() == {"class_contrast", "replay.logit_distillation", "replay.soft_alignment"}
     expected = _gradients(trainer)
-    assert made.keys() == expected.keys() and any(value.abs().max() > 1e-3 for value in expected.values())
+    assert gradients.keys() == expected.keys() and any(value.abs().max() > 1e-3 for value in expected.values())
     for name, value in expected.items():
         torch.testing.assert_close(
-            made[name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name} {text}"
+            gradients[name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name} {text}"
         )
 
 
@@ -110,16 +110,16 @@ def test_streams_that_take_turns_read_their_own_batches_alone(
     pairs = open_pairs(config, encoder=encoder, processes=Processes(), stream=config.replayed)
 
     def ids(start: int, steps: int, turn: int | None = None) -> list[Any]:
-        found = islice(pairs.endless(start=start, device=encoder.device, steps=steps, turn=turn), steps)
-        return [None if batch is None else batch.ids for batch in found]
+        batches = islice(pairs.endless(start=start, device=encoder.device, steps=steps, turn=turn), steps)
+        return [None if batch is None else batch.ids for batch in batches]
 
-    whole, read, row = ids(0, 9), list[Any](), PairDataset.__getitem__
-    monkeypatch.setattr(PairDataset, "__getitem__", lambda self, key: read.append(key) or row(self, key))
+    whole, keys, row = ids(0, 9), list[Any](), PairDataset.__getitem__
+    monkeypatch.setattr(PairDataset, "__getitem__", lambda self, key: keys.append(key) or row(self, key))
     for start, turn in product((0, 3, 4), (0, 1)):
-        read.clear()
-        found = ids(start, 9 - start, turn)
-        assert found == [each if number % 2 == turn else None for number, each in enumerate(whole)][start:]
-        assert len(read) == 6 * sum(each is not None for each in found)
+        keys.clear()
+        result = ids(start, 9 - start, turn)
+        assert result == [each if number % 2 == turn else None for number, each in enumerate(whole)][start:]
+        assert len(keys) == 6 * sum(each is not None for each in result)
 
 
 def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -152,22 +152,22 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path / "1", steps=3)
-    kept = replace(config.replay.objective["soft_alignment"], weight=0.0)
+    term = replace(config.replay.objective["soft_alignment"], weight=0.0)
     config = replace(
         config,
-        replay=replace(config.replay, objective=config.replay.objective | {"soft_alignment": kept}),
+        replay=replace(config.replay, objective=config.replay.objective | {"soft_alignment": term}),
         train=replace(config.train, train_scale=True),
         # At the start the distillation's gradient is pure rounding error, which a small epsilon would turn into steps.
         optim=replace(config.optim, warmup_steps=0, eps=1e-3),
     )
     train(config)
     train_in(2, replace(config, out=tmp_path / "2"))
-    found = [
+    metrics = [
         [json.loads(line) for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
         for count in ("1", "2")
     ]
-    assert found[0][-1]["l2_sp"] > 0
-    for one, two in zip(*found, strict=True):
+    assert metrics[0][-1]["l2_sp"] > 0
+    for one, two in zip(*metrics, strict=True):
         for name in ("loss", "l2_sp", "class_contrast", "replay.logit_distillation"):
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-7), (one["step"], name)
 
@@ -220,8 +220,8 @@ def test_both_objectives_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_p
 def test_the_second_stream_is_frozen_out_of_the_teacher(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path / "run", steps=3)
     outcome = train(config)
-    kept = Teacher(load_encoder(config.model), config.teacher).encoder.clip.state_dict()
+    start = Teacher(load_encoder(config.model), config.teacher).encoder.clip.state_dict()
     teacher = load_file(outcome.folder / "teacher.safetensors")
     moved = load_file(outcome.folder / "open_clip_model.safetensors")
-    assert all(torch.equal(value, teacher[name]) for name, value in kept.items() if name in teacher)
+    assert all(torch.equal(value, teacher[name]) for name, value in start.items() if name in teacher)
     assert any(not torch.equal(value, moved[name]) for name, value in teacher.items())

@@ -245,14 +245,14 @@ def test_damaged_checkpoints_are_refused(tiny_model: Path, tiny_pairs: Pairs, tm
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     folder = train(config).folder
     for name, message in [("optimizer.pt", "damaged"), ("teacher.safetensors", "damaged")]:
-        kept = (folder / name).read_bytes()
-        (folder / name).write_bytes(kept[: len(kept) // 2])
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(InputError, match=message):
             train(config, resume=True)
         (folder / name).unlink()
         with pytest.raises(InputError, match="missing"):
             train(config, resume=True)
-        (folder / name).write_bytes(kept)
+        (folder / name).write_bytes(content)
 
 
 def test_a_run_without_its_teacher_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

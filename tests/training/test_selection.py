@@ -112,14 +112,14 @@ def test_gain_minus_price_times_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("price", "scores", "told"), [(1, (64.0, 89.5), False), (10, (64.0, 89.5), True), (1, BASE, True)]
+    ("price", "scores", "warns"), [(1, (64.0, 89.5), False), (10, (64.0, 89.5), True), (1, BASE, True)]
 )
 def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
-    price: float, scores: tuple[float, float], told: bool, config: TrainConfig, measured: Measured, caplog: Told
+    price: float, scores: tuple[float, float], warns: bool, config: TrainConfig, measured: Measured, caplog: Told
 ) -> None:
     measured.will_be(BASE, scores)
     train(replace(config, validation=replace(config.validation, price=price), train=replace(config.train, steps=2)))
-    assert any("best: its joint is no better than before training" in line for line in caplog.messages) == told
+    assert any("best: its joint is no better than before training" in line for line in caplog.messages) == warns
 
 
 @pytest.mark.parametrize(("price", "best"), [(0, "step-8"), (1, "step-6"), (9, "step-2")])
@@ -144,12 +144,12 @@ def test_the_price_decides_which_checkpoint_is_the_best(
     assert list(logged) == [0, 2, 4, 6, 8]
     assert all(logged[row["step"]]["validation/joint"] == row["joint"] for row in rows[1:])
     if price == 1:
-        told = [line for line in caplog.messages if line.startswith("step ") and "composition" in line]
-        assert told[:2] == [
+        lines = [line for line in caplog.messages if line.startswith("step ") and "composition" in line]
+        assert lines[:2] == [
             "step 0: composition 60.0, recognition 90.0, before training",
             "step 2: composition 64.0 (+4.0), recognition 89.5 (-0.5), joint +3.5, best",
         ]
-        assert told[-1] == "step 8: composition 75.0 (+15.0), recognition 80.0 (-10.0), joint +5.0"
+        assert lines[-1] == "step 8: composition 75.0 (+15.0), recognition 80.0 (-10.0), joint +5.0"
 
 
 def test_the_budget_ends_the_run_and_the_best_within_it_stays(
@@ -286,12 +286,12 @@ def test_what_a_run_asks_for_must_be_there_before_the_first_step(
 ) -> None:
     scores = {"composition": 0.5, "swap": 0.4}
     monkeypatch.setattr(Validation, "_measure", lambda self, encoder: scores)
-    asked = [
+    cases = [
         (config.validation, StopConfig(), r"validation\.kept 'recognition' .*joint counts its loss.* Known: comp"),
         (replace(config.validation, kept="swap", gain="swpa"), StopConfig(), r"--validation\.gain .*mean 'swap'"),
         (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"forgetting limits its loss"),
     ]
-    for validation, stop, message in asked:
+    for validation, stop, message in cases:
         with pytest.raises(InputError, match=message):
             train(replace(config, validation=validation, stop=stop))
     assert not checkpoints(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -29,8 +29,8 @@ LINEAR = {"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"proj_type": "l
 
 def matrix_of(encoder: Encoder) -> torch.Tensor:
     """The map, after checking that there is exactly one."""
-    (found,) = (value for name, value in encoder.clip.named_parameters() if name.endswith(".text_map"))
-    return found
+    (matrix,) = (value for name, value in encoder.clip.named_parameters() if name.endswith(".text_map"))
+    return matrix
 
 
 def moved(encoder: Encoder, matrix: torch.Tensor) -> Encoder:
@@ -107,8 +107,8 @@ def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
         "logit_scale",
     }
     assert 1 <= tuned.scale.item() < 1.1, "started at 1"
-    held = load_file(outcome.folder / "adapters.safetensors")
-    matrix = next(value for name, value in held.items() if name.endswith(".text_map"))
+    adapters = load_file(outcome.folder / "adapters.safetensors")
+    matrix = next(value for name, value in adapters.items() if name.endswith(".text_map"))
     torch.testing.assert_close(tuned.clip.text_projection, base["text_projection"] @ matrix.T, rtol=0, atol=1e-6)
     for name in ("open_clip_model", "adapters"):
         left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))

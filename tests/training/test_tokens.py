@@ -38,10 +38,10 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
     (part,) = batch.parts(len(batch))
     with torch.no_grad():
         *rows, scale, _ = encoder(part.image, part.texts, dense=True)
-    found = to_embeddings([TowerOutputs(*rows)], scale=scale, batch=batch)
-    assert found.extra["caption_token"].shape[:2] == batch.caption.shape and found.extra["patch"].shape == (4, 4, 16)
-    assert found.extra["negative_token"].shape[:3] == batch.negative.shape
-    assert not found.valid.all() and found.valid.any()
+    output = to_embeddings([TowerOutputs(*rows)], scale=scale, batch=batch)
+    assert output.extra["caption_token"].shape[:2] == batch.caption.shape and output.extra["patch"].shape == (4, 4, 16)
+    assert output.extra["negative_token"].shape[:3] == batch.negative.shape
+    assert not output.valid.all() and output.valid.any()
 
     def expect(tokens: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> None:
         end = int(text.argmax())
@@ -54,16 +54,16 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
         torch.testing.assert_close(torch.nn.functional.normalize(tokens[end], dim=0), unit[0])
 
     for row in range(4):
-        expect(found.extra["caption_token"][row], batch.caption[row], found.extra["caption_token_valid"][row])
+        expect(output.extra["caption_token"][row], batch.caption[row], output.extra["caption_token_valid"][row])
         for number in range(2):
-            if found.valid[row, number]:
+            if output.valid[row, number]:
                 expect(
-                    found.extra["negative_token"][row, number],
+                    output.extra["negative_token"][row, number],
                     batch.negative[row, number],
-                    found.extra["negative_token_valid"][row, number],
+                    output.extra["negative_token_valid"][row, number],
                 )
             else:
-                assert not found.extra["negative_token_valid"][row, number].any()
+                assert not output.extra["negative_token_valid"][row, number].any()
 
 
 def test_towers_and_flags_without_tokens_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

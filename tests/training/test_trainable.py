@@ -114,13 +114,13 @@ def test_adapters_stand_in_trained_blocks_alone(tiny_pairs: Pairs, tmp_path: Pat
 
 def test_adapters_are_those_of_the_seed(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     """Whatever was drawn before, because models are loaded in several ways."""
-    drawn = []
+    adapters = []
     for before, seed in ((1, 3), (2, 3), (1, 4)):
         config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, seed=seed)
         torch.manual_seed(before)
         _, _, trainer = first_step(replace(config, adapter=AdapterConfig(rank=2)))
-        drawn.append({name: value for name, value in trainer.encoder.named_parameters() if "lora_A" in name})
-    one, again, other = drawn
+        adapters.append({name: value for name, value in trainer.encoder.named_parameters() if "lora_A" in name})
+    one, again, other = adapters
     assert one and all(torch.equal(one[name], again[name]) and not torch.equal(one[name], other[name]) for name in one)
 
 
@@ -163,13 +163,13 @@ def test_open_clip_itself_computes_adapters_as_we_do(tiny_model: Path) -> None:
         before = {name: value.clone() for name, value in model.clip.state_dict().items()}
         for mode in (True, False):
             ours, theirs = model.train(mode).clip, plain.train(mode).clip
-            for found, expected in (
+            for result, expected in (
                 (ours.encode_text(tokens, normalize=True), theirs.encode_text(tokens, normalize=True)),
                 (ours.encode_image(images, normalize=True), theirs.encode_image(images, normalize=True)),
                 (ours.encode_text(tokens, normalize=True), model.encode_captions(tokens)),
                 (ours.encode_image(images, normalize=True), model.encode_images(images)),
             ):
-                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+                torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
         assert all(torch.equal(value, before[name]) for name, value in model.clip.state_dict().items())
     encoder.clip.encode_text(tokens).sum().backward()
     grads = [value.grad for name, value in encoder.clip.named_parameters() if "lora_B" in name and "visual" not in name]

@@ -73,10 +73,10 @@ def test_evaluating_does_not_change_the_training(watched: tuple[TrainConfig, Tra
 def test_every_process_takes_part_and_the_first_writes(
     rank: int, benchmark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[EvaluationProcesses] = []
+    calls: list[EvaluationProcesses] = []
 
     def evaluate_alone(*arguments: Any, processes: EvaluationProcesses, **options: Any) -> Any:
-        seen.append(processes)
+        calls.append(processes)
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr("degla.evaluation.run.evaluate", evaluate_alone)
@@ -86,7 +86,7 @@ def test_every_process_takes_part_and_the_first_writes(
     validation = Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes)
     encoder = load_encoder(str(tiny_model))
     before, scores = validation.begin(encoder), validation.score(encoder, 1)
-    assert seen == [processes] * 2 and scores["validation/composition"] == before["validation/composition"] > 0
+    assert calls == [processes] * 2 and scores["validation/composition"] == before["validation/composition"] > 0
     assert validation.best == "step-1" and (tmp_path / "validation.jsonl").is_file() == (rank == 0)
 
 

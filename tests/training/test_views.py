@@ -43,13 +43,13 @@ def test_the_tower_reads_the_kept_patches_at_their_places(teacher: Teacher) -> N
     whole = encode_class_token(clip, images)
     order = torch.stack([torch.randperm(PATCHES) for _ in images])
     torch.testing.assert_close(encode_class_token(clip, images, order), whole, rtol=1e-4, atol=1e-5)
-    kept = order[:, :6]
-    found = teacher.encoder.embed(images, None, places=kept).image
+    indices = order[:, :6]
+    embeddings = teacher.encoder.embed(images, None, places=indices).image
     visual = clip.visual
     states = visual._embeds(images)
-    states = torch.stack([row[[0, *(1 + places).tolist()]] for row, places in zip(states, kept, strict=True)])
+    states = torch.stack([row[[0, *(1 + places).tolist()]] for row, places in zip(states, indices, strict=True)])
     expected = visual.ln_post(visual.transformer(states))[:, 0] @ visual.proj
-    torch.testing.assert_close(found, normalize(expected, dim=-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embeddings, normalize(expected, dim=-1), rtol=1e-4, atol=1e-5)
 
 
 def test_the_teacher_tells_embedding_and_significance_by_one_pass(teacher: Teacher) -> None:
@@ -83,8 +83,8 @@ def _part(rows: slice, images: torch.Tensor) -> BatchPart:
 
 
 def _kept(views: Views, parts: list[BatchPart], teacher: Teacher | None, *, number: int = 0) -> torch.Tensor:
-    found, _ = views(parts, teacher, number=number)
-    return torch.cat([part.kept for part in found if part.kept is not None])
+    results, _ = views(parts, teacher, number=number)
+    return torch.cat([part.kept for part in results if part.kept is not None])
 
 
 def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) -> None:
@@ -92,14 +92,14 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) ->
     whole, parts = [_part(slice(0, 6), images)], [_part(slice(0, 4), images[:4]), _part(slice(4, 6), images[4:])]
     for by in ("attention", "random", "low_attention"):
         views = Views(ViewsConfig(left_out=0.4, by=by), PATCHES, Processes(), seed=1)
-        kept = _kept(views, whole, teacher)
+        places = _kept(views, whole, teacher)
         # floor(0.4 * 16) = 6 are left out.
-        assert kept.shape == (6, 10) and (kept.diff(dim=1) > 0).all()
-        assert torch.equal(kept, _kept(views, parts, teacher))
+        assert places.shape == (6, 10) and (places.diff(dim=1) > 0).all()
+        assert torch.equal(places, _kept(views, parts, teacher))
         second = replace(views, processes=Processes(count=2, rank=1))
-        assert torch.equal(kept[3:], _kept(second, [_part(slice(0, 3), images[3:])], teacher))
-        assert not torch.equal(kept, _kept(views, whole, teacher, number=1))
-        assert not torch.equal(kept, _kept(replace(views, seed=2), whole, teacher))
+        assert torch.equal(places[3:], _kept(second, [_part(slice(0, 3), images[3:])], teacher))
+        assert not torch.equal(places, _kept(views, whole, teacher, number=1))
+        assert not torch.equal(places, _kept(replace(views, seed=2), whole, teacher))
     random = Views(ViewsConfig(left_out=0.4, by="random"), PATCHES, Processes(), seed=1)
     assert torch.equal(_kept(random, whole, None), _kept(random, whole, teacher))
     assert random(whole, teacher, number=0)[1] == [], "a random draw does not use the teacher"
