@@ -95,16 +95,16 @@ def test_a_batch_has_the_promised_layout(tmp_path: Path) -> None:
         possible = {
             tuple(tokenize([text])[0].tolist()): rule for text, rule in zip(row.negatives, row.rules, strict=True)
         }
-        seen = set()
+        negatives = set()
         for column in range(3):
             tokens = tuple(batch.negative[place, column].tolist())
             if batch.valid[place, column]:
                 assert dataset.rules[batch.rule[place, column]] == possible[tokens]
-                seen.add(tokens)
+                negatives.add(tokens)
             else:
                 assert tokens == tuple(batch.caption[place].tolist())
                 assert batch.rule[place, column] == -1
-        assert len(seen) == min(3, len(row.negatives)), "drawn without replacement"
+        assert len(negatives) == min(3, len(row.negatives)), "drawn without replacement"
     same = batch.group[:, None] == batch.group
     images = [rows[name].caption.image for name in batch.ids]
     assert same.tolist() == [[one == other for other in images] for one in images]
@@ -167,8 +167,8 @@ def test_pairs_are_functions_of_seed_epoch_and_index(tmp_path: Path) -> None:
     assert torch.equal(pair.image, again[0, 4].image) and torch.equal(pair.negative, again[0, 4].negative)
     assert not torch.equal(pair.image, dataset[1, 4].image)
     assert not torch.equal(pair.image, other[0, 4].image)
-    drawn = {tuple(dataset[epoch, 4].negative.flatten().tolist()) for epoch in range(20)}
-    assert len(drawn) > 3, "other negatives in other epochs"
+    draws = {tuple(dataset[epoch, 4].negative.flatten().tolist()) for epoch in range(20)}
+    assert len(draws) > 3, "other negatives in other epochs"
     first = dataset_in(tmp_path, draw="first")
     assert torch.equal(first[0, 4].negative, tokenize(list(rows_in(tmp_path)[4].negatives[:3])))
     assert torch.equal(first[0, 4].negative, first[7, 4].negative)

@@ -35,8 +35,8 @@ def _exchanged(first: list[tuple[str, str]], second: list[tuple[str, str]], chan
 def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> None:
     dog = [("a", "DET"), ("dog", "NOUN"), ("sees", "VERB"), ("a", "DET"), ("dog", "NOUN")]
     men = [("two", "NUM"), ("men", "NOUN"), ("ride", "VERB")]
-    found = {tuple(_exchanged(dog, men, Random(seed)) or ()) for seed in range(20)}
-    assert found == {("a men sees a men", "two dog ride"), ("a dog ride a dog", "two men sees")}
+    results = {tuple(_exchanged(dog, men, Random(seed)) or ()) for seed in range(20)}
+    assert results == {("a men sees a men", "two dog ride"), ("a dog ride a dog", "two men sees")}
     # One word each: exchanging them gives the other order, which says the same.
     assert _exchanged([("dogs", "NOUN")], [("cats", "NOUN")], Random(0)) is None
     # No part of speech in common: any two words; words that both contain stay.
@@ -49,7 +49,7 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["presence", "--out", "x" * 250], "x: cannot be written: File name too long. Choose another --out."),
         (["composites", "--out", "out", "--images", ".", "--size", "9460"], "it must be even, from 2 to 9458"),
@@ -59,20 +59,20 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
     ],
 )
 def test_wrong_use_is_one_line(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     texts = ("a dog on a sofa", "a dog and a cat near a lamp")
     rows = [CaptionRecord(id=text, image=f"{text}.jpg", text=text, image_id=text) for text in texts]
     Path("captions.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
     assert main(["prepare", words[0], "captions.jsonl", *words[1:]]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["captions.jsonl"]
 
 
 def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = {
+    sentences = {
         "wide1": ["A black dog runs on a beach.", "The dog is wet.", "Waves behind a dog."],
         "wide2": ["two men ride brown horses", "men outside"],
         "high1": ["a woman with a red umbrella", "it rains", "a wet street"],
@@ -80,7 +80,7 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
     }
     (tmp_path / "images").mkdir()
     rows = []
-    for number, (name, texts) in enumerate(said.items()):
+    for number, (name, texts) in enumerate(sentences.items()):
         colour = (60 * number, 0, 255 - 60 * number)
         size = (24, 16) if name.startswith("wide") else (16, 24)
         Image.new("RGB", size, colour).save(tmp_path / "images" / f"{name}.png")
@@ -91,10 +91,10 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
     words = ["prepare", "composites", str(captions), "--images", str(tmp_path / "images"), "--size", "16", "--out"]
     assert main([*words, str(tmp_path / "out")]) == 0
     assert "4 composites of 4 images, 4 with a negative" in capsys.readouterr().err
-    made = list(read_jsonl(CaptionRecord, tmp_path / "out" / "captions.jsonl"))
+    records = list(read_jsonl(CaptionRecord, tmp_path / "out" / "captions.jsonl"))
     negatives = {each.caption_id: str(each.text) for each in read_negatives(tmp_path / "out" / "negatives.jsonl")}
-    plain = {text.rstrip(".").lower() for texts in said.values() for text in texts}
-    for record in made:
+    plain = {text.rstrip(".").lower() for texts in sentences.values() for text in texts}
+    for record in records:
         first, second = record.id.split("+")
         assert first[:4] == second[:4], "one orientation"
         texts = [text.rstrip(".") for text in record.text.split(". ")]
@@ -130,10 +130,10 @@ def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
         records.append(
             CaptionRecord(id=f"{number}", image=f"{number}.png", text=text, image_id=f"{number}", positives=further)
         )
-    made = list(composites(records, folder=tmp_path, size=8, seed=0))
-    assert len(made) == 4 and all("3" in each.caption.id.split("+") for each in made)
-    assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in made)
-    assert {len(each.caption.positives) for each in made} == {1}, "a partner without a further sentence"
+    results = list(composites(records, folder=tmp_path, size=8, seed=0))
+    assert len(results) == 4 and all("3" in each.caption.id.split("+") for each in results)
+    assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in results)
+    assert {len(each.caption.positives) for each in results} == {1}, "a partner without a further sentence"
     records[3] = records[3].model_copy(update={"positives": ("men sit",)})
-    made = list(composites(records, folder=tmp_path, size=8, seed=0))
-    assert all(["men sit." in text for text in each.caption.positives] == [False, True, True] for each in made)
+    results = list(composites(records, folder=tmp_path, size=8, seed=0))
+    assert all(["men sit." in text for text in each.caption.positives] == [False, True, True] for each in results)

@@ -62,10 +62,10 @@ def test_what_other_commands_added_stays(tiny_pairs: dict[str, Path], tmp_path: 
     captions.write_text("".join(json.dumps({**row, **added, "distractor_text": "old"}) + "\n" for row in rows))
     words = ["--negatives", str(tiny_pairs["negatives"]), "--rule", "replace_nouns", "--out", str(out)]
     assert main(["distractors", str(captions), *words, "--neighbours", str(tiny_pairs["neighbours"])]) == 0
-    made = list(read_jsonl(CaptionRecord, out))
-    assert all((record.positives, record.masked_words) == (("another text",), ("red",)) for record in made)
-    assert {record.distractor_image is None for record in made} == {True, False}
-    assert "old.png" not in {record.distractor_image for record in made}
+    records = list(read_jsonl(CaptionRecord, out))
+    assert all((record.positives, record.masked_words) == (("another text",), ("red",)) for record in records)
+    assert {record.distractor_image is None for record in records} == {True, False}
+    assert "old.png" not in {record.distractor_image for record in records}
 
 
 def test_the_text_of_a_second_image_is_the_first_that_the_checks_accepted() -> None:
@@ -76,8 +76,8 @@ def test_the_text_of_a_second_image_is_the_first_that_the_checks_accepted() -> N
         for text, rule, accepted in rows
     ]
     texts = texts_of_rule(negatives, "swap")
-    (found,) = with_partners([caption], texts, lambda caption: "b.png", rule="swap")
-    assert (found.distractor_image, found.distractor_text) == ("b.png", "first")
+    (record,) = with_partners([caption], texts, lambda caption: "b.png", rule="swap")
+    assert (record.distractor_image, record.distractor_text) == ("b.png", "first")
 
 
 def _picture(number: int) -> str:

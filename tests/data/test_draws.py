@@ -54,9 +54,9 @@ def test_every_draw_gives_k_different_places_and_depends_on_its_arguments_alone(
 
 def test_random_is_the_draw_of_earlier_versions_bit_for_bit() -> None:
     """Runs started before the shelf existed resume with the same negatives."""
-    found = [list(member("random")(OFFER, 4, chance(epoch))) for epoch in range(3)]
-    assert found == [stream("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
-    assert found == [[3, 5, 1, 0], [5, 2, 0, 3], [5, 1, 2, 3]]
+    draws = [list(member("random")(OFFER, 4, chance(epoch))) for epoch in range(3)]
+    assert draws == [stream("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
+    assert draws == [[3, 5, 1, 0], [5, 2, 0, 3], [5, 1, 2, 3]]
 
 
 def test_first_is_the_order_of_the_file_in_every_epoch() -> None:
@@ -64,15 +64,15 @@ def test_first_is_the_order_of_the_file_in_every_epoch() -> None:
 
 
 def test_by_rule_takes_one_of_each_rule_in_turn() -> None:
-    draw, found = member("by_rule"), Counter[int]()
+    draw, firsts = member("by_rule"), Counter[int]()
     for epoch in range(300):
         places = list(draw(OFFER, 6, chance(epoch)))
         rules = [RULES[place] for place in places]
         assert set(rules[:3]) == {"swap", "noun", "relation"}
         assert set(rules[3:5]) == {"swap", "noun"} and rules[5] == "swap"
-        found.update(places[:1])
+        firsts.update(places[:1])
     # Each negative comes first sometimes; a rule comes first as often as its share of negatives.
-    assert min(found[place] for place in range(6)) > 20
+    assert min(firsts[place] for place in range(6)) > 20
 
 
 def test_by_score_takes_the_most_likely_and_keeps_the_order_of_equal_ones() -> None:

@@ -82,14 +82,14 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     plain = list(read_captions(path))
     assert [record.label for record in plain] == [None, None] and plain[0].positives == ()
-    asked = list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
-    assert [record.label for record in asked] == ["7", None]
-    assert [record.positives for record in asked] == [("one cat",), ()]
-    assert asked[0].distractor_image is None
+    records = list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
+    assert [record.label for record in records] == ["7", None]
+    assert [record.positives for record in records] == [("one cat",), ()]
+    assert records[0].distractor_image is None
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("positives", "one text", "field 'positives'"),
         ("distractor_image", "b.png", "require each other"),
@@ -97,9 +97,9 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
         ("units", [{"text": "a cat", "foils": ["A cat"]}], "a foil is empty or equals the text"),
     ],
 )
-def test_wrong_fields_are_named(field: str, value: Any, said: str, tmp_path: Path) -> None:
+def test_wrong_fields_are_named(field: str, value: Any, message: str, tmp_path: Path) -> None:
     path = write_captions(tmp_path, [{"id": "1", "image": "a.png", "text": "a cat", "image_id": "a", field: value}])
-    with pytest.raises(InputError, match=rf"captions.jsonl line 1: .*{said}"):
+    with pytest.raises(InputError, match=rf"captions.jsonl line 1: .*{message}"):
         list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
 
 
@@ -113,22 +113,22 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
     assert extra["distractor_image"].shape == batch.image.shape
     assert extra["distractor_caption"].shape == batch.caption.shape
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
-    seen = set()
+    cases = set()
     for epoch in range(3):
         pairs = pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path)
-        found = first_batch(pairs, epoch)
-        for place, name in enumerate(found.ids):
+        other = first_batch(pairs, epoch)
+        for place, name in enumerate(other.ids):
             has = "distractor_image" in by_id[name]
-            seen.add(has)
-            assert bool(found.extra["distractor_valid"][place]) == has
-            same_image = torch.equal(found.extra["distractor_image"][place], found.image[place])
-            same_text = torch.equal(found.extra["distractor_caption"][place], found.caption[place])
+            cases.add(has)
+            assert bool(other.extra["distractor_valid"][place]) == has
+            same_image = torch.equal(other.extra["distractor_image"][place], other.image[place])
+            same_text = torch.equal(other.extra["distractor_caption"][place], other.caption[place])
             assert (same_image, same_text) == (not has, not has)
             if has:  # With the crops that a resumed run of an earlier version would use.
                 chance = stream("partner crop", seed=pairs.plan.seed, epoch=epoch, index=list(by_id).index(name))
                 partner = read_image(by_id[name]["distractor_image"], folder=tiny_pairs["images"], caption_id=name)
-                assert torch.equal(found.extra["distractor_image"][place], pairs.dataset.transform(partner, chance))
-    assert seen == {False, True}
+                assert torch.equal(other.extra["distractor_image"][place], pairs.dataset.transform(partner, chance))
+    assert cases == {False, True}
 
 
 def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
@@ -136,7 +136,7 @@ def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
 ) -> None:
     for source in ("column", "same_image"):
         pairs = pairs_of("read_clip", tiny_model, tiny_pairs, tmp_path, positives=source)
-        drawn: dict[str, set[tuple[int, ...]]] = {}
+        draws: dict[str, set[tuple[int, ...]]] = {}
         for epoch in range(4):
             for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
                 assert batch.extra["positive"].shape == (4, 1, batch.caption.shape[1])
@@ -144,12 +144,12 @@ def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
                     if batch.extra["positive_valid"][place, 0]:
                         assert not torch.equal(batch.extra["positive"][place, 0], batch.caption[place])
                         text = [token for token in batch.extra["positive"][place, 0].tolist() if token]
-                        drawn.setdefault(name, set()).add(tuple(text))
+                        draws.setdefault(name, set()).add(tuple(text))
         if source == "column":
-            assert set(drawn) == {row["id"] for row in rows_of(tiny_pairs) if row["positives"]}
-            assert max(map(len, drawn.values())) == 2 and min(map(len, drawn.values())) == 1
+            assert set(draws) == {row["id"] for row in rows_of(tiny_pairs) if row["positives"]}
+            assert max(map(len, draws.values())) == 2 and min(map(len, draws.values())) == 1
         else:
-            assert len(drawn) == 24 and {len(texts) for texts in drawn.values()} == {1}
+            assert len(draws) == 24 and {len(texts) for texts in draws.values()} == {1}
 
 
 def test_fewer_positives_than_places_stay_in_the_files_order(
@@ -158,7 +158,7 @@ def test_fewer_positives_than_places_stay_in_the_files_order(
     """CLIC pulls a caption only to the first, and a composite whose last two texts are equal has two."""
     pairs = pairs_of("clic", tiny_model, tiny_pairs, tmp_path)
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
-    tokenize, found = load_encoder(str(tiny_model)).tokenize, 0
+    tokenize, count = load_encoder(str(tiny_model)).tokenize, 0
     for epoch in range(4):
         for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
             assert batch.extra["positive"].shape[:2] == (4, 3)
@@ -166,10 +166,10 @@ def test_fewer_positives_than_places_stay_in_the_files_order(
                 batch.ids, batch.extra["positive"], batch.extra["positive_valid"], strict=True
             ):
                 if own := by_id[name]["positives"]:
-                    found += len(own) == 2
+                    count += len(own) == 2
                     assert torch.equal(texts[: len(own)], tokenize(own)[:, : texts.shape[-1]])
                 assert valid.sum() == len(own)
-    assert found >= 8
+    assert count >= 8
 
 
 def test_a_text_that_comes_again_leaves_the_first_in_its_place(
@@ -205,8 +205,8 @@ def test_both_sources_together_are_the_images_other_captions_and_the_column_of_a
     extras = open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()).dataset.extras
     for number, row in enumerate(rows):
         (other,) = (each["text"] for each in rows if each["image"] == row["image"] and each["id"] != row["id"])
-        found = extras.text_of("positive", epoch=0, index=number)
-        assert sorted(found) == sorted([other, f"{row['text']} here", f"{other} here"])
+        texts = extras.text_of("positive", epoch=0, index=number)
+        assert sorted(texts) == sorted([other, f"{row['text']} here", f"{other} here"])
 
 
 def test_one_text_has_the_same_tokens_in_every_role(
@@ -280,7 +280,7 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "said"),
+    ("text", "name", "message"),
     [
         ("cat\n", "classes.txt", "has 1 class;"),
         ("cat\ndog\ncat\n", "classes.txt", "'cat' occurs twice"),
@@ -288,9 +288,9 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
         ("[1, 2]", "classes.json", "found a list"),
     ],
 )
-def test_wrong_lists_of_classes(text: str, name: str, said: str, tmp_path: Path) -> None:
+def test_wrong_lists_of_classes(text: str, name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_classes(tmp_path / name)
 
 
@@ -333,7 +333,7 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
 
 
 @pytest.mark.parametrize(
-    ("recipe", "field", "said"),
+    ("recipe", "field", "message"),
     [
         ("con_clip", "distractor_image", "no caption has the field distractor_image"),
         ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
@@ -342,14 +342,14 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
     ],
 )
 def test_a_recipe_whose_column_is_missing_says_so(
-    recipe: str, field: str, said: str, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+    recipe: str, field: str, message: str, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
     rows = [{name: row[name] for name in ("id", "image", "text", "image_id")} for row in rows_of(tiny_pairs)]
     files = {**tiny_pairs, "captions": write_captions(tmp_path, rows)}
-    with pytest.raises(InputError, match=said) as found:
+    with pytest.raises(InputError, match=message) as caught:
         pairs_of(recipe, tiny_model, files, tmp_path)
-    assert field in str(found.value)
-    for page in re.findall(r"docs/\w+\.md", str(found.value)):
+    assert field in str(caught.value)
+    for page in re.findall(r"docs/\w+\.md", str(caught.value)):
         assert f"`{field}`" in (Path(__file__).parents[2] / page).read_text()
 
 
@@ -360,7 +360,7 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
     lost = [{**row, "distractor_image": "lost.png", "distractor_text": "x"} for row in rows]
     with pytest.raises(InputError, match=r"(?s)column distractor_image.*lost\.png"):
         pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
-    for label, told in (
+    for label, message in (
         ("zebra", "'0-0': label 'zebra' is not one of the 3 classes"),
         (None, "no caption has a label"),
     ):
@@ -369,7 +369,7 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
             "clip", model=tiny_model, pairs={**tiny_pairs, "captions": write_captions(tmp_path, odd)}, out=tmp_path
         )
         chosen = config.objective | {"class_contrast": replace(config.objective["class_contrast"], weight=1.0)}
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             open_pairs(replace(config, objective=chosen), encoder=load_encoder(str(tiny_model)), processes=Processes())
 
 
@@ -387,9 +387,9 @@ def test_files_that_a_run_does_not_read_are_told(tiny_pairs: dict[str, Path], ca
     caplog.set_level("INFO", logger="degla")
     data = DataConfig(**tiny_pairs, negatives_per_caption=0)  # type: ignore[arg-type]
     read_rows(data)
-    told = [line for line in caplog.messages if "is not used in this run" in line]
-    assert [line.partition(" ")[0] for line in told] == ["--data.negatives", "--data.neighbours", "--data.classes"]
-    assert told[1].endswith("--data.neighbours-per-pair is 0.")
+    lines = [line for line in caplog.messages if "is not used in this run" in line]
+    assert [line.partition(" ")[0] for line in lines] == ["--data.negatives", "--data.neighbours", "--data.classes"]
+    assert lines[1].endswith("--data.neighbours-per-pair is 0.")
     caplog.clear()
     read_rows(replace(data, negatives_per_caption=1, neighbours_per_pair=1), reads=frozenset({"classes"}))
     assert "is not used in this run" not in caplog.text
@@ -435,11 +435,11 @@ def test_what_is_drawn_for_a_row_is_of_the_seed_the_epoch_and_the_row(tmp_path: 
             "neighbours": [str(near.draw(epoch, row)) for row in range(6)],
         }
 
-    found = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert drawn(0, 1) == found[1]
-    for kind in found[0]:
-        assert len({tuple(each[kind]) for each in found}) == 4, f"{kind}: not of seed and epoch"
-        assert all(len(set(each[kind])) > 1 for each in found), f"{kind}: not of the row"
+    draws = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert drawn(0, 1) == draws[1]
+    for kind in draws[0]:
+        assert len({tuple(each[kind]) for each in draws}) == 4, f"{kind}: not of seed and epoch"
+        assert all(len(set(each[kind])) > 1 for each in draws), f"{kind}: not of the row"
     every = Neighbours(ColumnFile(tmp_path / "near"), per_row=6, seed=0)
     assert all(sorted(every.draw(epoch, 0)) == [*range(6)] for epoch in range(3)), "one comes twice beside enough"
 
@@ -457,7 +457,7 @@ def test_a_phrase_counts_once_and_a_label_is_a_name_before_it_is_a_number(tmp_pa
 def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     pairs = pairs_of("cs_clip", tiny_model, tiny_pairs, tmp_path)
     by_id, tokenize = {row["id"]: row for row in rows_of(tiny_pairs)}, load_encoder(str(tiny_model)).tokenize
-    seen = set()
+    cases = set()
     for batch in pairs.batches(0, start=0, device=torch.device("cpu")):
         extra, length = batch.extra, batch.caption.shape[1]
         assert extra["unit"].shape == extra["foil"].shape == (4, 2, length) and extra["unit_group"].shape == (4, 2)
@@ -471,8 +471,8 @@ def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str
                 assert there == any(torch.equal(extra["unit"][row, place], one) for one in allowed) == bool(units)
                 assert bool(extra["foil_valid"][row, place]) == (thing is not None)
                 assert there or torch.equal(extra["unit"][row, place], batch.caption[row])
-                seen.add((there, thing is not None))
-    assert seen == {(False, False), (True, False), (True, True)}
+                cases.add((there, thing is not None))
+    assert cases == {(False, False), (True, False), (True, True)}
 
 
 def test_a_recipe_that_reads_no_positives_refuses_the_file() -> None:
@@ -487,8 +487,8 @@ def test_texts_of_a_file_of_positives_stand_behind_those_of_the_column(tmp_path:
     own = {"A dog.": ("A hound.",), "A cat.": ("A puss.",), "A cow.": ()}
     write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id=str(n), image="1.jpg", image_id="1", text=text, positives=texts)
                                        for n, (text, texts) in enumerate(own.items())])  # fmt: skip
-    said = {"rule": "passive", "kind": "positive", "text": "An animal.", "source": "rules", "accepted": True}
-    write_jsonl(tmp_path / "p.jsonl", [NegativeRecord.model_validate({"caption_id": n, **said}) for n in ("0", "2")])
+    fields = {"rule": "passive", "kind": "positive", "text": "An animal.", "source": "rules", "accepted": True}
+    write_jsonl(tmp_path / "p.jsonl", [NegativeRecord.model_validate({"caption_id": n, **fields}) for n in ("0", "2")])
     data = DataConfig(captions=tmp_path / "c.jsonl", negatives_per_caption=0)
     for file, further in ((None, ()), (tmp_path / "p.jsonl", ("An animal.",))):
         rows = read_rows(replace(data, positives_file=file), reads=frozenset({"positive"}))
@@ -499,12 +499,12 @@ def test_negatives_that_are_told_by_their_length_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="0", image="1.jpg", image_id="1", text="A dog.")])
-    made = (("negation", "A dog but no cat."), ("replace_nouns", "A cow."))
+    texts = (("negation", "A dog but no cat."), ("replace_nouns", "A cow."))
     write_jsonl(
         tmp_path / "n.jsonl",
         [
             NegativeRecord(caption_id="0", rule=rule, kind="x", text=text, source="rules", accepted=True)
-            for rule, text in made
+            for rule, text in texts
         ],
     )
     data = DataConfig(captions=tmp_path / "c.jsonl", negatives=tmp_path / "n.jsonl", negatives_per_caption=1)

@@ -81,11 +81,11 @@ def rows_for(*images: str) -> PairTable:
     )
 
 
-@pytest.mark.parametrize(("there", "asked"), [("a.jpg", "a.JPG"), ("Dog.JPEG", "Dog.jpeg"), ("b.png", "B.PNG")])
-def test_a_name_that_differs_in_case_alone_is_told(there: str, asked: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("there", "name"), [("a.jpg", "a.JPG"), ("Dog.JPEG", "Dog.jpeg"), ("b.png", "B.PNG")])
+def test_a_name_that_differs_in_case_alone_is_told(there: str, name: str, tmp_path: Path) -> None:
     photograph(32, 24).save(tmp_path / there)
-    with pytest.raises(ImageError, match=rf"{asked}: the image .* is missing\. {there} exists: here, case matters"):
-        look_for(asked, folder=tmp_path, caption_id="1")
+    with pytest.raises(ImageError, match=rf"{name}: the image .* is missing\. {there} exists: here, case matters"):
+        look_for(name, folder=tmp_path, caption_id="1")
     with pytest.raises(ImageError, match=r"is missing\. Check"):
         look_for("other.jpg", folder=tmp_path, caption_id="1")
 
@@ -124,8 +124,8 @@ def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFix
     rows = rows_for("whole.jpg", "cut.jpg", "whole.png", "cut.jpg")
     assert usable_rows(rows, check_images(rows, tmp_path, depth="exists"), bad_images="stop") is None
     with caplog.at_level(logging.WARNING):
-        kept = usable_rows(rows, check_images(rows, tmp_path), bad_images="skip")
-    assert kept is not None and kept.tolist() == [0, 2] and list(rows.select(kept)) == [rows[0], rows[2]]
+        usable = usable_rows(rows, check_images(rows, tmp_path), bad_images="skip")
+    assert usable is not None and usable.tolist() == [0, 2] and list(rows.select(usable)) == [rows[0], rows[2]]
     assert "2 rows are skipped. 1 of 3 images cannot be used." in caplog.text
     assert str(tmp_path / "cut.jpg") in caplog.text
     gone, text = rows_for("whole.jpg", "gone.jpg"), rows_for("text.jpg")
@@ -137,9 +137,9 @@ def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def save(folder: Path, picture: Image.Image, name: str, **options: object) -> np.ndarray:
     picture.save(folder / name, **options)
-    read = read_image(name, folder=folder, caption_id="1")
-    assert read.mode == "RGB"
-    return np.asarray(read).astype(int)
+    image = read_image(name, folder=folder, caption_id="1")
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
 
 
 def test_modes_become_rgb_as_they_look(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_modes_become_rgb_as_they_look(tmp_path: Path) -> None:
 
     clear = np.zeros((2, 2, 4), dtype=np.uint8)
     clear[0] = (10, 20, 30, 255)
-    seen = save(tmp_path, Image.fromarray(clear), "alpha.png")
-    assert seen[0].tolist() == [[10, 20, 30]] * 2
-    assert seen[1].tolist() == [[255, 255, 255]] * 2
+    pixels = save(tmp_path, Image.fromarray(clear), "alpha.png")
+    assert pixels[0].tolist() == [[10, 20, 30]] * 2
+    assert pixels[1].tolist() == [[255, 255, 255]] * 2
     holes = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     holes.putpalette([9, 9, 9, 50, 60, 70])
     assert save(tmp_path, holes, "holes.png", transparency=0).tolist() == [[[255] * 3, [50, 60, 70]]]

@@ -136,11 +136,11 @@ def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Pa
     for name, read in ENTRANCES.items():
         with pytest.raises(ImageError) as caught:
             read(tmp_path, odd.name)
-        said = str(caught.value)
-        assert said.startswith(f"{tmp_path / odd.name}: the image") and "\n" not in said and odd.refusal in said, name
+        text = str(caught.value)
+        assert text.startswith(f"{tmp_path / odd.name}: the image") and "\n" not in text and odd.refusal in text, name
         skip = ", or skip its rows (in training with --data.bad-images skip)"
-        assert said.endswith(("Fetch the file again.", f"Fetch the file again{skip}.", "or remove it.")), name
-        reasons.add(said.replace(" of caption '1'", "").replace(skip, ""))
+        assert text.endswith(("Fetch the file again.", f"Fetch the file again{skip}.", "or remove it.")), name
+        reasons.add(text.replace(" of caption '1'", "").replace(skip, ""))
     assert len(reasons) == 1
     assert [bad.image for bad in check_images(table_of([row(odd.name)]), tmp_path).bad] == [odd.name]
     with pytest.raises(ImageError):
@@ -175,8 +175,8 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
         for name, read in ENTRANCES.items():
             with pytest.raises(ImageError) as caught:
                 read(tmp_path, place)
-            said = str(caught.value)
-            assert reason in said and len(said) < 800 and said.isprintable(), (name, place[:50])
+            message = str(caught.value)
+            assert reason in message and len(message) < 800 and message.isprintable(), (name, place[:50])
         has_image(tmp_path, place)
         assert thumbnail(ItemImage(path=place), root=tmp_path) is None
         # A missing row of a dataset is only noticed when it is read.

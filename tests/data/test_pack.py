@@ -69,12 +69,12 @@ def test_optional_columns_and_second_pictures_are_packed_too(
     out = tmp_path / "own pack"
     words = ["pack", str(captions), "--images", str(tiny_pairs["images"]), "--out", str(out), "--size", "34"]
     assert main(words) == 0
-    told = shlex.split(capsys.readouterr().out.rpartition("Train with: ")[2])
-    assert told == ["--data.captions", str(out / "captions.jsonl"), "--data.images", str(out)], "quoted for a shell"
-    found = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
-    assert found[0]["positives"] == ["said otherwise"] and found[0]["label"] == "dog"
-    assert found[1]["distractor_text"] == "another scene"
-    partner = np.asarray(read_image(found[1]["distractor_image"], folder=out, caption_id="1"), dtype=float)
+    flags = shlex.split(capsys.readouterr().out.rpartition("Train with: ")[2])
+    assert flags == ["--data.captions", str(out / "captions.jsonl"), "--data.images", str(out)], "quoted for a shell"
+    records = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
+    assert records[0]["positives"] == ["said otherwise"] and records[0]["label"] == "dog"
+    assert records[1]["distractor_text"] == "another scene"
+    partner = np.asarray(read_image(records[1]["distractor_image"], folder=out, caption_id="1"), dtype=float)
     originals = {
         name: np.asarray(read_image(name, folder=tiny_pairs["images"], caption_id="1").resize((34, 38)), dtype=float)
         for name in ("011.png", rows[1]["image"], rows[2]["image"])
@@ -192,11 +192,11 @@ def test_scaled_decoding_is_close_and_decodes_less(orientation: int, size: tuple
     exif[0x0112] = orientation
     _smooth(size).save(tmp_path / "a.jpg", quality=95, exif=exif)
     crop = RandomCrop(ImageTransform(size=100, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
-    drawn = crop(read_image("a.jpg", folder=tmp_path, caption_id="1"), Random(3))
+    whole = crop(read_image("a.jpg", folder=tmp_path, caption_id="1"), Random(3))
     rng = Random(3)
     part = read_part("a.jpg", folder=tmp_path, caption_id="1", draw=lambda full: crop.draw(full, rng), least=100)
     assert 100 <= min(part.size) < 350, "decoded in full"
-    gap = (crop.finish(part) - drawn).abs()
+    gap = (crop.finish(part) - whole).abs()
     assert gap.mean() < 0.03 and gap.max() < 0.25, "on a range of 2"
 
 

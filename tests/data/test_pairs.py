@@ -107,5 +107,5 @@ def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.Lo
     join([caption("0", "three men"), caption("1", "ein Hund")], negatives)
     assert "WARNING" not in caplog.text
     join(moved, negatives)
-    said = "few words with their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'"
-    assert said in caplog.text
+    message = "few words with their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'"
+    assert message in caplog.text

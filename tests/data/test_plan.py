@@ -29,8 +29,8 @@ def collisions(plan: BatchPlan, epoch: int) -> int:
 
 @settings(max_examples=200)
 @given(groups_and_size, st.integers(0, 3), duplicates)
-def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -> None:
-    groups, size = drawn
+def test_every_row_at_most_once_and_all_but_the_rest(case, epoch, duplicates) -> None:
+    groups, size = case
     plan = BatchPlan(groups, batch_size=size, seed=1, duplicates=duplicates)
     batches = list(plan.batches(epoch))
     assert len(batches) == len(plan)
@@ -43,8 +43,8 @@ def test_every_row_at_most_once_and_all_but_the_rest(drawn, epoch, duplicates) -
 
 @settings(max_examples=300)
 @given(groups_and_size, st.integers(0, 3))
-def test_avoid_leaves_the_smallest_possible_number_of_meetings(drawn, epoch) -> None:
-    groups, size = drawn
+def test_avoid_leaves_the_smallest_possible_number_of_meetings(case, epoch) -> None:
+    groups, size = case
     plan = BatchPlan(groups, batch_size=size, seed=2, duplicates="avoid")
     # A group can fill at most one place in each batch without colliding with itself.
     placeable = sum(min(count, len(plan)) for count in Counter(groups).values())
@@ -69,8 +69,8 @@ def test_the_global_order_is_the_same_for_every_number_of_devices(groups, duplic
 
 @settings(max_examples=50)
 @given(groups_and_size, st.data(), duplicates)
-def test_resuming_at_any_step_gives_the_tail(drawn, data, duplicates) -> None:
-    groups, size = drawn
+def test_resuming_at_any_step_gives_the_tail(case, data, duplicates) -> None:
+    groups, size = case
     plan = BatchPlan(groups, batch_size=size, seed=4, duplicates=duplicates)
     start = data.draw(st.integers(0, len(plan)))
     again = BatchPlan(groups, batch_size=size, seed=4, duplicates=duplicates)
@@ -136,16 +136,16 @@ shards_and_groups = st.lists(st.integers(16, 20), min_size=1, max_size=30).flatm
 def shards_open(plan: BatchPlan, epoch: int) -> list[int]:
     """For each step, the number of shards that it or both an earlier and a later step read."""
     assert plan.shards is not None
-    read = [set(plan.shards[rows].tolist()) for rows in plan.global_batches(epoch)]
-    earlier, later = list(accumulate(read, set.union)), list(accumulate(reversed(read), set.union))[::-1]
+    shards = [set(plan.shards[rows].tolist()) for rows in plan.global_batches(epoch)]
+    earlier, later = list(accumulate(shards, set.union)), list(accumulate(reversed(shards), set.union))[::-1]
     return [len(one & other) for one, other in zip(earlier, later, strict=True)]
 
 
 @settings(max_examples=60)
 @given(shards_and_groups, st.integers(1, 8), st.integers(0, 3), duplicates)
-def test_an_order_from_shard_to_shard_is_an_order(drawn, size, epoch, duplicates) -> None:
+def test_an_order_from_shard_to_shard_is_an_order(case, size, epoch, duplicates) -> None:
     """Each row at most once, a function of seed and epoch, for any number of devices and from any step."""
-    shards, groups = np.array(drawn[0]), drawn[1]
+    shards, groups = np.array(case[0]), case[1]
 
     def plan(**fields: int) -> BatchPlan:
         sizes = {"batch_size": 2 * size, "seed": 5, **fields}
@@ -166,8 +166,8 @@ def test_an_order_from_shard_to_shard_is_an_order(drawn, size, epoch, duplicates
 
 @settings(max_examples=60)
 @given(shards_and_groups, st.integers(1, 16), st.integers(0, 3))
-def test_few_shards_are_open_at_a_time(drawn, size, epoch) -> None:
-    shards, groups = np.array(drawn[0]), drawn[1]
+def test_few_shards_are_open_at_a_time(case, size, epoch) -> None:
+    shards, groups = np.array(case[0]), case[1]
     plan = BatchPlan(groups, batch_size=size, seed=5, shards=shards)
     count, open_at = len(set(shards)), shards_open(plan, epoch)
     assert max(open_at) <= 2 * SHARDS_AT_A_TIME
@@ -182,9 +182,9 @@ def test_rows_and_shards_are_shuffled_and_other_rows_left_out() -> None:
     assert all(len(set(each)) == SHARDS_AT_A_TIME for each in firsts), "a batch mixes the shards of its group"
     assert len({frozenset(each) for each in firsts}) == 20, "other shards are read together"
     assert len({tuple(order[:5]) for order in orders}) == 20
-    left = [frozenset(range(1200)) - set(order) for order in orders]
-    assert len(set(left)) == 20 and len(frozenset.union(*left)) > 500
-    assert all(np.bincount(shards[sorted(each)], minlength=24).max() < 20 for each in left)
+    rests = [frozenset(range(1200)) - set(order) for order in orders]
+    assert len(set(rests)) == 20 and len(frozenset.union(*rests)) > 500
+    assert all(np.bincount(shards[sorted(each)], minlength=24).max() < 20 for each in rests)
 
 
 def test_captions_of_an_image_are_spread_within_the_same_shards() -> None:

@@ -64,15 +64,15 @@ def test_rows_draws_and_digests_are_those_of_the_join_in_memory(
     if variant == "rules":
         config = replace(config, data=replace(config.data, rules=("swap_nouns",), negatives_per_caption=1))
     pairs = open_pairs(config, encoder=load_encoder(str(all_tokens_model)), processes=Processes())
-    told = json.dumps([data_digests(pairs.dataset, pairs.neighbours), data_counts(pairs.dataset)], sort_keys=True)
-    drawn = hashlib.sha256()
+    report = json.dumps([data_digests(pairs.dataset, pairs.neighbours), data_counts(pairs.dataset)], sort_keys=True)
+    draws = hashlib.sha256()
     for epoch in range(2):
         for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
             whole = {
                 name: value.tolist() for name, value in sorted(batch.tensors().items()) if not value.is_floating_point()
             }
-            drawn.update(json.dumps([batch.ids, whole]).encode())
-    assert (hashlib.sha256(told.encode()).hexdigest()[:16], drawn.hexdigest()[:16]) == KNOWN[case]
+            draws.update(json.dumps([batch.ids, whole]).encode())
+    assert (hashlib.sha256(report.encode()).hexdigest()[:16], draws.hexdigest()[:16]) == KNOWN[case]
 
 
 WORDS = ["a", "A", "dog", "cat", "sofa,", "red", "Red", "on", "the", "é", "ＡＢ"]
@@ -106,7 +106,7 @@ def made_up(seed: int, count: int) -> tuple[list[CaptionRecord], list[NegativeRe
 def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -> tuple[list[Any], Counter[str]]:
     """The join in plain Python: for each caption, its negatives in order without repetitions."""
     dropped: Counter[str] = Counter()
-    kept: dict[str, dict[tuple[str, ...], NegativeRecord]] = {caption.id: {} for caption in captions}
+    by_caption: dict[str, dict[tuple[str, ...], NegativeRecord]] = {caption.id: {} for caption in captions}
     by_id = {caption.id: caption for caption in captions}
     for negative in negatives:
         if negative.caption_id not in by_id:
@@ -121,21 +121,21 @@ def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -
                 dropped["equal to their caption"] += 1
             elif words in map(said_words, caption.positives):
                 dropped["equal to a further true text of their caption"] += 1
-            elif words in kept[caption.id]:
+            elif words in by_caption[caption.id]:
                 dropped["said twice"] += 1
             else:
-                kept[caption.id][words] = negative
-    found = [[(each.text, each.rule, each.score) for each in kept[caption.id].values()] for caption in captions]
-    return found, dropped
+                by_caption[caption.id][words] = negative
+    rows = [[(each.text, each.rule, each.score) for each in by_caption[caption.id].values()] for caption in captions]
+    return rows, dropped
 
 
 def plain_digest(array: Any) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for buffer in array.buffers():
         if buffer is not None:
-            found.update(f"{buffer.size};".encode())
-            found.update(buffer)
-    return found.hexdigest()[:32]
+            digest.update(f"{buffer.size};".encode())
+            digest.update(buffer)
+    return digest.hexdigest()[:32]
 
 
 @pytest.mark.parametrize("weak", [False, True])
@@ -154,10 +154,10 @@ def test_a_join_in_parts_is_the_plain_join(
     done: list[int] = []
     report = joining.join_and_report(captions, negatives, folder=tmp_path, optional=("positives",), advance=done.append)
     assert sum(done) == len(captions) + 2 * len(negatives)
-    found = table.PairTable(tmp_path / joining.TABLE_NAME)
+    pairs = table.PairTable(tmp_path / joining.TABLE_NAME)
     expected, dropped = plain_join(captions, negatives)
-    assert [list(zip(row.negatives, row.rules, row.scores, strict=True)) for row in found] == expected
-    assert [row.caption for row in found] == captions and report.dropped == dict(sorted(dropped.items()))
+    assert [list(zip(row.negatives, row.rules, row.scores, strict=True)) for row in pairs] == expected
+    assert [row.caption for row in pairs] == captions and report.dropped == dict(sorted(dropped.items()))
     assert report.per_row == dict(sorted(Counter(map(len, expected)).items()))
     text, number = pyarrow.large_string(), pyarrow.float64()
     rules = sorted({rule for row in expected for _, rule, _ in row})
@@ -167,16 +167,16 @@ def test_a_join_in_parts_is_the_plain_join(
         "negatives": pyarrow.array([[each for each, _, _ in row] for row in expected], pyarrow.large_list(text)),
         "scores": pyarrow.array([[each for *_, each in row] for row in expected], pyarrow.large_list(number)),
     }
-    assert {name: found.digests[name] for name in columns} == {
+    assert {name: pairs.digests[name] for name in columns} == {
         name: plain_digest(each) for name, each in columns.items()
     }
-    assert found.rules == tuple(rules)
-    again = pickle.loads(pickle.dumps(found))
-    assert again[-1] == found[-1] and len(pickle.dumps(found)) < 1000, "spawned workers receive the path, not the rows"
-    for kept in ([0], list(range(0, count, 3))):
-        some = found.select(pickle.loads(pickle.dumps(torch.tensor(kept).numpy())))
-        assert list(some) == [found[number] for number in kept]
-        assert some.digests == table.table_of([found[number] for number in kept]).digests
+    assert pairs.rules == tuple(rules)
+    again = pickle.loads(pickle.dumps(pairs))
+    assert again[-1] == pairs[-1] and len(pickle.dumps(pairs)) < 1000, "spawned workers receive the path, not the rows"
+    for numbers in ([0], list(range(0, count, 3))):
+        some = pairs.select(pickle.loads(pickle.dumps(torch.tensor(numbers).numpy())))
+        assert list(some) == [pairs[number] for number in numbers]
+        assert some.digests == table.table_of([pairs[number] for number in numbers]).digests
 
 
 def config_of(pairs: Files, **data: Any) -> TrainConfig:
@@ -198,7 +198,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
     config = config_of(tiny_pairs, captions=captions)
     first = read(config)
 
-    def refuse(*given: object, **named: object) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("was read again")
 
     with monkeypatch.context() as watched:
@@ -215,11 +215,11 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
     assert read(config).source != first.source
     assert any(row.caption.text == "a cow" for row in read(config))
 
-    def write_on(*given: Any, **named: Any) -> Any:
+    def write_on(*arguments: Any, **options: Any) -> Any:
         captions.write_text(
             captions.read_text() + captions.read_text().splitlines()[0].replace('"0-0"', '"new"') + "\n"
         )
-        return joining.join_and_report(*given, **named)
+        return joining.join_and_report(*arguments, **options)
 
     with monkeypatch.context() as writing:
         writing.setattr("degla.training.rows.join_and_report", write_on)
@@ -324,13 +324,13 @@ def test_images_that_are_bad_are_left_out_the_same_way_in_every_process(
         with caplog.at_level(logging.WARNING):
             rows = read(config)
         assert "2 rows are skipped. 1 of 12 images cannot be used." in caplog.text
-    kept = [row for row in whole if row.caption.image != "003.png"]
-    assert list(rows) == kept and rows.digests == table.table_of(kept).digests
-    assert rows.groups().tolist() == table.table_of(kept).groups().tolist()
+    usable = [row for row in whole if row.caption.image != "003.png"]
+    assert list(rows) == usable and rows.digests == table.table_of(usable).digests
+    assert rows.groups().tolist() == table.table_of(usable).groups().tolist()
     (folder / "004.png").unlink()
-    assert list(read(config)) == kept, "they were checked"
+    assert list(read(config)) == usable, "they were checked"
     again = read_pairs(config.pairs, seed=0, processes=Processes(), anew=True).rows
-    assert len(again) == len(kept) - 2
+    assert len(again) == len(usable) - 2
     with pytest.raises(InputError, match=r"1 of 12 images cannot be used\.\n.*004\.png"):
         read_pairs(config_of(tiny_pairs, images=folder).pairs, seed=0, processes=Processes(), anew=True)
 

@@ -122,9 +122,9 @@ def test_an_order_from_shard_to_shard_needs_shards(tiny_model: Path, tiny_pairs:
 def test_the_shard_of_an_image() -> None:
     places = ["a/0.tar@512+7", "A.TAR@0+1", "b@1+2/x.tar@3+4", "c.parquet#image/17", "d.pq#a/b/0", "x.png", "e.tar@5",
               "f.parquet", "line\n.tar@1+2", None]  # fmt: skip
-    found = ["a/0.tar", "A.TAR", "b@1+2/x.tar", "c.parquet", "d.pq", None, None, None, "line\n.tar", None]
-    assert containers.containers_of(pyarrow.array(places, pyarrow.large_string())).to_pylist() == found
-    for place, shard in zip(places, found, strict=True):
+    expected = ["a/0.tar", "A.TAR", "b@1+2/x.tar", "c.parquet", "d.pq", None, None, None, "line\n.tar", None]
+    assert containers.containers_of(pyarrow.array(places, pyarrow.large_string())).to_pylist() == expected
+    for place, shard in zip(places, expected, strict=True):
         if shard is not None:
             assert str((containers.parsed_cell(str(place)) or containers.parsed_place(str(place)))[0]) == shard
 
@@ -141,8 +141,8 @@ def test_pictures_in_parquet_files(tmp_path: Path) -> None:
         return read_bytes(f"{path}#{image}/{number}", Subject("x"))
 
     path = write(IMAGE, b"x" * 100, None)
-    found = list(read_captions(path))
-    assert [(each.id, each.image, each.text) for each in found][1] == ("1", "a.parquet#image/1", "number 1")
+    records = list(read_captions(path))
+    assert [(each.id, each.image, each.text) for each in records][1] == ("1", "a.parquet#image/1", "number 1")
     assert next(read_captions(tmp_path / "*" / "*.parquet")).image == "own/a.parquet#image/0"
     assert (read(0), read(1)) == (IMAGE, b"x" * 100)
     for wrong, message in (((2,), "row 2: column 'image' holds no image"), ((3,), "has 3 rows, but row 3"),
@@ -164,8 +164,8 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
     for number, column in enumerate(("image", "a/b", "a#b/c")):
         path = tmp_path / f"{number}.parquet"
         pyarrow.parquet.write_table(pyarrow.table({column: pictures[number], "text": ["one", "two"]}), path)
-        found = list(read_captions(path, columns=Columns(image=column)))
-        assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [b"x", IMAGE]
+        records = list(read_captions(path, columns=Columns(image=column)))
+        assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in records] == [b"x", IMAGE]
     table = pyarrow.table([pictures[0], ["one", "two"], ["1", "2"]], names=["image", "text", "text"])
     pyarrow.parquet.write_table(table, path)
     with pytest.raises(InputError, match=r"2\.parquet: two columns are named 'text'"):
@@ -240,12 +240,12 @@ def test_records_are_called_by_archive_and_key(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "a" / "0.tar", {"k.webp": IMAGE, "k.json": b'{"caption": "told", "key": "own"}', "k.cls": b"1"}
     )
-    found = list(read_captions(tmp_path / "*" / "0.tar"))
-    assert [(each.id, each.image_id, each.text) for each in found] == [
+    records = list(read_captions(tmp_path / "*" / "0.tar"))
+    assert [(each.id, each.image_id, each.text) for each in records] == [
         ("a/0/k", "a/0/k", "told"),
         ("b/0/x/k", "b/0/x/k", "said"),
     ]
-    assert found[0].image == f"a/0.tar@512+{len(IMAGE)}"
+    assert records[0].image == f"a/0.tar@512+{len(IMAGE)}"
     assert [each.id for each in read_captions(tmp_path / "a", columns=Columns(id="key"))] == ["own"]
     (single,) = read_captions(tmp_path / "a" / "0.tar", format="webdataset")
     assert single.id == "0/k"
@@ -257,9 +257,9 @@ def test_names_in_capitals_and_those_that_begin_with_a_dot(tmp_path: Path) -> No
     write_tar(
         tmp_path / "A.TAR", {f"{dots}{name}": content for name, content in members.items() for dots in ("._", "")}
     )
-    found = list(read_captions(tmp_path))
-    assert [(each.id, each.text) for each in found] == [("A/a", "one"), ("A/b", "two")]
-    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [IMAGE, b"other"]
+    records = list(read_captions(tmp_path))
+    assert [(each.id, each.text) for each in records] == [("A/a", "one"), ("A/b", "two")]
+    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in records] == [IMAGE, b"other"]
 
 
 WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
@@ -345,8 +345,8 @@ def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
     (tmp_path / "seen.webp").write_bytes(IMAGE)
     (tmp_path / "new.webp").write_bytes(IMAGE[:-1] + bytes([IMAGE[-1] ^ 1]))
     training = trained_images({"captions": str(tmp_path / "shards")})
-    found = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
-    assert found.overlaps[0].by_content == 1 and found.overlaps[0].examples == ("seen.webp",)
+    leakage = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
+    assert leakage.overlaps[0].by_content == 1 and leakage.overlaps[0].examples == ("seen.webp",)
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])

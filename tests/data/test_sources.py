@@ -125,8 +125,8 @@ def test_a_list_of_captions_becomes_one_record_each(name: str, tmp_path: Path) -
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
         pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
-    found = [(record.id, record.text, record.image_id) for record in read_captions(path)]
-    assert found == [("7-0", "A dog.", "a.jpg"), ("7-1", "A pet.", "a.jpg")]
+    records = [(record.id, record.text, record.image_id) for record in read_captions(path)]
+    assert records == [("7-0", "A dog.", "a.jpg"), ("7-1", "A pet.", "a.jpg")]
 
 
 def test_published_file_holds_captions_and_negatives(tmp_path: Path) -> None:
@@ -186,15 +186,15 @@ def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         ({"path": "x.jpg", "crp": [0, 0, 1, 1]}, r"field 'images\.0\.crp': .* Did you mean 'crop'\?"),
         ({}, r"field 'images\.0\.path': Field required .* Fields: path; optional: crop\."),
     ],
 )
-def test_fields_of_a_record_inside_a_record_are_told(image: dict[str, object], told: str) -> None:
+def test_fields_of_a_record_inside_a_record_are_told(image: dict[str, object], message: str) -> None:
     item = {"id": "a/b/c", "benchmark": "a", "part": "b", "images": [image], "texts": ["t"], "gold": [[1]]}
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         validate(PairItem, item, where="f line 1")
 
 
