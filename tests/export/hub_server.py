@@ -77,8 +77,8 @@ class _Answers(BaseHTTPRequestHandler):
         if self.server.refuse:
             self._answer({"error": "Forbidden"}, status=self.server.refuse)
         elif path == "/api/repos/create":
-            asked = json.loads(body)
-            self._answer({"url": f"{self.server.address}/{asked['organization']}/{asked['name']}", "name": "x"})
+            request = json.loads(body)
+            self._answer({"url": f"{self.server.address}/{request['organization']}/{request['name']}", "name": "x"})
         elif path == "/api/validate-yaml":
             self._answer({})
         elif "/preupload/" in path:

@@ -30,9 +30,9 @@ def register_tiny_tower() -> None:
         for unknown in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
             options.pop(unknown, None)
         sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "class_token": False}
-        made = VisionTransformer(**sizes | {"global_pool": "map"} | options)
-        made.default_cfg = made.pretrained_cfg = {}
-        return made
+        model = VisionTransformer(**sizes | {"global_pool": "map"} | options)
+        model.default_cfg = model.pretrained_cfg = {}
+        return model
 
     tower.__name__, tower.__module__ = TINY_TOWER, __name__
     globals()[TINY_TOWER] = tower

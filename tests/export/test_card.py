@@ -32,8 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: 
 
 
 def _front(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
-    return found
+    fields: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return fields
 
 
 def test_every_checkpoint_has_its_card(run: Path, tiny_pairs: dict[str, Path]) -> None:
@@ -58,8 +58,8 @@ def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path, capsys: 
         assert main(["export", str(run), "--to", "open_clip", "--out", str(train_again)]) == 0
         assert "Mine." not in (train_again / "README.md").read_text()
         # The size is compared with the checkpoint's, not the run folder's, which contains no weights.
-        held = sum(path.stat().st_size for path in (run / "step-2").iterdir())
-        assert f"(the model's own folder: {held / 1e6:,.1f} MB)" in capsys.readouterr().err
+        size = sum(path.stat().st_size for path in (run / "step-2").iterdir())
+        assert f"(the model's own folder: {size / 1e6:,.1f} MB)" in capsys.readouterr().err
     finally:
         card_file.write_text(before)
 

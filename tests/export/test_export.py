@@ -97,23 +97,23 @@ def test_an_exported_folder_loads_everywhere(
         write_siglip(tmp_path / "model")
     name = {"tiny": str(all_tokens_model), "world": "world", "siglip": str(tmp_path / "model")}[model]
     encoder, size = load_encoder(name), 64 if model == "world" else 32
-    made = exported if model == "tiny" else {to: export(name, to=to, out=tmp_path / to) for to in FORMS}
+    results = exported if model == "tiny" else {to: export(name, to=to, out=tmp_path / to) for to in FORMS}
     for to, bound in (("open_clip", 1e-5), ("transformers", 1e-5), ("onnx", 1e-4)):
-        one = made[to]
+        one = results[to]
         assert one.difference <= bound and one.bytes > 1000 and (one.folder / "README.md").is_file()
         _same(encoder, load_model(str(one.folder)), bound, size)
-    theirs = transformers.AutoModel.from_pretrained(made["transformers"].folder).eval()
-    processor = transformers.AutoProcessor.from_pretrained(made["transformers"].folder)
-    given = processor(
+    theirs = transformers.AutoModel.from_pretrained(results["transformers"].folder).eval()
+    processor = transformers.AutoProcessor.from_pretrained(results["transformers"].folder)
+    inputs = processor(
         text=TEXTS, images=[probe.picture()], padding="max_length", truncation=True, return_tensors="pt",
         max_length=encoder.context_length,
     )  # fmt: skip
     with torch.no_grad():
-        found = theirs(**given)  # As in the card: a padding mask in the inputs would be used, too.
-        assert probe.gap(found.text_embeds, encoder.encode_captions(encoder.tokenize(TEXTS))) <= 1e-5
+        outputs = theirs(**inputs)  # As in the card: a padding mask in the inputs would be used, too.
+        assert probe.gap(outputs.text_embeds, encoder.encode_captions(encoder.tokenize(TEXTS))) <= 1e-5
         # Two levels of 255 between their resizing and the model's.
         image = encoder.encode_images(encoder.transform(probe.picture())[None])
-        assert probe.gap(found.image_embeds, image) < 0.05
+        assert probe.gap(outputs.image_embeds, image) < 0.05
 
 
 def test_the_graphs_take_batches_of_any_length(exported: dict[str, Exported], all_tokens_model: Path) -> None:
@@ -131,8 +131,8 @@ def test_the_graphs_take_batches_of_any_length(exported: dict[str, Exported], al
     with torch.no_grad():
         rows = [torch.stack([each.transform(picture) for picture in pictures]) for each in (model, encoder)]
         assert probe.gap(model.encode_images(rows[0]), encoder.encode_images(rows[1])) <= 1e-4
-        found, own = model.encode_captions(model.tokenize(texts)), encoder.encode_captions(encoder.tokenize(texts))
-        assert probe.gap(found, own) <= 1e-4
+        embeddings, own = model.encode_captions(model.tokenize(texts)), encoder.encode_captions(encoder.tokenize(texts))
+        assert probe.gap(embeddings, own) <= 1e-4
     graph = onnx.load(folder / "text.onnx")
     assert graph.opset_import[0].version == model.info.opset == 18
     assert model.info.logit_scale == pytest.approx(float(encoder.scale.detach()))
@@ -146,9 +146,9 @@ def test_bytes_cost_what_is_printed(
 ) -> None:
     words = ["export", str(all_tokens_model), "--quantize", "int8", "--to"]
     assert main([*words, "onnx", "--out", str(tmp_path / "small one")]) == 0
-    told = capsys.readouterr().err
-    assert re.search(r"lowest cosine similarity to the full model: 0\.99\d{3} for images, 0\.9\d{4} for texts", told)
-    assert f"to measure what quantization costs: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in told
+    error = capsys.readouterr().err
+    assert re.search(r"lowest cosine similarity to the full model: 0\.99\d{3} for images, 0\.9\d{4} for texts", error)
+    assert f"to measure what quantization costs: degla evaluate {all_tokens_model} '{tmp_path / 'small one'}'" in error
     folders = (exported["onnx"].folder, tmp_path / "small one")
     full, small = (sum(path.stat().st_size for path in folder.glob("*.onnx")) for folder in folders)
     assert small < 0.4 * full
@@ -166,19 +166,19 @@ def test_the_python_of_a_card_runs_as_it_is_printed(
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (40, 30), "red").save("photo.jpg")
     folder = exported[to].folder
-    made: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S):
-        exec(code.replace("FOLDER", str(folder)), made)
+        exec(code.replace("FOLDER", str(folder)), namespace)
     if to == "onnx":
         texts = degla.encode_captions(load_encoder(str(all_tokens_model)), ["a dog chases a cat"])
-        assert probe.gap(torch.from_numpy(made["texts"]), texts) < 1e-4
+        assert probe.gap(torch.from_numpy(namespace["texts"]), texts) < 1e-4
 
 
 def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
     """Where it reports its use, it keeps an identity of the machine in the cache folder."""
     code = "from degla.export.to_onnx import require_onnx; require_onnx(quantize=False)"
-    told = start(["-c", code], environment={"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")})
-    assert told.wait() == 0 and not list(tmp_path.rglob("*onnxruntime*"))
+    process = start(["-c", code], environment={"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert process.wait() == 0 and not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_onnx_is_scored_and_not_trained(exported: dict[str, Exported], tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_weights_of_a_run(run: Path, tiny_model: Path, tmp_path: Path) -> None:
         "average": load_file(checkpoint / "open_clip_model.safetensors"),
     }
     for what, weights in stored.items():
-        made = export(str(run), to="open_clip", out=tmp_path / what, what=what)
-        found = load_file(tmp_path / what / "open_clip_model.safetensors")
-        assert all(torch.equal(found[name], weights[name]) for name in weights)
+        result = export(str(run), to="open_clip", out=tmp_path / what, what=what)
+        state = load_file(tmp_path / what / "open_clip_model.safetensors")
+        assert all(torch.equal(state[name], weights[name]) for name in weights)
         # Without the optimiser and the other copies of the weights.
-        assert made.bytes < 0.5 * sum(path.stat().st_size for path in checkpoint.iterdir())
+        assert result.bytes < 0.5 * sum(path.stat().st_size for path in checkpoint.iterdir())
     assert load_weights(str(run)).fingerprint == load_encoder(str(tmp_path / "average")).fingerprint
     with pytest.raises(InputError, match="is neither a run nor a checkpoint of one"):
         load_weights(str(tiny_model), what="teacher")
@@ -223,7 +223,7 @@ def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"vision_cfg": RESNET}, "its image tower is a ModifiedResNet"),
         ({"init_logit_bias": -10}, "has a logit_bias"),
@@ -231,9 +231,9 @@ def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str
         ({"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"embed_cls": True}}, "appends a class token"),
     ],
 )
-def test_what_transformers_does_not_have_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_what_transformers_does_not_have_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", **changes)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         export(str(folder), to="transformers", out=tmp_path / "out")
     assert "Export it to open_clip or onnx" in str(caught.value)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
@@ -276,8 +276,8 @@ def test_a_place_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsys
     words = ["export", str(tiny_model), "--to", "open_clip", "--out"]
     for place in (tmp_path / "file" / "out", Path("/proc/degla/out")):
         assert main([*words, str(place)]) == 2
-        told = capsys.readouterr().err
-        assert f"{place}: cannot be written: " in told and told.count("\n") == 1
+        error = capsys.readouterr().err
+        assert f"{place}: cannot be written: " in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_a_place_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsys
     ids=["open_clip", "transformers", "onnx"],
 )
 def test_a_full_disk_is_one_line(error: Exception, tmp_path: Path) -> None:
-    told = r"out: cannot be written: the disk is full\. Free space and run the command"
-    with pytest.raises(DeglaError, match=told), new_folder(tmp_path / "out") as partial:
+    message = r"out: cannot be written: the disk is full\. Free space and run the command"
+    with pytest.raises(DeglaError, match=message), new_folder(tmp_path / "out") as partial:
         (partial / "half").write_text("a file")
         raise error
     assert list(tmp_path.iterdir()) == []

@@ -118,7 +118,7 @@ def test_preprocessing_is_the_folders_own(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"do_center_crop": False}, "resizes to"),
         ({"size": {"shortest_edge": 40}}, "resizes to"),
@@ -129,11 +129,11 @@ def test_preprocessing_is_the_folders_own(clip: Path) -> None:
         ({"rescale_factor": 1.0}, "scales by 1, but"),
     ],
 )
-def test_preprocessing_that_open_clip_does_not_have(change: dict[str, Any], told: str) -> None:
+def test_preprocessing_that_open_clip_does_not_have(change: dict[str, Any], message: str) -> None:
     processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     assert preprocess_config_of(processor.to_dict(), size=32)["resize_mode"] == "shortest"
     assert preprocess_config_of(processor.to_dict() | {"image_mean": 0.5}, size=32)["mean"] == [0.5, 0.5, 0.5]
-    with pytest.raises(NoExactFormError, match=told):
+    with pytest.raises(NoExactFormError, match=message):
         preprocess_config_of(processor.to_dict() | change, size=32)
 
 
@@ -146,13 +146,15 @@ def test_openai_vocabulary_is_open_clips_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("clip", "towers use gelu and quick_gelu"), ("siglip", "open_clip has no SigLIP with quick")]
+    ("kind", "message"), [("clip", "towers use gelu and quick_gelu"), ("siglip", "open_clip has no SigLIP with quick")]
 )
-def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(kind: str, told: str, tmp_path: Path) -> None:
+def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(kind: str, message: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     siglip = kind == "siglip"
-    made = write_siglip(folder, activation="quick_gelu") if siglip else write_clip(folder, text={"hidden_act": "gelu"})
-    with pytest.raises(NoExactFormError, match=rf"{told}.*`degla evaluate` can still"):
+    original = (
+        write_siglip(folder, activation="quick_gelu") if siglip else write_clip(folder, text={"hidden_act": "gelu"})
+    )
+    with pytest.raises(NoExactFormError, match=rf"{message}.*`degla evaluate` can still"):
         load_encoder(str(folder))
     model: Any = load_model(str(folder))
     assert type(model).__name__ == "TransformersEncoder"
@@ -161,7 +163,7 @@ def test_what_open_clip_has_no_form_of_is_scored_and_not_trained(kind: str, told
         texts, padding="max_length", truncation=True, max_length=model.context_length, return_tensors="pt"
     )
     with torch.no_grad():
-        theirs = pooled(made.get_text_features(input_ids=tokens.input_ids))
+        theirs = pooled(original.get_text_features(input_ids=tokens.input_ids))
         assert probe.gap(model.encode_captions(model.tokenize(texts)), theirs) < 1e-6
 
 
@@ -169,8 +171,8 @@ def test_a_wrong_map_is_noticed(clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from degla.model import from_transformers
 
     def wrong(config: Any) -> dict[str, Any]:
-        made = right(config)
-        return made | {"quick_gelu": False}
+        fields = right(config)
+        return fields | {"quick_gelu": False}
 
     right = from_transformers.model_config_of
     monkeypatch.setattr(from_transformers, "model_config_of", wrong)
@@ -238,7 +240,7 @@ def _broken(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("pickle", r"pytorch_model\.bin: pickled weights, .*convert it: python -c"),
         ("half a file", r"model\.safetensors is damaged"),
@@ -256,10 +258,10 @@ def _broken(folder: Path, how: str) -> None:
     ],
 )
 @pytest.mark.parametrize("load", [load_encoder, load_model])
-def test_what_cannot_be_loaded_is_one_line(load: Any, how: str, told: str, clip: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_one_line(load: Any, how: str, message: str, clip: Path, tmp_path: Path) -> None:
     shutil.copytree(clip, tmp_path / "model")
     _broken(tmp_path / "model", how)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load(str(tmp_path / "model"))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 

@@ -22,8 +22,8 @@ pytest.importorskip("transformers")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with fake_hub(monkeypatch, tmp_path / "cache") as made:
-        yield made
+    with fake_hub(monkeypatch, tmp_path / "cache") as hub:
+        yield hub
 
 
 def test_a_model_is_uploaded_with_its_card(
@@ -33,8 +33,8 @@ def test_a_model_is_uploaded_with_its_card(
     assert set(server.files) == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
     assert b"license: mit" in server.files["README.md"] and b"# tiny" in server.files["README.md"]
     assert ("POST", "/api/repos/create") in server.asked and set(server.tokens) == {"Bearer hf_test"}
-    told = capsys.readouterr().out
-    assert f"{server.address}/me/tiny" in told and "open_clip_model.safetensors" in told
+    output = capsys.readouterr().out
+    assert f"{server.address}/me/tiny" in output and "open_clip_model.safetensors" in output
 
 
 def test_an_exported_folder_goes_as_it_is(server: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
@@ -55,18 +55,18 @@ def test_a_dry_run_shows_all_and_sends_nothing(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert main(["publish", str(tiny_model), "--to", "me/tiny", "--form", "transformers", "--dry-run"]) == 0
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     for part in ("MB  model.safetensors", "MB  README.md", "library_name: transformers", "# tiny"):
-        assert part in told.out
-    assert "nothing was uploaded" in told.err and server.asked == []
+        assert part in output.out
+    assert "nothing was uploaded" in output.err and server.asked == []
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_no_right_to_write(status: int, server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.refuse = status
     assert main(["publish", str(tiny_model), "--to", "you/tiny"]) == 2
-    told = capsys.readouterr().err
-    assert f"you/tiny: the hub refused ({status}): the token has no write access" in told and "hf auth login" in told
+    error = capsys.readouterr().err
+    assert f"you/tiny: the hub refused ({status}): the token has no write access" in error and "hf auth login" in error
 
 
 def test_the_hub_is_out_of_order(server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,14 +144,14 @@ def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(
     file = _of_open_clip(server, all_tokens_model, tmp_path / "model") / "open_clip_model.safetensors"
     state = load_file(all_tokens_model / file.name)  # Not from the file that is overwritten.
     server.models["org/other"] = tmp_path / "model"
-    for name, weights, metadata, told in (
+    for name, weights, metadata, message in (
         ("tiny", state | {"visual.proj": state["visual.proj"].to(torch.int8)}, {}, r"visual\.proj has the type I8"),
         ("other", state, {"quick_gelu": "false"}, "trained with GELU, but the configuration uses QuickGELU"),
     ):
         save_file(weights, file, metadata)
         for address in (server.address, "http://127.0.0.1:9"):  # Online and offline.
             monkeypatch.setattr(constants, "ENDPOINT", address)
-            with pytest.raises(InputError, match=told):
+            with pytest.raises(InputError, match=message):
                 load_encoder(f"hf-hub:org/{name}")
 
 

@@ -16,15 +16,15 @@ from degla.model.block import attention
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> list[SDPBackend]:
     """Record kernels requested by name, not PyTorch's own choices."""
-    asked: list[SDPBackend] = []
+    requests: list[SDPBackend] = []
 
     @contextlib.contextmanager
     def spy(kernel: SDPBackend) -> Iterator[None]:
-        asked.append(kernel)
+        requests.append(kernel)
         yield
 
     monkeypatch.setattr(block, "sdpa_kernel", spy)
-    return asked
+    return requests
 
 
 def test_training_in_half_precision_attends_to_short_sequences_by_the_plain_kernel(plain: list[SDPBackend]) -> None:
@@ -44,11 +44,11 @@ def test_training_in_half_precision_attends_to_short_sequences_by_the_plain_kern
 
 @pytest.mark.parametrize("length", [20, 197])
 def test_both_kernels_attend_alike(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(3)]
-    found = []
+    inputs = [torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(3)]
+    results = []
     for plainly in (False, True):
         monkeypatch.setattr(block, "plain_is_faster", lambda *_, plainly=plainly: plainly)
-        attended = attention(*given, is_causal=True)
-        found.append([attended, *torch.autograd.grad(attended.square().sum(), given)])
-    for one, other in zip(*found, strict=True):
+        attended = attention(*inputs, is_causal=True)
+        results.append([attended, *torch.autograd.grad(attended.square().sum(), inputs)])
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -38,8 +38,8 @@ class _TimmTower(nn.Module):
         self.head = nn.Linear(self.trunk.head_hidden_size or self.trunk.num_features, 4)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.head(self.trunk(images))
-        return found
+        output: torch.Tensor = self.head(self.trunk(images))
+        return output
 
 
 def _reached(tower: nn.Module, image_size: int) -> list[str]:

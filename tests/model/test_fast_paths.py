@@ -29,7 +29,7 @@ def test_every_fast_path_is_there_for_both_attentions(tiny_model: Path, caplog: 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (lambda block: setattr(block.attn, "ln_q", nn.LayerNorm(16)), "has attn.ln_q.bias in its blocks, which CLIP's"),
         (lambda block: setattr(block.attn, "in_proj_bias", None), "has no attn.in_proj_bias in its blocks, which"),
@@ -42,14 +42,14 @@ def test_every_fast_path_is_there_for_both_attentions(tiny_model: Path, caplog: 
     ],
     ids=["other parameters", "fewer parameters", "dropout", "another order", "another call"],
 )
-def test_blocks_are_known_by_what_they_are(change: Any, told: str, tiny_model: Path) -> None:
+def test_blocks_are_known_by_what_they_are(change: Any, reason: str, tiny_model: Path) -> None:
     with models_of("4"):
         transformer = load_encoder(str(tiny_model)).clip.transformer
     assert why_unknown(transformer) is None
     change(transformer.resblocks[1])
-    if "compute" in told:
+    if "compute" in reason:
         transformer.resblocks[1].__class__ = type("Other", (type(transformer.resblocks[1]),), {})
-    assert told in str(why_unknown(transformer))
+    assert reason in str(why_unknown(transformer))
 
 
 def _text(**changes: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _text(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"vision_cfg": timm_tower()}, []),  # Its map has no class token: there is nothing to save.
         (
@@ -80,11 +80,11 @@ def _text(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_each_kind_of_tower_says_what_it_is(
-    changes: dict[str, Any], told: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    changes: dict[str, Any], expected: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_encoder(str(write_model(tmp_path / "model", **changes)))
-    assert len(caplog.messages) == len(told)
-    assert all(part in message for part, message in zip(told, caplog.messages, strict=True)), caplog.messages
+    assert len(caplog.messages) == len(expected)
+    assert all(part in message for part, message in zip(expected, caplog.messages, strict=True)), caplog.messages
 
 
 def test_slower_linear_layers_are_told_where_they_are_slower(
@@ -107,12 +107,12 @@ def test_the_doctor_tells_all_of_them(tmp_path: Path) -> None:
         assert name in finding.text
 
 
-@pytest.mark.parametrize(("vision", "told"), [(RESNET, ["image tower, a ModifiedResNet"]), (timm_tower(), [])])
+@pytest.mark.parametrize(("vision", "expected"), [(RESNET, ["image tower, a ModifiedResNet"]), (timm_tower(), [])])
 def test_gradient_checkpointing_that_does_nothing_is_told(
-    vision: dict[str, Any], told: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    vision: dict[str, Any], expected: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=vision)))
     caplog.clear()
     encoder.checkpoint_gradients()
-    assert len(caplog.messages) == len(told)
-    assert all(part in message for part, message in zip(told, caplog.messages, strict=True))
+    assert len(caplog.messages) == len(expected)
+    assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))

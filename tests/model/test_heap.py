@@ -32,14 +32,14 @@ print(before, pages())
 
 @pytest.mark.skipif(not _HAS_GLIBC, reason="only glibc is told")
 @pytest.mark.parametrize(
-    ("environment", "kept"),
+    ("environment", "keep"),
     [({}, True), ({"DEGLA_KEEP_FREED_MEMORY": "0"}, False), ({"MALLOC_TRIM_THRESHOLD_": "1"}, False),
      ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=3"}, False)],
 )  # fmt: skip
-def test_a_loaded_model_makes_its_process_keep_pages(environment: dict[str, str], kept: bool, tiny_model: Path) -> None:
-    told = run(["-c", _PAGES, str(tiny_model)], environment=environment)
-    before, after = map(int, told.stdout.split())
-    assert before > 10 and (after < before / 4 if kept else after > before / 2), told.stderr
+def test_a_loaded_model_makes_its_process_keep_pages(environment: dict[str, str], keep: bool, tiny_model: Path) -> None:
+    process = run(["-c", _PAGES, str(tiny_model)], environment=environment)
+    before, after = map(int, process.stdout.split())
+    assert before > 10 and (after < before / 4 if keep else after > before / 2), process.stderr
 
 
 @pytest.mark.parametrize("error", [ValueError, AttributeError, None])

@@ -28,8 +28,8 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     tried: list[Any] = []
 
-    def refuse(*given: Any, **options: Any) -> Any:
-        tried.append(given)
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        tried.append(arguments)
         raise OSError(113, "No route to host")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -52,7 +52,7 @@ def _changed(folder: Path, part: str, **fields: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("part", "fields", "told"),
+    ("part", "fields", "message"),
     [
         ("text_cfg", {"hf_model_name": "org/text-tower"}, "'text_cfg.hf_model_name' names 'org/text-tower'"),
         ("text_cfg", {"hf_tokenizer_name": "org/tok"}, "'text_cfg.hf_tokenizer_name' names 'org/tok'"),
@@ -65,13 +65,13 @@ def _changed(folder: Path, part: str, **fields: Any) -> Path:
     ],
 )
 def test_a_folder_fetches_nothing(
-    part: str, fields: dict[str, Any], told: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, fields: dict[str, Any], message: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(hub.ALLOWED, raising=False)
     folder = _changed(write_model(tmp_path / "model", vision_cfg=timm_tower()), part, **fields)
     with pytest.raises(InputError) as caught:
         load_encoder(str(folder))
-    assert told in str(caught.value) and str(folder / "open_clip_config.json") in str(caught.value)
+    assert message in str(caught.value) and str(folder / "open_clip_config.json") in str(caught.value)
     assert "--allow-download" in str(caught.value) and "\n" not in str(caught.value)
     assert online == []
 
@@ -102,8 +102,8 @@ def test_a_folder_may_fetch_with_the_flag(
     (tmp_path / "c.jsonl").write_text('{"id": "1", "image": "a.png", "text": "a cat"}\n')
     words[1] = str(tmp_path / "c.jsonl")
     assert cli.main([*words, "--allow-download"]) == 2
-    told = capsys.readouterr().err
-    assert "cannot be fetched from the Hugging Face hub: no connection to huggingface.co" in told
+    error = capsys.readouterr().err
+    assert "cannot be fetched from the Hugging Face hub: no connection to huggingface.co" in error
     assert len(online) == 1, "the hub was asked again, although there is no connection to it"
 
 
@@ -179,10 +179,10 @@ def test_a_name_that_is_never_found_is_given_up(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_proxy_is_asked_in_place_of_the_hub(monkeypatch: pytest.MonkeyPatch, online: list[Any]) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    asked: list[Any] = []
-    monkeypatch.setattr(socket, "create_connection", lambda place, **_: asked.append(place) or socket.socket())
+    requests: list[Any] = []
+    monkeypatch.setattr(socket, "create_connection", lambda place, **_: requests.append(place) or socket.socket())
     assert hub.why_unreachable(seconds=60) is None
-    assert asked == [("proxy.example", 3128)]
+    assert requests == [("proxy.example", 3128)]
 
 
 def test_data_come_before_the_model(
@@ -198,19 +198,19 @@ def test_data_come_before_the_model(
     whole = [word.replace(gone, str(tiny_pairs["captions"])) for word in data]
     whole += ["--data.negatives-per-caption", "2", "--train.batch-size", "4"]
     validation = ["--validation.benchmarks", "sugarcrepe", "--validation.root", str(tmp_path / "nowhere")]
-    asked = ["--benchmarks", "sugarcrepe", "--root", str(tmp_path / "nowhere")]
+    flags = ["--benchmarks", "sugarcrepe", "--root", str(tmp_path / "nowhere")]
     model, out = "ViT-B-32-quickgelu:openai", ["--out", str(tmp_path / "out.json")]
     lines = ["--out", str(tmp_path / "out.jsonl")]
-    for words, told in (
+    for words, missing in (
         (["train", "degla", *data, "--out", str(tmp_path / "run")], "gone.jsonl"),
         (["train", "degla", *whole, *validation, "--out", str(tmp_path / "run")], "nowhere"),
         (["doctor", "degla", *data], "gone.jsonl"),
-        (["evaluate", model, *asked, *out], "nowhere"),
-        (["attack", model, *asked, *out], "nowhere"),
-        (["interpolate", model, model, *asked, "--out", str(tmp_path / "sweep")], "nowhere"),
+        (["evaluate", model, *flags, *out], "nowhere"),
+        (["attack", model, *flags, *out], "nowhere"),
+        (["interpolate", model, model, *flags, "--out", str(tmp_path / "sweep")], "nowhere"),
         (["neighbours", gone, "--images", images, "--model", model, *out], "gone.jsonl"),
         (["negatives", "judge", gone, "--captions", gone, "--clip", model, "--images", images, *lines], "gone.jsonl"),
     ):
         assert cli.main(words) in (1, 2)
         written = capsys.readouterr()
-        assert told in written.err + written.out, words
+        assert missing in written.err + written.out, words

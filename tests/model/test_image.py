@@ -36,11 +36,11 @@ def test_the_class_token_alone_is_exact(tmp_path: Path, activation: bool, scaled
         visual = encoder.clip.visual.named_parameters()
         gradients.append({name: value.grad.clone() for name, value in visual if value.grad is not None})
     assert len(gradients[0]) > 20
-    for found, row in zip(gradients, rows, strict=True):
+    for own, row in zip(gradients, rows, strict=True):
         torch.testing.assert_close(rows[0], row)
-        assert gradients[0].keys() == found.keys()
+        assert gradients[0].keys() == own.keys()
         for name, expected in gradients[0].items():
-            torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(own[name], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

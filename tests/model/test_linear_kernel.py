@@ -47,16 +47,16 @@ def test_values_and_gradients_are_those_of_float64(
 ) -> None:
     inputs = [torch.randn(shape), torch.randn(40, 64), torch.randn(40)]
     sent = torch.randn(()).expand(*shape[:-1], 40) if expanded else torch.randn(*shape[:-1], 40)
-    found = [value.clone().requires_grad_() for value in inputs]
+    actual = [value.clone().requires_grad_() for value in inputs]
     expected = [value.double().requires_grad_() for value in inputs]
-    rows = linear(*found)
+    rows = linear(*actual)
     rows.backward(sent)
     exact = functional.linear(*expected)
     exact.backward(sent.double())
     flat = {1: 1, 6: 6, 7: 7, 16: 16, 65: 72}[rows.numel() // 40]
     assert kernel == [(flat, 64), (flat, 40), (40, flat)]
     torch.testing.assert_close(rows.double(), exact, rtol=1e-5, atol=1e-5)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert one.grad is not None and other.grad is not None
         torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-5, atol=1e-5)
 
@@ -110,7 +110,7 @@ def test_both_towers_agree_with_and_without(
 ) -> None:
     images = torch.randn(3, 3, 32, 32)
     weights = torch.randn(2, 3, 16)
-    found = []
+    grads = []
     for fast in (True, False):
         monkeypatch.setattr(linear_kernel, "is_faster", lambda fast=fast: fast)
         kernel.clear()
@@ -120,10 +120,10 @@ def test_both_towers_agree_with_and_without(
         image, text, *_ = encoder(images, encoder.tokenize(CAPTIONS[:3]))
         (weights[0] * image + weights[1] * text).sum().backward()
         assert (len(kernel) > 40) == fast
-        found.append({name: value.grad for name, value in encoder.clip.named_parameters() if value.grad is not None})
-    assert found[0].keys() == found[1].keys() and len(found[0]) > 50
-    for name, expected in found[1].items():
-        torch.testing.assert_close(found[0][name], expected, rtol=1e-4, atol=1e-5)
+        grads.append({name: value.grad for name, value in encoder.clip.named_parameters() if value.grad is not None})
+    assert grads[0].keys() == grads[1].keys() and len(grads[0]) > 50
+    for name, expected in grads[1].items():
+        torch.testing.assert_close(grads[0][name], expected, rtol=1e-4, atol=1e-5)
 
 
 @needs_kernel
@@ -189,7 +189,7 @@ def test_two_threads_that_measure_at_once_leave_the_number_of_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
-    both, given = threading.Barrier(2), list[int]()
+    both, counts = threading.Barrier(2), list[int]()
 
     def meet(work: Callable[[], object]) -> float:
         with suppress(threading.BrokenBarrierError):  # They never do.
@@ -197,8 +197,8 @@ def test_two_threads_that_measure_at_once_leave_the_number_of_threads(
         return 1.0
 
     monkeypatch.setattr(linear_kernel, "_seconds", meet)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1] if given else 7)
-    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1] if counts else 7)
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: measured.__wrapped__(), range(2)))
-    assert given == [1, 7, 1, 7]
+    assert counts == [1, 7, 1, 7]

@@ -72,12 +72,12 @@ def test_no_random_number_is_drawn_for_weights_of_a_file(
 ) -> None:
     write_model(tmp_path / "one", **({} if tower is None else {"vision_cfg": tower}))
     with Called() as called:
-        found = load_encoder(str(tmp_path / "one")).clip.state_dict()
+        state = load_encoder(str(tmp_path / "one")).clip.state_dict()
         assert not {name for name in called.names if name.endswith(("normal_", "uniform_"))}
         load_encoder(f"{architecture}:random")
         assert {"normal_", "kaiming_uniform_"} <= called.names
     weights = load_file(tmp_path / "one" / "open_clip_model.safetensors")
-    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+    assert state.keys() == weights.keys() and all(torch.equal(state[name], weights[name]) for name in weights)
 
 
 def test_random_weights_are_drawn_by_the_seed(architecture: str) -> None:
@@ -220,7 +220,7 @@ def _spoiled(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("no weights", r": has no weights \(open_clip_model\.safetensors\)"),
         ("integers", r"open_clip_model\.safetensors: visual\.proj has the type I8, but weights must be float32"),
@@ -231,10 +231,10 @@ def _spoiled(folder: Path, how: str) -> None:
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
     ],
 )
-def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, told: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, message: str, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     _spoiled(tmp_path / "model", how)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_encoder(str(tmp_path / "model"))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
@@ -310,8 +310,8 @@ def test_preprocessing_is_what_open_clip_makes_of_a_configuration(tiny_model: Pa
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     path = folder / "open_clip_config.json"
-    told = {"mean": 0.5, "std": None, "size": 48}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": told}))
+    fields = {"mean": 0.5, "std": None, "size": 48}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": fields}))
     encoder = load_encoder(str(folder))
     settings = image_transform(encoder)
     assert settings.size == 32 and settings.mean == (0.5, 0.5, 0.5)

@@ -34,15 +34,15 @@ def write_tokenizer(folder: Path, kind: str) -> Any:
     letters = [*string.ascii_lowercase, " "]
     # CLIP's end token has the largest id, as in its own vocabulary; SigLIP pads with its end token.
     order = ["<unk>", "<s>", *letters, "</s>"] if kind == "clip" else [*marks, *letters]
-    made = Tokenizer(models.WordLevel({token: number for number, token in enumerate(order)}, unk_token="<unk>"))
-    made.normalizer = normalizers.Lowercase()
-    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(order)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     end = ("</s>", order.index("</s>"))
     start = ("<s>", order.index("<s>"))
     form = "<s> $A </s>" if kind == "clip" else "$A </s>"
-    made.post_processor = processors.TemplateProcessing(single=form, special_tokens=[start, end])
+    tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=[start, end])
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", eos_token="</s>", bos_token="<s>", pad_token="</s>"
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", bos_token="<s>", pad_token="</s>"
     )
     fast.save_pretrained(folder)
     return fast
@@ -68,8 +68,8 @@ def write_folder(folder: Path, kind: str, *, activation: str = "quick_gelu", see
     return model, tokenizer, processor
 
 
-def features(found: Any) -> torch.Tensor:
-    pooled = found if isinstance(found, torch.Tensor) else found.pooler_output
+def features(output: Any) -> torch.Tensor:
+    pooled = output if isinstance(output, torch.Tensor) else output.pooler_output
     return torch.nn.functional.normalize(pooled, dim=-1)
 
 
@@ -84,9 +84,9 @@ def test_embeddings_are_those_of_transformers(kind: str, tmp_path: Path) -> None
     images = [picture(seed) for seed in range(3)]
     inputs = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
     # SigLIP was trained, and is used, without a mask over its padding; CLIP's processor gives one.
-    asked = dict(inputs) if kind == "clip" else {"input_ids": inputs["input_ids"]}
+    text_inputs = dict(inputs) if kind == "clip" else {"input_ids": inputs["input_ids"]}
     with torch.no_grad():
-        texts = features(model.get_text_features(**asked))
+        texts = features(model.get_text_features(**text_inputs))
         pictures = features(model.get_image_features(**processor(images=images, return_tensors="pt")))
         tokens = encoder.tokenize(TEXTS)
         torch.testing.assert_close(encoder.encode_captions(tokens), texts, rtol=0, atol=1e-6)
