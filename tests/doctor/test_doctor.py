@@ -35,10 +35,10 @@ def test_a_good_configuration(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="degla")
-    found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
-    assert list(found) == ["files", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
-    assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12, "negatives": 48}
-    assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
+    report = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
+    assert list(report) == ["files", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
+    assert report["files"].values == {"rows": 24, "images": 12, "decoded": 12, "negatives": 48}
+    assert report["speed"].values["step_pairs_per_second"] > 0 and report["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
     assert caplog.text.count("24 pairs of 12 images") == 1
 
@@ -51,20 +51,20 @@ def test_texts_that_are_cut_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp
     captions[0]["text"], captions[1]["text"], captions[2]["text"] = f"{full} a", f"{full} a b", f"{full}  "
     files = {name: tmp_path / f"{name}.jsonl" for name in ("captions", "negatives")}
     files["captions"].write_text("".join(json.dumps(row) + "\n" for row in captions))
-    made = json.loads(tiny_pairs["negatives"].read_text().splitlines()[0])
+    negative = json.loads(tiny_pairs["negatives"].read_text().splitlines()[0])
     texts = [(0, f"{full} b"), (0, "a dog"), (1, f"{full} a c"), (2, full[4:])]
-    negatives = [made | {"caption_id": captions[row]["id"], "text": text} for row, text in texts]
+    negatives = [negative | {"caption_id": captions[row]["id"], "text": text} for row, text in texts]
     files["negatives"].write_text("".join(json.dumps(row) + "\n" for row in negatives))
-    found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs | files, out=tmp_path / "run"))["texts"]
-    assert found.state == "warning"
-    assert found.values == {"texts": 28, "cut": 4, "negatives_as_caption": 2}, found.text
+    finding = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs | files, out=tmp_path / "run"))["texts"]
+    assert finding.state == "warning"
+    assert finding.values == {"texts": 28, "cut": 4, "negatives_as_caption": 2}, finding.text
 
 
 def test_a_loss_that_is_not_finite_ends_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     broken = write_nan_model(tmp_path / "broken", tiny_model)
-    found = _findings(tiny_config("clip", model=broken, pairs=tiny_pairs, out=tmp_path / "run"))
-    assert found["loss"].state == "error" and found["loss"].text.startswith("the loss of the first step is nan. ")
-    assert "speed" not in found
+    report = _findings(tiny_config("clip", model=broken, pairs=tiny_pairs, out=tmp_path / "run"))
+    assert report["loss"].state == "error" and report["loss"].text.startswith("the loss of the first step is nan. ")
+    assert "speed" not in report
 
 
 def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
@@ -72,58 +72,58 @@ def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
 ) -> None:
     config = tiny_config("gift", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
     config = replace(config, replay=replace(config.replay, batch_size=20))
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     original = Trainer.step
 
     def step(self: Trainer, *arguments: Any, **options: Any) -> Any:
-        told.append(original(self, *arguments, **options))
-        return told[-1]
+        results.append(original(self, *arguments, **options))
+        return results[-1]
 
     monkeypatch.setattr(Trainer, "step", step)
-    found = _findings(config)
-    assert list(found) == ["files", "replay", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
-    assert found["replay"].state == "ok" and found["replay"].values["rows"] == 24
-    assert found["speed"].values["replay_batch_size"] == 16 and "16 replayed pairs" in found["speed"].text
-    assert len(told) >= 2
-    assert all(values.keys() >= {"replay.logit_distillation", "replay.soft_alignment", "l2_sp"} for values in told)
-    assert float(told[-1]["l2_sp"]) > 0, "the penalty holds the weights of before the first step"
+    report = _findings(config)
+    assert list(report) == ["files", "replay", "model", "device", "texts", "run", "disk", "memory", "speed", "time"]
+    assert report["replay"].state == "ok" and report["replay"].values["rows"] == 24
+    assert report["speed"].values["replay_batch_size"] == 16 and "16 replayed pairs" in report["speed"].text
+    assert len(results) >= 2
+    assert all(values.keys() >= {"replay.logit_distillation", "replay.soft_alignment", "l2_sp"} for values in results)
+    assert float(results[-1]["l2_sp"]) > 0, "the penalty holds the weights of before the first step"
 
     # Twenty replayed pairs are held at a time, four of the first stream; or the other way round.
-    assert found["memory"].values["pairs_held"] == 20
+    assert report["memory"].values["pairs_held"] == 20
     second = replace(config.replay, batch_size=4, data=replace(config.replay.data, workers=1))
     turned = replace(config, train=replace(config.train, batch_size=20), replay=second)
-    asked: list[tuple[int, int]] = []
-    values = found["speed"].values
+    calls: list[tuple[int, int]] = []
+    values = report["speed"].values
 
     def speed(trainer: Trainer, pairs: Any, replay: Any, *, workers: int, seconds: float) -> Finding:
-        asked.append((workers, replay.workers))
+        calls.append((workers, replay.workers))
         return Finding("speed", "ok", "", values)
 
     with monkeypatch.context() as patch:
         patch.setattr("degla.doctor.examine.examine_speed", speed)
         turned = replace(turned, data=replace(turned.data, workers=2))
         assert _findings(turned)["memory"].values["pairs_held"] == 20
-    assert asked == [(2, 1)], "each stream is measured with the workers that it will have"
+    assert calls == [(2, 1)], "each stream is measured with the workers that it will have"
     few = replace(config, replay=replace(config.replay, batch_size=99))
     text = _findings(few)["replay"].text
     assert "24 pairs do not fill one batch of 99" in text and "a smaller --replay.batch-size" in text
     gone = replace(config.replay.data, captions=tmp_path / "none.jsonl")
-    found = _findings(replace(config, replay=replace(config.replay, data=gone)))
-    assert found["configuration"].state == "error" and "none.jsonl" in found["configuration"].text
+    report = _findings(replace(config, replay=replace(config.replay, data=gone)))
+    assert report["configuration"].state == "error" and "none.jsonl" in report["configuration"].text
 
 
 def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
     empty = tmp_path / "images"
     empty.mkdir()
-    found = _findings(replace(config, data=replace(config.data, images=empty)))
-    assert found["files"].state == "error" and "12 of 12 images" in found["files"].text
-    assert found["files"].text.endswith("\nTo train without them, add --data.bad-images skip.")
-    assert list(found) == ["files"], "once"
-    found = _findings(replace(config, data=replace(config.data, captions=None)))
-    assert found["configuration"].state == "error" and "--data.captions" in found["configuration"].text
-    found = _findings(replace(config, train=replace(config.train, batch_size=64)))
-    assert found["files"].state == "error" and "do not fill one batch of 64" in found["files"].text
+    report = _findings(replace(config, data=replace(config.data, images=empty)))
+    assert report["files"].state == "error" and "12 of 12 images" in report["files"].text
+    assert report["files"].text.endswith("\nTo train without them, add --data.bad-images skip.")
+    assert list(report) == ["files"], "once"
+    report = _findings(replace(config, data=replace(config.data, captions=None)))
+    assert report["configuration"].state == "error" and "--data.captions" in report["configuration"].text
+    report = _findings(replace(config, train=replace(config.train, batch_size=64)))
+    assert report["files"].state == "error" and "do not fill one batch of 64" in report["files"].text
 
 
 def test_a_batch_that_does_not_fit_gets_a_chunk_size(
@@ -133,38 +133,38 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
     values = _findings(config)["memory"].values
     fixed, pair = int(values["fixed_bytes"]), int(values["bytes_per_pair"])
     monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: int((fixed + 5.5 * pair) / 0.9))
-    found = _findings(config)["memory"]
-    assert found.state == "error" and "--train.chunk-size 5," in found.text
+    finding = _findings(config)["memory"]
+    assert finding.state == "error" and "--train.chunk-size 5," in finding.text
     assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "ok"
     monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: fixed)
-    found = _findings(config)["memory"]
-    assert found.state == "error" and "Train adapters (--adapter.rank 16) or freeze a tower." in found.text
+    finding = _findings(config)["memory"]
+    assert finding.state == "error" and "Train adapters (--adapter.rank 16) or freeze a tower." in finding.text
 
 
 def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     from degla.training.pairs import open_pairs
 
-    found = []
+    estimates = []
     for negatives in (1, 3):
         config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8)
         config = replace(config, data=replace(config.data, negatives_per_caption=negatives))
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        found.append(estimate_memory(trainer, trainer.pairs, batch))
+        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
     size = sum(value.numel() for value in trainer.encoder.parameters())
-    assert found[0][0] == found[1][0] == 4 * 5 * size, "weights, gradient, two moments, teacher"
-    assert found[1][1] > 1.1 * found[0][1] > 10_000
+    assert estimates[0][0] == estimates[1][0] == 4 * 5 * size, "weights, gradient, two moments, teacher"
+    assert estimates[1][1] > 1.1 * estimates[0][1] > 10_000
 
 
 def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     plain = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     averaging = replace(plain, train=replace(plain.train, average=0.5))
     anchored = replace(plain, l2_sp=replace(plain.l2_sp, weight=1.0, importance="equal"))
-    found = [_findings(config) for config in (plain, averaging, anchored)]
-    fixed, disk = ([int(each[about].values[name]) for each in found]
+    findings = [_findings(config) for config in (plain, averaging, anchored)]
+    fixed, disk = ([int(each[about].values[name]) for each in findings]
                    for about, name in (("memory", "fixed_bytes"), ("disk", "checkpoint_bytes")))  # fmt: skip
-    count = int(found[0]["model"].values["parameters"])
+    count = int(findings[0]["model"].values["parameters"])
     assert fixed == [4 * 4 * count, 4 * 5 * count, 4 * 5 * count]
     assert disk == [4 * 3 * count, 4 * 4 * count, 4 * 3 * count]
 
@@ -183,8 +183,8 @@ def test_what_is_counted_without_a_step(tiny_pairs: Pairs, tmp_path: Path, monke
         _part_size(config, 24) == 12 and _part_size(replace(config, train=replace(config.train, chunk_size=5)), 24) == 5
     )
     few = replace(config, data=replace(config.data, negatives_per_caption=3))
-    found = _files(few.pairs, about="files")
-    assert found.state == "warning" and "16 have fewer than 3 negatives; missing slots stay empty" in found.text
+    finding = _files(few.pairs, about="files")
+    assert finding.state == "warning" and "16 have fewer than 3 negatives; missing slots stay empty" in finding.text
 
 
 def test_a_disk_that_checkpoints_do_not_fit_on(
@@ -196,9 +196,9 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
     for checkpoints, state in ((1.5, "error"), (2.5, "warning"), (50, "ok")):
         free = SimpleNamespace(free=int(checkpoints * size))
         monkeypatch.setattr("degla.doctor.examine.shutil.disk_usage", lambda place, free=free: free)
-        found = _findings(config)["disk"]
-        assert found.state == state
-        assert ("Free some" in found.text) == (state != "ok")
+        finding = _findings(config)["disk"]
+        assert finding.state == state
+        assert ("Free some" in finding.text) == (state != "ok")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class _SlowPairs:
 
 
 @pytest.mark.parametrize(
-    ("device", "data", "workers", "cores", "share", "state", "told"),
+    ("device", "data", "workers", "cores", "share", "state", "message"),
     [
         ("cpu", 0.03, 0, 2, 0.03 / 1.03, "ok", "waits 2.9% of the time for data. The step is the bottleneck."),
         ("cpu", 0.25, 0, 2, 0.2, "warning", "Use --data.workers 1 to decode in parallel, and degla pack to"),
@@ -227,7 +227,7 @@ class _SlowPairs:
     ],
 )
 def test_how_long_a_step_waits_for_data(
-    device: str, data: float, workers: int, cores: int, share: float, state: str, told: str,
+    device: str, data: float, workers: int, cores: int, share: float, state: str, message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     clock = [0.0]
@@ -244,10 +244,10 @@ def test_how_long_a_step_waits_for_data(
     monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr("degla.doctor.step.usable_cores", lambda: cores)
     pairs: Any = _SlowPairs(clock, data)
-    found = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
-    assert (found.state, found.values["waiting_share"]) == (state, pytest.approx(share)) and told in found.text
-    assert found.values["step_pairs_per_second"] == pytest.approx(8.0)
-    assert found.values["data_pairs_per_second"] == pytest.approx(8 / data)
+    finding = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
+    assert (finding.state, finding.values["waiting_share"]) == (state, pytest.approx(share)) and message in finding.text
+    assert finding.values["step_pairs_per_second"] == pytest.approx(8.0)
+    assert finding.values["data_pairs_per_second"] == pytest.approx(8 / data)
 
 
 def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,10 +265,10 @@ def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch:
     )  # fmt: skip
     monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     pairs: Any = _SlowPairs(clock, 0.001)
-    found = examine_speed(trainer, pairs, pairs, workers=0, seconds=2.0)
-    assert found.values["step_pairs_per_second"] == pytest.approx(8 / 2), "one step of each kind"
-    assert found.values["waiting_share"] == pytest.approx(0.001 / 2.001), "each with one batch"
-    assert "(batches of 8, alternating with 6 replayed pairs)" in found.text
+    finding = examine_speed(trainer, pairs, pairs, workers=0, seconds=2.0)
+    assert finding.values["step_pairs_per_second"] == pytest.approx(8 / 2), "one step of each kind"
+    assert finding.values["waiting_share"] == pytest.approx(0.001 / 2.001), "each with one batch"
+    assert "(batches of 8, alternating with 6 replayed pairs)" in finding.text
 
 
 def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +278,8 @@ def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.Mo
 
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
-    found = _device(torch.device("cpu"), "no")
-    assert found.values["cores"] == 3 and found.text.startswith("3 CPU cores, ")
+    finding = _device(torch.device("cpu"), "no")
+    assert finding.values["cores"] == 3 and finding.text.startswith("3 CPU cores, ")
 
 
 def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,12 +296,12 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=None, epochs=3)
     config = replace(config, checkpoint=replace(config.checkpoint, every_steps=4, keep=2), train=replace(
         config.train, train_image_tower=False))  # fmt: skip
-    found = _findings(config)
-    run, disk, speed = found["run"].values, found["disk"].values, found["speed"].values
+    report = _findings(config)
+    run, disk, speed = report["run"].values, report["disk"].values, report["speed"].values
     # 24 pairs in batches of 4; checkpoints after steps 4, 6, 8, 12, 16 and 18.
     assert (run["steps"], run["steps_per_epoch"], run["evaluations"], disk["checkpoints"]) == (18, 6, 0, 6)
-    assert 0 < int(run["trained_parameters"]) < int(found["model"].values["parameters"])
-    assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "EMA teacher" in found["run"].text
+    assert 0 < int(run["trained_parameters"]) < int(report["model"].values["parameters"])
+    assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in report["run"].text and "EMA teacher" in report["run"].text
     assert disk["needed_bytes"] == 3 * int(disk["checkpoint_bytes"])
     encoder, watched = load_encoder(str(tiny_model)), replace(config.validation, benchmarks=("zeroshot",))
     assert "; up to 3 exist at a time" in _disk(config, encoder, teacher=True, written=6).text
@@ -309,13 +309,13 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     best = _disk(replace(config, validation=watched), encoder, teacher=True, written=6)
     assert "; up to 4 exist at a time" in best.text
     # Student and teacher, and two moments of what is trained.
-    count = int(found["model"].values["parameters"])
+    count = int(report["model"].values["parameters"])
     assert disk["checkpoint_bytes"] == 4 * (2 * count + 2 * int(run["trained_parameters"]))
     step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
-    assert found["time"].values["seconds"] == pytest.approx(18 * step)
+    assert report["time"].values["seconds"] == pytest.approx(18 * step)
     slow = replace(config.optim, lr=1e-3, warmup_steps=40)
     larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10), optim=slow))
-    assert found["run"].state == "ok" and larger["run"].state == "warning"
+    assert report["run"].state == "ok" and larger["run"].state == "warning"
     assert "a learning rate of 0.00025 instead of 0.001: reduce --optim.warmup-steps 40." in larger["run"].text
     once = _findings(
         replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(config.train, steps=5))
@@ -333,8 +333,8 @@ def test_a_dry_run_writes_nothing(
     words = ["train", "negclip", "--model", str(tiny_model), "--train.batch-size", "4", "--train.steps", "7"]
     words += ["--data.negatives-per-caption", "2", *(f"--data.{name}={path}" for name, path in tiny_pairs.items())]
     assert main([*words, "--out", str(out), "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "7 steps of 4 pairs" in said and "time" in said and not out.exists()
+    output = capsys.readouterr().out
+    assert "7 steps of 4 pairs" in output and "time" in output and not out.exists()
     assert main([*words, "--dry-run"]) == 2
     assert "give --out FOLDER" in capsys.readouterr().err
     (out / "step-3").mkdir(parents=True)

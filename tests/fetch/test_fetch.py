@@ -117,10 +117,10 @@ def test_more_than_the_server_has_is_no_whole_file(server: FileServer, tmp_path:
 
 def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
     """A session that ignores lengths, like urllib3 before 2; plays headers and bytes or status of each response."""
-    left = iter(answers)
+    queue = iter(answers)
 
     def get(url: str, **how: Any) -> Any:
-        headers, body = next(left)
+        headers, body = next(queue)
         status = body if isinstance(body, int) else 206 if "Content-Range" in headers else 200
         pieces = [] if isinstance(body, int) else [body]
         return nullcontext(SimpleNamespace(
@@ -160,9 +160,9 @@ def test_no_byte_six_times_ends_with_what_is_kept(server: FileServer, tmp_path: 
     def busy(seconds: float) -> None:
         file.statuses = (503,)
 
-    with open_session() as session, pytest.raises(DeglaError) as told:
+    with open_session() as session, pytest.raises(DeglaError) as caught:
         fetch_file(url, tmp_path / "a.bin", session=session, wait=busy)
-    assert "503" in str(told.value) and "262,144 bytes are kept" in str(told.value) and len(server.asked) == 7
+    assert "503" in str(caught.value) and "262,144 bytes are kept" in str(caught.value) and len(server.asked) == 7
     assert (tmp_path / "a.bin.partial").read_bytes() == CONTENT[: 4 * CHUNK] and not (tmp_path / "a.bin").exists()
     file.statuses = ()
     _get(url, tmp_path / "a.bin", check=CHECK)
@@ -186,15 +186,15 @@ def test_a_part_of_another_file_is_begun_again_once(server: FileServer, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ({"statuses": (403,)}, "answered 403 Forbidden"),
         ({"kind": "text/html; charset=utf-8"}, "answered with a web page"),
     ],
 )
-def test_what_is_refused_is_not_tried_again(server: FileServer, tmp_path: Path, how: Any, told: str) -> None:
+def test_what_is_refused_is_not_tried_again(server: FileServer, tmp_path: Path, how: Any, message: str) -> None:
     url = server.add("/a.bin", CONTENT, **how)
-    with pytest.raises(DeglaError, match=told):
+    with pytest.raises(DeglaError, match=message):
         _get(url, tmp_path / "a.bin")
     assert len(server.asked) == 1 and list(tmp_path.iterdir()) == []
 
@@ -254,8 +254,8 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
 ) -> None:
     words, data = _toy(server, tmp_path), tmp_path / "data"
     assert main(words) == 1  # the form is left
-    told = capsys.readouterr()
-    assert "form: Fill in the form at example.org." in told.out and "still missing: form" in told.err
+    output = capsys.readouterr()
+    assert "form: Fill in the form at example.org." in output.out and "still missing: form" in output.err
     files = {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()}
     record = json.loads(files.pop("downloads/fetched.json"))
     assert files == {
@@ -264,19 +264,19 @@ def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
     }  # fmt: skip
     # No digest is known of the second plain file, nor of the archives.
     for name, content in (("two.json", b"[2]"), ("outer.zip", server.files["/outer.zip"].content)):
-        assert f"{name} sha256:{hashlib.sha256(content).hexdigest()}" in told.out
-    assert "one.json sha256" not in told.out and told.out.count("fetched, not verified") == 3
+        assert f"{name} sha256:{hashlib.sha256(content).hexdigest()}" in output.out
+    assert "one.json sha256" not in output.out and output.out.count("fetched, not verified") == 3
     assert record["textures"]["check"] == f"sha256:{hashlib.sha256(server.files['/outer.zip'].content).hexdigest()}"
     assert not (tmp_path / "evil.jpg").exists() and {name: row["files"] for name, row in record.items()} == {
         "pictures": 2,
         "textures": 2,
     }
     # Again: nothing is requested, and with the files from the form everything is present.
-    asked = len(server.asked)
+    requests = len(server.asked)
     (data / "gated").mkdir()
     (data / "gated" / "g.png").touch()
     assert main([*words, "--json"]) == 0
-    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"there"} and len(server.asked) == asked
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"there"} and len(server.asked) == requests
     # Of a source of verified files alone there is nothing to say.
     (data / "toy" / "one.json").unlink()
     sources = tmp_path / "sources.toml"
@@ -299,9 +299,9 @@ def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path
     (data / "toy" / "one.json").write_text("[3]")
     server.files["/val.zip"].content = _zip({"val/a.jpg": b"a"})
     assert main(words) == 1
-    told = capsys.readouterr()
-    assert "2 of 4 sources failed: list, pictures" in told.err
-    assert "exists but is not the published file" in told.out and "only 1 file of the 2 published" in told.out
+    output = capsys.readouterr()
+    assert "2 of 4 sources failed: list, pictures" in output.err
+    assert "exists but is not the published file" in output.out and "only 1 file of the 2 published" in output.out
     assert (data / "toy" / "one.json").read_text() == "[3]" and (data / "zeroshot" / "test.txt").is_file()
 
 
@@ -309,9 +309,9 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     words, data = _toy(server, tmp_path), tmp_path / "data"
     server.files["/data/one.json"].content = b"[9]"
     assert main([*words, "--no-archives", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert [row["state"] for row in found] == ["failed", "missing", "missing", "ask"]
-    assert "but must be" in found[0]["note"] and not (data / "toy" / "one.json").exists()
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in rows] == ["failed", "missing", "missing", "ask"]
+    assert "but must be" in rows[0]["note"] and not (data / "toy" / "one.json").exists()
     server.files["/data/one.json"].content = b"[1]"
     main(words)
     # One of several files is gone; and an archive without a file count was not unpacked completely: no record.
@@ -320,9 +320,9 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     server.asked.clear()
     capsys.readouterr()
     main([*words, "--dry-run", "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert [row["state"] for row in found] == ["missing", "there", "missing", "ask"]
-    assert [row["places"] for row in found] == [["toy/*"], ["coco/val/*.jpg"], ["zeroshot/dtd/"], ["gated/*.png"]]
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in rows] == ["missing", "there", "missing", "ask"]
+    assert [row["places"] for row in rows] == [["toy/*"], ["coco/val/*.jpg"], ["zeroshot/dtd/"], ["gated/*.png"]]
     main(words)
     assert (data / "toy" / "two.json").is_file() and len(server.asked) == 2
     # Unpacked files that are gone count as missing.
@@ -339,14 +339,14 @@ def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: C
     server.files["/val.zip"].content = bytes(packed)
     server.files["/outer.zip"].content = b"no archive"
     assert main(words) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "val.zip: is damaged (Bad CRC-32" in told and "outer.zip: is damaged" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "val.zip: is damaged (Bad CRC-32" in output and "outer.zip: is damaged" in output
     shutil.rmtree(tmp_path / "data")
     server.files["/val.zip"].content = server.files["/outer.zip"].content = _zip({"other/a.jpg": b"a"})
     assert main(words) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "val.zip: has no member that starts with val/" in told
-    assert "outer.zip: has no member that starts with deep/textures.tar.gz" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "val.zip: has no member that starts with val/" in output
+    assert "outer.zip: has no member that starts with deep/textures.tar.gz" in output
 
 
 def test_a_place_that_cannot_be_unpacked_to_is_told(tmp_path: Path) -> None:
@@ -365,8 +365,8 @@ def test_too_little_space_is_said_before_a_byte_comes(
     usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(["fetch-data", "big", *words]) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "10.0 GB are needed for big.zip and its contents, but 9.0 GB are free" in told and server.asked == []
+    output = " ".join(capsys.readouterr().out.split())
+    assert "10.0 GB are needed for big.zip and its contents, but 9.0 GB are free" in output and server.asked == []
     # Bytes already fetched need no space.
     partial = tmp_path / "data" / "downloads" / "big.zip.partial"
     with partial.open("wb") as stream:
@@ -380,7 +380,7 @@ def test_too_little_space_is_said_before_a_byte_comes(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[sets]\ntoy = ['nothing']\n", "set 'toy' lists 'nothing'"),
         ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give either 'url', or 'ask'"),
@@ -393,18 +393,18 @@ def test_too_little_space_is_said_before_a_byte_comes(
         ("[sets\n", "not TOML"),
     ],
 )
-def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, told: str) -> None:
+def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, message: str) -> None:
     assert main(["fetch-data", "toy", *_sources(tmp_path, text)]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> None:
     assert main(["fetch-data", "sugarcrep", "--root", str(tmp_path)]) == 2
     assert "no sources are known for 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
     assert main(["fetch-data", "own", "--root", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "own: cannot be downloaded by degla. Get it from captions of your own" in told
-    assert "own/NAME.jsonl" in told
+    error = capsys.readouterr().err
+    assert "own: cannot be downloaded by degla. Get it from captions of your own" in error
+    assert "own/NAME.jsonl" in error
     (tmp_path / "file").touch()
     assert main(["fetch-data", "sugarcrepe", "--root", str(tmp_path / "file")]) == 2
     assert "file: cannot be written: Not a directory. Choose another --root." in capsys.readouterr().err
@@ -416,22 +416,22 @@ def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> 
 
 
 def test_the_table_names_files_where_the_readers_look(tmp_path: Path) -> None:
-    known = read_sources()
+    sources = read_sources()
     for name in ("sugarcrepe", "sugarcrepe_pp", "valse", "aro", "cola", "retrieval"):
         layout = BENCHMARKS.load(name).BENCHMARK
-        places = [file.to for source in known.of(name).values() for file in source.downloads if file.to]
+        places = [file.to for source in sources.of(name).values() for file in source.downloads if file.to]
         for pattern in layout.annotations[:1]:
             folder = pattern.partition("/")[0]
             assert any(place.startswith(folder + "/") for place in places), (name, pattern)
-    for name in known.sets["paper"]:
-        assert known.of(name)
+    for name in sources.sets["paper"]:
+        assert sources.of(name)
     with pytest.raises(InputError, match="no sources are known"):
-        known.of("nonsense")
+        sources.of("nonsense")
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
 def test_digests_are_those_of_the_official_files() -> None:
-    known = read_sources()
+    sources = read_sources()
     for name in ("sugarcrepe_annotations", "sugarcrepe_pp_annotations", "valse_annotations", "cola_annotations"):
-        for file in known.table[name].downloads:
+        for file in sources.table[name].downloads:
             assert file.check == f"sha256:{hashlib.sha256((SHARED / file.to).read_bytes()).hexdigest()}"

@@ -28,15 +28,15 @@ class Said:
 
 
 def read(text: str) -> Said:
-    found = list(PHRASE.finditer(text))
-    for match in found:
+    matches = list(PHRASE.finditer(text))
+    for match in matches:
         following = match.group(0).split()[1]
         assert match.group(1) == ("an" if following[0] in "aeiou" else "a"), text
     relation = None
-    if len(found) == 2:
-        between = text[found[0].end() : found[1].start()].strip().removeprefix("is ")
+    if len(matches) == 2:
+        between = text[matches[0].end() : matches[1].start()].strip().removeprefix("is ")
         relation = RELATIONS.get(between)
-    return Said(tuple((m.group(2), m.group(3), m.group(4)) for m in found), relation)
+    return Said(tuple((m.group(2), m.group(3), m.group(4)) for m in matches), relation)
 
 
 def fits(phrase: tuple[str | None, str | None, str], thing: Thing) -> bool:
@@ -62,14 +62,14 @@ def stands(one: Thing, relation: str, other: Thing) -> bool:
 
 
 def true_of(text: str, scene: Scene) -> bool:
-    said = read(text)
-    assert said.phrases, text
+    statement = read(text)
+    assert statement.phrases, text
     orders = ((scene.first, scene.second), (scene.second, scene.first))
-    if len(said.phrases) == 1:
-        return any(fits(said.phrases[0], thing) for thing in orders[0])
+    if len(statement.phrases) == 1:
+        return any(fits(statement.phrases[0], thing) for thing in orders[0])
     return any(
-        fits(said.phrases[0], one)
-        and fits(said.phrases[1], other)
-        and (said.relation is None or stands(one, said.relation, other))
+        fits(statement.phrases[0], one)
+        and fits(statement.phrases[1], other)
+        and (statement.relation is None or stands(one, statement.relation, other))
         for one, other in orders
     )

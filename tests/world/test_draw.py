@@ -141,7 +141,7 @@ def test_what_a_version_draws_stays(benchmark: Path, tmp_path: Path) -> None:
     """
     drawn = draw_pairs(tmp_path, count=12, partners=True)
     captions = (benchmark / "retrieval" / "mixed.jsonl", benchmark / "retrieval" / "scenes.jsonl", drawn.captions)
-    said = [
+    lines = [
         *(f"{row.id} {row.texts} {row.meta} {row.group}" for row in read_jsonl(PairItem, benchmark / "items.jsonl")),
         *(
             f"{row.id} {row.image} {row.text} {row.distractor_text}"
@@ -149,7 +149,7 @@ def test_what_a_version_draws_stays(benchmark: Path, tmp_path: Path) -> None:
             for row in read_jsonl(CaptionRecord, file)
         ),
     ]
-    assert hashlib.sha256("\n".join(said).encode()).hexdigest()[:16] == "1f0e83224a6d5d35"
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == "1f0e83224a6d5d35"
     files = [file for folder in (benchmark, tmp_path) for file in sorted(folder.rglob("*.png"))]
     pictures = [np.asarray(Image.open(file), dtype=float) for file in files]
     means = [(one[:, :, 0].mean(), one[:, :32, 1].mean(), one[:32, :, 2].mean()) for one in pictures]

@@ -32,10 +32,10 @@ def test_shuffled_captions_are_no_true_sentences() -> None:
         scene = sample_scene(rng)
         text = make_contrast(scene, "order", vocabulary=FULL, rng=rng).negative
         try:
-            said = read(text)
+            statement = read(text)
         except AssertionError:  # "an" before a consonant is not English
             continue
-        assert not (len(said.phrases) == 2 and said.relation and true_of(text, scene)), text
+        assert not (len(statement.phrases) == 2 and statement.relation and true_of(text, scene)), text
 
 
 def test_replacements_stay_in_the_vocabulary() -> None:

@@ -103,8 +103,8 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["world", "recognition", "--out", str(tmp_path / "c"), *few]) == 0
     assert (
         "to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/c\n"
-        in (said := capsys.readouterr().err)
-        and "to train" not in said
+        in (error := capsys.readouterr().err)
+        and "to train" not in error
     )
     pictures = {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
     assert draw_recognition(tmp_path / "b", domains=("count",), images_per_class=1).images == tmp_path / "b"
@@ -113,15 +113,15 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["world", "draw", *out, "--style", "turned"]) == 2
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2
     assert main(["world", "recognition", *out, "--contexts"]) == 2
-    said = capsys.readouterr().err
-    assert "--contexts applies only to degla world draw" in said
-    assert "world.json" in said and "--style applies only to degla world recognition" in said
+    error = capsys.readouterr().err
+    assert "--contexts applies only to degla world draw" in error
+    assert "world.json" in error and "--style applies only to degla world recognition" in error
 
 
 def test_scenes_and_captions_are_as_many_as_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("degla.world.draw.draw_benchmark", lambda *given, **options: None)
+    monkeypatch.setattr("degla.world.draw.draw_benchmark", lambda *arguments, **options: None)
     draw = ["world", "draw", "--out", str(tmp_path / "drawn")]
     for flag in ("--pairs", "--captions-per-image"):
         assert main([*draw, flag, "0"]) == 2

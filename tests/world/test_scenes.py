@@ -76,7 +76,7 @@ def test_reader_knows_every_wording() -> None:
 
 @pytest.mark.parametrize("vocabulary", [IN_DOMAIN, FULL], ids=["id", "full"])
 def test_captions_are_true(vocabulary: object) -> None:
-    told = 0
+    count = 0
     for number in range(500):
         rng = stream("captions", number)
         scene = sample_scene(rng, vocabulary=FULL if vocabulary is FULL else IN_DOMAIN)
@@ -86,5 +86,5 @@ def test_captions_are_true(vocabulary: object) -> None:
         assert true_of(full, scene), (full, scene.content)
         loose = loose_caption(scene, rng)
         assert true_of(loose, scene), (loose, scene.content)
-        told += read(loose).relation is not None
-    assert told / 500 == pytest.approx(0.25 * 2 / 3, abs=0.06)
+        count += read(loose).relation is not None
+    assert count / 500 == pytest.approx(0.25 * 2 / 3, abs=0.06)
