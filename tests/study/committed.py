@@ -102,13 +102,13 @@ def cell(value: tuple[float, float | None], *, signed: bool = False) -> str:
 def score_cells(heads: list[str], row: Row, plan: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """Return the cells of a model by column heading; `names` maps headings to score names."""
     signed = {f"{plan['gain']} gained": "gained", f"{plan['kept']} lost": "lost", "joint": "joint"}
-    made = []
+    cells = []
     for head in heads:
         if head in signed:
-            made.append(cell(row.scores[signed[head]], signed=True))
+            cells.append(cell(row.scores[signed[head]], signed=True))
         else:
-            made.append(cell(row.scores[names.get(head, head)]))
-    return made
+            cells.append(cell(row.scores[names.get(head, head)]))
+    return cells
 
 
 def tables(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
@@ -135,7 +135,7 @@ Found = Callable[[str], float]
 
 def axes_of(picture: str) -> tuple[Found, Found]:
     """Return functions from axis values to positions in the plot, read from the ticks."""
-    found = []
+    axes = []
     for axis, coordinate in (("x", 0), ("y", 1)):
         places, numbers = [], []
         for group in re.findall(rf'<g id="[^"]*{axis}tick_\d+">(.*?)</text>', picture, flags=re.DOTALL):
@@ -146,13 +146,13 @@ def axes_of(picture: str) -> tuple[Found, Found]:
             numbers.append(float(label[1].replace("−", "-")))
         slope = (places[-1] - places[0]) / (numbers[-1] - numbers[0])
         start = places[0] - slope * numbers[0]
-        found.append(lambda value, slope=slope, start=start: start + slope * value)
-    return found[0], found[1]
+        axes.append(lambda value, slope=slope, start=start: start + slope * value)
+    return axes[0], axes[1]
 
 
 def marks_of(picture: str) -> list[tuple[float, float]]:
     """Return positions of all marks except ticks and the legend, which comes last."""
     rest = re.sub(r'<g id="[^"]*[xy]tick_\d+">.*?</text>', "", picture, flags=re.DOTALL)
     rest = re.split(r'<g id="[^"]*legend_1">', rest)[0]
-    found = re.findall(r'<use [^>]*?x="([-\d.e]+)" y="([-\d.e]+)"', rest)
-    return [(float(x), float(y)) for x, y in found]
+    places = re.findall(r'<use [^>]*?x="([-\d.e]+)" y="([-\d.e]+)"', rest)
+    return [(float(x), float(y)) for x, y in places]

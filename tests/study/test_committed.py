@@ -47,7 +47,7 @@ def _wrong(study: Committed, text: str) -> list[str]:
     """Return lines of a study.md that do not follow from its study.json."""
     if not study.is_old:
         return [] if _page(study.folder / "study.json") == text else ["another page"]
-    found = []
+    problems = []
     data, plan = study.data, study.data["plan"]
     costs = {model["label"]: model["cost"] for model in data["models"]}
     for heading, heads, rows in tables(text):
@@ -55,7 +55,7 @@ def _wrong(study: Committed, text: str) -> list[str]:
         for row in rows:
             label = row[0].strip("*")
             if heading != "Paired tests" and label not in study.rows:
-                found.append(f"{heading}: no model {label}")
+                problems.append(f"{heading}: no model {label}")
                 continue
             if heading == "Paired tests":
                 wanted = _test(next(tests), heads)
@@ -70,14 +70,14 @@ def _wrong(study: Committed, text: str) -> list[str]:
                 middle = score_cells(heads[2:-1], study.rows[label], plan, {})
                 wanted = [label, count, *middle, "P" if entry["pareto"] else ""]
             if [label, *row[1:]] != wanted:
-                found.append(f"{heading}: {row} should be {wanted}")
+                problems.append(f"{heading}: {row} should be {wanted}")
     # Figures outside tables must be in the file or in the fixed text of every page.
-    known = " ".join([data["title"], plan["about"], data["command"], *data["warnings"], f"{plan['price']:g} times"])
-    known += " 95 % 0.05 "
+    sources = " ".join([data["title"], plan["about"], data["command"], *data["warnings"], f"{plan['price']:g} times"])
+    sources += " 95 % 0.05 "
     for line in text.splitlines():
         if not line.startswith("|"):
-            found += [line for figure in re.findall(r"\d[\d.,]*", line) if figure.strip(".,") not in known]
-    return found
+            problems += [line for figure in re.findall(r"\d[\d.,]*", line) if figure.strip(".,") not in sources]
+    return problems
 
 
 @cache
@@ -99,7 +99,7 @@ def test_a_page_explains_the_columns_that_it_has_in_each_form() -> None:
 
 def test_names_in_the_picture_keep_off_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     kept_off: list[Any] = []
-    monkeypatch.setattr(plot, "label_points", lambda *given: kept_off.extend(given[-1]))
+    monkeypatch.setattr(plot, "label_points", lambda *arguments: kept_off.extend(arguments[-1]))
     study = Study(load_study(ROOT / "docs/studies/headline/study.json"))
     frontier_svg(study)
     row = next(row for row in study.table.best if row.arm == "clip")
@@ -117,8 +117,8 @@ def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:
 
 
 def _test(test: dict[str, Any], heads: list[str]) -> list[str]:
-    def ends(found: dict[str, Any]) -> str:
-        interval = found["interval"]
+    def ends(difference: dict[str, Any]) -> str:
+        interval = difference["interval"]
         if interval is None:
             return "–"
         return f"[{cell((interval['low'], None), signed=True)}, {cell((interval['high'], None), signed=True)}]"
@@ -148,8 +148,8 @@ def test_every_figure_of_a_page_follows_from_its_file(path: Path) -> None:
             corrected = [test[f"corrected_{kind}"] for test in tests]
             assert corrected == pytest.approx(holm([test[f"p_{kind}"] for test in tests]))
         for test in tests:
-            known = [p for p in (test["corrected_seeds"], test["corrected_questions"]) if p is not None]
-            assert test["significant"] is all(p < 0.05 for p in known)
+            p_values = [p for p in (test["corrected_seeds"], test["corrected_questions"]) if p is not None]
+            assert test["significant"] is all(p < 0.05 for p in p_values)
             means = [_score(study, test[end], test["score"]) for end in ("first", "second")]
             assert test["over_seeds"]["value"] == pytest.approx(means[0] - means[1], abs=1e-9)
 
@@ -163,8 +163,8 @@ def test_every_mark_of_a_picture_follows_from_its_file(path: Path) -> None:
     study = read(path)
     picture = (path.parent / "frontier.svg").read_text(encoding="utf-8")
     if not study.is_old:
-        made = standing_alone(frontier_svg(Study(load_study(path)))) + "\n"
-        flat = [[number for mark in sorted(marks_of(each)) for number in mark] for each in (made, picture)]
+        drawing = standing_alone(frontier_svg(Study(load_study(path)))) + "\n"
+        flat = [[number for mark in sorted(marks_of(each)) for number in mark] for each in (drawing, picture)]
         assert flat[0] == pytest.approx(flat[1])
     across, up = axes_of(picture)
     places = [(across(100 * row.scores["lost"][0]), up(100 * row.scores["gained"][0])) for row in study.rows.values()]
@@ -210,15 +210,15 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
 )
 def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, name: str, least: int) -> None:
     study = read(ROOT / "docs" / "studies" / name / "study.json")
-    found = [entry for entry in tables((ROOT / page).read_text(encoding="utf-8")) if entry[1][0] == head]
-    assert found, f"{page} has no table whose first column is {head}"
-    for _, heads, rows in found:
+    entries = [entry for entry in tables((ROOT / page).read_text(encoding="utf-8")) if entry[1][0] == head]
+    assert entries, f"{page} has no table whose first column is {head}"
+    for _, heads, rows in entries:
         assert len(rows) >= least and "joint" in heads
         for row in rows:
-            made = score_cells(heads[1:], study.rows[row[0].strip("*")], study.data["plan"], README_NAMES)
+            expected = score_cells(heads[1:], study.rows[row[0].strip("*")], study.data["plan"], README_NAMES)
             # The base gains nothing by definition, and a sign before 0.0 is meaningless.
-            told = [re.sub(r"^[+−]?0(\.0)?(?= |$)", "0", entry) for entry in row[1:]]
-            assert told == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in made], row[0]
+            cells = [re.sub(r"^[+−]?0(\.0)?(?= |$)", "0", entry) for entry in row[1:]]
+            assert cells == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in expected], row[0]
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
     names = {"hard positives": "family:Own captions: own changed", "retrieval kept": "retrieval",
              "half-truths": "family:Half-truths: half-truth", "NegBench": "family:NegBench: negation mcq"}  # fmt: skip
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
-    (found,) = [(heads, rows) for _, heads, rows in page if heads[0] == head]
-    assert len(found[1]) >= least
-    for row in found[1]:
-        assert row[1:] == score_cells(found[0][1:], study.rows[row[0]], study.data["plan"], names), row[0]
+    (table,) = [(heads, rows) for _, heads, rows in page if heads[0] == head]
+    assert len(table[1]) >= least
+    for row in table[1]:
+        assert row[1:] == score_cells(table[0][1:], study.rows[row[0]], study.data["plan"], names), row[0]
 
 
 def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
@@ -247,8 +247,8 @@ def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies(
     world, *others = [read(ROOT / "docs" / "studies" / name / "study.json").rows for name in names]
     photographs = others[1] | others[0]
     for row in rows:
-        made = [cell(found[row[0]].scores["joint"], signed=True) for found in (world, photographs)]
-        assert row[1:] == [re.sub(r"^[+−]0\.0(?= )", "0.0", value) for value in made], row[0]
+        cells = [cell(results[row[0]].scores["joint"], signed=True) for results in (world, photographs)]
+        assert row[1:] == [re.sub(r"^[+−]0\.0(?= )", "0.0", value) for value in cells], row[0]
     assert len(rows) >= 6
 
 
@@ -276,15 +276,15 @@ def test_tasks_in_sequence_follow_from_their_file() -> None:
         for number, row in enumerate(rows):
             if heads[0] == "arm":
                 arm = arms[row[0]]
-                made = [arm.summaries[name] for name in SUMMARIES] + [arm.beside(name, len(tasks)) for name in also]
-                wanted = [row[0], str(len(arm.seeds)), *(cell((one.mean, one.half_width)) for one in made)]
+                values = [arm.summaries[name] for name in SUMMARIES] + [arm.beside(name, len(tasks)) for name in also]
+                wanted = [row[0], str(len(arm.seeds)), *(cell((one.mean, one.half_width)) for one in values)]
                 assert row == [*wanted, duration(arm.seconds or 0)], heads
             else:
                 arm = arms[heading]
-                made = [arm.cell(number, task) for task in range(len(tasks))]
-                made += [arm.beside(name, number) for name in also]
-                told = [entry.strip("*") for entry in row[1:]]
-                assert told == [cell((one.mean, one.half_width)) for one in made], (heading, row)
+                values = [arm.cell(number, task) for task in range(len(tasks))]
+                values += [arm.beside(name, number) for name in also]
+                cells = [entry.strip("*") for entry in row[1:]]
+                assert cells == [cell((one.mean, one.half_width)) for one in values], (heading, row)
     for arm in data["arms"]:
         for name, value in arms[arm["arm"]].summaries.items():
             assert value.mean == pytest.approx(arm["summaries"][name]["mean"])
@@ -293,14 +293,14 @@ def test_tasks_in_sequence_follow_from_their_file() -> None:
 def test_what_the_page_says_of_other_draws_follows_from_the_study_of_methods() -> None:
     study = Study(load_study(ROOT / "docs" / "studies" / "methods" / "study.json"))
     page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
-    spread: dict[str, list[float]] = {}
+    deviations: dict[str, list[float]] = {}
     for label, score, overall in study.variances:
         if score == "joint" and "\N{MINUS SIGN}" not in label:
             for source in overall.sources:
-                spread.setdefault(source.name, []).append(100 * source.deviation)
-    told = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in spread.items()}
-    assert set(told) == {"training seed", "negatives"}
-    assert f"other draws of negatives {told['negatives']}, other training seeds {told['training seed']}" in page
+                deviations.setdefault(source.name, []).append(100 * source.deviation)
+    ranges = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in deviations.items()}
+    assert set(ranges) == {"training seed", "negatives"}
+    assert f"other draws of negatives {ranges['negatives']}, other training seeds {ranges['training seed']}" in page
 
 
 def test_what_the_page_says_of_three_worlds_follows_from_their_study() -> None:
@@ -320,8 +320,8 @@ def test_what_the_page_says_of_three_worlds_follows_from_their_study() -> None:
             gained = mean(row[0], world, "composition") - mean("base", world, "composition")
             lost = mean("base", world, "recognition") - mean(row[0], world, "recognition")
             joint[row[0]] = gained - lost
-            made = [cell((value, None), signed=True) for value in (gained - lost, gained, lost)]
-            assert row[column] == f"{made[0]} ({made[1]}, {made[2]})", (row[0], world)
+            cells = [cell((value, None), signed=True) for value in (gained - lost, gained, lost)]
+            assert row[column] == f"{cells[0]} ({cells[1]}, {cells[2]})", (row[0], world)
         orders.add(tuple(sorted(joint, key=lambda label: -joint[label])))
     assert orders == {tuple(row[0] for row in rows)}
     named = ", ".join(f"`{row[0]}`" for row in rows[:-1]) + f" and `{rows[-1][0]}` rank in the same order"

@@ -81,9 +81,9 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     out = tmp_path / "out"
     shutil.copytree(drawn, out / "data")
     assert main(["study", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
-    said = capsys.readouterr()
-    assert "2 runs failed: fails, seed 0:" in said.err and ".; fails" not in said.err and ".. The" not in said.err
-    data = json.loads(said.out)
+    output = capsys.readouterr()
+    assert "2 runs failed: fails, seed 0:" in output.err and ".; fails" not in output.err and ".. The" not in output.err
+    data = json.loads(output.out)
     labels = ["base", "clip", "clip averaged 0.5", "negclip", "negclip averaged 0.5"]
     assert [model["label"] for model in data["models"]] == labels
     assert [title for title, _ in data["failures"]] == ["fails, seed 0", "fails, seed 1"]
@@ -111,8 +111,8 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     assert chosen.world == WorldData(scenes=40, split="test") and chosen.seeds == (0, 1, 2, 3, 4)
     assert "train.steps" not in chosen.set and all(arm.fields["train.steps"] == 2 for arm in chosen.arms)
     assert [arm.name for arm in chosen.arms] == ["clip", "negclip"]
-    told = ["averaged 0.5" in part for part in chosen.about.split("; ")]
-    assert told == [arm.average == (0.5,) for arm in chosen.arms], chosen.about
+    mentions = ["averaged 0.5" in part for part in chosen.about.split("; ")]
+    assert mentions == [arm.average == (0.5,) for arm in chosen.arms], chosen.about
     assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
 
     # Without the failing arm, nothing is left to do; the numbers stay exactly the same.
@@ -161,8 +161,8 @@ def test_images_that_runs_are_trained_on_are_named(
               "base": str(tiny_model), "gain": "noise", "kept": "recognition"}  # fmt: skip
     path = _write(tmp_path, arms=[{"recipe": "clip"}, {"recipe": "negclip"}], **fields)
     study = conduct(read_plan(path), out=tmp_path / "out", where="plan", processes=1)
-    told = "clip, negclip: 2 of 3 benchmark images are in the training data (2 by content)"
-    assert told in study.warnings[0] and told in (tmp_path / "out" / "study.md").read_text()
+    warning = "clip, negclip: 2 of 3 benchmark images are in the training data (2 by content)"
+    assert warning in study.warnings[0] and warning in (tmp_path / "out" / "study.md").read_text()
     leakage = load_result(tmp_path / "out" / "results" / "clip-0.json").leakage
     assert leakage is not None and leakage.overlaps[0].shared == 2
     assert load_result(tmp_path / "out" / "results" / "base-0.json").leakage is None
@@ -206,8 +206,8 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     assert fourth.trained and fourth.measured == 2
     assert fourth.notes == ("retrained: train.steps was 2, is 3",)
     assert load_result(job.measures[0].path).model.fingerprint != fingerprint
-    asked = replace(job.questions, digest="other")
-    other = replace(job, questions=asked, config=_job(tmp_path, drawn, train_steps=3).config)
+    questions = replace(job.questions, digest="other")
+    other = replace(job, questions=questions, config=_job(tmp_path, drawn, train_steps=3).config)
     fifth = tune(other)
     assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
     other = replace(other, inputs=other.inputs | {"negatives": "other"})
@@ -290,10 +290,10 @@ def test_results_come_to_the_models_that_they_are_of(tmp_path: Path) -> None:
     runs = expand(plan, where="plan")
 
     def job(label: str, replicate: str, shares: tuple[float, ...], seed: int | None) -> Job:
-        asked = StudyQuestions(("world",), tmp_path / f"questions {replicate}", "digest")
+        questions = StudyQuestions(("world",), tmp_path / f"questions {replicate}", "digest")
         measures = tuple(Measure(label, share, Path(f"{label} {replicate} {share}")) for share in shares)
         config = None if seed is None else replace(TrainConfig(), train=replace(TrainConfig().train, seed=seed))
-        return Job(label, "base", config, {}, measures, asked)
+        return Job(label, "base", config, {}, measures, questions)
 
     bases = [job(BASE, replicate, (1.0,), None) for replicate in ("", "w")]
     jobs = [job(run.arm, run.replicate.title if run.replicate else "", run.shares, run.seed) for run in runs]
@@ -315,20 +315,20 @@ def test_results_come_to_the_models_that_they_are_of(tmp_path: Path) -> None:
 def test_similar_images_are_looked_for_again_by_other_weights(
     tmp_path: Path, tiny_pairs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("degla.model.load.load_encoder", asked.append)
+    loads: list[str] = []
+    monkeypatch.setattr("degla.model.load.load_encoder", loads.append)
     monkeypatch.setattr("degla.training.features.find_neighbours", lambda *_, **__: [])
     data = DataConfig(captions=tiny_pairs["captions"], images=tiny_pairs["images"])
     # The last two: a base that no longer exists, and the same weights again.
     for weights in ("one", "one", "other", "", "other"):
         _neighbours(tmp_path, data, base="runs/x", weights=weights, digest="captions")
-    assert len(asked) == 2
+    assert len(loads) == 2
     # Killed between both files: their origin is unknown.
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as killed:
         killed.setattr("degla.study.materials.write_text", Mock(side_effect=KeyboardInterrupt))
         _neighbours(tmp_path, data, base="runs/x", weights="new", digest="captions")
     _neighbours(tmp_path, data, base="runs/x", weights="other", digest="captions")
-    assert len(asked) == 4
+    assert len(loads) == 4
 
 
 def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
@@ -353,11 +353,11 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
     plan = read_plan(_write(tmp_path, arms=arms, **fields))
     runs = expand(plan, where="plan")
     materials = prepare(plan, runs, out=tmp_path / "out")
-    made = [made.config.data for made in materials]
-    assert [next(read_jsonl(NegativeRecord, each.negatives)).text for each in made if each.negatives] == [
+    data_configs = [each.config.data for each in materials]
+    assert [next(read_jsonl(NegativeRecord, each.negatives)).text for each in data_configs if each.negatives] == [
         "a blue dog on a red car", "a white cat on a black cup", *["a blue dog on a red car"] * 2,
     ]  # fmt: skip
-    assert len({each.neighbours for each in made}) == 4
+    assert len({each.neighbours for each in data_configs}) == 4
     _, jobs = _jobs(runs, materials, CurrentQuestions(), out=tmp_path / "out")
     leaks = [job.leakage.overlaps[0].examples for job in jobs if job.leakage]
     assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b", "a")]
@@ -452,36 +452,36 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
             set=_TINY["set"] | fields,
         )
     )  # fmt: skip
-    given = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
+    own = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
     world = _plan_of(tmp_path / "world", train_steps=2)
     shutil.copytree(drawn, tmp_path / "world" / "out" / "data")
-    made = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
-    assert given[0].questions.digest == made[0].questions.digest and given[0].questions.benchmarks == ("world",)
-    wanted = {name: made[0].inputs[name] for name in ("captions", "negatives")}
-    assert all(run.inputs | wanted == run.inputs for run in given[:3]), "equal contents under other names"
-    assert given[0].inputs["images"] == str(pairs / "images")
-    assert given[2].config.data.negatives is not None and given[2].config.data.negatives.parent == tmp_path / "out/data"
+    other = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
+    assert own[0].questions.digest == other[0].questions.digest and own[0].questions.benchmarks == ("world",)
+    wanted = {name: other[0].inputs[name] for name in ("captions", "negatives")}
+    assert all(run.inputs | wanted == run.inputs for run in own[:3]), "equal contents under other names"
+    assert own[0].inputs["images"] == str(pairs / "images")
+    assert own[2].config.data.negatives is not None and own[2].config.data.negatives.parent == tmp_path / "out/data"
     (tmp_path / "other.jsonl").write_text((tmp_path / "other.jsonl").read_text() + "\n")
     changed = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
-    assert changed[0].inputs == given[0].inputs and changed[1].inputs != given[1].inputs
+    assert changed[0].inputs == own[0].inputs and changed[1].inputs != own[1].inputs
 
 
 def test_the_world_is_drawn_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[dict[str, Any]] = []
+    draws: list[dict[str, Any]] = []
 
-    def draw(folder: Path, **given: Any) -> Any:
-        drawn.append(given)
+    def draw(folder: Path, **options: Any) -> Any:
+        draws.append(options)
         return folder
 
     monkeypatch.setattr(materials, "draw_pairs", draw)
     monkeypatch.setattr(materials, "draw_benchmark", draw)
     scenes = {"scenes": 7, "captions_per_image": 2, "partners": True, "scenes_seed": 4}
-    asked = {"split": "validation", "items_per_part": 8, "images_per_class": 9, "retrieval_images": 10}
-    plan = Plan.model_validate({"world": scenes | asked | {"questions_seed": 5}, "arms": [{"recipe": "clip"}]})
-    other = plan.model_copy(update={"world": WorldData(**scenes, **asked | {"split": "test"})})
+    questions = {"split": "validation", "items_per_part": 8, "images_per_class": 9, "retrieval_images": 10}
+    plan = Plan.model_validate({"world": scenes | questions | {"questions_seed": 5}, "arms": [{"recipe": "clip"}]})
+    other = plan.model_copy(update={"world": WorldData(**scenes, **questions | {"split": "test"})})
     folders = [make(each, tmp_path) for make in (materials._pairs, materials._questions) for each in (plan, other)]
-    assert drawn[0] == drawn[1] == {"count": 7, "captions_per_image": 2, "partners": True, "seed": 4}
-    assert drawn[2:] == [asked | {"seed": 5}, asked | {"split": "test", "seed": 0}]
+    assert draws[0] == draws[1] == {"count": 7, "captions_per_image": 2, "partners": True, "seed": 4}
+    assert draws[2:] == [questions | {"seed": 5}, questions | {"split": "test", "seed": 0}]
     assert folders[0] == folders[1] and folders[2] != folders[3]
     truth = plan.model_copy(update={"world": WorldData(**scenes | {"contexts": "truth"})})
     folders.append(materials._pairs(truth, tmp_path))
@@ -492,8 +492,8 @@ def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, dr
     shutil.copytree(drawn, tmp_path / "out" / "data")
     fields = {"world": _TINY["world"] | {"contexts": True}, "arms": [{"recipe": "context_clip"}]}
     plan = read_plan(_write(tmp_path, **fields))
-    (made,) = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
-    config = made.config
+    (material,) = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
+    config = material.config
     assert config.data.captions is not None
     longer = list(read_jsonl(CaptionRecord, config.data.captions))
     plain = list(read_jsonl(CaptionRecord, config.data.captions.with_name("captions.jsonl")))
@@ -505,16 +505,16 @@ def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pyte
     shutil.copytree(drawn, tmp_path / "out" / "data")
     path = _write(tmp_path, arms=[{"recipe": "clip"}], gain="compositon")
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
-    said = capsys.readouterr().err
-    assert "field 'gain'" in said and "Did you mean 'composition'?" in said
+    error = capsys.readouterr().err
+    assert "field 'gain'" in error and "Did you mean 'composition'?" in error
     assert not (tmp_path / "out" / "results").exists(), "the base was measured before it was said"
-    assert "add a benchmark that has it" in said
+    assert "add a benchmark that has it" in error
 
 
 def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, drawn: Path, base: str) -> None:
     plan = _plan_of(tmp_path, train_steps=2)
     shutil.copytree(drawn, tmp_path / "out" / "data")
-    known = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    before = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
     job = _job(tmp_path, drawn, train_steps=2)
     assert tune(job).trained
     world = {"scenes_seed": 1, "questions_seed": 2, "base": str(job.config and job.config.out)}
@@ -536,8 +536,8 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     assert len(set(files)) == len(files) and len(set(folders)) == len(folders)
 
     names = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
-    new = set(names) - set(known)
-    assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(known) == 4
+    new = set(names) - set(before)
+    assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(before) == 4
     assert sum(name.endswith("-seed-1") for name in new) == 1 and sum(name.endswith("-seed-2") for name in new) == 1
     first, _, negatives, other, _ = jobs
     assert (
@@ -560,8 +560,8 @@ def test_a_folder_that_another_study_writes_is_refused(tmp_path: Path, capsys: p
         before = sorted((tmp_path / "out").iterdir())
         assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
         assert sorted((tmp_path / "out").iterdir()) == before, "nothing was written"
-    said = capsys.readouterr().err.strip()
-    assert f"in use by process {os.getpid()} on " in said and len(said.splitlines()) == 1
+    error = capsys.readouterr().err.strip()
+    assert f"in use by process {os.getpid()} on " in error and len(error.splitlines()) == 1
 
 
 def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -591,9 +591,9 @@ def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:
-    asked = StudyQuestions(("world",), tmp_path, "digest")
+    questions = StudyQuestions(("world",), tmp_path, "digest")
     trained = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
-    chains = [Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), asked).alone
+    chains = [Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), questions).alone
               for label, config in ((BASE, None), ("clip", trained))]  # fmt: skip
     watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
     assert [watch._describe(number, []) for number in range(2)] == [BASE, "clip, seed 0: 0 of 20"]
@@ -601,8 +601,8 @@ def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:
 
 
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
-    asked = StudyQuestions(("world",), tmp_path, "digest")
-    job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), asked)
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), questions)
     with (tmp_path / "metrics.jsonl").open("wb") as file:
         file.truncate(3 << 30)  # A file with a hole: nobody could read all of it twice a second.
         file.seek(0, os.SEEK_END)

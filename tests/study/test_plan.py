@@ -113,7 +113,7 @@ def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "names"),
     [
         ({"arms": [{"recipe": "clip"}, {"recipe": "clip", "label": "clip?"}]}, r"'clip, seed 0' and 'clip\?, seed 0'"),
         ({"arms": [{"recipe": "clip", "label": "base!"}]}, "'base' and 'base!, seed 0'"),
@@ -133,9 +133,9 @@ def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp
         ),
     ],
 )
-def test_what_would_be_measured_into_one_file_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+def test_what_would_be_measured_into_one_file_is_refused(tmp_path: Path, fields: dict[str, Any], names: str) -> None:
     """A model was compared with itself, or with another arm's."""
-    with pytest.raises(InputError, match=f"plan: {told}.* would share a file; rename one of them"):
+    with pytest.raises(InputError, match=f"plan: {names}.* would share a file; rename one of them"):
         expand(_plan(tmp_path, **fields), where="plan")
 
 
@@ -146,7 +146,7 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"arms": [{"recipe": "dgla"}]}, "unknown recipe 'dgla'. Did you mean 'degla'?"),
         ({"arms": [{"recipe": "degla", "optim.leraning_rate": 1}]}, "arm 'degla': unknown field 'optim.leraning_rate'"),
@@ -187,24 +187,24 @@ def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) 
         ),
     ],
 )
-def test_what_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+def test_what_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         _plan(tmp_path, **fields)
-    assert told in str(caught.value) and "plan.yaml" in str(caught.value)
+    assert message in str(caught.value) and "plan.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arm", "told"),
+    ("arm", "message"),
     [
         ({"recipe": "degla", "optim.lr": "fast"}, "field 'optim.lr': --optim.lr is 'fast'"),
         ({"recipe": "degla", "teacher.kind": "frosted"}, "field 'teacher.kind'"),
         ({"recipe": "degla", "optim.lr": []}, "empty list"),
     ],
 )
-def test_values_of_the_wrong_type(tmp_path: Path, arm: dict[str, Any], told: str) -> None:
+def test_values_of_the_wrong_type(tmp_path: Path, arm: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=r"plan: arm 'degla'") as caught:
         expand(_plan(tmp_path, arms=[arm]), where="plan")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["train.steps", "trian.steps=2", "arms=3", "benchmarks.root=x"])
@@ -215,7 +215,7 @@ def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
 
 @pytest.mark.parametrize("overrides", [[], ["train.steps=2"]])
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"arms": 5}, "field 'arms'"),
         ({"set": 5}, "field 'set'"),
@@ -224,10 +224,10 @@ def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
     ],
 )
 def test_tables_that_are_none_are_named(
-    tmp_path: Path, fields: dict[str, Any], told: str, overrides: list[str]
+    tmp_path: Path, fields: dict[str, Any], message: str, overrides: list[str]
 ) -> None:
     """Regardless of what `--set` would change in them."""
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         _plan(tmp_path, overrides, **fields)
 
 
@@ -235,8 +235,8 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("arms: [")
     (tmp_path / "list.yaml").write_text("- 1")
     (tmp_path / "plan.txt").write_text("{}")
-    for name, told in (("plan.yaml", "not YAML"), ("list.yaml", "table"), ("plan.txt", ".toml"), ("no.yaml", "read")):
-        with pytest.raises(InputError, match=told):
+    for name, error in (("plan.yaml", "not YAML"), ("list.yaml", "table"), ("plan.txt", ".toml"), ("no.yaml", "read")):
+        with pytest.raises(InputError, match=error):
             read_plan(tmp_path / name)
 
 

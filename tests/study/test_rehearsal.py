@@ -39,10 +39,10 @@ NEEDED = ("sugarcrepe", "valse", "aro", "zeroshot")
 
 
 def _kinds(parts: list[RehearsedPart]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    kinds: dict[str, set[str]] = {}
     for part in parts:
-        found.setdefault(part.benchmark, set()).add(part.kind)
-    return found
+        kinds.setdefault(part.benchmark, set()).add(part.kind)
+    return kinds
 
 
 def test_with_nothing_at_hand_every_part_is_asked_in_its_official_form(tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_with_nothing_at_hand_every_part_is_asked_in_its_official_form(tmp_path:
     assert _kinds(parts) == {name: {"made"} for name in (*NEEDED, "retrieval")}
     for name in (*NEEDED, "retrieval"):
         benchmark = BENCHMARKS.load(name).BENCHMARK
-        asked = ask(benchmark, root, allow_missing=True)
+        questions = ask(benchmark, root, allow_missing=True)
         wanted = {part.name for part in benchmark.parts if part.n is not None or part.name in NAMES}
-        assert set(asked.counts) == wanted == {part.part for part in parts if part.benchmark == name}
-        assert not asked.absent
+        assert set(questions.counts) == wanted == {part.part for part in parts if part.benchmark == name}
+        assert not questions.absent
     # The filter of VALSE has something to leave out, and each of ARO's pairs of attributes is large enough.
     assert set(ask(BENCHMARKS.load("valse").BENCHMARK, root, allow_missing=True).filtered.values()) == {1}
     first = next(iter(BENCHMARKS.load("sugarcrepe").BENCHMARK.items(root)))
@@ -97,23 +97,23 @@ def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) ->
     assert kinds["zeroshot", "dtd"] == "items" and kinds["zeroshot", "pets"] == "made"
     assert kinds["aro", "vg_relation"] == "made"
     assert before == {path: path.stat().st_mtime_ns for path in at_hand.rglob("*")}
-    asked = ask(BENCHMARKS.load("valse").BENCHMARK, tmp_path / "root", allow_missing=True)
-    assert {entry.part for entry in asked.entries} == {part.part for part in parts if part.benchmark == "valse"}
+    questions = ask(BENCHMARKS.load("valse").BENCHMARK, tmp_path / "root", allow_missing=True)
+    assert {entry.part for entry in questions.entries} == {part.part for part in parts if part.benchmark == "valse"}
     # 24 of the 30 images, in the published layout.
     listed = tmp_path / "root" / "zeroshot" / "dtd" / "dtd" / "dtd" / "labels" / "test1.txt"
     assert len(listed.read_text().split()) == 24
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("winoground", "has no file of Winoground, and a rehearsal can generate files only for sugarcrepe, .*"),
         ("own", "Get them from captions of your own, by degla negatives or by hand, or remove own from"),
         ("world", "is drawn, not read from official files, so it cannot be rehearsed. Remove world from the plan"),
     ],
 )
-def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         lay_questions((name,), at_hand=tmp_path / "nothing", root=tmp_path / "root")
 
 
@@ -142,8 +142,8 @@ def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> No
     shutil.copytree(drawn.images, root / "coco" / "val2017")
     (root / "coco" / "annotations").mkdir()
     shutil.copy(drawn.captions, root / "coco" / "annotations" / "captions_val2017.json")
-    found = lay_pairs(Path("none"), Path("none"), format="auto", at_hand=root, folder=tmp_path / "found")
-    assert found.origin.startswith("62 pairs of ") and found.images == root / "coco" / "val2017"
+    pairs = lay_pairs(Path("none"), Path("none"), format="auto", at_hand=root, folder=tmp_path / "found")
+    assert pairs.origin.startswith("62 pairs of ") and pairs.images == root / "coco" / "val2017"
 
 
 def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
@@ -181,11 +181,11 @@ def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
     assert "degla, seed 0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arm", "said"), [("clip", "made by the plan's rules"), ("negclip", "")])
-def test_negatives_that_every_arm_brings_are_not_said_to_be_made(tmp_path: Path, arm: str, said: str) -> None:
+@pytest.mark.parametrize(("arm", "origin"), [("clip", "made by the plan's rules"), ("negclip", "")])
+def test_negatives_that_every_arm_brings_are_not_said_to_be_made(tmp_path: Path, arm: str, origin: str) -> None:
     own = {"data.negatives": str(write_pairs(tmp_path / "own")["negatives"])}
-    plan = _plan(tmp_path, {"recipe": "degla"} | own, {"recipe": arm} | ({} if said else own))
-    assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == said
+    plan = _plan(tmp_path, {"recipe": "degla"} | own, {"recipe": arm} | ({} if origin else own))
+    assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == origin
 
 
 def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:
@@ -273,8 +273,8 @@ def test_printed_names_arms_and_rows_that_exist() -> None:
     assert set(plan.printed) == {"base", *(arm.name for arm in plan.arms)} - {"clip"}
     fields = {"benchmarks": {"names": ["valse"], "root": "."}, "set": {"data.captions": "c", "data.images": "i"},
               "arms": [{"recipe": "degla"}]}  # fmt: skip
-    for printed, told in (({"degal": "DeGLA"}, "names 'degal'"), ({"degla": "DeGAL"}, "has a row 'DeGAL'")):
-        with pytest.raises(ValueError, match=told):
+    for printed, message in (({"degal": "DeGLA"}, "names 'degal'"), ({"degla": "DeGAL"}, "has a row 'DeGAL'")):
+        with pytest.raises(ValueError, match=message):
             Plan(**fields, printed=printed)  # type: ignore[arg-type]
 
 

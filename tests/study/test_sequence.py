@@ -110,12 +110,12 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     picture = standing_alone(draw_sequence(Sequences(plan, (arm,), ())))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
-    made = page_of(Sequences(plan, (arm,), ()), command="")
-    text = re.sub(r" ± [\d.]+", "", made.markdown())
+    document = page_of(Sequences(plan, (arm,), ()), command="")
+    text = re.sub(r" ± [\d.]+", "", document.markdown())
     assert "| one | 2 | 20.0 | 20.0 | 53.8 | 67.5 | 10.0 | 60.0 | – |" in text
     assert "| (base) | 10.0 | 20.0 | 90.0 |\n| digit | **60.0** | 20.0 | 70.0 |\n" in text
     assert "| count | 50.0 | **85.0** | 60.0 |" in text
-    page = made.html()
+    page = document.html()
     assert page.count("<table") == page.count('<table class="stacked">') == 2, "both fit a phone"
     # On a phone, the legend of many arms wraps to further lines instead of being cut off.
     arms = tuple(replace(arm, arm=f"an arm with a long name, {number}") for number in range(4))
@@ -165,23 +165,23 @@ def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> 
         }
         for _ in range(3)
     ]
-    found = retention_questions(stages, tasks, ())
+    variances = retention_questions(stages, tasks, ())
     one, two = (np.array([stage[name].draws for stage in stages]) for name in tasks)
     errors = {
         "zero-shot": two[0], "Transfer": two[1], "Average": (one[1:] + two[1:]).mean(axis=0) / 2,
         "Last": (one[2] + two[2]) / 2, "forgetting": one[1] - one[2],
     }  # fmt: skip
-    cells = [max(found[f"{row}:{task}"].error for row in range(3)) for task in range(2)]
+    cells = [max(variances[f"{row}:{task}"].error for row in range(3)) for task in range(2)]
     least = 0.0 if right == 40 else math.hypot(*cells) / 2
     for name, values in errors.items():
-        assert found[name].error == pytest.approx(max(least, np.std(values, ddof=1))), name
-        assert found[name].images == 2 * images
+        assert variances[name].error == pytest.approx(max(least, np.std(values, ddof=1))), name
+        assert variances[name].images == 2 * images
     # A draw without any image of a task has no value there.
     nothing = [
         {name: replace(score, draws=np.append(score.draws, np.nan)) for name, score in stage.items()}
         for stage in stages
     ]
-    assert retention_questions(nothing, tasks, ()) == found
+    assert retention_questions(nothing, tasks, ()) == variances
 
 
 def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:
@@ -218,10 +218,10 @@ def test_a_tasks_fields_go_before_an_arms_and_those_before_the_plans(tmp_path: P
 def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[dict[str, Any]] = []
+    draws: list[dict[str, Any]] = []
 
-    def draw(folder: Path, **given: Any) -> Path:
-        drawn.append(given)
+    def draw(folder: Path, **options: Any) -> Path:
+        draws.append(options)
         return folder
 
     monkeypatch.setattr("degla.study.sequence.draw_benchmark", draw)  # All of it takes seconds.
@@ -235,22 +235,22 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump({"world": world, "tasks": tasks, "arms": [{"recipe": "gift"}], "base": "none"}))
     chain = _jobs(path, tmp_path / "out")[1]
-    assert drawn == [{"split": "validation", "items_per_part": 5, "images_per_class": 1, "retrieval_images": 5}]
-    asked = chain.jobs[0].questions
-    assert asked.benchmarks == ("world", "zeroshot")
-    seen: list[set[bytes]] = []
+    assert draws == [{"split": "validation", "items_per_part": 5, "images_per_class": 1, "retrieval_images": 5}]
+    tests = chain.jobs[0].questions
+    assert tests.benchmarks == ("world", "zeroshot")
+    sets: list[set[bytes]] = []
     for job, task in zip(chain.jobs, tasks, strict=True):
         assert job.config is not None and job.config.data.classes is not None
         assert job.config.optim.lr == task["optim.lr"]
         assert len(job.config.data.classes.read_text().splitlines()) == 10
-        folders = (job.config.data.images, asked.root / "zeroshot" / str(task["name"]), job.config.replay.data.images)
-        seen += [{file.read_bytes() for file in folder.rglob("*.png")} for folder in folders if folder is not None]
+        folders = (job.config.data.images, tests.root / "zeroshot" / str(task["name"]), job.config.replay.data.images)
+        sets += [{file.read_bytes() for file in folder.rglob("*.png")} for folder in folders if folder is not None]
         digits = draw_recognition(
             tmp_path / job.label, domains=["digit"], style=str(task["style"]), split="validation", images_per_class=1
         )
-        assert seen[-2] == {file.read_bytes() for file in digits.images.rglob("*.png")}
-    assert [len(pictures) for pictures in seen[:3]] == [20, 10, len(DOMAINS["count"].classes)]
-    assert all(not one & other for place, one in enumerate(seen) for other in seen[:place]), "one picture is in two"
+        assert sets[-2] == {file.read_bytes() for file in digits.images.rglob("*.png")}
+    assert [len(pictures) for pictures in sets[:3]] == [20, 10, len(DOMAINS["count"].classes)]
+    assert all(not one & other for place, one in enumerate(sets) for other in sets[:place]), "one picture is in two"
 
 
 def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
@@ -261,18 +261,18 @@ def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     plan = SequencePlan.model_validate(
         {"benchmarks": {"names": ["zeroshot"], "root": "."}, "tasks": tasks, "arms": arms, "seeds": 2}
     )
-    asked = StudyQuestions(("zeroshot",), tmp_path, "digest")
+    questions = StudyQuestions(("zeroshot",), tmp_path, "digest")
     matrices: dict[int | None, list[tuple[float, ...]]] = {}
 
     def job(label: str, seed: int | None, level: float) -> Job:
         path = tmp_path / f"{label} {seed}.json"
         result = draw_result(label, (0, 0, 0, level), seed, benchmark=cut, n=20)
-        known = Overlap(benchmark="zeroshot", images=20, by_id=0, by_content=label == "two", examples=("a.jpg",))
-        leakage = Leakage(captions=(), images=1, overlaps=(known,))
+        overlap = Overlap(benchmark="zeroshot", images=20, by_id=0, by_content=label == "two", examples=("a.jpg",))
+        leakage = Leakage(captions=(), images=1, overlaps=(overlap,))
         save_result(TracedResult(**dict(result), leakage=leakage), path)
         own = {part.name: part.scores[0].value for part in result.benchmarks[0].parts}
         matrices.setdefault(seed, []).append((own["dtd"], own["pets"]))
-        return Job(label, "base", None, {}, (Measure(label, 1.0, path),), asked)
+        return Job(label, "base", None, {}, (Measure(label, 1.0, path),), questions)
 
     chains = [Chain("base", None, (job("base", None, 0.2),))]
     chains += [Chain("gift", seed, (job("one", seed, 0.5), job("two", seed, 0.8))) for seed in (0, 1)]
@@ -280,14 +280,14 @@ def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     cost = Cost(10.0, 1.0, teacher=False, negatives=0)
     one, two = (JobResult((Path("x"),), cost=replace(cost, seconds=seconds)) for seconds in (10.0, 20.0))
     ends = [Ended((one,)), Ended((one, one)), Ended((one, two)), Ended(error="broke"), Ended((one,))]
-    found = _sequences(plan, chains, ends)
-    (arm,) = found.arms
+    sequences = _sequences(plan, chains, ends)
+    (arm,) = sequences.arms
     assert (arm.arm, arm.seeds, arm.seconds) == ("gift", (0, 1), 25.0)
     assert arm.matrices == tuple((*matrices[None], *matrices[seed]) for seed in (0, 1))
-    assert found.failures == (("clip, seed 0", "broke"), ("clip, seed 1", "not finished"))
-    (caveat,) = found.caveats
+    assert sequences.failures == (("clip, seed 0", "broke"), ("clip, seed 1", "not finished"))
+    (caveat,) = sequences.caveats
     assert "gift: 1 of 20 benchmark images are in the training data" in caveat
-    assert caveat in page_of(found, command="").warnings
+    assert caveat in page_of(sequences, command="").warnings
 
 
 def test_arms_that_would_share_folders_are_refused(tmp_path: Path, drawn: Path) -> None:
@@ -351,9 +351,9 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     arms = [{"recipe": "gift", "label": "plain", **plain}, {"recipe": "gift", "label": "fails", **nothing}]
     path, out = _write(tmp_path, drawn, arms=arms, also=["recognition"]), tmp_path / "out"
     assert main(["continual", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
-    said = capsys.readouterr()
-    assert "1 sequence failed: fails, seed 0:" in said.err
-    data = json.loads(said.out)
+    output = capsys.readouterr()
+    assert "1 sequence failed: fails, seed 0:" in output.err
+    data = json.loads(output.out)
     assert data == json.loads((out / "continual.json").read_text())
     (arm,) = data["arms"]
     assert arm["arm"] == "plain" and len(arm["matrices"][0]) == 3 and len(arm["also"]["recognition"][0]) == 3

@@ -104,14 +104,14 @@ def _study(
     labels = [label for label in results if label != BASE]
     names = {label: (arms or {}).get(label, label) for label in labels}
     recipes = [{"recipe": "clip", "label": name} for name in dict.fromkeys(names.values())]
-    made = Plan.model_validate({"world": {}, "arms": recipes, "seeds": list(seeds), **plan})
+    study_plan = Plan.model_validate({"world": {}, "arms": recipes, "seeds": list(seeds), **plan})
     costs = [Cost(seconds=n, pairs_per_second=10 * n, teacher=True, negatives=5) for n in (8, 9, 10, 11, 12)]
     models = [Model(BASE, BASE, (), 1.0, {(None, ""): results[BASE][None]})]
     models += [
         Model(label, names[label], (), 1.0, {(seed, ""): results[label][seed] for seed in seeds}, costs)
         for label in labels
     ]
-    return Study(gather(made, models, where="plan.yaml", command="degla study plan.yaml"))
+    return Study(gather(study_plan, models, where="plan.yaml", command="degla study plan.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_differences_that_are_there_and_one_that_is_not(
     forgets = by_name["good", "forgets", "joint"]
     assert by_name["good", "forgets", "composition"].difference.value < 0
     assert forgets.significant and forgets.difference.value > 0.1
-    told = page_of(study).html().split("Paired tests")[1]
+    section = page_of(study).html().split("Paired tests")[1]
     for tone, sign in (("up", 1), ("down", -1)):  # These alone have a colour.
         sure = sum(test.significant and sign * test.difference.value > 0 for test in tests)
-        assert told.count(f'class="{tone}"') == sure > 0
+        assert section.count(f'class="{tone}"') == sure > 0
 
     few = _study(results, against="same").tests
     pairs = [(test.first, test.second) for test in few if test.score == "composition"]
@@ -153,8 +153,8 @@ def test_differences_that_are_there_and_one_that_is_not(
 
 def test_a_difference_needs_both_kinds_of_test(study: Study) -> None:
     test = next(test for test in study.tests if test.difference.significant)
-    for seeds, questions, told in ((0.04, 0.06, False), (0.06, 0.04, False), (0.04, 0.04, True), (None, 0.04, True)):
-        assert replace(test, corrected_seeds=seeds, corrected_questions=questions).significant is told
+    for seeds, questions, verdict in ((0.04, 0.06, False), (0.06, 0.04, False), (0.04, 0.04, True), (None, 0.04, True)):
+        assert replace(test, corrected_seeds=seeds, corrected_questions=questions).significant is verdict
     assert not replace(test, corrected_seeds=None, corrected_questions=None).significant
     few = replace(test.difference, doubt="fewer than 25 images")
     assert not replace(test, difference=few, corrected_seeds=0.01, corrected_questions=0.01).significant
@@ -165,7 +165,7 @@ def test_a_difference_needs_both_kinds_of_test(study: Study) -> None:
 def test_models_that_are_equal_are_rarely_said_to_differ(study: Study) -> None:
     """Seven seeds and the questions vary alike; each p-value by itself leaves one of the two out."""
     generator = np.random.default_rng(0)
-    both, told = [], []
+    both, verdicts = [], []
     for _ in range(600):
         gaps = generator.normal(0, 0.4) + generator.normal(0, 1, 7)
         questions = QuestionVariance(0.4, 500, 100, None)
@@ -174,8 +174,8 @@ def test_models_that_are_equal_are_rarely_said_to_differ(study: Study) -> None:
         assert one is not None and other is not None
         both.append(max(one, other) < 0.05)
         test = replace(study.tests[0], difference=difference, corrected_seeds=one, corrected_questions=other)
-        told.append(test.significant)
-    assert np.mean(told) < 0.065 < np.mean(both)
+        verdicts.append(test.significant)
+    assert np.mean(verdicts) < 0.065 < np.mean(both)
 
 
 def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | None, Path]]) -> None:
@@ -215,8 +215,8 @@ def test_intervals_cover_seeds_and_questions(study: Study) -> None:
         assert questions > 0
     # Verdicts on the same items are paired: items hard for the base are hard for the tuned model.
     assert errors["lost"].error < errors["recognition"].error
-    told = "over seeds and questions (for the base, over questions only); not covered: base model, scenes,"
-    assert told in page_of(study).markdown()
+    note = "over seeds and questions (for the base, over questions only); not covered: base model, scenes,"
+    assert note in page_of(study).markdown()
 
 
 def test_the_joint_score_has_the_plans_price(results: dict[str, dict[int | None, Path]]) -> None:
@@ -235,8 +235,8 @@ def test_the_joint_score_has_the_plans_price(results: dict[str, dict[int | None,
     assert len(parts) == 3 and row.scores["family:swap id"].mean == pytest.approx(np.mean(means))
     assert study.table.counts["swap id"] == 3 * _ITEMS
     scores = averaged_scores([load_result(path, items=True) for path in results["forgets"].values()], where="")["world"]
-    drawn = np.mean([scores[part, "accuracy"].draws for part in parts], axis=0)
-    assert study.record.models[2].questions["family:swap id"].error == pytest.approx(np.std(drawn, ddof=1))
+    draws = np.mean([scores[part, "accuracy"].draws for part in parts], axis=0)
+    assert study.record.models[2].questions["family:swap id"].error == pytest.approx(np.std(draws, ddof=1))
     assert study.record.models[2].cost == Cost(seconds=10, pairs_per_second=100, teacher=True, negatives=5)
 
 
@@ -251,15 +251,15 @@ def test_models_with_other_seeds_are_tested_over_those_in_common(
         Model(label, label, (), 1.0, {(seed, ""): results[label][seed] for seed in range(count)})
         for label, count in (("good", 5), ("worse", 3))
     ]
-    found = Study(gather(record.plan, models, where="plan.yaml", command=""))
-    assert found.table.of("good").seeds == (0, 1, 2, 3, 4) and found.tests == wanted.tests
+    study = Study(gather(record.plan, models, where="plan.yaml", command=""))
+    assert study.table.of("good").seeds == (0, 1, 2, 3, 4) and study.tests == wanted.tests
 
 
 def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     def renamed(path: Path, label: str) -> Path:
-        found = load_result(path, items=True)
-        items = [row.model_copy(update={"id": f"{row.id}-x"}) for row in found.items]
-        save_result(found.model_copy(update={"items": tuple(items)}), tmp_path / f"{label}.json")
+        result = load_result(path, items=True)
+        items = [row.model_copy(update={"id": f"{row.id}-x"}) for row in result.items]
+        save_result(result.model_copy(update={"items": tuple(items)}), tmp_path / f"{label}.json")
         return tmp_path / f"{label}.json"
 
     one = {BASE: results[BASE], "good": {**results["good"], 3: renamed(results["good"][3], "one")}}
@@ -307,8 +307,8 @@ def test_replicates_show_where_the_variance_comes_from(
         models.append(Model(label, label, (), 1.0, files))
     study = Study(gather(plan, models, where="plan", command=""))
     assert study.sources == ["training seed", "negatives", "scenes, base"]
-    found = {(name, score): overall for name, score, overall in study.variances}
-    gained = found["good", "composition gained"]
+    by_name = {(name, score): overall for name, score, overall in study.variances}
+    gained = by_name["good", "composition gained"]
     seed_source, negatives, world = gained.sources
     assert (seed_source.n, negatives.n, world.n) == (5, 3, 2)
     values = study.table.of("good").changes["gained"]
@@ -342,14 +342,14 @@ def test_a_study_without_a_compositional_part(results: dict[str, dict[int | None
     few: dict[str, dict[int | None, Path]] = {}
     for label in (BASE, "good", "worse"):
         for seed, path in results[label].items():
-            found = load_result(path, items=True)
-            (world,) = found.benchmarks
+            result = load_result(path, items=True)
+            (world,) = result.benchmarks
             parts = tuple(part for part in world.parts if part.family == "recognition")
             fields = {"parts": parts, "averages": world.averages[1:], "headline": {"recognition": "recognition"}}
-            items = tuple(row for row in found.items if row.part.startswith("recognition"))
+            items = tuple(row for row in result.items if row.part.startswith("recognition"))
             few.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
             world = world.model_copy(update=fields)
-            save_result(found.model_copy(update={"benchmarks": (world,), "items": items}), few[label][seed])
+            save_result(result.model_copy(update={"benchmarks": (world,), "items": items}), few[label][seed])
     study = _study(few, gain="recognition/letter", kept="recognition")
     write_all(study, tmp_path)
     assert study.table.headline == ("recognition", "recognition/letter") and study.table.families == ()
@@ -400,18 +400,18 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
     world = BENCHMARKS.load("world").BENCHMARK
     parts = tuple(part for part in world.parts if part.family == "recognition")
     averages = tuple(average for average in world.averages if average.name == "recognition")
-    seen = replace(world, parts=parts, averages=averages, headline={"recognition": "recognition"})
-    found: dict[str, dict[int | None, Path]] = {}
+    recognition = replace(world, parts=parts, averages=averages, headline={"recognition": "recognition"})
+    files: dict[str, dict[int | None, Path]] = {}
     levels = {BASE: (0.5, 0.5, 0.5, 0.6), "good": (0.5, 0.5, 0.5, 0.8), "worse": (0.5, 0.5, 0.5, 0.5)}
     for label, level in levels.items():
         for seed in [None] if label == BASE else range(3):
-            one, other = (draw_result(label, level, seed, benchmark=each) for each in (seen, flickr))
+            one, other = (draw_result(label, level, seed, benchmark=each) for each in (recognition, flickr))
             whole = one.model_copy(
                 update={"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
             )
-            found.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
-            save_result(whole, found[label][seed])
-    study = _study(found, seeds=range(3), gain="recognition", kept="retrieval")
+            files.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            save_result(whole, files[label][seed])
+    study = _study(files, seeds=range(3), gain="recognition", kept="retrieval")
     write_all(study, tmp_path)
     text = (tmp_path / "study.md").read_text()
     assert "compositional" not in text and "recognition gained" in text and "retrieval lost" in text
@@ -422,19 +422,19 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
 
 def test_published_rows_have_what_was_measured_here_below(tmp_path: Path) -> None:
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
-    found: dict[str, dict[int | None, Path]] = {}
+    files: dict[str, dict[int | None, Path]] = {}
     for label, levels in ((BASE, (0.6, 0.5, 0, 0)), ("good", (0.7, 0.6, 0, 0))):
         for seed in [None] if label == BASE else range(2):
-            found.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
-            save_result(draw_result(label, levels, seed, benchmark=sugarcrepe, n=20), found[label][seed])
-    study = _study(found, seeds=range(2), kept="swap_att", printed={"good": "DeGLA"})
+            files.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            save_result(draw_result(label, levels, seed, benchmark=sugarcrepe, n=20), files[label][seed])
+    study = _study(files, seeds=range(2), kept="swap_att", printed={"good": "DeGLA"})
     text = page_of(study).markdown()
     published, here = (
         [cell.split(";") for cell in line.split(" | ")[1:]]
         for line in text.splitlines()
         if line.startswith(("| DeGLA |", "| here: good |"))
     )
-    parts = [load_result(path).benchmarks[0].parts for path in found["good"].values()]
+    parts = [load_result(path).benchmarks[0].parts for path in files["good"].values()]
     for column, own in enumerate(zip(*parts, strict=True)):
         mean = 50 * sum(part.scores[0].value for part in own)
         assert float(here[column][0]) == pytest.approx(mean, abs=0.051)
@@ -446,9 +446,9 @@ def test_chosen_settings_are_a_plan_that_reads_the_same_files(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"data.captions": "c.jsonl", "data.images": "images"}
+    data = {"data.captions": "c.jsonl", "data.images": "images"}
     arms = [{"recipe": "clip", "label": "good", "data.negatives": ["a", "b"]}, {"recipe": "clip", "label": "worse"}]
-    fields = {"set": given | {"train.steps": [5, 6]}, "average": [0.5, 1], "seeds": [3, 7]}
+    fields = {"set": data | {"train.steps": [5, 6]}, "average": [0.5, 1], "seeds": [3, 7]}
     plan = Plan.model_validate({"arms": arms, "benchmarks": {"names": ["zeroshot"], "root": "data"}, **fields})
     base, good, worse = (study.table.of(label) for label in (BASE, "good", "worse"))
     good = replace(good, setting=(("train.steps", 6), ("data.negatives", "b")), share=0.5)
@@ -456,7 +456,7 @@ def test_chosen_settings_are_a_plan_that_reads_the_same_files(
     write_chosen(plan, replace(study.table, rows=(base, good, worse)), Path("out/chosen.yaml"))
     chosen = read_plan(Path("out/chosen.yaml"))
     first, second = chosen.arms
-    assert chosen.benchmarks is not None and chosen.set.keys() == given.keys()
+    assert chosen.benchmarks is not None and chosen.set.keys() == data.keys()
     paths = [chosen.benchmarks.root, *chosen.set.values(), first.fields["data.negatives"]]
     assert [Path(str(path)).resolve() for path in paths] == [tmp_path / n for n in ("data", "c.jsonl", "images", "b")]
     assert (first.fields["train.steps"], first.average, second.fields) == (6, (0.5,), {"train.steps": 5})
@@ -552,8 +552,8 @@ def test_images_of_two_benchmarks_are_one_where_their_files_are(folder: str, ima
         ]  # fmt: skip
         return drawn_values(BENCHMARKS.load(name).BENCHMARK, rows)[part, "accuracy"]
 
-    asked = (("sugarcrepe", "swap_att", "text_ok"), ("cc_neg", "test", "text_ok"))
-    one, other = ((1.0, drawn(*each, right=25), drawn(*each, right=0)) for each in asked)
+    parts = (("sugarcrepe", "swap_att", "text_ok"), ("cc_neg", "test", "text_ok"))
+    one, other = ((1.0, drawn(*each, right=25), drawn(*each, right=0)) for each in parts)
     alone, both = questions_of_lead([one]), questions_of_lead([one, other])
     assert alone is not None and both is not None
     assert (both.images, both.uneven) == (images, images * 25 // 40)
