@@ -88,15 +88,15 @@ def test_filtered_ranks_of_four_entities_by_hand() -> None:
 
 
 def test_means_of_ranks_by_hand() -> None:
-    found = rank_means([1, 2, 4, 20])
-    assert found["mrr"] == pytest.approx((1 + 0.5 + 0.25 + 0.05) / 4)
-    assert [found[f"hits_{most}"] for most in (1, 3, 10)] == [0.25, 0.5, 0.75]
+    means = rank_means([1, 2, 4, 20])
+    assert means["mrr"] == pytest.approx((1 + 0.5 + 0.25 + 0.05) / 4)
+    assert [means[f"hits_{most}"] for most in (1, 3, 10)] == [0.25, 0.5, 0.75]
 
 
 def test_answers_of_all_parts_step_aside_in_both_directions(completion: ContextCorpus) -> None:
     assert queries_of(Triple(0, 1, 2)) == ((Query(0, 1, False), 2), (Query(2, 1, True), 0))
-    known = completion.right
-    assert known[Query(1, 0, True)] == {0, 3} and known[Query(2, 1, True)] == {0, 3}
+    answers = completion.right
+    assert answers[Query(1, 0, True)] == {0, 3} and answers[Query(2, 1, True)] == {0, 3}
 
 
 def test_one_word_in_seven_is_selected_and_eight_of_ten_of_these_are_masked() -> None:
@@ -105,8 +105,8 @@ def test_one_word_in_seven_is_selected_and_eight_of_ten_of_these_are_masked() ->
     hidden, selected = corrupt(rows, words=words)
     count = int(selected.sum())
     assert abs(count - 0.15 * rows.numel()) < 4 * math.sqrt(rows.numel() * 0.15 * 0.85)
-    for share, found in ((0.8, hidden == MASK), (0.1, hidden == rows)):
-        number = int((found & selected).sum())
+    for share, places in ((0.8, hidden == MASK), (0.1, hidden == rows)):
+        number = int((places & selected).sum())
         # A random word is the word itself once in a thousand, far within four deviations.
         assert abs(number - share * count) < 4 * math.sqrt(count * share * (1 - share)) + 0.001 * count
     other = hidden[selected & (hidden != MASK) & (hidden != rows)]
@@ -169,29 +169,29 @@ def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -
         return "No names here." if names == ["wolf", "animal"] else f"{names[0].upper()} and {names[1]} are related."
 
     model = _answering(answer)
-    found = by_model(GRAPH, GRAPH.train, model)
-    assert found[Triple(0, 1, 2)].text == "DOG and tail are related." and found[Triple(0, 1, 2)].source == "scripted"
-    wolf = found[Triple(3, 0, 1)]
+    rows = by_model(GRAPH, GRAPH.train, model)
+    assert rows[Triple(0, 1, 2)].text == "DOG and tail are related." and rows[Triple(0, 1, 2)].source == "scripted"
+    wolf = rows[Triple(3, 0, 1)]
     assert wolf.source == "template" and wolf.text == by_template(GRAPH, Triple(3, 0, 1))
     # The source includes the answer, the tail, which the released code masks.
     for request in model.requests:
         assert request.form == "write"
         head, relation, tail = map(int, request.key.caption_id.split("/"))
-        told = request.chat[-1].content
-        assert NAMES[head] in told and NAMES[tail] in told and GRAPH.relations[relation] in told
+        prompt = request.chat[-1].content
+        assert NAMES[head] in prompt and NAMES[tail] in prompt and GRAPH.relations[relation] in prompt
 
 
 def test_a_model_that_cannot_write_chooses_among_templates() -> None:
     model = ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose"))
-    found = by_model(GRAPH, GRAPH.train, model)
-    assert found[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
+    contexts = by_model(GRAPH, GRAPH.train, model)
+    assert contexts[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
     request = request_of(GRAPH, Triple(0, 0, 1), model)
     assert request.form == "choose" and len(set(request.choices)) == 4
 
 
 def test_a_context_by_template_says_both_definitions_whole() -> None:
-    said = "dog: a tame wolf. tail. dog is related to tail: dog, has part, tail."
-    assert by_template(GRAPH, Triple(0, 1, 2), number=0) == said
+    context = "dog: a tame wolf. tail. dog is related to tail: dog, has part, tail."
+    assert by_template(GRAPH, Triple(0, 1, 2), number=0) == context
 
 
 def test_definitions_of_pages_are_cut_to_a_context() -> None:
@@ -206,9 +206,9 @@ def test_the_writing_task_begins_behind_the_whole_triple() -> None:
     rows, begins = writing_task(
         words, [("dog", "is a", "animal"), ("dog", "has part", "tail")], ["x y", "x"], longest=20
     )
-    said = [[words.vocabulary[number] for number in row] for row in rows.tolist()]
-    assert said[0] == ["[CLS]", "dog", "[SEP]", "is", "a", "[SEP]", "animal", "[SEP]", "x", "y", "[SEP]"]
-    assert begins.tolist() == [8, 8] and [row[8] for row in said] == ["x", "x"]
+    tokens = [[words.vocabulary[number] for number in row] for row in rows.tolist()]
+    assert tokens[0] == ["[CLS]", "dog", "[SEP]", "is", "a", "[SEP]", "animal", "[SEP]", "x", "y", "[SEP]"]
+    assert begins.tolist() == [8, 8] and [row[8] for row in tokens] == ["x", "x"]
 
 
 def test_words_of_the_context_see_what_stands_before_them() -> None:
@@ -243,8 +243,8 @@ def test_other_right_answers_are_no_negatives(completion: ContextCorpus) -> None
     # Answers of this batch are dog, animal, tail and wolf; heads of (?, is a, animal) are dog and wolf.
     for number, (query, answer) in enumerate(queries):
         away = {0, 3} - {answer} if query == Query(1, 0, True) else set()
-        left = torch.stack([rows[number, each] for each in range(4) if each not in away])
-        expected.append((7 * left).logsumexp(0) - 7 * rows[number, answer])
+        candidates = torch.stack([rows[number, each] for each in range(4) if each not in away])
+        expected.append((7 * candidates).logsumexp(0) - 7 * rows[number, answer])
     assert value.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
 
 
@@ -288,8 +288,8 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
     with torch.no_grad():
         encoder.words.weight.zero_()
     # The third word after [CLS] is masked, once in this text: "a". With uniform words their number is the perplexity.
-    told, guessed = masked_perplexity(encoder, completion, ["dog wolf a"])
-    assert told == pytest.approx(len(completion.words.vocabulary))
+    perplexity, guessed = masked_perplexity(encoder, completion, ["dog wolf a"])
+    assert perplexity == pytest.approx(len(completion.words.vocabulary))
     counts = [number for text in completion.contexts for number in completion.words.numbers(text)]
     share = (counts.count(completion.words.vocabulary.index("a")) + 1) / (
         len(counts) + len(completion.words.vocabulary)
@@ -304,12 +304,12 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
 def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(len(completion.words.vocabulary), SMALL).eval()
-    found = ranks_of(encoder, completion, GRAPH.test)
+    ranks = ranks_of(encoder, completion, GRAPH.test)
     rows = (
         encoder.embed(completion.rows_of([Query(3, 1, False), Query(2, 1, True)]))
         @ encoder.embed(completion.entities).T
     )
-    assert found == [filtered_rank(rows[0], 2, ()), filtered_rank(rows[1], 3, {0})]
+    assert ranks == [filtered_rank(rows[0], 2, ()), filtered_rank(rows[1], 3, {0})]
     torch.testing.assert_close(encoder.embed(completion.entities).norm(dim=1), torch.ones(4))
     assert ranks_of(encoder, completion, KNOWN * 50) == ranks_of(encoder, completion, KNOWN) * 50, "more than one batch"
 
@@ -317,23 +317,23 @@ def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
 def test_no_context_is_read_where_contexts_are_for_nothing(
     completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    tasks: list[str] = []
     monkeypatch.setattr(
         "degla.systems.contextualization.training.context_loss",
-        lambda encoder, completion, some, task: asked.append(task) or context_loss(encoder, completion, some, task),
+        lambda encoder, completion, some, task: tasks.append(task) or context_loss(encoder, completion, some, task),
     )
     train_completion(completion, SMALL, warm=False, task="")
-    assert asked == []
+    assert tasks == []
     train_completion(completion, SMALL, warm=False, task="write")
-    assert asked == ["write", "write"]
+    assert tasks == ["write", "write"]
 
 
 def test_a_split_asks_for_nothing_that_is_not_trained_on() -> None:
     graph = embedded_graph(300, seed=4)
-    known = {entity for triple in graph.train for entity in (triple.head, triple.tail)}
-    asked = [*graph.test, *graph.validation]
-    assert all({triple.head, triple.tail} <= known for triple in asked)
-    everything = [*graph.train, *asked]
+    entities = {entity for triple in graph.train for entity in (triple.head, triple.tail)}
+    questions = [*graph.test, *graph.validation]
+    assert all({triple.head, triple.tail} <= entities for triple in questions)
+    everything = [*graph.train, *questions]
     assert len(set(everything)) == len(everything) == 595 and len(graph.test) == 89
     pairs = {frozenset((triple.head, triple.tail)) for triple in everything}
     assert len(pairs) == len(everything), "no triple is another one reversed"
@@ -503,11 +503,11 @@ def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) 
 def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[object, ...]] = []
+    calls: list[tuple[object, ...]] = []
 
     def writer(kind: str) -> Callable[..., ScriptedModel]:
-        return lambda *given: (
-            asked.append((kind, *given)) or ScriptedModel(lambda request: request.choices[-1], forms=("choose",))
+        return lambda *arguments: (
+            calls.append((kind, *arguments)) or ScriptedModel(lambda request: request.choices[-1], forms=("choose",))
         )
 
     monkeypatch.setattr("degla.negatives.llm.embedded.EmbeddedModel", writer("embedded"))
@@ -519,26 +519,26 @@ def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
     again = replace(settings, writer="https://here/v1", writer_model="gpt")
     assert SYSTEM.read(again, "wordnet", 0).contexts == first.contexts
     assert SYSTEM.read(replace(settings, writer="template", contexts=""), "wordnet", 0).contexts != first.contexts
-    assert asked == [("embedded", None), ("server", ["https://here/v1"], "gpt")]
+    assert calls == [("embedded", None), ("server", ["https://here/v1"], "gpt")]
 
 
 def test_each_method_has_its_own_training_and_each_part_its_score(
     completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
     monkeypatch.setattr(
         "degla.systems.contextualization.cases.train_completion",
-        lambda data, settings, **options: asked.append(options) or TextEncoder(len(data.words.vocabulary), settings),
+        lambda data, settings, **options: calls.append(options) or TextEncoder(len(data.words.vocabulary), settings),
     )
     models = [SYSTEM.train(SMALL, completion, method) for method in SYSTEM.methods]
-    assert [tuple(each.values()) for each in asked] == [(True, ""), (False, ""), (True, "reconstruct"), (True, "write")]
+    assert [tuple(each.values()) for each in calls] == [(True, ""), (False, ""), (True, "reconstruct"), (True, "write")]
     monkeypatch.setattr(
         "degla.systems.contextualization.cases.ranks_of",
         lambda encoder, data, triples: [1.0] if triples == data.graph.test else [4.0],
     )
-    monkeypatch.setattr("degla.systems.contextualization.cases.masked_perplexity", lambda *given: (6.0, 3.0))
-    found = SYSTEM.measure(SMALL, completion, "names", models[1])
-    assert (found["mrr"], found["perplexity_ratio"]) == (1.0, 2.0) and "validation_mrr" not in found
+    monkeypatch.setattr("degla.systems.contextualization.cases.masked_perplexity", lambda *arguments: (6.0, 3.0))
+    scores = SYSTEM.measure(SMALL, completion, "names", models[1])
+    assert (scores["mrr"], scores["perplexity_ratio"]) == (1.0, 2.0) and "validation_mrr" not in scores
     completion.graph = replace(GRAPH, validation=(Triple(3, 1, 0),))
     assert SYSTEM.measure(SMALL, completion, "names", models[1])["validation_mrr"] == 0.25
 

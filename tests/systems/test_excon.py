@@ -74,8 +74,8 @@ def test_grad_cam_by_hand() -> None:
 
 def test_the_top_share_has_exactly_its_places() -> None:
     evidence = torch.arange(40.0).view(1, 5, 8)
-    kept = top_share(evidence, 0.15)
-    assert int(kept.sum()) == 6 and kept[0, 4].tolist() == [0, 0] + [1] * 6
+    mask = top_share(evidence, 0.15)
+    assert int(mask.sum()) == 6 and mask[0, 4].tolist() == [0, 0] + [1] * 6
     assert int(top_share(torch.zeros(2, 3, 4), 0.15).sum()) == 2
 
 
@@ -94,8 +94,8 @@ def test_explanations_leave_the_network_as_it_is() -> None:
     network = Network(3).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images, label = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
-    masked, found = masked_views(network, images, label, threshold=0.5)
-    assert network.training and not masked.requires_grad and found.dtype == torch.bool
+    masked, recognisable = masked_views(network, images, label, threshold=0.5)
+    assert network.training and not masked.requires_grad and recognisable.dtype == torch.bool
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -146,7 +146,7 @@ def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         logits = network.classify(network.body(network.normalised(pictures.pixels)))
         network.classifier.bias -= logits.mean(dim=0)
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
-    found = measure(TINY, (pictures, pictures), "supcon", network.state_dict())
+    scores = measure(TINY, (pictures, pictures), "supcon", network.state_dict())
 
     def told(shares: torch.Tensor) -> torch.Tensor:
         return network.classify(network.body((shares - 0.4) / 0.2)).softmax(dim=1)
@@ -163,7 +163,7 @@ def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         noisy = calibration_error(told(shares + 0.1), label)
     right = before.argmax(dim=1) == label
     assert attacked.sum() < right.sum()
-    assert found == {
+    assert scores == {
         "accuracy": pytest.approx(float(right.float().mean())),
         "drop": pytest.approx(float(((p - q).clamp(min=0) / p).mean()), rel=1e-4),
         "increase": pytest.approx(float((q > p).float().mean())),
@@ -175,23 +175,23 @@ def test_what_is_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_masks_begin_with_their_epoch_and_the_classifier_that_makes_them_learns_in_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[str, torch.Tensor]] = []
+    calls: list[tuple[str, torch.Tensor]] = []
 
     def loss(network: Network, images: torch.Tensor, label: torch.Tensor, settings: ExconSettings, now: str):
-        asked.append((now, network.classifier.weight.detach().clone()))
+        calls.append((now, network.classifier.weight.detach().clone()))
         return training_loss(network, images, label, settings, "supcon")
 
     monkeypatch.setattr("degla.systems.excon.cases.training_loss", loss)
     train(replace(TINY, epochs=3, explained_from=1, batch=32), SYSTEM.read(TINY, "shapes", 0), "excon_b")
-    assert [now for now, _ in asked] == ["supcon", "excon_b", "excon_b"]
-    assert not torch.equal(asked[0][1], asked[1][1]) and not torch.equal(asked[1][1], asked[2][1])
+    assert [now for now, _ in calls] == ["supcon", "excon_b", "excon_b"]
+    assert not torch.equal(calls[0][1], calls[1][1]) and not torch.equal(calls[1][1], calls[2][1])
 
 
 def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
+    background = []
     monkeypatch.setattr(
         "degla.systems.excon.cases.supervised_contrast",
-        lambda views, label, **more: given.append(more["background"]) or supervised_contrast(views, label, **more),
+        lambda views, label, **more: background.append(more["background"]) or supervised_contrast(views, label, **more),
     )
     torch.manual_seed(0)
     network = Network(3).train()
@@ -202,12 +202,12 @@ def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one(mo
         torch.manual_seed(1)
         losses[method] = float(training_loss(network, images, label, TINY, method).detach())
     assert losses["excon"] == losses["supcon"] < losses["excon_b"]
-    assert [len(each) for each in given] == [0, 0, 8] and torch.equal(given[2][:4], given[2][4:])
+    assert [len(each) for each in background] == [0, 0, 8] and torch.equal(background[2][:4], background[2][4:])
 
 
 def test_validation_pictures_are_no_test_pictures() -> None:
-    tested, held = (_read("shapes", part=part)[1] for part in ("test", "validation"))
-    assert not torch.equal(tested.pixels, held.pixels)
+    tested, validation = (_read("shapes", part=part)[1] for part in ("test", "validation"))
+    assert not torch.equal(tested.pixels, validation.pixels)
 
 
 def test_views_keep_their_size_and_differ() -> None:
@@ -262,8 +262,8 @@ def test_fashion_mnist(tmp_path: Path) -> None:
     picture = np.arange(order[0] * 784, (order[0] + 1) * 784).reshape(28, 28) % 251
     assert np.array_equal(training.pixels[0, 1, 2:30, 2:30].numpy(), picture)
     assert training.pixels[0, :, :2].eq(0).all()
-    held = _read(folder, images=5, part="validation")[1]
-    assert held.label.tolist() == (np.random.default_rng(0).permutation(9)[5:9] % 3).tolist()
+    validation = _read(folder, images=5, part="validation")[1]
+    assert validation.label.tolist() == (np.random.default_rng(0).permutation(9)[5:9] % 3).tolist()
 
 
 def test_cifar_100(tmp_path: Path) -> None:

@@ -85,28 +85,28 @@ def test_the_other_class_is_never_the_own_one(choice: str) -> None:
     # A random choice takes any class, although 4 is always the nearest.
     squared = torch.rand(len(label), 5) if choice == "nearest" else torch.arange(5.0, 0.0, -1).expand(len(label), 5)
     squared = squared.scatter(1, label[:, None], 0.0)
-    found = other_class(label, squared, choice=choice)  # type: ignore[arg-type]
-    assert (found != label).all()
-    assert all(set(found[label == each].tolist()) == set(range(5)) - {each} for each in range(5))
+    other = other_class(label, squared, choice=choice)  # type: ignore[arg-type]
+    assert (other != label).all()
+    assert all(set(other[label == each].tolist()) == set(range(5)) - {each} for each in range(5))
 
 
 def test_the_cycle_by_hand_and_right_rows_are_nothing() -> None:
-    found = torch.tensor([[3.0, 4.0], [1.0, 1.0], [0.0, -2.0]], dtype=torch.double, requires_grad=True)
-    value = cycle_loss(found, torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.double))
+    estimate = torch.tensor([[3.0, 4.0], [1.0, 1.0], [0.0, -2.0]], dtype=torch.double, requires_grad=True)
+    value = cycle_loss(estimate, torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.double))
     # d = (3, 4), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right; 4 * 2 / 2 = 4 of the third.
     assert value.item() == pytest.approx((18.2 + 4) / 3)
     value.backward()
     # The weights 9/5, 16/5 and 4/2 are constants, so they are the gradient.
-    assert found.grad is not None
-    assert (3 * found.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2], [0, 0], [0, -2])]
+    assert estimate.grad is not None
+    assert (3 * estimate.grad).tolist() == [pytest.approx(row) for row in ([1.8, 3.2], [0, 0], [0, -2])]
 
 
 def test_the_variational_loss_by_hand() -> None:
-    found, true = torch.tensor([[0.5, 0.25]]), torch.tensor([[1.0, 0.0]])
+    reconstruction, true = torch.tensor([[0.5, 0.25]]), torch.tensor([[1.0, 0.0]])
     mean, log_variance = torch.tensor([[2.0]]), torch.tensor([[math.log(4)]])
     expected = math.log(2) - math.log(0.75) + 0.5 * (4 + 4 - 1 - math.log(4))
-    assert variational_loss(found, true, mean, log_variance).item() == pytest.approx(expected)
-    same = [rows.repeat(3, 1) for rows in (found, true, mean, log_variance)]
+    assert variational_loss(reconstruction, true, mean, log_variance).item() == pytest.approx(expected)
+    same = [rows.repeat(3, 1) for rows in (reconstruction, true, mean, log_variance)]
     assert variational_loss(*same).item() == pytest.approx(expected)
 
 
@@ -181,8 +181,8 @@ def test_settings_are_chosen_on_training_rows_alone() -> None:
     assert torch.equal(used.sort().values, data.train) and not set(inner.unseen.tolist()) & set(data.unseen.tolist())
     assert len(inner.unseen) == 4 and len(inner.seen) == 16
     # Where the file says which classes play the unseen ones, they do.
-    told = _data(validation=torch.tensor([4, 5])).to_choose_by()
-    assert told.unseen.tolist() == [1] and told.seen.tolist() == [0, 2]
+    by_file = _data(validation=torch.tensor([4, 5])).to_choose_by()
+    assert by_file.unseen.tolist() == [1] and by_file.seen.tolist() == [0, 2]
     with pytest.raises(InputError, match="small: too few classes are in train"):
         _data(train=torch.tensor([0, 4])).to_choose_by()
 
@@ -214,10 +214,10 @@ def test_centres_move_by_the_gradient_of_their_own_step_alone() -> None:
     centres = nn.Parameter(torch.randn(3, 4))
     steps = _Steps(model, model.refiner, centres, settings, "nearest")
     rows, label = data.features[data.train], data.label[data.train]
-    told = data.semantics[label]
+    semantics = data.semantics[label]
     assert centres.grad is None
     for _ in range(3):
-        steps.take(rows, told, label)
+        steps.take(rows, semantics, label)
     # The generator's step comes last and gives centres no gradient; earlier gradients are cleared.
     assert centres.grad is None or torch.count_nonzero(centres.grad) == 0
 
@@ -230,32 +230,32 @@ def test_what_refiner_critic_and_generator_learn_by_hand() -> None:
     settings = FreeSettings(hidden=8, gan=0.7, penalty=3.0, centre=0.6, margin=9.0, balance=0.3, cycle=0.2)
     steps, maker = _Steps(model, model.refiner, centres, settings, "nearest"), model.maker
     rows, label = data.features[data.train].double(), data.label[data.train]
-    told = data.semantics[label].double()
+    semantics = data.semantics[label].double()
 
     def seeded(loss: Callable[[], torch.Tensor]) -> float:
         torch.manual_seed(3)
         return loss().item()
 
     def critic() -> torch.Tensor:
-        made = maker.generate(torch.randn_like(told), told).detach()
-        penalty = gradient_penalty(lambda between: maker.judge(between, told), rows, made)
-        return 0.7 * (maker.judge(made, told).mean() - maker.judge(rows, told).mean() + 3.0 * penalty)
+        fakes = maker.generate(torch.randn_like(semantics), semantics).detach()
+        penalty = gradient_penalty(lambda between: maker.judge(between, semantics), rows, fakes)
+        return 0.7 * (maker.judge(fakes, semantics).mean() - maker.judge(rows, semantics).mean() + 3.0 * penalty)
 
     def generator() -> torch.Tensor:
-        told_again, mean, log_variance = maker.reconstruct(rows, told)
-        made = maker.generate(torch.randn_like(told), told)
-        loss = variational_loss(told_again, rows, mean, log_variance) - 0.7 * maker.judge(made, told).mean()
-        return loss + 0.2 * cycle_loss(model.refiner(made).semantics, told)  # type: ignore[misc]
+        reconstruction, mean, log_variance = maker.reconstruct(rows, semantics)
+        fakes = maker.generate(torch.randn_like(semantics), semantics)
+        loss = variational_loss(reconstruction, rows, mean, log_variance) - 0.7 * maker.judge(fakes, semantics).mean()
+        return loss + 0.2 * cycle_loss(model.refiner(fakes).semantics, semantics)  # type: ignore[misc]
 
     refined_rows = model.refiner(rows)
     margin = margin_loss(refined_rows.mean, label, centres, margin=9.0, balance=0.3, choice="nearest")
-    wanted = 0.6 * margin + 0.2 * cycle_loss(refined_rows.semantics, told)
-    assert steps.refine(model.refiner, rows, told, label).item() == pytest.approx(wanted.item())
-    assert seeded(lambda: steps.criticise(rows, told)) == pytest.approx(seeded(critic))
-    assert seeded(lambda: steps.make(rows, told)) == pytest.approx(seeded(generator))
+    wanted = 0.6 * margin + 0.2 * cycle_loss(refined_rows.semantics, semantics)
+    assert steps.refine(model.refiner, rows, semantics, label).item() == pytest.approx(wanted.item())
+    assert seeded(lambda: steps.criticise(rows, semantics)) == pytest.approx(seeded(critic))
+    assert seeded(lambda: steps.make(rows, semantics)) == pytest.approx(seeded(generator))
     # Without consistency the generator's step does not change the refiner; only the refiner's own step does.
     before, critics = model.refiner.first.weight.clone(), maker.critic[0].weight.clone()  # type: ignore[union-attr,operator]
-    _Steps(model, model.refiner, centres, replace(settings, cycle=0.0), "nearest").take(rows, told, label)
+    _Steps(model, model.refiner, centres, replace(settings, cycle=0.0), "nearest").take(rows, semantics, label)
     assert not torch.equal(before, model.refiner.first.weight)  # type: ignore[union-attr,arg-type]
     assert not torch.equal(critics, maker.critic[0].weight)
 
@@ -293,7 +293,7 @@ def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made
     data, model = _data(), FreeModel(_data(), 8, refines=True, residual=True).eval()
     assert torch.equal(refined(model, data.features), data.features)
     # Real and generated rows are the semantics of their class, so each is nearest to its own class.
-    monkeypatch.setattr(model.maker, "generate", lambda latent, told: told)
+    monkeypatch.setattr(model.maker, "generate", lambda latent, semantics: semantics)
     assert torch.equal(by_prototypes(model, data, FreeSettings(made_rows=2)), data.label)
     # If the rows generated for classes 3 and 4 are swapped, only these two are confused.
     turn = torch.tensor([0, 1, 2, 4, 3])
@@ -301,7 +301,7 @@ def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made
     monkeypatch.setattr(
         model.maker,
         "generate",
-        lambda latent, told: other[(told[:, None] == data.semantics).all(dim=2).int().argmax(1)],
+        lambda latent, semantics: other[(semantics[:, None] == data.semantics).all(dim=2).int().argmax(1)],
     )
     assert torch.equal(by_prototypes(model, data, FreeSettings(made_rows=2)), turn[data.label])
     means = class_means(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([4, 4, 2]), torch.tensor([2, 4]))
@@ -310,7 +310,7 @@ def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made
     began: list[torch.Tensor] = []
     monkeypatch.setattr(
         "degla.systems.free.training._Steps",
-        lambda *given: began.append(given[2].detach().clone()) or _Steps(*given),  # type: ignore[arg-type]
+        lambda *arguments: began.append(arguments[2].detach().clone()) or _Steps(*arguments),  # type: ignore[arg-type]
     )
     scaled = data.scaled()
     trained = train_free(data.scaled(), FreeSettings(hidden=8, epochs=2), model=model, choice="nearest")
@@ -329,11 +329,11 @@ def test_a_softmax_learns_weights_and_bias() -> None:
 
 def test_rows_are_classified_by_what_is_made_of_unseen_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = _data(), FreeModel(_data(), 8, refines=False).eval()
-    monkeypatch.setattr(model.maker, "generate", lambda latent, told: told)
+    monkeypatch.setattr(model.maker, "generate", lambda latent, semantics: semantics)
     assert torch.equal(classify(model, data, FreeSettings(made_rows=3)), data.label)
     monkeypatch.setattr(
         "degla.systems.free.training.fit_softmax",
-        lambda known, label, *, classes: (torch.zeros(known.shape[1], classes), torch.arange(classes) % 4.0),
+        lambda features, label, *, classes: (torch.zeros(features.shape[1], classes), torch.arange(classes) % 4.0),
     )
     assert classify(model, data, FreeSettings()).tolist() == [3] * 20, "the bias counts"
 
@@ -341,8 +341,8 @@ def test_rows_are_classified_by_what_is_made_of_unseen_classes(monkeypatch: pyte
 def test_every_row_gets_one_of_the_classes_that_there_are() -> None:
     data = _data(semantics=torch.cat([_data().semantics, torch.ones(1, 4)])).scaled()
     model = FreeModel(data, 8, refines=True).eval()
-    found = classify(model, data, FreeSettings(hidden=8, made_rows=5))
-    assert found.shape == (20,) and found.max() < 5, "class 5 has semantics and no row"
+    classes = classify(model, data, FreeSettings(hidden=8, made_rows=5))
+    assert classes.shape == (20,) and classes.max() < 5, "class 5 has semantics and no row"
     assert linear_map(data).max() < 5
 
 
@@ -409,14 +409,14 @@ def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
 def test_arrays_of_any_program(tmp_path: Path) -> None:
     data = _data()
     np.savez(tmp_path / "mine.npz", **{name: value.numpy() for name, value in vars(data).items() if name != "name"})
-    read = read_features(tmp_path / "mine.npz")
-    assert all(torch.equal(getattr(read, name), value) for name, value in vars(data).items() if name != "name")
+    features = read_features(tmp_path / "mine.npz")
+    assert all(torch.equal(getattr(features, name), value) for name, value in vars(data).items() if name != "name")
 
 
 def test_no_shape_and_no_colour_is_new_among_unseen_combinations() -> None:
-    kept = {(s, c) for s in range(len(SHAPES_SHOWN)) for c in range(len(COLOURS_SHOWN)) if not is_unseen(s, c)}
-    assert len(kept) == 24
-    assert {s for s, _ in kept} == set(range(6)) and {c for _, c in kept} == set(range(6))
+    combinations = {(s, c) for s in range(len(SHAPES_SHOWN)) for c in range(len(COLOURS_SHOWN)) if not is_unseen(s, c)}
+    assert len(combinations) == 24
+    assert {s for s, _ in combinations} == set(range(6)) and {c for _, c in combinations} == set(range(6))
 
 
 def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,28 +435,28 @@ def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path, monkeypatch: pyt
 
 
 def test_each_method_has_its_own_model_and_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, tuple[object, ...]] = {}
+    trainings: dict[str, tuple[object, ...]] = {}
     now = ""
 
     def trained(data: ZeroShotData, settings: FreeSettings, *, model: FreeModel, **options: object) -> FreeModel:
         kind = None if model.refiner is None else type(model.refiner).__name__
-        asked[now] = (kind, *options.values())
+        trainings[now] = (kind, *options.values())
         return model
 
     for name in ("classify", "by_prototypes", "linear_map", "nearest_semantics"):
-        monkeypatch.setattr(f"degla.systems.free.cases.{name}", lambda *given, name=name: name)
+        monkeypatch.setattr(f"degla.systems.free.cases.{name}", lambda *arguments, name=name: name)
     monkeypatch.setattr("degla.systems.free.cases.train_free", trained)
-    monkeypatch.setattr("degla.systems.free.cases.score_rows", lambda found, data: found)
+    monkeypatch.setattr("degla.systems.free.cases.score_rows", lambda rows, data: rows)
     settings, problem = FreeSettings(hidden=4), ZeroShotProblem(_data(), _data().scaled())
-    found = {}
+    results = {}
     for now in SYSTEM.methods:
-        found[now] = SYSTEM.measure(settings, problem, now, SYSTEM.train(settings, problem, now))
-    assert asked == {
+        results[now] = SYSTEM.measure(settings, problem, now, SYSTEM.train(settings, problem, now))
+    assert trainings == {
         "f_vaegan": (None, True, "random"), "width_control": ("Refiner", False, "random"),
         "free": ("Refiner", True, "random"), "free_nearest": ("Refiner", True, "nearest"),
         "residual": ("ResidualAdapter", True, "nearest"),
     }  # fmt: skip
-    assert found == dict.fromkeys(asked, "classify") | {
+    assert results == dict.fromkeys(trainings, "classify") | {
         "residual": "by_prototypes", "linear": "linear_map", "zero_shot": "nearest_semantics"
     }  # fmt: skip
 

@@ -27,9 +27,9 @@ def test_tables_follow_from_their_record(path: Path) -> None:
     name, *others = path.parent.relative_to(FOLDER).parts
     record = load_record(path.parent, system=name)
     page = (ROOT / "docs" / f"systems-{name}.md").read_text(encoding="utf-8")
-    made = _tables(page_of(SYSTEMS.load(name).SYSTEM, record).markdown())
-    assert made and (others or (len(made) >= 2 and len({row.seed for row in record.cases}) >= 3))
-    for table in made:
+    expected = _tables(page_of(SYSTEMS.load(name).SYSTEM, record).markdown())
+    assert expected and (others or (len(expected) >= 2 and len({row.seed for row in record.cases}) >= 3))
+    for table in expected:
         assert table in page, f"docs/systems-{name}.md must have:\n{table}"
     assert record.command in page
 

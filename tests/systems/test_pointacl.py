@@ -50,11 +50,11 @@ def test_the_masks_class_row_is_that_of_attention() -> None:
     torch.manual_seed(0)
     network = PointNetwork(TINY)
     tokens, places = torch.randn(2, 10, 16), torch.randn(2, 10, 16)
-    seen = network.encode(tokens, places, scores=True)
-    assert seen.scores is not None and not seen.scores.requires_grad
-    torch.testing.assert_close(seen.scores.sum(dim=1), torch.ones(2))
+    output = network.encode(tokens, places, scores=True)
+    assert output.scores is not None and not output.scores.requires_grad
+    torch.testing.assert_close(output.scores.sum(dim=1), torch.ones(2))
     plain = network.encode(tokens, places)
-    assert plain.scores is None and torch.equal(plain.summary, seen.summary)
+    assert plain.scores is None and torch.equal(plain.summary, output.summary)
     # Again, one head and one token at a time: softmax of q k / sqrt(4) over all tokens, including the class token.
     states = torch.cat([network.summary.expand(2, -1, -1), tokens], dim=1)
     places = torch.cat([torch.zeros(2, 1, 16), places], dim=1)
@@ -65,17 +65,17 @@ def test_the_masks_class_row_is_that_of_attention() -> None:
         [((query[:, 0, None, each] * key[..., each]).sum(dim=2) / 2).softmax(dim=1)[:, 1:] for each in heads], dim=1
     )
     values = torch.stack([value[:, 1:, each] for each in heads], dim=1)
-    torch.testing.assert_close(seen.scores, significance(attention, values))
-    torch.testing.assert_close(seen.features, torch.cat([seen.summary, seen.patches.max(dim=1).values], dim=1))
+    torch.testing.assert_close(output.scores, significance(attention, values))
+    torch.testing.assert_close(output.features, torch.cat([output.summary, output.patches.max(dim=1).values], dim=1))
 
 
 def test_turns_keep_the_upright_axis_and_every_shape() -> None:
     torch.manual_seed(0)
-    found = turns(500)
-    scale = found[:, 2, 2]
+    maps = turns(500)
+    scale = maps[:, 2, 2]
     assert 2 / 3 <= scale.min() < 0.7 and 1.45 < scale.max() <= 3 / 2 and scale.log().mean().abs() < 0.05
-    torch.testing.assert_close(found @ found.transpose(1, 2), scale.square()[:, None, None] * torch.eye(3))
-    assert not found[:, 2, :2].any() and (found[:, 0, 0] / scale).mean().abs() < 0.1 and (found[:, 0, 1] < 0).any()
+    torch.testing.assert_close(maps @ maps.transpose(1, 2), scale.square()[:, None, None] * torch.eye(3))
+    assert not maps[:, 2, :2].any() and (maps[:, 0, 0] / scale).mean().abs() < 0.1 and (maps[:, 0, 1] < 0).any()
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.6, 6), (0.3, 3), (0.0, 0), (0.99, 9), (1.0, 10)])
@@ -83,12 +83,12 @@ def test_a_mask_has_exactly_its_share(share: float, count: int) -> None:
     keys = torch.rand(50, 10)
     mask = largest(keys, share)
     assert mask.sum(dim=1).eq(count).all()
-    kept, left = places_of(keys, share)
+    visible, masked = places_of(keys, share)
     for row in range(50):
-        assert sorted([*kept[row].tolist(), *left[row].tolist()]) == list(range(10))
-        assert mask[row][left[row]].all() and not mask[row][kept[row]].any()
+        assert sorted([*visible[row].tolist(), *masked[row].tolist()]) == list(range(10))
+        assert mask[row][masked[row]].all() and not mask[row][visible[row]].any()
     tokens = torch.arange(500.0).view(50, 10, 1)
-    assert torch.equal(taken(tokens, kept)[3, :, 0], tokens[3, kept[3], 0])
+    assert torch.equal(taken(tokens, visible)[3, :, 0], tokens[3, visible[3], 0])
 
 
 def test_the_ends_of_the_temperature() -> None:
@@ -110,13 +110,13 @@ def test_draws_are_without_replacement_from_the_softmax() -> None:
     """With two of three left out, the probability of the remaining one has a closed form."""
     scores = torch.tensor([[0.2, 0.3, 0.5]]).expand(20000, -1)
     keys = sampling_keys(scores, gumbel(scores, generator=torch.Generator().manual_seed(1)), temperature=0.2)
-    left = largest(keys, 2 / 3)
+    mask = largest(keys, 2 / 3)
     p = torch.softmax(torch.tensor([1.0, 1.5, 2.5]), dim=0).tolist()
     stays = [sum(p[a] * p[b] / (1 - p[a]) for a, b in itertools.permutations({0, 1, 2} - {c})) for c in range(3)]
-    found = 1 - left.float().mean(dim=0)
-    torch.testing.assert_close(found, torch.tensor(stays), atol=0.015, rtol=0)
+    frequency = 1 - mask.float().mean(dim=0)
+    torch.testing.assert_close(frequency, torch.tensor(stays), atol=0.015, rtol=0)
     # What is left out has more significance than what stays.
-    share = (scores * left).sum() / left.sum(), (scores * ~left).sum() / (~left).sum()
+    share = (scores * mask).sum() / mask.sum(), (scores * ~mask).sum() / (~mask).sum()
     assert share[0] > share[1]
 
 
@@ -147,11 +147,11 @@ def test_a_cut_takes_the_nearest_points_and_keeps_their_number() -> None:
     cut = cut_out(points, 0.4)
     assert cut.shape == points.shape
     for row in range(3):
-        left = {tuple(point) for point in cut[row].tolist()}
+        rest = {tuple(point) for point in cut[row].tolist()}
         whole = {tuple(point) for point in points[row].tolist()}
-        assert len(left) == 6 and left < whole
+        assert len(rest) == 6 and rest < whole
         # The removed points are the four nearest to some point, including itself.
-        assert any(set(sorted(whole, key=lambda each: math.dist(each, middle))[:4]) == whole - left for middle in whole)
+        assert any(set(sorted(whole, key=lambda each: math.dist(each, middle))[:4]) == whole - rest for middle in whole)
     assert cut_out(points, 0.8).shape == points.shape
 
 
@@ -199,7 +199,7 @@ def test_points_lie_on_the_surface() -> None:
 
 
 def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
-    found, data = {}, SYSTEM.read(TINY, "solids", 0)
+    models, data = {}, SYSTEM.read(TINY, "solids", 0)
     for name, method, weight in (
         ("base", "point_mae", 0.1),
         ("zero", "random_contrast", 0.0),
@@ -208,13 +208,13 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
         ("low", "low_contrast", 0.1),
     ):
         torch.manual_seed(5)
-        found[name] = train(replace(TINY, weight=weight), data, method)
-    assert all(torch.equal(value, found["zero"][name]) for name, value in found["base"].items())
+        models[name] = train(replace(TINY, weight=weight), data, method)
+    assert all(torch.equal(value, models["zero"][name]) for name, value in models["base"].items())
     for one, other in itertools.combinations(("base", "random", "high", "low"), 2):
-        assert any(not torch.equal(value, found[other][name]) for name, value in found[one].items()), (one, other)
-    scores = measure(TINY, data, "pointacl", found["high"])
+        assert any(not torch.equal(value, models[other][name]) for name, value in models[one].items()), (one, other)
+    scores = measure(TINY, data, "pointacl", models["high"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
-    figure = draw(TINY, data, {"pointacl": found["high"]}, "solids")
+    figure = draw(TINY, data, {"pointacl": models["high"]}, "solids")
     assert figure is not None and figure.title == "solids"
     drawing = figure.draw(figure.widths[0])
     assert "<svg" in drawing and "#440154" not in drawing, "dark colours are invisible on a dark page"
@@ -253,8 +253,8 @@ def test_clouds_are_in_the_unit_ball_and_drawn_by_the_seed() -> None:
 
 
 def test_validation_clouds_are_no_test_clouds() -> None:
-    test, held = (read_clouds(replace(TINY, part=part), "solids", 0) for part in ("test", "validation"))
-    assert torch.equal(test[0].points, held[0].points) and not torch.equal(test[2].points, held[2].points)
+    test, validation = (read_clouds(replace(TINY, part=part), "solids", 0) for part in ("test", "validation"))
+    assert torch.equal(test[0].points, validation[0].points) and not torch.equal(test[2].points, validation[2].points)
 
 
 def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: Path) -> None:
@@ -287,19 +287,19 @@ def test_settings_that_cannot_be_are_refused(changed: dict[str, float], says: st
 
 
 def test_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, given = SYSTEM.read(TINY, "solids", 0), []
+    data, clouds = SYSTEM.read(TINY, "solids", 0), []
     monkeypatch.setattr(
         "degla.systems.pointacl.cases.encode_clouds",
-        lambda network, settings, points: given.append(points) or SimpleNamespace(features=points.flatten(1)),
+        lambda network, settings, points: clouds.append(points) or SimpleNamespace(features=points.flatten(1)),
     )
     label = data[2].label
     monkeypatch.setattr(
         "degla.systems.pointacl.cases.classify",
-        lambda found, rows: label if torch.equal(rows, data[2].points.flatten(1)) else torch.zeros_like(label),
+        lambda classifier, rows: label if torch.equal(rows, data[2].points.flatten(1)) else torch.zeros_like(label),
     )
     scores = measure(TINY, data, "pointacl", PointNetwork(TINY).state_dict())
     assert scores == {"clean": 1.0, "noise": pytest.approx(0.1), "cut_out": pytest.approx(0.1)}
-    labelled, clean, noisy, cut = given
+    labelled, clean, noisy, cut = clouds
     assert torch.equal(labelled, data[1].points) and torch.equal(clean, data[2].points)
     assert 0.045 < float((noisy - clean).std()) < 0.055
     assert len({tuple(point) for point in cut[0].tolist()}) == 24

@@ -100,21 +100,21 @@ def test_a_run_trains_every_case_with_its_seed_and_writes_a_page(tmp_path: Path)
 
 
 def test_a_picture_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
-    drawn: list[float] = []
-    system = replace(SYSTEM, draw=lambda settings, data, models, name: drawn.append(torch.rand(1).item()))
+    draws: list[float] = []
+    system = replace(SYSTEM, draw=lambda settings, data, models, name: draws.append(torch.rand(1).item()))
     for out in ("one", "other"):
         torch.rand(3)
         cases = cases_of(system, system.quick, seeds=[4], methods=())
         run_system(system, system.quick, cases, name="fake", out=tmp_path / out, command="")
-    assert len(drawn) == 2 and drawn[0] == drawn[1]
+    assert len(draws) == 2 and draws[0] == draws[1]
 
 
 def test_a_page_tells_that_its_bounds_are_for_other_settings(tmp_path: Path) -> None:
     _run(tmp_path / "run", seeds=2)
     _run(tmp_path / "quick", settings=SYSTEM.quick, seeds=1)
     usual, quick = ((tmp_path / name / "system.md").read_text() for name in ("run", "quick"))
-    told = "The expected bounds are for the default settings; these differ here: steps."
-    assert told in quick and "default settings" not in usual
+    note = "The expected bounds are for the default settings; these differ here: steps."
+    assert note in quick and "default settings" not in usual
     assert "± is half of a 95 % interval" in usual
     assert "One seed, so there is no interval. Below: the difference from `base`." in quick and "±" not in quick
 
@@ -273,22 +273,22 @@ def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeyp
 
 
 def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path: Path) -> None:
-    drawn = []
+    calls = []
 
-    def draw(settings: _Settings, *given: Any) -> Figure:
-        drawn.append(given)
-        return Figure(lambda width: "<svg></svg>", f"Drawn of {given[2]}.")
+    def draw(settings: _Settings, *arguments: Any) -> Figure:
+        calls.append(arguments)
+        return Figure(lambda width: "<svg></svg>", f"Drawn of {arguments[2]}.")
 
     system = replace(SYSTEM, made=("one", "other"), draw=draw)
     settings = _Settings(data=("one", "other"))
     cases = cases_of(system, settings, seeds=(4, 5), methods=())
     run_system(system, settings, cases, name="fake", out=tmp_path, command="degla")
-    assert [(data, name) for data, _, name in drawn] == [(("one", 4), "one"), (("other", 4), "other")]
+    assert [(data, name) for data, _, name in calls] == [(("one", 4), "one"), (("other", 4), "other")]
     text = (tmp_path / "system.html").read_text()
     assert all(f"Drawn of {name}." in text for name in settings.data)
-    for (name, seed), models, _ in drawn:
-        kept = {method: load_weights(tmp_path, Case(name, method, seed)) for method in system.methods}
-        assert models == kept
+    for (name, seed), models, _ in calls:
+        weights = {method: load_weights(tmp_path, Case(name, method, seed)) for method in system.methods}
+        assert models == weights
 
 
 @pytest.mark.parametrize(
@@ -315,8 +315,8 @@ def test_pictures_are_of_the_first_seed_and_each_data_set_s_own_models(tmp_path:
 )
 def test_wrong_words_say_what_is_right(words: list[str], says: str, capsys: Capture) -> None:
     assert main(["system", *words]) == 2
-    said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
 
 
 def test_help_names_methods_and_settings(capsys: Capture) -> None:
@@ -324,8 +324,8 @@ def test_help_names_methods_and_settings(capsys: Capture) -> None:
     assert "fake" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["system", "fake", "--help"])
-    said = capsys.readouterr().out
-    assert "Methods: base, better." in said and "--steps" in said and "--first-seed" in said
+    output = capsys.readouterr().out
+    assert "Methods: base, better." in output and "--steps" in output and "--first-seed" in output
 
 
 def test_folders_are_members_and_files_beside_them_are_not() -> None:

@@ -41,9 +41,9 @@ def test_the_adjacency_of_a_path_by_hand() -> None:
 
 
 def test_self_loops_are_added_once_and_edges_count_once_whatever_is_given() -> None:
-    given = torch.tensor([[0, 1, 1, 2, 1, 0], [1, 0, 1, 1, 2, 0]])
-    assert undirected(given).tolist() == PATH.tolist()
-    torch.testing.assert_close(normalised_adjacency(given, 3).to_dense(), normalised_adjacency(PATH, 3).to_dense())
+    edges = torch.tensor([[0, 1, 1, 2, 1, 0], [1, 0, 1, 1, 2, 0]])
+    assert undirected(edges).tolist() == PATH.tolist()
+    torch.testing.assert_close(normalised_adjacency(edges, 3).to_dense(), normalised_adjacency(PATH, 3).to_dense())
 
 
 def test_the_loss_of_three_nodes_by_hand() -> None:
@@ -78,12 +78,12 @@ def test_scope_zero_is_the_node_itself(form: str) -> None:
 
 def test_forms_of_the_scope_and_what_is_given_stays() -> None:
     adjacency, rows = normalised_adjacency(PATH, 3), torch.randn(3, 2)
-    kept, dense = rows.clone(), normalised_adjacency(PATH, 3).to_dense()
+    original, dense = rows.clone(), normalised_adjacency(PATH, 3).to_dense()
     torch.testing.assert_close(propagate(adjacency, rows, 3), dense @ dense @ dense @ rows)
     # The released code adds to Z in place, which gives (I + A~)^n and overwrites Z.
     both = dense + torch.eye(3)
     torch.testing.assert_close(propagate(adjacency, rows, 2, form="binomial"), both @ both @ rows)
-    assert torch.equal(rows, kept)
+    assert torch.equal(rows, original)
 
 
 @pytest.mark.parametrize("form", ["power", "binomial"])
@@ -142,20 +142,20 @@ def test_training_follows_the_seed_and_no_order_of_nodes() -> None:
     assert not torch.equal(trained(graph).weight, trained(graph, 2).weight) and before.shape == (20, 6)
     # Nodes are drawn from all, not from a window of numbers.
     torch.manual_seed(0)
-    drawn = torch.stack([torch.randperm(40)[:12] for _ in range(30)])
-    assert drawn.unique().numel() == 40 and (drawn.max(dim=1).values - drawn.min(dim=1).values > 12).all()
+    draws = torch.stack([torch.randperm(40)[:12] for _ in range(30)])
+    assert draws.unique().numel() == 40 and (draws.max(dim=1).values - draws.min(dim=1).values > 12).all()
 
 
 def test_only_drawn_nodes_are_compared_and_contexts_see_the_whole_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, seen = block_model(seed=3, members=8, words=20, spoken=3, labelled=2), []
+    graph, shapes = block_model(seed=3, members=8, words=20, spoken=3, labelled=2), []
 
     def noted(nodes: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
-        seen.append((nodes.shape, contexts.shape))
+        shapes.append((nodes.shape, contexts.shape))
         return contextual_loss(nodes, contexts)
 
     monkeypatch.setattr("degla.systems.ugcl.contrast.contextual_loss", noted)
     train_encoder(graph, UgclSettings(dim=6, epochs=2, sample=12), scope=1)
-    assert seen == [((12, 6), (12, 6))] * 2
+    assert shapes == [((12, 6), (12, 6))] * 2
 
 
 def test_rows_are_the_mean_of_a_node_and_its_surroundings() -> None:
@@ -176,24 +176,24 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
             ),
         )
         assert probe_accuracy(torch.ones(4, 2), graph) == {"test": 0.0, "validation": 1.0}
-    found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
-    assert found == {"test": 1.0, "validation": 1.0}
+    accuracy = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
+    assert accuracy == {"test": 1.0, "validation": 1.0}
     # Validation is wrong and test is right: the two accuracies are never swapped.
     assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == {"test": 1.0, "validation": 0.0}
 
 
 def test_the_probe_reads_rows_of_mean_length_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
+    calls = []
     monkeypatch.setattr(
         "degla.systems.ugcl.cases.probe",
-        lambda rows, label, **options: given.append((rows, options)) or torch.zeros(2, 3),
+        lambda rows, label, **options: calls.append((rows, options)) or torch.zeros(2, 3),
     )
     # Lengths 2, 2, 4 and 8, whose mean is 4; class 0 is the default without information.
-    found = probe_accuracy(torch.tensor([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0], [0.0, 8.0]]), _small())
-    assert found == {"test": 0.0, "validation": 1.0}
-    rows, options = given[0]
+    accuracy = probe_accuracy(torch.tensor([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0], [0.0, 8.0]]), _small())
+    assert accuracy == {"test": 0.0, "validation": 1.0}
+    rows, options = calls[0]
     assert rows.tolist() == [[0.5, 0.0], [1.0, 0.0]] and not options["scaled"]
-    assert [options["decay"] for _, options in given] == [decay / 2 for decay in DECAYS]
+    assert [options["decay"] for _, options in calls] == [decay / 2 for decay in DECAYS]
 
 
 def test_each_method_has_its_own_rows_and_scope(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,14 +240,14 @@ def _write_planetoid(folder: Path) -> None:
     """Two nodes trained, two more known, tests 5, 4 and 7, and 6 that the index leaves out; as Python 2 writes."""
     words = np.eye(3, dtype=np.float32)
     one_hot = np.eye(2, dtype=np.int32)
-    held = {
+    parts = {
         "x": csr_matrix(words[:2]), "y": one_hot[:2],
         "allx": csr_matrix(np.stack([words[0], words[1], words[2], words[0] + words[1]])),
         "ally": one_hot[[0, 1, 1, 0]],
         "tx": csr_matrix(np.stack([words[2], words[0], words[1]])), "ty": one_hot[[1, 0, 1]],
         "graph": defaultdict(list, {0: [1, 0], 1: [0, 2, 2], 2: [1], 5: [7], 7: [5]}),
     }  # fmt: skip
-    for part, value in held.items():
+    for part, value in parts.items():
         (folder / f"ind.small.{part}").write_bytes(pickle.dumps(value, protocol=2))
     (folder / "ind.small.test.index").write_text("5\n4\n7\n")
 
@@ -345,12 +345,12 @@ _OUTSIDE.indices[1] = 10**8  # scipy would write there
 
 
 @pytest.mark.parametrize(
-    ("part", "held"),
+    ("part", "content"),
     [("allx", []), ("allx", _OUTSIDE), ("ally", np.zeros((2, 2))), ("graph", {0: 3}), ("y", None)],
 )
-def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, held: object) -> None:
+def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, content: object) -> None:
     _write_planetoid(tmp_path)
-    (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(held, protocol=2))
+    (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=r"ind.small.x: not a graph together with the files next to it"):
         read_graph(tmp_path / "ind.small.x")
 
@@ -398,13 +398,13 @@ def test_rows_of_words_sum_to_one() -> None:
 def test_the_block_model_is_what_it_says() -> None:
     graph = block_model(seed=0)
     assert graph.features.shape == (800, 600) and graph.classes == 5
-    said = graph.features > 0
-    assert (said.sum(dim=1) == 14).all()
+    words = graph.features > 0
+    assert (words.sum(dim=1) == 14).all()
     within = (graph.label[graph.edges[0]] == graph.label[graph.edges[1]]).sum().item()
     # 5 x 160 x 159 / 2 pairs within, 10 x 160 x 160 between: 1,272 and 640 edges, give or take four deviations.
     assert abs(within - 1272) < 4 * 36 and abs(graph.edges.shape[1] - within - 640) < 4 * 26
-    own = torch.stack([said[graph.label == c][:, 120 * c : 120 * (c + 1)].sum() for c in range(5)]).sum().item()
-    assert own / said.sum().item() == pytest.approx(2.2 / 6.2, abs=0.02)
+    own = torch.stack([words[graph.label == c][:, 120 * c : 120 * (c + 1)].sum() for c in range(5)]).sum().item()
+    assert own / words.sum().item() == pytest.approx(2.2 / 6.2, abs=0.02)
     parts = torch.cat([graph.train, graph.validation, graph.test])
     assert parts.unique().numel() == 800 and (len(graph.train), len(graph.validation)) == (50, 50)
     assert not torch.equal(graph.edges, block_model(seed=1).edges)
@@ -434,14 +434,14 @@ def test_every_method_runs_and_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("fields", "message"),
     [
         ({"scope": 1001}, "--scope is 1001; it must be from 0 to 1000"),
         ({"scope": 101, "form": "binomial"}, "--scope is 101; with form binomial it must be 100 or less"),
         ({"lr": 1e308}, "--lr is .* at most 1000000"),
     ],
 )
-def test_settings_that_no_machine_can_follow_are_refused(given: dict[str, float], message: str) -> None:
+def test_settings_that_no_machine_can_follow_are_refused(fields: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        UgclSettings(**given)  # type: ignore[arg-type]
+        UgclSettings(**fields)  # type: ignore[arg-type]
     assert UgclSettings(scope=1000, lr=1e6).scope == 1000
