@@ -76,12 +76,12 @@ def page(models: list[str], results: list[Path], photos: Path) -> ComparisonPage
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Record (and block) the page's requests to other machines."""
-    asked: list[Any] = []
+    hosts: list[Any] = []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def is_here(host: Any) -> bool:
         if host not in (None, "127.0.0.1", "::1", "localhost"):
-            asked.append(host)
+            hosts.append(host)
             raise OSError(f"{host} lies elsewhere")
         return True
 
@@ -93,7 +93,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *more, **named: is_here(host) and look_up(host, *more, **named)
     )
-    return asked
+    return hosts
 
 
 @pytest.fixture
@@ -218,9 +218,9 @@ def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photo
         model = load_encoder(name)
         images = degla.encode_images(model, [photos / hit.path for hit in hits[place]])
         cosines = (images @ degla.encode_captions(model, ["two small dogs"]).T)[:, 0].tolist()
-        found = [hit.cosine for hit in hits[place]]
-        assert cosines == pytest.approx(found, abs=1e-5)
-        assert found == sorted(found, reverse=True), "the best stand first"
+        values = [hit.cosine for hit in hits[place]]
+        assert cosines == pytest.approx(values, abs=1e-5)
+        assert values == sorted(values, reverse=True), "the best stand first"
         assert [hit.ranks[place] for hit in hits[place]] == list(range(1, 13))
     assert {hit.path: hit.ranks for hit in hits[0]} == {hit.path: hit.ranks for hit in hits[1]}
     with pytest.raises(InputError, match="the text is empty"):
@@ -245,8 +245,8 @@ def test_pictures_are_embedded_once(models: list[str], photos: Path, tmp_path: P
     counts = []
     for _ in range(2):
         with DiskCache(tmp_path / "cache") as cache:
-            found = ImageSearch(pictures, loaded, cache=cache).search("a cat", count=12)
-        counts.append((cache.read, cache.written, found))
+            hits = ImageSearch(pictures, loaded, cache=cache).search("a cat", count=12)
+        counts.append((cache.read, cache.written, hits))
     assert counts[0][:2] == (0, 12) and counts[1][:2] == (12, 0) and counts[0][2] == counts[1][2]
 
 
@@ -273,11 +273,11 @@ def test_the_command(
 
 
 def test_a_port_that_is_taken() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         with pytest.raises(InputError, match=r"port \d+ cannot be used: .*Use another --port"):
-            open_port(taken.getsockname()[1])
+            open_port(listener.getsockname()[1])
     with pytest.raises(InputError, match="port 70000 cannot be used"):
         open_port(70000)
 

@@ -125,14 +125,14 @@ def test_a_file_that_was_not_dropped_is_not_read(path: object, tmp_path: Path, m
     folder = tmp_path / "uploads"
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
     named = path.format(folder=folder) if isinstance(path, str) else path
-    asked = {"data": [[{"image": {"path": named, "meta": {"_type": "gradio.FileData"}}}, "a cat"]], "fn_index": 0}
-    taken = []
+    request = {"data": [[{"image": {"path": named, "meta": {"_type": "gradio.FileData"}}}, "a cat"]], "fn_index": 0}
+    statuses = []
     for upload_bytes in (0, 1000):
         page = FastAPI()
         page.add_middleware(LocalOnly, upload_bytes=upload_bytes)
         page.post(RUN)(lambda: "read")
-        taken.append(TestClient(page, base_url=HERE).post(RUN, json=asked).status_code)
-    assert taken == [403, 200 if path == "{folder}/a.png" else 403]
+        statuses.append(TestClient(page, base_url=HERE).post(RUN, json=request).status_code)
+    assert statuses == [403, 200 if path == "{folder}/a.png" else 403]
 
 
 def test_bodies_are_bounded(client: Any) -> None:
@@ -162,10 +162,10 @@ def test_a_page_that_takes_files_bounds_them() -> None:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-    taken = FastAPI()
-    taken.add_middleware(LocalOnly, upload_bytes=1000)
-    taken.post(UPLOAD)(lambda: "taken")
-    client, limit = TestClient(taken, base_url=HERE), MOST_BYTES + 1000
+    page = FastAPI()
+    page.add_middleware(LocalOnly, upload_bytes=1000)
+    page.post(UPLOAD)(lambda: "taken")
+    client, limit = TestClient(page, base_url=HERE), MOST_BYTES + 1000
 
     def send(size: int, **headers: str) -> int:
         return int(client.post(UPLOAD, files={"files": ("a.png", b"x" * size)}, headers=headers).status_code)

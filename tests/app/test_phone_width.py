@@ -36,10 +36,10 @@ def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_pat
     benchmarks = [BENCHMARKS.load(name).BENCHMARK for name in ("world", "sugarcrepe", "winoground")]
     paths = []
     for label, level in (("base", 0.3), ("tuned", 0.6)):
-        made = [draw_result(label, (level,) * 4, None, benchmark=each, n=9) for each in benchmarks]
-        joined = tuple(part.benchmarks[0] for part in made), tuple(item for part in made for item in part.items)
+        results = [draw_result(label, (level,) * 4, None, benchmark=each, n=9) for each in benchmarks]
+        joined = tuple(part.benchmarks[0] for part in results), tuple(item for part in results for item in part.items)
         paths.append(tmp_path / f"{label}.json")
-        save_result(made[0].model_copy(update=dict(zip(("benchmarks", "items"), joined, strict=True))), paths[-1])
+        save_result(results[0].model_copy(update=dict(zip(("benchmarks", "items"), joined, strict=True))), paths[-1])
     report(paths, out=tmp_path / "report.html", baseline="base", published=False)
     for width in (1280, 390):
         tab = browser.new_page(viewport={"width": width, "height": 844})

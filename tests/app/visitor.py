@@ -43,14 +43,14 @@ class Visitor:
         self.troubles: list[str] = []
         self.tab.on(
             "console",
-            lambda said: self._note(
-                said.type in ("error", "warning") and said.text != _GRADIOS, f"console: {said.text}"
+            lambda message: self._note(
+                message.type in ("error", "warning") and message.text != _GRADIOS, f"console: {message.text}"
             ),
         )
         self.tab.on("pageerror", lambda error: self._note(True, f"error: {error}"))
-        self.tab.on("requestfailed", lambda asked: self._note(True, f"failed: {asked.url}"))
+        self.tab.on("requestfailed", lambda request: self._note(True, f"failed: {request.url}"))
         self.tab.on(
-            "request", lambda asked: self._note(not asked.url.startswith((address, "data:", "blob:")), asked.url)
+            "request", lambda request: self._note(not request.url.startswith((address, "data:", "blob:")), request.url)
         )
         self.tab.goto(address)
         self.tab.wait_for_selector(until)

@@ -37,18 +37,18 @@ def missing() -> str:
 
 def build() -> Path:
     """The library of `device.cpp`, made once for each PyTorch and source; torch is not imported."""
-    found = importlib.util.find_spec("torch")
-    assert found is not None and found.submodule_search_locations
-    (torch,) = found.submodule_search_locations
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None and spec.submodule_search_locations
+    (torch,) = spec.submodule_search_locations
     key = hashlib.sha256(SOURCE.read_bytes() + f"{torch} {importlib.metadata.version('torch')}".encode()).hexdigest()
-    made = Path(tempfile.gettempdir()) / f"degla-emulated-gpu-{os.getuid()}" / f"{key[:16]}.so"
-    if not made.exists():
-        made.parent.mkdir(mode=0o700, exist_ok=True)
-        part = made.with_suffix(f".{os.getpid()}")
+    library = Path(tempfile.gettempdir()) / f"degla-emulated-gpu-{os.getuid()}" / f"{key[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(mode=0o700, exist_ok=True)
+        part = library.with_suffix(f".{os.getpid()}")
         subprocess.run(
             ["g++", "-std=c++20", "-O0", "-fPIC", "-shared", f"-I{torch}/include", str(SOURCE), f"-L{torch}/lib",
              f"-Wl,-rpath,{torch}/lib", "-lc10", "-ltorch_cpu", "-o", str(part)],
             check=True,
         )  # fmt: skip
-        part.replace(made)
-    return made
+        part.replace(library)
+    return library

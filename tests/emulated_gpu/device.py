@@ -25,14 +25,14 @@ class OnGpu(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> OnGpu:
+    def __new__(cls, data: torch.Tensor) -> OnGpu:
         own = torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=GPU
+            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype, device=GPU
         )
-        own.held = held
+        own.held = data
         return own
 
-    def __init__(self, held: torch.Tensor) -> None: ...
+    def __init__(self, data: torch.Tensor) -> None: ...
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,7 +74,7 @@ _LOOKS = {
 
 def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     tensors: list[torch.Tensor] = []
-    held = _held(args, tensors), {name: _held(value, tensors) for name, value in kwargs.items()}
+    inputs = _held(args, tensors), {name: _held(value, tensors) for name, value in kwargs.items()}
     on_gpu = [value for value in tensors if isinstance(value, OnGpu)]
     device = GPU if kwargs.get("device") is None else torch.device(kwargs["device"])
     copies = func in (_aten.copy_.default, _aten._to_copy.default)
@@ -86,18 +86,18 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
         _waited("copy to the processor")
     if func is _aten.copy_.default and len(on_gpu) == 1 and not (args[2:] or [kwargs.get("non_blocking")])[0]:
         _waited("copy between processor and GPU")
-    out = func(*held[0], **held[1])
+    out = func(*inputs[0], **inputs[1])
     assert all(value.size() == value.held.size() for value in on_gpu), f"{func} changed a size in place"
     # What an operation changes in place, or gives back as it is, stays the same object.
-    known = {id(value.held): value for value in on_gpu} | {id(value): value for value in tensors}
-    return _given(out, known, here=device.type == "cuda" and bool(on_gpu))
+    objects = {id(value.held): value for value in on_gpu} | {id(value): value for value in tensors}
+    return _given(out, objects, here=device.type == "cuda" and bool(on_gpu))
 
 
-def _given(value: Any, known: dict[int, torch.Tensor], *, here: bool) -> Any:
+def _given(value: Any, objects: dict[int, torch.Tensor], *, here: bool) -> Any:
     if type(value) in (tuple, list):
-        return type(value)([_given(each, known, here=here) for each in value])
-    if not isinstance(value, torch.Tensor) or id(value) in known:
-        return known.get(id(value), value)
+        return type(value)([_given(each, objects, here=here) for each in value])
+    if not isinstance(value, torch.Tensor) or id(value) in objects:
+        return objects.get(id(value), value)
     return OnGpu(value) if here else value
 
 

@@ -22,15 +22,15 @@ from tests.odd_images import OddImage, odd_images
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The world's shapes as they are, and the same pictures lying on their side with the tag that turns them up."""
     folder = tmp_path_factory.mktemp("shapes")
-    drawn = draw_recognition(folder / "upright/zeroshot/shapes", domains=["shape"], split="test", images_per_class=2)
+    shapes = draw_recognition(folder / "upright/zeroshot/shapes", domains=["shape"], split="test", images_per_class=2)
     turned = folder / "turned/zeroshot/shapes"
     exif = Image.Exif()
     exif[0x0112] = 6
-    for file in drawn.images.rglob("*.png"):
-        to = turned / file.relative_to(drawn.images)
+    for file in shapes.images.rglob("*.png"):
+        to = turned / file.relative_to(shapes.images)
         to.parent.mkdir(parents=True, exist_ok=True)
         Image.open(file).transpose(Image.Transpose.ROTATE_90).save(to, exif=exif)
-    (turned / "classes.json").write_bytes((drawn.images / "classes.json").read_bytes())
+    (turned / "classes.json").write_bytes((shapes.images / "classes.json").read_bytes())
     return {"upright": folder / "upright", "turned": folder / "turned"}
 
 

@@ -27,8 +27,8 @@ def flip(content: bytes, rng: Random) -> Damage:
 
 
 def truncate(content: bytes, rng: Random) -> Damage:
-    left = rng.choice((0, 1, rng.randrange(len(content)), len(content) - 1))
-    return f"cut off at {left}", content[:left]
+    length = rng.choice((0, 1, rng.randrange(len(content)), len(content) - 1))
+    return f"cut off at {length}", content[:length]
 
 
 def insert(content: bytes, rng: Random) -> Damage:

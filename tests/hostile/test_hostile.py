@@ -24,6 +24,6 @@ def test_odd_inputs_end_in_one_line(
 ) -> None:
     for name, words in (one for part, commands in COMMANDS.items() for one in commands(tmp_path / part)):
         status = main(words)
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
-        assert status in (1, 2) and len(said) == 1 and len(said[0]) < 1500, name
-    assert not [str(told.message) for told in recwarn if "decompression bomb" in str(told.message)]
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
+        assert status in (1, 2) and len(errors) == 1 and len(errors[0]) < 1500, name
+    assert not [str(warning.message) for warning in recwarn if "decompression bomb" in str(warning.message)]

@@ -68,9 +68,9 @@ def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> No
 
 
 def test_captions_are_drawn_at_random_among_those_that_the_rule_can_change() -> None:
-    drawn = [draw_captions(CAPTIONS, rule="swap_nouns", count=20, seed=seed) for seed in range(2)]
-    assert drawn[0] != drawn[1]
-    assert drawn[0] == draw_captions(CAPTIONS[::-1], rule="swap_nouns", count=20, seed=0)
+    draws = [draw_captions(CAPTIONS, rule="swap_nouns", count=20, seed=seed) for seed in range(2)]
+    assert draws[0] != draws[1]
+    assert draws[0] == draw_captions(CAPTIONS[::-1], rule="swap_nouns", count=20, seed=0)
     every = draw_captions(CAPTIONS, rule="swap_nouns", count=1000, seed=0)
     assert {record.id for record in every} == {record.id for record in CAPTIONS[:-2]}
     rule = load_rule("swap_adjectives")

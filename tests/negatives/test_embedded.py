@@ -87,15 +87,15 @@ def test_choice_is_drawn_by_likelihood(folder: Path, model: EmbeddedModel) -> No
     sure = EmbeddedModel(str(folder), precision="float32", temperature=0)
     cold = EmbeddedModel(str(folder), precision="float32", temperature=1e-4)
     wild = EmbeddedModel(str(folder), precision="float32", temperature=100)
-    drawn = set()
+    answers = set()
     for number in range(40):
         for one in (sure, cold, wild):
             one.start(request(number))
         for one in (sure, cold):
             (reply,) = one.finished()
             assert (reply.outcome, reply.text, reply.score) == ("answered", ranked[0].text, ranked[0].likelihood)
-        drawn |= {reply.text for reply in wild.finished()}
-    assert drawn == set(CHOICES)
+        answers |= {reply.text for reply in wild.finished()}
+    assert answers == set(CHOICES)
     other = EmbeddedModel(str(folder), precision="float32", temperature=100, seed=1)
     texts = []
     for one, draw in ((wild, 0), (wild, 1), (other, 0)):

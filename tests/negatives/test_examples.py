@@ -85,10 +85,10 @@ def test_the_digest_follows_the_texts_alone(tmp_path: Path) -> None:
 
 def test_draws_are_different_random_and_repeatable() -> None:
     examples = load_examples("swap_nouns")
-    drawn = [draw_examples(examples, count=5, rng=Random(seed)) for seed in range(200)]
-    assert all(len(set(some)) == 5 for some in drawn)
-    assert drawn[7] == draw_examples(examples, count=5, rng=Random(7))
-    assert {one for some in drawn for one in some} == set(examples)
+    draws = [draw_examples(examples, count=5, rng=Random(seed)) for seed in range(200)]
+    assert all(len(set(some)) == 5 for some in draws)
+    assert draws[7] == draw_examples(examples, count=5, rng=Random(7))
+    assert {one for some in draws for one in some} == set(examples)
     assert set(draw_examples(examples[:3], count=5, rng=Random(0))) == set(examples[:3])
 
 

@@ -238,9 +238,9 @@ def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path
     fixed, other = ScriptedModel(varied), ScriptedModel(varied)
     run(tmp_path / "c.jsonl", fixed, texts, **settings, example_sets=2)
     assert len(set(turns(fixed).values())) == 2
-    for sets, drawn in ((0, turns(first)), (2, turns(fixed))):
+    for sets, before in ((0, turns(first)), (2, turns(fixed))):
         run(tmp_path / f"other-{sets}.jsonl", other, texts, **settings, example_sets=sets, seed=4)
-        assert not set(turns(other).values()) & set(drawn.values()), "the seed decides"
+        assert not set(turns(other).values()) & set(before.values()), "the seed decides"
         other.requests.clear()
     with pytest.raises(InputError, match="example_sets: was 2, now 0"):
         run(tmp_path / "c.jsonl", fixed, texts, **settings)

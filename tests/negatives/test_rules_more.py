@@ -341,8 +341,8 @@ def test_words_are_drawn_by_their_neighbours_in_the_caption_behind_a_comma_too(c
         counter.add(words.content(text))
     rule, tagged, usage = load_rule("replace_nouns"), parse_one(caption), counter.usage()
     assert isinstance(rule, ReplacingRule)
-    drawn = [rule.propose(tagged, Random(seed), 2, usage) for seed in range(20)]
-    assert sum(any("red kite" in text for text in texts) for texts in drawn) > 15
+    draws = [rule.propose(tagged, Random(seed), 2, usage) for seed in range(20)]
+    assert sum(any("red kite" in text for text in texts) for texts in draws) > 15
 
 
 @pytest.mark.parametrize("rule", ["reshuffle_order", "swap_nouns", "swap_phrases"])

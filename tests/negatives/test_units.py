@@ -88,13 +88,13 @@ def test_relations_with_foils_come_first_and_missing_units_are_filled_up() -> No
     things = [CaptionUnit(text=text, foils=(f"no {text}",)).model_dump() for text in ("a dog", "a sofa")]
     relation = CaptionUnit(text="a dog on a sofa", foils=("a sofa on a dog", "a dog under a sofa"), kind="relation")
     alone = CaptionUnit(text="a dog by a sofa", kind="relation").model_dump()
-    drawn = [draw_units([*things, relation.model_dump(), alone], 2, Random(seed)) for seed in range(20)]
-    assert {text for units in drawn for text, _ in units} == {"a dog on a sofa"}
-    assert {foil for units in drawn for _, foil in units} == set(relation.foils)
+    draws = [draw_units([*things, relation.model_dump(), alone], 2, Random(seed)) for seed in range(20)]
+    assert {text for units in draws for text, _ in units} == {"a dog on a sofa"}
+    assert {foil for units in draws for _, foil in units} == set(relation.foils)
     # Without a relation: things, every other one joined to the further thing, on both sides in an order of its own.
-    drawn = [draw_units([*things, alone], 2, Random(seed)) for seed in range(60)]
-    assert {units[0][0] for units in drawn} == {"a dog", "a sofa", "a dog and a sofa", "a sofa and a dog"}
-    joined = {units[0] for units in drawn if " and " in units[0][0] and "no a dog" in str(units[0][1])}
+    draws = [draw_units([*things, alone], 2, Random(seed)) for seed in range(60)]
+    assert {units[0][0] for units in draws} == {"a dog", "a sofa", "a dog and a sofa", "a sofa and a dog"}
+    joined = {units[0] for units in draws if " and " in units[0][0] and "no a dog" in str(units[0][1])}
     assert len(joined) == 4
     assert draw_units([alone], 3, Random(0)) == [("a dog by a sofa", None)] * 3 and draw_units([], 2, Random(0)) == []
     assert text_number("A dog.") == text_number("a dog") != text_number("a sofa") and text_number("a") < 2**63

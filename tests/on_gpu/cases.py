@@ -40,17 +40,17 @@ def on_gpu() -> None:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Counter[tuple[str, str]]]:
     """The waits of each step that is taken."""
-    found: list[Counter[tuple[str, str]]] = []
+    counters: list[Counter[tuple[str, str]]] = []
     take = Trainer.step
 
     def step(self: Trainer, *args: Any, **more: Any) -> Any:
         before = waits.copy()
         result = take(self, *args, **more)
-        found.append(waits - before)
+        counters.append(waits - before)
         return result
 
     monkeypatch.setattr(Trainer, "step", step)
-    return found
+    return counters
 
 
 def _on_processor(work: Callable[[], Any]) -> Any:
@@ -76,11 +76,11 @@ def test_every_recipe_trains_as_on_the_processor_and_its_steps_wait_for_nothing(
     recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
 ) -> None:
     config = _config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=3)
-    found = train(config)
+    result = train(config)
     for number, waited in enumerate(steps[1:], 2):
         assert sum(waited.values()) == WAITS.get(recipe, 0), f"step {number}: {waited}"
     wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
-    assert found.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
+    assert result.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_ways_to_train_are_those_of_the_processor_and_wait_for_nothing(
     loop |= {"train_image_tower": False} if "embed_images_once" in options else {}
     config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "gpu", steps=3, **loop)
     config = replace(config, adapter=AdapterConfig(rank=rank), optim=replace(config.optim, clip_norm=1.0))
-    found = train(config)
+    result = train(config)
     assert not sum(steps[1:], Counter())
     wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
-    assert found.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
+    assert result.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -110,12 +110,12 @@ def test_half_precision_keeps_float32_weights_and_waits_for_nothing(
     precision: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, steps: list[Counter[tuple[str, str]]]
 ) -> None:
     config = _config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "half", steps=2, precision=precision)
-    found = train(config)
+    result = train(config)
     assert not sum(steps[1:], Counter())
     wanted = train(replace(config, out=tmp_path / "whole", train=replace(config.train, precision="fp32")))
-    assert found.values["loss"] != wanted.values["loss"]
-    assert found.values["loss"] == pytest.approx(wanted.values["loss"], rel=0.05)
-    assert {value.dtype for value in load_file(found.folder / "open_clip_model.safetensors").values()} == {
+    assert result.values["loss"] != wanted.values["loss"]
+    assert result.values["loss"] == pytest.approx(wanted.values["loss"], rel=0.05)
+    assert {value.dtype for value in load_file(result.folder / "open_clip_model.safetensors").values()} == {
         torch.float32
     }
 
@@ -143,5 +143,5 @@ def test_embeddings_are_those_of_the_processor(
             rows[device] = embedder.embed([ItemImage(path=name) for name in names], texts)
     assert not waits
     for name in ("images", "texts"):
-        found, wanted = getattr(rows["cuda"], name), getattr(rows["cpu"], name)
-        assert np.abs(found - wanted).max() < (1e-5 if precision == "fp32" else 2e-2)
+        values, wanted = getattr(rows["cuda"], name), getattr(rows["cpu"], name)
+        assert np.abs(values - wanted).max() < (1e-5 if precision == "fp32" else 2e-2)

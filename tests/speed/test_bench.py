@@ -95,10 +95,10 @@ def test_ratios_are_of_what_was_measured() -> None:
 def test_the_baseline_is_timed_in_fp32_and_compared_in_the_precision_of_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taken: list[tuple[str, str, int, bool]] = []
+    runs: list[tuple[str, str, int, bool]] = []
 
     def run_side(_: Workload, *, side: str, precision: str, steps: int, gradients: Path | None = None) -> Measured:
-        taken.append((side, precision, steps, gradients is not None))
+        runs.append((side, precision, steps, gradients is not None))
         loss = 1.1 if side == "present" else 1.0 if precision == "bf16" else 9.0
         return Measured(
             loss=loss, seconds={name: [1.0] for name in STAGES}, memory=1, operations=1, peak=1.0, device=""
@@ -106,12 +106,12 @@ def test_the_baseline_is_timed_in_fp32_and_compared_in_the_precision_of_the_othe
 
     monkeypatch.setattr("degla.speed.compare.run_side", run_side)
     monkeypatch.setattr("degla.speed.compare._gradient_gap", lambda *_: (0.0, "none"))
-    found = compare(Workload(), precision="bf16", steps=3, rounds=2, tell=lambda _: None)
-    assert taken == [
+    result = compare(Workload(), precision="bf16", steps=3, rounds=2, tell=lambda _: None)
+    assert runs == [
         ("baseline", "fp32", 3, False), ("present", "bf16", 3, True), ("baseline", "fp32", 3, False),
         ("present", "bf16", 3, False), ("baseline", "bf16", 0, True),
     ]  # fmt: skip
-    assert found["loss_gap"] == pytest.approx(0.1) and found["baseline_precision"] == "fp32"
+    assert result["loss_gap"] == pytest.approx(0.1) and result["baseline_precision"] == "fp32"
 
 
 def forked(command: list[str], *, env: Mapping[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -134,10 +134,10 @@ def test_the_command(
         "round 1 of 1, baseline in fp32", "round 1 of 1, baseline in fp32",
         "round 1 of 1, present in fp32", "round 1 of 1, present in fp32",
     ]  # fmt: skip
-    found = json.loads(printed.out)
-    assert found["loss_gap"] < 1e-5 and found["gradient_gap"] < 1e-4
-    assert set(found["stages"]) == set(STAGES) and found["baseline_operations"] > found["operations"] > 0
-    assert found["memory"] > 10**8 and found["ratio"] > 0
+    result = json.loads(printed.out)
+    assert result["loss_gap"] < 1e-5 and result["gradient_gap"] < 1e-4
+    assert set(result["stages"]) == set(STAGES) and result["baseline_operations"] > result["operations"] > 0
+    assert result["memory"] > 10**8 and result["ratio"] > 0
     for flag in ("--batch-size", "--threads"):
         assert main(["bench", flag, "0"]) == 2
         assert f"{flag} is 0" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def test_the_reason_of_a_failure() -> None:
 
 def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
     rates: Iterator[float] = iter([10.0, 40.0, 20.0, 40.0])
-    order, told = [], []
+    order, messages = [], []
 
     def way(name: str) -> Any:
         def measured() -> PartMeasured:
@@ -52,11 +52,11 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
         return measured
 
     compared = WaysCompared("step", "pairs", {name: way(name) for name in ("slow", "broken", "fast")})
-    slow, broken, fast = measure_ways(compared, rounds=2, tell=told.append)
+    slow, broken, fast = measure_ways(compared, rounds=2, tell=messages.append)
     assert order == ["slow", "broken", "fast", "slow", "fast"]
     assert (slow.per_second, fast.per_second, fast.memory) == ((10.0, 20.0), (40.0, 40.0), 5 * 2**30)
     assert (broken.failed, broken.per_second) == ("no compiler.", ())
-    assert told[1] == "step, broken, round 1 of 2: no compiler." and len(told) == 5
+    assert messages[1] == "step, broken, round 1 of 2: no compiler." and len(messages) == 5
 
     facts = {"device": "Card", "memory": 80 * 2**30, "processor": "Chip", "cores": 16, "threads": 8, "torch": "2.0",
              "cuda": "12.8", "open_clip": "3", "degla": "0", "float32_products": "highest", "linear_layers": "own",
@@ -76,35 +76,35 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
 
 
 def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, str, Any, Any]] = []
+    calls: list[tuple[str, str, Any, Any]] = []
 
     def side(workload: Workload, *, side: str, precision: str, steps: int) -> Measured:
-        seen.append((side, precision, workload.compile, None))
+        calls.append((side, precision, workload.compile, None))
         return Measured(loss=1.0, seconds={name: [0.5] for name in STAGES}, memory=1, operations=8, peak=100.0,
                         device="Card", kernels={"aten.mm": 3, "aten.bmm": 1})  # fmt: skip
 
     def apart(_: Any, settings: PartSettings, *, device: str, environment: Any, **__: Any) -> PartMeasured:
         assert device == settings.workload.device == "cuda"
-        seen.append((settings.part, settings.precision, settings.workload.chunk_size or settings.workers, environment))
+        calls.append((settings.part, settings.precision, settings.workload.chunk_size or settings.workers, environment))
         return PartMeasured(per_second=1.0)
 
     monkeypatch.setattr(everything, "run_side", side)
     monkeypatch.setattr(everything, "run_apart", apart)
-    monkeypatch.setattr(everything, "choose_workers", lambda asked, *, on_gpu: 7 if on_gpu else 0)
-    found = [row for each in plan(Bench(Workload(batch_size=256, device="cuda"), "bf16"))
+    monkeypatch.setattr(everything, "choose_workers", lambda workers, *, on_gpu: 7 if on_gpu else 0)
+    table = [row for each in plan(Bench(Workload(batch_size=256, device="cuda"), "bf16"))
              for row in measure_ways(each, rounds=1)]  # fmt: skip
-    kept = {"DEGLA_KEEP_FREED_MEMORY": "0"}
-    assert seen == [
+    variables = {"DEGLA_KEEP_FREED_MEMORY": "0"}
+    assert calls == [
         ("baseline", "fp32", False, None), ("baseline", "bf16", False, None), ("present", "bf16", False, None),
-        ("present", "bf16", True, None), ("open_clip", "bf16", 0, kept), ("clip", "bf16", 0, None),
+        ("present", "bf16", True, None), ("open_clip", "bf16", 0, variables), ("clip", "bf16", 0, None),
         ("step", "bf16", 0, None), ("step", "bf16", 32, None), ("plain loader", "bf16", 7, None),
-        ("loader", "bf16", 0, None), ("loader", "bf16", 7, None), ("plain images", "bf16", 7, kept),
-        ("images", "fp32", 0, None), ("images", "bf16", 0, None), ("plain texts", "bf16", 0, kept),
+        ("loader", "bf16", 0, None), ("loader", "bf16", 7, None), ("plain images", "bf16", 7, variables),
+        ("images", "fp32", 0, None), ("images", "bf16", 0, None), ("plain texts", "bf16", 0, variables),
         ("texts", "fp32", 0, None), ("texts", "bf16", 0, None),
     ]  # fmt: skip
-    assert found[0].per_second == (pytest.approx(256 / 4.5),)
-    assert found[0].facts["kernels"] == ["aten.mm 75%", "aten.bmm 25%"]
-    assert found[0].facts["share_of_peak"] == pytest.approx(8 / 4.5 / 100)
+    assert table[0].per_second == (pytest.approx(256 / 4.5),)
+    assert table[0].facts["kernels"] == ["aten.mm 75%", "aten.bmm 25%"]
+    assert table[0].facts["share_of_peak"] == pytest.approx(8 / 4.5 / 100)
 
 
 def test_the_command(
@@ -127,8 +127,8 @@ def test_the_command(
              "--captions", str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--images",
              str(tiny_pairs["images"]), "--device", "cpu", "--out", str(out)]  # fmt: skip
     assert main(words) == 0
-    found = json.loads(out.with_suffix(".json").read_text())
-    rows = {(row["what"], row["way"]): row for row in found["rows"]}
+    result = json.loads(out.with_suffix(".json").read_text())
+    rows = {(row["what"], row["way"]): row for row in result["rows"]}
     failed = rows.pop(("step", "degla, fp32, --train.compile"))
     assert failed["failed"] == "there is no compiler." and "failed; there is no compiler." in out.read_text()
     assert len(rows) == 12 + (everything.choose_workers("auto", on_gpu=False) > 0)
@@ -137,12 +137,12 @@ def test_the_command(
     for what in ("step", "step of clip"):
         losses = [row["facts"]["loss"] for (about, _), row in rows.items() if about == what]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4), what
-    assert found["machine"]["cores"] > 0 and found["workload"]["batch_size"] == 4
+    assert result["machine"]["cores"] > 0 and result["workload"]["batch_size"] == 4
     assert "Kernels of a step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--quick"], "--quick requires --everything"),
         (["--negatives-file", "n.jsonl"], "--negatives-file and --images require --captions"),
@@ -152,9 +152,9 @@ def test_the_command(
         (["--everything", "--out", "."], "it is a folder"),
     ],
 )
-def test_flags_that_do_not_go_together(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_do_not_go_together(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_made_photographs(tmp_path: Path) -> None:
