@@ -57,10 +57,10 @@ def models_of(form: str) -> Iterator[None]:
     """Let open_clip make models of that form, for the length of the block."""
     import open_clip
 
-    made = open_clip.create_model_and_transforms
+    original = open_clip.create_model_and_transforms
 
-    def create(*given: Any, **options: Any) -> Any:
-        clip, *rest = made(*given, **options)
+    def create(*arguments: Any, **options: Any) -> Any:
+        clip, *rest = original(*arguments, **options)
         for part in clip.modules():
             blocks = getattr(part, "resblocks", [])
             for number, block in enumerate(blocks):

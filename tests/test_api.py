@@ -31,10 +31,10 @@ Pairs = dict[str, Path]
 
 def test_what_is_public_is_there_and_documented() -> None:
     for name in degla.__all__:
-        found = getattr(degla, name)
-        if callable(found):
-            assert "Args:" in (inspect.getdoc(found) or ""), name
-            hints = inspect.signature(found)
+        member = getattr(degla, name)
+        if callable(member):
+            assert "Args:" in (inspect.getdoc(member) or ""), name
+            hints = inspect.signature(member)
             assert all(each.annotation is not inspect.Parameter.empty for each in hints.parameters.values()), name
     assert set(degla.__all__) == set(dir(degla))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -139,8 +139,8 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),
         "no results were given": lambda: degla.report([], tmp_path / "report.html"),
     }
-    for told, call in calls.items():
-        with pytest.raises(DeglaError, match=told) as caught:
+    for message, call in calls.items():
+        with pytest.raises(DeglaError, match=message) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
 
@@ -165,10 +165,10 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     table.write_text("id,image,text\n" + "".join(f"{n},{n}.jpg,{text}\n" for n, text in enumerate(texts)))
     assert [row.text for row in degla.read_captions(table)] == texts
     summary = degla.write_negatives(table, tmp_path / "negatives.jsonl")
-    made = degla.generate_negatives(texts)
-    assert summary.captions == 3 and len(made) == 3 and made[2] == []
+    negatives = degla.generate_negatives(texts)
+    assert summary.captions == 3 and len(negatives) == 3 and negatives[2] == []
     accepted = [row for row in read_negatives(tmp_path / "negatives.jsonl") if row.accepted]
-    assert [row for rows in made for row in rows] == accepted and len(accepted) > 5
+    assert [row for rows in negatives for row in rows] == accepted and len(accepted) > 5
     # The command goes on with the same file, and makes the same one.
     assert main(["negatives", str(table), "--out", str(tmp_path / "negatives.jsonl")]) == 0
     assert main(["negatives", str(table), "--out", str(tmp_path / "command.jsonl")]) == 0
@@ -225,11 +225,11 @@ def test_a_run_leaves_what_is_global_as_it_was(
     for kind in (AcceleratorState, GradientState):
         monkeypatch.setattr(kind, "_shared_state", {})
     mine = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
-    drawn = []
+    draws = []
     for number in range(2):
         degla.train("clip", {**fields, "out": tmp_path / str(number)})
-        drawn.append((random.random(), numpy.random.random(), torch.rand(()).item()))
-    assert all(one != other for one, other in zip(*drawn, strict=True))
+        draws.append((random.random(), numpy.random.random(), torch.rand(()).item()))
+    assert all(one != other for one, other in zip(*draws, strict=True))
     assert mine.mixed_precision == "bf16" and mine.gradient_accumulation_steps == 4
     AcceleratorState._reset_state()
     degla.train("clip", {**fields, "train.precision": "bf16", "out": tmp_path / "halved"})

@@ -39,9 +39,9 @@ def test_who_is_first_and_last_is_so_in_the_study_of_the_row() -> None:
     assert len(rows) == 5
     for where, first, last in rows:
         folders = re.findall(r"\((studies/\w+)/study\.md\)", where)
-        found = {k: row for folder in folders for k, row in read(ROOT / "docs" / folder / "study.json").rows.items()}
+        models = {k: row for folder in folders for k, row in read(ROOT / "docs" / folder / "study.json").rows.items()}
         ranked = sorted(
-            (label for label in found if label != "base"), key=lambda label: -found[label].scores["joint"][0]
+            (label for label in models if label != "base"), key=lambda label: -models[label].scores["joint"][0]
         )
         # A method counts once, at its best: averaged, with adapters, or only its last block trained.
         methods = list(dict.fromkeys(re.split(r" averaged|,", label)[0] for label in ranked))

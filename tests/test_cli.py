@@ -156,11 +156,11 @@ def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: C
 
 
 def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
-    asked = parser("negatives").parse_args
-    assert asked(["c.json", "--out", "x.jsonl", "--workers", "auto"]).workers is None
-    assert asked(["c.json", "--out", "x.jsonl", "--workers", "3"]).workers == 3
+    parse = parser("negatives").parse_args
+    assert parse(["c.json", "--out", "x.jsonl", "--workers", "auto"]).workers is None
+    assert parse(["c.json", "--out", "x.jsonl", "--workers", "3"]).workers == 3
     with pytest.raises(SystemExit):
-        asked(["c.json", "--out", "x.jsonl", "--workers", "some"])
+        parse(["c.json", "--out", "x.jsonl", "--workers", "some"])
     assert "argument --workers: 'some' is given; it must be a number or auto." in capsys.readouterr().err
 
 
@@ -234,8 +234,8 @@ def test_a_count_below_one_is_refused_by_its_flag(command: str, flag: str, capsy
 def test_wrong_words_are_one_line_too(words: str, message: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(words.split())
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and said.startswith(message) and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.startswith(message) and error.count("\n") == 1
 
 
 def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
@@ -272,8 +272,8 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
 )
 def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Capture) -> None:
     assert main(["train", *words.split()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"degla: {message}") and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"degla: {message}") and error.count("\n") == 1
 
 
 @pytest.fixture
@@ -413,19 +413,19 @@ def test_seeds_of_one_method_become_one_row_of_the_report(
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("variables", "wanted"),
     [({}, ("passive", "10000")), ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
      ({"OMP_WAIT_POLICY": "active"}, ("active", None))],
 )  # fmt: skip
 def test_threads_that_wait_spin_for_a_moment_where_the_user_says_nothing(
-    given: dict[str, str], wanted: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], wanted: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     for name in names:
         # Set first, so that monkeypatch restores what `main` sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     main(["ls", "rules"])
     assert tuple(map(os.environ.get, names)) == wanted
@@ -438,8 +438,8 @@ def test_a_terminal_does_not_obey_what_files_say(tmp_path: Path, capsys: pytest.
     row = {"caption_id": "1", "rule": hostile, "kind": "replace", "text": None, "source": "rules", "accepted": False}
     negatives.write_text(json.dumps(row | {"reason": hostile}) + "\n")
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert main(["negatives", "report", str(tmp_path / hostile), "--captions", str(captions)]) == 2
     wrong = capsys.readouterr()
-    assert "\\x1b]0;title" in told.out and "\\x1b]0;title" in wrong.err
-    assert not {"\x1b", "\x07", "\u202e"} & {*told.out, *told.err, *wrong.err}
+    assert "\\x1b]0;title" in output.out and "\\x1b]0;title" in wrong.err
+    assert not {"\x1b", "\x07", "\u202e"} & {*output.out, *output.err, *wrong.err}

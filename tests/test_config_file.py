@@ -21,8 +21,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 def _recipe(name: str) -> TrainConfig:
-    found: TrainConfig = getattr(RECIPES.load(name), name)()
-    return found
+    config: TrainConfig = getattr(RECIPES.load(name), name)()
+    return config
 
 
 def _write(path: Path, text: str) -> str:
@@ -121,8 +121,8 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(
 ) -> None:
     file = _write(tmp_path / "mine.yaml", text)
     assert main(["train", "--config", file]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"degla: {file}") and says in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"degla: {file}") and says in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(
 def test_wrong_words_about_a_file(words: list[str], says: str, capsys: Capture) -> None:
     for verb in ("train", "doctor"):
         assert main([verb, *words]) == 2
-        said = capsys.readouterr().err
-        assert says in said and said.count("\n") == 1
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
 
 
 def test_the_recipe_of_the_command_must_be_that_of_the_file(tmp_path: Path, capsys: Capture) -> None:

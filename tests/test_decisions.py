@@ -23,9 +23,9 @@ WORDS_ALONE = {"E6", "E7"}
 
 
 def test_every_finding_of_the_audit_has_a_row() -> None:
-    found = {number for name, number, _ in ROWS if name.startswith("0007")}
+    findings = {number for name, number, _ in ROWS if name.startswith("0007")}
     numbers = {"A": 16, "B": 8, "C": 7, "D": 8, "E": 7, "F": 9}
-    assert found == {f"{letter}{number}" for letter, last in numbers.items() for number in range(1, last + 1)}
+    assert findings == {f"{letter}{number}" for letter, last in numbers.items() for number in range(1, last + 1)}
 
 
 @pytest.mark.parametrize(("name", "number", "row"), ROWS, ids=[f"{name[:4]}-{number}" for name, number, _ in ROWS])

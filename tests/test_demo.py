@@ -45,9 +45,9 @@ def test_the_whole_pipeline(
     assert "<svg" in page or "data:image/png" in page
     assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
     assert (out / "report.md").is_file()
-    known = {method["label"]: method["training_data"] for method in table["methods"]}
-    assert known.pop("base") == ["not known"]
-    assert all(data == ["captions.jsonl: 64 images, among them 0 of 146 of world"] for data in known.values()), known
+    notes = {method["label"]: method["training_data"] for method in table["methods"]}
+    assert notes.pop("base") == ["not known"]
+    assert all(data == ["captions.jsonl: 64 images, among them 0 of 146 of world"] for data in notes.values()), notes
     first = (out / "base.html").read_text()
     assert "no better than chance" in first, "the base model is below chance in word order"
     assert "data:image/jpeg" in first and 'class="up">✓' in first and "recognition" in first
@@ -60,11 +60,11 @@ def test_the_whole_pipeline(
     assert load_result(out / "results" / "base-0.json").model.fingerprint == base
 
     # A second demo in the same folder replaces the first and draws nothing again.
-    drawn = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
+    before = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
     monkeypatch.setattr(methods, "METHODS", {"clip": None})
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert sorted(path.name for path in (out / "results").glob("*-0.json")) == ["base-0.json", "clip-0.json"]
-    assert (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns == drawn
+    assert (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns == before
 
 
 def test_what_makes_a_recipe_stays() -> None:
@@ -115,10 +115,10 @@ def test_a_demo_that_is_stopped_says_that_its_runs_begin_anew(tmp_path: Path, mo
     monkeypatch.setattr("degla.study.conduct.run_jobs", lambda *_, **__: ([], "SIGINT"))
     job = methods.base_job("world", ("world",), root=tmp_path, out=tmp_path)
     with (
-        methods.lock(tmp_path) as held,
+        methods.lock(tmp_path) as folder_lock,
         pytest.raises(DeglaError, match="stopped by SIGINT; the same command starts these runs from scratch") as stop,
     ):
-        methods.run_jobs([job], held)
+        methods.run_jobs([job], folder_lock)
     assert stop.value.exit_status == 130
 
 

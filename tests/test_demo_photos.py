@@ -52,9 +52,9 @@ def test_pictures_of_ones_own(
     for result in results.values():
         assert {entry.name for entry in result.benchmarks} == {"own", "retrieval"}
     trained = {json.loads(line)["image"] for line in (out / "train.jsonl").read_text().splitlines()}
-    asked = {json.loads(line)["image"] for line in (out / "own" / "captions.jsonl").read_text().splitlines()}
-    assert len(trained) == 20 and len(asked) == 4 and not trained & asked
-    assert all(name.startswith("pictures/album/") and (out / name).is_file() for name in trained | asked)
+    questions = {json.loads(line)["image"] for line in (out / "own" / "captions.jsonl").read_text().splitlines()}
+    assert len(trained) == 20 and len(questions) == 4 and not trained & questions
+    assert all(name.startswith("pictures/album/") and (out / name).is_file() for name in trained | questions)
     page = (out / "report.html").read_text()
     assert "data:image/jpeg" in page, "no picture in the report"
     assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
@@ -63,8 +63,8 @@ def test_pictures_of_ones_own(
 def test_too_few_pictures(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (tmp_path / "captions.jsonl").read_text().splitlines()[:5]
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
-    given = ["demo", "--photos", str(tmp_path / "few.jsonl"), "--images", str(pictures), "--out", str(tmp_path / "d")]
-    assert main(given) == 2
+    words = ["demo", "--photos", str(tmp_path / "few.jsonl"), "--images", str(pictures), "--out", str(tmp_path / "d")]
+    assert main(words) == 2
     assert "few.jsonl: only 5 images with captions can be used; the demo needs 20" in capsys.readouterr().err
 
 
@@ -74,8 +74,8 @@ def test_captions_that_no_rule_can_change(
     rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps({**row, "text": f"Ж{row['id']}"}) + "\n" for row in rows))
     out = tmp_path / "demo"
-    given = ["demo", "--photos", str(tmp_path / "odd.jsonl"), "--images", str(pictures), "--out", str(out)]
-    assert main(given) == 2
+    words = ["demo", "--photos", str(tmp_path / "odd.jsonl"), "--images", str(pictures), "--out", str(out)]
+    assert main(words) == 2
     assert "the rules found nothing to change in these captions" in capsys.readouterr().err
 
 
@@ -85,10 +85,10 @@ def test_one_flag_without_the_other(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_more_pictures_than_are_taken(pictures: Path, tmp_path: Path) -> None:
-    kept = photos.usable(tmp_path / "captions.jsonl", pictures, largest=22)
-    names = {row.image for row in kept}
+    rows = photos.usable(tmp_path / "captions.jsonl", pictures, largest=22)
+    names = {row.image for row in rows}
     assert 20 <= len(names) <= 22
-    assert kept == photos.usable(tmp_path / "captions.jsonl", pictures, largest=22)
+    assert rows == photos.usable(tmp_path / "captions.jsonl", pictures, largest=22)
 
 
 def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path:
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     table = datasets.Dataset.from_dict({"image": cells, "text": ["a dog"] * len(cells)}, features=features)
     table.save_to_disk(str(tmp_path / "saved"))
-    kept = photos.usable(tmp_path / "saved", pictures, largest=100)
-    assert len(kept) == 24 and all(has_image(tmp_path, row.image) for row in kept)
+    rows = photos.usable(tmp_path / "saved", pictures, largest=100)
+    assert len(rows) == 24 and all(has_image(tmp_path, row.image) for row in rows)
 
 
 def test_no_picture_is_on_both_sides() -> None:
     rows = [CaptionRecord(id=str(n), image=f"{n % 50}.png", text="a", image_id=str(n % 50)) for n in range(100)]
-    train, asked = photos.split_by_image(rows)
-    assert len(train) == 80 and len(asked) == 20
-    assert not {row.image for row in train} & {row.image for row in asked}
+    train, questions = photos.split_by_image(rows)
+    assert len(train) == 80 and len(questions) == 20
+    assert not {row.image for row in train} & {row.image for row in questions}

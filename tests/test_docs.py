@@ -74,8 +74,8 @@ def _mentions(page: Path) -> Iterator[list[str]]:
 def _flags(verb: str) -> frozenset[str]:
     """Every long flag of a verb."""
     if verb == "train":
-        known = {"--help", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
-        return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
+        names = {"--help", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
+        return frozenset(names | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
     own = frozenset(parser(verb)._option_string_actions)
     if verb == "system":
         systems = (SYSTEMS.load(name).SYSTEM for name in SYSTEMS.names())
@@ -95,28 +95,28 @@ def _fields() -> dict[str, object]:
 
 
 def _leaves(owner: object, prefix: str) -> dict[str, object]:
-    found: dict[str, object] = {}
+    leaves: dict[str, object] = {}
     for entry in dataclasses.fields(owner):  # type: ignore[arg-type]
         name, value = f"{prefix}{entry.name}", getattr(owner, entry.name)
         if entry.name == "objective":
             for term_name, term in losses_by_name().items():
-                found |= _leaves(type(term)(), f"{name}.{term_name}.")
+                leaves |= _leaves(type(term)(), f"{name}.{term_name}.")
         elif dataclasses.is_dataclass(value):
-            found |= _leaves(value, f"{name}.")
+            leaves |= _leaves(value, f"{name}.")
         else:
-            found[name] = value
-    return found
+            leaves[name] = value
+    return leaves
 
 
 def _refusal(words: list[str]) -> str:
     """The command line's error for a command, or "" if it is valid. Nothing is run."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             if words[0] == "train":
                 # The files that a page names do not exist; its flags are valid with any recipe.
-                given = ["degla", *words[3:]] if words[1] in ("--resume", "--config") else words[1:]
-                configure([word for word in given if word not in ("--print-config", "--dry-run")], verb="train")
+                flag_words = ["degla", *words[3:]] if words[1] in ("--resume", "--config") else words[1:]
+                configure([word for word in flag_words if word not in ("--print-config", "--dry-run")], verb="train")
                 return ""
             if words[0] == "system" and "--help" not in words:
                 read_command(words[1:])
@@ -125,12 +125,12 @@ def _refusal(words: list[str]) -> str:
                 _top().parse_args(words)
                 return ""
             name, rest = _verb(words)
-            given = parser(name).parse_args(rest)
+            options = parser(name).parse_args(rest)
     except InputError as error:
         return str(error)
     except SystemExit as stopped:
-        return "" if stopped.code == 0 else said.getvalue()
-    for shelf, names in ((BENCHMARKS, getattr(given, "benchmarks", None)), (RULES, getattr(given, "rules", None))):
+        return "" if stopped.code == 0 else output.getvalue()
+    for shelf, names in ((BENCHMARKS, getattr(options, "benchmarks", None)), (RULES, getattr(options, "rules", None))):
         for name in names or ():
             if name not in shelf.names():
                 return f"no {shelf.noun} {name!r}"
@@ -238,8 +238,8 @@ def test_of_many_columns_an_interval_may_stand_below_its_number() -> None:
 
 
 def _conf() -> ModuleType:
-    found = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module

@@ -43,10 +43,10 @@ def test_it_runs(
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with patch.dict(INPUTS):  # One of them adds what its loss reads.
-        found = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        example = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert re.search(SHOWS[name], capsys.readouterr().out)
     if name == "open_clip_loop":
-        check_joined_batches(found)
+        check_joined_batches(example)
 
 
 def check_joined_batches(example: dict[str, Any]) -> None:
@@ -55,12 +55,12 @@ def check_joined_batches(example: dict[str, Any]) -> None:
     with torch.no_grad():
         outputs = [example["model"](*batch) for batch in loader]
         image, text = (torch.cat([each[f"{kind}_features"] for each in outputs]) for kind in ("image", "text"))
-        found = example["WithNegatives"]()(image, text, outputs[0]["logit_scale"])
+        loss = example["WithNegatives"]()(image, text, outputs[0]["logit_scale"])
         rows = text.unflatten(0, (len(image), -1))
-        said = example["tokenizer"]([row.text for row, _ in example["usable"][:16]])
-        torch.testing.assert_close(rows[:, 0], example["model"].encode_text(said, normalize=True))
-        given = {"image": image, "caption": rows[:, 0], "negative": rows[:, 1:], "scale": outputs[0]["logit_scale"]}
-        torch.testing.assert_close(found, Contrastive()(**given) + 0.5 * ImageGrounded()(**given))
+        tokens = example["tokenizer"]([row.text for row, _ in example["usable"][:16]])
+        torch.testing.assert_close(rows[:, 0], example["model"].encode_text(tokens, normalize=True))
+        inputs = {"image": image, "caption": rows[:, 0], "negative": rows[:, 1:], "scale": outputs[0]["logit_scale"]}
+        torch.testing.assert_close(loss, Contrastive()(**inputs) + 0.5 * ImageGrounded()(**inputs))
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,5 +71,5 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         if cell["cell_type"] == "code":
             assert cell["outputs"] == [], "outputs are made, not committed"
             exec("".join(cell["source"]), names)
-    said = capsys.readouterr().out
-    assert "TRUE" in said and re.search(r"swap_nouns +\d+% of \d+", said)
+    output = capsys.readouterr().out
+    assert "TRUE" in output and re.search(r"swap_nouns +\d+% of \d+", output)

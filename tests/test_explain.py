@@ -40,13 +40,13 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
         assert examples and int(examples[1]) >= 40 and Path(examples[2]).is_file()
 
 
-@pytest.mark.parametrize(("kind", "name"), [each for each in MEMBERS if each[0] in ("recipe", "rule", "benchmark")])
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in MEMBERS if entry[0] in ("recipe", "rule", "benchmark")])
 def test_recipes_rules_and_benchmarks_say_when_to_use_them(kind: str, name: str) -> None:
     """A section "Use when:" of one to three sentences ends the docstring; a benchmark's sections follow it."""
     docstring = KINDS[kind].docstrings(name)[-1].partition("\n\nTitle:")[0]
-    found = re.search(r"\n\nUse when: ([^\n].*)\Z", docstring, re.DOTALL)
-    assert found, "write a section 'Use when:' at the end of the docstring"
-    text = found[1]
+    section = re.search(r"\n\nUse when: ([^\n].*)\Z", docstring, re.DOTALL)
+    assert section, "write a section 'Use when:' at the end of the docstring"
+    text = section[1]
     assert "\n\n" not in text and text.endswith(".") and len(text.split()) < 60
     assert text in explain([kind, name])
 
@@ -57,19 +57,19 @@ def test_all_that_degla_ls_names_is_explained() -> None:
 
 def test_one_name_is_enough(capsys: Capture) -> None:
     assert main(["explain", "image_grounded"]) == 0
-    said = capsys.readouterr().out
-    assert said == explain(["loss", "image_grounded"])
-    assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and recipes derived from them" in said
+    output = capsys.readouterr().out
+    assert output == explain(["loss", "image_grounded"])
+    assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and recipes derived from them" in output
 
 
 def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
     assert main(["explain", "optim.lr"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("--optim.lr\n") and documented(OptimConfig)["lr"] in said
-    assert "Allowed: above 0, a finite number. Default: 1e-06; " in said
+    output = capsys.readouterr().out
+    assert output.startswith("--optim.lr\n") and documented(OptimConfig)["lr"] in output
+    assert "Allowed: above 0, a finite number. Default: 1e-06; " in output
     for words in (["train", "--help", "optim.lr"], ["train", "--help", "--optim.lr"]):
-        assert main(words) == 0 and capsys.readouterr().out == said
-    assert main(["explain", "--optim.lr"]) == 0 and capsys.readouterr().out == said
+        assert main(words) == 0 and capsys.readouterr().out == output
+    assert main(["explain", "--optim.lr"]) == 0 and capsys.readouterr().out == output
     flag = "objective.contrastive.negative-scope"
     assert documented(loss_class("contrastive"))["negative_scope"].split(":")[0] in explain([flag])
     assert explain([flag]) == explain([flag.replace("-", "_")])
@@ -83,7 +83,7 @@ class Mine(Loss):
     weight: float = 1.0
     margin: float = 0.2
 
-    def value(self, *given: object) -> Tensor:
+    def value(self, *arguments: object) -> Tensor:
         return torch.zeros(())
 
 
@@ -109,8 +109,8 @@ def test_every_field_is_told() -> None:
 )
 def test_wrong_names_say_what_is_right(words: list[str], says: str, capsys: Capture) -> None:
     assert main(["explain", *words]) == 2
-    said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
 
 
 def test_a_name_of_two_kinds_asks_for_the_kind(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

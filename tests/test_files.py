@@ -80,7 +80,7 @@ def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_writers_of_one_file_take_turns(tmp_path: Path, locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not locks:
-        monkeypatch.setattr(files, "hold", lambda descriptor, **given: None)
+        monkeypatch.setattr(files, "hold", lambda descriptor, **options: None)
     path = tmp_path / "best.json"
     texts = [str(number) * 50_000 for number in range(4)]
 
@@ -101,15 +101,15 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_without_locks_what_a_killed_writer_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "hold", lambda descriptor, **given: None)
+    monkeypatch.setattr(files, "hold", lambda descriptor, **options: None)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here = f"page.html.{socket.gethostname()}-"
     for name in (f"{here}{ended.pid}-0", f"{here}{os.getppid()}-0", f"page.html.elsewhere-{ended.pid}-0", f"{here}a-b"):
         (tmp_path / f"{name}.partial").write_text("torn")
     write_text(tmp_path / "page.html", "page")
-    left = [f"{here}{os.getppid()}-0.partial", f"{here}a-b.partial", f"page.html.elsewhere-{ended.pid}-0.partial"]
-    assert _names(tmp_path) == sorted(["page.html", *left])
+    names = [f"{here}{os.getppid()}-0.partial", f"{here}a-b.partial", f"page.html.elsewhere-{ended.pid}-0.partial"]
+    assert _names(tmp_path) == sorted(["page.html", *names])
 
 
 def _replace(folder: Path, text: str) -> None:
@@ -124,7 +124,7 @@ def _copied_at(place: int, folder: Path, copies: Path, act: Callable[[Path], Non
     count = 0
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             nonlocal count
             count += 1
             if count == place + 1:
@@ -132,7 +132,7 @@ def _copied_at(place: int, folder: Path, copies: Path, act: Callable[[Path], Non
                     for (owner, name), before in changes.items():
                         undone.setattr(owner, name, before)
                     shutil.copytree(folder.parent, copies)
-            return original(*given, **named)
+            return original(*arguments, **named)
 
         return call
 
@@ -150,7 +150,7 @@ def test_a_kill_at_any_place_leaves_the_old_or_the_new_folder(tmp_path: Path, be
     def is_whole(folder: Path) -> bool:
         return (folder / "done").exists()
 
-    seen = set()
+    contents = set()
     for place in range(60):
         folder, copies = tmp_path / str(place) / "chosen", tmp_path / f"{place} killed"
         folder.parent.mkdir()
@@ -159,10 +159,10 @@ def test_a_kill_at_any_place_leaves_the_old_or_the_new_folder(tmp_path: Path, be
         if not _copied_at(place, folder, copies, lambda folder: _replace(folder, "new")):
             break
         recover_folder(copies / "chosen", is_whole=is_whole)
-        left = copies / "chosen" / "inner" / "weights"
-        seen.add(left.read_text() if left.exists() else None)
-        assert _names(copies) == ["chosen"] * left.exists(), place
-    assert place > 8 and seen == {before, "new"}
+        weights = copies / "chosen" / "inner" / "weights"
+        contents.add(weights.read_text() if weights.exists() else None)
+        assert _names(copies) == ["chosen"] * weights.exists(), place
+    assert place > 8 and contents == {before, "new"}
 
 
 def test_an_error_while_a_folder_is_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ def test_the_diagram_follows_from_the_code() -> None:
     spec.loader.exec_module(flow)
     page = (ROOT / "README.md").read_text()
     assert flow.placed(page) == page, "run: python tools/flow.py --write"
-    told = {path.name for path in flow.PACKAGE.iterdir() if path.is_dir() and flow.flow_of(path) is not None}
-    assert told == set(flow.ROOMS)
+    rooms = {path.name for path in flow.PACKAGE.iterdir() if path.is_dir() and flow.flow_of(path) is not None}
+    assert rooms == set(flow.ROOMS)
     # Every output of a room is an input of another, or a result for the user.
     steps = [flow.flow_of(flow.PACKAGE / room) for room in flow.ROOMS]
     entering = {thing for step in steps for thing in step[0]}

@@ -33,7 +33,7 @@ def hold(folder: Path, connection: Connection) -> None:
         connection.recv()
 
 
-def keep(held: Lock, connection: Connection) -> None:
+def keep(folder_lock: Lock, connection: Connection) -> None:
     """Hold a lock that was passed on, whatever happens to the process that passed it."""
     connection.send(os.getpid())
     threading.Event().wait()
@@ -72,8 +72,8 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
         lock(tmp_path)
     process.kill()
     process.join()
-    with lock(tmp_path) as held:
-        assert json.loads(held.path.read_text())["process"] == os.getpid()
+    with lock(tmp_path) as folder_lock:
+        assert json.loads(folder_lock.path.read_text())["process"] == os.getpid()
 
 
 def test_it_is_held_until_all_that_it_was_handed_to_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_it_is_held_until_all_that_it_was_handed_to_are_gone(tmp_path: Path, mon
 
 
 def test_without_flock_the_named_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*given: object) -> None:
+    def none(*arguments: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", none)
@@ -113,7 +113,7 @@ def test_without_flock_the_named_process_decides(tmp_path: Path, monkeypatch: py
 
 
 def test_on_windows_no_process_is_asked_and_no_folder_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*given: object) -> None:
+    def wrong(*arguments: object) -> None:
         raise AssertionError("there this would stop the process, or fail")
 
     monkeypatch.setattr(sys, "platform", "win32")
@@ -132,18 +132,18 @@ def test_what_windows_lacks_does_not_keep_it_held(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(Path, "unlink", in_use)
     for _ in range(2):
-        with lock(tmp_path) as held:
-            pickle.loads(pickle.dumps(held)).release()
-            with pytest.raises(InputError, match=rf"in use by .*; if it has ended, delete {held.path}\. Wait"):
+        with lock(tmp_path) as folder_lock:
+            pickle.loads(pickle.dumps(folder_lock)).release()
+            with pytest.raises(InputError, match=rf"in use by .*; if it has ended, delete {folder_lock.path}\. Wait"):
                 lock(tmp_path)
 
 
 def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
-    held, refused = [], []
+    winners, refused = [], []
 
     def take() -> None:
         try:
-            held.append(lock(tmp_path))
+            winners.append(lock(tmp_path))
         except InputError as error:
             refused.append(error)
 
@@ -153,8 +153,8 @@ def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(held) == 1 and len(refused) == 3
-        held.pop().release()
+        assert len(winners) == 1 and len(refused) == 3
+        winners.pop().release()
         refused.clear()
 
 

@@ -52,11 +52,11 @@ def _json(capsys: Capture, *words: str) -> dict[str, Any]:
 
 def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     path, true, false = drawn
-    found = _json(capsys, str(path), "--captions", false, true, "--models", "world")
-    (model,) = found["models"]
+    result = _json(capsys, str(path), "--captions", false, true, "--models", "world")
+    (model,) = result["models"]
     assert model["model"] == "world" and model["ranks"] == [[2, 1]] and model["share_by"] == "softmax"
-    assert found["captions"] == [{"text": false, "rule": ""}, {"text": true, "rule": ""}]
-    assert found["changes"] == [[None, None]]
+    assert result["captions"] == [{"text": false, "rule": ""}, {"text": true, "rule": ""}]
+    assert result["changes"] == [[None, None]]
 
 
 def test_captions_with_the_same_tokens_are_told(
@@ -65,8 +65,8 @@ def test_captions_with_the_same_tokens_are_told(
     path, true, _ = drawn
     long = f"{true} and " * 20
     _json(capsys, str(path), "--captions", true, f"{long} a dog", f"{long} a cat", "--models", "world")
-    (told,) = [line for line in caplog.messages if "have the same tokens, and so the same numbers" in line]
-    assert "a dog" in told and "a cat" in told
+    (warning,) = [line for line in caplog.messages if "have the same tokens, and so the same numbers" in line]
+    assert "a dog" in warning and "a cat" in warning
 
 
 def test_numbers_are_those_of_the_embeddings(
@@ -75,18 +75,18 @@ def test_numbers_are_those_of_the_embeddings(
     pictures = [str(drawn[0]), str(drawn[0].with_name("grey.png"))]
     Image.new("RGB", (40, 30), "grey").save(pictures[1])
     twice = [*CAPTIONS, CAPTIONS[0]]
-    found = _json(capsys, *pictures, "--captions", *twice, "--models", "world", str(tiny_model))
+    result = _json(capsys, *pictures, "--captions", *twice, "--models", "world", str(tiny_model))
     assert f"Caption {CAPTIONS[0]!r} is given more than once; duplicates are ignored" in caplog.text
-    assert found["pictures"] == pictures and len(found["captions"]) == len(CAPTIONS)  # The repeated one counts once.
+    assert result["pictures"] == pictures and len(result["captions"]) == len(CAPTIONS)  # The repeated one counts once.
     shares = []
-    for name, row in zip(("world", str(tiny_model)), found["models"], strict=True):
+    for name, row in zip(("world", str(tiny_model)), result["models"], strict=True):
         model = load_encoder(name)
         cosines = degla.encode_images(model, pictures) @ degla.encode_captions(model, CAPTIONS).T
         shares.append((model.scale.detach() * cosines).softmax(dim=-1))
         torch.testing.assert_close(torch.tensor(row["cosines"]), cosines)
         torch.testing.assert_close(torch.tensor(row["shares"]), shares[-1], rtol=1e-4, atol=1e-6)
         assert row["ranks"] == (cosines.argsort(dim=-1, descending=True).argsort(dim=-1) + 1).tolist()
-    torch.testing.assert_close(torch.tensor(found["changes"]), shares[1] - shares[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(result["changes"]), shares[1] - shares[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_with_a_bias_gives_probabilities(
@@ -134,16 +134,16 @@ def test_a_floor_has_ranks_and_no_shares(drawn: tuple[Path, str, str]) -> None:
 
 def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     caption = "a black dog chases a white cat"
-    made = {row.text: row.rule for row in degla.generate_negatives([caption])[0]}
-    assert len(made) > 1
+    negatives = {row.text: row.rule for row in degla.generate_negatives([caption])[0]}
+    assert len(negatives) > 1
     # A negative that was also given as a caption does not count as made by the rules.
-    given = next(iter(made))
-    found = _json(capsys, str(drawn[0]), "--captions", caption, given, "--negatives")
-    rules = {row["text"]: row["rule"] for row in found["captions"]}
-    assert rules[caption] == rules[given] == "" and {text for text in made if text != given} <= rules.keys()
+    second = next(iter(negatives))
+    table = _json(capsys, str(drawn[0]), "--captions", caption, second, "--negatives")
+    rules = {row["text"]: row["rule"] for row in table["captions"]}
+    assert rules[caption] == rules[second] == "" and {text for text in negatives if text != second} <= rules.keys()
 
     result = look([drawn[0]], [caption], ["world", "random", "world"], negatives=True)
-    assert {each.text: each.rule for each in result.captions} == {caption: ""} | made
+    assert {each.text: each.rule for each in result.captions} == {caption: ""} | negatives
     for width in (80, 120):
         printed = _printed(result, width)
         assert max(map(len, printed.splitlines())) <= width
@@ -153,9 +153,9 @@ def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -
 
 def test_false_captions_of_ones_own(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     path, true, false = drawn
-    found = _json(capsys, str(path), "--captions", true, "--false", false, "--negatives", "--models", "world")
-    assert found["captions"][:2] == [{"text": true, "rule": ""}, {"text": false, "rule": "given as false"}]
-    assert found["models"][0]["ranks"][0][0] < found["models"][0]["ranks"][0][1]
+    result = _json(capsys, str(path), "--captions", true, "--false", false, "--negatives", "--models", "world")
+    assert result["captions"][:2] == [{"text": true, "rule": ""}, {"text": false, "rule": "given as false"}]
+    assert result["models"][0]["ranks"][0][0] < result["models"][0]["ranks"][0][1]
     assert main(["look", str(path), "--captions", true, "--false", false]) == 0
     printed = capsys.readouterr().out
     assert printed.count("✓") == printed.count("✗") == 1 and "given as false" in printed
@@ -238,11 +238,11 @@ def test_true_rewrites_count_as_true(drawn: tuple[Path, str, str], capsys: Captu
     """As on the page: the rules make true and false captions, and a rewrite that is given as false stays false."""
     text = "A man and a woman sit on a bench near a large tree."
     words = [str(drawn[0]), "--captions", text, "--models", "world", "--positives"]
-    made = [each["text"] for each in _json(capsys, *words)["captions"][1:]]
-    assert "A woman and a man sit on a bench near a large tree." in made
-    found = _json(capsys, *words, "--negatives", "--false", made[0])["captions"]
-    rules = {each["text"]: each["rule"] for each in found}
-    assert rules[made[0]] == "given as false" and {rules[each] for each in [text, *made[1:]]} == {""}
+    rewrites = [each["text"] for each in _json(capsys, *words)["captions"][1:]]
+    assert "A woman and a man sit on a bench near a large tree." in rewrites
+    captions = _json(capsys, *words, "--negatives", "--false", rewrites[0])["captions"]
+    rules = {each["text"]: each["rule"] for each in captions}
+    assert rules[rewrites[0]] == "given as false" and {rules[each] for each in [text, *rewrites[1:]]} == {""}
     assert {"", "given as false"} < set(rules.values())
     _json(capsys, str(drawn[0]), "--captions", "hm", "--models", "world", "--positives")
     assert "The rules made no true rewrites" in caplog.text

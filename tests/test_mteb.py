@@ -28,7 +28,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         modules = {name: ModuleType(name) for name in ("mteb", "mteb.models")}
         encoder, meta = ModuleType("mteb.models.abs_encoder"), ModuleType("mteb.models.model_meta")
         encoder.AbsEncoder = type("AbsEncoder", (), {})  # type: ignore[attr-defined]
-        meta.ModelMeta = SimpleNamespace(create_empty=lambda given: SimpleNamespace(**given))  # type: ignore[attr-defined]
+        meta.ModelMeta = SimpleNamespace(create_empty=lambda fields: SimpleNamespace(**fields))  # type: ignore[attr-defined]
         meta.ScoringFunction = SimpleNamespace(COSINE="cosine")  # type: ignore[attr-defined]
         for name, module in (modules | {encoder.__name__: encoder, meta.__name__: meta}).items():
             monkeypatch.setitem(sys.modules, name, module)
@@ -38,19 +38,19 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_embeds_what_mteb_gives(tiny_model: Path, tiny_pairs: dict[str, Path]) -> None:
     from PIL import Image
 
-    made, model = mteb_model(str(tiny_model)), degla.load_model(str(tiny_model))
+    wrapper, model = mteb_model(str(tiny_model)), degla.load_model(str(tiny_model))
     pictures = [Image.open(path) for path in sorted(tiny_pairs["images"].glob("*.png"))[:4]]
     texts, images = degla.encode_captions(model, CAPTIONS[:4]), degla.encode_images(model, pictures)
-    asked: dict[str, Any] = {"task_metadata": None, "hf_split": "test", "hf_subset": "default"}
-    found = made.encode([{"text": CAPTIONS[:3]}, {"text": CAPTIONS[3:4]}], **asked)
-    torch.testing.assert_close(found, texts)
-    torch.testing.assert_close(made.encode([{"image": pictures}], **asked), images)
-    both = made.encode([{"text": CAPTIONS[:4], "image": pictures}], batch_size=2, **asked)
+    options: dict[str, Any] = {"task_metadata": None, "hf_split": "test", "hf_subset": "default"}
+    embeddings = wrapper.encode([{"text": CAPTIONS[:3]}, {"text": CAPTIONS[3:4]}], **options)
+    torch.testing.assert_close(embeddings, texts)
+    torch.testing.assert_close(wrapper.encode([{"image": pictures}], **options), images)
+    both = wrapper.encode([{"text": CAPTIONS[:4], "image": pictures}], batch_size=2, **options)
     torch.testing.assert_close(both, torch.nn.functional.normalize(texts + images, dim=-1))
-    assert made.mteb_model_meta.name == f"degla/{tiny_model.name}"
-    assert made.mteb_model_meta.revision == model.fingerprint[:16]
+    assert wrapper.mteb_model_meta.name == f"degla/{tiny_model.name}"
+    assert wrapper.mteb_model_meta.revision == model.fingerprint[:16]
     with pytest.raises(InputError, match="has neither texts nor images, but audio"):
-        made.encode([{"audio": [1]}], **asked)
+        wrapper.encode([{"audio": [1]}], **options)
 
 
 def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path
 
     paths = sorted(tiny_pairs["images"].glob("*.png"))[:6]
     rows = {"image": [str(path) for path in paths], "caption": CAPTIONS[:6], "negative": [*CAPTIONS[1:6], CAPTIONS[0]]}
-    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
 
     class Pairs(AbsTaskImageTextPairClassification):
         images_column_names = ("image",)
@@ -68,7 +68,7 @@ def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path
         metadata = mteb.get_task("SugarCrepe").metadata.model_copy(update={"name": "Pairs"})
 
         def load_data(self, **_: Any) -> None:
-            self.dataset, self.data_loaded = datasets.DatasetDict({"test": made}), True
+            self.dataset, self.data_loaded = datasets.DatasetDict({"test": dataset}), True
 
     result = mteb.evaluate(mteb_model(str(tiny_model)), tasks=[Pairs()], cache=mteb.ResultCache(tmp_path))
     model = degla.load_model(str(tiny_model))
@@ -107,10 +107,10 @@ def test_what_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="has no mteb results"):
         read_mteb_results(tmp_path)
     file = tmp_path / "x.json"
-    for content, told in (('{"a": 1}', "KeyError at 'scores'"), ('{"scores": {"test": [{}]}}', "KeyError at 'main_sc"),
-                          ('{"scores": []}', "not an mteb result: AttributeError")):  # fmt: skip
+    for content, error in (('{"a": 1}', "KeyError at 'scores'"), ('{"scores": {"test": [{}]}}', "KeyError at 'main_sc"),
+                           ('{"scores": []}', "not an mteb result: AttributeError")):  # fmt: skip
         file.write_text(content)
-        with pytest.raises(InputError, match=rf"x\.json: not an mteb result: .*{told.partition(': ')[2] or told}"):
+        with pytest.raises(InputError, match=rf"x\.json: not an mteb result: .*{error.partition(': ')[2] or error}"):
             read_mteb_results(file)
     monkeypatch.setitem(sys.modules, "mteb.models.abs_encoder", None)
     with pytest.raises(InputError, match=r"which is not installed\. Install it: pip install 'degla\[mteb\]'"):
@@ -123,9 +123,9 @@ def test_results_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture
     _result(tmp_path / "tuned", "Winoground", test=[row | {"main_score": 0.375}])
     _result(tmp_path / "tuned", "ARO", test=[row | {"main_score": 1}])
     (section,) = mteb_section({"base": tmp_path / "base", "tuned": tmp_path / "tuned"})
-    told = section.markdown()
-    assert "## Measured by mteb" in told and "| task | split | subset | base | tuned |" in told
-    assert "| ARO | test | default | – | 100.0 |" in told and "| Winoground | test | default | 25.0 | 37.5 |" in told
+    text = section.markdown()
+    assert "## Measured by mteb" in text and "| task | split | subset | base | tuned |" in text
+    assert "| ARO | test | default | – | 100.0 |" in text and "| Winoground | test | default | 25.0 | 37.5 |" in text
     assert list(mteb_section({})) == []
     assert main(["report", str(tmp_path / "x.json"), "--mteb", str(tmp_path)]) == 2
     assert "must be LABEL=PATH" in capsys.readouterr().err

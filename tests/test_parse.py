@@ -175,17 +175,17 @@ def test_the_label_of_an_archive(label: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [f'{{"a": {DIGITS}, "negative": "A cat."}}', '{"a": ' + DEEP + ', "negative": "A cat."}'],
 )
-def test_a_models_answer_is_read_all_the_same(said: str) -> None:
-    assert read_member(said) == "A cat."
+def test_a_models_answer_is_read_all_the_same(answer: str) -> None:
+    assert read_member(answer) == "A cat."
 
 
 def test_a_models_answer_never_holds_what_no_file_can() -> None:
     answers: list[Any] = ['{"negative": "A \\ud800 cat."}', '{"x": "\\udfff"}', '{"negative": "A \\x cat."']
-    for said in answers:
-        read_reply(said).encode()
+    for answer in answers:
+        read_reply(answer).encode()
 
 
 def test_what_is_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,16 +219,16 @@ def test_lines_that_are_parsed_and_checked_in_one_are_read_as_others(
         except InputError as error:
             return str(error)
 
-    found = read()
+    result = read()
     monkeypatch.setattr(records, "_flat_record", lambda *_: None)
-    assert read() == found
+    assert read() == result
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_arrays_of_pickles_are_read_and_forged_ones_refused(protocol: int) -> None:
     plain = [np.arange(6, dtype=">i4").reshape(2, 3), np.ones((2, 3)).T, np.array(["ab", "c"]), np.float32(2.5)]
-    for found, value in zip(parse.unpickle(pickle.dumps(plain, protocol), encoding="bytes"), plain, strict=True):
-        assert np.array_equal(found, value) and found.dtype.newbyteorder("=") == value.dtype.newbyteorder("=")
+    for array, value in zip(parse.unpickle(pickle.dumps(plain, protocol), encoding="bytes"), plain, strict=True):
+        assert np.array_equal(array, value) and array.dtype.newbyteorder("=") == value.dtype.newbyteorder("=")
     with pytest.raises(pickle.UnpicklingError, match="it has an array of object, not of numbers or texts"):
         parse.unpickle(pickle.dumps(np.array([None]), protocol), encoding="bytes")
     # Each of these would make numpy follow a pointer that the file made up, and end the process.

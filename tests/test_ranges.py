@@ -28,7 +28,7 @@ from degla.study.plan_file import RESERVED
 
 def _kinds(kind: Any = TrainConfig) -> list[Any]:
     inner = [hint for hint in field_types(kind).values() if dataclasses.is_dataclass(hint)]
-    return [kind, *(found for each in inner for found in _kinds(each))]
+    return [kind, *(part for each in inner for part in _kinds(each))]
 
 
 SECTIONS = list(dict.fromkeys(_kinds()))
@@ -44,8 +44,8 @@ def _type(hint: Any) -> Any:
 
 
 def _interval(hint: Any) -> Range | None:
-    found = _type(hint)
-    return next((each for each in get_args(found) if isinstance(each, Range)), None)
+    inner = _type(hint)
+    return next((each for each in get_args(inner) if isinstance(each, Range)), None)
 
 
 FIELDS = [(kind, name, hint) for kind in KINDS for name, hint in field_types(kind).items()]
@@ -66,9 +66,9 @@ def _just_outside(hint: Any) -> list[Any]:
     def beside(value: Any, direction: float) -> Any:
         return value + int(direction) if whole else math.nextafter(value, direction * math.inf)
 
-    found = [] if interval.ge is None else [beside(interval.ge, -1)]
-    found += [] if interval.le is None else [beside(interval.le, 1)]
-    return found + [end for end in (interval.gt, interval.lt) if end is not None]
+    values = [] if interval.ge is None else [beside(interval.ge, -1)]
+    values += [] if interval.le is None else [beside(interval.le, 1)]
+    return values + [end for end in (interval.gt, interval.lt) if end is not None]
 
 
 def _flag(kind: Any, name: str) -> str:
@@ -79,10 +79,10 @@ def test_every_number_has_a_range_or_says_that_it_has_none() -> None:
     bare = [_title(entry) for entry in FIELDS if _type(entry[2]) in (int, float)]
     assert not bare, f"no range: {bare}; take Annotated[..., Interval(...)], or AnyWhole"
     assert len(RANGED) > 60 and len(CHOICES) > 12 and len(SWITCHES) > 12
-    known = (bool, str, Path)
+    kinds = (bool, str, Path)
     for kind, name, hint in FIELDS:
         inner = _type(hint)
-        plain = inner in known or inner == tuple[str, ...] or get_origin(inner) in (Literal, Annotated, dict)
+        plain = inner in kinds or inner == tuple[str, ...] or get_origin(inner) in (Literal, Annotated, dict)
         assert plain or dataclasses.is_dataclass(inner), f"{_title((kind, name))}: {hint} is not understood"
 
 
@@ -98,8 +98,8 @@ def test_a_number_outside_its_range_is_refused_with_flag_value_and_range(entry: 
     for value in [*_just_outside(hint), math.nan, math.inf, -math.inf, True, "1"]:
         with pytest.raises(InputError) as caught:
             kind(**{name: value})
-        said = repr(value) if isinstance(value, str) else str(value)
-        assert str(caught.value) == f"--{_flag(kind, name)} is {said}; it must be {allowed(hint)}."
+        text = repr(value) if isinstance(value, str) else str(value)
+        assert str(caught.value) == f"--{_flag(kind, name)} is {text}; it must be {allowed(hint)}."
     interval = _interval(hint)
     assert interval is not None
     for value in (interval.ge, interval.le):
@@ -126,9 +126,9 @@ def test_the_help_states_the_range_of_the_type(entry: Any) -> None:
     assert interval is not None
     if interval == Range():
         return
-    found = _STATED.search(text)
-    assert found, f"no range in {text!r}; the type says {allowed(hint)}"
-    over, to, low, below, start, end, least, more, count = (int(each) if each else None for each in found.groups())
+    match = _STATED.search(text)
+    assert match, f"no range in {text!r}; the type says {allowed(hint)}"
+    over, to, low, below, start, end, least, more, count = (int(each) if each else None for each in match.groups())
     ge = next((each for each in (low, start, least, count) if each is not None), None)
     gt, le = (over if over is not None else more), (to if to is not None else end)
     lt = None if name == "seed" else interval.lt  # A limit of the machine, not of the method.
@@ -194,8 +194,8 @@ def test_the_command_line_refuses_it_in_one_line(
 ) -> None:
     flag = "--" + field.replace("_", "-")
     assert main(["train", "degla", flag, str(value)]) == 2
-    said = capsys.readouterr().err
-    assert said == f"degla: {re.sub('^--[^ ]+', flag, message)}\n"
+    error = capsys.readouterr().err
+    assert error == f"degla: {re.sub('^--[^ ]+', flag, message)}\n"
 
 
 def test_an_older_file_without_a_field_takes_its_default_and_an_unknown_one_is_refused() -> None:

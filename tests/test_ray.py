@@ -83,11 +83,11 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     assert out.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     assert not list(parts_folder(journal_path(out)).glob("*.jsonl"))
     lines = (tmp_path / "ray.jsonl.replies.jsonl").read_text().splitlines()
-    kept = Counter((row["caption_id"], row["rule"], row["draw"]) for row in map(json.loads, lines))
-    assert set(kept.values()) == {1}
-    asked = Counter(tuple(json.loads(line)) for path in notes.glob("*.asked") for line in path.open())
-    assert sum(count - 1 for count in asked.values()) <= 4  # in progress when the worker died
-    assert len(asked) == len(kept)
+    replies = Counter((row["caption_id"], row["rule"], row["draw"]) for row in map(json.loads, lines))
+    assert set(replies.values()) == {1}
+    requests = Counter(tuple(json.loads(line)) for path in notes.glob("*.asked") for line in path.open())
+    assert sum(count - 1 for count in requests.values()) <= 4  # in progress when the worker died
+    assert len(requests) == len(replies)
 
 
 class LatestFirst:
@@ -148,16 +148,16 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
 
     assert isinstance((not_opened := work(not_there)).error, InputError) and not not_opened.rows
     model = ScriptedModel(varied, forms=forms)
-    made = work(lambda: model)
-    assert made.error is None
-    assert len(made.replies) == 10 + len(model.requests)  # the ten came from the file
-    (form, first), *others = made.replies
+    result = work(lambda: model)
+    assert result.error is None
+    assert len(result.replies) == 10 + len(model.requests)  # the ten came from the file
+    (form, first), *others = result.replies
     unreachable = Reply(first.key, "unreachable")
-    for name, earlier, asked in (("a", made.replies, []), ("b", [(form, unreachable), *others], [first.key])):
+    for name, earlier, keys in (("a", result.replies, []), ("b", [(form, unreachable), *others], [first.key])):
         answers = ScriptedModel(varied, forms=forms)
         means = Means(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
-        assert Worker().work(means, batch, earlier).rows == made.rows
-        assert [request.key for request in answers.requests] == asked
+        assert Worker().work(means, batch, earlier).rows == result.rows
+        assert [request.key for request in answers.requests] == keys
     with pytest.raises(InputError, match=r"replies.000000000000.jsonl: already exists, but .* cannot be resumed"):
         run(out, ScriptedModel(varied, forms=forms), rules=RULES)
     (part,) = folder.iterdir()
@@ -171,11 +171,11 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     asked_again = ScriptedModel(varied, forms=forms)
     run(out, asked_again, rules=RULES)
     assert not asked_again.requests
-    assert made.rows == rows_of(out)
+    assert result.rows == rows_of(out)
     assert not list(folder.glob("*.jsonl"))
     with Journal(journal_path(out), Summary(RULES, 1)) as journal:
         journal.index()
-        assert all(journal.find(reply.key) == (form, reply) for form, reply in made.replies)
+        assert all(journal.find(reply.key) == (form, reply) for form, reply in result.replies)
 
 
 def test_a_model_that_is_open_already_cannot_go_to_workers(tmp_path: Path) -> None:
@@ -253,10 +253,10 @@ def test_models_are_evaluated_as_they_are_here(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
-    asked = ["--benchmarks", "own", "--root", ".", "--no-cache"]
-    assert main(["evaluate", str(tiny_model), "random:3", *asked, "--out", "here.json"]) == 0
+    options = ["--benchmarks", "own", "--root", ".", "--no-cache"]
+    assert main(["evaluate", str(tiny_model), "random:3", *options, "--out", "here.json"]) == 0
     capsys.readouterr()
-    far = ["evaluate", str(tiny_model), "random:3", "nowhere", *asked, "--out", "far.json", "--engine", "ray"]
+    far = ["evaluate", str(tiny_model), "random:3", "nowhere", *options, "--out", "far.json", "--engine", "ray"]
     assert main(far) == 1
     assert "nowhere: unknown model 'nowhere'" in capsys.readouterr().err
     for number in (1, 2):

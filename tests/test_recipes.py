@@ -62,8 +62,8 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
 
 
 def recipe(name: str) -> TrainConfig:
-    found: TrainConfig = getattr(RECIPES.load(name), name)()
-    return found
+    config: TrainConfig = getattr(RECIPES.load(name), name)()
+    return config
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -69,19 +69,19 @@ def test_after_a_failure_the_files_are_as_before(tree: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "message"),
     [
         ("9.8.5", "no text under the heading '## 9.8.5"),
         ("9.8", "not a version"),
         ("9.8.6", "under the heading '## 9.8.6"),
     ],
 )
-def test_what_cannot_be_released(tree: Path, capsys: pytest.CaptureFixture[str], version: str, said: str) -> None:
+def test_what_cannot_be_released(tree: Path, capsys: pytest.CaptureFixture[str], version: str, message: str) -> None:
     changelog = tree / "CHANGELOG.md"
     changelog.write_text("# Changelog\n\n## 9.8.6 (unreleased)\n\n## 9.8.7 (unreleased)\n\nMuch.\n", encoding="utf-8")
     _git(tree, "commit", "--quiet", "--all", "--message", "An empty entry")
     assert release.main([version, "--dry-run"], root=tree) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_tree_with_changes_is_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

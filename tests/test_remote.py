@@ -81,11 +81,11 @@ def test_an_address_is_known_as_a_path_too() -> None:
 
 def test_what_is_remembered_of_a_file_goes_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two changes within one tick of the clock have the same time, so files that fresh are read again."""
-    file, read = tmp_path / "a", []
+    file, reads = tmp_path / "a", []
 
     @remote.remembered(2)
     def content(path: Path) -> bytes:
-        read.append(path)
+        reads.append(path)
         return path.read_bytes()
 
     def write(words: bytes, changed: int) -> None:
@@ -93,7 +93,7 @@ def test_what_is_remembered_of_a_file_goes_when_it_changes(tmp_path: Path, monke
         os.utime(file, ns=(changed, changed))
 
     write(b"one", 0)
-    assert content(file) == content(file) == b"one" and len(read) == 1
+    assert content(file) == content(file) == b"one" and len(reads) == 1
     write(b"two", 10**9)
     assert content(file) == b"two"
     monkeypatch.setattr(remote, "_TICK", 10**13)
@@ -112,9 +112,9 @@ def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, t
         write_tar(tmp_path / f"{number}.tar", {"k.png": IMAGE, "k.txt": f"number {number}".encode()})
         memory.pipe(f"/d/shards/{number}.tar", (tmp_path / f"{number}.tar").read_bytes())
     for name in ("shards", "shards/{0..1}.tar", "shards/*.tar"):
-        found = list(read_captions(Path(f"memory://d/{name}")))
-        assert [(each.id, each.text) for each in found] == [("0/k", "number 0"), ("1/k", "number 1")]
-    assert read_bytes(locate(found[1].image, Path("memory://d/shards")), Subject("x")) == IMAGE
+        captions = list(read_captions(Path(f"memory://d/{name}")))
+        assert [(each.id, each.text) for each in captions] == [("0/k", "number 0"), ("1/k", "number 1")]
+    assert read_bytes(locate(captions[1].image, Path("memory://d/shards")), Subject("x")) == IMAGE
     with pytest.raises(ImageError, match=r"^x cannot be read: the shard ends before"):
         read_bytes("memory:/d/shards/0.tar@512+99999", Subject("x"))
     with pytest.raises(ImageError, match=r"memory://d/none\.png: no such file"):
@@ -274,9 +274,9 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     assert memory.cat("/runs/best/validation.jsonl").count(b"\n") == 5
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, "123459"), (1, "459"), (3, "3459")])
+@pytest.mark.parametrize(("keep", "steps"), [(0, "123459"), (1, "459"), (3, "3459")])
 def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
-    keep: int, left: str, memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keep: int, steps: str, memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that goes on on another machine has the others at its address alone; killed at any moment, what has a state
     is complete."""
@@ -284,10 +284,10 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     out, done = Path("memory://runs/kept"), dict[str, list[str]]()
     for does in (remote.put, remote.remove):
 
-        def note(*given: Any, does: Any = does) -> None:
-            *_, folder, file = given[-1].split("/")
+        def note(*arguments: Any, does: Any = does) -> None:
+            *_, folder, file = arguments[-1].split("/")
             done.setdefault(f"{does.__name__} {folder}", []).append(file)
-            does(*given)
+            does(*arguments)
 
         monkeypatch.setattr(address, does.__name__, note)
     memory.pipe("/runs/kept/step-9/state.json", b"of one that was not copied to its end")
@@ -300,10 +300,10 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     with Mirror(out, active=True, resume=True, keep=keep):
         pass
     files = remote.list_files("memory://runs/kept")
-    assert {file.removeprefix("memory://runs/kept/step-")[0] for file in files} == set(left)
+    assert {file.removeprefix("memory://runs/kept/step-")[0] for file in files} == set(steps)
     assert done.pop("put step-5") == ["open_clip_model.safetensors", "teacher.safetensors", "state.json"]
     assert {place for place in done if done[place][0] == "state.json"} == {
-        f"remove step-{step}" for step in "123" if step not in left
+        f"remove step-{step}" for step in "123" if step not in steps
     }
 
 
@@ -364,8 +364,8 @@ def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
                 self.send_error(404)
                 return
             content, code = file.read_bytes(), 200
-            if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
-                content, code = content[int(found[1]) : int(found[2]) + 1], 206
+            if match := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                content, code = content[int(match[1]) : int(match[2]) + 1], 206
             cut = chance.random() < share
             counts[0] += 1
             counts[1] += cut
@@ -407,8 +407,8 @@ class Hub(BaseHTTPRequestHandler):
         place = self.path.partition("?")[0]
         if "/resolve/main/" in place:
             content = self.files[place.partition("/resolve/main/")[2]]
-            if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
-                content = content[int(found[1]) : int(found[2]) + 1]
+            if match := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                content = content[int(match[1]) : int(match[2]) + 1]
         elif "/tree/main" in place:
             start = place.partition("/tree/main")[2].lstrip("/")
             deep = "recursive=true" in self.path.lower()
@@ -444,17 +444,17 @@ def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         for name in ("data/train-*.parquet", "data"):
-            (found,) = read_captions(Path(f"hf://datasets/owner/name/{name}"))
-            assert (found.image, found.text) == ("train-0.parquet#image/0", "A red square.")
-        assert read_bytes(locate(found.image, Path("hf://datasets/owner/name/data")), Subject("x")) == IMAGE
+            (caption,) = read_captions(Path(f"hf://datasets/owner/name/{name}"))
+            assert (caption.image, caption.text) == ("train-0.parquet#image/0", "A red square.")
+        assert read_bytes(locate(caption.image, Path("hf://datasets/owner/name/data")), Subject("x")) == IMAGE
         parquet = Hub.files["data/train-0.parquet"]
         # A new name each time, because the hub's client remembers listings.
         for number, others in enumerate(([], ["data/test-0.parquet"], ["README.parquet.md", "train.txt"])):
             Hub.files = {"data/train-0.parquet": parquet, **dict.fromkeys(others, b"never read")}
             whole = Path(f"hf://datasets/owner/name-1.{number}")
-            (found,) = read_captions(whole)
-            assert found.image == "data/train-0.parquet#image/0"
-            assert read_bytes(locate(found.image, base_of(whole)), Subject("x")) == IMAGE
+            (caption,) = read_captions(whole)
+            assert caption.image == "data/train-0.parquet#image/0"
+            assert read_bytes(locate(caption.image, base_of(whole)), Subject("x")) == IMAGE
         Hub.files = {"en/train-0.parquet": parquet, "fr/train-0.parquet": parquet}
         with pytest.raises(InputError, match=r"several folders \(en, fr\)\. Give .* hf://datasets/owner/two/en\."):
             list(read_captions(Path("hf://datasets/owner/two")))
@@ -471,9 +471,9 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         "".join(f'{{"id": "{number}", "image": "x", "text": "{"word " * 20}"}}\n' for number in range(2000))
     )
     with cutting_server(tmp_path, 0.2) as (address, counts):
-        found = list(read_captions(Path(f"{address}/{{0..0}}.tar")))
-        assert len(found) == 30
-        for each in found:
+        captions = list(read_captions(Path(f"{address}/{{0..0}}.tar")))
+        assert len(captions) == 30
+        for each in captions:
             content = read_bytes(locate(each.image, Path(address)), Subject("x"))
             assert content == members[f"{each.id[2:]}.png"]
         assert len(list(read_captions(Path(f"{address}/c.jsonl")))) == 2000
@@ -549,10 +549,10 @@ def test_copies_of_shards(
 
     read_file = shards.read_file
 
-    def deleted_before(copy: Path, *given: Any, **part: int) -> bytes:
+    def deleted_before(copy: Path, *arguments: Any, **part: int) -> bytes:
         monkeypatch.setattr(shards, "read_file", read_file)
         copy.unlink()
-        return read_file(copy, *given, **part)
+        return read_file(copy, *arguments, **part)
 
     monkeypatch.setattr(shards, "read_file", deleted_before)
     assert read(4) == b"\4\4\4", "by another process, between the look and the read"
