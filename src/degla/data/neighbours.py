@@ -120,7 +120,7 @@ ImageOf = Callable[[CaptionRecord], str | None]
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """Name endings of drawn images."""
-TEXT: Final = "text"
+TEXT: Final = "degla:text"
 """Name of the text chunk of a PNG file with the text that it was drawn from."""
 
 
