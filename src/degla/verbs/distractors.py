@@ -10,6 +10,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted
+from degla.remote import refuse_address
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,
@@ -93,6 +94,7 @@ def _check_server(arguments: argparse.Namespace) -> None:
         return
     if arguments.drawn is None or not arguments.model:
         raise InputError("--base-url needs --model NAME, and --drawn DIR, the folder to draw to.")
+    refuse_address(arguments.drawn)
     require_least(arguments, "concurrency", least=1)
     require_least(arguments, "retries", least=0)
 
