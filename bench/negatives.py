@@ -2,9 +2,9 @@
 
 ``negatives.py CAPTIONS`` measures the rules on the captions of the file, without a model: first all together, with
 tagging, then each on the tagged captions. ``--pipeline 100000`` repeats the captions up to that number with distinct
-ids and uses a model that answers immediately from a table. Repeated texts are tagged and judged once (the pipeline
-caches them), so the figure covers requests, journal, order and rows; ``--distinct`` gives every caption its own text,
-so the figure includes tagging and checking.
+ids and uses a model that answers immediately from a table. Repeated texts are tagged once (the pipeline caches them),
+so the figure covers requests, checks, journal, order and rows; ``--distinct`` gives every caption its own text, so the
+figure includes tagging.
 """
 
 from __future__ import annotations

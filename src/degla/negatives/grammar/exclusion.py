@@ -205,10 +205,11 @@ def is_inventory(caption: Caption, span: tuple[int, int]) -> bool:
     listed = chunk.before.lower in _LISTING or chunk.after.lower in (",", "and") or chunk.before.is_noun
     if not chunk.before.text or not listed:
         return False  # the last is "a bath tub a toilet and a sink"
+    if tables.words["room_contents"].isdisjoint(tables.group_names(caption.tokens[span[1] - 1].lemma)):
+        return False
     others = caption.other_nouns(span)
     room = any(one in tables.words["room_words"] or tables.is_in_group(one, "room") for one in others)
     fixtures = sum(
         tables.is_in_group(one, "appliance") or tables.is_in_group(one, "bathroom_fixture") for one in others
     )
-    contents = tables.group_names(caption.tokens[span[1] - 1].lemma) & tables.words["room_contents"]
-    return bool(contents) and (room or fixtures > 1)
+    return room or fixtures > 1

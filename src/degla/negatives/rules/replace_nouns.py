@@ -159,9 +159,14 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and tables.noun_groups(name) else token.lemma
     choices = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
-    if token.is_many:
-        return choices
-    return tuple(word for word in choices if word not in tables.words["plural_only"] and tables.is_mass(word) == mass)
+    return choices if token.is_many else _single(choices, mass=mass)
+
+
+@lru_cache(maxsize=4_096)
+def _single(nouns: tuple[str, ...], *, mass: bool) -> tuple[str, ...]:
+    """Return the nouns that have a singular, or that are masses."""
+    tables = lexicon()
+    return tuple(word for word in nouns if word not in tables.words["plural_only"] and tables.is_mass(word) == mass)
 
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
