@@ -125,7 +125,9 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
             base = [*tokens[:place], plain, *tokens[place + 1 :]]
             yield "deed", insert(caption, base, place, [do, "not"], tag="RB")
         elif free and token.lower in _PLACING and tokens[place - 1].is_noun:
-            yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
+            be = "are" if tokens[place - 1].is_many else "is"
+            for words in (("not",), ("that", be, "not")):
+                yield "deed", insert(caption, tokens, place, words, tag="RB")
 
 
 def _is_one_of_several(tokens: Sequence[Token], place: int) -> bool:
@@ -211,7 +213,11 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         if before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
             continue
         joined = chunk.after.lower in ("and", ",")
-        reads_well = before.lemma in ("wear", "have", "hold", "carry") and not joined
+        held = before.lemma in ("wear", "have", "hold", "carry")
+        reads_well = held and not joined
+        if free and held and _is_participle(caption, chunk.start - 1):
+            without = replace(before, text="without", lower="without", tag="IN", lemma="without")
+            yield "thing", [*tokens[: chunk.start - 1], without, *tokens[chunk.start :]]
         if chunk.first.lower in ("a", "an", "some") and (free or reads_well):
             yield "thing", _with_no(caption, chunk.start)
     if len(chunks) < 2 or chunks[0].role != "thing" or chunks[0].start != 0 or chunks[1].role != "thing":
