@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from degla.pages.words import rate
+
 LOG = logging.getLogger(__name__)
 
 _SOONEST: Final = 5.0
@@ -89,11 +91,11 @@ class _State:
     def describe(self) -> list[str]:
         """Return the rate, the time left, and the note."""
         steps = self.done - self._first
-        rate = steps / max(time.monotonic() - self._began, 1e-9)
+        speed = steps / max(time.monotonic() - self._began, 1e-9)
         parts = []
         if steps and steps >= self._warm_up:
-            parts = [f"{rate:,.1f}/s"]
-            seconds = round((self.total - self.done) / rate)
+            parts = [f"{rate(speed)}/s"]
+            seconds = round((self.total - self.done) / speed)
             if seconds >= 0:  # The total may be an estimate, such as a file's lines for its records, and be exceeded.
                 parts.append(f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left")
         note = self._note() if self._note else ""

@@ -73,6 +73,15 @@ def test_a_total_that_was_a_guess_and_is_passed_is_told_no_more(
     assert [record.getMessage() for record in caplog.records] == ["rows: 467, 46.7/s"]
 
 
+def test_a_slow_task_has_a_rate_above_zero(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
+    with caplog.at_level(logging.INFO, "degla"), TaskProgress(True).task("training steps", 12) as advance:
+        now = 200.0
+        advance(3)
+    assert [record.getMessage() for record in caplog.records] == ["training steps: 3 of 12, 0.03/s, 0:05:00 left"]
+
+
 def test_no_time_left_is_told_before_a_batch_has_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

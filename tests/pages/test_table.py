@@ -8,7 +8,7 @@ from rich.console import Console
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Section
 from degla.pages.plot import Mark, marks_of
 from degla.pages.table import Column, Table, TableCell, TableRow
-from degla.pages.words import counted, duration, interval, p_value, percent, points
+from degla.pages.words import counted, duration, interval, p_value, percent, points, rate
 
 _TABLE = Table(
     [
@@ -112,6 +112,7 @@ def test_numbers_in_words() -> None:
     assert interval(-0.01, 0.02, points) == "[−1.0, +2.0]"
     assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
     assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]
+    assert [rate(each) for each in (0.0234, 0.4, 2.61, 99.94, 3456.7)] == ["0.023", "0.4", "2.6", "99.9", "3,457"]
     assert (counted(1, "seed"), counted(8000, "caption")) == ("1 seed", "8,000 captions")
     assert [counted(n, "class is", "classes are") for n in (1, 2)] == ["1 class is", "2 classes are"]
 

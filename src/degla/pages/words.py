@@ -41,6 +41,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def rate(value: float) -> str:
+    """Format a speed: 0.0234 as "0.023", 32.34 as "32.3", 3456.7 as "3,457"; no speed above 0 is shown as 0."""
+    return f"{value:.2g}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def counted(number: int, noun: str, several: str = "") -> str:
     """Format a count: "1 seed", "8,000 captions"; with an explicit plural, "1 class is", "2 classes are"."""
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"

@@ -18,7 +18,7 @@ from degla.files import write_text
 from degla.pages import plot as svg
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
-from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points
+from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points, rate
 from degla.statistics.seeds import Overall, Source, Spread
 from degla.study.plan import Plan
 from degla.study.record import dump_study, load_study
@@ -201,8 +201,8 @@ def _counted_column(title: str, study: Study) -> Column:
 def _cost(row: StudyRow) -> list[str]:
     cost = row.cost
     assert cost is not None
-    rate, teacher = f"{cost.pairs_per_second:.0f}", "yes" if cost.teacher else "no"
-    return [duration(cost.seconds), rate, teacher, str(cost.negatives)]
+    pairs, teacher = cost.pairs_per_second, "yes" if cost.teacher else "no"
+    return [duration(cost.seconds), f"{pairs:.0f}" if pairs >= 1 else rate(pairs), teacher, str(cost.negatives)]
 
 
 def _deviation(value: Source | None) -> str:

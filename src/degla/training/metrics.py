@@ -18,6 +18,7 @@ from torch import Tensor
 from degla.errors import DeglaError, InputError
 from degla.files import LineFile, whole_file, write_json
 from degla.model.runs import latest_checkpoint
+from degla.pages.words import rate
 from degla.parse import open_file, parse_json
 from degla.progress import TaskProgress
 
@@ -101,11 +102,11 @@ class Metrics:
         self._newest = {}
         before, then = self._since
         now = time.perf_counter()
-        rate = (step - before) * self.pairs_per_step / max(now - then, 1e-9)
+        speed = (step - before) * self.pairs_per_step / max(now - then, 1e-9)
         self._since = (step, now)
-        self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(rate, 2)})
+        self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(speed, 2)})
         losses = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
-        self._note = f"{rate:.0f} pairs/s, {losses}"
+        self._note = f"{rate(speed)} pairs/s, {losses}"
         self._advance(step - self._shown)
         self._shown = step
 
