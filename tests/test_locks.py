@@ -57,7 +57,7 @@ def test_a_second_one_is_told_who_holds_it_and_since_when(tmp_path: Path) -> Non
         assert re.match(expected, str(caught.value)) and caught.value.exit_status == 2
         with locked_if_free(folder) as free:
             assert not free
-    assert not list(folder.iterdir()), "nothing is left behind"
+    assert not folder.exists(), "nothing is left behind"
     with lock(folder), pytest.raises(InputError, match="Stop it"):
         lock(folder, remedy="Stop it.")
 
@@ -164,3 +164,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         lock(tmp_path / "file" / "run")
     with locked_if_free(tmp_path / "none") as free:
         assert not free
+
+
+def test_a_folder_made_for_a_lock_goes_with_it_unless_something_is_written(tmp_path: Path) -> None:
+    with lock(tmp_path / "new" / "run"):
+        assert (tmp_path / "new" / "run" / ".lock").is_file()
+    assert not (tmp_path / "new").exists()
+    with lock(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "config.json").touch()
+    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["config.json"]
+    (tmp_path / "own").mkdir()
+    with lock(tmp_path / "own"):
+        pass
+    assert (tmp_path / "own").is_dir(), "it was there before"

@@ -232,7 +232,7 @@ def test_a_run_at_an_address_is_the_run_here(
         train(there)
     # As after a kill while step 4 was copied, on another machine.
     memory.rm_file("/runs/one/step-4/state.json")
-    shutil.rmtree(tmp_path / "second")
+    assert not (tmp_path / "second").exists()
     config = read_config(Path("memory://runs/one"))
     assert config == there and (folder_of_run(there.out) / "step-3").is_dir()
     with caplog.at_level(logging.WARNING):

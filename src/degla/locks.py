@@ -30,10 +30,16 @@ _PATIENCE = 10.0
 
 
 class Lock:
-    """A lock that this process holds until `release`, the end of the ``with`` block, or its own end."""
+    """A lock that this process holds until `release`, the end of the ``with`` block, or its own end.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self._descriptor = path, descriptor
+    Args:
+        path: the lock file.
+        descriptor: of the open file.
+        made: folders that were created for it, innermost first; `release` removes them if they are still empty.
+    """
+
+    def __init__(self, path: Path, descriptor: int, made: tuple[Path, ...] = ()) -> None:
+        self.path, self._descriptor, self._made = path, descriptor, made
 
     def __enter__(self) -> Lock:
         return self
@@ -51,6 +57,9 @@ class Lock:
                     os.ftruncate(self._descriptor, 0)  # Windows deletes no open file; an empty one names no holder.
             os.close(self._descriptor)
             self._descriptor = -1
+            with suppress(OSError):  # Something was written.
+                for folder in self._made:
+                    folder.rmdir()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if sys.platform == "win32":
@@ -79,8 +88,9 @@ def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") 
     path = folder / NAME
     last = time.monotonic() + _PATIENCE
     try:
+        made = tuple(each for each in (folder, *folder.parents) if not each.exists())
         folder.mkdir(parents=True, exist_ok=True)
-        while (own_lock := _try(path)) is None:
+        while (own_lock := _try(path, made)) is None:
             holder = _read(path)
             if (holder and not _is_dead(holder)) or time.monotonic() > last:
                 raise InputError(f"{folder}: in use by {_described(holder, path)}. {remedy}")
@@ -104,10 +114,10 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
             own_lock.release()
 
 
-def _try(path: Path) -> Lock | None:
+def _try(path: Path, made: tuple[Path, ...] = ()) -> Lock | None:
     content = (json.dumps(_this_process()) + "\n").encode()
     descriptor = claim(path, lambda file: _is_free(file, path), content)
-    return None if descriptor < 0 else Lock(path, descriptor)
+    return None if descriptor < 0 else Lock(path, descriptor, made)
 
 
 def _is_free(descriptor: int, path: Path) -> bool:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from types import FrameType
@@ -44,14 +45,15 @@ class Interruption:
 
     Args:
         wake: called at each signal, to wake up whatever is waiting.
+        notice: written to stderr at the first SIGINT, which the user may otherwise take for ignored.
 
     Attributes:
         name: name of the signal received, or None.
     """
 
-    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None, *, notice: str = "") -> None:
         self.name: str | None = None
-        self._wake = wake
+        self._wake, self._notice = wake, notice
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -67,6 +69,9 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.name is None and number == signal.SIGINT and self._notice:
+            with suppress(OSError):
+                os.write(2, f"\n{self._notice}\n".encode())  # Not by sys.stderr, which may be in the middle of a line.
         self.name = signal.Signals(number).name
         self._wake()
 

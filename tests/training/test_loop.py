@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
+from degla.config.fields import read_config
 from degla.config.sections import LoopConfig, ValidationConfig
 from degla.data.loader import make_loader
 from degla.errors import DeglaError, InputError
+from degla.locks import lock
 from degla.losses.contrastive import Contrastive
 from degla.losses.core import Processes
 from degla.losses.core.objective import losses_by_name
@@ -307,6 +310,26 @@ def test_several_processes_stop_where_one_was_asked_to() -> None:
     assert requests == [[0.0, 0.0]] * 4 + [[1.0, 0.0]]
 
 
+def test_the_first_ctrl_c_tells_what_the_second_does(
+    tiny_model: Path,
+    tiny_pairs: Pairs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    told = "\nstopping after this step, with a checkpoint. Ctrl-C again: stop at once, without one.\n"
+
+    def step(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err.count(told) == 1
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(step_module.Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4))
+    assert not checkpoints(tmp_path / "run") and told not in capfd.readouterr().err
+
+
 def test_a_killed_worker_is_one_line(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,3 +382,27 @@ def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pai
         train(replace(config, out=tmp_path / "large", train=replace(config.train, batch_size=64)))
     with pytest.raises(InputError, match="no caption has more than 3"):
         train(replace(config, out=tmp_path / "many", data=replace(config.data, negatives_per_caption=9)))
+
+
+def test_a_folder_that_holds_other_runs_is_no_run(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    inner = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "study" / "runs" / "clip-0", steps=1)
+    train(inner)
+    with pytest.raises(InputError, match=r"study: already holds 1 other run \(runs/clip-0\)\. Choose another --out\."):
+        train(replace(inner, out=tmp_path / "study"))
+    with pytest.raises(InputError, match=r"study: not a run, but holds 1 run\. Use --resume .*study/runs/clip-0\."):
+        read_config(tmp_path / "study")
+
+
+def test_a_run_in_use_without_a_checkpoint_is_not_started_again(tmp_path: Path) -> None:
+    with lock(tmp_path / "run"), pytest.raises(InputError, match=r"run: in use by process .*no checkpoint yet; wait"):
+        read_config(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match=r"no complete checkpoint to resume from\. Start the run without --resume"):
+        read_config(tmp_path / "run")
+
+
+def test_a_refused_run_leaves_no_folder(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "new" / "run", steps=1)
+    with pytest.raises(InputError, match="no such image folder"):
+        train(replace(config, data=replace(config.data, images=tmp_path / "none")))
+    assert not (tmp_path / "new").exists()

@@ -20,9 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from degla.config.run import ReplayDataConfig, TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
+from degla.locks import lock
 from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
-from degla.model.runs import require_checkpoint, settle
+from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, display_path
@@ -308,6 +309,9 @@ def read_config(run: Path) -> TrainConfig:
         raise InputError(
             f"{run}: a checkpoint, not a run. --resume {run.resolve().parent} resumes its run from the newest one."
         )
+    if latest_checkpoint(run) is None:
+        with lock(run, remedy="It has no checkpoint yet; wait for it to end."):
+            pass  # Otherwise the remedy would be to start a run that is under way.
     newest = require_checkpoint(run, out=out)
     path = newest / "config.json"
     check_one(newest, path.name)

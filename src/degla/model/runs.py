@@ -46,11 +46,19 @@ def require_checkpoint(run: Path, *, out: Path) -> Path:
     """
     if (newest := latest_checkpoint(run)) is not None:
         return newest
-    inner = sorted(path.name for path in run.iterdir() if path.is_dir() and checkpoints(path))
-    if inner:
+    if inner := runs_within(run):
         named = " or ".join(f"--resume {display_path(out / name)}" for name in inner[:2])
         raise InputError(f"{display_path(out)}: not a run, but holds {counted(len(inner), 'run')}. Use {named}.")
     raise InputError(f"{display_path(out)}: no complete checkpoint to resume from. Start the run without --resume.")
+
+
+def runs_within(folder: Path) -> list[str]:
+    """Return the runs in a folder or in its subfolder `runs`, as a study has them, by their path from there."""
+    if not folder.is_dir():
+        return []
+    inside = [path for path in folder.iterdir() if path.is_dir()]
+    studied = [path for path in (folder / "runs").iterdir() if path.is_dir()] if (folder / "runs").is_dir() else []
+    return sorted(path.relative_to(folder).as_posix() for path in (*inside, *studied) if checkpoints(path))
 
 
 def chosen_checkpoint(run: Path) -> Path | None:

@@ -27,8 +27,17 @@ from degla.model import fast_paths, linear_kernel
 from degla.model.address import Mirror, bring_here, folder_of_run
 from degla.model.integrity import read_state
 from degla.model.load import load_encoder
-from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, require_checkpoint, step_of
+from degla.model.runs import (
+    BEST_NAME,
+    checkpoints,
+    latest_checkpoint,
+    put_right,
+    require_checkpoint,
+    runs_within,
+    step_of,
+)
 from degla.model.trained_along import decoder_digest
+from degla.pages.words import counted
 from degla.remote import display_path
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
@@ -41,6 +50,7 @@ from degla.training.validation import Validation
 log = logging.getLogger("degla.train")
 
 _STEPS_BETWEEN_QUESTIONS = 10
+_STOPPING = "stopping after this step, with a checkpoint. Ctrl-C again: stop at once, without one."
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     values: dict[str, Any] = {}
     with (
         explain_nonfinite(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
-        StopRequest() as stop,
+        StopRequest(notice=_STOPPING if accelerator.is_main_process else "") as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
         _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
@@ -334,4 +344,8 @@ def check_new(out: Path) -> None:
     if checkpoints(folder_of_run(out)):
         raise InputError(
             f"{display_path(out)}: already holds a run. Use --resume {display_path(out)}, or choose another --out."
+        )
+    if inner := runs_within(folder_of_run(out)):
+        raise InputError(
+            f"{display_path(out)}: already holds {counted(len(inner), 'other run')} ({inner[0]}). Choose another --out."
         )
