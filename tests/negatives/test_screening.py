@@ -323,3 +323,16 @@ def test_wrong_use(
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not files["out"].exists()
+
+
+def test_positives_are_not_judged_by_whether_they_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(tmp_path / "captions.jsonl", RECORDS)
+    row = negative(0, "On a brown horse rides a man in a red shirt.", rule="front_place")
+    write_jsonl(tmp_path / "positives.jsonl", [row.model_copy(update={"kind": "positive"})])
+    (tmp_path / "script.jsonl").write_text("")
+    words = ["negatives", "judge", str(tmp_path / "positives.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
+    words += ["--out", str(tmp_path / "judged.jsonl"), "--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "positives.jsonl: holds positives (rule front_place), which must be true" in said
+    assert "Judge them by --plausibility alone" in said and not (tmp_path / "judged.jsonl").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
@@ -26,6 +26,7 @@ from degla.verbs._arguments import (
 from degla.verbs._terminal import print_json, tell
 
 if TYPE_CHECKING:
+    from degla.records import NegativeRecord
     from degla.screening import Screen
 
 
@@ -57,7 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
-        counts = screen(read_negatives(arguments.file), captions=index, screens=screens, out=arguments.out)
+        rows = read_negatives(arguments.file)
+        if arguments.clip is not None or arguments.llm != "rules":
+            rows = _only_negatives(rows, arguments.file)
+        counts = screen(rows, captions=index, screens=screens, out=arguments.out)
         _write_manifest(arguments, [one.name for one in screens])
     unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))
     if unanswered:
@@ -71,6 +75,19 @@ def run(arguments: argparse.Namespace) -> int:
     for name, number in sorted(counts.undecided.items()):
         tell(f"  undecided: {name} {number}")
     return int(unanswered > 0)
+
+
+def _only_negatives(rows: Iterable[NegativeRecord], file: Path) -> Iterator[NegativeRecord]:
+    """Yield the rows of a file that a judge of truth may reject; a positive must be true."""
+    from degla.records import POSITIVE
+
+    for row in rows:
+        if row.kind == POSITIVE:
+            raise InputError(
+                f"{file}: holds positives (rule {row.rule}), which must be true, but --llm and --clip reject what is "
+                "true. Judge them by --plausibility alone."
+            )
+        yield row
 
 
 def _check(arguments: argparse.Namespace) -> None:
