@@ -83,10 +83,14 @@ def page_of(
     )
 
 
+def glance_tables(comparison: Comparison) -> dict[str, Table]:
+    """Return the first table of each benchmark: a single table of all columns would be wider than a page."""
+    columns = {name: [row for row in comparison.headline if row.benchmark == name] for name in comparison.titles}
+    return {name: _glance_table(comparison, rows) for name, rows in columns.items() if rows}
+
+
 def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part | str]:
-    """One table per benchmark: a single table of all columns would be wider than a page."""
-    columns = {name: [row for row in comparison.headline if row.benchmark == name] for name in titles}
-    tables: dict[str, Part] = {name: _glance_table(comparison, rows) for name, rows in columns.items() if rows}
+    tables = glance_tables(comparison)
     if not tables:
         return
     several = len(tables) > 1

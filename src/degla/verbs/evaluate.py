@@ -114,7 +114,24 @@ def run(arguments: argparse.Namespace) -> int:
             result = evaluator.score_named(name, label=label, device=device(arguments.device))
             if processes.first:
                 finish(number, result)
+        if several and processes.first and not arguments.json:
+            _show_at_a_glance(outs)
     return int(differ)
+
+
+def _show_at_a_glance(files: Sequence[Path]) -> None:
+    """Print the first tables of a report on these results: gains and losses against the first model."""
+    from degla.evaluation.comparison import compare
+    from degla.evaluation.page import glance_tables
+    from degla.evaluation.results import load_result
+
+    try:
+        comparison = compare(files, baseline=load_result(files[0]).model.label)
+    except InputError as error:  # Two results without labels that tell them apart.
+        tell(f"no table of differences: {error}")
+        return
+    for name, table in glance_tables(comparison).items():
+        show(table.terminal(title=f"{comparison.titles[name]}: differences from {comparison.baseline}"))
 
 
 @dataclass(frozen=True)
