@@ -90,7 +90,7 @@ def test_no_server_from_the_start_ends_the_run_soon(run: Run) -> None:
     assert 10 < took < 60
 
 
-def test_silence_later_ends_the_run_after_minutes(run: Run) -> None:
+def test_silence_later_is_told_once_and_ends_the_run_after_minutes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     down = False
 
     async def work(ask: Ask) -> None:
@@ -103,6 +103,10 @@ def test_silence_later_ends_the_run_after_minutes(run: Run) -> None:
 
     took = run([PretendServer(lambda received: failure(503, "loading") if down else say(received))], work, backoff=0.5)
     assert 300 < took < 420
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert (
+        message.startswith("No server has answered for 1") and "(server0:80: 503: loading); trying for 300 s" in message
+    )
 
 
 def test_a_request_that_is_always_put_off_is_given_up(run: Run) -> None:

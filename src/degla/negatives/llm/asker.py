@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import time
 from collections import Counter
@@ -21,6 +22,8 @@ from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.dialect import Answer, Mode
 from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
+
+LOG = logging.getLogger(__name__)
 
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first one that is set is used."""
@@ -86,6 +89,7 @@ class Asker:
     variable: str | None
     _waiting: asyncio.Queue[PendingRequest] = field(default_factory=asyncio.Queue)
     _change: asyncio.Event = field(default_factory=asyncio.Event)
+    _told: float | None = None  # beginning of the last silence that was logged
 
     def add(self, request: Request) -> None:
         """Take a request."""
@@ -195,7 +199,8 @@ class Asker:
         endpoints = self._open_soon()
         if any(endpoint.failed_in_row < REST_AFTER for endpoint in endpoints):
             return
-        silent = time.monotonic() - max(endpoint.failing_since for endpoint in endpoints)
+        began = max(endpoint.failing_since for endpoint in endpoints)
+        silent = time.monotonic() - began
         faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in endpoints]
         useless = ("connection", "bad body")
         unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind in useless]
@@ -206,8 +211,11 @@ class Asker:
                 "has the right host, port and path (usually ending in /v1), and that no proxy or firewall blocks the "
                 "connection. For a certificate that is not publicly trusted, set SSL_CERT_FILE to its file."
             )
+        last = "; ".join(f"{host}: {fault}" for host, fault in faults)
+        if silent > 20 * self.backoff and began != self._told:
+            self._told = began
+            LOG.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, 600 * self.backoff)
         if silent > 600 * self.backoff:
-            last = "; ".join(f"{host}: {fault}" for host, fault in faults)
             raise DeglaError(
                 f"No server has answered for {silent:.0f} s. Last errors: {last}. Run the same command again once a "
                 "server answers: it resumes where this run stopped."
