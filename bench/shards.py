@@ -3,6 +3,10 @@
 Photographs with captions, with a shorter side of 256 pixels as img2dataset stores them, are repeated into shards. The
 model `world` is trained from them and from the same loose files. Then each loader, with one decoding process, reads
 batches of them: times are processor seconds of all loader processes, so other load matters less.
+
+With `--answer-ms` the tars are also read with `--data.order shards` from a local server that takes so long to answer
+each request, by a loop whose steps take `--step-ms`: how much of its time does it wait for batches, with shards copied
+only when they are needed and ahead of that?
 """
 
 from __future__ import annotations
@@ -16,11 +20,16 @@ import statistics
 import sys
 import tarfile
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
 import open_clip
 import open_clip_train.data
 import torch
@@ -33,13 +42,15 @@ from degla.cli import exit_status_of
 from degla.data.containers import parsed_place
 from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.decoding import Subject, read_file
+from degla.data.images import locate
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.pack import Packing, pack
-from degla.data.plan import BatchPlan
-from degla.data.shards import shards_of
+from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan
+from degla.data.shards import copied_ahead, reader_of, shards_of
 from degla.data.sources import read_captions
 from degla.verbs._arguments import at_least
+from tests.test_remote import cutting_server
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -106,6 +117,33 @@ def theirs(shards: Path, given: Namespace, samples: int) -> Iterable[object]:
     ).dataloader
 
 
+def waited(folder: Path, given: Namespace, *, ahead: bool) -> float:
+    """Return the share of its time that a loop waits for an epoch's batches of shards at an address."""
+    last = len(list((folder / "shards").glob("*.tar"))) - 1
+    os.environ["DEGLA_CACHE"] = str(folder / f"cache-{ahead}")
+    with cutting_server(folder / "shards", 0, seconds=given.answer_ms / 1000) as (server, _):
+        base = Path(server)
+        rows = join(read_captions(base / f"{{00000..{last:05d}}}.tar"), None)
+        crop = RandomCrop(ImageTransform(size=given.pixels, mean=MEAN, std=STD))
+        data = PairDataset(
+            rows, folder=base, transform=crop, tokenize=open_clip.get_tokenizer("ViT-B-32"), negatives_per_caption=0,
+            seed=0, read=reader_of("shards"),
+        )  # fmt: skip
+        shards = shards_of(rows, flag="order shards")
+        sampler = EpochSampler(BatchPlan(data.groups, batch_size=given.batch_size, seed=0, shards=shards), epoch=0)
+        firsts = np.unique(shards, return_index=True)[1].tolist()
+        places = [locate(rows.at("image", row), base) for row in firsts] if ahead else []
+        with copied_ahead(sampler.first_uses(), places, most=SHARDS_AT_A_TIME) as reached:
+            batches = iter(make_loader(data, replace(sampler, reached=reached), workers=1))
+            began, waits = time.perf_counter(), 0.0
+            for _ in range(len(sampler)):
+                asked = time.perf_counter()
+                next(batches)
+                waits += time.perf_counter() - asked
+                time.sleep(given.step_ms / 1000)
+            return waits / (time.perf_counter() - began)
+
+
 def seconds_of(make: Callable[[], Iterable[object]], batches: int) -> float:
     """Return processor seconds from a loader's first batch on, without its start."""
     loader = iter(make())
@@ -136,6 +174,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=at_least(1), default=32)
     parser.add_argument("--pixels", type=at_least(1), default=224)
     parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--answer-ms", type=at_least(1), help="of a server; by default none is measured")
+    parser.add_argument("--step-ms", type=at_least(1), default=200, help="of the loop that reads from it (200)")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -164,6 +204,9 @@ def main() -> None:
         for way, found in rates.items():
             rate = statistics.median(found)
             print(f"{way:<34} {rate:7.0f} images per processor second, x {rate / first:.2f}")
+        for ahead in (False, True) if given.answer_ms else ():
+            about = "ahead of the batches" if ahead else "when they are needed"
+            print(f"shards copied {about}: {waited(folder, given, ahead=ahead):.1%} of the time waiting")
     sys.exit(0 if same else 1)
 
 

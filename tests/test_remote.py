@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,12 +43,13 @@ from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import Mirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
+from degla.training import pairs as training_pairs
 from degla.training.loop import train
 from degla.training.rows import read_pairs
 from degla.training.validation import Validation
 from tests.data.test_shards import write_shards
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import cut_off, interrupted, tiny_config, train_in
 
 Pairs = dict[str, Path]
 IMAGE = encoded(COLOURS[0])
@@ -350,9 +351,12 @@ def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
 
 
 @contextmanager
-def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
-    """Serves files with ranges and cuts off a share of its answers; counts all answers, and those cut off."""
-    chance, counts = random.Random(0), [0, 0]
+def cutting_server(root: Path, share: float, *, seconds: float = 0) -> Iterator[tuple[str, list[int]]]:
+    """Serves files with ranges, each request after some seconds, and cuts off a share of its answers.
+
+    Counts all answers, those cut off, and those to GET.
+    """
+    chance, counts = random.Random(0), [0, 0, 0]
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -363,12 +367,14 @@ def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
             if not file.is_file():
                 self.send_error(404)
                 return
+            time.sleep(seconds)
             content, code = file.read_bytes(), 200
             if match := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
                 content, code = content[int(match[1]) : int(match[2]) + 1], 206
             cut = chance.random() < share
             counts[0] += 1
             counts[1] += cut
+            counts[2] += self.command == "GET"
             self.send_response(code)
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(len(content)))
@@ -488,8 +494,9 @@ def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
     """Two epochs of twelve tars, two at a time, from a server and from a folder; interrupted and resumed."""
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan, "SHARDS_AT_A_TIME", 2)
-    monkeypatch.setattr(shards, "KEPT", 4)
+    for module in (plan, training_pairs):
+        monkeypatch.setattr(module, "SHARDS_AT_A_TIME", 2)
+    monkeypatch.setattr(shards, "KEPT", 6)
     write_shards(tiny_pairs, tmp_path / "tars", per_shard=2)
     config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "here", steps=12)
     data = replace(config.data, captions=tmp_path / "tars", images=None, order="shards")
@@ -498,13 +505,14 @@ def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
     with cutting_server(tmp_path / "tars", 0) as (server, counts):
         data = replace(data, captions=Path(f"{server}/{{00000..00011}}.tar"))
         read_pairs(replace(here, data=data).pairs, seed=0, processes=Processes())  # Scans the tars.
-        counts[0] = 0
+        counts[:] = 0, 0, 0
         whole = replace(here, data=data, out=tmp_path / "there")
         train(whole)
         pieces = 2 * 12
+        assert counts[2] <= pieces
         # Of each shard its state before and after the copy, and once as it is looked for.
         assert pieces <= counts[0] <= 3 * pieces, "96 pairs of images and shards were read"
-        assert len(list((tmp_path / "cache" / "shards").glob("*.copy"))) == 4
+        assert len(list((tmp_path / "cache" / "shards").glob("*.copy"))) == 6
         half = interrupted(whole, tmp_path / "half")
         shutil.rmtree(tmp_path / "cache" / "shards")
         train(replace(half, data=replace(data, workers=2)), resume=True)
@@ -513,6 +521,152 @@ def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
         load_file(tmp_path / run / "step-12" / "open_clip_model.safetensors") for run in ("here", "there", "half")
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items() for other in others)
+
+
+def test_training_from_remote_parquet_files_from_shard_to_shard(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from the same files here; of each file the texts are read once, and the images once an epoch."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    for module in (plan, training_pairs):
+        monkeypatch.setattr(module, "SHARDS_AT_A_TIME", 2)
+    monkeypatch.setattr(shards, "KEPT", 6)
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    cells = [{"bytes": (tiny_pairs["images"] / row.pop("image")).read_bytes(), "path": None} for row in rows]
+    table = pyarrow.Table.from_pylist([{"image": cell, **row} for cell, row in zip(cells, rows, strict=True)])
+    (tmp_path / "files").mkdir()
+    for number in range(12):
+        part = table.slice(2 * number, 2)
+        pyarrow.parquet.write_table(part, tmp_path / "files" / f"{number:02d}.parquet", row_group_size=1)
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "here", steps=12)
+    data = replace(config.data, captions=tmp_path / "files", images=None, order="shards")
+    here = replace(config, data=data)
+    train(here)
+    with cutting_server(tmp_path / "files", 0) as (server, counts):
+        shutil.rmtree(tmp_path / "cache" / "prepared")
+        data = replace(data, captions=Path(f"{server}/{{00..11}}.parquet"), bad_images="skip")
+        read_pairs(replace(here, data=data).pairs, seed=0, processes=Processes())
+        assert not list((tmp_path / "cache" / "prepared").glob("*/*.parquet")), "no file was copied whole"
+        whole = replace(here, data=replace(data, bad_images="stop"), out=tmp_path / "there")
+        shutil.rmtree(tmp_path / "cache" / "shards")
+        counts[:] = 0, 0, 0
+        train(whole)
+        once = counts[2]
+        assert len(list((tmp_path / "cache" / "shards").glob("*.copy"))) == 6
+        half = interrupted(whole, tmp_path / "half")
+        shutil.rmtree(tmp_path / "cache" / "shards")
+        train(replace(half, data=replace(half.data, workers=2)), resume=True)
+        counts[:] = 0, 0, 0
+        shutil.rmtree(tmp_path / "cache" / "shards")
+        for number in range(12):
+            place = f"{data.image_folder}/{number:02d}.parquet#image/1"
+            assert shards.read_from_copy(place, Subject("x")) == cells[2 * number + 1]["bytes"]
+        assert once <= 2 * counts[2]
+        (tmp_path / "files" / "00.parquet").write_bytes(b"PAR1 and nothing more PAR1")
+        remote.forget()
+        with pytest.raises(InputError, match=r"00\.parquet: the Parquet file is damaged: .*Fetch it again"):
+            shards.read_from_copy(f"{data.image_folder}/00.parquet#image/1", Subject("x"))
+    assert not list((tmp_path / "cache" / "prepared").glob("*/*.parquet"))
+    assert {file.suffix for file in (tmp_path / "cache" / "shards").iterdir()} == {".copy", ".lock"}
+    one, *others = (
+        load_file(tmp_path / run / "step-12" / "open_clip_model.safetensors") for run in ("here", "there", "half")
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items() for other in others)
+
+
+def test_shards_are_copied_ahead_of_the_batches_that_need_them(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "PIECE", 40)
+    folder, fetched, told = tmp_path / "cache" / "shards", list[int](), threading.Condition()
+    pieces = shards.pieces
+
+    def noted(address: str) -> Iterator[bytes]:
+        with told:
+            fetched.append(int(address[-5]))
+            told.notify()
+        yield from pieces(address)
+
+    def wait(*numbers: int) -> None:
+        with told:
+            assert told.wait_for(lambda: len(fetched) >= len(numbers), 60)
+        assert fetched == list(numbers)
+
+    monkeypatch.setattr(shards, "pieces", noted)
+    for number in range(6):
+        memory.pipe(f"/d/{number}.tar", bytes([number]) * 100)
+    places = [f"memory:/d/{number}.tar@5+3" for number in range(6)]
+    uses = [(0, 4), (0, 2), (1, 0), (3, 1), (7, 3), (9, 5)]
+    memory.rm_file("/d/1.tar")
+    with shards.copied_ahead(uses, places, most=2) as reached:
+        wait(4, 2)
+        reached(0)
+        # 1 is missing, which matters only to who needs it; 3 waits for the batch that needs 0.
+        wait(4, 2, 0)
+        reached(1)
+        wait(4, 2, 0, 3)
+    with pytest.raises(ImageError, match=r"^x cannot be read: memory://d/1\.tar: no such file"):
+        shards.read_from_copy(places[1], Subject("x"))
+    assert len(list(folder.glob("*.copy"))) == 4 and shards.read_from_copy(places[3], Subject("x")) == b"\3\3\3"
+    wait(4, 2, 0, 3)
+
+    begun, ends = threading.Event(), threading.Event()
+
+    def slow(address: str) -> Iterator[bytes]:
+        for piece in pieces(address):
+            yield piece
+            begun.set()
+            assert ends.wait(60)
+
+    monkeypatch.setattr(shards, "pieces", slow)
+    # The block ends in the middle of a copy.
+    with pytest.raises(KeyboardInterrupt), shards.copied_ahead([(0, 5)], places, most=2):
+        assert begun.wait(60)
+        threading.Timer(0.1, ends.set).start()
+        raise KeyboardInterrupt
+    assert {file.suffix for file in folder.iterdir()} == {".copy", ".lock"} and len(list(folder.glob("*.copy"))) == 4
+    endless = ((number, 5) for number in count())
+    with shards.copied_ahead(endless, places, most=2):
+        pass
+    assert not [thread for thread in threading.enumerate() if thread.name == "degla-shards"]
+
+
+def test_two_processes_of_one_machine_copy_each_shard_once(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And train as one; interrupted and resumed with an empty cache, in chunks."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    write_shards(tiny_pairs, tmp_path / "tars", per_shard=2)
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "one", batch_size=8)
+    config = replace(
+        config,
+        train=replace(config.train, chunk_size=2),
+        optim=replace(config.optim, warmup_steps=50),
+        checkpoint=replace(config.checkpoint, every_steps=2),
+    )
+    with cutting_server(tmp_path / "tars", 0) as (server, counts):
+        data = replace(config.data, captions=Path(f"{server}/{{00000..00011}}.tar"), images=None, order="shards")
+        one = replace(config, data=data)
+        train(one)
+        for resume in (False, True):
+            shutil.rmtree(tmp_path / "cache" / "shards")
+            counts[:] = 0, 0, 0
+            two = replace(one, out=tmp_path / "two")
+            train_in(2, two, resume=resume)
+            assert counts[2] == 12 if not resume else counts[2] <= 12
+            if not resume:
+                assert_close(tmp_path / "one" / "step-4", tmp_path / "two" / "step-4")
+                cut_off(two, at=2)
+    assert_close(tmp_path / "one" / "step-4", tmp_path / "two" / "step-4")
+
+
+def assert_close(one: Path, other: Path) -> None:
+    left, right = (load_file(folder / "open_clip_model.safetensors") for folder in (one, other))
+    for key, value in left.items():
+        torch.testing.assert_close(right[key], value, rtol=0, atol=2e-4)
 
 
 def test_copies_of_shards(

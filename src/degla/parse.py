@@ -216,8 +216,12 @@ def describe_json(value: object) -> str:
     return f"the number {str(value)[:40]}"
 
 
-def open_parquet(path: Path) -> Any:
+def open_parquet(path: Path, stream: io.RawIOBase | None = None) -> Any:
     """Open a Parquet file; its data is verified against its checksums if it has any, as ours do.
+
+    Args:
+        path: the file.
+        stream: of a file that is not on this machine.
 
     Raises:
         InputError: there is no such file, or it is not a Parquet file.
@@ -226,7 +230,7 @@ def open_parquet(path: Path) -> Any:
     import pyarrow.parquet as parquet
 
     try:
-        return parquet.ParquetFile(path, page_checksum_verification=True)
+        return parquet.ParquetFile(stream or path, page_checksum_verification=True)
     except (arrow.ArrowException, OSError, ValueError) as error:
         message = in_one_line(error).rstrip(".")
         raise InputError(f"{path}: not a valid Parquet file: {message}. Download or generate it again.") from None

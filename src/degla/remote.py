@@ -15,7 +15,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -183,9 +183,17 @@ def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done
 
 def pieces(address: str) -> Iterator[bytes]:
     """Yield the content of a file in pieces; raises like `read_range`, and at the end if the file has changed."""
-    size, before = size_of(address), _info_of(address)
-    for start in range(0, size, PIECE):
-        yield read_range(address, start, min(start + PIECE, size))
+    size = size_of(address)
+    with unchanged(address):
+        for start in range(0, size, PIECE):
+            yield read_range(address, start, min(start + PIECE, size))
+
+
+@contextmanager
+def unchanged(address: str) -> Iterator[None]:
+    """Raise `RemoteError` at the end of the block if the file has changed."""
+    before = _info_of(address)
+    yield
     after = _info_of.__wrapped__(address)  # bypass the cache
     if any(after.get(name) != before.get(name) for name in _STATE_FIELDS):
         raise RemoteError(f"{address}: changed during the download. Start again when it is complete.")

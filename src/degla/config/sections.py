@@ -75,7 +75,7 @@ class DataConfig(Checked, section="data"):
     "mask"."""
     order: Literal["rows", "shards"] = "rows"
     """Order of an epoch: all rows shuffled; or the shards (tars or Parquet files) shuffled and the rows of eight at a
-    time, so that a remote tar is copied once per epoch instead of one request per image; "rows" or "shards"."""
+    time, so that a remote shard is copied once per epoch instead of one request per image; "rows" or "shards"."""
     smallest_crop: PositiveShare = 0.9
     """Smallest share of the image's area that a random crop keeps, above 0 to 1 (0.9 in NegCLIP, CE-CLIP, FSC-CLIP and
     DeGLA)."""

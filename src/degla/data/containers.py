@@ -7,12 +7,14 @@ Arrow batches that all processes memory-map; the copy takes as much disk space a
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
-from degla.remote import address_of, file_state, open_remote, remembered
+from degla.remote import PIECE, address_of, file_state, open_remote, remembered
 
 IMAGE: Final = "image"
 SECOND_IMAGE: Final = "distractor_image"
@@ -227,13 +229,19 @@ def parsed_cell(place: str) -> tuple[Path, str, int] | None:
     return None if match is None else (Path(match["file"]), match["column"], int(match["row"]))
 
 
-def find_cell(file: Path, column: str, row: int) -> Any:
+def find_cell(file: Path, column: str, row: int, *, copy: Path | None = None) -> Any:
     """Return the Arrow value of an image's bytes; the first call for a file copies its column.
+
+    Args:
+        file: the Parquet file.
+        column: of the images.
+        row: of the image.
+        copy: one that `copy_images` wrote, to be read instead.
 
     Raises:
         InputError: the file, column, row or image does not exist, or the file is damaged.
     """
-    batches, starts = _image_column(file, column)
+    batches, starts = _image_column(file, column) if copy is None else _last_opened(copy)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
         raise InputError(f"{file}: has {counted(starts[-1], 'row')}, but row {row} is needed. Fetch the file again.")
@@ -248,35 +256,63 @@ def _image_column(file: Path, column: str) -> tuple[list[Any], Any]:
     """The copied batches of a column, the first row of each, and finally the total number of rows."""
 
     def copy(folder: Path) -> dict[str, Any]:
-        _copy(file, column, folder / _NAME)
+        with (folder / _NAME).open("wb") as out:
+            copy_images(file, column, out)
         return {}
 
     folder, _ = prepare({"images": [place_of(file), *file_state(file), column]}, copy)
-    _, batches = open_batches(folder / _NAME)
+    return _opened(folder / _NAME)
+
+
+def _opened(copy: Path) -> tuple[list[Any], Any]:
+    _, batches = open_batches(copy)
     return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
 
 
-def _copy(file: Path, column: str, out: Path) -> None:
+_last_opened = lru_cache(maxsize=8)(_opened)  # A copy that is open takes space on the disk even if it is deleted.
+
+
+def copy_images(
+    file: Path,
+    column: str,
+    out: IO[bytes],
+    *,
+    source: io.RawIOBase | None = None,
+    before_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Copy a column of images.
+
+    Args:
+        file: the Parquet file.
+        column: of the images.
+        out: where the copy is written.
+        source: stream of a remote file, of which only that column is read; None copies the whole file first.
+        before_each: called before some images are written.
+
+    Raises:
+        InputError: the file has no such column, or is damaged.
+    """
     import pyarrow as arrow
 
     # Errors in writing do not mean that the source file is damaged.
     schema = arrow.schema([(column, arrow.large_binary())])
-    with arrow.ipc.new_file(str(out), schema) as writer:
-        for values in _read(file, column):
+    with arrow.ipc.new_file(out, schema) as writer:
+        for values in _read(file, column, source):
+            before_each()
             writer.write_batch(arrow.record_batch([values], schema))
 
 
-def _read(file: Path, column: str) -> Iterator[Any]:
+def _read(file: Path, column: str, stream: io.RawIOBase | None) -> Iterator[Any]:
     """The images of a column, some rows at a time."""
     import pyarrow as arrow
     from pyarrow import compute, parquet, types
 
-    copy = fetched(file)
+    copy, buffer = (fetched(file), 0) if stream is None else (stream, PIECE)
     try:
-        source = parquet.ParquetFile(copy, page_checksum_verification=True)
+        source = parquet.ParquetFile(copy, page_checksum_verification=True, buffer_size=buffer)
         if column not in source.schema_arrow.names or not holds_images(source.schema_arrow.field(column).type):
             raise InputError(f"{file}: has no image column {column!r}. Fetch the file again.")
-        with TaskProgress(True).task(f"images of {file.name}", source.metadata.num_rows) as advance:
+        with TaskProgress(stream is None).task(f"images of {file.name}", source.metadata.num_rows) as advance:
             for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
                 values = batch.column(0)
                 if types.is_struct(values.type):

@@ -33,7 +33,7 @@ from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of, display_path, file_state
+from degla.remote import address_of, display_path, file_state, state_of
 
 
 def locate(image: str, folder: Path) -> str:
@@ -98,10 +98,11 @@ def read_part(
     return decode_part(read(locate(image, folder), subject), subject, draw=draw, least=least)
 
 
-def look_for(image: str, *, folder: Path, caption_id: str) -> None:
+def look_for(image: str, *, folder: Path, caption_id: str, copied: bool = True) -> None:
     """Check that the file, or the byte range of the shard, exists without reading it; dataset rows are assumed to.
 
-    The images of a Parquet file are copied, which training needs anyway; see `containers`.
+    The images of a Parquet file are copied, which training needs anyway; see `containers`. If not `copied`, of a remote
+    one only the file must exist.
 
     Raises:
         ImageError: as `read_image`, as far as this can be known without opening the file.
@@ -109,7 +110,10 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     place, subject = locate(image, folder), subject_of(image, folder, caption_id)
     if (cell := parsed_cell(place)) is not None:
         with refused(subject):
-            find_cell(*cell)
+            if copied or (address := address_of(cell[0])) is None:
+                find_cell(*cell)
+            else:
+                state_of(address)
     elif not place.startswith(PREFIX):
         path, part = parsed_place(place)
         bytes_to_read(path, subject, **part)
@@ -180,6 +184,7 @@ def check_images(
     depth: Literal["exists", "decode"] = "decode",
     column: str = "image",
     every: int = 1,
+    read: ReadBytes = read_bytes,
     progress: TaskProgress = _SILENT,
 ) -> ImageReport:
     """Check each distinct image of the rows once, in threads (Pillow decodes outside Python's global lock).
@@ -191,6 +196,7 @@ def check_images(
         depth: "exists" only checks that the files exist; "decode" reads every file to its end, as training will.
         column: of the images' paths; a row may have none.
         every: N checks every N-th of the rows that have an image.
+        read: reads the bytes of the images.
         progress: shows the progress.
     """
     paths = arrow.chunked_array(list(rows.chunks(column)))
@@ -198,7 +204,7 @@ def check_images(
     codes = encoded(paths.take(arrow.array(wanted)))
     images = codes.dictionary
     firsts = wanted[np.unique(codes.indices.to_numpy(), return_index=True)[1]]
-    look = partial(_fault, folder=folder, decoded=depth == "decode")
+    look = partial(_fault, folder=folder, decoded=depth == "decode", read=read)
     bad = []
     with (
         ThreadPoolExecutor(max_workers=max(workers, 1)) as threads,
@@ -249,13 +255,14 @@ def usable_rows(
     return usable
 
 
-def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool) -> str | None:
+def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool, read: ReadBytes) -> str | None:
     try:
         if decoded:
             # JPEGs at an eighth of their size: all compressed data is read, but the expensive transform is skipped.
-            read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=1)
+            whole = partial(read_part, draw=lambda size: (0, 0, *size), least=1, read=read)
+            whole(image, folder=folder, caption_id=caption_id)
         else:
-            look_for(image, folder=folder, caption_id=caption_id)
+            look_for(image, folder=folder, caption_id=caption_id, copied=read is read_bytes)
     except ImageError as error:
         return str(error)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice, repeat
 from typing import Any, Final, Literal
@@ -57,6 +57,7 @@ class EpochSampler(Sampler[list[RowKey]]):
         steps: number of batches, over as many epochs as needed; None for the rest of the epoch.
         every: 2 yields only every second of those batches, starting at index `first`.
         first: see `every`.
+        reached: called with the number of each batch, from 0 over all epochs, before it is yielded.
     """
 
     plan: BatchPlan
@@ -66,13 +67,26 @@ class EpochSampler(Sampler[list[RowKey]]):
     steps: int | None = None
     every: int = 1
     first: int = 0
+    reached: Callable[[int], None] = lambda number: None
 
     def __iter__(self) -> Iterator[list[RowKey]]:
         starts = chain([self.start], repeat(0))
         epochs = (self.plan.batches(epoch, start=start) for epoch, start in zip(count(self.epoch), starts))
-        for keys in islice(chain.from_iterable(epochs), self.first, self._ahead, self.every):
+        for number, keys in islice(enumerate(chain.from_iterable(epochs)), self.first, self._ahead, self.every):
+            self.reached(number)
             near = [] if self.neighbours is None else [(key[0], self.neighbours.draw(*key)) for key in keys]
             yield keys + [(epoch, row) for epoch, rows in near for row in rows]
+
+    def first_uses(self) -> Iterator[tuple[int, int]]:
+        """Yield (number of the batch, shard) when a shard is needed for the first time in an epoch; see `reached`."""
+        begins = 0
+        for epoch, start in zip(count(self.epoch), chain([self.start], repeat(0))):
+            for step, shard in self.plan.first_uses(epoch, start=start):
+                if begins + step < self._ahead:
+                    yield begins + step, shard
+            begins += len(self.plan) - start
+            if begins >= self._ahead:
+                return
 
     def __len__(self) -> int:
         return len(range(self.first, self._ahead, self.every))

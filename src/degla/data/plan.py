@@ -98,6 +98,13 @@ class BatchPlan:
         for rows in batches[start:]:
             yield [(epoch, row) for row in rows[first : first + self.batch_size].tolist()]
 
+    def first_uses(self, epoch: int, *, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield (step, shard) of the first use of each shard on any device from step `start` on, which counts as 0."""
+        assert self.shards is not None
+        used = self.shards[np.concatenate([np.empty(0, np.int64), *self.global_batches(epoch)[start:]])]
+        for place in np.sort(np.unique(used, return_index=True)[1]).tolist():
+            yield place // self.global_size, int(used[place])
+
     def _meetings(self, batches: Sequence[RowNumbers]) -> int:
         groups = np.asarray(self.groups)
         return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)

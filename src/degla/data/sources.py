@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
-from degla.parse import check_regular, describe_json, in_one_line, shorten
+from degla.parse import PARQUET_ENDINGS, check_regular, describe_json, in_one_line, shorten
 from degla.records import CaptionRecord, NegativeRecord, validate
 from degla.remote import address_of, display_path
 from degla.shelf import Shelf, did_you_mean
@@ -246,7 +246,8 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         raise InputError(
             f"{display_path(path)}: has a query (?...). Give the address without it, or download the file first."
         )
-    if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
+    in_place = (".tar", *PARQUET_ENDINGS) if ability == "captions" and format in ("auto", "parquet") else (".tar",)
+    if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() in in_place):
         # Image paths in the file are relative to the address.
         copy = fetched(path)
         member, _ = _choose(copy, format=format, ability=ability)

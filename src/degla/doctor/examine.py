@@ -14,6 +14,7 @@ from degla.config.run import StreamConfig, TrainConfig
 from degla.data.dataset import PairDataset
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
+from degla.data.shards import reader_of
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import DeglaError, InputError
@@ -120,8 +121,9 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
         raise InputError(f"no captions: give {data.flag('captions')} FILE and {data.flag('images')} FOLDER.")
     rows = read_rows(data, reads=stream.reads, verbose=False)  # Logged when the run's own pairs are read.
     step = max(1, len(rows) // _SAMPLE)
-    there = check_images(rows, data.image_folder, depth="exists")
-    decoded = check_images(rows, data.image_folder, depth="decode", every=step)
+    there = check_images(rows, data.image_folder, depth="exists", read=reader_of(data.order))
+    read = reader_of(data.order, few=True)
+    decoded = check_images(rows, data.image_folder, depth="decode", every=step, read=read)
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:

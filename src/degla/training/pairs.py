@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from degla.config.run import StreamConfig, TrainConfig
@@ -13,11 +14,11 @@ from degla.config.sections import DataConfig, LoopConfig
 from degla.data.batches import Batch, Collate
 from degla.data.dataset import ImageTransform, PairDataset, RandomCrop
 from degla.data.extras import RowExtras
-from degla.data.images import read_bytes
+from degla.data.images import locate
 from degla.data.loader import EpochSampler, choose_workers, make_loader
 from degla.data.neighbours import Neighbours
-from degla.data.plan import BatchPlan, RowNumbers
-from degla.data.shards import read_from_copy, shards_of
+from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan, RowNumbers
+from degla.data.shards import copied_ahead, reader_of, shards_of
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model import fast_paths
@@ -37,6 +38,8 @@ class Pairs:
         workers: number of worker processes that decode images.
         collate: collates pairs into a batch.
         neighbours: rows of similar images that are added to each batch.
+        places: an image in each shard, if shards are copied ahead of the batches that need them.
+        most_ahead: number of shards that are copied ahead.
     """
 
     dataset: PairDataset
@@ -44,6 +47,8 @@ class Pairs:
     workers: int
     collate: Collate
     neighbours: Neighbours | None = None
+    places: Sequence[str] = ()
+    most_ahead: int = SHARDS_AT_A_TIME
 
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
         """Yield this process's batches of one epoch from `start`; a pure function of seed, epoch and position."""
@@ -73,9 +78,11 @@ class Pairs:
 
     def _load(self, sampler: EpochSampler, device: torch.device) -> Iterator[Batch]:
         on_gpu = device.type == "cuda"
-        loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
-        for batch in loader:
-            yield batch.to(device, non_blocking=on_gpu)
+        with copied_ahead(sampler.first_uses(), self.places, most=self.most_ahead) as reached:
+            sampler = replace(sampler, reached=reached)
+            loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
+            for batch in loader:
+                yield batch.to(device, non_blocking=on_gpu)
 
 
 def open_pairs(
@@ -113,13 +120,17 @@ def open_pairs(
         seed=loop.seed,
         draw=data.draw,
         negatives_share=data.negatives_share,
-        read=read_bytes if data.order == "rows" else read_from_copy,
+        read=reader_of(data.order),
         extras=RowExtras(source.extras, extra_data(data, stream.reads), seed=loop.seed, target=target),
     )
     if loop.embed_images_once:
         folder = dataset.folder
         embed = embed_patches if "tokens" in stream.reads else embed_images
         dataset.features = embed(dataset.image_paths(), folder=folder, encoder=encoder, processes=processes)
+    shards, places = _shards(source, data), list[str]()
+    if shards is not None and not loop.embed_images_once:
+        firsts = np.unique(shards, return_index=True)[1].tolist()
+        places = [locate(source.rows.at("image", row), dataset.folder) for row in firsts]
     plan = BatchPlan(
         dataset.groups,
         batch_size=stream.batch_size // processes.count,
@@ -127,12 +138,16 @@ def open_pairs(
         rank=processes.rank,
         seed=loop.seed,
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
-        shards=_shards(source, data),
+        shards=shards,
     )
     collate = choose_collate(stream, loop, encoder)
     on_gpu, streams = encoder.device.type == "cuda", len(config.streams)
     workers = choose_workers(data.workers, on_gpu=on_gpu, streams=streams)
-    return Pairs(dataset, plan, workers=workers, collate=collate, neighbours=source.neighbours)
+    by_shards = sum(each.data.order == "shards" for each in config.streams)
+    return Pairs(
+        dataset, plan, workers=workers, collate=collate, neighbours=source.neighbours,
+        places=places, most_ahead=SHARDS_AT_A_TIME // max(by_shards, 1),
+    )  # fmt: skip
 
 
 def _shards(source: PairSource, data: DataConfig) -> RowNumbers | None:

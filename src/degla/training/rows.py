@@ -21,6 +21,7 @@ from degla.data.neighbours import Neighbours, read_neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
 from degla.data.places import place_of
 from degla.data.prepared import prepare, read_source
+from degla.data.shards import reader_of
 from degla.data.sources import read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
@@ -246,9 +247,10 @@ def _with_images(
     flag, about_images = data.flag("bad_images"), {"folder": place_of(folder), "bad": data.bad_images}
     threads = max(choose_workers(data.workers), 2)
     check = partial(check_images, folder=folder, workers=threads, progress=TaskProgress(True))
+    read = reader_of(data.order)
 
     def look(_: Path) -> dict[str, Any]:
-        report = check(rows, depth="exists" if data.bad_images == "stop" else "decode")
+        report = check(rows, depth="exists" if data.bad_images == "stop" else "decode", read=read)
         if data.bad_images == "stop":
             usable_rows(rows, report, flag=flag)
         return report.model_dump()

@@ -13,6 +13,7 @@ from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
 from degla.records import NegativeRecord, validate
+from degla.remote import RemoteFile, address_of
 
 PATTERNS: Final = True
 ENDINGS: Final = PARQUET_ENDINGS
@@ -33,7 +34,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     base, number = base_of(path), 0
     for each in files_of(path, *ENDINGS):
-        file = open_parquet(fetched(each))
+        address = address_of(each)
+        file = open_parquet(each, None if address is None else RemoteFile(address))
         schema = file.schema_arrow
         twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if twice is not None:
@@ -46,6 +48,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             if each.suffix.lower() not in ENDINGS:
                 raise InputError(f"{each}: contains images, so its name must end in .parquet. Rename it.")
             names.remove(own.image)
+        elif address is not None:
+            file = open_parquet(fetched(each))
         for place, row in enumerate(_rows(file, names, path=each)):
             if inside:
                 row[own.image] = cell_place(str(each.relative_to(base)), column=own.image, row=place)
