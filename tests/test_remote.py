@@ -120,11 +120,16 @@ def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, t
         read_bytes("memory:/d/shards/0.tar@512+99999", Subject("x"))
     with pytest.raises(ImageError, match=r"memory://d/none\.png: no such file"):
         read_bytes("memory:/d/none.png", Subject("x"))
+    for name in ("bad.tar", "bad.parquet"):
+        memory.pipe(f"/d/{name}", b"x" * 2000)
     for wrong, message in (
         ("https://host/c.jsonl?download=true", r"^https://host/c\.jsonl\?download=true: has a query"),
         ("memory://d/none.jsonl", r"memory://d/none\.jsonl: no such file"),
         ("memory://d/none-*.tar", r"^memory://d/none-\*\.tar: no file matches this pattern"),
         ("memory://d/shards/2.tar", r"memory://d/shards/2\.tar: no such file"),
+        ("memory://d/other", r"^memory://d/other: no such file or folder, or nothing in it\."),
+        ("memory://d/bad.tar", r"^memory://d/bad\.tar: cannot be read as an uncompressed tar"),
+        ("memory://d/bad.parquet", r"^memory://d/bad\.parquet: not a valid Parquet file"),
     ):
         with pytest.raises(InputError, match=message):
             list(read_captions(Path(wrong)))
@@ -134,10 +139,14 @@ def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory
     class NoCredentialsError(Exception):
         pass
 
+    class ParamValidationError(Exception):
+        pass
+
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     for error, message in (
         (NoCredentialsError("x"), "no credentials.*AWS_ACCESS_KEY_ID"),
         (PermissionError("x"), "access denied"),
+        (ParamValidationError("Invalid bucket name."), r"memory://a: Invalid bucket name\.$"),
         (ImportError("Install s3fs"), r"Install s3fs.*pip install 'degla\[remote\]'"),
         (ConnectionResetError("reset"), r"reset, 10 times in a row"),
     ):
@@ -248,6 +257,27 @@ def test_a_run_at_an_address_is_the_run_here(
     weights = load_encoder("memory://runs/one").clip.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in one.items())
     assert training_images("memory://runs/one") == training_images(str(folder)) is not None
+
+
+def test_a_run_whose_address_cannot_be_written_does_not_begin(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    for error, message in (
+        (FileNotFoundError("x"), r"no such file or bucket\. Check its name\. Or change --out\.$"),
+        (PermissionError("x"), r"access denied\. "),
+        (NotImplementedError("x"), r"x\. Or change --out\.$"),
+    ):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(memory), "pipe_file", fail)
+            with pytest.raises(InputError, match=rf"^memory://runs/x: cannot be written: {message}"):
+                Mirror(Path("memory://runs/x"), active=True, resume=False, keep=0)
+    with Mirror(Path("memory://runs/x"), active=True, resume=False, keep=0):
+        assert not memory.find("/runs")
 
 
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(

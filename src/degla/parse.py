@@ -216,11 +216,11 @@ def describe_json(value: object) -> str:
     return f"the number {str(value)[:40]}"
 
 
-def open_parquet(path: Path, stream: io.RawIOBase | None = None) -> Any:
+def open_parquet(path: Path | str, stream: io.RawIOBase | None = None) -> Any:
     """Open a Parquet file; its data is verified against its checksums if it has any, as ours do.
 
     Args:
-        path: the file.
+        path: the file, or its address for messages.
         stream: of a file that is not on this machine.
 
     Raises:

@@ -45,6 +45,8 @@ _STATE_FIELDS: Final = (
     "created",
     "blob_id",
 )
+_LASTING: Final = ("ParamValidationError", "ProfileNotFound", "ConfigParseError")
+"""Errors of botocore about names and settings."""
 _INSTALL: Final = "Install it: pip install 'degla[remote]' for s3 and http; gs needs gcsfs, az needs adlfs."
 
 _log = logging.getLogger(__name__)
@@ -313,6 +315,7 @@ def _refuse_what_stays(address: str, error: Exception) -> None:
         ) from None
     # HTTP libraries also report a failed connection as a missing file, with the failure as the cause.
     if isinstance(error, FileNotFoundError) and (cause is error or status == 404 or hasattr(cause, "response")):
-        raise InputError(f"{address}: no such file. Check its name.") from None
-    if isinstance(error, ValueError | TypeError | NotImplementedError):
-        raise InputError(f"{address}: {in_one_line(error)}.") from None
+        raise InputError(f"{address}: no such file or bucket. Check its name.") from None
+    if isinstance(error, ValueError | TypeError | NotImplementedError) or type(cause).__name__ in _LASTING:
+        reason = in_one_line(cause).rstrip(".") or type(error).__name__
+        raise InputError(f"{address}: {reason}.") from None

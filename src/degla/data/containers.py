@@ -25,7 +25,7 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
-from degla.remote import PIECE, address_of, file_state, open_remote, remembered
+from degla.remote import PIECE, address_of, display_path, file_state, open_remote, remembered
 
 IMAGE: Final = "image"
 SECOND_IMAGE: Final = "distractor_image"
@@ -98,7 +98,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
         InputError: it is not an uncompressed tar, is damaged or truncated, or contains a name twice; or a file to be
             read has more than `LONGEST_LINE` bytes.
     """
-    names: set[str] = set()
+    names, shown = set[str](), display_path(tar)
     try:
         address = address_of(tar)
         with tar.open("rb") if address is None else open_remote(address) as stream:
@@ -112,24 +112,24 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
                 if not member.isfile():
                     continue
                 if member.name in names:
-                    raise InputError(f"{tar}: member {member.name!r} occurs twice; names must be unique.")
+                    raise InputError(f"{shown}: member {member.name!r} occurs twice; names must be unique.")
                 names.add(member.name)
                 if member.offset_data + member.size > length:
-                    raise InputError(f"{tar}: ends inside member {member.name!r}. {_REMEDY}")
+                    raise InputError(f"{shown}: ends inside member {member.name!r}. {_REMEDY}")
                 content = None
                 if wanted(member.name):
                     if member.size > LONGEST_LINE:
                         about = f"member {member.name!r} has {counted(member.size, 'byte')}"
-                        raise InputError(f"{tar}: {about}, too many for a caption or label.")
+                        raise InputError(f"{shown}: {about}, too many for a caption or label.")
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
                 yield TarMember(member.name, member.offset_data, member.size, content)
             # After a damaged or missing header the library stops as if it had reached the end.
             stream.seek(archive.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise InputError(f"{tar}: is damaged or cut off at byte {archive.offset}. {_REMEDY}")
+                raise InputError(f"{shown}: is damaged or cut off at byte {archive.offset}. {_REMEDY}")
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # numbers and names in headers may be anything
-        raise InputError(f"{tar}: cannot be read as an uncompressed tar: {error}. {_REMEDY}") from None
+        raise InputError(f"{shown}: cannot be read as an uncompressed tar: {error}. {_REMEDY}") from None
 
 
 @remembered(4096)
@@ -151,16 +151,16 @@ def read_tar_member(tar: Path, name: str) -> bytes:
     try:
         start, size = tar_members(tar)[name]
     except KeyError:
-        raise InputError(f"{tar}: has no member {name!r}. {_REMEDY}") from None
+        raise InputError(f"{display_path(tar)}: has no member {name!r}. {_REMEDY}") from None
     _refuse_link(tar, name, start)
-    return read_file(tar, Subject(f"{tar}: member {name!r}"), start=start, size=size)
+    return read_file(tar, Subject(f"{display_path(tar)}: member {name!r}"), start=start, size=size)
 
 
 def _refuse_link(tar: Path, name: str, start: int) -> None:
     if start == LINK:
         raise InputError(
-            f"{tar}: member {name!r} is a link, which has no content of its own. Pack the files again with "
-            "tar --hard-dereference --dereference."
+            f"{display_path(tar)}: member {name!r} is a link, which has no content of its own. Pack the files again "
+            "with tar --hard-dereference --dereference."
         )
 
 
@@ -196,7 +196,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
         group = groups.setdefault(key, {})
         if kind in group:
             both = f"{group[kind].name!r}, {member.name!r}"
-            raise InputError(f"{tar}: record {key!r} has two members for its {kind}: {both}.")
+            raise InputError(f"{display_path(tar)}: record {key!r} has two members for its {kind}: {both}.")
         group[kind] = member
     return groups
 
@@ -241,13 +241,14 @@ def find_cell(file: Path, column: str, row: int, *, copy: Path | None = None) ->
     Raises:
         InputError: the file, column, row or image does not exist, or the file is damaged.
     """
+    shown = display_path(file)
     batches, starts = _image_column(file, column) if copy is None else _last_opened(copy)
     number = int(np.searchsorted(starts, row, side="right")) - 1
     if row >= starts[-1]:
-        raise InputError(f"{file}: has {counted(starts[-1], 'row')}, but row {row} is needed. Fetch the file again.")
+        raise InputError(f"{shown}: has {counted(starts[-1], 'row')}, but row {row} is needed. Fetch the file again.")
     cell = batches[number].column(0)[row - int(starts[number])]
     if not cell.is_valid:
-        raise InputError(f"{file} row {row}: column {column!r} holds no image. Remove the row.")
+        raise InputError(f"{shown} row {row}: column {column!r} holds no image. Remove the row.")
     return cell
 
 
@@ -307,11 +308,12 @@ def _read(file: Path, column: str, stream: io.RawIOBase | None) -> Iterator[Any]
     import pyarrow as arrow
     from pyarrow import compute, parquet, types
 
+    shown = display_path(file)
     copy, buffer = (fetched(file), 0) if stream is None else (stream, PIECE)
     try:
         source = parquet.ParquetFile(copy, page_checksum_verification=True, buffer_size=buffer)
         if column not in source.schema_arrow.names or not holds_images(source.schema_arrow.field(column).type):
-            raise InputError(f"{file}: has no image column {column!r}. Fetch the file again.")
+            raise InputError(f"{shown}: has no image column {column!r}. Fetch the file again.")
         with TaskProgress(stream is None).task(f"images of {file.name}", source.metadata.num_rows) as advance:
             for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
                 values = batch.column(0)
@@ -320,4 +322,4 @@ def _read(file: Path, column: str, stream: io.RawIOBase | None) -> Iterator[Any]
                 yield values.cast(arrow.large_binary())
                 advance(batch.num_rows)
     except (arrow.ArrowException, OSError, ValueError, SystemError) as error:
-        raise InputError(f"{file}: the Parquet file is damaged: {in_one_line(error)}. Fetch it again.") from None
+        raise InputError(f"{shown}: the Parquet file is damaged: {in_one_line(error)}. Fetch it again.") from None

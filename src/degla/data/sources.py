@@ -16,7 +16,7 @@ from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, check_regular, describe_json, in_one_line, shorten
 from degla.records import CaptionRecord, NegativeRecord, validate
-from degla.remote import address_of, display_path
+from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
@@ -267,6 +267,8 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         for member in able:
             if _takes(member, path):
                 return _of_several(member, path), path
+        if (address := address_of(path)) is not None and not list_files(address):
+            raise InputError(f"{address}: no such file or folder, or nothing in it. Check its name.")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)

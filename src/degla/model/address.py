@@ -149,6 +149,7 @@ class Mirror:
         self._threads = ThreadPoolExecutor(max_workers=1)
         self._copying: Future[None] | None = None
         if self.address is not None:
+            _try_to_write(self.address)
             self._names = _complete(_files(self.address))
             if self._names and not resume:
                 raise InputError(
@@ -220,6 +221,17 @@ class Mirror:
             for file_name in sorted(names, key=lambda name: name != STATE_NAME):
                 remove(f"{self.address}/step-{step}/{file_name}")
             self._there.pop(f"step-{step}", None)
+
+
+def _try_to_write(address: str) -> None:
+    """Raise InputError if an address cannot be written to, which would else be known after hours of training."""
+    probe = f"{address.rstrip('/')}/.writable"
+    try:
+        put(b"", probe)
+        remove(probe)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{probe}: ")
+        raise type(error)(f"{address}: cannot be written: {reason} Or change --out.") from None
 
 
 def _files(address: str) -> list[str]:

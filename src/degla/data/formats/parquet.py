@@ -13,7 +13,7 @@ from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
 from degla.records import NegativeRecord, validate
-from degla.remote import RemoteFile, address_of
+from degla.remote import RemoteFile, address_of, display_path
 
 PATTERNS: Final = True
 ENDINGS: Final = PARQUET_ENDINGS
@@ -34,26 +34,26 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     base, number = base_of(path), 0
     for each in files_of(path, *ENDINGS):
-        address = address_of(each)
-        file = open_parquet(each, None if address is None else RemoteFile(address))
+        address, shown = address_of(each), display_path(each)
+        file = open_parquet(shown if address else each, None if address is None else RemoteFile(address))
         schema = file.schema_arrow
         twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"{each}: two columns are named {twice!r}. Give each its own name.")
-        own = columns.settle(schema.names, where=str(each))
+            raise InputError(f"{shown}: two columns are named {twice!r}. Give each its own name.")
+        own = columns.settle(schema.names, where=shown)
         optional = [name for name in schema.names if name in columns.optional]
         names = list(dict.fromkeys(own.names() + optional))
         inside = holds_images(schema.field(own.image).type)
         if inside:
             if each.suffix.lower() not in ENDINGS:
-                raise InputError(f"{each}: contains images, so its name must end in .parquet. Rename it.")
+                raise InputError(f"{shown}: contains images, so its name must end in .parquet. Rename it.")
             names.remove(own.image)
         elif address is not None:
             file = open_parquet(fetched(each))
-        for place, row in enumerate(_rows(file, names, path=each)):
+        for place, row in enumerate(_rows(file, names, path=shown)):
             if inside:
                 row[own.image] = cell_place(str(each.relative_to(base)), column=own.image, row=place)
-            yield from captions_of_row(row, columns=own, where=f"{each} row {place}", number=number)
+            yield from captions_of_row(row, columns=own, where=f"{shown} row {place}", number=number)
             number += 1
 
 
@@ -71,7 +71,7 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
         yield validate(NegativeRecord, row, where=f"{path} row {number}")
 
 
-def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[str, Any]]:
+def _rows(file: Any, names: list[str] | None, *, path: Path | str) -> Iterator[dict[str, Any]]:
     import pyarrow as arrow
 
     try:

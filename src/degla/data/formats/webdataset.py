@@ -16,6 +16,7 @@ from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import decode, parse_json
+from degla.remote import display_path
 
 SUFFIX: Final = ".tar"
 ENDINGS: Final = (SUFFIX,)
@@ -43,11 +44,12 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     base, number = base_of(path), 0
     for tar in files_of(path, SUFFIX):
+        shown = display_path(tar)
         if tar.suffix.lower() != SUFFIX:
-            raise InputError(f"{tar}: the name of an archive of images must end in {SUFFIX}. Rename it.")
+            raise InputError(f"{shown}: the name of an archive of images must end in {SUFFIX}. Rename it.")
         before = number
         for key, group in records_of(tar, _KINDS).items():
-            where = f"{tar} record {key!r}"
+            where = f"{shown} record {key!r}"
             row = _row(group, columns=columns, where=where, tar=tar)
             name = f"{tar.relative_to(base).with_suffix('').as_posix()}/{key}"
             for field, kind in ((columns.image, IMAGE), (SECOND_IMAGE, SECOND_IMAGE)):
@@ -58,7 +60,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             yield from captions_of_row(row, columns=settled, where=where, number=number)
             number += 1
         if number == before:
-            raise InputError(f"{tar}: has no image with a caption (KEY.jpg and KEY.txt or KEY.json).")
+            raise InputError(f"{shown}: has no image with a caption (KEY.jpg and KEY.txt or KEY.json).")
 
 
 def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path) -> dict[str, Any]:
@@ -71,11 +73,13 @@ def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path
         raise InputError(f"{where}: has an image but no caption. Add a .txt member, or .json with a field 'caption'.")
     row: dict[str, Any] = {}
     if fields is not None:
-        member = f"{tar}: member {fields.name!r}"
+        member = f"{display_path(tar)}: member {fields.name!r}"
         row = parse_json(fields.content or b"", where=member)
         if not isinstance(row, dict):
             raise InputError(f"{member}: must be a JSON object with the record's fields.")
     for field, member_of in ((columns.text, text), (_SECOND_TEXT, group.get(_SECOND_TEXT))):
         if member_of is not None:
-            row[field] = decode(member_of.content or b"", where=f"{tar}: member {member_of.name!r}").strip()
+            row[field] = decode(
+                member_of.content or b"", where=f"{display_path(tar)}: member {member_of.name!r}"
+            ).strip()
     return row
