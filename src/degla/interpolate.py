@@ -24,7 +24,7 @@ from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.model.checkpoint import average_weights, check_alike, save_encoder, written_whole
 from degla.model.load import load_encoder
-from degla.pages.plot import standing_alone
+from degla.pages.plot import standalone_picture
 from degla.results import Result
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _remove_earlier(out: Path) -> None:
 def _check_names(evaluation: Evaluation, goal: Goal) -> None:
     """Check that the benchmarks have the named scores, before hours are spent on evaluation."""
     names: list[str] = []
-    for questions in evaluation.asked:
+    for questions in evaluation.all_questions:
         benchmark = find_floors(questions.benchmark, questions.kept, evaluation.cache).benchmark
         own = score_names(benchmark, questions.counts)
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
@@ -182,4 +182,4 @@ def _draw(sweep: Sweep) -> str:
     comparison = compare([point.file for point in sweep.points], baseline=_label(0))
     picture = frontier(find_row(comparison, sweep.gain), find_row(comparison, sweep.kept), comparison)
     # It may be shown on a dark page.
-    return standing_alone(picture).replace("<svg ", '<svg style="background:#ffffff" ', 1)
+    return standalone_picture(picture).replace("<svg ", '<svg style="background:#ffffff" ', 1)

@@ -129,7 +129,7 @@ class BenchmarkResult(Record):
     headline: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _told_by_its_floors(self) -> BenchmarkResult:
+    def _check_told(self) -> BenchmarkResult:
         for part in self.parts:
             if lacking := [name for name in self.told.get(part.name, ()) if name not in part.scores[0].floors]:
                 raise ValueError(f"told names {lacking[0]!r} for {part.name!r}, but its first score has no such floor")

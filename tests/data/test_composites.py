@@ -12,7 +12,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.composites import composites, exchange_words, join
-from degla.data.pairs import said_words
+from degla.data.pairs import normalized_words
 from degla.data.sources import read_negatives
 from degla.records import CaptionRecord, read_jsonl
 
@@ -102,9 +102,9 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
         for positive in record.positives[1:]:
             further = positive.removesuffix(".").split(". ")
             assert set(further) <= plain - set(texts) and len(further) == 2
-        changed = said_words(negatives[record.id])
-        assert changed not in (said_words(record.text), said_words(record.positives[0]))
-        assert sorted(changed) == sorted(said_words(record.text)), "words change places"
+        changed = normalized_words(negatives[record.id])
+        assert changed not in (normalized_words(record.text), normalized_words(record.positives[0]))
+        assert sorted(changed) == sorted(normalized_words(record.text)), "words change places"
         picture = numpy.asarray(Image.open(tmp_path / "out" / "images" / record.image))
         assert picture.shape == (16, 16, 3) and len(numpy.unique(picture.reshape(-1, 3), axis=0)) == 2
     assert main([*words, str(tmp_path / "out")]) == 2 and "already exists" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
         )
     results = list(composites(records, folder=tmp_path, size=8, seed=0))
     assert len(results) == 4 and all("3" in each.caption.id.split("+") for each in results)
-    assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in results)
+    assert all(normalized_words(each.caption.positives[0]) != normalized_words(each.caption.text) for each in results)
     assert {len(each.caption.positives) for each in results} == {1}, "a partner without a further sentence"
     records[3] = records[3].model_copy(update={"positives": ("men sit",)})
     results = list(composites(records, folder=tmp_path, size=8, seed=0))

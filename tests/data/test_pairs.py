@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from degla.data.joining import TABLE_NAME, join, join_and_report
-from degla.data.pairs import PairRow, said_words
+from degla.data.pairs import PairRow, normalized_words
 from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
@@ -93,7 +93,7 @@ def test_empty_data_and_too_large_k(tmp_path: Path) -> None:
     ],
 )
 def test_said_words(one: str, other: str, equal: bool) -> None:
-    assert (said_words(one) == said_words(other)) is equal
+    assert (normalized_words(one) == normalized_words(other)) is equal
 
 
 def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data import images, joining, prepared, sources, table
 from degla.data.dataset import data_counts, data_digests
-from degla.data.pairs import said_words
+from degla.data.pairs import normalized_words
 from degla.errors import DeglaError, InputError
 from degla.files import remove_folder
 from degla.losses.core import Processes
@@ -116,10 +116,10 @@ def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -
         elif not (negative.text or "").strip():
             dropped["without text"] += 1
         else:
-            caption, words = by_id[negative.caption_id], said_words(str(negative.text))
-            if words == said_words(caption.text):
+            caption, words = by_id[negative.caption_id], normalized_words(str(negative.text))
+            if words == normalized_words(caption.text):
                 dropped["equal to their caption"] += 1
-            elif words in map(said_words, caption.positives):
+            elif words in map(normalized_words, caption.positives):
                 dropped["equal to a further true text of their caption"] += 1
             elif words in by_caption[caption.id]:
                 dropped["said twice"] += 1

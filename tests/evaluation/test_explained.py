@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.evaluation.explained import AskedImages, Explainer, ExplainSettings, explain_model, scores_of
 from degla.evaluation.robustness import AttackSettings, attack_model
 from degla.evaluation.run import ask_all
-from degla.model.evidence import kept_part, pixel_evidence
+from degla.model.evidence import keep_patches, pixel_evidence
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from tests.tiny import RESNET, write_classes, write_model
@@ -25,7 +25,7 @@ from tests.tiny import RESNET, write_classes, write_model
 def test_what_is_kept_and_gradient_times_pixels_by_hand() -> None:
     images = torch.arange(1.0, 17).view(1, 1, 4, 4).expand(1, 3, 4, 4)
     mask = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
-    part = kept_part(images, mask)
+    part = keep_patches(images, mask)
     assert part[0, 0].tolist() == [[0, 0, 3, 4], [0, 0, 7, 8], [0, 0, 0, 0], [0, 0, 0, 0]]
     weights = torch.zeros(3, 4, 4)
     weights[0, 0, 0], weights[2, 0, 0], weights[1, 0, 1], weights[2, 3, 3] = 2.0, -0.5, -1.0, 0.5

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, pair_question
-from degla.evaluation.caveats import told_notes
+from degla.evaluation.caveats import floor_notes
 from degla.evaluation.forms import square_question
 from degla.evaluation.neutral import find_floors, without
 from degla.evaluation.report import report
@@ -238,10 +238,10 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
 def test_a_part_that_is_left_is_named_where_its_average_is_not_complete(gift: Path) -> None:
     (entry,) = score(gift).benchmarks
     lacking = entry.model_copy(update={"headline": {TOLD: "told"}})
-    (note,) = told_notes(lacking)
+    (note,) = floor_notes(lacking)
     assert "composition, which is not given, since of its other parts only swap is there: add (" in note
     gone = lacking.model_copy(update={"parts": tuple(part for part in entry.parts if part.name != "swap")})
-    assert "no part is left: add (" in next(told_notes(gone))
+    assert "no part is left: add (" in next(floor_notes(gone))
 
 
 def test_floors_are_those_of_all_items_where_images_are_missing(gift: Path) -> None:

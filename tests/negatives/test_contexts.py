@@ -13,7 +13,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.asking import kept_replies
+from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import context_of, with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
@@ -92,7 +92,7 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
         return written[request.caption]
 
     def make() -> list[CaptionRecord]:
-        with kept_replies(tmp_path / "out.jsonl") as journal:
+        with saved_replies(tmp_path / "out.jsonl") as journal:
             writer = ContextWriter(ScriptedModel(answer), seed=0, journal=journal)
             records = list(writer(_records()))
             assert writer.written == 1
@@ -125,7 +125,7 @@ def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> N
         statuses: dict[RequestKey, ReplyStatus] = {}
         model = ScriptedModel(lambda request: statuses.update({request.key: "answered"}), remember=True)
         model.faults.update(zip(keys, faults, strict=False))
-        with kept_replies(tmp_path / "out.jsonl") as journal:
+        with saved_replies(tmp_path / "out.jsonl") as journal:
             records = list(ContextWriter(model, journal=journal)(_records()))
         keys.extend(statuses)
         return records

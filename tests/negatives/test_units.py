@@ -13,7 +13,7 @@ from degla.errors import InputError
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.asking import kept_replies
+from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import described_by, relations_of, with_units
 from degla.negatives.written_units import UnitWriter
 from degla.records import CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
@@ -132,7 +132,7 @@ def test_a_model_writes_units_and_what_the_caption_does_not_say_is_not_used(tmp_
         return _WRITTEN
 
     def make() -> list[CaptionRecord]:
-        with kept_replies(tmp_path / "out.jsonl") as journal:
+        with saved_replies(tmp_path / "out.jsonl") as journal:
             writer = UnitWriter(ScriptedModel(answer), journal)
             made = list(with_units(records, seed=0, write=writer))
             assert writer.written == 1

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from degla.pages import plot
-from degla.pages.plot import standing_alone
+from degla.pages.plot import standalone_picture
 from degla.pages.words import duration, p_value
 from degla.statistics.seeds import QuestionVariance, holm
 from degla.study.page import frontier_svg, page_of
@@ -163,7 +163,7 @@ def test_every_mark_of_a_picture_follows_from_its_file(path: Path) -> None:
     study = read(path)
     picture = (path.parent / "frontier.svg").read_text(encoding="utf-8")
     if not study.is_old:
-        drawing = standing_alone(frontier_svg(Study(load_study(path)))) + "\n"
+        drawing = standalone_picture(frontier_svg(Study(load_study(path)))) + "\n"
         flat = [[number for mark in sorted(marks_of(each)) for number in mark] for each in (drawing, picture)]
         assert flat[0] == pytest.approx(flat[1])
     across, up = axes_of(picture)

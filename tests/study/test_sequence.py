@@ -21,7 +21,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import TracedResult, save_result
-from degla.pages.plot import PHONE, standing_alone
+from degla.pages.plot import PHONE, standalone_picture
 from degla.shelf import BENCHMARKS
 from degla.study.jobs import Chain, Cost, Job, JobResult, Measure, StudyQuestions
 from degla.study.retention import (
@@ -107,7 +107,7 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     assert arm.cell(1, 0).mean == pytest.approx(0.6) and arm.cell(0, 0).half_width == pytest.approx(0)
     assert arm.beside("recognition", 2).mean == pytest.approx(0.6)
     assert arm.summaries.keys() == SUMMARIES.keys() and arm.summaries["Last"].mean == pytest.approx(2.7 / 4)
-    picture = standing_alone(draw_sequence(Sequences(plan, (arm,), ())))
+    picture = standalone_picture(draw_sequence(Sequences(plan, (arm,), ())))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
     document = page_of(Sequences(plan, (arm,), ()), command="")

@@ -18,7 +18,7 @@ from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.item_difference import averaged_scores, questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
-from degla.pages.plot import standing_alone
+from degla.pages.plot import standalone_picture
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means, paired_score_interval
@@ -332,7 +332,7 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     assert again.record == study.record
     assert page_of(again).markdown() == (tmp_path / "study.md").read_text() == page_of(study).markdown()
     assert page_of(again).html() == (tmp_path / "study.html").read_text()
-    assert standing_alone(frontier_svg(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
+    assert standalone_picture(frontier_svg(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
     (tmp_path / "study.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
         load_study(tmp_path / "study.json")
@@ -504,7 +504,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     picture = frontier(table, gain="composition", kept="recognition", price=1.0)
     assert picture.startswith("<svg") and picture == frontier(table, gain="composition", kept="recognition", price=1.0)
     assert all(f">{name}<" in picture for name in (BASE, "arm", "forgets"))
-    assert "var(--" in picture and "var(--" not in standing_alone(picture)
+    assert "var(--" in picture and "var(--" not in standalone_picture(picture)
 
     # With many models per arm, its line is its own frontier and the other models are dots.
     assert not has_many(table)

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import normalize
 
 from degla.errors import InputError
-from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, significance, taken
+from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, significance, take_tokens
 from degla.systems.learning import classify, probe
 from degla.systems.pointacl import SYSTEM
 from degla.systems.pointacl.cases import cut_out, draw, measure, train
@@ -88,7 +88,7 @@ def test_a_mask_has_exactly_its_share(share: float, count: int) -> None:
         assert sorted([*visible[row].tolist(), *masked[row].tolist()]) == list(range(10))
         assert mask[row][masked[row]].all() and not mask[row][visible[row]].any()
     tokens = torch.arange(500.0).view(50, 10, 1)
-    assert torch.equal(taken(tokens, visible)[3, :, 0], tokens[3, visible[3], 0])
+    assert torch.equal(take_tokens(tokens, visible)[3, :, 0], tokens[3, visible[3], 0])
 
 
 def test_the_ends_of_the_temperature() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from PIL import Image
 
 from degla.data.images import read_image
-from degla.data.pairs import said_words
+from degla.data.pairs import normalized_words
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
 from degla.tagger import load_tagger
@@ -75,7 +75,7 @@ def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, se
         picture = read_image(scene.record.image, folder=folder, caption_id=scene.record.id)
         for _ in range(_ATTEMPTS):
             other = scenes[(number + chance.randrange(1, len(scenes))) % len(scenes)]
-            if said_words(other.record.text) == said_words(scene.record.text):
+            if normalized_words(other.record.text) == normalized_words(scene.record.text):
                 continue  # Both orders would say the same, so the positive would equal the caption.
             partner = read_image(other.record.image, folder=folder, caption_id=other.record.id)
             if is_wide(partner) == is_wide(picture):
@@ -175,10 +175,10 @@ def exchange_words(
         mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
         pairs += _shuffled(mine, theirs, chance)
     every = [list(dict.fromkeys(word for word, sort in side if sort != "PUNCT")) for side in (first, second)]
-    word_lists = [sorted(said_words(text)) for text in texts]
+    word_lists = [sorted(normalized_words(text)) for text in texts]
     for one, other in pairs or _shuffled(every[0], every[1], chance):
         changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]
-        new = [sorted(said_words(text)) for text in changed]
+        new = [sorted(normalized_words(text)) for text in changed]
         if new not in (word_lists, word_lists[::-1]) and changed[0] != texts[0] and changed[1] != texts[1]:
             return changed
     return None

@@ -14,7 +14,7 @@ import pyarrow.compute as compute
 import torch
 from torch import Tensor
 
-from degla.data.pairs import said_words
+from degla.data.pairs import normalized_words
 from degla.data.randomness import stream
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
 from degla.data.units import draw_units, mask_words, text_number
@@ -208,8 +208,8 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
         for caption, texts in zip(captions.to_pylist(), islice(lists, len(captions)), strict=True):
             different: dict[tuple[str, ...], str] = {}
             for text in texts:
-                different.setdefault(said_words(text), text)
-            different.pop(said_words(caption), None)
+                different.setdefault(normalized_words(text), text)
+            different.pop(normalized_words(caption), None)
             further.append(list(different.values()))
         any_text = any_text or any(further)
         yield arrow.array(further, TEXTS)

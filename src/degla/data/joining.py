@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as arrow
 
-from degla.data.pairs import ForeignCheck, said_words, seem_foreign
+from degla.data.pairs import ForeignCheck, normalized_words, seem_foreign
 from degla.data.table import (
     NEGATIVES,
     NUMBERS,
@@ -248,9 +248,9 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
     further, earlier = frozenset[tuple[str, ...]](), set[tuple[str, ...]]()
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         if row != current:
-            current, own, earlier = row, said_words(caption_texts[row - start].as_py()), set()
-            further = frozenset(map(said_words, true[row - start].as_py())) if true is not None else frozenset()
-        words = said_words(text)
+            current, own, earlier = row, normalized_words(caption_texts[row - start].as_py()), set()
+            further = frozenset(map(normalized_words, true[row - start].as_py())) if true is not None else frozenset()
+        words = normalized_words(text)
         if words == own:
             dropped["equal to their caption"] += 1
         elif words in further:

@@ -128,7 +128,7 @@ class ForeignCheck:
 
     def add(self, text: str, rule: str, *, caption_id: str, caption: str) -> None:
         """Compare a negative with its caption."""
-        own, words = set(said_words(caption)), said_words(text)
+        own, words = set(normalized_words(caption)), normalized_words(text)
         if len(own) < _SHORT or rule == "partner":  # A partner's text describes another image.
             return
         if sum(word in own for word in words) >= _FEW * len(words):
@@ -152,7 +152,7 @@ def seem_foreign(rows: Iterable[PairRow]) -> str:
     return check.example
 
 
-def said_words(text: str) -> tuple[str, ...]:
+def normalized_words(text: str) -> tuple[str, ...]:
     """Return the words of a text without case, punctuation and white space.
 
     Two texts with equal words say the same, so neither is a negative of the other. A text without words (only

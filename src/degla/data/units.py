@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from degla.data.pairs import said_words
+from degla.data.pairs import normalized_words
 from degla.prefixes import MASKED, Tokenize
 
 Unit = Mapping[str, Any]
@@ -57,7 +57,7 @@ def _joined(text: str, other: str, chance: Random) -> str:
 
 def text_number(text: str) -> int:
     """Return a 63-bit number that is equal for texts with the same words, in every process and epoch."""
-    words = "\n".join(said_words(text))
+    words = "\n".join(normalized_words(text))
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") >> 1
 
 

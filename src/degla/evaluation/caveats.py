@@ -149,7 +149,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         )
 
 
-def told_notes(entry: BenchmarkResult) -> Iterator[str]:
+def floor_notes(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence that names every part that a text floor solves, with those floors; nothing if there is none."""
     if not entry.told:
         return

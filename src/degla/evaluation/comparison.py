@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, spoiled, told_notes
+from degla.evaluation.caveats import caveats_of, floor_notes, spoiled
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.models import is_floor
@@ -103,7 +103,7 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
-    notes = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in told_notes(entry))
+    notes = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in floor_notes(entry))
     return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(notes), joint)
 
 

@@ -30,7 +30,7 @@ from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPa
 from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder
-from degla.model.evidence import increased, kept_part, patch_evidence, pixel_evidence, relative_drop, top_share
+from degla.model.evidence import increased, keep_patches, patch_evidence, pixel_evidence, relative_drop, top_share
 from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
@@ -146,7 +146,7 @@ class Explainer:
         answer = whole.argmax(dim=1, keepdim=True)
         evidence = self._evidence(pixels, texts.gather(1, answer[:, :, None].expand(-1, -1, texts.shape[2]))[:, 0])
         noise = torch.stack([self._noise(number, evidence.shape[1:]) for number in numbers]).to(evidence.device)
-        parts = (kept_part(pixels, top_share(each, self.settings.share)) for each in (evidence, noise))
+        parts = (keep_patches(pixels, top_share(each, self.settings.share)) for each in (evidence, noise))
         probabilities = (whole, *(self._probabilities(part, texts, there) for part in parts))
         return torch.cat([each.gather(1, answer) for each in probabilities], dim=1)
 

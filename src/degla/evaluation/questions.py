@@ -75,7 +75,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     counts = count_items(entries)
     _refuse_columns(benchmark, root, counts)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
-    passing = kept_of(entries)
+    passing = passing_entries(entries)
     paths, absent = images_under(root, passing)
     if absent and not allow_missing:
         raise InputError(
@@ -137,7 +137,7 @@ def questions_digest(entries: Iterable[Entry]) -> str:
     return digest.hexdigest()
 
 
-def kept_of(entries: Iterable[Entry]) -> list[Entry]:
+def passing_entries(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries that pass the protocol's own filter."""
     return [entry for entry in entries if not isinstance(entry, PairItem) or entry.keep]
 
@@ -176,7 +176,7 @@ def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int
 
 def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
     """Yield the `questions_digest` of results on these entries: of all, and of those whose images exist."""
-    passing = kept_of(entries)
+    passing = passing_entries(entries)
     yield questions_digest(passing)
     yield questions_digest(_without_absent(passing, images_under(root, passing)[1]))
 
@@ -284,7 +284,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
             return BenchmarkInventory(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
         return BenchmarkInventory(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
-    passing = kept_of(entries)
+    passing = passing_entries(entries)
     counts, passing_counts = count_items(entries), count_items(passing)
     paths, absent = images_under(root, passing)
     examples = tuple(sorted(absent)[:_EXAMPLES_FOUND])

@@ -116,7 +116,7 @@ class Evaluation:
             raise InputError(f"precision {self.precision!r}: must be one of fp32, {', '.join(HALVES)}.")
 
     @cached_property
-    def asked(self) -> Sequence[BenchmarkQuestions]:
+    def all_questions(self) -> Sequence[BenchmarkQuestions]:
         """The questions, read and checked on first use; errors as for `ask_all`."""
         if self.questions is not None:
             return self.questions
@@ -173,7 +173,7 @@ class Evaluation:
         processes = self.processes
         # A floor is recomputed faster than it is read.
         cache = None if isinstance(encoder, Floor) else self.cache
-        entries = list(chain.from_iterable(questions.entries for questions in self.asked))
+        entries = list(chain.from_iterable(questions.entries for questions in self.all_questions))
         fingerprint = encoder.fingerprint
         embedder = Embedder(
             encoder,
@@ -195,7 +195,7 @@ class Evaluation:
             label = label or f"{encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
         scored = processes.from_first(
-            lambda: [self._score(questions, embeddings, cache, table) for questions in self.asked]
+            lambda: [self._score(questions, embeddings, cache, table) for questions in self.all_questions]
         )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
@@ -220,12 +220,12 @@ class Evaluation:
     def _regions(self, images: Sequence[ItemImage], texts: Sequence[str]) -> RegionTable | None:
         if self.regions is None:
             return None
-        for questions in self.asked:
+        for questions in self.all_questions:
             require_pairs(questions.entries, benchmark=questions.benchmark.name)
         return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
-        return find_leakage(training, (questions.shown for questions in self.asked), root=self.root)
+        return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)
 
     def _score(
         self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None

@@ -80,7 +80,7 @@ def pixel_evidence(
     return adaptive_avg_pool2d((leaf.detach() * gradient).sum(dim=1).clamp(min=0.0), grid)
 
 
-def kept_part(
+def keep_patches(
     images: Float[Tensor, "batch 3 height width"], mask: Float[Tensor, "batch down across"]
 ) -> Float[Tensor, "batch 3 height width"]:
     """Keep images where a patch mask is 1, and set the rest to the mean colour, 0."""

@@ -18,7 +18,7 @@ from degla.model.block import (
     split_heads,
     why_unknown,
 )
-from degla.model.token_mask import taken
+from degla.model.token_mask import take_tokens
 
 SeesAttention = Callable[
     [Float[Tensor, "batch heads length"], Float[Tensor, "batch heads length head"]], Float[Tensor, "batch heads length"]
@@ -96,7 +96,7 @@ def encode_class_token(
     visual: Any = clip.visual
     states = visual._embeds(images)
     if places is not None:
-        states = torch.cat([states[:, :1], taken(states[:, 1:], places)], dim=1)
+        states = torch.cat([states[:, :1], take_tokens(states[:, 1:], places)], dim=1)
     heads = heads_of(visual.transformer)
     attend = attend_both_ways(heads)
 

@@ -94,6 +94,6 @@ def _count(tokens: Tensor, share: float) -> int:
     return math.floor(share * tokens.shape[1] + 1e-9)
 
 
-def taken(tokens: Float[Tensor, "batch tokens dim"], places: Tensor) -> Float[Tensor, "batch places dim"]:
+def take_tokens(tokens: Float[Tensor, "batch tokens dim"], places: Tensor) -> Float[Tensor, "batch places dim"]:
     """Return the tokens at some positions of each row."""
     return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -252,6 +252,6 @@ def to_svg(figure: Any, name: str) -> str:
     return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
 
 
-def standing_alone(picture: str) -> str:
+def standalone_picture(picture: str) -> str:
     """Return the picture with fixed colours, for a separate file outside a page."""
     return re.sub(r"var\(--(\w+)\)", lambda name: _INKS.get(name[1], "#888888"), picture)

@@ -16,7 +16,7 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
-from degla.evaluation.caveats import missing_images, spoiled, told_notes, trained_on
+from degla.evaluation.caveats import floor_notes, missing_images, spoiled, trained_on
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
@@ -165,7 +165,7 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
 def _caveats(models: Sequence[Model]) -> list[str]:
     """Findings about the data, each once: parts that can be solved from texts only, missing images, leakage."""
     start = load_result(models[0].own[None])
-    caveats = dict.fromkeys(note for entry in start.benchmarks for note in told_notes(entry))
+    caveats = dict.fromkeys(note for entry in start.benchmarks for note in floor_notes(entry))
     leaked: dict[str, tuple[TracedResult, dict[str, None]]] = {}
     for model in models:
         for path in model.files.values():

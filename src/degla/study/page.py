@@ -23,7 +23,7 @@ from degla.statistics.seeds import Overall, Source, Spread
 from degla.study.plan import Plan
 from degla.study.record import dump_study, load_study
 from degla.study.standings import BASE, PairedTest, StudyRow, StudyTable
-from degla.study.study import Study, printed_section, spread_over
+from degla.study.study import Study, printed_section, source_named
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points relative to the base `{base}`; scores in "
@@ -82,7 +82,7 @@ def write_all(study: Study, out: Path) -> None:
     write_text(out / "study.json", dump_study(study.record))
     study = Study(load_study(out / "study.json"))
     page_of(study).write(out / "study.html")
-    write_text(out / "frontier.svg", svg.standing_alone(frontier_svg(study)) + "\n")
+    write_text(out / "frontier.svg", svg.standalone_picture(frontier_svg(study)) + "\n")
 
 
 def frontier_svg(study: Study, width: float | None = None) -> str:
@@ -138,7 +138,7 @@ def _parts(study: Study) -> Iterator[Part]:
     yield Section("Cost", [Table(heads, costs, stacked=True), _COST])
     if study.variances:
         sources = [
-            [label, what, *(_deviation(spread_over(overall, source)) for source in study.sources), _overall(overall)]
+            [label, what, *(_deviation(source_named(overall, source)) for source in study.sources), _overall(overall)]
             for label, what, overall in study.variances
         ]
         heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("overall")]

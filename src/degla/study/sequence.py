@@ -21,7 +21,7 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
-from degla.pages.plot import standing_alone
+from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
@@ -145,7 +145,7 @@ def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: s
 def _write(sequences: Sequences, out: Path, *, command: str) -> None:
     write_json(out / "continual.json", as_data(sequences, command=command), indent=1)
     page_of(sequences, command=command).write(out / "continual.html")
-    write_text(out / "continual.svg", standing_alone(draw_sequence(sequences)) + "\n")
+    write_text(out / "continual.svg", standalone_picture(draw_sequence(sequences)) + "\n")
 
 
 def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:

@@ -170,7 +170,7 @@ class Study:
             yield f"the best setting is at the edge of the values tried, so a better one may lie beyond it: {settings}."
 
 
-def spread_over(overall: Overall, name: str) -> Source | None:
+def source_named(overall: Overall, name: str) -> Source | None:
     """Return the source with that name, or None if it was not varied."""
     return next((source for source in overall.sources if source.name == name), None)
 

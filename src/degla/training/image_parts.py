@@ -15,7 +15,7 @@ from torch import Tensor
 from degla.data.batches import Batch, BatchPart
 from degla.data.randomness import stream
 from degla.losses.core import Processes, Target
-from degla.model.evidence import EvidenceConfig, kept_part, unit_range
+from degla.model.evidence import EvidenceConfig, keep_patches, unit_range
 from degla.model.teacher import Teacher
 from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, places_of, sampling_keys
 
@@ -142,7 +142,7 @@ class Evidence:
             flat = mask.flatten(1).gather(1, noise.to(mask.device).argsort(dim=1))
             mask = torch.unflatten(flat, 1, self.grid)
         there = mask.any(dim=(1, 2))  # Never all patches: the one with least evidence is at 0.
-        parts = kept_part(images, mask)
+        parts = keep_patches(images, mask)
         rows, _ = teacher.encode(parts, None)
         assert rows is not None
         return parts, there, rows

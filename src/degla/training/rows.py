@@ -122,11 +122,11 @@ def _joined(
     report.tell()
     _tell_unread(data, reads)
     if not data.rules:
-        _warn_of_told(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
+        _warn_of_text_cues(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
     return PairTable(folder / TABLE_NAME, about=about), key
 
 
-def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
+def _warn_of_text_cues(report: JoinReport, *, flag: str, remedy: str) -> None:
     """Warn of negatives that a model can learn to reject without the image."""
     rules = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
     if rules:

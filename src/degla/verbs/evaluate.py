@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
                 show(render_result(result))
                 tell(f"written: {out}")
             if arguments.compare_verdicts is not None:
-                entries = [entry for each in evaluator.asked for entry in each.entries]
+                entries = [entry for each in evaluator.all_questions for entry in each.entries]
                 compared = compare_verdicts(result.items, entries, verdicts, file=arguments.compare_verdicts)
                 stream = sys.stderr if arguments.json else sys.stdout
                 stream.writelines(f"{line}\n" for line in compared.lines())

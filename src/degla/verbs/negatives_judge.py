@@ -127,11 +127,11 @@ def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
             encoder = load_encoder(arguments.clip, device=device(arguments.device or "auto"))
             screens.append(screening.ImageScreen(encoder, arguments.images, arguments.margin or 0.0))
         if open_model is not None:
-            from degla.negatives.run.asking import kept_replies
+            from degla.negatives.run.asking import saved_replies
 
             model = open_model()
             opened.callback(model.close)
-            journal = opened.enter_context(kept_replies(arguments.out))
+            journal = opened.enter_context(saved_replies(arguments.out))
             screens.append(screening.TruthScreen(model, journal))
         yield screens
 

@@ -105,13 +105,13 @@ def _presence(arguments: argparse.Namespace) -> str:
 @contextmanager
 def _model_of(arguments: argparse.Namespace) -> Iterator[tuple[LanguageModel, Journal] | None]:
     """Open the chosen language model, with the replies kept beside --out; None if none is chosen."""
-    from degla.negatives.run.asking import kept_replies
+    from degla.negatives.run.asking import saved_replies
 
     open_model = model_source(arguments)
     if open_model is None:
         yield None
         return
-    with closing(open_model()) as model, kept_replies(arguments.out) as journal:
+    with closing(open_model()) as model, saved_replies(arguments.out) as journal:
         yield model, journal
 
 

@@ -139,7 +139,7 @@ class Additions:
         """Whether an adjective expresses a size, an age, a judgement or the like."""
         return any(group.name in self._words["vague"] for group in lexicon().adjective_groups(adjective))
 
-    def is_said_by(self, adjective: str, vocabulary: frozenset[str]) -> bool:
+    def is_implied(self, adjective: str, vocabulary: frozenset[str]) -> bool:
         """Whether a caption's words imply an adjective: a person dressed as a clown is costumed."""
         return adjective in self._words["disguised"] and not vocabulary.isdisjoint(self._words["disguises"])
 

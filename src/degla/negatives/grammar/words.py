@@ -268,6 +268,6 @@ class WordUsage:
         return likely
 
 
-def is_said(usage: WordUsage | None, text: str) -> bool:
+def is_frequent(usage: WordUsage | None, text: str) -> bool:
     """Whether every word of a text is frequent in captions; True if the usage is unknown."""
     return usage is None or min(usage.words[word] for word in text.split()) >= _SEEN

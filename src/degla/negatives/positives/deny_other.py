@@ -14,7 +14,7 @@ from degla.negatives.grammar.edits import insert
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.words import WordUsage, is_said
+from degla.negatives.grammar.words import WordUsage, is_frequent
 from degla.negatives.rule import TrueRule
 
 _SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
@@ -58,6 +58,6 @@ class DenyOther(TrueRule):
             verb = "are" if chunk.number == "many" else "is"
             pronoun = "who" if tables.is_person(lemma) else "that"
             for other in adjective_choices(word, living=living):
-                if is_said(usage, other) and other not in caption.vocabulary:
+                if is_frequent(usage, other) and other not in caption.vocabulary:
                     rest = [*tokens[:place], *tokens[place + 1 :]]
                     yield insert(caption, rest, chunk.head, [pronoun, verb, "not", other], tag="JJ")

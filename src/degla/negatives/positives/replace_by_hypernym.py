@@ -63,7 +63,7 @@ class ReplaceByHypernym(TrueRule):
                 if lemma == "person" and small:
                     continue  # a little person is not the same as a little girl
                 word = words.plural(lemma) if token.is_plural else lemma
-                if words.is_said(usage, word) and not _is_taken(caption, end - 1, lemma):
+                if words.is_frequent(usage, word) and not _is_present(caption, end - 1, lemma):
                     yield substitute(tokens, (start, end), word, lemma=lemma)
 
 
@@ -83,7 +83,7 @@ def _general(lemma: str) -> tuple[str, ...]:
     )
 
 
-def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
+def _is_present(caption: Caption, place: int, lemma: str) -> bool:
     """Whether the caption names another thing of this sort that the general word could also mean."""
     tables = lexicon()
     sense = set(tables.senses_in_order(lemma)[:1])

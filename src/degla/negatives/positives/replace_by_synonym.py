@@ -47,7 +47,7 @@ class ReplaceBySynonym(TrueRule):
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Yield every replacement of one word."""
         for place, word, lemma in _choices(caption):
-            if words.is_said(usage, word):
+            if words.is_frequent(usage, word):
                 yield substitute(caption.tokens, place, word, lemma=lemma)
 
 

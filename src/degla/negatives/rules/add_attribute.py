@@ -103,7 +103,7 @@ def _objection(caption: Caption, chunk: Chunk, word: str) -> str:
     tables, noun = lexicon(), chunk.noun.lemma
     if word in caption.vocabulary:
         return "already_in_caption"
-    if additions().is_said_by(word, caption.vocabulary):
+    if additions().is_implied(word, caption.vocabulary):
         return "still_true"
     if tables.is_in_group(word, "colour") and tables.is_person(noun):
         return "person_colour"

@@ -62,7 +62,7 @@ class ReplaceNouns(ReplacingRule):
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Whether the word is not yet in the caption and cannot be true of what it replaces."""
         return (
-            not _is_taken(caption, place, word)
+            not _is_present(caption, place, word)
             and not _relation(caption, place, (word,))
             and _suits(caption, place, word)
             and not may_be_there(caption, place, word)
@@ -94,7 +94,7 @@ class ReplaceNouns(ReplacingRule):
             return "abstract"
         if may_be_there(caption, place, lemma):
             return "still_true"
-        return "already_in_caption" if _is_taken(caption, place, lemma) else ""
+        return "already_in_caption" if _is_present(caption, place, lemma) else ""
 
 
 @lru_cache(maxsize=4_096)
@@ -189,7 +189,7 @@ def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
     return next((relation for name in names if (relation := noun_relation(name, lemma))), "")
 
 
-def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
+def _is_present(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether the caption has the word, a synonym, or a pronoun that contradicts it."""
     contrary = {"man": _FEMALE, "boy": _FEMALE, "woman": _MALE, "girl": _MALE}.get(lemma, frozenset())
     if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):

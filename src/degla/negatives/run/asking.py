@@ -16,7 +16,7 @@ from degla.pages.words import counted
 
 
 @contextmanager
-def kept_replies(out: Path) -> Iterator[Journal]:
+def saved_replies(out: Path) -> Iterator[Journal]:
     """Open the replies beside a file that is written from them.
 
     Raises:

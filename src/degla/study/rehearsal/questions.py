@@ -12,7 +12,7 @@ from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
 from degla.evaluation.image_files import has_image, read_image_file
-from degla.evaluation.questions import BenchmarkQuestions, kept_of
+from degla.evaluation.questions import BenchmarkQuestions, passing_entries
 from degla.evaluation.run import ask_all
 from degla.evaluation.verdicts import images_of
 from degla.shelf import BENCHMARKS
@@ -77,7 +77,7 @@ def _with_few_prompts(entry: Entry) -> Entry:
 def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
     generated = {part_of_file(name, file) for file in _lay_annotations(name, at_hand, root)}
     by_part: dict[str, list[Entry]] = {}
-    for entry in kept_of(BENCHMARKS.load(name).BENCHMARK.items(root)):
+    for entry in passing_entries(BENCHMARKS.load(name).BENCHMARK.items(root)):
         by_part.setdefault(entry.part, []).append(entry)
     for part, rows in by_part.items():
         there = [entry for entry in rows if all(has_image(at_hand, path) for path in _paths([entry]))]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, scaled_dot_product_attention
 
-from degla.model.token_mask import MaskedTokens, gumbel, places_of, sampling_keys, significance, taken
+from degla.model.token_mask import MaskedTokens, gumbel, places_of, sampling_keys, significance, take_tokens
 from degla.systems.pointacl.clouds import CloudPoints, patches_of
 from degla.systems.pointacl.settings import HEADS, PointaclSettings
 
@@ -108,7 +108,7 @@ class PointNetwork(nn.Module):
     ) -> Float[Tensor, "batch masked size 3"]:
         """Predict the points of the patches that were left out."""
         states = torch.cat([encoding.patches, self.hidden.expand(len(masked), masked.shape[1], -1)], dim=1)
-        states = self.decoder(states + torch.cat([taken(places, visible), taken(places, masked)], dim=1))
+        states = self.decoder(states + torch.cat([take_tokens(places, visible), take_tokens(places, masked)], dim=1))
         points: Tensor = self.points(self.last(states[:, visible.shape[1] :]))
         return points.view(*masked.shape, -1, 3)
 
@@ -175,7 +175,7 @@ def pretraining_loss(
     scores = noise if whole is None or whole.scores is None else whole.scores
     keys = sampling_keys(scores, noise, temperature=settings.sampling_temperature, by=by)
     visible, masked = places_of(keys, settings.mask)
-    encoding = network.encode(taken(tokens, visible), taken(places, visible))
+    encoding = network.encode(take_tokens(tokens, visible), take_tokens(places, visible))
     true = points.gather(1, masked[:, :, None, None].expand(-1, -1, *points.shape[2:]))
     loss = chamfer(network.rebuild(encoding, places, visible, masked), true)
     if weight and whole is not None:
