@@ -85,7 +85,7 @@ def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> N
     torch.testing.assert_close(texts.norm(dim=-1), torch.ones(len(CAPTIONS)))
 
 
-def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
     model = degla.load_model(str(tiny_model))
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "captions.csv").write_text("id,image,text\n1,1.jpg,a dog\n")

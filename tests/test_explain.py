@@ -62,7 +62,7 @@ def test_one_name_is_enough(capsys: Capture) -> None:
     assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and recipes derived from them" in output
 
 
-def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
+def test_a_field_is_described_as_in_the_help(capsys: Capture) -> None:
     assert main(["explain", "optim.lr"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("--optim.lr\n") and documented(OptimConfig)["lr"] in output
@@ -87,13 +87,13 @@ class Mine(Loss):
         return torch.zeros(())
 
 
-def test_a_field_without_a_text_is_told_too() -> None:
+def test_a_field_without_a_docstring_is_described_too() -> None:
     config = replace(TrainConfig(), objective={"mine": Mine()})
     assert field_of("objective.mine.margin", config) == (0.2, "")
     assert "Here: 0.2." in explain_field("objective.mine.margin", config)
 
 
-def test_every_field_is_told() -> None:
+def test_every_field_is_described() -> None:
     sections = {name.partition(".")[0] for name in known_fields()}
     assert sum(explain([name]).count("Allowed: ") for name in sections) == len(known_fields())
 

@@ -65,7 +65,7 @@ def test_the_best_gain_of_those_that_keep_enough(keep: float | None, alpha: floa
     assert chosen(FRONTIER, keep) == alpha
 
 
-def test_the_rule_is_said_and_its_failure_too() -> None:
+def test_the_rule_is_reported_and_its_failure_too() -> None:
     sweep = choose(FRONTIER, gain="composition", kept="recognition")
     assert sweep.rule == (
         "alpha 0.5: the best composition (64.0) of the 3 of 5 alphas that keep recognition at most 1 point below the "

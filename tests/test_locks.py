@@ -46,7 +46,7 @@ def hand_over(folder: Path, connection: Connection) -> None:
     threading.Event().wait()
 
 
-def test_a_second_one_is_told_who_holds_it_and_since_when(tmp_path: Path) -> None:
+def test_a_second_process_learns_who_holds_it_and_since_when(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with lock(folder):
         with pytest.raises(InputError) as caught, lock(folder):
@@ -76,7 +76,9 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
         assert json.loads(folder_lock.path.read_text())["process"] == os.getpid()
 
 
-def test_it_is_held_until_all_that_it_was_handed_to_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_held_until_all_processes_that_share_it_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=hand_over, args=(tmp_path, there))
@@ -125,7 +127,9 @@ def test_on_windows_no_process_is_asked_and_no_folder_opened(tmp_path: Path, mon
     assert (tmp_path / "step-1" / "weights").is_file()
 
 
-def test_what_windows_lacks_does_not_keep_it_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_missing_on_windows_do_not_keep_the_lock_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def in_use(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "it is used by another process", str(path))
 

@@ -59,7 +59,7 @@ def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) ->
     assert result["changes"] == [[None, None]]
 
 
-def test_captions_with_the_same_tokens_are_told(
+def test_captions_with_the_same_tokens_are_reported(
     drawn: tuple[Path, str, str], capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, true, _ = drawn

@@ -53,7 +53,7 @@ def test_a_recipe_that_replays_shows_it(capsys: Capture) -> None:
     assert {"l2-sp.weight", "data.classes"} <= shown and "teacher.decay" not in shown
 
 
-def test_a_field_and_a_section_are_told_with_the_values_of_the_recipe(capsys: Capture) -> None:
+def test_a_field_and_a_section_are_described_with_the_recipes_values(capsys: Capture) -> None:
     _, text = _shown(["train", "gift", "--help", "optim.lr"], capsys)
     assert text.startswith("--optim.lr\n") and "Here: 1e-05." in text and "Allowed: above 0" in text
     _, text = _shown(["train", "gift", "--help", "--optim.lr", "1"], capsys)

@@ -171,7 +171,7 @@ def test_a_look_has_the_numbers_of_degla_look(page: ComparisonPage, models: list
         ("001.png", "\n".join(map(str, range(101))), "", "More than 100 captions"),
     ],
 )
-def test_what_is_wrong_is_said_on_the_page(
+def test_what_is_wrong_is_reported_on_the_page(
     picture: str | None, true: str, false: str, message: str, page: ComparisonPage, photos: Path
 ) -> None:
     shown = page.show_look(picture and str(photos / picture), true, false, False)
@@ -272,7 +272,7 @@ def test_the_command(
     assert main(["app", "--root", "data"]) == 2 and "--root requires --results" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_that_is_in_use() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

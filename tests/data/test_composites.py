@@ -32,7 +32,7 @@ def _exchanged(first: list[tuple[str, str]], second: list[tuple[str, str]], chan
     return exchange_words(first, second, chance, texts=texts)
 
 
-def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> None:
+def test_words_of_one_part_of_speech_are_exchanged_everywhere() -> None:
     dog = [("a", "DET"), ("dog", "NOUN"), ("sees", "VERB"), ("a", "DET"), ("dog", "NOUN")]
     men = [("two", "NUM"), ("men", "NOUN"), ("ride", "VERB")]
     results = {tuple(_exchanged(dog, men, Random(seed)) or ()) for seed in range(20)}

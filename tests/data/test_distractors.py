@@ -237,7 +237,7 @@ def test_a_similar_image_must_not_show_what_the_text_denies(
             assert next(read_jsonl(CaptionRecord, paths[3])).distractor_image == expected
 
 
-def test_nothing_to_give_is_said(
+def test_nothing_to_give_is_reported(
     tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distractors", str(tiny_pairs["captions"]), "--negatives", str(tiny_pairs["negatives"])]

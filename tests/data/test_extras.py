@@ -323,7 +323,9 @@ def test_neighbours_join_the_batch(tiny_model: Path, tiny_pairs: dict[str, Path]
     assert len(three) == 16
 
 
-def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+def test_neighbours_that_are_missing_are_reported(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"Set --data\.neighbours FILE"):
         pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path, neighbours=None)
     lines = tiny_pairs["neighbours"].read_text().splitlines()
@@ -383,7 +385,9 @@ def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
         read_rows(replace(data, rules=("swap_nouns", "negation")))
 
 
-def test_files_that_a_run_does_not_read_are_told(tiny_pairs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_a_run_does_not_read_are_reported(
+    tiny_pairs: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", logger="degla")
     data = DataConfig(**tiny_pairs, negatives_per_caption=0)  # type: ignore[arg-type]
     read_rows(data)
@@ -495,7 +499,7 @@ def test_texts_of_a_file_of_positives_stand_behind_those_of_the_column(tmp_path:
         assert [row.caption.positives for row in rows] == [("A hound.", *further), ("A puss.",), further]
 
 
-def test_negatives_that_are_told_by_their_length_are_named(
+def test_negatives_that_length_gives_away_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="0", image="1.jpg", image_id="1", text="A dog.")])

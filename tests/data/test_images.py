@@ -82,7 +82,7 @@ def rows_for(*images: str) -> PairTable:
 
 
 @pytest.mark.parametrize(("there", "name"), [("a.jpg", "a.JPG"), ("Dog.JPEG", "Dog.jpeg"), ("b.png", "B.PNG")])
-def test_a_name_that_differs_in_case_alone_is_told(there: str, name: str, tmp_path: Path) -> None:
+def test_a_name_that_differs_in_case_alone_is_reported(there: str, name: str, tmp_path: Path) -> None:
     photograph(32, 24).save(tmp_path / there)
     with pytest.raises(ImageError, match=rf"{name}: the image .* is missing\. {there} exists: here, case matters"):
         look_for(name, folder=tmp_path, caption_id="1")

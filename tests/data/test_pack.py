@@ -113,7 +113,7 @@ def test_training_on_a_pack_resumes_bit_for_bit(packed: Pairs, tiny_model: Path,
     assert all((value == right[key]).all() for key, value in left.items())
 
 
-def test_a_cut_off_shard_and_a_missing_one_are_told(packed: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cut_off_shard_and_a_missing_one_are_reported(packed: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
     row = json.loads(packed["captions"].read_text().splitlines()[-1])
     shard = packed["images"] / row["image"].partition("@")[0]
     shard.write_bytes(shard.read_bytes()[:600])

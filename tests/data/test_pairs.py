@@ -92,11 +92,11 @@ def test_empty_data_and_too_large_k(tmp_path: Path) -> None:
         ("?", "!", False),
     ],
 )
-def test_said_words(one: str, other: str, equal: bool) -> None:
+def test_normalized_words(one: str, other: str, equal: bool) -> None:
     assert (normalized_words(one) == normalized_words(other)) is equal
 
 
-def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_negatives_of_another_version_of_the_captions_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Removing a caption shifts the numbers of all later ones."""
     texts = ["a red dog sleeps on the sofa", "two old men play chess", "a train leaves an empty station"]
     negatives = [negative(str(number), f"{text} no more") for number, text in enumerate(texts)]

@@ -111,7 +111,7 @@ def test_spreading_stays_close_to_the_shuffle() -> None:
     assert moved <= 2 * collisions(allowed, 0)
 
 
-def test_unavoidable_meetings_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_unavoidable_meetings_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         list(BatchPlan([0] * 8, batch_size=4).batches(0))
         list(BatchPlan([0] * 8, batch_size=2, world_size=2, rank=1, duplicates="avoid").batches(0))

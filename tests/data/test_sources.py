@@ -171,7 +171,7 @@ def test_negatives_as_jsonl_and_parquet(tmp_path: Path) -> None:
         list(read_negatives(tmp_path / "wrong.parquet"))
 
 
-def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
+def test_captions_given_as_negatives_are_reported(tmp_path: Path) -> None:
     rows = [{"id": "1", "image": "1.jpg", "text": "a cat", "image_id": "1"}]
     (tmp_path / "captions.jsonl").write_text(json.dumps(rows[0]))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "captions.parquet")
@@ -192,7 +192,7 @@ def test_captions_given_as_negatives_are_told(tmp_path: Path) -> None:
         ({}, r"field 'images\.0\.path': Field required .* Fields: path; optional: crop\."),
     ],
 )
-def test_fields_of_a_record_inside_a_record_are_told(image: dict[str, object], message: str) -> None:
+def test_fields_of_a_record_inside_a_record_are_reported(image: dict[str, object], message: str) -> None:
     item = {"id": "a/b/c", "benchmark": "a", "part": "b", "images": [image], "texts": ["t"], "gold": [[1]]}
     with pytest.raises(InputError, match=message):
         validate(PairItem, item, where="f line 1")
@@ -310,7 +310,7 @@ def test_wrong_files_say_where_and_what(case: str, tmp_path: Path) -> None:
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_negatives_are_told_by_their_ending(tmp_path: Path) -> None:
+def test_negatives_files_are_recognised_by_their_ending(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_text("A dog.")
     with pytest.raises(
         InputError, match=r"n\.txt: cannot detect the format of its negatives\. Rename it to end in \.jsonl,"
@@ -318,7 +318,7 @@ def test_negatives_are_told_by_their_ending(tmp_path: Path) -> None:
         read_negatives(tmp_path / "n.txt")
 
 
-def test_compressed_files_are_told(tmp_path: Path) -> None:
+def test_compressed_files_are_reported(tmp_path: Path) -> None:
     for pack in (gzip, bz2, lzma):
         (tmp_path / "c.jsonl").write_bytes(pack.compress(lines(row()).encode()))
         with pytest.raises(InputError, match=r"c\.jsonl: is compressed \((gzip|bzip2|xz)\)\. Unpack it first"):

@@ -149,7 +149,7 @@ def test_a_result_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
         load_result(path, items=True)
 
 
-def test_a_result_edited_by_hand_is_told_only_by_floors_that_it_has(tmp_path: Path, capsys: Capture) -> None:
+def test_an_edited_result_names_only_floors_that_it_has(tmp_path: Path, capsys: Capture) -> None:
     path = write_results(tmp_path, name="sugarcrepe", n=4)[0]
     row = json.loads(path.read_text(encoding="utf-8")) | {"sha256": ""}
     row["benchmarks"][0]["told"] = {"replace_att": ["shorter text"]}

@@ -140,7 +140,7 @@ def test_another_model_does_not_hit(small_root: Path, folder: Path, change: Call
     assert len(list(folder.glob("*.sqlite"))) == 2
 
 
-def test_preprocessing_is_told_by_what_it_does() -> None:
+def test_preprocessing_is_recognised_by_what_it_does() -> None:
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
     def compose(size: int = 32, how: InterpolationMode = InterpolationMode.BICUBIC, mean: float = 0.5) -> Compose:
@@ -185,7 +185,7 @@ def test_how_images_are_read_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "other form", "other tables"])
-def test_a_damaged_file_is_told_and_not_believed(
+def test_a_damaged_file_is_reported_and_not_believed(
     damage: str, small_root: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = run(spreading(), small_root, folder)

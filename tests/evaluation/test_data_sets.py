@@ -53,7 +53,7 @@ def test_names_and_prompts_are_the_published_ones(name: str) -> None:
     assert about.names_from and about.source and about.licence
 
 
-def test_imagenet_is_open_clips_and_its_equal_names_are_told_apart() -> None:
+def test_imagenet_is_open_clips_and_its_equal_names_are_distinguished() -> None:
     from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
     about = data_set("imagenet")
@@ -215,7 +215,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_lacks_is_said_with_its_source_and_layout(name: str, tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_with_its_source_and_layout(name: str, tmp_path: Path) -> None:
     (tmp_path / "zeroshot" / name).mkdir(parents=True)
     with pytest.raises(InputError) as caught:
         read(tmp_path)
@@ -243,7 +243,7 @@ def test_wrong_lists_are_named(name: str, file: str, content: str, message: str,
         read(tmp_path)
 
 
-def test_a_test_list_that_is_missing_is_said(tmp_path: Path) -> None:
+def test_a_test_list_that_is_missing_is_reported(tmp_path: Path) -> None:
     WRITERS["flowers102"](tmp_path / "zeroshot" / "flowers102")
     (tmp_path / "zeroshot/flowers102/flowers-102/setid.mat").unlink()
     with pytest.raises(InputError, match=r"setid\.mat: cannot be read: No such file.*robots\.ox\.ac\.uk"):

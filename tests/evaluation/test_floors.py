@@ -116,7 +116,7 @@ def test_blind_orders_texts_by_any_dislike_to_the_last_bit() -> None:
     assert (np.diff(similarities) < 0).all()
 
 
-def test_wrong_names_are_told() -> None:
+def test_wrong_names_are_reported() -> None:
     with pytest.raises(InputError, match="random:SEED"):
         load_model("random:often")
     assert (seed_of("random"), seed_of("random:7"), seed_of("blind"), seed_of("world")) == (0, 7, None, None)

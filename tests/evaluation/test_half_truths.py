@@ -88,7 +88,7 @@ def test_captions_may_be_a_folder(tmp_path: Path) -> None:
     assert list(result.benchmarks[0].annotation_sha256) == ["half_truths/captions/part.parquet"]
 
 
-def test_without_captions_what_is_needed_is_said(tmp_path: Path) -> None:
+def test_without_captions_what_is_needed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"half_truths: no captions found(.|\n)*half_truths/captions\.\*"):
         list(BENCHMARK.items(tmp_path))
     (tmp_path / "half_truths").mkdir()

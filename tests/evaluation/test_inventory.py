@@ -43,7 +43,7 @@ def test_counts_gaps_and_wrong_numbers(small_root: Path) -> None:
     assert row.notes == ("1 of 6 images are missing, for example 5.png.",)
 
 
-def test_another_number_than_published_is_told(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_than_published_is_reported(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = list(SMALL.items(small_root))
     monkeypatch.setitem(SMALL.__dict__, "items", lambda root: entries[1:])
     (row,) = take_inventory(small_root, names=["small"])

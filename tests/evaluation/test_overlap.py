@@ -128,7 +128,7 @@ def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
     return folder / "second"
 
 
-def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_and_its_base_model_are_identified(run: Path, small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for place in (run, run / "step-3"):
         images = training_images(str(place))
         assert images is not None

@@ -82,7 +82,7 @@ def test_every_true_text_meets_every_false_one(tmp_path: Path) -> None:
     }
 
 
-def test_the_digest_of_captions_of_any_form_is_told(tmp_path: Path) -> None:
+def test_the_digest_of_captions_of_any_form_is_recorded(tmp_path: Path) -> None:
     paint(tmp_path, write_all(tmp_path))
     (tmp_path / "own" / "captions.jsonl").unlink()
     (tmp_path / "own" / "captions.tsv").write_text("id\timage\ttext\n1\te.png\ttrue e\n")
@@ -126,7 +126,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: object, message: str) -> None
         read(tmp_path)
 
 
-def test_wrong_folders_are_told(tmp_path: Path) -> None:
+def test_wrong_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"own: no table and no negatives found(.|\n)*own/NAME\.jsonl"):
         read(tmp_path)
     (tmp_path / "own").mkdir()

@@ -92,7 +92,7 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
     assert not (tmp_path / "result.json").exists()
 
 
-def test_shares_are_whole_and_a_broken_environment_is_told() -> None:
+def test_shares_are_whole_and_a_broken_environment_is_reported() -> None:
     work = list(range(7))
     shares = [list(EvaluationProcesses(rank=rank, count=3).share(work)) for rank in range(3)]
     assert (
@@ -130,7 +130,7 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
     assert both[0].stdout.splitlines()[-1] == "2"  # gloo of PyTorch 2.8 prints lines of its own before
 
 
-def test_an_error_of_all_processes_is_told_by_the_first_and_that_of_one_by_itself(
+def test_an_error_of_all_processes_is_reported_by_the_first_and_that_of_one_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "_SECONDS_TO_WAIT", 0.1)
@@ -190,7 +190,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize(("where", "status"), [("0", 1), ("1", 1), ("both", 1), ("before", 2), ("words", 2)])
-def test_what_ends_processes_of_torchrun_is_said_once(where: str, status: int) -> None:
+def test_what_ends_processes_of_torchrun_is_reported_once(where: str, status: int) -> None:
     agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     words = ["evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]
     words = ["evaluat"] if where == "before" else words[:2] if where == "words" else words

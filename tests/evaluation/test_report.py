@@ -194,7 +194,7 @@ def test_numbers_are_those_of_the_results(results: list[Path], comparison: Compa
     assert lost.value < -0.2
 
 
-def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path: Path) -> None:
+def test_best_is_only_claimed_where_it_is_significant(results: list[Path], tmp_path: Path) -> None:
     close = compare(results)
     order = next(row for row in close.headline if row.title == "order")
     assert not any(cell.best for cell in order.cells.values())
@@ -270,7 +270,7 @@ def test_single_results_are_compared_over_items(report_of: Callable[[str], Repor
         assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
 
 
-def test_one_seed_is_told_also_where_no_method_has_more(comparison: Comparison, tmp_path: Path) -> None:
+def test_one_seed_is_reported_also_where_no_method_has_more(comparison: Comparison, tmp_path: Path) -> None:
     benchmark = BENCHMARKS.load("winoground").BENCHMARK
     for label, seed in (("base", None), ("clip", 0), ("degla", 0)):
         save_result(draw_result(label, (0.7,) * 4, seed, benchmark=benchmark, n=20), tmp_path / f"{label}.json")

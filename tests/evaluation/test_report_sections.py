@@ -436,7 +436,7 @@ def test_seeds_that_answered_other_questions_have_no_interval_over_questions(tmp
     assert apart is not None and apart.method == "t over 2 seeds"
 
 
-def test_half_precision_is_not_said_to_move_scores_by_points(tmp_path: Path) -> None:
+def test_half_precision_is_not_reported_to_move_scores_by_points(tmp_path: Path) -> None:
     paths = [_save(tmp_path, _result_of("winoground", label)) for label in ("base", "half")]
     result = load_result(paths[1], items=True)
     update = {"precision": "bf16", "activation": "gelu"}

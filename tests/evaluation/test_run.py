@@ -122,7 +122,7 @@ def test_degenerate_items_are_counted(small_root: Path, monkeypatch: pytest.Monk
     assert part.scores[0].ties == 1
 
 
-def test_missing_images_are_an_error_or_are_said(small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_images_are_an_error_or_are_reported(small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (small_root / "5.png").unlink()
     with pytest.raises(InputError, match=r"1 of 6 images.*5\.png.*--allow-missing \(in a plan allow_missing;"):
         run(spreading(), small_root)

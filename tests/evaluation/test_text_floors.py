@@ -141,7 +141,7 @@ def test_ceilings_of_the_official_files() -> None:
             assert scores[0].value == pytest.approx(limits.get(part, 1.0)), (name, part)
 
 
-def test_an_average_of_averages_is_left_without_what_is_told() -> None:
+def test_an_average_of_averages_leaves_out_parts_that_text_solves() -> None:
     """As ARO's mean over four has the means of its orders."""
     parts = ("add/a", "add/b", "swap")
     averages = (Average("add", of=("add/*",)), Average("both", of=("add", "swap")))

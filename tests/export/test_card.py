@@ -89,7 +89,7 @@ def test_the_command_makes_the_same_configuration(
     assert all(Path(str(new)).name == Path(str(old)).name for _, old, new in changed)
 
 
-def test_results_are_told_with_gains(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_results_are_printed_with_gains(run: Path, tiny_model: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data")
     files = []
     for label, model in (("before", tiny_model), ("after", run)):

@@ -325,7 +325,7 @@ def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path) -> None:
     assert "out: cannot be written: the disk is full" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_missing_package_is_told_before_a_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_before_a_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         InputError, match=r"needs onnxruntime, which is not installed\. Install it: pip install 'degla\[ex"

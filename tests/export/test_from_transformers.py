@@ -95,7 +95,7 @@ def test_it_is_trained_resumed_and_averaged(clip: Path, tiny_pairs: dict[str, Pa
     assert average_weights(before, after, share=0.0).fingerprint == before.fingerprint
 
 
-def test_what_is_wrong_with_a_checkpoint_of_it_is_said(clip: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_checkpoint_of_it_is_reported(clip: Path, tmp_path: Path) -> None:
     save_encoder(load_encoder(str(clip)), tmp_path / "saved")
     file = tmp_path / "saved" / "open_clip_config.json"
     config = json.loads(file.read_text())

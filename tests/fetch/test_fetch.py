@@ -71,7 +71,7 @@ def _sources(tmp_path: Path, text: str) -> list[str]:
     return ["--root", str(tmp_path / "data"), "--sources", str(file)]
 
 
-def test_cut_connections_are_gone_on_with_and_bytes_come_once(server: FileServer, tmp_path: Path) -> None:
+def test_cut_connections_are_resumed_and_bytes_come_once(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT, cut=CHUNK)  # More often than connections may fail without progress.
     came: list[int] = []
     waits = _get(url, tmp_path / "new" / "a.bin", check=CHECK, size=len(CONTENT), advance=came.append)
@@ -81,7 +81,7 @@ def test_cut_connections_are_gone_on_with_and_bytes_come_once(server: FileServer
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.bin"]
 
 
-def test_a_second_command_goes_on_where_the_first_ended(server: FileServer, tmp_path: Path) -> None:
+def test_a_second_command_continues_where_the_first_ended(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT)
     target = tmp_path / "a.bin"
     (tmp_path / "a.bin.partial").write_bytes(CONTENT[:4321])
@@ -89,7 +89,7 @@ def test_a_second_command_goes_on_where_the_first_ended(server: FileServer, tmp_
     assert target.read_bytes() == CONTENT and server.asked == [("/a.bin", "bytes=4321-")]
 
 
-def test_a_part_of_an_older_file_is_not_gone_on_with(server: FileServer, tmp_path: Path) -> None:
+def test_a_partial_download_of_an_older_file_is_not_resumed(server: FileServer, tmp_path: Path) -> None:
     part = tmp_path / "a.bin.partial"
     part.write_bytes(b"of another file")
     os.utime(part, (1_000_000_000, 1_000_000_000))
@@ -100,14 +100,14 @@ def test_a_part_of_an_older_file_is_not_gone_on_with(server: FileServer, tmp_pat
     assert server.asked == [("/a.bin", "bytes=15-"), ("/a.bin", "")]
 
 
-def test_a_whole_file_that_was_only_not_renamed_is_not_fetched_again(server: FileServer, tmp_path: Path) -> None:
+def test_a_complete_download_that_was_not_renamed_is_not_fetched_again(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT)
     (tmp_path / "a.bin.partial").write_bytes(CONTENT)
     _get(url, tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == [("/a.bin", f"bytes={len(CONTENT)}-")]
 
 
-def test_more_than_the_server_has_is_no_whole_file(server: FileServer, tmp_path: Path) -> None:
+def test_more_bytes_than_the_server_has_are_refused(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT)
     (tmp_path / "a.bin.partial").write_bytes(CONTENT + b"more")
     with pytest.raises(DeglaError, match=r"655,364 bytes are here, but the server's file has 655360\. Delete the file"):
@@ -130,7 +130,7 @@ def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
     return SimpleNamespace(get=get)
 
 
-def test_an_answer_that_ends_early_in_silence_is_no_whole_file(tmp_path: Path) -> None:
+def test_an_answer_that_ends_early_without_an_error_is_not_taken_as_complete(tmp_path: Path) -> None:
     waits: list[float] = []
     rest = {"Content-Range": "bytes 3-7/*", "Content-Length": "5"}  # a complete file of unknown size
     other = {"Content-Range": "bytes 5-7/8"}
@@ -153,7 +153,7 @@ def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and sum(came) == len(CONTENT)
 
 
-def test_no_byte_six_times_ends_with_what_is_kept(server: FileServer, tmp_path: Path) -> None:
+def test_six_attempts_without_a_byte_end_and_the_partial_file_stays(server: FileServer, tmp_path: Path) -> None:
     url = server.add("/a.bin", CONTENT, cut=4 * CHUNK, cuts=1)
     file = server.files["/a.bin"]
 
@@ -249,7 +249,7 @@ def _toy(server: FileServer, tmp_path: Path) -> list[str]:
     return ["fetch-data", "toy", *_sources(tmp_path, TOY.format(address=server.address, one=one))]
 
 
-def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
+def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_reported(
     server: FileServer, tmp_path: Path, capsys: Capture
 ) -> None:
     words, data = _toy(server, tmp_path), tmp_path / "data"
@@ -332,7 +332,7 @@ def test_what_is_half_there_is_missing_and_is_completed(server: FileServer, tmp_
     assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["there", "there", "missing", "ask"]
 
 
-def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
+def test_a_damaged_archive_is_reported(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
     words = _toy(server, tmp_path)
     packed = bytearray(server.files["/val.zip"].content)
     packed[100] ^= 255
@@ -349,14 +349,14 @@ def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: C
     assert "outer.zip: has no member that starts with deep/textures.tar.gz" in output
 
 
-def test_a_place_that_cannot_be_unpacked_to_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_unpacked_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(_zip({"val/a.jpg": b"a"}))
     (tmp_path / "coco" / "a.jpg").mkdir(parents=True)
     with pytest.raises(DeglaError, match=r"coco/a\.jpg: cannot be written: .* Choose another --root\."):
         unpack_archive(tmp_path / "a.zip", tmp_path, moves={"val/": "coco/"})
 
 
-def test_too_little_space_is_said_before_a_byte_comes(
+def test_too_little_space_is_reported_before_a_byte_comes(
     server: FileServer, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add("/big.zip", _zip({"val/a.jpg": b"a"}))

@@ -85,7 +85,7 @@ def test_every_loss_is_one_import_away(name: str) -> None:
     assert loss.__name__ in degla.losses.__all__
 
 
-def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_no_recipe_could_have_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = dataclasses.make_dataclass("Bare", [("weight", float), ("margin", float, 0.2)], bases=(Loss,), frozen=True)
     plain = type("Plain", (Loss,), {"margin": 0.2})
     for loss, text in ((bare, r"bare\.py: Bare must be .* default for each .*\. Fields without a default: weight\.$"),
@@ -95,7 +95,7 @@ def test_a_loss_that_no_recipe_could_have_is_told(monkeypatch: pytest.MonkeyPatc
             loss_class.__wrapped__("bare")
 
 
-def test_what_type_checkers_are_told_is_exported() -> None:
+def test_names_that_type_checkers_see_are_exported() -> None:
     """Strict type checkers treat an import as an export only with `as`."""
     lines = Path(str(degla.losses.__file__)).read_text().splitlines()
     imports = [line.partition(" import ")[2] for line in lines if line.startswith("    from ")]
@@ -212,7 +212,7 @@ def test_indices_may_be_of_any_type_and_a_batch_may_be_small(name: str) -> None:
         assert value == 0, "no pairs, no loss"
 
 
-def test_more_rules_than_the_memory_has_are_told() -> None:
+def test_more_rules_than_the_memory_has_are_reported() -> None:
     inputs: Any = tensors_of(make_case(4, 3, mask="all", seed=73))
     with pytest.raises(InputError, match=r"a rule has number 2, .* for 1\. Give .* Objective\(losses, rules="):
         Objective({"cross_modal_rank": CrossModalRank()})(**inputs)
@@ -254,7 +254,7 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
         ({"scale": torch.ones(2)}, r"scale has shape \[2\]; it must be \[\]"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_reported_in_one_line(change: dict[str, Any], message: str) -> None:
     case = make_case(4, 3, mask="all", seed=74)
     inputs: Any = {name: value for name, value in tensors_of(case).items() if name in ("image", "caption", "negative")}
     with pytest.raises(InputError, match=message) as caught:

@@ -87,7 +87,7 @@ def test_each_kind_of_tower_says_what_it_is(
     assert all(part in message for part, message in zip(expected, caplog.messages, strict=True)), caplog.messages
 
 
-def test_slower_linear_layers_are_told_where_they_are_slower(
+def test_slower_linear_layers_are_reported_where_they_are_slower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`degla evaluate` warned of training, too."""
@@ -108,7 +108,7 @@ def test_the_doctor_tells_all_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("vision", "expected"), [(RESNET, ["image tower, a ModifiedResNet"]), (timm_tower(), [])])
-def test_gradient_checkpointing_that_does_nothing_is_told(
+def test_gradient_checkpointing_that_does_nothing_is_reported(
     vision: dict[str, Any], expected: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=vision)))

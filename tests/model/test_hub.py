@@ -153,7 +153,7 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["ViT-B-16-SigLIP:random", "ViT-B-32-quickgelu:openai", "hf-hub:org/name", "roberta-ViT-B-32:random"]
 )
-def test_no_network_is_told_at_once(
+def test_no_network_is_reported_at_once(
     name: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants

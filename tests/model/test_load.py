@@ -143,7 +143,7 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
 @pytest.mark.parametrize(
     ("architecture", "told"), [("ViT-B-32", True), ("ViT-B-32-quickgelu", False), ("ViT-B-16-plus-240", False)]
 )
-def test_a_file_without_a_recorded_activation_is_told_of(
+def test_a_file_without_a_recorded_activation_is_reported_of(
     architecture: str, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "negclip.pt"
@@ -231,7 +231,9 @@ def _spoiled(folder: Path, how: str) -> None:
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
     ],
 )
-def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, message: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_folder_of_open_clip_that_is_not_a_complete_model(
+    how: str, message: str, tiny_model: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     _spoiled(tmp_path / "model", how)
     with pytest.raises(InputError, match=message) as caught:
@@ -265,7 +267,7 @@ def test_weights_of_another_architecture_tell_theirs(
 
 
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])
-def test_a_pickle_of_weights_is_refused_and_the_command_told_converts_it(
+def test_a_pickle_of_weights_is_refused_and_the_suggested_command_converts_it(
     name: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"

@@ -143,7 +143,7 @@ def test_the_cache_knows_such_a_model_by_weights_and_settings(tmp_path: Path) ->
     assert not {*identities("weights", seed=1)} & {*first}
 
 
-def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     write_folder(folder, "clip")
     assert load_encoder(str(folder)).name == str(folder)

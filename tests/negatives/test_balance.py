@@ -83,7 +83,7 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Balancer, list[N
     return balancer, list(read_jsonl(NegativeRecord, out))
 
 
-def test_what_the_words_told_is_told_no_longer(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
+def test_what_words_gave_away_is_given_away_no_longer(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
     report = balanced[0].report
     colours = report.rules["colours"]
     assert colours.before is not None and colours.before.most > 0.7
@@ -130,7 +130,7 @@ def test_a_large_file_is_chosen_from_block_by_block(tmp_path: Path, monkeypatch:
     assert state.after is not None and state.after.most < 0.65 < 0.7 < state.before.most  # type: ignore[union-attr]
 
 
-def test_the_greatest_reward_is_taken_of_which_the_texts_tell_little_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_greatest_reward_is_chosen_at_which_texts_give_away_little_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = made_captions(400)
     rows = [row for row in made_rows(captions) if row.rule == "colours"]
     sizes = []
@@ -287,7 +287,7 @@ def test_the_n_grams_by_a_slow_loop() -> None:
         assert model(text) == pytest.approx(sum(logs) / len(logs)), text
 
 
-def test_told_finds_one_planted_sign_in_its_place() -> None:
+def test_the_text_classifiers_find_one_planted_cue() -> None:
     rng = Random(1)
     texts = [(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}") for _ in range(160)]
     pairs = [CaptionNegative(*each, "", -8.999, -9.0) for each in texts]

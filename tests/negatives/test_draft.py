@@ -91,7 +91,7 @@ def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_i
     assert len(written) == 40, "a model that writes may see more than the grammar"
 
 
-def test_the_same_call_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
+def test_the_same_call_continues_and_pays_nothing_twice(tmp_path: Path) -> None:
     draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
     out = tmp_path / "drafts.jsonl"
     stopped = ScriptedModel(answer, forms=("write",), capacity=4, fail_after=9)

@@ -150,7 +150,7 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
     }
 
 
-def test_images_of_other_names_are_said(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_other_names_are_reported(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.captions = [caption(1).model_copy(update={"image": "000000000001.jpg"})]
     case.rows = negatives(1, FIVE)
     assert case.export() == 0

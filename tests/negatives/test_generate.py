@@ -117,7 +117,7 @@ def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
     assert plain["skipped"] == summary.skipped and plain["share_covered"] == summary.share_covered
 
 
-def test_words_come_in_as_often_as_captions_say_them(tmp_path: Path) -> None:
+def test_words_are_drawn_as_often_as_captions_use_them(tmp_path: Path) -> None:
     texts = [text for text in many(70) if "dog" in text or "cat" in text] * 4
     for source, least, most in (("captions", 0.7, 1), ("lexicon", 0, 0.3)):
         rows = run(tmp_path / f"{source}.jsonl", texts, rules=("replace_nouns",), words=source)

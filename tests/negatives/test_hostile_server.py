@@ -52,7 +52,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_one_bad_body_is_asked_again(name: str, connect: Connect) -> None:
+def test_one_bad_body_is_sent_again(name: str, connect: Connect) -> None:
     with serving(script(BODIES[name])) as server:
         answer = reply(connect(server))
     assert (answer.outcome, answer.attempts) == ("answered", 2)
@@ -173,7 +173,7 @@ def test_waits_that_cannot_be_meant(value: str) -> None:
     assert hold_for(headers, tokens=1, now=1e9) == 0.0
 
 
-def test_a_longer_wait_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_wait_is_reported_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     dialect = Dialect("there:1", RequestSettings("m"))
     endpoint = Endpoint("http://there:1/v1", None, dialect, most=4, timeout=1.0, key="k")  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):

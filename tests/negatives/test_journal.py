@@ -110,7 +110,7 @@ def test_what_a_worker_left_is_taken_in_once_wherever_the_run_was_killed(
     assert path.read_bytes() == undisturbed.read_bytes() and not any(parts[0].parent.iterdir())
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_the_run_continues_later(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
     run(undisturbed, ScriptedModel(varied))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -99,7 +99,7 @@ def test_table_in_the_package_is_what_the_script_builds() -> None:
     assert (DATA_FOLDER / "wordnet.tsv").read_text(encoding="utf-8") == lexicon_build.build(WORDNET)
 
 
-def test_anchor_that_is_no_sense_is_named() -> None:
+def test_an_anchor_without_sense_is_named() -> None:
     groups = {"thing": {**read_tables(GROUPS_NAME)["nouns"]["bird"], "anchors": ["bird#99"]}}
     with pytest.raises(InputError, match="bird#99"):
         lexicon_build._anchors(groups, {"bird": [1, 2]})

@@ -65,7 +65,7 @@ def test_second_pass_sees_the_first(likelihood: Likelihood) -> None:
     )
 
 
-def test_what_is_kept_changes_no_bit(likelihood: Likelihood) -> None:
+def test_what_is_cached_changes_no_bit(likelihood: Likelihood) -> None:
     parts = [(likelihood.start, *likelihood.encode(CAPTIONS[0])), likelihood.encode(CAPTIONS[1])]
 
     def answer() -> list[float]:

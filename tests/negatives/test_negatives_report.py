@@ -167,7 +167,7 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert len(ids) == len(set(ids))
 
 
-def test_a_sheet_without_a_key_has_its_misses_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sheet_without_a_key_has_its_misses_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "own.tsv"
     lines = ["id caption negative different plausible note", "1 dogs cats y y ", "2 dogs hounds n n synonym"]
     sheet.write_text("".join(line.replace(" ", "\t") + "\n" for line in lines))
@@ -192,7 +192,7 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
     assert "[red]x[/red]" in output and "model_refused 1" in output
 
 
-def test_negatives_of_another_version_of_the_captions_are_said_as_in_training(
+def test_negatives_of_another_version_of_the_captions_are_reported_as_in_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = [f"a {noun} stands beside the small {noun} house" for noun in NOUNS]
@@ -227,7 +227,7 @@ def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.Ca
         assert ("Refused" in capsys.readouterr().out) == has_table
 
 
-def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_other_captions_are_reported(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
     others = [negative(number, "swap_nouns", "A b.") for number in (77, 77, 78)]
     write_jsonl(negatives, [*NEGATIVES, *others])

@@ -45,7 +45,7 @@ def test_grows_up_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most_at_once(monkeypatch, pretend(1.0), concurrency=64, requests=500) == 64
 
 
-def test_rate_limits_cut_and_it_goes_on_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limits_cut_and_it_keeps_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     server = pretend(1.0, refuses_above=50)
     assert 40 <= most_at_once(monkeypatch, server, concurrency=200, requests=900) <= 60
     assert len(server.received) < 1.1 * 900

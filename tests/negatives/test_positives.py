@@ -145,7 +145,7 @@ def test_one_file_holds_negatives_or_positives() -> None:
         NegativesSettings(("swap_nouns", "passive"), 0)
 
 
-def test_the_engine_makes_them_with_siblings_and_goes_on(tmp_path: Path) -> None:
+def test_the_engine_makes_them_with_siblings_and_continues(tmp_path: Path) -> None:
     records = captions(["A dog rides a small skateboard.", "A brown dog on a skateboard."])
     settings = NegativesSettings(tuple(POSITIVES.names()), 0, per_rule=3)
     out = tmp_path / "positives.jsonl"

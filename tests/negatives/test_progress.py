@@ -62,7 +62,7 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     assert message == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
 
 
-def test_a_total_that_was_a_guess_and_is_passed_is_told_no_more(
+def test_an_estimated_total_that_is_passed_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0
@@ -82,7 +82,7 @@ def test_a_slow_task_has_a_rate_above_zero(monkeypatch: pytest.MonkeyPatch, capl
     assert [record.getMessage() for record in caplog.records] == ["training steps: 3 of 12, 0.03/s, 0:05:00 left"]
 
 
-def test_no_time_left_is_told_before_a_batch_has_ended(
+def test_no_time_left_is_reported_before_a_batch_has_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0

@@ -62,7 +62,7 @@ def reason(name: str, caption: str, negative: str) -> str:
     return judge(load_rule(name), parse_one(caption), negative).reason
 
 
-def test_a_file_whose_class_has_another_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_whose_class_has_another_name_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shelf in ("rules", "positives"):
         (tmp_path / "negatives" / shelf).mkdir(parents=True)
     file = tmp_path / "negatives" / "rules" / "swap_hats.py"

@@ -274,7 +274,7 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
     assert len(json.loads((tmp_path / "again.jsonl.manifest.json").read_text())["judged"]) == 2
 
 
-def test_requests_without_an_answer_are_asked_again_by_the_same_command(
+def test_requests_without_an_answer_are_sent_again_by_the_same_command(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("openai", reason="the extra degla[llm] is not installed")

@@ -189,7 +189,7 @@ def test_passing_faults(connect: Callable[..., ServerModel], kind: str, response
         assert [received.headers["x-client-request-id"][-2:] for received in server.requests()] == ["-1", "-2", "-3"]
 
 
-def test_given_up(connect: Callable[..., ServerModel]) -> None:
+def test_requests_are_given_up(connect: Callable[..., ServerModel]) -> None:
     def respond(received: Received) -> Response:
         return failure(500, f"broken at {received.headers['host']}") if "number 0 " in received.last else say(received)
 
@@ -574,7 +574,9 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
         ServerModel(**{"base_urls": ["http://localhost:1/v1"], "model": "m", **settings})
 
 
-def test_who_waits_no_longer_gets_what_has_come_and_nothing_more_is_sent(connect: Callable[..., ServerModel]) -> None:
+def test_who_stops_waiting_gets_the_finished_replies_and_nothing_more_is_sent(
+    connect: Callable[..., ServerModel],
+) -> None:
     def answer(received: Received) -> Response:
         model.wait_no_longer()
         return say(received)

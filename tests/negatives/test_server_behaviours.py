@@ -69,7 +69,7 @@ ASKED_AGAIN = {
 
 
 @pytest.mark.parametrize("name", ASKED_AGAIN)
-def test_asked_again(name: str, connect: Connect) -> None:
+def test_requests_are_repeated(name: str, connect: Connect) -> None:
     with serving(script(ASKED_AGAIN[name])) as server:
         answer = reply(connect(server))
     assert (answer.outcome, answer.attempts) == ("answered", 2)
@@ -155,7 +155,7 @@ def test_ends(name: str, connect: Connect) -> None:
         raise DeglaError(text)
 
 
-def test_requests_rejected_in_a_row_are_asked_again_by_a_later_run(connect: Connect) -> None:
+def test_requests_rejected_in_a_row_are_sent_again_by_a_later_run(connect: Connect) -> None:
     """The first two count as rejected, the others as unreachable; an answer in between starts anew."""
     rejects = {0, 1, *range(3, 40)}
     with serving(lambda received: failure(400, "no") if received.number in rejects else say(received)) as server:
@@ -169,7 +169,7 @@ def test_requests_rejected_in_a_row_are_asked_again_by_a_later_run(connect: Conn
     assert outcomes == ["rejected", "rejected", "answered", "rejected", "rejected", *["unreachable"] * 17]
 
 
-def test_a_command_goes_on_once_requests_are_no_longer_rejected(
+def test_a_command_continues_once_requests_are_no_longer_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DEGLA_API_KEY", "none")
@@ -213,7 +213,7 @@ def test_no_system_turn(status: int, message: str, connect: Connect) -> None:
     assert turns[0]["content"] == "Make it false.\n\nA cup on a table."
 
 
-def test_what_openrouter_s_provider_said(connect: Connect) -> None:
+def test_errors_of_openrouters_providers_are_shown(connect: Connect) -> None:
     raw = json.dumps({"error": {"message": "`temperature` is deprecated for this model."}})
     wrapped = failure(400, "Provider returned error", code=400, metadata={"raw": raw, "provider_name": "Anthropic"})
     with serving(lambda received: wrapped if "temperature" in received.body else say(received)) as server:

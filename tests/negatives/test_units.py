@@ -75,7 +75,7 @@ def test_no_foil_is_what_the_caption_says_elsewhere(text: str, unit: str, phrase
         ("A boy jumps into a pool while a girl watches.", "a boy jumps into a pool"),
     ],
 )
-def test_a_relation_is_said_of_who_does_it(text: str, relation: str) -> None:
+def test_a_relation_belongs_to_who_does_it(text: str, relation: str) -> None:
     caption = parse_one(text)
     relations = relations_of(caption)
     assert relation in relations, relations

@@ -90,7 +90,9 @@ def test_no_server_from_the_start_ends_the_run_soon(run: Run) -> None:
     assert 10 < took < 60
 
 
-def test_silence_later_is_told_once_and_ends_the_run_after_minutes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_silence_later_is_reported_once_and_ends_the_run_after_minutes(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     down = False
 
     async def work(ask: Ask) -> None:

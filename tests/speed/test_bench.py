@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("last", "gap", "worst"), [(3.3, 0.25, "b"), (float("nan"), float("nan"), "c")])
-def test_the_worst_gradient_is_told_even_where_it_is_no_number(
+def test_the_worst_gradient_is_reported_even_where_it_is_no_number(
     tmp_path: Path, last: float, gap: float, worst: str
 ) -> None:
     sides = ({"a": [1.0], "b": [0.0, 4.0], "c": [3.0]}, {"a": [1.2], "b": [0.0, 3.0], "c": [last]})

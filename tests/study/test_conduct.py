@@ -255,7 +255,7 @@ def test_other_weights_of_the_base_make_runs_again(
     assert tune(replace(jobs()[0], base=str(tmp_path / "other"), inputs={})).measured == 1
 
 
-def test_weights_in_a_file_are_told_apart_too(tmp_path: Path) -> None:
+def test_weights_in_a_file_are_distinguished_too(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     digests = set()
     for content in ("one", "other"):
@@ -264,7 +264,7 @@ def test_weights_in_a_file_are_told_apart_too(tmp_path: Path) -> None:
     assert len(digests) == 2 and digest_of_base("ViT-B-32:openai", {}) == {}
 
 
-def test_files_of_a_pattern_are_told_apart_too(tmp_path: Path) -> None:
+def test_files_of_a_pattern_are_distinguished_too(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.tar").write_bytes(name.encode())
     before = digest_of(tmp_path / "*.tar", {})
@@ -391,7 +391,7 @@ def test_images_and_classes_that_came_are_asked_about(
     assert [measured(), measured()] == [(1, 4), (0, 4)]
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
+def test_a_run_that_was_stopped_continues(tmp_path: Path, drawn: Path) -> None:
     whole = tune(_job(tmp_path / "whole", drawn, train_steps=6, **{"tracking.every_steps": 1}))
     assert len({load_result(path).model.fingerprint for path in whole.paths}) == 2, "two shares are one model"
     job = _job(tmp_path / "stopped", drawn, train_steps=6, **{"tracking.every_steps": 1})
@@ -590,7 +590,7 @@ def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == ("clip, seed 0\n", "\n".join([*missing, ""]))
 
 
-def test_only_what_takes_steps_is_said_to_take_some(tmp_path: Path) -> None:
+def test_only_methods_with_steps_state_steps(tmp_path: Path) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     trained = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
     chains = [Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), questions).alone

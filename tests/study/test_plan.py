@@ -139,7 +139,7 @@ def test_what_would_be_measured_into_one_file_is_refused(tmp_path: Path, fields:
         expand(_plan(tmp_path, **fields), where="plan")
 
 
-def test_a_misspelt_field_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
+def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"world": {}, "arm": [{"recipe": "degla"}]}))
     with pytest.raises(InputError, match=r"field 'arm': Extra inputs are not permitted\. Did you mean 'arms'\?"):
         read_plan(tmp_path / "plan.yaml")

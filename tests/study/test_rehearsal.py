@@ -45,7 +45,7 @@ def _kinds(parts: list[RehearsedPart]) -> dict[str, set[str]]:
     return kinds
 
 
-def test_with_nothing_at_hand_every_part_is_asked_in_its_official_form(tmp_path: Path) -> None:
+def test_without_options_every_part_is_scored_in_its_official_form(tmp_path: Path) -> None:
     root = tmp_path / "root"
     parts = lay_questions((*NEEDED, "retrieval"), at_hand=tmp_path / "nothing", root=root)
     assert _kinds(parts) == {name: {"made"} for name in (*NEEDED, "retrieval")}
@@ -182,7 +182,7 @@ def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
 
 
 @pytest.mark.parametrize(("arm", "origin"), [("clip", "made by the plan's rules"), ("negclip", "")])
-def test_negatives_that_every_arm_brings_are_not_said_to_be_made(tmp_path: Path, arm: str, origin: str) -> None:
+def test_negatives_that_every_arm_brings_are_not_listed_as_made(tmp_path: Path, arm: str, origin: str) -> None:
     own = {"data.negatives": str(write_pairs(tmp_path / "own")["negatives"])}
     plan = _plan(tmp_path, {"recipe": "degla"} | own, {"recipe": arm} | ({} if origin else own))
     assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == origin

@@ -334,7 +334,7 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
     assert "inputs.start was" in changed[1].notes[0] or "start" in changed[1].notes[0]
 
 
-def test_benchmark_images_that_a_task_trains_on_are_told_of_all_tasks_after_it(tmp_path: Path, drawn: Path) -> None:
+def test_benchmark_images_that_a_task_trains_on_are_reported_of_all_tasks_after_it(tmp_path: Path, drawn: Path) -> None:
     path = _write(tmp_path, drawn, benchmarks={"names": ["zeroshot"], "root": str(tmp_path)})
     shutil.copytree(drawn / "benchmarks" / "zeroshot", tmp_path / "zeroshot")
     trained = next((drawn / "digit").rglob("*.png"))

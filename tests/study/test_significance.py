@@ -162,7 +162,7 @@ def test_a_difference_needs_both_kinds_of_test(study: Study) -> None:
     assert not replace(open_one, corrected_seeds=0.01, corrected_questions=0.01).significant, "its interval includes 0"
 
 
-def test_models_that_are_equal_are_rarely_said_to_differ(study: Study) -> None:
+def test_equal_models_are_rarely_declared_different(study: Study) -> None:
     """Seven seeds and the questions vary alike; each p-value by itself leaves one of the two out."""
     generator = np.random.default_rng(0)
     both, verdicts = [], []
@@ -270,7 +270,7 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
         _study(every)
 
 
-def test_no_difference_is_told_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
+def test_no_difference_is_reported_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     overlap = Overlap(benchmark="world", images=10, by_id=0, by_content=4, examples=("a.png",))
     leakage = Leakage(captions=("c.jsonl",), images=20, overlaps=(overlap,))
     changed: dict[int | None, Path] = {}

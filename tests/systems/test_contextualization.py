@@ -163,7 +163,7 @@ def _answering(answer: Callable[[Request], str]) -> ScriptedModel:
     return ScriptedModel(answer, forms=("write",), capacity=2, shuffle=1)
 
 
-def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -> None:
+def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> None:
     def answer(request: Request) -> str:
         names = [NAMES[int(number)] for number in (request.key.caption_id[0], request.key.caption_id[-1])]
         return "No names here." if names == ["wolf", "animal"] else f"{names[0].upper()} and {names[1]} are related."

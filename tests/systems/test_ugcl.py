@@ -125,7 +125,7 @@ def test_bad_graphs_are_refused_in_one_line(changed: dict[str, object], says: st
     assert "\n" not in str(error.value)
 
 
-def test_nodes_without_an_edge_are_told() -> None:
+def test_nodes_without_an_edge_are_reported() -> None:
     assert _small().isolated == 0 and _small(edges=torch.tensor([[0], [1]])).isolated == 2
 
 
@@ -348,7 +348,7 @@ _OUTSIDE.indices[1] = 10**8  # scipy would write there
     ("part", "content"),
     [("allx", []), ("allx", _OUTSIDE), ("ally", np.zeros((2, 2))), ("graph", {0: 3}), ("y", None)],
 )
-def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, content: object) -> None:
+def test_files_that_are_no_graph_together_are_reported(tmp_path: Path, part: str, content: object) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=r"ind.small.x: not a graph together with the files next to it"):

@@ -85,7 +85,7 @@ def test_the_average_is_what_is_evaluated_and_kept(
     assert not (whole.folder / STUDENT).exists()
 
 
-def test_a_resume_goes_on_with_the_student(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_a_resume_continues_with_the_student(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _averaging(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=4), 0.5)
     config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
     whole = train(config)

@@ -251,7 +251,7 @@ def test_a_wrong_state_is_one_line(
         load_encoder(str(_out(copied)))
 
 
-def test_a_renamed_checkpoint_is_told_its_own_name(copied: TrainConfig) -> None:
+def test_the_message_names_a_renamed_checkpoint_by_its_own_name(copied: TrainConfig) -> None:
     (_out(copied) / "step-4").rename(_out(copied) / "step-9")
     with pytest.raises(
         InputError, match=r"'step' is 4, but the folder is step-9\. If .*, rename it back to step-4\. Use "

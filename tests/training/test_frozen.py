@@ -70,7 +70,7 @@ def test_trained_towers_keep_their_statistics(model: Path, tiny_pairs: Pairs, tm
         assert any(name.endswith(STATISTICS) for name in same) and any(tower_of(name) == "image" for name in changed)
 
 
-def test_statistics_move_where_they_are_told_to(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_statistics_move_to_the_given_device(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _config(model, tiny_pairs, tmp_path / "run", batch_norm="update", freeze_image_blocks=-1, steps=4)
     outcome, resumed = whole_and_resumed(whole)
     changed, same = _changed(model, outcome.folder)

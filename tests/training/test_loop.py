@@ -197,7 +197,7 @@ def test_an_apple_trains_on_its_processor_as_evaluation_does(
 
 
 @pytest.mark.parametrize(("strategy", "warns"), [("fsdp", True), ("ddp", False)])
-def test_slices_for_one_process_are_told_to_be_none(
+def test_slices_for_one_process_are_reported_as_none(
     strategy: str, warns: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1, strategy=strategy)

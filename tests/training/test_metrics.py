@@ -67,7 +67,7 @@ def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_damaged_line_is_told_and_the_torn_last_one_passed_over(
+def test_a_damaged_line_is_reported_and_the_torn_last_one_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What metrics and validation read back from a run."""
@@ -90,7 +90,7 @@ def test_a_long_file_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
     message = rf"^{tmp_path}/metrics.jsonl: cannot be written: the disk is full. Free space"

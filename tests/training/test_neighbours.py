@@ -147,7 +147,7 @@ def test_similar_images_of_one_picture_are_no_negatives(
     assert masks == {"contrastive": masked, "text_contrast": masked}
 
 
-def test_a_mask_that_no_loss_can_make_is_told(
+def test_a_mask_that_no_loss_can_make_is_reported(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for recipe, warns in (("con_clip", True), ("clip", False)):

@@ -95,7 +95,7 @@ def test_number_of_processes_changes_nothing(
     _assert_close(single / "step-4", out / "step-4")
 
 
-def test_a_run_of_one_process_goes_on_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:
+def test_a_run_of_one_process_continues_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:
     out, forked = tmp_path / "run", tmp_path / "forked"
     _cut_copy(single, config, out)
     # torchrun starts two new interpreters, which do not even share the hash seed.
@@ -146,7 +146,7 @@ def test_a_group_of_the_caller_outlives_a_run(group: str, config: TrainConfig, t
 
 
 @needs_slices
-def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
+def test_slices_give_the_same_run_as_copies_and_each_continues_as_the_other(
     watched: TrainConfig, double: Path, tmp_path: Path
 ) -> None:
     copies, slices = tmp_path / "ddp", tmp_path / "fsdp"
@@ -172,7 +172,7 @@ def _validated(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
 
 
-def test_a_run_of_two_processes_evaluates_in_both_and_goes_on_in_one(
+def test_a_run_of_two_processes_evaluates_in_both_and_continues_in_one(
     watched: TrainConfig, single: Path, double: Path, tmp_path: Path
 ) -> None:
     out, shared = tmp_path / "run", _validated(double)

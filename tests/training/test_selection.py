@@ -114,7 +114,7 @@ def test_gain_minus_price_times_loss() -> None:
 @pytest.mark.parametrize(
     ("price", "scores", "warns"), [(1, (64.0, 89.5), False), (10, (64.0, 89.5), True), (1, BASE, True)]
 )
-def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
+def test_a_best_checkpoint_that_is_no_better_than_the_start_is_reported(
     price: float, scores: tuple[float, float], warns: bool, config: TrainConfig, measured: Measured, caplog: Told
 ) -> None:
     measured.will_be(BASE, scores)

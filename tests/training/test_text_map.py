@@ -96,7 +96,7 @@ def test_known_answers() -> None:
     assert choice.item() == pytest.approx(1.386294, abs=1e-6)
 
 
-def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
+def test_a_run_moves_map_and_scale_alone_and_continues_exactly(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     config = tiny_config("labclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", chunk_size=3)

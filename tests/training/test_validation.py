@@ -90,7 +90,7 @@ def test_every_process_takes_part_and_the_first_writes(
     assert validation.best == "step-1" and (tmp_path / "validation.jsonl").is_file() == (rank == 0)
 
 
-def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_wrong_names_are_reported(benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "a", steps=2)
     wrong = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1, score="compositoin")
     with pytest.raises(InputError, match="Did you mean 'composition'"):
@@ -99,7 +99,7 @@ def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pai
         train(replace(config, out=tmp_path / "b", validation=ValidationConfig(benchmarks=("world",))))
 
 
-def test_questions_about_trained_images_are_told(
+def test_questions_about_trained_images_are_reported(
     tiny_model: Path,
     tiny_pairs: Pairs,
     tmp_path: Path,

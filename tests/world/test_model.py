@@ -108,7 +108,7 @@ def test_twins_are_not_set_against_each_other() -> None:
     assert spared < plain
 
 
-def test_stopped_pretraining_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_pretraining_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Pretraining(batch=4, save_every=2, warmup=1)
 
     def small(**sizes: int) -> dict[str, Any]:

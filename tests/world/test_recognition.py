@@ -43,7 +43,7 @@ def test_one_folder_is_training_data_and_a_data_set(tmp_path: Path) -> None:
         assert label_of[image.path.removeprefix("zeroshot/mine/")] == entry.classes[label]
 
 
-def test_classes_of_all_domains_are_told_apart() -> None:
+def test_classes_of_all_domains_are_distinguished() -> None:
     slugs = [class_slug(name) for domain in DOMAINS.values() for name in domain.classes]
     assert len(set(slugs)) == len(slugs)
 
