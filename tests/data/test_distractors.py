@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.data.drawing import draw_images
 from degla.data.neighbours import NeighbourRecord, drawn_images, drawn_text, texts_of_rule, with_partners
 from degla.errors import InputError
+from degla.negatives.drawing import draw_images
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.llm.server import ServerModel
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl

@@ -45,14 +45,14 @@ _FORMS: Final = (
 """Forms of longer captions; the last two are for captions with a relation other than the caption itself."""
 
 
-Batch = Sequence[tuple[CaptionRecord, Caption]]
+TaggedCaptions = Sequence[tuple[CaptionRecord, Caption]]
 
 
 def with_units(
     captions: Iterable[CaptionRecord],
     *,
     seed: int,
-    write: Callable[[Batch], Sequence[Sequence[CaptionUnit]]] | None = None,
+    write: Callable[[TaggedCaptions], Sequence[Sequence[CaptionUnit]]] | None = None,
 ) -> Iterator[CaptionRecord]:
     """Add the columns `units`, `concepts` and `masked_words` to captions; a caption that names nothing is its own
     concept, and none is its own unit.

@@ -18,7 +18,7 @@ from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey,
 from degla.negatives.run.asking import rule_name, texts_of
 from degla.negatives.run.output import Journal
 from degla.negatives.run.stream import hash_text
-from degla.negatives.units import Batch, bare, relations_of, things_of, unsaid
+from degla.negatives.units import TaggedCaptions, bare, relations_of, things_of, unsaid
 from degla.records import LONGEST_TEXT, CaptionRecord, CaptionUnit
 
 _ASK: Final = (
@@ -60,7 +60,7 @@ class UnitWriter:
                 "by the grammar."
             )
 
-    def __call__(self, batch: Batch) -> list[tuple[CaptionUnit, ...]]:
+    def __call__(self, batch: TaggedCaptions) -> list[tuple[CaptionUnit, ...]]:
         """Return the units of each caption; none if the model's answer has none that can be used.
 
         Raises:

@@ -100,7 +100,7 @@ def _check_server(arguments: argparse.Namespace) -> None:
 
 
 def _draw(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:
-    from degla.data.drawing import ImageServer, draw_images
+    from degla.negatives.drawing import ImageServer, draw_images
     from degla.progress import TaskProgress
 
     server = ImageServer(
