@@ -400,9 +400,10 @@ def test_seeds_of_one_method_become_one_row_of_the_report(
     scored = ["evaluate", *models, "--benchmarks", "zeroshot", "--root", str(root), "--out", str(results / "r.json")]
     assert main([*scored, "--label", "a base", "negclip", "negclip"]) == 0
     assert [load_result(results / f"r-{n}.json").training_seed for n in (1, 2, 3)] == [None, 3, 4]
-    # The last table has what was gained and lost: a row for each method, both of whose seeds are in one.
-    last = capsys.readouterr().out.rpartition("differences from")[2]
-    assert last.count("│ a base") == last.count("│ negclip") == 1 and "│ chance" in last
+    # The last table has what was gained and lost: a column for each method, both of whose seeds are in one.
+    head, _, rows = capsys.readouterr().out.rpartition("differences from")[2].partition("┡")
+    assert head.rpartition("┓")[2].replace("┃", " ").split() == ["method", "a", "base", "negclip", "chance"]
+    assert "│ seeds" in rows and "│ recognition" in rows
     same = [models[0], models[0], *scored[-6:-1], str(tmp_path / "same.json")]
     assert main(["evaluate", *same]) == 0
     assert "no table of differences" in capsys.readouterr().err

@@ -55,6 +55,15 @@ def test_markdown() -> None:
     assert Table(["a", "b"], [["x|y", "1"]]).markdown().splitlines()[-1] == "| x\\|y | 1 |"
 
 
+def test_transposed() -> None:
+    assert _TABLE.transposed().markdown().splitlines() == [
+        "| model | a_b <i> | chance | other |",
+        "| --- | --- | --- | --- |",
+        "| score | **61.3 ± 0.8**; +1.2 [+0.4, +2.0] (few images) | 50.0 | – |",
+        "| P | P |  |  |",
+    ]
+
+
 def test_terminal() -> None:
     console = Console(width=40, record=True, file=None, force_terminal=False)
     with console.capture() as capture:

@@ -142,6 +142,13 @@ class Table:
             lines.append(markdown_line(texts))
         return "\n".join(lines)
 
+    def transposed(self) -> Table:
+        """Return the table with a column for each row: a few rows of many numbers are too wide for a terminal."""
+        first, *others = self._shown("text")
+        rows = [[cell for _, cell in cells] for row, cells in self._rows("text") if row.kind != "section"]
+        columns: list[Column | str] = [first, *(name.text for name, *_ in rows)]
+        return Table(columns, [[column.title, *(row[at] for row in rows)] for at, column in enumerate(others, start=1)])
+
     def terminal(self, *, title: str = "", caption: str = "") -> RichTable:
         """Render for a terminal of 80 columns: long names are wrapped, numbers never.
 

@@ -131,7 +131,7 @@ def _show_at_a_glance(files: Sequence[Path]) -> None:
         tell(f"no table of differences: {error}")
         return
     for name, table in glance_tables(comparison).items():
-        show(table.terminal(title=f"{comparison.titles[name]}: differences from {comparison.baseline}"))
+        show(table.transposed().terminal(title=f"{comparison.titles[name]}: differences from {comparison.baseline}"))
 
 
 @dataclass(frozen=True)
