@@ -1,8 +1,10 @@
-"""Rebuild the embedded knowledge graph from WordNet 3.0: ``python tools/build_wordnet_graph.py /usr/share/wordnet``.
+"""Rebuild the embedded graphs from WordNet 3.0: ``python tools/build_wordnet_graph.py /usr/share/wordnet``.
 
 The graph (`systems/contextualization/wordnet.tsv.gz`) holds 1,200 senses of nouns and verbs with their glosses, in the
-order of a breadth-first walk through the 3-core of WordNet's relations, and the relations between them. WordNet's
-licence is next to it. Debian: ``apt install wordnet-base``; the package never reads WordNet itself.
+order of a breadth-first walk through the 3-core of WordNet's relations, and the relations between them. The labelled
+graph (`systems/ugcl/wordnet.tsv.gz`) has the first hundred nouns of each of eight classes of WordNet's lexicographers
+on the same walk: class and gloss, then pairs of related nouns. WordNet's licence is next to both. Debian: ``apt install
+wordnet-base``; the package never reads WordNet itself.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import argparse
 import gzip
 import sys
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from degla.cli import exit_status_of
 from degla.systems.contextualization.knowledge import EMBEDDED
+from degla.systems.ugcl.graph import EMBEDDED as LABELLED
 
 RELATIONS = {
     "@": "hypernym", "@i": "instance of", "%m": "has member", "%p": "has part", "%s": "has substance",
@@ -24,6 +29,11 @@ RELATIONS = {
 """Pointer symbols that are followed; their inverses are not, so that no test triple is a reversed training triple."""
 BOTH_WAYS = {"+", "$", "^"}
 SIZE, CORE = 1_200, 3
+CLASSES = {
+    5: "animal", 6: "artifact", 8: "body", 10: "communication", 13: "food", 15: "location", 18: "person", 20: "plant",
+}  # fmt: skip
+MEMBERS = 100
+"""Numbers of lexicographers' files of nouns, and nouns of each in the labelled graph."""
 
 
 def read(folder: Path) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str, str]]]:
@@ -65,23 +75,46 @@ def core(triples: list[tuple[str, str, str]]) -> dict[str, list[str]]:
     return {sense: list(others) for sense, others in beside.items()}
 
 
-def main() -> None:
-    """Write the graph."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with WordNet's data.noun and data.verb")
-    senses, triples = read(parser.parse_args().folder)
-    beside = core(triples)
+def labelled(folder: Path, beside: dict[str, list[str]], senses: dict[str, tuple[str, str]]) -> list[str]:
+    """Return the lines of the labelled graph: a class and a gloss for each noun, then the numbers of related nouns."""
+    lines = (folder / "data.noun").read_text(encoding="utf-8").splitlines()
+    files = {f"n{words[0]}": int(words[1]) for line in lines if not line.startswith(" ") and (words := line.split())}
+    found: dict[str, str] = {}
+    for sense in walk(beside):
+        name = CLASSES.get(files.get(sense, -1))
+        if name is not None and list(found.values()).count(name) < MEMBERS:
+            found[sense] = name
+    place = {sense: number for number, sense in enumerate(found)}
+    edges = {(place[one], place[other]) for one in found for other in beside[one] if place.get(other, -1) > place[one]}
+    rows = [f"{name}\t{senses[sense][1]}" for sense, name in found.items()]
+    return rows + [f"{one}\t{other}" for one, other in sorted(edges)]
+
+
+def walk(beside: dict[str, list[str]]) -> Iterator[str]:
+    """Yield the senses in breadth-first order from the one with the most neighbours."""
     found: dict[str, None] = {}
     queue = deque([max(beside, key=lambda sense: len(beside[sense]))])
-    while queue and len(found) < SIZE:
+    while queue:
         sense = queue.popleft()
         if sense not in found:
             found[sense] = None
+            yield sense
             queue.extend(beside[sense])
+
+
+def main() -> None:
+    """Write both graphs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with WordNet's data.noun and data.verb")
+    folder = parser.parse_args().folder
+    senses, triples = read(folder)
+    beside = core(triples)
+    found = dict.fromkeys(islice(walk(beside), SIZE))
     lines = ["\t".join(("sense", sense, *senses[sense])) for sense in found]
     lines += ["\t".join(("triple", *triple)) for triple in triples if triple[0] in found and triple[2] in found]
-    EMBEDDED.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), 9, mtime=0))
-    sys.stdout.write(f"{len(found)} senses, {len(lines) - len(found)} triples, {EMBEDDED.stat().st_size} bytes\n")
+    for file, rows in ((EMBEDDED, lines), (LABELLED, labelled(folder, beside, senses))):
+        file.write_bytes(gzip.compress("".join(f"{row}\n" for row in rows).encode(), 9, mtime=0))
+        sys.stdout.write(f"{file}: {len(rows)} rows, {file.stat().st_size} bytes\n")
 
 
 if __name__ == "__main__":

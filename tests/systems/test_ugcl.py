@@ -19,6 +19,7 @@ from degla.systems.ugcl import SYSTEM
 from degla.systems.ugcl.cases import DECAYS, probe_accuracy
 from degla.systems.ugcl.contrast import GraphEncoder, contextual_loss, embed, train_encoder
 from degla.systems.ugcl.graph import (
+    EMBEDDED,
     Graph,
     block_model,
     normalised_adjacency,
@@ -26,6 +27,7 @@ from degla.systems.ugcl.graph import (
     read_graph,
     row_normalised,
     undirected,
+    wordnet,
 )
 from degla.systems.ugcl.settings import UgclSettings
 from tests.official import SHARED
@@ -393,6 +395,19 @@ def test_tables_of_ogbn(tmp_path: Path) -> None:
 
 def test_rows_of_words_sum_to_one() -> None:
     assert row_normalised(torch.tensor([[1.0, 3], [0, 0]])).tolist() == [[0.25, 0.75], [0, 0]]
+
+
+def test_the_embedded_graph_is_what_it_says() -> None:
+    graph = wordnet(seed=0)
+    assert (len(graph.features), graph.classes, len(graph.train), len(graph.validation)) == (799, 8, 80, 80)
+    assert graph.edges.shape == (2, 958) and torch.equal(undirected(graph.edges), graph.edges)
+    same = graph.label[graph.edges[0]] == graph.label[graph.edges[1]]
+    assert 0.94 < float(same.double().mean()) < 0.96
+    assert sorted(torch.cat([graph.train, graph.validation, graph.test]).tolist()) == list(range(799))
+    assert not torch.equal(graph.test, wordnet(seed=1).test) and torch.equal(graph.label, wordnet(seed=1).label)
+    assert torch.equal(SYSTEM.read(SYSTEM.settings, "wordnet", 0).features, graph.features)
+    notice = EMBEDDED.with_name("WORDNET-NOTICE.txt").read_text(encoding="utf-8")
+    assert "WordNet 3.0 Copyright 2006 by Princeton University" in notice
 
 
 def test_the_block_model_is_what_it_says() -> None:

@@ -32,7 +32,7 @@ SYSTEM = System(
         ScoreColumn("test", "Accuracy of logistic regression on the frozen rows of test nodes."),
         ScoreColumn("validation", "The same on validation nodes, used to choose the regression's weight decay."),
     ),
-    made=("block",),
+    made=("block", "wordnet"),
     read=read,
     train=train,
     measure=measure,

@@ -19,7 +19,7 @@ from degla.systems.learning import classify, probe, with_weights
 from degla.systems.panels import PanelPoints, panel_figure
 from degla.systems.system import Weights
 from degla.systems.ugcl.contrast import GraphEncoder, embed, train_encoder
-from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, propagate, read_graph
+from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, propagate, read_graph, wordnet
 from degla.systems.ugcl.settings import UgclSettings
 
 DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -72,8 +72,9 @@ def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
 
 @lru_cache(maxsize=4)
 def read(settings: UgclSettings, data: str, seed: int) -> Graph:
-    """Read a graph from a file, or make the block model of the seed."""
-    return block_model(seed=seed) if data == "block" else read_graph(Path(data))
+    """Read a graph from a file, or make the block model or the split of WordNet of the seed."""
+    made = {"block": block_model, "wordnet": wordnet}.get(data)
+    return read_graph(Path(data)) if made is None else made(seed=seed)
 
 
 def _scope(settings: UgclSettings, method: str) -> int:

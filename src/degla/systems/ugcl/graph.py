@@ -1,4 +1,4 @@
-"""Graphs with words and labels, their adjacency, and smoothing over n hops; read from files, or a block model.
+"""Graphs with words and labels, their adjacency, and smoothing over n hops; from files, WordNet, or a block model.
 
 Files: Planetoid's own pickles, the same as arrays, and ogbn's tables.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +28,10 @@ Scope = Literal["power", "binomial"]
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
 _PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
 _VALIDATION: Final = 500
+EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
+"""799 nouns of WordNet 3.0: class and definition of each, then pairs of related ones; see its notice."""
+_RARE: Final = 3
+"""Nouns in whose definitions a word must be to count."""
 
 
 @dataclass(frozen=True)
@@ -265,4 +270,35 @@ def block_model(*, seed: int, members: int = 160, words: int = 600, spoken: int 
         train=order[:, :labelled].flatten(),
         validation=order[:, labelled : 2 * labelled].flatten(),
         test=order[:, 2 * labelled :].flatten(),
+    )
+
+
+def wordnet(*, seed: int, labelled: int = 10) -> Graph:
+    """Return nouns of WordNet with the words of their definitions, their relations, and eight classes.
+
+    The classes (animal, artifact, body, communication, food, location, person, plant) are those of WordNet's
+    lexicographers.
+
+    Args:
+        seed: of the split.
+        labelled: nodes per class for training the probe; as many choose settings, the rest are test nodes.
+    """
+    with gzip.open(EMBEDDED, "rt", encoding="utf-8") as stream:
+        rows = [line.rstrip("\n").split("\t") for line in stream]
+    nouns = [(name, set(re.findall("[a-z]+", text.lower()))) for name, text in rows if not name.isdigit()]
+    counts = Counter(word for _, words in nouns for word in words)
+    place = {word: at for at, word in enumerate(sorted(word for word, count in counts.items() if count >= _RARE))}
+    names = sorted({name for name, _ in nouns})
+    label = torch.tensor([names.index(name) for name, _ in nouns])
+    chance = torch.Generator().manual_seed(seed)
+    members = [(label == each).nonzero()[:, 0] for each in range(len(names))]
+    order = [own[torch.randperm(len(own), generator=chance)] for own in members]
+    return Graph(
+        name="WordNet",
+        features=row_normalised(torch.tensor([[float(word in words) for word in place] for _, words in nouns])),
+        edges=torch.tensor([(int(one), int(other)) for one, other in rows[len(nouns) :]]).T,
+        label=label,
+        train=torch.cat([own[:labelled] for own in order]),
+        validation=torch.cat([own[labelled : 2 * labelled] for own in order]),
+        test=torch.cat([own[2 * labelled :] for own in order]),
     )
