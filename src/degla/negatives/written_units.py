@@ -35,7 +35,7 @@ _LINE: Final = re.compile(r"^\W*(relation|thing)\W*:[^\w|]*(.+)$", re.IGNORECASE
 _LINKS: Final = frozenset({"is", "are", "be"})
 """Words that a unit may have besides the caption's: "a dog is on a sofa"."""
 
-Line = tuple[Literal["relation", "thing"], str, list[str]]
+UnitLine = tuple[Literal["relation", "thing"], str, list[str]]
 """Kind, unit and foils."""
 
 
@@ -86,10 +86,10 @@ def _request(record: CaptionRecord, *, rule: str) -> Request:
     return Request(key, "write", (ChatMessage("system", _ASK), ChatMessage("user", question)), record.text)
 
 
-def _lines(record: CaptionRecord, reply: str) -> list[Line]:
+def _lines(record: CaptionRecord, reply: str) -> list[UnitLine]:
     """Return a reply's lines whose unit has only words of the caption, and is not the caption itself."""
     own = {*bare(record.text).split(), *_LINKS}
-    lines: dict[str, Line] = {}
+    lines: dict[str, UnitLine] = {}
     for match in filter(None, map(_LINE.match, reply.splitlines())):
         text, *foils = (" ".join(part.split()).strip(" .\"'") for part in match.group(2).split("|"))
         said = bare(text)
@@ -99,7 +99,7 @@ def _lines(record: CaptionRecord, reply: str) -> list[Line]:
 
 
 def _units(
-    tagged: tuple[CaptionRecord, Caption], lines: Sequence[Line], by_text: dict[str, Caption]
+    tagged: tuple[CaptionRecord, Caption], lines: Sequence[UnitLine], by_text: dict[str, Caption]
 ) -> tuple[CaptionUnit, ...]:
     record, caption = tagged
     statements = (record.text, *relations_of(caption), *things_of(caption), *(text for _, text, _ in lines))
