@@ -18,6 +18,7 @@ from degla.evaluation.benchmark import (
     image_question,
     pair_question,
 )
+from degla.evaluation.data_sets import METRICS
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import unit_rows
 from degla.evaluation.verdicts import Judged, judge
@@ -32,6 +33,7 @@ BENCHMARK = replace(
         BenchmarkPart("many", "own"),
         BenchmarkPart("few", "own"),
         BenchmarkPart("pairs", "own", metrics=(Metric(group="pair", whole=True, lower=True),)),
+        BenchmarkPart("see", "own", metrics=METRICS),
         BenchmarkPart("*", "own"),
     ),
     averages=(

@@ -485,7 +485,7 @@ def test_the_world_is_drawn_as_the_plan_says(tmp_path: Path, monkeypatch: pytest
     assert folders[0] == folders[1] and folders[2] != folders[3]
     truth = plan.model_copy(update={"world": WorldData(**scenes | {"contexts": "truth"})})
     folders.append(materials._pairs(truth, tmp_path))
-    assert drawn[-1] == drawn[0] | {"contexts": True} and folders[-1] not in folders[:-1]
+    assert draws[-1] == draws[0] | {"contexts": True} and folders[-1] not in folders[:-1]
 
 
 def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, drawn: Path) -> None:

@@ -262,7 +262,7 @@ def test_four_plans_ship() -> None:
 
 
 def test_every_method_of_the_shelf_has_an_arm_in_the_world() -> None:
-    plans = [read_plan(path) for path in PLANS if path.stem in ("methods", "rivals", "sigmoid")]
+    plans = [read_plan(path) for path in PLANS if path.stem in ("methods", "rivals", "sigmoid", "one_way")]
     measured = {arm.recipe for plan in plans for arm in plan.arms}
     # Attacks; tasks in sequence; a check; related systems.
     elsewhere = {"fare", "tecoa", "gift", "smoke", "ugcl_clip", "excon_clip", "pointacl_clip", "context_clip"}

@@ -364,8 +364,8 @@ def test_a_family_that_is_a_column_of_its_benchmark_is_no_second_number(
     two: dict[str, dict[int | None, Path]] = {}
     for label in (BASE, "good"):
         for seed, path in results[label].items():
-            found = load_result(path, items=True)
-            (world,) = found.benchmarks
+            result = load_result(path, items=True)
+            (world,) = result.benchmarks
             kept, gained = [], []
             for part in world.parts:
                 if part.family == "recognition":
@@ -384,10 +384,16 @@ def test_a_family_that_is_a_column_of_its_benchmark_is_no_second_number(
                 "headline": headline,
             }
             names = {part.name: "zeroshot" for part in kept}
-            items = [row.model_copy(update={"benchmark": names.get(row.part, "world")}) for row in found.items]
+            items = [
+                row.model_copy(update={
+                    "benchmark": names.get(row.part, "world"),
+                    "ok": row.ok | {"top5": 1.0}, "ties": row.ties | {"top5": 0},
+                })
+                for row in result.items
+            ]  # fmt: skip
             benchmarks = tuple(world.model_copy(update=fields) for fields in (first, second))
             two.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
-            save_result(found.model_copy(update={"benchmarks": benchmarks, "items": tuple(items)}), two[label][seed])
+            save_result(result.model_copy(update={"benchmarks": benchmarks, "items": tuple(items)}), two[label][seed])
     table = _study(two).table
     assert table.headline == ("composition", "recognition")
     assert set(table.families) == {f"World: {family} id" for family in ("replace", "swap", "add")}

@@ -131,9 +131,11 @@ def judge(
     verdicts = _judge_pairs(benchmark, pairs, embeddings, tie, regions, repeated)
     judged = {id(entry): [verdict] for entry, verdict in zip(pairs, verdicts, strict=True)}
     for entry in entries:
-        rule = tie or benchmark.part(entry.part).tie
+        part = benchmark.part(entry.part)
+        rule = tie or part.tie
         if isinstance(entry, Classification):
-            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated)
+            wanted = frozenset(metric.verdict for metric in part.metrics)
+            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated, wanted)
         elif isinstance(entry, Retrieval):
             judged[id(entry)] = _judge_retrieval(entry, embeddings, rule, repeated)
     return [verdict for entry in entries for verdict in judged[id(entry)]]
@@ -311,7 +313,7 @@ def class_embeddings(entry: Classification, embeddings: EmbeddedItems) -> NDArra
 
 
 def _judge_classification(
-    entry: Classification, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str]
+    entry: Classification, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str], wanted: frozenset[str]
 ) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     paths = [image.path for image in entry.images]
@@ -320,8 +322,9 @@ def _judge_classification(
     # ImageNet has distinct classes with equal names.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
-    worth = {f"top{k}": ranks.within(k, tie) for k in TOP}
-    chance = {f"top{k}": min(1.0, k / len(entry.classes)) for k in TOP}
+    tops = {name: k for k in TOP if (name := f"top{k}") in wanted}
+    worth = {name: ranks.within(k, tie) for name, k in tops.items()}
+    chance = {name: min(1.0, k / len(entry.classes)) for name, k in tops.items()}
     return _judge_ranks(entry, zip(ids, paths, groups, [chance] * len(ids), strict=True), ranks, worth, repeated)
 
 
