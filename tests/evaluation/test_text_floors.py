@@ -20,7 +20,7 @@ from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores, render_result
-from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
 from degla.evaluation.verdicts import order_blind
 from degla.records import ItemImage, PairItem
 from degla.results import Result
@@ -173,6 +173,26 @@ def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:
     ]  # fmt: skip
     verdicts = floor_verdicts(rows)[WORDS]
     assert np.mean([row.verdict.ok["text_ok"] for row in verdicts]) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_wrong_answer_of_a_floor_is_the_option_it_prefers() -> None:
+    """Not the first of the false options; options that look the same to it share the answer."""
+
+    def asked(number: int, texts: tuple[str, ...], right: int) -> PairItem:
+        gold = (tuple(int(place == right) for place in range(len(texts))),)
+        return pair_question(("gift", "add", number), (f"{number}.png",), texts, gold)
+
+    def answered(floor: str, items: Sequence[PairItem]) -> list[float]:
+        last = floor_verdicts(items, further=[COMPARED])[floor][-1].verdict
+        return [last.ok[f"mistake.{place}"] for place in range(1, 1 + len(items[-1].texts))]
+
+    # "no" is the right word most often, then "yes".
+    learnt = [asked(number, ("yes", "no", "zebra"), right) for number, right in enumerate([*[1] * 40, *[0] * 20, 2])]
+    assert answered(WORDS, learnt) == [0, 1, 0]
+    assert answered(SHORTER, [asked(0, ("hat", "cup", "a", "b"), 1)]) == [0, 0, 0.5, 0.5]
+    options = ("a cat but no dog", "a cat", "no dog", "a dog but no cat")
+    assert answered(COMPARED, [asked(0, options, 3)]) == [0, 0, 0, 0]
+    assert answered(COMPARED, [asked(0, options, 0)]) == [0, 0, 0, 1]
 
 
 def test_few_items_tell_nothing() -> None:

@@ -39,7 +39,7 @@ MEANINGS: Final = {
 """What each floor answers, as shown on pages; none sees the image."""
 TOLD = "told by the text alone"
 """Column of the report's first table for the mean of the parts that a floor answers."""
-_KEY = "textfloors:words"
+_KEY = "textfloors:words leads"
 """Prefix of the keys of cached verdicts; change it when the way to make them changes."""
 Leads = NDArray[np.float64]
 """`[true, false]`: above 0 where a solver prefers the true text of one row of gold, 0 where it cannot choose."""
@@ -85,8 +85,8 @@ def _longer(item: PairItem) -> list[Leads]:
 
 def _compared(item: PairItem) -> list[Leads]:
     chosen = compare_options(item.texts)
-    worth = [0 if chosen is None else 1 if true[chosen] else -1 for true in _rows(item)]
-    return [np.full((true.sum(), (~true).sum()), sign) for sign, true in zip(worth, _rows(item), strict=True)]
+    picked = np.arange(len(item.texts)) == (-1 if chosen is None else chosen)
+    return [picked[true, None].astype(float) - picked[None, ~true] for true in _rows(item)]
 
 
 FURTHER: dict[str, Callable[[PairItem], list[Leads]]] = {LONGER: _longer, COMPARED: _compared}
@@ -110,7 +110,7 @@ def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | 
         leads = blind_leads(pairs, features=bag_of_words)
         if leads is None:
             return None
-        row = cache[key] = np.sign(leads).astype(np.float32)
+        row = cache[key] = leads.astype(np.float32)
     values = iter(row.astype(np.float64))
     return [
         [

@@ -266,12 +266,12 @@ def mistakes(leads: NDArray[Any], right: NDArray[np.float64], *, at: int) -> dic
 
     Args:
         leads: leads `[N, L - 1]` of the true text over the false ones, in their order.
-        right: worth `[N]` of the answer; what it lacks goes to the best false text, of equal ones the first.
+        right: worth `[N]` of the answer; what it lacks goes to the best false text, or is shared by equally good ones.
         at: index of the true text.
     """
-    best = leads.argmin(axis=1)
-    best += best >= at
-    return {f"mistake.{k + 1}": np.where(best == k, 1 - right, 0.0) for k in range(leads.shape[1] + 1)}
+    best = leads == leads.min(axis=1, keepdims=True)
+    shares = np.insert((1 - right)[:, None] * best / best.sum(axis=1, keepdims=True), at, 0.0, axis=1)
+    return {f"mistake.{place}": worth for place, worth in enumerate(shares.T, start=1)}
 
 
 def brittle(worth: Mapping[str, Any]) -> Any:
