@@ -254,8 +254,11 @@ def test_models_are_evaluated_as_they_are_here(
     (tmp_path / "own" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
     options = ["--benchmarks", "own", "--root", ".", "--no-cache"]
-    assert main(["evaluate", str(tiny_model), "random:3", *options, "--out", "here.json"]) == 0
-    capsys.readouterr()
+    two = ["evaluate", str(tiny_model), "random:3", *options]
+    assert main([*two, "--out", "here.json"]) == 0
+    table = capsys.readouterr().out.partition("differences from")[2]
+    assert main([*two, "--out", "there.json", "--engine", "ray"]) == 0
+    assert table and capsys.readouterr().out.partition("differences from")[2] == table
     far = ["evaluate", str(tiny_model), "random:3", "nowhere", *options, "--out", "far.json", "--engine", "ray"]
     assert main(far) == 1
     assert "nowhere: unknown model 'nowhere'" in capsys.readouterr().err

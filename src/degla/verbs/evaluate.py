@@ -109,11 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
             tasks = [
                 _Task(arguments, name, label, regions) for name, label in zip(arguments.models, labels, strict=True)
             ]
-            return int(_score_on_ray(tasks, finish) or differ)
-        for number, (name, label) in enumerate(zip(arguments.models, labels, strict=True)):
-            result = evaluator.score_named(name, label=label, device=device(arguments.device))
-            if processes.first:
-                finish(number, result)
+            if _score_on_ray(tasks, finish):
+                return 1
+        else:
+            for number, (name, label) in enumerate(zip(arguments.models, labels, strict=True)):
+                result = evaluator.score_named(name, label=label, device=device(arguments.device))
+                if processes.first:
+                    finish(number, result)
         if several and processes.first and not arguments.json:
             _show_at_a_glance(outs)
     return int(differ)
