@@ -116,7 +116,7 @@ _WRITTEN = """Here are the units:
 - relation: a brown dog on a red sofa | a brown dog under a red sofa | a red sofa on a brown dog
 relation: the dog is on a red sofa | the dog is not on a red sofa
 thing: a brown dog | a black dog | two dog | a red sofa | a brown dog
-thing: a red sofa. | a red chair
+2. **Thing:** a red sofa. | a red chair
 thing: a horse | a dog
 THING: A brown dog on a red sofa! | a brown dog on a bed
 Relation: | a dog"""
