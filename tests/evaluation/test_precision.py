@@ -108,16 +108,20 @@ def test_another_activation_is_that_of_the_architecture_with_it(small_root: Path
     assert len(cache) == rows and evaluation.score(quick).items == before.items
     assert quick.activation == "quick_gelu"
     back = replace(evaluation, activation="quick_gelu", cache=None).score(plain)
-    assert back.items == before.items
+    assert back.items == before.items and back.model.activation == "quick_gelu"
 
 
-def test_an_activation_that_is_part_of_the_towers_stays(small_root: Path) -> None:
+def test_an_activation_that_is_part_of_the_towers_stays(small_root: Path, tmp_path: Path) -> None:
     evaluation = Evaluation(["small"], small_root, progress=False, activation="gelu")
     assert evaluation.score(RandomModel("random", seed=0)).model.activation == "none"
     with pytest.raises(InputError, match="photo: its activation function is part of its towers and cannot be set"):
         replace(evaluation, activation="quick_gelu").score(load_encoder("photo"))
     with pytest.raises(InputError, match="fake: its activation function is part of its towers"):
         evaluation.score(spreading())
+    other = load_encoder(str(write_model(tmp_path / "other", quick_gelu=False)))
+    other.clip.transformer.resblocks[0].mlp.gelu = torch.nn.GELU("tanh")
+    with pytest.raises(InputError, match="its activation function is part of its towers"):
+        replace(evaluation, activation="quick_gelu").score(other)
 
 
 def test_a_model_of_another_kind_computes_as_it_likes(small_root: Path) -> None:
