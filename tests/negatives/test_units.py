@@ -17,6 +17,7 @@ from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import described_by, relations_of, with_units
 from degla.negatives.written_units import UnitWriter
 from degla.records import CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
+from tests.negatives.flaky_server import Response, completion, serving
 
 
 def records_of(*texts: str) -> list[CaptionRecord]:
@@ -159,3 +160,13 @@ def test_the_command_has_a_model_write_units(tmp_path: Path, capsys: pytest.Capt
     assert list(read_jsonl(CaptionRecord, tmp_path / "out.jsonl")) == records_of("A brown dog on a red sofa.")
     with pytest.raises(InputError, match=r"cannot write text, so it makes no units\. Use --llm openai, or omit --llm"):
         UnitWriter(ScriptedModel(forms=("fill", "choose")))
+
+
+def test_a_server_is_given_room_for_all_units_of_a_caption(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", records_of("A brown dog on a red sofa."))
+    with serving(lambda received: Response(body=completion(_WRITTEN))) as server:
+        words = ["--llm", "openai", "--base-url", server.url, "--model", "m", "--out", str(tmp_path / "out.jsonl")]
+        assert main(["prepare", "units", str(tmp_path / "in.jsonl"), *words]) == 0
+        assert [received.body["max_tokens"] for received in server.requests()] == [512]
+    (record,) = read_jsonl(CaptionRecord, tmp_path / "out.jsonl")
+    assert record.units[0].foils == ("the dog is not on a red sofa",)

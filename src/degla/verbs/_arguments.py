@@ -175,7 +175,9 @@ def describe_model(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
     group.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
     group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
-    group.add_argument("--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (160)")
+    group.add_argument(
+        "--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (%(default)s)"
+    )
     group.add_argument("--extra-body", metavar="JSON", help="openai: more fields of every request, as a JSON object")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
     group.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")

@@ -56,6 +56,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
     describe_model(verb)
+    verb.set_defaults(max_tokens=512)  # Units with their foils are longer than a negative.
 
 
 def run(arguments: argparse.Namespace) -> int:
