@@ -90,6 +90,7 @@ def test_the_form_of_the_readme_is_read_too(tmp_path: Path) -> None:
         ),
         ([["a"], [["1.jpg", {}, [2], [1]]]], r"GQA\.json image 0: field 'label\.0'"),
         ([["a"], [["1.jpg", [1]]]], r"GQA\.json image 0: field 'file'"),
+        ([["a"], [{"file": "1.jpg", "label": [1], "hard": [1]}]], r"GQA\.json image 0: field 'file'"),
         ([["a"]], r"GQA\.json: field 'data'"),
         ({"labels": [], "data": [0]}, r"GQA\.json: field 'labels'"),
         ("a", r"GQA\.json: field 'the record'"),

@@ -147,7 +147,7 @@ def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
 def test_ceilings_below_one_are_shown(tmp_path: Path) -> None:
     result = _result_of("colorswap", "one")
     entry = result.benchmarks[0]
-    for ceiling, shown in ((12 / 300, True), (1.0, False), (None, False)):
+    for ceiling, shown in ((12 / 300, True), (1.0, False), (1 - 1e-15, False), (None, False)):
         scores = tuple(score.model_copy(update={"ceiling": ceiling}) for score in entry.parts[0].scores)
         part = entry.parts[0].model_copy(update={"scores": scores})
         limited = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": (part,)}),)})
@@ -160,6 +160,27 @@ def test_ceilings_below_one_are_shown(tmp_path: Path) -> None:
         console = Console(width=200, record=True, file=StringIO())
         console.print(render_result(load_result(path)))
         assert ("order-blind" in console.export_text()) == shown
+
+
+def test_a_ceiling_of_one_tie_rule_is_not_that_of_two(tmp_path: Path) -> None:
+    """A part has a row for each rule; an average has one for both."""
+    result = _result_of("sugarcrepe", "strict")
+    (entry,) = result.benchmarks
+    averages = tuple(score.model_copy(update={"ceiling": 0.5}) for score in entry.averages)
+    strict = entry.model_copy(update={"averages": averages})
+    parts = tuple(part.model_copy(update={"tie": "lenient"}) for part in entry.parts)
+    lenient = strict.model_copy(update={"parts": parts})
+    paths = [
+        _save(
+            tmp_path,
+            result.model_copy(
+                update={"benchmarks": (each,), "model": result.model.model_copy(update={"label": label})}
+            ),
+        )
+        for label, each in (("strict", strict), ("lenient", lenient))
+    ]
+    for files, ceiling in ((paths[:1], 0.5), (paths, None)):
+        assert {row.ceiling for row in compare(files).rows if row.kind == "average"} == {ceiling}
 
 
 def test_items_that_changed_most(tmp_path: Path) -> None:

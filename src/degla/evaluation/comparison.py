@@ -236,7 +236,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 comparable=comparable,
                 cells=_cells(name, (title, metric), cells, methods, baseline if ranked else None, ranked),
                 lower=first.lower,
-                ceiling=first.ceiling,
+                ceiling=first.ceiling if kind == "part" or one_rule else None,
                 floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )
         )
