@@ -78,8 +78,10 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
 
     rows = []
     for item in items:
-        known: dict[tuple[str, ...], int] = {}
-        words = tuple(known.setdefault(tuple(sorted(_WORD.findall(text.lower()))), len(known)) for text in item.texts)
+        by_words: dict[tuple[str, ...], int] = {}
+        words = tuple(
+            by_words.setdefault(tuple(sorted(_WORD.findall(text.lower()))), len(by_words)) for text in item.texts
+        )
         rule = tie or benchmark.part(item.part).tie
         worths = judged(item.gold, words, rule, pictured=bool(item.images))
         verdict = ItemVerdict(

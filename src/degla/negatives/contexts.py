@@ -53,8 +53,7 @@ class ContextWriter:
         rule = rule_name("context", self.model, _ASK)
         for batch in parse_records(captions):
             requests = [self._request(record, caption, rule=rule) for record, caption in batch]
-            asked = (each for each in requests if each is not None)
-            replies = texts_of(asked, model=self.model, journal=self.journal)
+            replies = texts_of(filter(None, requests), model=self.model, journal=self.journal)
             texts = {key: " ".join(text.split()) for key, text in replies.items()}
             by_key = dict(zip(texts, parse(list(texts.values())), strict=True))
             for (record, caption), request in zip(batch, requests, strict=True):

@@ -194,8 +194,8 @@ def bare(text: str) -> str:
 
 def unsaid(foils: Iterable[str], statements: Sequence[str]) -> tuple[str, ...]:
     """Return the foils that no statement contains, each once: no woman for "a man and a woman"."""
-    said = [f" {bare(text)} " for text in statements]
-    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {bare(foil)} " in text for text in said))
+    texts = [f" {bare(text)} " for text in statements]
+    return tuple(foil for foil in dict.fromkeys(foils) if not any(f" {bare(foil)} " in text for text in texts))
 
 
 def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:

@@ -92,8 +92,8 @@ def _lines(record: CaptionRecord, reply: str) -> list[UnitLine]:
     lines: dict[str, UnitLine] = {}
     for match in filter(None, map(_LINE.match, reply.splitlines())):
         text, *foils = (" ".join(part.split()).strip(" .\"'") for part in match.group(2).split("|"))
-        said = bare(text)
-        if said and said != bare(record.text) and own.issuperset(said.split()) and len(text) <= LONGEST_TEXT:
+        plain = bare(text)
+        if plain and plain != bare(record.text) and own.issuperset(plain.split()) and len(text) <= LONGEST_TEXT:
             lines.setdefault(text, (cast(Literal["relation", "thing"], match.group(1).lower()), text, foils))
     return list(lines.values())
 
