@@ -91,6 +91,17 @@ def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_i
     assert len(written) == 40, "a model that writes may see more than the grammar"
 
 
+def test_a_rule_that_changes_few_captions_finds_one() -> None:
+    """A hundred captions drawn for one may have none that it can change."""
+    captions = [
+        CaptionRecord(
+            id=str(number), image="a.jpg", text="Raining." if number else "A dog sits behind a cat.", image_id="a"
+        )
+        for number in range(600)
+    ]
+    assert [draw_captions(captions, rule="swap_nouns", count=1, seed=seed)[0].id for seed in range(5)] == ["0"] * 5
+
+
 def test_the_same_call_continues_and_pays_nothing_twice(tmp_path: Path) -> None:
     draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
     out = tmp_path / "drafts.jsonl"
