@@ -88,7 +88,7 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
             id=item.id,
             benchmark=item.benchmark,
             part=item.part,
-            image=item.images[0].path if item.images else item.id,
+            image=item.id,
             group=item.group,
             ok={key: float(values[0]) for key, values in worths.ok.items()},
             ties={key: int(values[0]) for key, values in worths.ties.items()},
