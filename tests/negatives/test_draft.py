@@ -102,6 +102,11 @@ def test_a_rule_that_changes_few_captions_finds_one() -> None:
     assert [draw_captions(captions, rule="swap_nouns", count=1, seed=seed)[0].id for seed in range(5)] == ["0"] * 5
 
 
+def test_no_captions_make_no_drafts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"count \(0\) must be 1 or more"):
+        draft(tmp_path / "drafts.jsonl", None, count=0)
+
+
 def test_the_same_call_continues_and_pays_nothing_twice(tmp_path: Path) -> None:
     draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
     out = tmp_path / "drafts.jsonl"
