@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_i
         CaptionRecord(id=str(number), image="a.jpg", text=text, image_id="a") for number, text in enumerate(texts)
     ]
     chosen = {"out": tmp_path / "drafts.jsonl", "count": 8, "progress": False}
-    assert draft_examples(captions, SETTINGS, model=None, **chosen)[0] == 8  # type: ignore[arg-type]
+    settings = replace(SETTINGS, form="write")  # As the command has it.
+    assert draft_examples(captions, settings, model=None, **chosen)[0] == 8  # type: ignore[arg-type]
     written = draw_captions(captions, rule="swap_nouns", count=40, seed=0)
     assert len(written) == 40, "a model that writes may see more than the grammar"
 
