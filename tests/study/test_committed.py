@@ -204,6 +204,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/photographs.md", "objective", "photographs_degla", 9),
         ("docs/results.md", "rival", "rivals", 9),
         ("docs/results.md", "sigmoid", "sigmoid", 6),
+        ("docs/results.md", "one way", "one_way", 4),
         ("docs/systems.md", "method", "clip_forms", 7),
         ("docs/systems.md", "on degla", "clip_forms_degla", 6),
     ],
