@@ -142,6 +142,13 @@ def test_a_server_draws_the_images_that_are_missing(
         assert main(to_draw) == 0
         made = {row.id for row in read_jsonl(CaptionRecord, tmp_path / "o.jsonl") if row.distractor_image}
         assert made == set(texts) - {others[0]}
+        # Nor does it hide one that someone else puts beside it.
+        beside = Image.new("RGB", (4, 4)), drawn / f"{others[0]}.jpg"
+        beside[0].save(beside[1])
+        assert main(to_draw) == 0
+        rows = {row.id: row for row in read_jsonl(CaptionRecord, tmp_path / "o.jsonl") if row.distractor_image}
+        assert rows[others[0]].distractor_image == str(beside[1])
+        beside[1].unlink()
         assert main(words) == 0 and [body["prompt"] for body in bodies] == [texts[others[0]]]
     pairs = {**tiny_pairs, "captions": tmp_path / "o.jsonl"}
     del pairs["negatives"]
@@ -155,6 +162,7 @@ def test_a_server_draws_the_images_that_are_missing(
         ({"data": [{"url": "http://elsewhere/x.png"}]}, "malformed: the answer has no image in b64_json"),
         ({"data": [{"b64_json": "AAAA"}]}, "1-1: the server's image is not in a format"),
         ({"data": [{"b64_json": "?"}]}, "1-1: the server's image is not in base64"),
+        ({"data": [{"b64_json": "é"}]}, "1-1: the server's image is not in base64"),
         ({"data": []}, "unreachable: bad body"),
         (failure(400, "Your request was rejected by our content_policy.").body, "refused"),
     ],

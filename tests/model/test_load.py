@@ -264,6 +264,9 @@ def test_weights_of_another_architecture_tell_theirs(
         with pytest.raises(InputError) as caught:
             load_encoder(f"{name}:{weights}")
         assert what in str(caught.value) and "They have the size of tiny or pictures: use that" in str(caught.value)
+    (torch.save if ending == "pt" else save_file)(state | {"adapter": torch.zeros(2)}, weights)
+    with pytest.raises(InputError, match=r"they have adapter\. Use weights and open_clip_config\.json of"):
+        load_encoder(f"tiny:{weights}")
 
 
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])

@@ -197,7 +197,12 @@ def test_the_table_has_the_similar_images_and_gives_them_back(case: Case, capsys
     file = case.folder / "near.jsonl"
     write_jsonl(file, [NeighbourRecord(caption_id=name, neighbours=names) for name, names in near.items()])
     assert case.export("--neighbours", str(file), to="csv", name="out.tsv") == 0
-    assert "for 1 of 3 captions rows drawn at random" in json.loads(capsys.readouterr().out)["notes"][0]
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "for 1 of 3 captions rows drawn at random" in note and note.endswith("(none is in the table).")
+    write_jsonl(file, [NeighbourRecord(caption_id="x", neighbours=("y",))])  # of other captions
+    assert case.export("--neighbours", str(file), to="csv", name="other.csv") == 0
+    assert "for 3 of 3 captions rows drawn" in capsys.readouterr().out
+    write_jsonl(file, [NeighbourRecord(caption_id=name, neighbours=names) for name, names in near.items()])
     back = {record.caption_id: record.neighbours for record in read_neighbours(case.folder / "out.tsv")}
     assert back["c1"] == ("c4",) and back["c3"] == ("c4", "c1") and "c4" not in back["c4"]
     case.rows += negatives(2, {"negation": "two"})

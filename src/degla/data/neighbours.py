@@ -149,13 +149,14 @@ def drawn_images(folder: Path, texts: Mapping[str, str]) -> ImageOf:
 
     An image that `draw_images` drew from another text than the one in `texts` is not used.
     """
-    images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    images: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir(), reverse=True):
+        if path.suffix.lower() in SUFFIXES:
+            images.setdefault(path.stem, []).append(path)
 
     def image_of(caption: CaptionRecord) -> str | None:
-        path = images.get(caption.id)
-        if path is None or drawn_text(path) not in (None, texts.get(caption.id)):
-            return None
-        return str(path.resolve())
+        fitting = (None, texts.get(caption.id))
+        return next((str(path.resolve()) for path in images.get(caption.id, ()) if drawn_text(path) in fitting), None)
 
     return image_of
 

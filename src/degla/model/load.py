@@ -336,7 +336,8 @@ def _from_open_clip(
     except ImportError as error:
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
-        raise InputError(f"{name}: {what_does_not_fit(error, weights or Path(pretrained or ''))}") from None
+        config = model_config or (open_clip.get_model_config(source) if source in open_clip.list_models() else {})
+        raise InputError(f"{name}: {what_does_not_fit(error, weights or Path(pretrained or ''), config)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
     # As resolved by open_clip: the size is the network's own, whatever else a configuration says.

@@ -4,7 +4,7 @@ a network without random initialisation if its weights come from a file."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,13 @@ def wrong_type(path: Path, name: str, kind: str) -> InputError:
     )
 
 
-def what_does_not_fit(error: Exception, weights: Path) -> str:
+def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]) -> str:
     """Summarise PyTorch's lists of mismatched parameters, or timm's unknown tower, in one line with a remedy.
 
     Args:
         error: from loading the weights.
         weights: their file, in which to look for the architectures of their size.
+        config: of the architecture that they do not fit.
     """
     text = str(error)
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
@@ -122,11 +123,15 @@ def what_does_not_fit(error: Exception, weights: Path) -> str:
         differences = ["their text tower has another width"]
     if not differences:
         return first_lines(text) or type(error).__name__
-    return f"the weights do not match this architecture: {'; '.join(differences)}. {_remedy(lacking, more, weights)}"
+    remedy = _remedy(lacking, more, weights, config)
+    return f"the weights do not match this architecture: {'; '.join(differences)}. {remedy}"
 
 
-def architectures_of(weights: Path) -> list[str]:
-    """Return open_clip's architectures of two plain transformers with the sizes of some weights; none if unreadable."""
+def _architectures_of(weights: Path, config: Mapping[str, Any]) -> list[str]:
+    """Return open_clip's architectures of two plain transformers with the sizes of some weights.
+
+    There are none if the weights cannot be read, or have the sizes of `config`.
+    """
     import open_clip
 
     try:
@@ -140,28 +145,29 @@ def architectures_of(weights: Path) -> list[str]:
                  len(blocks[1]))  # fmt: skip
     except Exception:  # The file may hold anything; it only improves a message.
         return []
-    found = []
-    for name in open_clip.list_models():
-        config = open_clip.get_model_config(name)
-        image, text = config["vision_cfg"], config["text_cfg"]
-        own = (config["embed_dim"], image.get("width"), image.get("patch_size"), image.get("layers"), text.get("width"),
-               text.get("layers"))  # fmt: skip
-        if own == sizes and "multimodal_cfg" not in config:
-            found.append(name)
-    return found
+    if sizes == _sizes(config):
+        return []
+    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+    return [name for name, each in configs.items() if _sizes(each) == sizes and "multimodal_cfg" not in each]
+
+
+def _sizes(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    image, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    return (config.get("embed_dim"), image.get("width"), image.get("patch_size"), image.get("layers"),
+            text.get("width"), text.get("layers"))  # fmt: skip
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
-def _remedy(lacking: list[str], more: list[str], weights: Path) -> str:
+def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[str, Any]) -> str:
     tower = {name.startswith("visual.") for name in lacking}
     if not more and len(tower) == 1:
         return "A single tower is not enough; both towers are needed."
     if more and not lacking and all(name.startswith(_HEADS) for name in more):
         return "This is a classifier with its own classes instead of texts. Use the model that it was made from."
-    if likely := architectures_of(weights):
+    if likely := _architectures_of(weights, config):
         return f"They have the size of {' or '.join(likely)}: use that architecture, or other weights."
     return "Use weights and open_clip_config.json of the same model, or the weights' own architecture."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -119,7 +118,7 @@ def _save(reply: Reply, text: str, folder: Path) -> str:
     try:
         content = base64.b64decode(reply.text, validate=True)
         picture = decode(content, Subject(f"{name}: the server's image", if_damaged="Try another server or model."))
-    except binascii.Error:
+    except ValueError:  # Not only `binascii.Error`: other letters raise it, too.
         return f"{name}: the server's image is not in base64"
     except ImageError as error:
         return str(error)

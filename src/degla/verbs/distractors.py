@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     count = sum(1 for caption in rows if caption.distractor_image)
     tell(f"{count:,} of {counted(len(rows), 'caption')} with a distractor image: {arguments.out}")
     if lonely := sum(1 for caption in rows if caption.id in texts and not caption.distractor_image):
-        why = "is no image" if arguments.drawn else "is no similar image, or each shows what the text denies"
+        why = "is no image of it" if arguments.drawn else "is no similar image, or each shows what the text denies"
         tell(f"For {lonely:,} more with a text there {why}.")
     return int(bool(faults))
 

@@ -197,9 +197,11 @@ def export_table(
             summary.captions += 1
             summary.negatives += len(texts)
     if len(numbers) > 1 and drawn:
+        which = "" if similar is None else f"for {drawn:,} of {counted(summary.captions, 'caption')} "
+        why = "--neighbours" if similar is None else "none is in the table"
         summary.notes.append(
-            f"neg_image: {'' if drawn == summary.captions else f'for {drawn:,} of {summary.captions:,} captions '}rows "
-            "drawn at random from other images; NegCLIP's authors used the most similar images (--neighbours)."
+            f"neg_image: {which}rows drawn at random from other images; NegCLIP's authors used the most similar images "
+            f"({why})."
         )
     elif drawn:
         summary.notes.append("neg_image is empty because there is only one image. NegCLIP's loader fails on this.")
