@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -117,22 +118,25 @@ def copied_ahead(
         most: number of shards that may be copied before the batch that needs the first of them is reached.
 
     Yields:
-        A function that is called with the number of each batch when it is reached.
+        A function that is called with the number of each batch when it is reached; copying begins with the first call.
     """
-    reached, told, ended = -1, threading.Condition(), threading.Event()
+    reached, change, ended = -1, threading.Condition(), threading.Event()
 
     def advance(number: int) -> None:
         nonlocal reached
-        with told:
+        with change:
             reached = number
-            told.notify()
+            change.notify()
+        # Not before the loader has forked its workers: they would wait for ever for the locks that the thread holds.
+        if thread.ident is None:
+            thread.start()
 
     def work() -> None:
         begun: deque[int] = deque(maxlen=most)
         copies: deque[Path] = deque(maxlen=most)
         for number, shard in uses:
-            with told:
-                told.wait_for(lambda: ended.is_set() or len(begun) < most or reached >= begun[0])
+            with change:
+                change.wait_for(lambda: ended.is_set() or len(begun) < most or reached >= begun[0])
             if ended.is_set():
                 return
             begun.append(number)
@@ -148,16 +152,18 @@ def copied_ahead(
                 _log.debug("not copied in advance: %s", in_one_line(error))
 
     if not any(address_of(place) for place in places):
-        yield advance
+        yield lambda number: None
         return
+    for name in ("filelock", "pyarrow.parquet"):
+        importlib.import_module(name)  # The workers of another stream may be forked while the thread imports them.
     thread = threading.Thread(target=work, name="degla-shards", daemon=True)
-    thread.start()
     try:
         yield advance
     finally:
         ended.set()
-        advance(reached)
-        thread.join(_SECONDS_TO_END)
+        if thread.ident is not None:
+            advance(reached)
+            thread.join(_SECONDS_TO_END)
 
 
 class _EndedError(Exception):
