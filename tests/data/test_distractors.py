@@ -107,6 +107,7 @@ def test_a_server_draws_the_images_that_are_missing(
     own, *others = texts
     drawn.mkdir()
     Image.new("RGB", (4, 4)).save(drawn / f"{own}.jpg")
+    (drawn / f"{others[1]}.txt").write_text("a note, not an image")
     bodies: list[dict[str, Any]] = []
 
     def draw(received: Received) -> Response:
@@ -183,6 +184,13 @@ def test_images_that_a_server_does_not_give_are_counted(
     assert "1 image not drawn; the same command asks again." in told and word in told
     assert "7 of 24 captions with a distractor image" in told
     assert len(list((tmp_path / "drawn").iterdir())) == 7
+
+
+def test_a_field_of_the_user_is_not_omitted(to_draw: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(lambda received: failure(400, "Unknown parameter: 'seed'.")) as server:
+        assert main([*to_draw, "--base-url", server.url, "--model", "m", "--extra-body", '{"seed": 3}']) == 2
+        assert all(received.body["seed"] == 3 for received in server.received)
+    assert "Unknown parameter: 'seed'" in capsys.readouterr().err
 
 
 def test_flags_of_the_server_that_do_not_fit_are_refused(

@@ -89,7 +89,7 @@ class Asker:
     variable: str | None
     _waiting: asyncio.Queue[PendingRequest] = field(default_factory=asyncio.Queue)
     _change: asyncio.Event = field(default_factory=asyncio.Event)
-    _told: float | None = None  # beginning of the last silence that was logged
+    _logged_silence: float | None = None  # beginning of the last silence that was logged
 
     def add(self, request: Request) -> None:
         """Take a request."""
@@ -212,8 +212,8 @@ class Asker:
                 "connection. For a certificate that is not publicly trusted, set SSL_CERT_FILE to its file."
             )
         last = "; ".join(f"{host}: {fault}" for host, fault in faults)
-        if silent > 20 * self.backoff and began != self._told:
-            self._told = began
+        if silent > 20 * self.backoff and began != self._logged_silence:
+            self._logged_silence = began
             LOG.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, 600 * self.backoff)
         if silent > 600 * self.backoff:
             raise DeglaError(
