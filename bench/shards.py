@@ -133,9 +133,10 @@ def waited(folder: Path, given: Namespace, *, ahead: bool) -> float:
         sampler = EpochSampler(BatchPlan(data.groups, batch_size=given.batch_size, seed=0, shards=shards), epoch=0)
         firsts = np.unique(shards, return_index=True)[1].tolist()
         places = [locate(rows.at("image", row), base) for row in firsts] if ahead else []
-        with copied_ahead(sampler.first_uses(), places, most=SHARDS_AT_A_TIME) as reached:
+        with copied_ahead(sampler.first_uses(), places, most=SHARDS_AT_A_TIME) as (copy, reached):
             batches = iter(make_loader(data, replace(sampler, reached=reached), workers=1))
             next(batches)
+            copy()
             began, waits = time.perf_counter(), 0.0
             for _ in range(len(sampler) - 1):
                 asked = time.perf_counter()

@@ -630,10 +630,12 @@ def test_shards_are_copied_ahead_of_the_batches_that_need_them(
     places = [f"memory:/d/{number}.tar@5+3" for number in range(6)]
     uses = [(0, 4), (0, 2), (1, 0), (3, 1), (7, 3), (9, 5)]
     memory.rm_file("/d/1.tar")
-    with shards.copied_ahead(uses, places, most=2) as reached:
+    with shards.copied_ahead(uses, places, most=2) as (copy, reached):
         # A worker that is forked while the thread imports a module or reads would wait for its locks for ever.
         assert not [thread for thread in threading.enumerate() if thread.name == "degla-shards"]
         reached(-1)
+        assert not [thread for thread in threading.enumerate() if thread.name == "degla-shards"]
+        copy()
         wait(4, 2)
         reached(0)
         # 1 is missing, which matters only to who needs it; 3 waits for the batch that needs 0.
@@ -655,14 +657,15 @@ def test_shards_are_copied_ahead_of_the_batches_that_need_them(
 
     monkeypatch.setattr(shards, "pieces", slow)
     # The block ends in the middle of a copy.
-    with pytest.raises(KeyboardInterrupt), shards.copied_ahead([(0, 5)], places, most=2) as reached:
-        reached(-1)
+    with pytest.raises(KeyboardInterrupt), shards.copied_ahead([(0, 5)], places, most=2) as (copy, reached):
+        copy()
         assert begun.wait(60)
         threading.Timer(0.1, ends.set).start()
         raise KeyboardInterrupt
     assert {file.suffix for file in folder.iterdir()} == {".copy", ".lock"} and len(list(folder.glob("*.copy"))) == 4
     endless = ((number, 5) for number in count())
-    with shards.copied_ahead(endless, places, most=2) as reached:
+    with shards.copied_ahead(endless, places, most=2) as (copy, reached):
+        copy()
         reached(-1)
     assert not [thread for thread in threading.enumerate() if thread.name == "degla-shards"]
 

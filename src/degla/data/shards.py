@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -107,7 +106,7 @@ def read_from_copy(place: str, subject: Subject) -> bytes:
 @contextmanager
 def copied_ahead(
     uses: Iterable[tuple[int, int]], places: Sequence[str], *, most: int
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[tuple[Callable[[], None], Callable[[int], None]]]:
     """Copy shards in a thread before they are needed, as long as the block lasts.
 
     A shard that cannot be copied is left to `read_from_copy`, which raises the error if it is really needed.
@@ -118,7 +117,8 @@ def copied_ahead(
         most: number of shards that may be copied before the batch that needs the first of them is reached.
 
     Yields:
-        A function that is called with the number of each batch when it is reached; copying begins with the first call.
+        A function that starts copying, called when no more workers will be forked, since they would wait for ever for
+        the locks that the thread holds; and one that is called with the number of each batch when it is reached.
     """
     reached, change, ended = -1, threading.Condition(), threading.Event()
 
@@ -127,7 +127,8 @@ def copied_ahead(
         with change:
             reached = number
             change.notify()
-        # Not before the loader has forked its workers: they would wait for ever for the locks that the thread holds.
+
+    def start() -> None:
         if thread.ident is None:
             thread.start()
 
@@ -152,13 +153,11 @@ def copied_ahead(
                 _log.debug("not copied in advance: %s", in_one_line(error))
 
     if not any(address_of(place) for place in places):
-        yield lambda number: None
+        yield lambda: None, lambda number: None
         return
-    for name in ("filelock", "pyarrow.parquet"):
-        importlib.import_module(name)  # The workers of another stream may be forked while the thread imports them.
     thread = threading.Thread(target=work, name="degla-shards", daemon=True)
     try:
-        yield advance
+        yield start, advance
     finally:
         ended.set()
         if thread.ident is not None:

@@ -78,11 +78,12 @@ class Pairs:
 
     def _load(self, sampler: EpochSampler, device: torch.device) -> Iterator[Batch]:
         on_gpu = device.type == "cuda"
-        with copied_ahead(sampler.first_uses(), self.places, most=self.most_ahead) as reached:
+        with copied_ahead(sampler.first_uses(), self.places, most=self.most_ahead) as (copy, reached):
             sampler = replace(sampler, reached=reached)
             loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
             for batch in loader:
                 yield batch.to(device, non_blocking=on_gpu)
+                copy()  # Whoever asks for a second batch has had the first one of every stream: all workers are forked.
 
 
 def open_pairs(
