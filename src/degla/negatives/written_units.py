@@ -1,7 +1,8 @@
 """Units of captions and their foils that a language model writes, as in CS-CLIP (arXiv 2602.23906).
 
 A unit is used only if all its words are the caption's, and a foil only if it passes the checks common to all negatives
-and the caption does not say it. Nothing checks that a foil is false: a model may write one that is true.
+and the caption does not say it. Nothing checks what they say: a model may exchange a caption's words, or write a foil
+that is true.
 """
 
 from __future__ import annotations
