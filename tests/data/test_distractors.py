@@ -102,6 +102,7 @@ def test_a_server_draws_the_images_that_are_missing(
     to_draw: list[str], tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
     """A server that is busy at first and knows neither seed nor response_format."""
+    pytest.importorskip("openai")
     drawn, negatives = tmp_path / "drawn", tmp_path / "negatives.jsonl"
     texts = {row["caption_id"]: row["text"] for row in map(json.loads, negatives.open())}
     own, *others = texts
@@ -171,6 +172,7 @@ def test_a_server_draws_the_images_that_are_missing(
 def test_images_that_a_server_does_not_give_are_counted(
     body: dict[str, Any], word: str, to_draw: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("openai")
     texts = [json.loads(line)["text"] for line in (tmp_path / "negatives.jsonl").open()]
 
     def draw(received: Received) -> Response:
@@ -187,6 +189,7 @@ def test_images_that_a_server_does_not_give_are_counted(
 
 
 def test_a_field_of_the_user_is_not_omitted(to_draw: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai")
     with serving(lambda received: failure(400, "Unknown parameter: 'seed'.")) as server:
         assert main([*to_draw, "--base-url", server.url, "--model", "m", "--extra-body", '{"seed": 3}']) == 2
         assert all(received.body["seed"] == 3 for received in server.received)
