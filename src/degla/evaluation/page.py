@@ -271,7 +271,7 @@ def _every_part(
     if any(map(limited, comparison.rows)):
         yield (
             "Order-blind ceiling: the best score of a model that ignores the order of words: a true and a false text "
-            "with the same words tie."
+            "with the same words tie. A tie counts by the part's tie rule here, and half in the floors."
         )
     yield from _floor_notes(comparison, comparison.rows)
     yield "Ties: items where a true and a false answer score exactly the same; the maximum over methods and seeds."
