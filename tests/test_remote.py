@@ -518,15 +518,20 @@ def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
             list(read_captions(Path(f"{address}/none.jsonl")))
 
 
-def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two epochs of twelve tars, two at a time, from a server and from a folder; interrupted and resumed."""
+@pytest.fixture
+def _two_shards_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     for module in (plan, training_pairs):
         monkeypatch.setattr(module, "SHARDS_AT_A_TIME", 2)
     monkeypatch.setattr(shards, "KEPT", 6)
+
+
+@pytest.mark.usefixtures("_two_shards_at_a_time")
+def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Two epochs of twelve tars, two at a time, from a server and from a folder; interrupted and resumed."""
     write_shards(tiny_pairs, tmp_path / "tars", per_shard=2)
     config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "here", steps=12)
     data = replace(config.data, captions=tmp_path / "tars", images=None, order="shards")
@@ -553,15 +558,11 @@ def test_training_from_shard_to_shard_copies_each_shard_once_an_epoch(
     assert all(torch.equal(value, other[name]) for name, value in one.items() for other in others)
 
 
+@pytest.mark.usefixtures("_two_shards_at_a_time")
 def test_training_from_remote_parquet_files_from_shard_to_shard(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     """As from the same files here; of each file the texts are read once, and the images once an epoch."""
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
-    for module in (plan, training_pairs):
-        monkeypatch.setattr(module, "SHARDS_AT_A_TIME", 2)
-    monkeypatch.setattr(shards, "KEPT", 6)
     rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
     cells = [{"bytes": (tiny_pairs["images"] / row.pop("image")).read_bytes(), "path": None} for row in rows]
     table = pyarrow.Table.from_pylist([{"image": cell, **row} for cell, row in zip(cells, rows, strict=True)])

@@ -170,17 +170,25 @@ def describe_model(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--examples", type=int, default=5, metavar="N", help="in-context examples per request (5)")
     group.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
     group.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
-    group.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="openai: servers, used in parallel")
-    group.add_argument("--concurrency", type=int, default=64, metavar="N", help="openai: parallel requests (64)")
-    group.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="openai: request timeout (60)")
-    group.add_argument("--retries", type=int, default=8, metavar="N", help="openai: retries per request (8)")
+    describe_server(group, whose="openai: ", concurrency=64, timeout=60)
     group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
     group.add_argument(
         "--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (%(default)s)"
     )
-    group.add_argument("--extra-body", metavar="JSON", help="openai: more fields of every request, as a JSON object")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
     group.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
+
+
+def describe_server(group: argparse._ArgumentGroup, *, whose: str = "", concurrency: int, timeout: int) -> None:
+    """Add the arguments that `server_settings` reads, and the servers' addresses; `whose` begins each help text."""
+    group.add_argument("--base-url", nargs="+", default=[], metavar="URL", help=f"{whose}servers, used in parallel")
+    requests = f"{whose}parallel requests (%(default)s)"
+    group.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help=requests)
+    limit = f"{whose}request timeout ({timeout})"
+    group.add_argument("--timeout", type=float, default=float(timeout), metavar="SECONDS", help=limit)
+    group.add_argument("--retries", type=int, default=8, metavar="N", help=f"{whose}retries per request (8)")
+    more = f"{whose}more fields of every request, as a JSON object"
+    group.add_argument("--extra-body", metavar="JSON", help=more)
 
 
 def model_source(arguments: argparse.Namespace) -> Callable[[], LanguageModel] | None:
@@ -223,28 +231,24 @@ def open_model(arguments: argparse.Namespace) -> LanguageModel:
     return ServerModel(
         arguments.base_url,
         arguments.model,
-        concurrency=arguments.concurrency,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
-        extra=extra_body(arguments),
-        seed=arguments.seed,
+        **server_settings(arguments),
     )
 
 
-def extra_body(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of --extra-body.
+def server_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `describe_server` and the seed as those of `ServerModel`.
 
     Raises:
-        InputError: it is not a JSON object.
+        InputError: --extra-body is not a JSON object.
     """
     from degla.parse import parse_json
 
     extra = parse_json(arguments.extra_body, where="--extra-body") if arguments.extra_body else {}
     if not isinstance(extra, dict):
         raise InputError('--extra-body is no JSON object such as {"reasoning_effort": "none"}.')
-    return extra
+    return {name: getattr(arguments, name) for name in ("concurrency", "timeout", "retries", "seed")} | {"extra": extra}
 
 
 def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, result: str) -> None:

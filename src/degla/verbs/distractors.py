@@ -15,11 +15,12 @@ from degla.verbs._arguments import (
     captions_of,
     describe_captions,
     describe_columns,
-    extra_body,
+    describe_server,
     refuse_flags,
     require_folder,
     require_jsonl,
     require_least,
+    server_settings,
 )
 from degla.verbs._terminal import tell
 
@@ -40,15 +41,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     images.add_argument("--drawn", type=Path, metavar="DIR", help="use images named after the caption's id")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
-    server.add_argument("--base-url", nargs="+", default=[], metavar="URL", help="servers, used in parallel")
+    describe_server(server, concurrency=8, timeout=300)
     server.add_argument("--model", metavar="NAME", help="model on the server")
-    server.add_argument("--concurrency", type=int, default=8, metavar="N", help="parallel requests (8)")
-    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="request timeout (300)")
-    server.add_argument("--retries", type=int, default=8, metavar="N", help="retries per request (8)")
     server.add_argument("--seed", type=int, default=0, help="seed that is sent with each request (0)")
-    server.add_argument(
-        "--extra-body", metavar="JSON", help='more fields of every request, such as {"size": "512x512"}'
-    )
     describe_columns(verb)
 
 
@@ -103,15 +98,7 @@ def _draw(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:
     from degla.negatives.drawing import ImageServer, draw_images
     from degla.progress import TaskProgress
 
-    server = ImageServer(
-        arguments.base_url,
-        arguments.model,
-        concurrency=arguments.concurrency,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
-        seed=arguments.seed,
-        extra=extra_body(arguments),
-    )
+    server = ImageServer(arguments.base_url, arguments.model, **server_settings(arguments))
     arguments.drawn.mkdir(parents=True, exist_ok=True)
     with closing(server), TaskProgress(show=True).task("drawing", len(texts)) as advance:
         return draw_images(texts, arguments.drawn, server, advance=advance)
