@@ -16,8 +16,7 @@ from scipy.sparse import csr_matrix
 from degla.errors import InputError
 from degla.systems.learning import probe
 from degla.systems.ugcl import SYSTEM
-from degla.systems.ugcl.cases import DECAYS, probe_accuracy
-from degla.systems.ugcl.contrast import GraphEncoder, contextual_loss, embed, train_encoder
+from degla.systems.ugcl.cases import DECAYS, GraphEncoder, contextual_loss, embed, probe_accuracy, train_encoder
 from degla.systems.ugcl.graph import (
     EMBEDDED,
     Graph,
@@ -155,7 +154,7 @@ def test_only_drawn_nodes_are_compared_and_contexts_see_the_whole_graph(monkeypa
         shapes.append((nodes.shape, contexts.shape))
         return contextual_loss(nodes, contexts)
 
-    monkeypatch.setattr("degla.systems.ugcl.contrast.contextual_loss", noted)
+    monkeypatch.setattr("degla.systems.ugcl.cases.contextual_loss", noted)
     train_encoder(graph, UgclSettings(dim=6, epochs=2, sample=12), scope=1)
     assert shapes == [((12, 6), (12, 6))] * 2
 

@@ -61,6 +61,14 @@ def patch_evidence(
     return attention_evidence(leaves[0].detach().float(), gradient.float())[:, 1:]
 
 
+def gradient_at(values: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the gradient of a score, one number per row or their sum, at some values; it reaches no parameter."""
+    with torch.enable_grad():
+        leaf = values.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(leaf).sum(), leaf)
+    return gradient
+
+
 def pixel_evidence(
     images: Float[Tensor, "batch 3 height width"],
     score: Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, " batch"]],
@@ -74,10 +82,7 @@ def pixel_evidence(
         score: the score to explain, one number per image.
         grid: number of squares down and across, each with the mean over its pixels.
     """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(score(leaf).sum(), leaf)
-    return adaptive_avg_pool2d((leaf.detach() * gradient).sum(dim=1).clamp(min=0.0), grid)
+    return adaptive_avg_pool2d((images.detach() * gradient_at(images, score)).sum(dim=1).clamp(min=0.0), grid)
 
 
 def keep_patches(
@@ -101,11 +106,8 @@ def grad_cam(
     Returns:
         Evidence at each position of the states, 0 or more.
     """
-    with torch.enable_grad():
-        leaf = states.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(score(leaf).sum(), leaf)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return (weights * leaf.detach()).sum(dim=1).clamp(min=0.0)
+    weights = gradient_at(states, score).mean(dim=(2, 3), keepdim=True)
+    return (weights * states.detach()).sum(dim=1).clamp(min=0.0)
 
 
 def enlarge(evidence: Map, size: tuple[int, int]) -> Map:

@@ -90,14 +90,14 @@ def styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
     return draw
 
 
-def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Create a figure without pyplot, so that the user's matplotlib state is untouched."""
+def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Any, Any]:
+    """Create a figure and its axes, as `Figure.subplots` does, without pyplot, whose state is the user's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, figure.subplots(*grid, **options)
 
 
 def dress(axes: Any, grid: str = "both") -> None:

@@ -10,7 +10,7 @@ system    `System`: settings, methods, columns, expectations; functions for trai
 record    ``system.json``: the scores of every method, data set and seed
 conduct   runs a system with its settings and seeds; writes models, record and page
 page      the tables, on a page and on the terminal
-learning  a step, a network with saved weights, a linear classifier; for all systems
+learning  batches, a step, a network with saved weights, a linear classifier; for all systems
 arrays    arrays from files of other programs, and errors for those that cannot be read
 panels    two-dimensional points, one panel per method
 

@@ -1,7 +1,8 @@
-"""Training helpers of the systems: a step, a network with saved weights, a linear classifier on frozen features."""
+"""Training helpers of the systems: batches, a step, a network with saved weights, a linear classifier on features."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,12 @@ from torch.nn.functional import cross_entropy
 from degla.systems.system import Weights
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def batches(count: int, size: int, *, epochs: int = 1) -> Iterator[Int[Tensor, " rows"]]:
+    """Yield the numbers of `count` rows, at most `size` at a time, in a new random order in each epoch."""
+    for _ in range(epochs):
+        yield from torch.split(torch.randperm(count), size)
 
 
 def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most: float | None = None) -> None:
@@ -43,7 +50,6 @@ def probe(
     *,
     classes: int,
     decay: float = 1e-3,
-    steps: int = 60,
     scaled: bool = True,
 ) -> Float[Tensor, "classes dim_and_one"]:
     """Fit a logistic regression by L-BFGS from zeros, on features standardised to mean 0 and variance 1.
@@ -53,7 +59,6 @@ def probe(
         label: class of each row.
         classes: number of classes; one without rows is hardly ever predicted.
         decay: factor of the squared weights.
-        steps: number of L-BFGS steps.
         scaled: standardise the features; otherwise they are used as they are.
 
     Returns:
@@ -65,7 +70,7 @@ def probe(
         mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
     rows = torch.cat([(features - mean) / deviation, features.new_ones(len(features), 1)], dim=1)
     weights = torch.zeros(classes, rows.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -47,9 +47,9 @@ def panel_figure(
     def draw(width: float) -> str:
         across = min(columns if width > 6 else 2, len(panels))
         lines = -(-len(panels) // across)
-        figure, first = new_figure(width, 0.85 * width / across * lines + 0.3)
-        first.remove()
-        axes: list[Any] = list(figure.subplots(lines, across, squeeze=False, sharex=shared, sharey=shared).ravel())
+        height = 0.85 * width / across * lines + 0.3
+        figure, grid = new_figure(width, height, lines, across, squeeze=False, sharex=shared, sharey=shared)
+        axes = list(grid.ravel())
         for place, (head, layers) in zip(axes, panels.items(), strict=False):
             for points, marker, size in layers:
                 edge = 0.7 if marker == "x" else 0

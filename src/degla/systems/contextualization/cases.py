@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,33 +23,6 @@ from degla.systems.contextualization.training import (
 )
 from degla.systems.learning import with_weights
 from degla.systems.system import Weights
-
-
-def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str) -> Figure:
-    """Draw the share of test answers at or before each rank, on a logarithmic axis, and chance."""
-
-    @styled
-    def draw(width: float) -> str:
-        figure, axes = new_figure(width, max(min(width * 0.6, 4.2), 3.0))
-        marks = marks_of(ranks, baseline=next(iter(ranks)))
-        for method, method_ranks in ranks.items():
-            shares = [(place + 1) / len(method_ranks) for place in range(len(method_ranks))]
-            axes.step(sorted(method_ranks), shares, where="post", color=marks[method].colour, label=method)
-        positions = range(1, entities + 1)
-        axes.plot(positions, [each / entities for each in positions], ":", color=SOFT, label="chance")
-        axes.set_xscale("log")
-        decades = [10**power for power in range(len(str(entities)))]
-        axes.set_xticks(decades, [f"{each:,}" for each in decades])
-        axes.minorticks_off()
-        axes.set_xlabel("rank")
-        axes.set_ylabel("share of answers")
-        dress(axes)
-        # Below the plot, because the lines fill the corners of a narrow figure.
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5 if width > 6 else 3)
-        figure.tight_layout()
-        return to_svg(figure, f"ranks {data}")
-
-    return Figure(draw, f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")
 
 
 @lru_cache(maxsize=4)
@@ -112,8 +85,31 @@ def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights
 
 
 def draw(settings: ContextSettings, data: ContextCorpus, models: Mapping[str, Weights], name: str) -> Figure:
-    """Draw the shares of test answers by rank, for all methods."""
+    """Draw the share of test answers at or before each rank, on a logarithmic axis, and chance."""
     ranks = {
         method: ranks_of(_encoder(settings, data, weights), data, data.graph.test) for method, weights in models.items()
     }
-    return draw_ranks(ranks, entities=len(data.graph.names), data=name)
+    entities = len(data.graph.names)
+
+    @styled
+    def plot(width: float) -> str:
+        figure, axes = new_figure(width, max(min(width * 0.6, 4.2), 3.0))
+        marks = marks_of(ranks, baseline=next(iter(ranks)))
+        for method, method_ranks in ranks.items():
+            shares = [(place + 1) / len(method_ranks) for place in range(len(method_ranks))]
+            axes.step(sorted(method_ranks), shares, where="post", color=marks[method].colour, label=method)
+        positions = range(1, entities + 1)
+        axes.plot(positions, [each / entities for each in positions], ":", color=SOFT, label="chance")
+        axes.set_xscale("log")
+        decades = [10**power for power in range(len(str(entities)))]
+        axes.set_xticks(decades, [f"{each:,}" for each in decades])
+        axes.minorticks_off()
+        axes.set_xlabel("rank")
+        axes.set_ylabel("share of answers")
+        dress(axes)
+        # Below the plot, because the lines fill the corners of a narrow figure.
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5 if width > 6 else 3)
+        figure.tight_layout()
+        return to_svg(figure, f"ranks {name}")
+
+    return Figure(plot, f"`{name}`: {entities} entities; heads and tails.", title="Answers by rank")

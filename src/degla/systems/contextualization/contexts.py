@@ -11,6 +11,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.negatives.llm import ChatMessage, LanguageModel, Reply, Request, RequestKey
+from degla.negatives.run.asking import replies_to
 from degla.records import Record, read_jsonl, write_jsonl
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
 
@@ -96,18 +97,13 @@ def by_model(graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageMo
     Raises:
         DeglaError: the model cannot be reached.
     """
-    waiting = {request_of(graph, triple, model).key: triple for triple in triples}
+    requests = {triple: request_of(graph, triple, model) for triple in triples}
+    asked = {request.key: triple for triple, request in requests.items()}
     records: dict[Triple, ContextRecord] = {}
-    queue = iter(list(waiting.items()))
-    under_way = 0
-    while len(records) < len(waiting):
-        for _, triple in zip(range(max(0, model.capacity - under_way)), (each for _, each in queue), strict=False):
-            model.start(request_of(graph, triple, model))
-            under_way += 1
-        for reply in model.finished():
-            triple, under_way = waiting[reply.key], under_way - 1
-            text = _usable(graph, triple, reply)
-            records[triple] = _record(graph, triple, text, "template" if text is None else model.name)
+    for key, reply in replies_to(requests.values(), model=model, journal=None).items():
+        triple = asked[key]
+        text = _usable(graph, triple, reply)
+        records[triple] = _record(graph, triple, text, "template" if text is None else model.name)
     return records
 
 

@@ -25,7 +25,7 @@ from degla.systems.contextualization.encoder import (
 )
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
 from degla.systems.contextualization.settings import ContextSettings
-from degla.systems.learning import take_step
+from degla.systems.learning import batches, take_step
 
 
 class Query(NamedTuple):
@@ -104,13 +104,12 @@ def train_completion(completion: ContextCorpus, settings: ContextSettings, *, wa
         task: task of the contexts in addition to the queries: "reconstruct" for masked words, "write" for word by word
             after the triple; "" for none.
     """
-    if warm:
-        state, chance = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes())
-        encoder = TextEncoder(len(completion.words.vocabulary), settings)
+    warmed = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes()) if warm else None
+    encoder = TextEncoder(len(completion.words.vocabulary), settings)
+    if warmed is not None:
+        state, chance = warmed
         encoder.load_state_dict(state)
         torch.set_rng_state(chance)
-    else:
-        encoder = TextEncoder(len(completion.words.vocabulary), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
         value = query_loss(encoder, completion, [completion.graph.train[n] for n in some], scale=settings.scale)
@@ -141,14 +140,12 @@ def _run(
 ) -> None:
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=0.01)
     count = len(completion.graph.train)
-    steps, step = epochs * -(-count // settings.batch), 0
+    steps = epochs * -(-count // settings.batch)
     encoder.train()
-    for _ in range(epochs):
-        for some in torch.split(torch.randperm(count), settings.batch):
-            for group in optimiser.param_groups:
-                group["lr"] = settings.lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
-            take_step(loss(some.tolist()), optimiser, most=1.0)
-            step += 1
+    for step, some in enumerate(batches(count, settings.batch, epochs=epochs)):
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
+        take_step(loss(some.tolist()), optimiser, most=1.0)
 
 
 def query_loss(

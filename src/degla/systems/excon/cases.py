@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from degla.errors import InputError
 from degla.model.attack import AttackConfig, perturb
-from degla.model.evidence import above, increased, relative_drop, top_share
+from degla.model.evidence import above, gradient_at, increased, relative_drop, top_share
 from degla.pages.page import Figure
 from degla.pages.plot import new_figure, styled, to_svg
 from degla.systems.excon.images import ImageSets, LabelledImages
@@ -28,7 +28,7 @@ from degla.systems.excon.network import (
     supervised_contrast,
 )
 from degla.systems.excon.settings import ExconSettings
-from degla.systems.learning import take_step
+from degla.systems.learning import batches, take_step
 from degla.systems.system import Weights
 
 _SHOWN: Final = 8
@@ -37,53 +37,18 @@ _KEPT = 0.15
 """Share of the pixels that an explanation keeps when it is evaluated."""
 _EPSILON = 2 / 255
 _NOISE = 0.1
+_BINS = 15
 _READ = 500
 """Number of images per pass without gradients."""
 
 
-def calibration_error(
-    probability: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"], *, bins: int = 15
-) -> float:
+def calibration_error(probability: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]) -> float:
     """Return the expected calibration error (arXiv 1706.04599): sum over bins of share |accuracy - confidence|."""
     confidence, predicted = probability.max(dim=1)
     right = (predicted == label).to(confidence)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, right - confidence)
+    place = (confidence * _BINS).ceil().long().clamp(1, _BINS) - 1
+    gap = torch.zeros(_BINS, dtype=confidence.dtype).index_add_(0, place, right - confidence)
     return float(gap.abs().sum() / len(label))
-
-
-def draw_evidence(networks: Mapping[str, Network], images: LabelledImages, *, data: str, threshold: float) -> Figure:
-    """Draw the first images, half as many on a phone; below, one row per method, what its explanation keeps of each.
-
-    Args:
-        networks: networks by method.
-        images: images of which the first are shown.
-        data: name of the data set.
-        threshold: evidence above which a pixel is kept.
-    """
-    few = images.select(torch.arange(min(_SHOWN, len(images.label))))
-    rows = {"": few.pixels, **{name: _evidence_pixels(each, few, threshold) for name, each in networks.items()}}
-
-    @styled
-    def draw(width: float) -> str:
-        columns = min(len(few.label), _SHOWN if width > 6 else _SHOWN_NARROW)
-        figure, first = new_figure(width, width * len(rows) / (columns + 0.3))
-        first.remove()
-        panels: Any = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (name, pictures) in zip(panels, rows.items(), strict=True):
-            for axes, picture in zip(line, pictures, strict=False):
-                axes.imshow(picture.permute(1, 2, 0).numpy())
-                axes.set_xticks([])
-                axes.set_yticks([])
-            line[0].set_ylabel(name)
-        figure.tight_layout(pad=0.4)
-        return to_svg(figure, f"excon-{data}")
-
-    caption = (
-        "Test images; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
-        f"{threshold:g}, with the rest in the mean colour."
-    )
-    return Figure(draw, caption, title=data)
 
 
 def _evidence_pixels(network: Network, part: LabelledImages, threshold: float) -> Tensor:
@@ -113,7 +78,7 @@ def train(settings: ExconSettings, data: ImageSets, method: str) -> Weights:
     for epoch in range(settings.epochs):
         now = method if epoch >= settings.explained_from else "supcon"
         network.train()
-        for rows in torch.split(torch.randperm(len(images)), settings.batch):
+        for rows in batches(len(images), settings.batch):
             take_step(training_loss(network, images[rows], train_set.label[rows], settings, now), contrast)
         _train_classifier(network, images, train_set.label, classify, size=settings.batch)
         for schedule in schedules:
@@ -152,9 +117,8 @@ def _train_classifier(
 ) -> None:
     with looking(network):
         features = torch.cat([network.body(part).mean(dim=(2, 3)) for part in torch.split(images, _READ)])
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(features)), size):
-            take_step(cross_entropy(network.classifier(features[rows]), label[rows]), optimizer)
+    for rows in batches(len(features), size, epochs=epochs):
+        take_step(cross_entropy(network.classifier(features[rows]), label[rows]), optimizer)
 
 
 def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weights) -> Mapping[str, float]:
@@ -187,29 +151,40 @@ def _measure_part(network: Network, part: LabelledImages) -> list[Tensor]:
     masked = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
     noise = torch.randn_like(images) * _NOISE / network.std
     step = AttackConfig(epsilon=_EPSILON, steps=1, step_size=_EPSILON, random_start=False)
-    attacked = perturb(
-        images, config=step, mean=network.mean, std=network.std, gradient=partial(_gradient, network, part.label)
-    )
+
+    def loss(at: Pixels) -> Tensor:
+        return cross_entropy(network.classify(network.body(at)), part.label, reduction="sum")
+
+    gradient = partial(gradient_at, score=loss)
+    attacked = perturb(images, config=step, mean=network.mean, std=network.std, gradient=gradient)
     with looking(network):
         answers = [network.classify(network.body(each)) for each in (masked, images + noise, attacked)]
     before, after = (each.softmax(dim=1).gather(1, predicted[:, None])[:, 0] for each in (logits, answers[0]))
     return [before, after, answers[1].softmax(dim=1), predicted == part.label, answers[2].argmax(dim=1) == part.label]
 
 
-def _gradient(network: Network, label: Int[Tensor, " batch"], images: Pixels) -> Pixels:
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        loss = cross_entropy(network.classify(network.body(leaf)), label, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, leaf)
-    return gradient
+def draw(settings: ExconSettings, data: ImageSets, models: Mapping[str, Weights], name: str) -> Figure:
+    """Draw the first test images, half as many on a phone; below, one row per method, what its explanation keeps."""
+    few = data[1].select(torch.arange(min(_SHOWN, len(data[1].label))))
+    rows = {"": few.pixels} | {
+        method: _evidence_pixels(load_network(weights), few, settings.threshold) for method, weights in models.items()
+    }
 
+    @styled
+    def plot(width: float) -> str:
+        columns = min(len(few.label), _SHOWN if width > 6 else _SHOWN_NARROW)
+        figure, panels = new_figure(width, width * len(rows) / (columns + 0.3), len(rows), columns, squeeze=False)
+        for line, (method, pictures) in zip(panels, rows.items(), strict=True):
+            for axes, picture in zip(line, pictures, strict=False):
+                axes.imshow(picture.permute(1, 2, 0).numpy())
+                axes.set_xticks([])
+                axes.set_yticks([])
+            line[0].set_ylabel(method)
+        figure.tight_layout(pad=0.4)
+        return to_svg(figure, f"excon-{name}")
 
-def draw(
-    settings: ExconSettings,
-    data: ImageSets,
-    models: Mapping[str, Weights],
-    name: str,
-) -> Figure:
-    """Draw the explanations of all methods for the first test images."""
-    networks = {method: load_network(weights) for method, weights in models.items()}
-    return draw_evidence(networks, data[1], data=name, threshold=settings.threshold)
+    caption = (
+        "Test images; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
+        f"{settings.threshold:g}, with the rest in the mean colour."
+    )
+    return Figure(plot, caption, title=name)

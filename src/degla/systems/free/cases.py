@@ -30,32 +30,6 @@ _SHOWN: Final = 6
 """Number of classes shown, each with as many generated features as real ones."""
 
 
-def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure:
-    """Draw one panel per model, one colour per class: dots are real features, crosses are generated."""
-    classes = data.unseen[:_SHOWN]
-    rows = data.test_unseen[torch.isin(data.label[data.test_unseen], classes)]
-    real, label = data.features[rows], data.label[rows]
-    middle = real.mean(dim=0)
-    _, _, directions = torch.linalg.svd(real - middle, full_matrices=False)
-    semantics = data.semantics[label]
-    with torch.no_grad():
-        generated = {
-            name: model.maker.generate(torch.randn_like(semantics), semantics) for name, model in models.items()
-        }
-    flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **generated}.items()}
-    panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in generated}
-    return panel_figure(
-        panels,
-        [classes.tolist().index(each) for each in label.tolist()],
-        f"{data.name}: {counted(len(classes), 'unseen class', 'unseen classes')}, one colour each. Dots are real, "
-        "crosses are generated.",
-        title="Real and generated features, first two principal components of the real ones",
-        name=f"features {data.name}",
-        columns=2,
-        shared=True,
-    )
-
-
 class ZeroShotProblem(NamedTuple):
     """A data set as it is, and scaled for training."""
 
@@ -64,18 +38,14 @@ class ZeroShotProblem(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _data(name: str, model: str, part: str, seed: int) -> ZeroShotProblem:
-    if name == "made":
-        data = made_features(seed=seed)
-    else:
-        data = embed_shapes(model, seed=seed) if name == "clip" else read_features(Path(name))
-    data = data.to_choose_by() if part == "validation" else data
-    return ZeroShotProblem(data, data.scaled())
-
-
 def read(settings: FreeSettings, data: str, seed: int) -> ZeroShotProblem:
     """Return features from files, of drawn shapes by a CLIP, or synthetic ones; for choosing settings if validation."""
-    return _data(data, settings.model, settings.part, seed)
+    if data == "made":
+        plain = made_features(seed=seed)
+    else:
+        plain = embed_shapes(settings.model, seed=seed) if data == "clip" else read_features(Path(data))
+    plain = plain.to_choose_by() if settings.part == "validation" else plain
+    return ZeroShotProblem(plain, plain.scaled())
 
 
 def _new(settings: FreeSettings, data: ZeroShotProblem, method: str) -> FreeModel:
@@ -108,7 +78,34 @@ def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights:
 
 
 def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
-    """Draw real and generated features of unseen classes, by the baseline and by FREE."""
-    selection = {method: weights for method, weights in models.items() if method in ("f_vaegan", "free")}
-    free_models = {method: with_weights(_new(settings, data, method), weights) for method, weights in selection.items()}
-    return draw_features(free_models, data.scaled) if free_models else None
+    """Draw a panel for the baseline and one for FREE, one colour per class: dots are real, crosses are generated."""
+    trained = {
+        method: with_weights(_new(settings, data, method), weights)
+        for method, weights in models.items()
+        if method in ("f_vaegan", "free")
+    }
+    if not trained:
+        return None
+    scaled = data.scaled
+    classes = scaled.unseen[:_SHOWN]
+    rows = scaled.test_unseen[torch.isin(scaled.label[scaled.test_unseen], classes)]
+    real, label = scaled.features[rows], scaled.label[rows]
+    middle = real.mean(dim=0)
+    _, _, directions = torch.linalg.svd(real - middle, full_matrices=False)
+    semantics = scaled.semantics[label]
+    with torch.no_grad():
+        generated = {
+            method: model.maker.generate(torch.randn_like(semantics), semantics) for method, model in trained.items()
+        }
+    flat = {method: (each - middle) @ directions[:2].T for method, each in {"": real, **generated}.items()}
+    panels = {method: [PanelPoints(flat[""], size=6), PanelPoints(flat[method], "x", 10)] for method in generated}
+    return panel_figure(
+        panels,
+        [classes.tolist().index(each) for each in label.tolist()],
+        f"{scaled.name}: {counted(len(classes), 'unseen class', 'unseen classes')}, one colour each. Dots are real, "
+        "crosses are generated.",
+        title="Real and generated features, first two principal components of the real ones",
+        name=f"features {scaled.name}",
+        columns=2,
+        shared=True,
+    )

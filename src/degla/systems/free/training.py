@@ -23,7 +23,7 @@ from degla.systems.free.networks import (
     variational_loss,
 )
 from degla.systems.free.settings import FreeSettings
-from degla.systems.learning import take_step
+from degla.systems.learning import batches, take_step
 
 
 class FreeModel(nn.Module):
@@ -55,10 +55,10 @@ def train_free(
     if isinstance(taught, ResidualAdapter):  # Features start unchanged, and so do their centres.
         centres = nn.Parameter(class_means(data.features[data.train], data.label[data.train], data.seen))
     steps = _Steps(model, taught, centres, settings, choice)
-    for _ in range(settings.epochs):
-        for rows in torch.split(data.train[torch.randperm(len(data.train))], settings.batch):
-            label = data.label[rows]
-            steps.take(data.features[rows], data.semantics[label], torch.searchsorted(data.seen, label))
+    for some in batches(len(data.train), settings.batch, epochs=settings.epochs):
+        rows = data.train[some]
+        label = data.label[rows]
+        steps.take(data.features[rows], data.semantics[label], torch.searchsorted(data.seen, label))
     return model.eval()
 
 
@@ -179,9 +179,8 @@ def fit_softmax(
     weight = torch.zeros(rows.shape[1], classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=1e-2)
-    for _ in range(60):
-        for some in torch.split(torch.randperm(len(rows)), 512):
-            take_step(cross_entropy(rows[some] @ weight + bias, label[some]), optimiser)
+    for some in batches(len(rows), 512, epochs=60):
+        take_step(cross_entropy(rows[some] @ weight + bias, label[some]), optimiser)
     return weight.detach(), bias.detach()
 
 

@@ -10,7 +10,7 @@ import torch
 from degla.model.token_mask import gumbel, largest, sampling_keys
 from degla.pages.page import Figure
 from degla.pages.plot import PALETTE, new_figure, styled, to_svg
-from degla.systems.learning import classify, probe, take_step, with_weights
+from degla.systems.learning import batches, classify, probe, take_step, with_weights
 from degla.systems.pointacl.clouds import CloudPoints, CloudSets
 from degla.systems.pointacl.network import (
     PointNetwork,
@@ -28,57 +28,6 @@ _NOISE = 0.05
 _CUT = 0.4
 
 
-def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints, *, data: str) -> Figure:
-    """Draw the first clouds, fewer on a phone; below, the patches that stay, and the centres of those left out.
-
-    Args:
-        network: network whose class token attends.
-        settings: settings of the mask.
-        points: clouds of which the first are shown.
-        data: name of the data set.
-    """
-    clouds = points[:_SHOWN]
-    centres, near = all_patches(settings, clouds)
-    scores = encode_clouds(network, settings, clouds).scores
-    assert scores is not None
-    noise = gumbel(scores, generator=torch.Generator().manual_seed(0))
-    masked = largest(sampling_keys(scores, noise, temperature=settings.sampling_temperature), settings.mask)
-
-    @styled
-    def draw(width: float) -> str:
-        from matplotlib.colors import LinearSegmentedColormap
-
-        # Colour maps with a dark end would be invisible on a dark page.
-        colours_of_scores = LinearSegmentedColormap.from_list("significance", PALETTE[:2])
-        columns = min(len(clouds), _SHOWN if width > 6 else _SHOWN_NARROW)
-        figure, first = new_figure(width, width * 2 / columns)
-        first.remove()
-        for place in range(columns):
-            nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
-            stay = (near[place] + centres[place][:, None])[~masked[place]].flatten(0, 1)
-            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": colours_of_scores}
-            layers = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
-            for line, (dots, colours) in enumerate(layers):
-                axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
-                axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
-                if line:
-                    axes.scatter(
-                        *centres[place][masked[place]].numpy().T, s=14, marker="x", color=PALETTE[1], linewidths=1
-                    )
-                axes.set_axis_off()
-                axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8))
-                axes.set_box_aspect((1, 1, 1), zoom=1.3)
-        figure.subplots_adjust(0, 0, 1, 1, 0, 0)
-        return to_svg(figure, f"pointacl-{data}")
-
-    caption = (
-        "Test clouds. Above: points coloured by the significance of their nearest patch, from blue (low) to orange "
-        f"(high). Below: patches that remain when a share of {settings.mask:g} is left out by it; crosses: centres of "
-        "those left out."
-    )
-    return Figure(draw, caption, title=data)
-
-
 def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:
     """Train one encoder, on unlabelled clouds with a new rotation and scale each time."""
     clouds, _, _ = data
@@ -90,12 +39,11 @@ def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=steps + 1, pct_start=min(0.75, warm / steps), cycle_momentum=False
     )
-    for _ in range(settings.epochs):
-        for rows in torch.split(torch.randperm(len(centres)), settings.batch):
-            turn = turns(len(rows))
-            batch = (centres[rows] @ turn, points[rows] @ turn[:, None])
-            take_step(pretraining_loss(network, settings, method, batch), optimizer, most=10.0)
-            schedule.step()
+    for rows in batches(len(centres), settings.batch, epochs=settings.epochs):
+        turn = turns(len(rows))
+        batch = (centres[rows] @ turn, points[rows] @ turn[:, None])
+        take_step(pretraining_loss(network, settings, method, batch), optimizer, most=10.0)
+        schedule.step()
     return dict(network.state_dict())
 
 
@@ -126,8 +74,47 @@ def measure(settings: PointaclSettings, data: CloudSets, method: str, weights: W
 
 
 def draw(settings: PointaclSettings, data: CloudSets, models: Mapping[str, Weights], name: str) -> Figure | None:
-    """Draw clouds coloured by the significance of their patches, and what a mask by it keeps."""
+    """Draw the first test clouds, fewer on a phone; below, the patches that stay, and the centres of those left out."""
     if "pointacl" not in models:
         return None
     network = with_weights(PointNetwork(settings), models["pointacl"])
-    return draw_clouds(network, settings, data[2].points, data=name)
+    clouds = data[2].points[:_SHOWN]
+    centres, near = all_patches(settings, clouds)
+    scores = encode_clouds(network, settings, clouds).scores
+    assert scores is not None
+    noise = gumbel(scores, generator=torch.Generator().manual_seed(0))
+    masked = largest(sampling_keys(scores, noise, temperature=settings.sampling_temperature), settings.mask)
+
+    @styled
+    def plot(width: float) -> str:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        # Colour maps with a dark end would be invisible on a dark page.
+        colours_of_scores = LinearSegmentedColormap.from_list("significance", PALETTE[:2])
+        columns = min(len(clouds), _SHOWN if width > 6 else _SHOWN_NARROW)
+        figure, first = new_figure(width, width * 2 / columns)
+        first.remove()
+        for place in range(columns):
+            nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
+            stay = (near[place] + centres[place][:, None])[~masked[place]].flatten(0, 1)
+            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": colours_of_scores}
+            layers = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
+            for line, (dots, colours) in enumerate(layers):
+                axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
+                axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
+                if line:
+                    axes.scatter(
+                        *centres[place][masked[place]].numpy().T, s=14, marker="x", color=PALETTE[1], linewidths=1
+                    )
+                axes.set_axis_off()
+                axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8))
+                axes.set_box_aspect((1, 1, 1), zoom=1.3)
+        figure.subplots_adjust(0, 0, 1, 1, 0, 0)
+        return to_svg(figure, f"pointacl-{name}")
+
+    caption = (
+        "Test clouds. Above: points coloured by the significance of their nearest patch, from blue (low) to orange "
+        f"(high). Below: patches that remain when a share of {settings.mask:g} is left out by it; crosses: centres of "
+        "those left out."
+    )
+    return Figure(plot, caption, title=name)

@@ -1,6 +1,7 @@
-"""Training, evaluation and figures of UGCL and its baselines.
+"""UGCL's loss and encoders, and training, evaluation and figures of UGCL and its baselines.
 
-Rows are evaluated by logistic regression, with its weight decay chosen on the validation nodes.
+A node is contrasted with its context, the other encoder's rows smoothed over n hops. Rows are evaluated by logistic
+regression, with its weight decay chosen on the validation nodes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from degla.losses.core.partition import log_partition, own_place
 from degla.pages.page import Figure
-from degla.systems.learning import classify, probe, with_weights
+from degla.systems.learning import classify, probe, take_step, with_weights
 from degla.systems.panels import PanelPoints, panel_figure
 from degla.systems.system import Weights
-from degla.systems.ugcl.contrast import GraphEncoder, embed, train_encoder
 from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, propagate, read_graph, wordnet
 from degla.systems.ugcl.settings import UgclSettings
 
@@ -26,6 +28,67 @@ DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 """Weight decays to try, the same for every method; the first of equally good ones is used."""
 NEAR: Final = 1
 """Scope of the method `ugcl_near`, for comparison with that of the settings."""
+_DENSE: Final = 0.1
+"""Share of non-zero features above which a dense matrix is faster."""
+
+
+def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
+    """Return mean_i -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)}, without a temperature (arXiv 2210.08792).
+
+    Args:
+        nodes: H, two or more.
+        contexts: C, one per node.
+    """
+    unit = normalize(nodes, dim=-1)
+    pulled = (unit * normalize(contexts, dim=-1)).sum(dim=-1)
+    one = torch.ones((), dtype=unit.dtype)
+    return (log_partition(unit, unit, one, absent=lambda rows: own_place(rows, unit)) - pulled).mean()
+
+
+class GraphEncoder(nn.Module):
+    """One graph convolution: PReLU(A~ X W + b)."""
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(features, dim))
+        nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.activation = nn.PReLU()
+
+    def forward(self, adjacency: Tensor, features: Float[Tensor, "nodes features"]) -> Float[Tensor, "nodes dim"]:
+        """Return one row per node."""
+        rows: Tensor = self.activation(adjacency @ (features @ self.weight) + self.bias)
+        return rows
+
+
+def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphEncoder:
+    """Train the encoder of nodes, with torch's generator; that of contexts is dropped, as in the released code.
+
+    Args:
+        graph: graph, whose labels are not read.
+        settings: training settings; with 0 epochs the encoder stays untrained.
+        scope: n, used instead of that of the settings.
+    """
+    own, other = (GraphEncoder(graph.features.shape[1], settings.dim) for _ in range(2))
+    adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    # Words are nearly all zeros, and products with a sparse matrix have gradients only for the dense one.
+    sparse = graph.features.count_nonzero() < _DENSE * graph.features.numel()
+    features = graph.features.to_sparse() if sparse else graph.features
+    optimiser = torch.optim.Adam([*own.parameters(), *other.parameters()], lr=settings.lr)
+    for _ in range(settings.epochs):
+        sample: Int[Tensor, " sample"] = torch.randperm(len(graph.features))[: settings.sample]
+        contexts = propagate(adjacency, other(adjacency, features), scope, form=settings.form)
+        loss = contextual_loss(own(adjacency, features)[sample], contexts[sample])
+        take_step(loss, optimiser)
+    return own
+
+
+@torch.no_grad()
+def embed(encoder: GraphEncoder, graph: Graph, *, scope: int) -> Float[Tensor, "nodes dim"]:
+    """Return (H + A~^n H) / 2, by which nodes are classified."""
+    adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    rows: Tensor = encoder(adjacency, graph.features)
+    return (rows + propagate(adjacency, rows, scope)) / 2
 
 
 def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, float]:
@@ -52,19 +115,9 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
     return best
 
 
-def draw_rows(rows: Mapping[str, Float[Tensor, "nodes dim"]], graph: Graph) -> Figure:
-    """Draw one panel per method with each node's row in two dimensions."""
-    panels = {method: [PanelPoints(principal(each))] for method, each in rows.items()}
-    caption = f"`{graph.name}`: {len(graph.features)} nodes, {graph.classes} classes"
-    if graph.isolated:
-        caption += f"; {graph.isolated} have no edge, so they are their own context"
-    title = "Rows of the nodes, first two principal components"
-    return panel_figure(panels, graph.label.tolist(), caption + ".", title=title, name=f"rows {graph.name}", columns=5)
-
-
 def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
     """Project normalised rows, minus their mean, onto the two directions of largest variance."""
-    unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
+    unit = normalize(rows.detach().double(), dim=1)
     _, _, directions = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
     places: Tensor = (unit - unit.mean(dim=0)) @ directions[:2].T
     return places
@@ -107,5 +160,12 @@ def measure(settings: UgclSettings, graph: Graph, method: str, weights: Weights)
 
 
 def draw(settings: UgclSettings, graph: Graph, models: Mapping[str, Weights], name: str) -> Figure:
-    """Draw the rows of the nodes for all methods."""
-    return draw_rows({method: _rows(settings, graph, method, weights) for method, weights in models.items()}, graph)
+    """Draw one panel per method with each node's row in two dimensions."""
+    panels = {
+        method: [PanelPoints(principal(_rows(settings, graph, method, weights)))] for method, weights in models.items()
+    }
+    caption = f"`{graph.name}`: {len(graph.features)} nodes, {graph.classes} classes"
+    if graph.isolated:
+        caption += f"; {graph.isolated} have no edge, so they are their own context"
+    title = "Rows of the nodes, first two principal components"
+    return panel_figure(panels, graph.label.tolist(), caption + ".", title=title, name=f"rows {graph.name}", columns=5)
