@@ -59,6 +59,11 @@ class PrefixTree:
         return PrefixTree(**{name: value.pin_memory() for name, value in self.tensors().items()})
 
 
+def ends_of(tokens: Int[Tensor, "*texts length"], end_token: int | None) -> Int[Tensor, "*texts"]:
+    """Return the position of each text's end token: the first `end_token`; with None, of the largest id of the text."""
+    return tokens.argmax(dim=-1) if end_token is None else (tokens == end_token).int().argmax(dim=-1)
+
+
 @dataclass(frozen=True)
 class GrowTree:
     """Builds trees for a tower's end-of-text convention; picklable, for data-loading workers.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from degla.inputs import INPUTS, ImageInput
-from degla.prefixes import GrowTree, PrefixTree
+from degla.prefixes import GrowTree, PrefixTree, ends_of
 
 Texts = Int[Tensor, "texts length"] | PrefixTree
 
@@ -79,9 +79,9 @@ class Batch:
         """Whether the captions are the only texts, so their trees are the trees of all texts."""
         return not self.negative.shape[1] and not self._extra("text")
 
-    def parts(self, size: int) -> Iterator[BatchPart]:
-        """Yield consecutive rows, `size` at a time; `size` must match the trees."""
-        caption_trees = self.trees if self.captions_alone else self.caption_trees
+    def parts(self, size: int | None) -> Iterator[BatchPart]:
+        """Yield consecutive rows, `size` at a time (None: all together); `size` must match the trees."""
+        caption_trees, size = self.trees if self.captions_alone else self.caption_trees, size or len(self)
         for number, start in enumerate(range(0, len(self), size)):
             rows = slice(start, min(start + size, len(self)))
             images = [self.image[rows], *(value[rows] for value in self._extra("image").values())]
@@ -224,14 +224,14 @@ class Collate:
         end_token = None if self.grow is None else self.grow.end_token
 
         def mask(tokens: Tensor) -> Tensor:
-            end = tokens.argmax(dim=-1) if end_token is None else (tokens == end_token).int().argmax(dim=-1)
+            end = ends_of(tokens, end_token)
             place = torch.arange(tokens.shape[-1])
             return (place > 0) & (place <= end[..., None])
 
         return {f"{name}_token_valid": mask(texts[name]) for name in ("caption", "negative")}
 
     def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
-        parts = list(batch.parts(self.part_size or len(batch)))
+        parts = list(batch.parts(self.part_size))
         trees = tuple(grow(cast(Tensor, part.texts)) for part in parts)
         captions = parts if self.caption_trees and not batch.captions_alone else []
         return replace(batch, trees=trees, caption_trees=tuple(grow(cast(Tensor, part.captions)) for part in captions))

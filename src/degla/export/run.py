@@ -181,9 +181,9 @@ def load_weights(name: str, *, what: What | None = None) -> Encoder:
     Raises:
         InputError: there is no such model, or the checkpoint does not contain these weights.
     """
-    folder = checkpoint_of(name) if what is not None else None
     if what is None:
         return load_encoder(name)
+    folder = checkpoint_of(name)
     if folder is None:
         raise InputError(f"--what {what}: {name} is neither a run nor a checkpoint of one. Omit --what.")
     state = read_state(folder)

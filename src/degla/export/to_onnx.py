@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from degla.errors import InputError
 from degla.export.check import Probe, require_tokens
-from degla.export.to_transformers import image_size, write_processor
+from degla.export.to_transformers import write_processor
 from degla.export.tokenizer import write_tokenizer
 from degla.files import write_json
 from degla.model import probe
@@ -78,7 +78,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
             ) from None
     write_tokenizer(encoder, folder)
     write_processor(encoder, folder)
-    write_json(folder / INFO, _info(encoder, folder, reference).model_dump(mode="json"))
+    write_json(folder / INFO, _info(encoder, reference).model_dump(mode="json"))
 
 
 @contextmanager
@@ -94,12 +94,12 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _info(encoder: Encoder, folder: Path, reference: Probe) -> OnnxInfo:
+def _info(encoder: Encoder, reference: Probe) -> OnnxInfo:
     inner: Any = getattr(encoder.tokenize, "tokenizer", None)
     bias = getattr(encoder.clip, "logit_bias", None)
     return OnnxInfo(
         name=encoder.name,
-        image_size=image_size(encoder),
+        image_size=encoder.image_size,
         context_length=encoder.context_length,
         padding=int(getattr(inner, "pad_token_id", 0) or 0),
         padding_side=getattr(inner, "padding_side", "right"),

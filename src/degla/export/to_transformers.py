@@ -15,7 +15,7 @@ from degla.model import probe
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_not_plain
 from degla.model.from_transformers import pooled
-from degla.model.text import pool_type, text_tower
+from degla.model.text import end_token, pool_type, text_tower
 from degla.model.transformers_files import INSTALL, open_transformers
 from degla.model.transformers_map import LAYOUTS, pieces, to_transformers
 from degla.progress import quiet_transformers
@@ -72,7 +72,7 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     import transformers
 
     settings = encoder.description.preprocess_config
-    mode, (height, width) = settings.get("resize_mode", "shortest"), image_size(encoder)
+    mode, (height, width) = settings.get("resize_mode", "shortest"), encoder.image_size
     if mode == "longest" or (mode == "shortest" and height != width):
         raise InputError(
             f"{encoder.name}: images are resized by {mode!r} to {height} x {width}, which no processor "
@@ -88,12 +88,6 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
         resample=2 if settings.get("interpolation") == "bilinear" else 3,
     )
     processor.save_pretrained(folder)
-
-
-def image_size(encoder: Encoder) -> tuple[int, int]:
-    """Return height and width of the model's images in pixels."""
-    size = encoder.description.preprocess_config["size"]
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
 
 
 def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
@@ -135,29 +129,30 @@ def _config(encoder: Encoder) -> tuple[Any, dict[str, Any]]:
 
 
 def _clip_config(encoder: Encoder) -> dict[str, Any]:
-    clip, tower, visual = encoder.clip, text_tower(encoder.clip), encoder.clip.visual
+    clip, visual = encoder.clip, encoder.clip.visual
     if clip.logit_bias is not None:
         raise InputError(f"{encoder.name}: has a logit_bias, which transformers' CLIP lacks. {_REMEDY}")
     text = _text_config(encoder)
     model_type = "clip"
-    if pool_type(clip) == "argmax":
-        end = int(getattr(encoder.tokenize, "eot_token_id", -1))
+    end = end_token(clip)
+    if end is None:
+        largest = int(getattr(encoder.tokenize, "eot_token_id", -1))
         # In transformers' CLIP, 2 means the largest id of the text.
-        text["eos_token_id"] = end if end == text["vocab_size"] - 1 else 2
-    else:
-        text["eos_token_id"] = int(getattr(tower, "text_eos_id", None) or tower.eos_id)
-        model_type = "metaclip_2" if text["eos_token_id"] == 2 else "clip"
+        end = largest if largest == text["vocab_size"] - 1 else 2
+    elif end == 2:
+        model_type = "metaclip_2"
+    text["eos_token_id"] = end
     dimension = int(visual.proj.shape[1])
     text["projection_dim"] = dimension
     start = int(getattr(encoder.tokenize, "sot_token_id", 1))
     text |= {"bos_token_id": start, "pad_token_id": text["eos_token_id"] if model_type == "clip" else 1}
     vision = {
         **_blocks(visual.transformer.resblocks),
-        "image_size": image_size(encoder)[0],
+        "image_size": encoder.image_size[0],
         "patch_size": int(visual.patch_size[0]),
         "projection_dim": dimension,
     }
-    if len({*visual.patch_size}) > 1 or len({*image_size(encoder)}) > 1:
+    if len({*visual.patch_size}) > 1 or len({*encoder.image_size}) > 1:
         raise InputError(f"{encoder.name}: its images or patches are not square, as transformers needs. {_REMEDY}")
     return {"model_type": model_type, "text_config": text, "vision_config": vision, "projection_dim": dimension}
 
@@ -184,7 +179,7 @@ def _siglip_config(encoder: Encoder) -> dict[str, Any]:
         "hidden_size": int(trunk.embed_dim), "num_hidden_layers": len(trunk.blocks),
         "num_attention_heads": int(block.attn.num_heads), "intermediate_size": int(block.mlp.fc1.out_features),
         "hidden_act": _activation(block.mlp.act), "layer_norm_eps": float(block.norm1.eps),
-        "image_size": image_size(encoder)[0], "patch_size": int(trunk.patch_embed.patch_size[0]),
+        "image_size": encoder.image_size[0], "patch_size": int(trunk.patch_embed.patch_size[0]),
     }  # fmt: skip
     text = _text_config(encoder)
     text["projection_size"] = int(text_tower(encoder.clip).text_projection.out_features)

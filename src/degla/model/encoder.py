@@ -141,6 +141,12 @@ class Encoder(nn.Module):
         return int(self.description.model_config["text_cfg"].get("context_length", 77))
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        size = self.description.preprocess_config["size"]
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters."""
         device: torch.device = self.clip.logit_scale.device

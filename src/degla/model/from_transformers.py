@@ -212,7 +212,8 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
     # CLIP never reads the zeros after the end token, and trimming relies on them.
-    padding = 0 if kind == "clip" else int(_or(tokenizer.pad_token_id, text.pad_token_id, 1))
+    choices = (tokenizer.pad_token_id, text.pad_token_id, 1)
+    padding = 0 if kind == "clip" else int(next(number for number in choices if number is not None))
 
     def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:
         """Tokenise and truncate to the context length, keeping the end token."""
@@ -246,7 +247,3 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
 def _settings(tower: Any) -> dict[str, Any]:
     """A tower's settings in config.json, without its path: the embedding cache identifies a network by them."""
     return {name: value for name, value in tower.to_dict().items() if name != "_name_or_path"}
-
-
-def _or(*values: int | None) -> int:
-    return next(value for value in values if value is not None)

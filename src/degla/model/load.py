@@ -187,13 +187,13 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         )
     config = open_clip.get_model_config(architecture)
     quick_gelu = bool(config.get("quick_gelu", False))
+    twin = architecture.removesuffix("-quickgelu") if quick_gelu else f"{architecture}-quickgelu"
     if source == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _from_hub(architecture, pretrained=None, name=name)
     path = Path(source)
     if path.exists():
-        twin = f"{architecture}-quickgelu"
         recorded = _check_recorded_activation(path, quick_gelu=quick_gelu)
         if not (recorded or quick_gelu) and "openai" in open_clip.list_pretrained_tags_by_model(twin):
             log.warning(
@@ -202,7 +202,6 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             )  # fmt: skip
         return _from_hub(architecture, pretrained=source, name=name)
     if source not in tags:
-        twin = architecture.removesuffix("-quickgelu") if quick_gelu else architecture + "-quickgelu"
         if source in open_clip.list_pretrained_tags_by_model(twin):
             raise _activation_error(name, twin, quick_gelu=quick_gelu)
         raise InputError(
@@ -211,7 +210,6 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         )
     tag_quick_gelu = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
     if tag_quick_gelu != quick_gelu:
-        twin = architecture + "-quickgelu" if tag_quick_gelu else architecture.removesuffix("-quickgelu")
         raise _activation_error(name, twin, quick_gelu=quick_gelu)
     return _from_hub(architecture, pretrained=source, name=name)
 

@@ -21,7 +21,7 @@ from degla.model.block import (
     split_heads,
     why_unknown,
 )
-from degla.prefixes import MASKED, GrowTree, PrefixTree
+from degla.prefixes import MASKED, GrowTree, PrefixTree, ends_of
 
 
 def text_tower(clip: nn.Module) -> Any:
@@ -33,6 +33,12 @@ def pool_type(clip: nn.Module) -> str:
     """Return how the tower pools token outputs into one vector: "argmax" and "eos" read the end token."""
     tower = text_tower(clip)
     return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "none"))
+
+
+def end_token(clip: nn.Module) -> int | None:
+    """Return the id of the token that open_clip's own tower is read at; None if it is the largest id of a text."""
+    tower = text_tower(clip)
+    return None if pool_type(clip) == "argmax" else int(getattr(tower, "text_eos_id", None) or tower.eos_id)
 
 
 def why_padded(clip: nn.Module) -> str | None:
@@ -97,13 +103,8 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
     dtype = tower.transformer.get_cast_dtype()
     outputs = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
     outputs = tower.transformer(outputs, attn_mask=tower.attn_mask[:length, :length])
-    if pool_type(clip) == "argmax":
-        end = tokens.argmax(dim=-1)
-    else:
-        number = getattr(tower, "text_eos_id", None) or tower.eos_id
-        end = (tokens == number).int().argmax(dim=-1)
     # Selecting the end token first avoids the final normalisation of all other positions.
-    pooled = outputs[torch.arange(len(tokens), device=tokens.device), end]
+    pooled = outputs[torch.arange(len(tokens), device=tokens.device), ends_of(tokens, end_token(clip))]
     return project_texts(tower, tower.ln_final(pooled))
 
 
@@ -120,12 +121,7 @@ def tree_grower(clip: nn.Module) -> GrowTree | None:
 
     They are exact if `can_trim` holds and all blocks are open_clip's plain ones.
     """
-    if why_no_tree(clip) is not None:
-        return None
-    tower = text_tower(clip)
-    if pool_type(clip) == "argmax":
-        return GrowTree()
-    return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id))
+    return None if why_no_tree(clip) is not None else GrowTree(end_token(clip))
 
 
 MaskToken = Float[Tensor, " width"] | None
@@ -144,15 +140,17 @@ def embed_nodes(tower: Any, tree: PrefixTree, mask: MaskToken = None) -> Float[T
     return states
 
 
+def along_texts(tree: PrefixTree, rows: Tensor, *, heads: int) -> Float[Tensor, "different heads length head"]:
+    """Return the rows of the nodes on each text's path, by attention head."""
+    return split_heads(rows.index_select(0, tree.path.flatten()).view(*tree.path.shape, -1), heads)
+
+
 def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
     """Return causal attention of nodes to the preceding nodes of their texts."""
-    texts, length = tree.path.shape
-    path = tree.path.flatten()
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = (split_heads(rows.index_select(0, path).view(texts, length, -1), heads) for rows in (query, key, value))
-        attended = attention(*parts, is_causal=True)
-        return attended.transpose(1, 2).reshape(texts * length, -1).index_select(0, tree.source)
+        attended = attention(*(along_texts(tree, rows, heads=heads) for rows in (query, key, value)), is_causal=True)
+        return attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, tree.source)
 
     return attend
 
@@ -188,18 +186,12 @@ def _tree_ends(clip: nn.Module, tree: PrefixTree, mask: MaskToken) -> Float[Tens
     tower = text_tower(clip)
     heads = heads_of(tower.transformer)
     attend = attend_along(tree, heads=heads)
-    texts, length = tree.path.shape
-    path = tree.path.flatten()
-    reached = (torch.arange(length, device=path.device) <= tree.end[:, None])[:, None, None]
+    reached = (torch.arange(tree.path.shape[1], device=tree.path.device) <= tree.end[:, None])[:, None, None]
     last = tree.path.gather(1, tree.end[:, None])[:, 0]
 
-    def along(rows: Tensor) -> Tensor:
-        return split_heads(rows.index_select(0, path).view(texts, length, -1), heads)
-
     def attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        alone = split_heads(query[:, None], heads)
-        attended = attention(alone, along(key), along(value), attn_mask=reached)
-        return attended.transpose(1, 2).reshape(texts, -1)
+        keys, values = (along_texts(tree, rows, heads=heads) for rows in (key, value))
+        return attention(split_heads(query[:, None], heads), keys, values, attn_mask=reached).flatten(1)
 
     states = run_blocks(tower.transformer, embed_nodes(tower, tree, mask), attend, training=tower.transformer.training)
     return run_last_block(

@@ -16,29 +16,19 @@ from timm.models import list_models, model_entrypoint, register_model
 ENDING = "_tanh"
 
 
-def tanh_name(name: str) -> str:
-    """Return the name of a timm tower with tanh GELU."""
-    return name + ENDING
-
-
 def register(name: str) -> None:
-    """Register a timm tower with tanh GELU under `tanh_name`."""
+    """Register a timm tower with tanh GELU under its name plus `ENDING`."""
     base = model_entrypoint(name)
 
     def tower(pretrained: bool = False, **options: Any) -> Any:
         return base(pretrained=pretrained, **{"act_layer": "gelu_tanh"} | options)
 
-    tower.__name__ = tower.__qualname__ = tanh_name(name)
+    tower.__name__ = tower.__qualname__ = name + ENDING
     tower.__module__ = __name__
     setattr(sys.modules[__name__], tower.__name__, tower)
     register_model(tower)
 
 
-def register_all() -> None:
-    """Register all of SigLIP's towers with tanh GELU, once."""
-    for name in list_models("vit_*_siglip_*"):
-        if not (name.endswith(ENDING) or "_gap_" in name or timm.is_model(tanh_name(name))):
-            register(name)
-
-
-register_all()
+for each in list_models("vit_*_siglip_*"):
+    if not (each.endswith(ENDING) or "_gap_" in each or timm.is_model(each + ENDING)):
+        register(each)

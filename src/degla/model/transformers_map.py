@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
 }
 """Maps the name of an activation in transformers to the settings of an open_clip tower."""
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}
-_CLIP_EPS, _SIGLIP_EPS = 1e-5, 1e-6
+_CLIP_EPS = 1e-5
 
 
 class NoExactFormError(InputError):

@@ -199,9 +199,7 @@ def image_transform(encoder: Encoder) -> ImageTransform:
     Raises:
         InputError: the model takes images that are not square.
     """
-    settings = encoder.description.preprocess_config
-    size = settings["size"]
-    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+    settings, (height, width) = encoder.description.preprocess_config, encoder.image_size
     if height != width:
         raise InputError(f"{encoder.name}: its images have {height} x {width} pixels; training needs square images.")
     return ImageTransform(
