@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,9 +20,11 @@ import degla
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
+from degla.export.check import require_tokens
 from degla.export.run import FORMS, Exported, export, load_weights, new_folder
 from degla.model import probe
 from degla.model.checkpoint import check_alike
+from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.onnx_folder import OnnxModel
 from tests.export.made import register_tiny_tower, write_clip, write_siglip
@@ -245,6 +248,20 @@ def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
     wide = write_model(tmp_path / "wide", vision_cfg=CONFIG["vision_cfg"] | {"image_size": [32, 48]})
     with pytest.raises(InputError, match=r"'shortest' to 32 x 48, which no .* does\. Export it to open_clip\.$"):
         export(str(wide), to="onnx", out=tmp_path / "none")
+
+
+def test_all_tokens_of_a_text_tower_of_transformers_are_compared() -> None:
+    """XLM-R's texts start with the id 0, which ends no text."""
+    from open_clip.hf_model import HFTextEncoder
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.AutoConfig.for_model("xlm-roberta", vocab_size=100, **sizes)
+    clip: Any = torch.nn.Module()
+    clip.text = HFTextEncoder("xlm-roberta", 16, config=config, pooler_type="mean_pooler", proj_type="linear")
+    encoder, own = cast(Encoder, SimpleNamespace(clip=clip)), torch.tensor([[0, 5, 2, 1]])
+    require_tokens("onnx", encoder, own, own.clone())
+    with pytest.raises(DeglaError, match="onnx: encodes the text 'a photo of a cat' differently"):
+        require_tokens("onnx", encoder, own, torch.tensor([[0, 6, 2, 1]]))
 
 
 def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +15,8 @@ from degla.errors import DeglaError
 from degla.model import probe
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.model.text import can_trim, pool_type, text_tower
+from degla.model.text import can_trim, end_token, masks_padding
+from degla.prefixes import ends_of
 
 _SHAPES = ((96, 64), (50, 75), (64, 64), (33, 40))
 
@@ -68,10 +68,8 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
         DeglaError: names the text.
     """
     mask = torch.ones_like(own, dtype=torch.bool)
-    if can_trim(encoder.clip):
-        tower: Any = text_tower(encoder.clip)
-        number: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 0)
-        end = (own if pool_type(encoder.clip) == "argmax" else torch.eq(own, number).int()).argmax(dim=1)
+    if can_trim(encoder.clip) and not masks_padding(encoder.clip):
+        end = ends_of(own, end_token(encoder.clip))
         mask = torch.arange(own.shape[1])[None] <= end[:, None]
     same = own.shape == other.shape and bool((own == other)[mask].all())
     if not same:
