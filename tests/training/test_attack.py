@@ -57,7 +57,7 @@ def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, 
         batch = replace(batch, image=batch.image.double())
         if "distractor_image" in batch.extra:
             batch = replace(batch, extra={**batch.extra, "distractor_image": batch.extra["distractor_image"].double()})
-    parts = list(batch.parts(trainer.pairs.size_of_parts(batch)))
+    parts = list(batch.parts(trainer.pairs.part_size))
     needs, negatives = trainer.pairs.objective.needs, batch.negative.shape[1]
     return trainer, batch, parts, teacher_target(trainer.teacher, parts, needs=needs, negatives=negatives)
 

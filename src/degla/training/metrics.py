@@ -64,7 +64,9 @@ class Metrics:
 
     def __enter__(self) -> Metrics:
         if self.active:
-            self._forget_after(self.start)
+            if self.path.is_file():
+                with whole_file(self.path, binary=True) as stream:
+                    stream.writelines(line for line, _ in lines_up_to(self.path, self.start))
             self._file = LineFile(self.path)
         self._advance = self._stack.enter_context(self._progress)
         return self
@@ -73,12 +75,6 @@ class Metrics:
         self._stack.close()
         if self.active:
             self._file.__exit__(*error)
-
-    def _forget_after(self, step: int) -> None:
-        if not self.path.is_file():
-            return
-        with whole_file(self.path, binary=True) as stream:
-            stream.writelines(line for line, _ in lines_up_to(self.path, step))
 
     def due(self, step: int) -> bool:
         """Return whether a line is written after step number `step`; the same on all processes."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.evaluation.processes import EvaluationProcesses
 from degla.export.card import try_checkpoint_card
 from degla.model import linear_kernel
 from degla.model.address import Mirror
@@ -32,6 +33,7 @@ from degla.pages.words import counted
 from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
 from degla.training.step import Trainer
+from degla.version import installed_version
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class RunState:
                 self._look_after(best)
             self.trainer.accelerator.wait_for_everyone()
             return folder
-        states = self._gather(random_state())
+        processes = self.trainer.processes
+        states = EvaluationProcesses(processes.rank, processes.count).together(random_state)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         optimizer_state = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.whole(everywhere=False) as (encoder, teacher):
@@ -138,7 +141,7 @@ class RunState:
                     state={
                         **asdict(position),
                         "steps": self.trainer.steps,
-                        "processes": self.trainer.processes.count,
+                        "processes": processes.count,
                         "best": best,
                         "ended": ended,
                         "data": self.data,
@@ -246,21 +249,10 @@ class RunState:
                 f"--model {folder}."
             )
 
-    def _gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        if self.trainer.processes.count == 1:
-            return [state]
-        states: list[Any] = [None] * self.trainer.processes.count
-        dist.all_gather_object(states, state)
-        return states
 
-
-@cache
 def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
     names = ("degla", "torch", "open_clip_torch", "accelerate")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in names}}
 
 
 @contextmanager

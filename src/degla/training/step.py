@@ -36,10 +36,6 @@ class Stream:
     evidence: Evidence | None = None
     """Adds the part of each image with the evidence for its caption, if a loss reads it."""
 
-    def size_of_parts(self, batch: Batch) -> int:
-        """Return the number of pairs of a batch embedded at a time."""
-        return min(self.part_size or len(batch), len(batch))
-
 
 @dataclass
 class Trainer:
@@ -124,7 +120,7 @@ class Trainer:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradients of one stream; return its total loss and the value of each of its losses, detached."""
         stream = stream or self.pairs
-        parts, objective = list(batch.parts(stream.size_of_parts(batch))), stream.objective
+        parts, objective = list(batch.parts(stream.part_size)), stream.objective
         raw: list[Tensor] = []
         with self.accelerator.autocast():
             if stream.views is not None:
@@ -134,7 +130,7 @@ class Trainer:
             )
             if stream.evidence is not None and self.teacher is not None:
                 batch = stream.evidence(batch, parts, self.teacher, target, number=number)
-                parts = list(batch.parts(stream.size_of_parts(batch)))
+                parts = list(batch.parts(stream.part_size))
         if stream.attack is not None:  # After the target: the teacher gets the clean images.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(
