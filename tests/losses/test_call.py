@@ -31,7 +31,7 @@ from degla.losses import (
 )
 from degla.losses.core import Processes, StatefulLoss, Target
 from degla.losses.core.embeddings import embeddings_of
-from degla.losses.core.objective import loss_class, losses_by_name
+from degla.losses.core.objective import loss_class, losses_by_name, wanted_by
 from degla.shelf import LOSSES
 
 EVERY = [term for name in LOSSES.names() for term in all_settings(name)]
@@ -140,7 +140,9 @@ def test_numbers_of_texts_that_are_left_out_differ_in_all_processes() -> None:
             "caption": torch.ones(4, 5),
             "concept": torch.ones(4, places, 5),
         }
-        wanted = dataclasses.replace(ConceptSigmoid.wanted(), scale=False, reads=frozenset({"concept"}))
+        wanted = dataclasses.replace(
+            wanted_by("ConceptSigmoid", [ConceptSigmoid()]), scale=False, reads=frozenset({"concept"})
+        )
         student, _ = embeddings_of(inputs, wanted, Processes(count=3, rank=rank))
         numbers += student.require("concept_group").flatten().tolist()
     assert len(numbers) == len(set(numbers)) == 24

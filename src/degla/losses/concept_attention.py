@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-from degla.losses.concept_sigmoid import most_concepts
+from degla.losses.concept_sigmoid import equally_many
 from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, pair_logits, true_pair
 from degla.ranges import Factor
@@ -41,12 +41,9 @@ class ConceptAttention(Loss):
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""
-        own, valid = student.require("concept"), student.require("concept_valid")
-        most = most_concepts(valid, processes)
-        missing = most - valid.shape[1]
-        concepts = processes.gather(pad(own, (0, 0, 0, missing))).flatten(0, 1)
-        there = processes.gather_constant(pad(valid, (0, missing))).flatten()
-        owner = torch.arange(len(there), device=there.device) // most - processes.own_rows(len(valid)).start
+        own, valid = equally_many(student.require("concept"), student.require("concept_valid"), processes)
+        concepts, there = processes.gather(own).flatten(0, 1), processes.gather_constant(valid).flatten()
+        owner = torch.arange(len(there), device=there.device) // valid.shape[1] - processes.own_rows(len(valid)).start
         patch = normalize(student.require("patch"), dim=-1)
         size = max(1, _BLOCK // max(patch[:, 0].numel(), 1))
         total = student.scale * 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -43,10 +43,9 @@ class ConceptSigmoid(Loss):
         concept, valid = student.require("concept"), student.require("concept_valid")
         similarity = torch.einsum("bd,bmd->bm", student.image, concept)
         true = true_pair(pair_logits(student, similarity)).where(valid, similarity.new_zeros(()))
-        most = most_concepts(valid, processes)
-        missing = most - valid.shape[1]
-        concept, there = pad(concept, (0, 0, 0, missing)), pad(valid, (0, missing))
-        concept_group = pad(student.require("concept_group"), (0, missing), value=-1)
+        concept, there = equally_many(concept, valid, processes)
+        most = there.shape[1]
+        concept_group = pad(student.require("concept_group"), (0, most - valid.shape[1]), value=-1)
         rows, texts = len(valid), concept.flatten(0, 1)
         owner = torch.arange(rows, device=valid.device).repeat_interleave(most)
         numbers, groups = processes.gather_constant(concept_group), processes.gather_constant(student.group)
@@ -69,8 +68,12 @@ class ConceptSigmoid(Loss):
         return (true.sum() + false.sum()) * processes.count / count
 
 
-def most_concepts(valid: Bool[Tensor, "batch concepts"], processes: Processes) -> int:
-    """Return the largest number of phrase places per row in any process; each process pads its own batch."""
+def equally_many(
+    concept: Float[Tensor, "batch concepts dim"], valid: Bool[Tensor, "batch concepts"], processes: Processes
+) -> tuple[Float[Tensor, "batch most dim"], Bool[Tensor, "batch most"]]:
+    """Return phrases and mask with as many places per row as any process has; each process pads its own batch."""
     if processes.count == 1:
-        return valid.shape[1]
-    return int(processes.gather_constant(torch.tensor([valid.shape[1]], device=valid.device)).max())
+        return concept, valid
+    most = int(processes.gather_constant(torch.tensor([valid.shape[1]], device=valid.device)).max())
+    missing = most - valid.shape[1]
+    return pad(concept, (0, 0, 0, missing)), pad(valid, (0, missing))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, with_own
 from degla.ranges import Factor, Share
 
 MissingNegative = Literal["left_out", "published"]
@@ -21,8 +21,7 @@ def own_negatives_loss(
     valid: Bool[Tensor, "batch negatives"],
 ) -> Float[Tensor, " batch"]:
     """Return -log softmax of the positive logit among itself and the row's valid negatives; 0 without any."""
-    logits = torch.cat([positive[:, None], negative.masked_fill(~valid, -torch.inf)], dim=1)
-    return torch.logsumexp(logits, dim=1) - positive
+    return with_own(positive, negative.masked_fill(~valid, -torch.inf)) - positive
 
 
 def calibrated_own_negatives_loss(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, ClassVar, Unpack, cast
 
@@ -46,18 +46,18 @@ class AnyLoss(Checked, ABC, section="objective"):
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
         check_reads(cls.reads, loss=cls.__name__)
 
-    @classmethod
-    def wanted(cls) -> Wanted:
-        """Return what a call must pass."""
-        return Wanted(
-            cls.__name__,
-            cls.needs,
-            cls.reads,
-            captions=cls.reads_captions,
-            scale=cls.scaled,
-            same_width=cls.same_width,
-            negatives=cls.of_negatives,
-        )
+
+def wanted_by(name: str, losses: Collection[AnyLoss]) -> Wanted:
+    """Return what a call must pass for some losses."""
+    return Wanted(
+        name,
+        needs=frozenset[TeacherPart]().union(*(loss.needs for loss in losses)),
+        reads=frozenset[str]().union(*(loss.reads for loss in losses)),
+        captions=any(loss.reads_captions for loss in losses),
+        scale=any(loss.scaled for loss in losses),
+        same_width=any(loss.same_width for loss in losses),
+        negatives=any(loss.of_negatives for loss in losses),
+    )
 
 
 class Loss(AnyLoss, section="objective"):
@@ -80,7 +80,7 @@ class Loss(AnyLoss, section="objective"):
             InputError: a tensor that this loss reads is missing, or shapes do not match.
         """
         processes = Processes.current()
-        student, teacher = embeddings_of(tensors, self.wanted(), processes)
+        student, teacher = embeddings_of(tensors, wanted_by(type(self).__name__, [self]), processes)
         with outside_autocast(student.image):
             return self.value(student, teacher, processes)
 
@@ -112,7 +112,7 @@ class StatefulLoss(AnyLoss, section="objective"):
                 "then value, memory = loss(memory, image=image, ...) at each step. An Objective does this itself."
             )
         processes = Processes.current()
-        student, teacher = embeddings_of(tensors, self.wanted(), processes)
+        student, teacher = embeddings_of(tensors, wanted_by(type(self).__name__, [self]), processes)
         with outside_autocast(student.image):
             return self.value(student, teacher, processes, memory)
 
@@ -219,19 +219,8 @@ class Objective:
         Raises:
             InputError: a tensor that an active loss reads is missing, or shapes do not match.
         """
-        scale = any(loss.scaled for loss in self.active.values())
-        width = any(loss.same_width for loss in self.active.values())
-        wanted = Wanted(
-            "Objective",
-            self.needs,
-            self.reads,
-            captions=self.reads_captions,
-            scale=scale,
-            same_width=width,
-            negatives=any(loss.of_negatives for loss in self.active.values()),
-        )
         processes = Processes.current()
-        student, teacher = embeddings_of(tensors, wanted, processes)
+        student, teacher = embeddings_of(tensors, wanted_by("Objective", self.active.values()), processes)
         with outside_autocast(student.image):
             return self.value(student, teacher, processes)
 
