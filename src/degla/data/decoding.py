@@ -217,7 +217,7 @@ def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, 
             picture.load()
             whole = to_rgb(picture, subject)
     else:
-        whole = decode(content, subject)
+        whole = decode_opened(picture, subject)
         full = whole.size
         box = draw(full)
     across, down = whole.width / full[0], whole.height / full[1]

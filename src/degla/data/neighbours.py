@@ -37,10 +37,8 @@ def read_neighbours(path: Path) -> Iterator[NeighbourRecord]:
     Raises:
         InputError: the file cannot be read, or a record is invalid.
     """
-    for ending, delimiter in ((".csv", ","), (".tsv", "\t"), (".tab", "\t")):
-        if path.suffix.lower() == ending:
-            return _of_table(path, delimiter=delimiter)
-    return read_jsonl(NeighbourRecord, path)
+    delimiter = {".csv": ",", ".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower())
+    return read_jsonl(NeighbourRecord, path) if delimiter is None else _of_table(path, delimiter=delimiter)
 
 
 def _of_table(path: Path, *, delimiter: str) -> Iterator[NeighbourRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -46,9 +46,9 @@ class Columns:
     optional: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
 
-    def names(self) -> list[str]:
-        """Return the fields that a file must have, without duplicates."""
-        wanted = (self.id, self.image, self.text, self.image_id)
+    def read_from(self, names: Sequence[str]) -> list[str]:
+        """Return the fields to read from a file with these names: those that it must have, then the optional ones."""
+        wanted = (self.id, self.image, self.text, self.image_id, *(name for name in names if name in self.optional))
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def settle(self, names: list[str], *, where: str) -> Columns:

@@ -42,10 +42,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _rows(dataset: Any, columns: Columns, *, path: Path) -> Iterator[dict[str, object]]:
     number = 0
-    optional = [name for name in dataset.column_names if name in columns.optional]
-    names = list(dict.fromkeys(columns.names() + optional))
     try:
-        for table in dataset.select_columns(names).with_format("arrow").iter(batch_size=_ROWS):
+        for table in (
+            dataset.select_columns(columns.read_from(dataset.column_names)).with_format("arrow").iter(batch_size=_ROWS)
+        ):
             images = _image_names(table.column(columns.image), path=path, column=columns.image, first=number)
             for image, row in zip(images, table.drop_columns([columns.image]).to_pylist(), strict=True):
                 number += 1

@@ -41,8 +41,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         if twice is not None:
             raise InputError(f"{shown}: two columns are named {twice!r}. Give each its own name.")
         own = columns.settle(schema.names, where=shown)
-        optional = [name for name in schema.names if name in columns.optional]
-        names = list(dict.fromkeys(own.names() + optional))
+        names = own.read_from(schema.names)
         inside = holds_images(schema.field(own.image).type)
         if inside:
             if each.suffix.lower() not in ENDINGS:
