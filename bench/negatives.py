@@ -67,7 +67,7 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
         captions = list(read_captions(path))[:count]
         texts = repeat_captions(captions, count, source, distinct=distinct)
         table = answers(list(dict.fromkeys(record.text for record in captions)), rules)
-        model = ScriptedModel(partial(answer, table), capacity=64, remember=False)
+        model = ScriptedModel(partial(answer, table), capacity=64)
         watch = MemoryWatch()
         cpu, started = time.process_time(), time.perf_counter()
         settings = NegativesSettings(rules, 0)

@@ -24,7 +24,6 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker, Prompts
 from degla.negatives.run.output import Journal, journal_path, parts_folder
 from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order
@@ -34,7 +33,7 @@ from degla.stopping import Interruption
 from degla.study.workers import ClusterWorkers, open_cluster, run_jobs
 from tests.evaluation.shelf_contract import paint
 from tests.negatives import scripted_runs
-from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
+from tests.negatives.scripted_runs import TEXTS, UnsteadyModel, many, records, rows_of, run, varied
 from tests.study.test_workers import Watcher
 
 RULES = ("replace_nouns", "swap_nouns")
@@ -52,7 +51,7 @@ def ray_cluster() -> Iterator[Any]:
     ray.shutdown()
 
 
-def open_fatal(folder: Path, command: int, large: bytes) -> ScriptedModel:
+def open_fatal(folder: Path, command: int, large: bytes) -> UnsteadyModel:
     """In a working folder of the worker's own, as on a machine that shares no folder with the command."""
     assert len(large) == 200_000, "Ray keeps what is large apart, and a worker that starts again needs it again"
     if os.getpid() != command:
@@ -61,7 +60,7 @@ def open_fatal(folder: Path, command: int, large: bytes) -> ScriptedModel:
         while len(list(folder.glob("machine-*"))) < 2:  # The other worker gets its share, however late it starts.
             time.sleep(0.05)
         os.chdir(own)
-    return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=40), capacity=4, shuffle=1)
+    return UnsteadyModel(partial(scripted_runs.fatal, folder=folder, killed_at=40), capacity=4, shuffle=1)
 
 
 def test_two_workers_of_which_one_is_killed_make_the_local_file(
@@ -71,7 +70,7 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     monkeypatch.setattr("degla.negatives.run.stream.BATCH", 32)
     texts, out, notes = many(4 * 32), Path("ray.jsonl"), tmp_path / "notes"
     notes.mkdir()
-    run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
+    run(tmp_path / "local.jsonl", UnsteadyModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
         ray_cluster.cloudpickle.register_pickle_by_value(module)
     model = partial(open_fatal, notes, os.getpid(), bytes(200_000))
@@ -136,39 +135,39 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     maker = Maker(RULES, 3, 2, questions)
     (batch,) = CaptionStream(records(TEXTS)).batches()
 
-    def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
+    def work(open_model: Callable[[], UnsteadyModel]) -> BatchResult:
         return Worker().work(Means(maker, open_model, PartFolder(folder)), batch, [])
 
-    failed = work(lambda: ScriptedModel(varied, forms=forms, fail_after=10))
+    failed = work(lambda: UnsteadyModel(varied, forms=forms, fail_after=10))
     assert failed.error is not None
     assert "cannot be reached" in str(failed.error)
 
-    def not_there() -> ScriptedModel:
+    def not_there() -> UnsteadyModel:
         raise InputError("no such model")
 
     assert isinstance((not_opened := work(not_there)).error, InputError) and not not_opened.rows
-    model = ScriptedModel(varied, forms=forms)
+    model = UnsteadyModel(varied, forms=forms)
     result = work(lambda: model)
     assert result.error is None
     assert len(result.replies) == 10 + len(model.requests)  # the ten came from the file
     (form, first), *others = result.replies
     unreachable = Reply(first.key, "unreachable")
     for name, earlier, keys in (("a", result.replies, []), ("b", [(form, unreachable), *others], [first.key])):
-        answers = ScriptedModel(varied, forms=forms)
+        answers = UnsteadyModel(varied, forms=forms)
         means = Means(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
         assert Worker().work(means, batch, earlier).rows == result.rows
         assert [request.key for request in answers.requests] == keys
     with pytest.raises(InputError, match=r"replies.000000000000.jsonl: already exists, but .* cannot be resumed"):
-        run(out, ScriptedModel(varied, forms=forms), rules=RULES)
+        run(out, UnsteadyModel(varied, forms=forms), rules=RULES)
     (part,) = folder.iterdir()
     part.rename(tmp_path / "part")
     with pytest.raises(DeglaError, match="cannot be reached"):
-        run(out, ScriptedModel(varied, forms=forms, fail_after=3), rules=RULES)
+        run(out, UnsteadyModel(varied, forms=forms, fail_after=3), rules=RULES)
     (tmp_path / "part").rename(part)
     with journal_path(out).open("a") as stream:
         stream.write('{"caption_id":"c0","ru')  # torn by a full disk
     # The local engine also resumes from the workers' replies.
-    asked_again = ScriptedModel(varied, forms=forms)
+    asked_again = UnsteadyModel(varied, forms=forms)
     run(out, asked_again, rules=RULES)
     assert not asked_again.requests
     assert result.rows == rows_of(out)
@@ -180,7 +179,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
 
 def test_a_model_that_is_open_already_cannot_go_to_workers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pass a function that opens one"):
-        run(tmp_path / "negatives.jsonl", ScriptedModel(varied), engine="ray")
+        run(tmp_path / "negatives.jsonl", UnsteadyModel(varied), engine="ray")
 
 
 def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from degla.errors import DeglaError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.llm import Reply, Request
+from degla.negatives.llm import Reply, ReplyStatus, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.rule import load_rule
 from degla.negatives.run.summary import Summary
@@ -27,6 +29,51 @@ TEXTS = [
     "A woman with a black umbrella walks across a wet street",
     "A small bird sits behind a large glass window",
 ]
+
+
+@dataclass
+class UnsteadyModel(ScriptedModel):
+    """A scripted model that remembers its requests, and fails as it is told.
+
+    Attributes:
+        faults: outcomes by key instead of an answer; each is used once, so a later run gets an answer.
+        shuffle: seed for replies in random order, a few at a time; None replies in order, all at once.
+        fail_after: number of replies after which the model cannot be reached; None means never.
+        requests: every request so far, in order.
+    """
+
+    faults: dict[RequestKey, ReplyStatus] = field(default_factory=dict)
+    shuffle: int | None = None
+    fail_after: int | None = None
+    requests: list[Request] = field(default_factory=list)
+    _given: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = Random(self.shuffle)
+
+    def start(self, request: Request) -> None:
+        self.requests.append(request)
+        super().start(request)
+
+    def finished(self) -> list[Reply]:
+        count = len(self._waiting)
+        if self.shuffle is not None and count:
+            count = self._rng.randint(1, max(1, count // 2))
+            self._rng.shuffle(self._waiting)
+        if self.fail_after is not None and count:
+            count = min(count, self.fail_after - self._given)
+            if not count:
+                raise DeglaError(f"{self.name}: cannot be reached any more, as scripted.")
+        self._given += count
+        later = self._waiting[count:]
+        del self._waiting[count:]
+        replies = super().finished()
+        self._waiting = later
+        return replies
+
+    def _answer(self, request: Request) -> Reply:
+        fault = self.faults.pop(request.key, None)
+        return super()._answer(request) if fault is None else Reply(request.key, fault)
 
 
 def records(texts: list[str]) -> list[CaptionRecord]:

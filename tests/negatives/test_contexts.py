@@ -12,10 +12,10 @@ from degla.negatives.contexts import ContextWriter
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus, Request, RequestKey
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import context_of, with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
+from tests.negatives.scripted_runs import UnsteadyModel
 
 
 def test_a_context_says_things_and_relations_once_more() -> None:
@@ -93,7 +93,7 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
 
     def make() -> list[CaptionRecord]:
         with saved_replies(tmp_path / "out.jsonl") as journal:
-            writer = ContextWriter(ScriptedModel(answer), seed=0, journal=journal)
+            writer = ContextWriter(UnsteadyModel(answer), seed=0, journal=journal)
             records = list(writer(_records()))
             assert writer.written == 1
             return records
@@ -110,12 +110,12 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
     "text", ["A dog.", "A dog is there, and it is happy indeed.", "A cat is on a sofa, and a dog is on the sofa."]
 )
 def test_a_text_that_says_less_or_more_is_not_used(text: str) -> None:
-    writer = ContextWriter(ScriptedModel(lambda request: text))
+    writer = ContextWriter(UnsteadyModel(lambda request: text))
     assert list(writer(_records()[:1])) == list(with_contexts(_records()[:1], seed=0))
 
 
 def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
-    writer = ContextWriter(ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose")))
+    writer = ContextWriter(UnsteadyModel(lambda request: request.choices[-1], forms=("fill", "choose")))
     (record,) = writer(_records()[:1])
     assert record.positives == ("We can see a dog and a sofa. A dog on a sofa.",) and writer.written == 1
 
@@ -123,7 +123,7 @@ def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
 def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> None:
     def write(*faults: ReplyStatus) -> list[CaptionRecord]:
         statuses: dict[RequestKey, ReplyStatus] = {}
-        model = ScriptedModel(lambda request: statuses.update({request.key: "answered"}), remember=True)
+        model = UnsteadyModel(lambda request: statuses.update({request.key: "answered"}))
         model.faults.update(zip(keys, faults, strict=False))
         with saved_replies(tmp_path / "out.jsonl") as journal:
             records = list(ContextWriter(model, journal=journal)(_records()))

@@ -13,11 +13,11 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.review import Draft, draft_examples, draw_captions
 from degla.negatives.rule import load_rule
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
+from tests.negatives.scripted_runs import UnsteadyModel
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
 CAPTIONS = [
@@ -46,13 +46,13 @@ def answer(request: Request) -> str:
     return "A " + request.caption.split(" ", 1)[1].replace("behind", "near")
 
 
-def draft(out: Path, model: ScriptedModel | None, **settings: object) -> int:
+def draft(out: Path, model: UnsteadyModel | None, **settings: object) -> int:
     chosen = {"count": 20, "progress": False} | settings
     return draft_examples(CAPTIONS, SETTINGS, model=model, out=out, **chosen)[0]  # type: ignore[arg-type]
 
 
 def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> None:
-    model = ScriptedModel(answer, forms=("write",))
+    model = UnsteadyModel(answer, forms=("write",))
     assert draft(tmp_path / "drafts.jsonl", model) == 20
     drafts = list(read_jsonl(Draft, tmp_path / "drafts.jsonl"))
     by_id = {record.id: record for record in CAPTIONS}
@@ -110,12 +110,12 @@ def test_no_captions_make_no_drafts(tmp_path: Path) -> None:
 
 
 def test_the_same_call_continues_and_pays_nothing_twice(tmp_path: Path) -> None:
-    draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
+    draft(tmp_path / "whole.jsonl", UnsteadyModel(answer, forms=("write",)))
     out = tmp_path / "drafts.jsonl"
-    stopped = ScriptedModel(answer, forms=("write",), capacity=4, fail_after=9)
+    stopped = UnsteadyModel(answer, forms=("write",), capacity=4, fail_after=9)
     with pytest.raises(DeglaError, match="cannot be reached"):
         draft(out, stopped)
-    later = ScriptedModel(answer, forms=("write",), capacity=4)
+    later = UnsteadyModel(answer, forms=("write",), capacity=4)
     assert draft(out, later) == 20
     assert len(later.requests) == 11
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

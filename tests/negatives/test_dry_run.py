@@ -11,10 +11,11 @@ import pytest
 from degla.cli import main
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Form
-from degla.negatives.llm.scripted import ALL_FORMS, ScriptedModel
+from degla.negatives.llm.scripted import ALL_FORMS
 from degla.negatives.plan import plan_negatives
 from degla.negatives.run.stream import BATCH
 from degla.records import CaptionRecord
+from tests.negatives.scripted_runs import UnsteadyModel
 
 RULES = ("replace_nouns", "swap_adjectives", "reshuffle_order")
 TEXTS = (
@@ -42,7 +43,7 @@ def test_the_most_requests_are_those_of_a_run_whose_texts_are_all_refused(
     forms: tuple[Form, ...], per_rule: int, tmp_path: Path
 ) -> None:
     settings = NegativesSettings(RULES, seed=3, per_rule=per_rule)
-    model = ScriptedModel(forms=forms)  # writes nothing and takes the first choice
+    model = UnsteadyModel(forms=forms)  # writes nothing and takes the first choice
     plan = plan_negatives(captions(40), settings, model=model)
     assert not model.requests and plan.sampled == plan.captions == 40 and plan.skipped == {"not_english": 8}
     assert plan.least is not None and plan.most is not None
@@ -65,7 +66,7 @@ def test_the_fewest_requests_are_those_of_a_run_whose_texts_are_all_accepted(tmp
     changed = dict(zip(both, ["A black cat chases a white dog.", "A horse rides a man."], strict=True))
     rows = rows_of(both, 20)
     settings = NegativesSettings(("swap_nouns",), seed=0)
-    model = ScriptedModel(lambda request: changed[request.caption])
+    model = UnsteadyModel(lambda request: changed[request.caption])
     plan = plan_negatives(rows, settings, model=model)
     summary = generate(rows, settings, out=tmp_path / "n.jsonl", model=model, progress=False)
     assert summary.accepted.total() == 20 and plan.least is not None and plan.least.total == len(model.requests) == 20
@@ -73,7 +74,7 @@ def test_the_fewest_requests_are_those_of_a_run_whose_texts_are_all_accepted(tmp
 
 def test_many_captions_are_estimated_from_a_few_batches() -> None:
     settings = NegativesSettings(RULES, seed=3)
-    every, sampled = (plan_negatives(captions(count), settings, model=ScriptedModel()) for count in (100, 10 * BATCH))
+    every, sampled = (plan_negatives(captions(count), settings, model=UnsteadyModel()) for count in (100, 10 * BATCH))
     assert every.most is not None and sampled.most is not None
     assert sampled.sampled == 4 * BATCH
     for name in ("total", "prompt_tokens", "answer_tokens"):
@@ -83,7 +84,7 @@ def test_many_captions_are_estimated_from_a_few_batches() -> None:
 
 @pytest.mark.parametrize(("count", "measured"), [(40, "4 captions"), (1, "1 caption")])
 def test_a_model_of_this_process_is_timed_on_a_few_captions(count: int, measured: str) -> None:
-    model = ScriptedModel(forms=("choose", "fill"))
+    model = UnsteadyModel(forms=("choose", "fill"))
     plan = plan_negatives(captions(count), NegativesSettings(RULES, seed=3), model=model, in_process=True)
     assert plan.model_seconds is not None and plan.model_seconds > 0
     assert {request.key.caption_id for request in model.requests} == set(map(str, range(min(count, 4))))

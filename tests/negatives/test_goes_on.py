@@ -17,17 +17,16 @@ from degla.errors import DeglaError, InputError
 from degla.files import LineFile
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply, Request, RequestKey
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.output import Output
 from degla.records import NegativeRecord
-from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, varied
+from tests.negatives.scripted_runs import RULES, TEXTS, UnsteadyModel, records, rows_of, run, varied
 
 
 def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
-    run(undisturbed, ScriptedModel(varied))
+    run(undisturbed, UnsteadyModel(varied))
     faults = {RequestKey("c3", "swap_nouns", 0): "unreachable", RequestKey("c6", "replace_nouns", 0): "unreachable"}
-    first = ScriptedModel(varied, faults=dict(faults))  # type: ignore[arg-type]
+    first = UnsteadyModel(varied, faults=dict(faults))  # type: ignore[arg-type]
     summary = run(out, first)
     assert summary.replies.by_outcome()["unreachable"] == 2
     assert sum(row.reason == "model_unreachable" for row in rows_of(out)) == 2
@@ -35,24 +34,24 @@ def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> N
         str, summary.render().renderables
     )
     assert out.read_bytes() != undisturbed.read_bytes()
-    second = ScriptedModel(varied)
+    second = UnsteadyModel(varied)
     run(out, second)
     assert out.read_bytes() == undisturbed.read_bytes()
     answered = {request.key for request in first.requests} - set(faults)
     keys = [request.key for request in second.requests]
     assert set(faults) <= set(keys)
     assert not answered & set(keys)  # nothing is paid twice
-    third = ScriptedModel(varied)
+    third = UnsteadyModel(varied)
     run(out, third)
     assert not third.requests
 
 
 def test_a_server_that_goes_away_costs_nothing_twice(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
-    run(undisturbed, ScriptedModel(varied, shuffle=0))
+    run(undisturbed, UnsteadyModel(varied, shuffle=0))
     ended = False
     for attempt in range(60):
-        model = ScriptedModel(varied, shuffle=attempt, capacity=5, fail_after=4)
+        model = UnsteadyModel(varied, shuffle=attempt, capacity=5, fail_after=4)
         try:
             run(out, model)
             ended = True
@@ -70,14 +69,14 @@ def test_a_server_that_goes_away_costs_nothing_twice(tmp_path: Path) -> None:
 
 def test_files_torn_at_any_byte_end_the_same(tmp_path: Path) -> None:
     out, journal = tmp_path / "negatives.jsonl", tmp_path / "negatives.jsonl.replies.jsonl"
-    run(out, ScriptedModel(varied, shuffle=5))
+    run(out, UnsteadyModel(varied, shuffle=5))
     whole, replies = out.read_bytes(), journal.read_bytes()
     rng = Random(0)
     for _ in range(12):
         out.write_bytes(whole[: rng.randrange(len(whole))])
         cut = rng.randrange(len(replies))
         journal.write_bytes(replies[:cut])
-        model = ScriptedModel(varied)
+        model = UnsteadyModel(varied)
         run(out, model)
         assert out.read_bytes() == whole
         rows = [json.loads(line) for line in replies[:cut].splitlines(keepends=True) if line.endswith(b"\n")]
@@ -88,19 +87,19 @@ def test_files_torn_at_any_byte_end_the_same(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_is_refused_by_line(tmp_path: Path) -> None:
     out, journal = tmp_path / "negatives.jsonl", tmp_path / "negatives.jsonl.replies.jsonl"
-    run(out, ScriptedModel(varied))
+    run(out, UnsteadyModel(varied))
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join([lines[0], "{]\n", *lines[1:]]))
     with pytest.raises(InputError, match=r"replies\.jsonl line 2: not JSON"):
-        run(out, ScriptedModel(varied))
+        run(out, UnsteadyModel(varied))
     journal.write_text("".join([lines[0], '{"caption_id": "c1"}\n', *lines[1:]]))
     with pytest.raises(InputError, match="line 2: field 'rule'"):
-        run(out, ScriptedModel(varied))
+        run(out, UnsteadyModel(varied))
 
 
 def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
-    run(undisturbed, ScriptedModel(varied))
+    run(undisturbed, UnsteadyModel(varied))
     count = 0
 
     def signalling(request: Request) -> str | Reply | None:
@@ -111,16 +110,16 @@ def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
         return varied(request)
 
     before = signal.getsignal(signal.SIGTERM)
-    summary = run(out, ScriptedModel(signalling, capacity=3))
+    summary = run(out, UnsteadyModel(signalling, capacity=3))
     assert summary.stopped == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
     assert len(rows_of(out)) < len(rows_of(undisturbed))
-    assert not run(out, ScriptedModel(varied)).stopped
+    assert not run(out, UnsteadyModel(varied)).stopped
     assert out.read_bytes() == undisturbed.read_bytes()
 
 
 def test_a_signal_loses_no_reply_that_was_just_handed_over_and_nothing_more_is_asked(tmp_path: Path) -> None:
-    class Signalling(ScriptedModel):
+    class Signalling(UnsteadyModel):
         def finished(self) -> list[Reply]:
             replies = super().finished()
             if len(self.requests) > 12:
@@ -129,8 +128,8 @@ def test_a_signal_loses_no_reply_that_was_just_handed_over_and_nothing_more_is_a
             return replies
 
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
-    run(undisturbed, ScriptedModel(varied))
-    first, second = Signalling(varied, capacity=3), ScriptedModel(varied)
+    run(undisturbed, UnsteadyModel(varied))
+    first, second = Signalling(varied, capacity=3), UnsteadyModel(varied)
     assert run(out, first).stopped == "SIGTERM" and len(first.requests) == first.__dict__["before"]
     run(out, second)
     assert out.read_bytes() == undisturbed.read_bytes()
@@ -139,7 +138,7 @@ def test_a_signal_loses_no_reply_that_was_just_handed_over_and_nothing_more_is_a
 
 def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    run(out, ScriptedModel(varied), words="captions", examples=1)
+    run(out, UnsteadyModel(varied), words="captions", examples=1)
     manifest = json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())
     assert manifest.keys() == {
         "captions", "captions_sha256", "rules", "seed", "per_rule", "degla", "lexicon", "tagger", "source", "model",
@@ -148,21 +147,21 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
     prompts = manifest["prompts_sha256"]
     assert prompts.keys() == set(RULES) and len(set(prompts.values())) == len(RULES)
     with pytest.raises(InputError, match="source: was 'scripted', now 'other'"):
-        run(out, ScriptedModel(varied, name="other"), words="captions", examples=1)
+        run(out, UnsteadyModel(varied, name="other"), words="captions", examples=1)
     with pytest.raises(InputError, match="form: was 'both', now 'choose'"):
-        run(out, ScriptedModel(varied), form="choose", words="captions")
+        run(out, UnsteadyModel(varied), form="choose", words="captions")
     with pytest.raises(InputError, match="words: was 'captions', now None"):
-        run(out, ScriptedModel(varied))
+        run(out, UnsteadyModel(varied))
     settings, by_grammar = NegativesSettings(RULES, 3, per_rule=2, examples=0), tmp_path / "grammar.jsonl"
     with pytest.raises(InputError, match="source: was 'scripted', now None"):
         generate(records(TEXTS), settings, out=out)
     generate(records(TEXTS[:1]), settings, out=by_grammar, progress=False)
     with pytest.raises(InputError, match="source: was None, now 'scripted'"):
-        run(by_grammar, ScriptedModel(varied), TEXTS[:1])
+        run(by_grammar, UnsteadyModel(varied), TEXTS[:1])
     (tmp_path / "negatives.jsonl.manifest.json").unlink()
     out.unlink()
     with pytest.raises(InputError, match=r"replies\.jsonl: already exists"):
-        run(out, ScriptedModel(varied))
+        run(out, UnsteadyModel(varied))
 
 
 def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
@@ -170,10 +169,10 @@ def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
 
     def meddling(request: Request) -> str | Reply | None:
         with pytest.raises(InputError, match="another run is writing this file"):
-            run(out, ScriptedModel(varied))
+            run(out, UnsteadyModel(varied))
         return varied(request)
 
-    run(out, ScriptedModel(meddling), TEXTS, rules=RULES)
+    run(out, UnsteadyModel(meddling), TEXTS, rules=RULES)
 
 
 def test_a_run_that_finds_another_one_begun_does_not_write_its_manifest(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_run_that_finds_another_one_begun_does_not_write_its_manifest(tmp_path
     with LineFile(out) as file:
         assert file.claim()
         with pytest.raises(InputError, match="another run is writing this file"):
-            run(out, ScriptedModel(varied))
+            run(out, UnsteadyModel(varied))
     assert list(tmp_path.iterdir()) == [out]
 
 

@@ -10,11 +10,10 @@ import pytest
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Reply, RequestKey
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.output import Journal, JournalEntry, parts_folder
 from degla.negatives.run.ray_engine import part_file
 from degla.negatives.run.summary import Summary
-from tests.negatives.scripted_runs import run, varied
+from tests.negatives.scripted_runs import UnsteadyModel, run, varied
 
 
 def key(number: int, draw: int = 0) -> RequestKey:
@@ -112,22 +111,22 @@ def test_what_a_worker_left_is_taken_in_once_wherever_the_run_was_killed(
 
 def test_a_full_disk_is_named_and_the_run_continues_later(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
-    run(undisturbed, ScriptedModel(varied))
+    run(undisturbed, UnsteadyModel(varied))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for size, file in ((3000, r"replies\.jsonl"), (5000, "negatives")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
             with pytest.raises(DeglaError, match=f"{file}.*cannot be written: File too large"):
-                run(out, ScriptedModel(varied, shuffle=1))
+                run(out, UnsteadyModel(varied, shuffle=1))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    run(out, ScriptedModel(varied))
+    run(out, UnsteadyModel(varied))
     assert out.read_bytes() == undisturbed.read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Choose another --out"):
-        run(tmp_path / "file" / "negatives.jsonl", ScriptedModel(varied))
+        run(tmp_path / "file" / "negatives.jsonl", UnsteadyModel(varied))
     with pytest.raises(InputError, match="Choose another --out"):
-        run(Path("/proc/negatives.jsonl"), ScriptedModel(varied))
+        run(Path("/proc/negatives.jsonl"), UnsteadyModel(varied))

@@ -8,8 +8,7 @@ import signal
 from pathlib import Path
 
 from degla.negatives.llm import Reply, Request
-from degla.negatives.llm.scripted import ScriptedModel
-from tests.negatives.scripted_runs import rows_of, run, varied
+from tests.negatives.scripted_runs import UnsteadyModel, rows_of, run, varied
 
 
 def killed_at(number: int, out: Path) -> None:
@@ -26,7 +25,7 @@ def killed_at(number: int, out: Path) -> None:
     child = os.fork()
     if not child:
         try:
-            run(out, ScriptedModel(deadly, capacity=1))
+            run(out, UnsteadyModel(deadly, capacity=1))
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -35,7 +34,7 @@ def killed_at(number: int, out: Path) -> None:
 
 def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "negatives.jsonl"
-    model = ScriptedModel(varied, capacity=1)
+    model = UnsteadyModel(varied, capacity=1)
     run(whole, model)
     keys = [request.key for request in model.requests]
     last = {key.caption_id: place for place, key in enumerate(keys)}
@@ -48,7 +47,7 @@ def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
     first_unfinished = min(int(key.caption_id[1:]) for key in keys[number - 1 :])
     expected = [row for row in rows_of(whole) if int(row.caption_id[1:]) < first_unfinished]
     assert len(expected) > 8 and rows_of(out) == expected
-    again = ScriptedModel(varied, capacity=1)
+    again = UnsteadyModel(varied, capacity=1)
     run(out, again)
     assert out.read_bytes() == whole.read_bytes()
     assert [request.key for request in again.requests] == keys[number - 1 :], "a reply was paid twice"

@@ -11,11 +11,10 @@ import pytest
 from rich.console import Console
 
 from degla.negatives.llm import Reply, RequestKey
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.summary import Summary
 from degla.progress import TaskProgress
 from degla.records import NegativeRecord
-from tests.negatives.scripted_runs import run, varied
+from tests.negatives.scripted_runs import UnsteadyModel, run, varied
 
 
 def row(caption: str, rule: str, *, reason: str = "") -> NegativeRecord:
@@ -106,5 +105,5 @@ def test_no_time_left_is_reported_before_a_batch_has_ended(
 
 def test_a_stopped_run_says_what_it_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Exception, match="cannot be reached"):
-        run(tmp_path / "negatives.jsonl", ScriptedModel(varied, fail_after=5, shuffle=1))
+        run(tmp_path / "negatives.jsonl", UnsteadyModel(varied, fail_after=5, shuffle=1))
     assert "of 8 captions finished, 5 replies kept; run the same command again to resume." in caplog.text

@@ -13,13 +13,13 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.checks import ACCEPTED, Verdict, refused
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.output import Journal, journal_path
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.screening import ImageScreen, PlausibilityScreen, Screened, TruthScreen, screen
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row
 from tests.negatives.flaky_server import Response, completion, serving
+from tests.negatives.scripted_runs import UnsteadyModel
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
 from tests.tiny import write_model
 
@@ -136,7 +136,7 @@ def test_an_interrupted_judgement_is_resumed_without_paying_twice(tmp_path: Path
     """Judging kept no replies: a run that failed asked everything again."""
     rows = [negative(n % 4, f"a text {n}") for n in range(300)]
 
-    def judge(model: ScriptedModel, name: str = "out.jsonl") -> list[NegativeRecord]:
+    def judge(model: UnsteadyModel, name: str = "out.jsonl") -> list[NegativeRecord]:
         out = tmp_path / name
         with CaptionIndex(RECORDS) as index, Journal(journal_path(out), Summary((), 0)) as journal:
             journal.index()
@@ -146,18 +146,18 @@ def test_an_interrupted_judgement_is_resumed_without_paying_twice(tmp_path: Path
     def answer(request: Request) -> str:
         return "yes" if "3\nCan" in request.chat[-1].content else "no"
 
-    whole = judge(ScriptedModel(answer), "whole.jsonl")
+    whole = judge(UnsteadyModel(answer), "whole.jsonl")
     assert sum(row.reason == "still_true" for row in whole) == 30
-    first = ScriptedModel(answer, capacity=5, fail_after=270)
+    first = UnsteadyModel(answer, capacity=5, fail_after=270)
     with pytest.raises(DeglaError, match="cannot be reached"):
         judge(first)
     rows.reverse()  # Replies belong to texts, not to places.
-    second = ScriptedModel(answer)
+    second = UnsteadyModel(answer)
     assert judge(second)[::-1] == whole
     assert len(second.requests) == 30
-    third = ScriptedModel(answer)
+    third = UnsteadyModel(answer)
     assert judge(third)[::-1] == whole and not third.requests
-    other = ScriptedModel(answer, name="another")
+    other = UnsteadyModel(answer, name="another")
     judge(other)
     assert len(other.requests) == 300
 

@@ -11,6 +11,7 @@ from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import ChatMessage, Form, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm.scripted import ScriptedModel, read_script
+from tests.negatives.scripted_runs import UnsteadyModel
 
 CHAT = (ChatMessage("user", "A dog"),)
 
@@ -48,14 +49,14 @@ def test_without_an_answer_it_takes_the_first_choice_and_fills_nothing() -> None
 
 
 def test_faults_are_given_once() -> None:
-    model = ScriptedModel({("A dog", "swap_nouns"): "A cat"}, faults={RequestKey("c0", "swap_nouns", 0): "cut_off"})
+    model = UnsteadyModel({("A dog", "swap_nouns"): "A cat"}, faults={RequestKey("c0", "swap_nouns", 0): "cut_off"})
     for outcome in ("cut_off", "answered"):
         model.start(request(0))
         assert model.finished()[0].outcome == outcome
 
 
 def test_shuffled_replies_all_come_and_in_another_order() -> None:
-    model = ScriptedModel({("A dog", "swap_nouns"): "A cat"}, shuffle=1)
+    model = UnsteadyModel({("A dog", "swap_nouns"): "A cat"}, shuffle=1)
     for number in range(30):
         model.start(request(number))
     order: list[str] = []
@@ -66,7 +67,7 @@ def test_shuffled_replies_all_come_and_in_another_order() -> None:
 
 
 def test_a_model_that_goes_away_hands_over_what_it_answered() -> None:
-    model = ScriptedModel({("A dog", "swap_nouns"): "A cat"}, fail_after=2)
+    model = UnsteadyModel({("A dog", "swap_nouns"): "A cat"}, fail_after=2)
     for number in range(3):
         model.start(request(number))
     assert [reply.key.caption_id for reply in model.finished()] == ["c0", "c1"]
@@ -103,20 +104,6 @@ def test_a_file_answers_by_form_and_says_what_is_wrong_in_it(tmp_path: Path) -> 
     write_script(path, {**line, "text": "x", "outcome": "lost"})
     with pytest.raises(InputError, match="line 1: field 'outcome'"):
         read_script(path)
-
-
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
-        (["--llm", "scripted"], "--script FILE"),
-        (["--llm", "openai", "--model", "m"], "--base-url URL and --model NAME"),
-    ],
-)
-def test_what_a_model_needs_is_asked_for(
-    words: list[str], needs: str, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["negatives", str(captions), "--out", str(tmp_path / "out.jsonl"), *words]) == 2
-    assert needs in capsys.readouterr().err
 
 
 TEXT = "A woman with a black umbrella walks across a wet street"
@@ -158,7 +145,7 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--llm", "openai", "--model", "m"], "--base-url"),
+        (["--llm", "openai", "--model", "m"], "--llm openai needs --base-url URL and --model NAME"),
         (["--model", "m"], "--model requires --llm openai or embedded"),
         (["--form", "choose"], "--form requires --llm openai or embedded or scripted"),
         (["--example-sets", "3"], "--example-sets requires --llm openai or embedded or scripted"),

@@ -15,7 +15,6 @@ import torch
 
 from degla.errors import InputError
 from degla.negatives.llm import Request
-from degla.negatives.llm.scripted import ScriptedModel
 from degla.systems.contextualization import SYSTEM
 from degla.systems.contextualization.cases import read
 from degla.systems.contextualization.contexts import (
@@ -60,6 +59,7 @@ from degla.systems.contextualization.training import (
     ranks_of,
     train_completion,
 )
+from tests.negatives.scripted_runs import UnsteadyModel
 from tests.official import SHARED
 
 NAMES = ("dog", "animal", "tail", "wolf")
@@ -159,8 +159,8 @@ def test_a_file_of_contexts_is_read_completed_and_never_mixed_up(tmp_path: Path)
         contexts_of(GRAPH, model=None, file=file)
 
 
-def _answering(answer: Callable[[Request], str]) -> ScriptedModel:
-    return ScriptedModel(answer, forms=("write",), capacity=2, shuffle=1)
+def _answering(answer: Callable[[Request], str]) -> UnsteadyModel:
+    return UnsteadyModel(answer, forms=("write",), capacity=2, shuffle=1)
 
 
 def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> None:
@@ -182,7 +182,7 @@ def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> 
 
 
 def test_a_model_that_cannot_write_chooses_among_templates() -> None:
-    model = ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose"))
+    model = UnsteadyModel(lambda request: request.choices[-1], forms=("fill", "choose"))
     contexts = by_model(GRAPH, GRAPH.train, model)
     assert contexts[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
     request = request_of(GRAPH, Triple(0, 0, 1), model)
@@ -505,9 +505,9 @@ def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
 ) -> None:
     calls: list[tuple[object, ...]] = []
 
-    def writer(kind: str) -> Callable[..., ScriptedModel]:
+    def writer(kind: str) -> Callable[..., UnsteadyModel]:
         return lambda *arguments: (
-            calls.append((kind, *arguments)) or ScriptedModel(lambda request: request.choices[-1], forms=("choose",))
+            calls.append((kind, *arguments)) or UnsteadyModel(lambda request: request.choices[-1], forms=("choose",))
         )
 
     monkeypatch.setattr("degla.negatives.llm.embedded.EmbeddedModel", writer("embedded"))

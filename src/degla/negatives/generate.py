@@ -126,13 +126,9 @@ def generate(
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
-        llm, questions, description = None, None, None
-        if model is not None:
-            llm = model if isinstance(model, LanguageModel) else model()
-            stack.callback(llm.close)
-            questions, description = prepare_questions(llm, settings)
+        llm, questions, description = prepare_model(model, settings, stack)
         if stream.usage is not None:
-            description = {**(description or {}), "words": settings.words}
+            description["words"] = settings.words
         manifest_entries = manifest(
             stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, description=description
         )
@@ -167,8 +163,14 @@ def generate(
     return summary
 
 
-def prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tuple[Prompts, dict[str, object]]:
-    """Return the prompts, and the manifest's description of the model and the prompts."""
+def prepare_model(
+    source: ModelSource | None, settings: NegativesSettings, stack: ExitStack
+) -> tuple[LanguageModel | None, Prompts | None, dict[str, object]]:
+    """Open a language model until the stack ends; return it, its prompts, and the manifest's description of both."""
+    if source is None:
+        return None, None, {}
+    model = source if isinstance(source, LanguageModel) else source()
+    stack.callback(model.close)
     folder = settings.examples_folder
     questions = Prompts(
         source=model.name,
@@ -189,7 +191,7 @@ def prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tupl
     }
     if settings.examples:
         description["examples_sha256"] = examples_digest(settings.rules, folder=folder)
-    return questions, description
+    return model, questions, description
 
 
 def _processes(workers: int | None, *, many: bool) -> int:

@@ -6,18 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import ModelSource, NegativesSettings, prepare_questions
+from degla.negatives.generate import ModelSource, NegativesSettings, prepare_model
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.llm import Form, LanguageModel, Reply, Request
+from degla.negatives.llm import LanguageModel, Request
 from degla.negatives.llm.dialect import messages
-from degla.negatives.run.dialogue import Maker, Prompts
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.pipeline import Pipeline, TaggedTask, make_rows, tag
 from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
 from degla.pages.words import counted, duration
@@ -33,8 +34,6 @@ _TURN: Final = 4
 """Tokens of a chat template around a turn."""
 _RATES: Final = (10, 100, 1000)
 """Answers per second for which a server's time is given."""
-
-Model = TypeVar("Model", bound=LanguageModel)
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,7 @@ def plan_negatives(
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
     rules = tuple(settings.rules)
     with ExitStack() as stack:
-        llm: LanguageModel | None = None
-        questions: Prompts | None = None
-        if model is not None:
-            llm = model if isinstance(model, LanguageModel) else model()
-            stack.callback(llm.close)
-            questions, _ = prepare_questions(llm, settings)
+        llm, questions, _ = prepare_model(model, settings, stack)
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         batches = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in batches)
@@ -194,19 +188,18 @@ def plan_negatives(
                 make_rows(batch, maker)
             return NegativesPlan(len(stream), size, skipped, None, None, scale * (time.process_time() - started))
         tagged = [tag(batch) for batch in batches]
-        counter = _run(_Counter(llm), maker, tagged)
+        requests = _requests(maker, tagged)
         grammar = scale * (time.process_time() - started)
-        most = counter.volume(rules, scale)
-        first = counter.volume(rules, scale * settings.per_rule, first=True)
+        most = least = _volume(requests, rules, scale)
+        if questions is not None and questions.forms[0] == "write":
+            least = _volume([each for each in requests if each.draw == 0], rules, scale * settings.per_rule)
         seconds, few = None, list[TaggedTask]()
         if in_process and tagged:
             few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
-            requests = _run(_Counter(llm), maker, [few]).volume(rules, 1.0).total
+            measured = len(_requests(maker, [few]))
             start = time.monotonic()
             _run(llm, maker, [few])
-            seconds = (time.monotonic() - start) * most.total / max(requests, 1)
-        writes = questions is not None and questions.forms[0] == "write"
-        least = first if writes else most
+            seconds = (time.monotonic() - start) * most.total / max(measured, 1)
         return NegativesPlan(len(stream), size, skipped, least, most, grammar, seconds, len(few), prices)
 
 
@@ -219,14 +212,13 @@ def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:
             yield batch
 
 
-def _run(model: Model, maker: Maker, tagged: list[list[TaggedTask]]) -> Model:
-    """Conduct the dialogues about some captions, keep nothing, and return the model."""
+def _run(model: LanguageModel, maker: Maker, tagged: list[list[TaggedTask]]) -> None:
+    """Conduct the dialogues about some captions, and keep nothing."""
     with Interruption(model.wait_no_longer) as stop:
         for _ in Pipeline(model, maker, lambda _: None, lambda _: None, stop).run(iter(tagged)):
             pass
     if stop.name is not None:
         raise StoppedError(stop.name, ".")
-    return model
 
 
 class _RequestSize(NamedTuple):
@@ -238,57 +230,28 @@ class _RequestSize(NamedTuple):
     answer_tokens: int
 
 
-@dataclass
-class _Counter:
-    """A model that counts requests; it writes nothing and takes the first choice, which needs the most requests."""
+def _requests(maker: Maker, tagged: list[list[TaggedTask]]) -> list[_RequestSize]:
+    """Return the requests to a model that writes nothing and takes the first choice, which needs the most requests."""
+    sizes: list[_RequestSize] = []
 
-    like: LanguageModel
-    requests: list[_RequestSize] = field(default_factory=list)
-    capacity: int = BATCH
-    _waiting: list[Request] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.like.name
-
-    @property
-    def forms(self) -> tuple[Form, ...]:
-        return self.like.forms
-
-    def describe(self) -> dict[str, object]:
-        return self.like.describe()
-
-    def start(self, request: Request) -> None:
+    def note(request: Request) -> None:
         turns = messages(request, mode="plain")
         prompt_tokens = sum(len(turn["content"]) // _LETTERS + _TURN for turn in turns)
         answer = request.choices[0] if request.choices else request.caption
-        self.requests.append(
-            _RequestSize(request.key.rule, request.key.draw, prompt_tokens, len(answer) // _LETTERS + _TURN)
-        )
-        self._waiting.append(request)
+        sizes.append(_RequestSize(request.key.rule, request.key.draw, prompt_tokens, len(answer) // _LETTERS + _TURN))
 
-    def finished(self) -> list[Reply]:
-        requests, self._waiting = self._waiting, []
-        return [
-            Reply(each.key, "empty" if each.form == "write" else "answered", text=(each.choices or ("",))[0])
-            for each in requests
-        ]
+    _run(ScriptedModel(note, capacity=BATCH), maker, tagged)
+    return sizes
 
-    def wait_no_longer(self) -> None:
-        """Nothing is awaited."""
 
-    def close(self) -> None:
-        """Whoever opened the counted model closes it."""
-
-    def volume(self, rules: tuple[str, ...], scale: float, *, first: bool = False) -> Volume:
-        """Return the counted requests, or only the first about each caption and rule, times `scale`."""
-        requests = [each for each in self.requests if each.draw == 0 or not first]
-        by_rule = Counter(each.rule for each in requests)
-        return Volume(
-            {rule: round(scale * by_rule[rule]) for rule in rules},
-            round(scale * sum(each.prompt_tokens for each in requests)),
-            round(scale * sum(each.answer_tokens for each in requests)),
-        )
+def _volume(requests: Sequence[_RequestSize], rules: tuple[str, ...], scale: float) -> Volume:
+    """Return the requests and their tokens, times `scale`."""
+    by_rule = Counter(each.rule for each in requests)
+    return Volume(
+        {rule: round(scale * by_rule[rule]) for rule in rules},
+        round(scale * sum(each.prompt_tokens for each in requests)),
+        round(scale * sum(each.answer_tokens for each in requests)),
+    )
 
 
 def _range(values: Sequence[float], show: Callable[[float], str]) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from random import Random
 from typing import Final
 
 from pydantic import Field
 
-from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Form, Reply, ReplyStatus, Request, RequestKey
+from degla.errors import InputError
+from degla.negatives.llm import Form, Reply, ReplyStatus, Request
 from degla.records import Record, read_jsonl
 
 ScriptedReply = str | Reply
@@ -49,30 +47,18 @@ class ScriptedModel:
 
     Attributes:
         script: answers by (caption, rule), or a function of the request that returns None if it has no answer.
-        faults: outcomes by key instead of an answer; each is used once, so a later run gets an answer.
         forms: the supported forms, best first.
         capacity: number of concurrent requests.
-        shuffle: seed for replies in random order, a few at a time; None replies in order, all at once.
-        fail_after: number of replies after which the model is unreachable; None means never.
         name: value for `NegativeRecord.source`.
         digest: sha256 of a script file; a table computes its own.
-        remember: whether to record requests in `requests`.
-        requests: every request so far, in order, if `remember` is set.
     """
 
     script: Mapping[tuple[str, str], str] | Script = field(default_factory=dict)
-    faults: dict[RequestKey, ReplyStatus] = field(default_factory=dict)
     forms: tuple[Form, ...] = ALL_FORMS
     capacity: int = 16
-    shuffle: int | None = None
-    fail_after: int | None = None
     name: str = "scripted"
     digest: str = ""
-    remember: bool = True
-    requests: list[Request] = field(default_factory=list)
-    _waiting: deque[Request] = field(default_factory=deque)
-    _reply_count: int = 0
-    _rng: Random | None = None
+    _waiting: list[Request] = field(default_factory=list)
 
     def describe(self) -> dict[str, object]:
         """Return the name, and the script's digest if it is a table or a file."""
@@ -83,24 +69,11 @@ class ScriptedModel:
 
     def start(self, request: Request) -> None:
         """Take a request."""
-        if self.remember:
-            self.requests.append(request)
         self._waiting.append(request)
 
     def finished(self) -> list[Reply]:
-        """Return replies to the requests taken.
-
-        Raises:
-            DeglaError: `fail_after` replies were given.
-        """
-        if self._waiting and self.fail_after is not None and self._reply_count >= self.fail_after:
-            raise DeglaError(f"{self.name}: cannot be reached any more, as scripted.")
-        ready = self._pick()
-        if self.fail_after is not None:
-            room = self.fail_after - self._reply_count
-            self._waiting.extendleft(reversed(ready[room:]))
-            ready = ready[:room]
-        self._reply_count += len(ready)
+        """Return the replies to all requests taken, in order."""
+        ready, self._waiting = self._waiting, []
         return [self._answer(request) for request in ready]
 
     def wait_no_longer(self) -> None:
@@ -110,22 +83,7 @@ class ScriptedModel:
         """Drop pending requests."""
         self._waiting.clear()
 
-    def _pick(self) -> list[Request]:
-        if self.shuffle is None or not self._waiting:
-            ready = list(self._waiting)
-            self._waiting.clear()
-            return ready
-        self._rng = self._rng or Random(self.shuffle)
-        ready = []
-        for _ in range(self._rng.randint(1, max(1, len(self._waiting) // 2))):
-            self._waiting.rotate(self._rng.randrange(len(self._waiting)))
-            ready.append(self._waiting.popleft())
-        return ready
-
     def _answer(self, request: Request) -> Reply:
-        fault = self.faults.pop(request.key, None)
-        if fault is not None:
-            return Reply(request.key, fault)
         answer = self._look_up(request)
         if isinstance(answer, Reply):
             return answer
@@ -163,4 +121,4 @@ def read_script(path: Path) -> ScriptedModel:
             return None
         return line.text if line.outcome == "answered" else Reply(request.key, line.outcome)
 
-    return ScriptedModel(answer, digest=sha256(path.read_bytes()).hexdigest(), remember=False)
+    return ScriptedModel(answer, digest=sha256(path.read_bytes()).hexdigest())

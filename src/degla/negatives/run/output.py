@@ -226,7 +226,7 @@ class Output:
 
 
 def manifest(
-    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, description: Mapping[str, object] | None
+    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, description: Mapping[str, object]
 ) -> dict[str, Any]:
     """Return everything that determines the file's content, as read back from JSON.
 
@@ -246,7 +246,7 @@ def manifest(
         "degla": __version__,
         "lexicon": lexicon.digest(),
         "tagger": tagger_version(),
-        **(description or {}),
+        **description,
     }
     values: dict[str, Any] = json.loads(json.dumps(settings))
     return values
