@@ -6,7 +6,6 @@ still true for the image (`still_true`). Rows that are already rejected stay rej
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import YES_OR_NO, ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
-from degla.negatives.run.asking import replies_to
+from degla.negatives.run.asking import replies_to, rule_name
 from degla.negatives.run.output import PASSING
 from degla.negatives.run.stream import hash_text
 from degla.records import ItemImage, NegativeRecord, write_jsonl
@@ -176,8 +175,7 @@ class TruthScreen:
     unanswered: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        description = json.dumps([self.model.describe(), _ASK], sort_keys=True)
-        self._judge = f"still_true by {hash_text(description):016x}"  # Another model's replies are not this one's.
+        self._judge = rule_name("still_true", self.model, _ASK)
 
     @property
     def name(self) -> str:

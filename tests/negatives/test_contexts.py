@@ -8,12 +8,12 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError
-from degla.negatives.contexts import ContextWriter
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus, Request, RequestKey
 from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import context_of, with_contexts
+from degla.negatives.written import ContextWriter
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from tests.negatives.scripted_runs import UnsteadyModel
 
@@ -93,8 +93,8 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
 
     def make() -> list[CaptionRecord]:
         with saved_replies(tmp_path / "out.jsonl") as journal:
-            writer = ContextWriter(UnsteadyModel(answer), seed=0, journal=journal)
-            records = list(writer(_records()))
+            writer = ContextWriter(UnsteadyModel(answer), journal)
+            records = list(with_contexts(_records(), seed=0, write=writer))
             assert writer.written == 1
             return records
 
@@ -111,12 +111,13 @@ def test_a_model_writes_contexts_and_a_text_that_names_anything_else_is_not_used
 )
 def test_a_text_that_says_less_or_more_is_not_used(text: str) -> None:
     writer = ContextWriter(UnsteadyModel(lambda request: text))
-    assert list(writer(_records()[:1])) == list(with_contexts(_records()[:1], seed=0))
+    records = list(with_contexts(_records()[:1], seed=0, write=writer))
+    assert records == list(with_contexts(_records()[:1], seed=0)) and not writer.written
 
 
 def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
     writer = ContextWriter(UnsteadyModel(lambda request: request.choices[-1], forms=("fill", "choose")))
-    (record,) = writer(_records()[:1])
+    (record,) = with_contexts(_records()[:1], seed=0, write=writer)
     assert record.positives == ("We can see a dog and a sofa. A dog on a sofa.",) and writer.written == 1
 
 
@@ -126,7 +127,7 @@ def test_a_silent_model_ends_the_command_and_is_asked_again(tmp_path: Path) -> N
         model = UnsteadyModel(lambda request: statuses.update({request.key: "answered"}))
         model.faults.update(zip(keys, faults, strict=False))
         with saved_replies(tmp_path / "out.jsonl") as journal:
-            records = list(ContextWriter(model, journal=journal)(_records()))
+            records = list(with_contexts(_records(), seed=0, write=ContextWriter(model, journal)))
         keys.extend(statuses)
         return records
 

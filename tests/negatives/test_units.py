@@ -15,7 +15,7 @@ from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.asking import saved_replies
 from degla.negatives.units import described_by, relations_of, with_units
-from degla.negatives.written_units import UnitWriter
+from degla.negatives.written import UnitWriter
 from degla.records import CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
 from tests.negatives.flaky_server import Response, completion, serving
 

@@ -1,12 +1,12 @@
 """Units of a caption (the things and relations that it names) with foils, and longer captions that repeat them.
 
-Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a language model for this, as
-written_units.py does; C2LIP (arXiv 2603.25722) reads only the noun phrases, MACCO (arXiv 2606.13288) everything else:
-the words of attributes and relations.
+Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) uses a language model for this, as written.py
+does; C2LIP (arXiv 2603.25722) reads only the noun phrases, MACCO (arXiv 2606.13288) everything else: the words of
+attributes and relations.
 
 In Contextualization Distillation (arXiv 2402.01729), a language model writes a longer text about a triple of a
-knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption. contexts.py
-has a language model write it.
+knowledge graph; here the triples come from the caption's own parse, so a text is as true as its caption. written.py has
+a language model write it.
 """
 
 from __future__ import annotations
@@ -207,28 +207,31 @@ def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, k
     return unsaid(foils, statements)
 
 
-def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
+def with_contexts(
+    captions: Iterable[CaptionRecord],
+    *,
+    seed: int,
+    write: Callable[[TaggedCaptions], Sequence[str | None]] | None = None,
+) -> Iterator[CaptionRecord]:
     """Put a longer true caption first in each caption's column `positives`; a caption that names no thing, or is just
     one, is unchanged.
 
     Args:
         captions: any number of captions.
-        seed: determines the form, with a caption's id.
+        seed: determines the form of a text by template, with a caption's id.
+        write: returns the longer version of each caption; where it returns None, the template's is used.
 
     Raises:
         InputError: the tagger is not installed.
     """
     for batch in parse_records(captions):
-        for record, caption in batch:
-            yield with_context(record, template_of(record, caption, seed=seed))
+        written = [None] * len(batch) if write is None else write(batch)
+        for (record, caption), own in zip(batch, written, strict=True):
+            text = own or _template_of(record, caption, seed=seed)
+            yield record if text is None else record.model_copy(update={"positives": (text, *record.positives)})
 
 
-def with_context(record: CaptionRecord, text: str | None) -> CaptionRecord:
-    """Return the caption with a longer version first in its column `positives`; unchanged without one."""
-    return record if text is None else record.model_copy(update={"positives": (text, *record.positives)})
-
-
-def template_of(record: CaptionRecord, caption: Caption, *, seed: int) -> str | None:
+def _template_of(record: CaptionRecord, caption: Caption, *, seed: int) -> str | None:
     """Return the longer caption by a template; None if there is none, or it is too long for a record."""
     text = context_of(caption, number=sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0])
     return text if text is not None and len(text) <= LONGEST_TEXT else None

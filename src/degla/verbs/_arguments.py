@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,6 +17,7 @@ from degla.remote import refuse_address
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
+    from degla.negatives.run.output import Journal
     from degla.records import CaptionRecord
 
 
@@ -153,8 +155,6 @@ _OF: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("examples", "examples_folder", "form", "example_sets"), _ASKED),
 }
 """Flags, and the language models that they apply to."""
-CAPTION_FLAGS: Final = ("format", "id_column", "image_column", "text_column", "image_id_column")
-"""The arguments that `describe_columns` adds."""
 
 
 def describe_model(verb: argparse.ArgumentParser) -> None:
@@ -235,6 +235,19 @@ def open_model(arguments: argparse.Namespace) -> LanguageModel:
         max_tokens=arguments.max_tokens,
         **server_settings(arguments),
     )
+
+
+@contextmanager
+def model_with_replies(arguments: argparse.Namespace) -> Iterator[tuple[LanguageModel, Journal] | None]:
+    """Open the chosen language model and its replies, which are kept beside --out; None for `--llm rules`."""
+    from degla.negatives.run.asking import saved_replies
+
+    source = model_source(arguments)
+    if source is None:
+        yield None
+        return
+    with closing(source()) as model, saved_replies(arguments.out) as journal:
+        yield model, journal
 
 
 def server_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from degla.verbs._arguments import (
     describe_columns,
     describe_model,
     model_source,
+    model_with_replies,
     refuse_flags,
     require_folder,
     require_jsonl,
@@ -25,8 +26,6 @@ from degla.verbs._arguments import (
 from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
-    from degla.negatives.llm import LanguageModel
-    from degla.negatives.run.output import Journal
     from degla.records import CaptionRecord
 
 _MAKERS = {
@@ -103,22 +102,9 @@ def _presence(arguments: argparse.Namespace) -> str:
     )
 
 
-@contextmanager
-def _model_of(arguments: argparse.Namespace) -> Iterator[tuple[LanguageModel, Journal] | None]:
-    """Open the chosen language model, with the replies kept beside --out; None if none is chosen."""
-    from degla.negatives.run.asking import saved_replies
-
-    open_model = model_source(arguments)
-    if open_model is None:
-        yield None
-        return
-    with closing(open_model()) as model, saved_replies(arguments.out) as journal:
-        yield model, journal
-
-
 def _units(arguments: argparse.Namespace) -> str:
     from degla.negatives.units import with_units
-    from degla.negatives.written_units import UnitWriter
+    from degla.negatives.written import UnitWriter
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     units, foils = 0, 0
@@ -131,7 +117,7 @@ def _units(arguments: argparse.Namespace) -> str:
             yield caption
 
     captions = captions_of(arguments, optional=OPTIONAL_FIELDS)
-    with _model_of(arguments) as opened:
+    with model_with_replies(arguments) as opened:
         write = None if opened is None else UnitWriter(*opened)
         count = write_jsonl(arguments.out, counting(with_units(captions, seed=arguments.seed, write=write)))
     by = "" if write is None else f", those of {counted(write.written, 'caption')} by {write.model.name}"
@@ -139,23 +125,19 @@ def _units(arguments: argparse.Namespace) -> str:
 
 
 def _contexts(arguments: argparse.Namespace) -> str:
-    from degla.negatives.contexts import ContextWriter
     from degla.negatives.units import with_contexts
+    from degla.negatives.written import ContextWriter
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     captions = list(captions_of(arguments, optional=OPTIONAL_FIELDS))
-    with _model_of(arguments) as opened:
-        if opened is None:
-            rows, by = list(with_contexts(captions, seed=arguments.seed)), ""
-        else:
-            model, journal = opened
-            writer = ContextWriter(model, arguments.seed, journal)
-            rows = list(writer(captions))
-            by = f", {writer.written:,} of them by {model.name}"
+    with model_with_replies(arguments) as opened:
+        write = None if opened is None else ContextWriter(*opened)
+        rows = list(with_contexts(captions, seed=arguments.seed, write=write))
     longer = sum(new != old for new, old in zip(rows, captions, strict=True))
     if not longer:
         raise InputError(f"{arguments.captions}: no caption names an object and something more. Use other captions.")
     write_jsonl(arguments.out, rows)
+    by = "" if write is None else f", {write.written:,} of them by {write.model.name}"
     return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version{by}"
 
 

@@ -43,17 +43,10 @@ def replies_to(
     Raises:
         DeglaError: the model cannot continue; the journal has what it answered.
     """
-    by_key: dict[RequestKey, Reply] = {}
-    waiting: list[Request] = []
-    forms = {}
-    for key, request in {each.key: each for each in requests}.items():
-        earlier = None if journal is None else journal.find(key)
-        forms[key] = request.form
-        if earlier is None:
-            waiting.append(request)
-        else:
-            by_key[key] = earlier[1]
-    waiting.reverse()
+    asked = {each.key: each for each in requests}
+    earlier = {} if journal is None else {key: journal.find(key) for key in asked}
+    by_key = {key: entry[1] for key, entry in earlier.items() if entry is not None}
+    waiting = [request for key, request in reversed(asked.items()) if key not in by_key]
     under_way = 0
     while waiting or under_way:
         while waiting and under_way < max(model.capacity, 1):
@@ -62,7 +55,7 @@ def replies_to(
         replies = model.finished()
         under_way -= len(replies)
         if journal is not None:
-            journal.keep([(forms[reply.key], reply) for reply in replies])
+            journal.keep([(asked[reply.key].form, reply) for reply in replies])
         by_key |= {reply.key: reply for reply in replies}
     return by_key
 
