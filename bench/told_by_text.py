@@ -104,7 +104,7 @@ def main() -> None:
     if given.sugarcrepe:
         rows = list(sugarcrepe_rows(given.sugarcrepe))
         halves = [NgramLikelihood(row[2] for row in rows if half_of(row[1]) != half) for half in (0, 1)]
-        within("SugarCrepe", draw(rows, [lambda texts, own=own: [own(text) for text in texts] for own in halves]))
+        within("SugarCrepe", draw(rows, halves))
     if not given.files:
         return
     with CaptionIndex(read_captions(given.captions)) as captions:
@@ -117,8 +117,7 @@ def main() -> None:
         return
     asked_captions, *asked_files = given.other
     with CaptionIndex(read_captions(asked_captions)) as captions:
-        score: Likelihoods = lambda texts: [learned(text) for text in texts]  # noqa: E731 - one line of a script
-        asked = {path.stem: draw(rows_of(path, captions), (score, score)) for path in asked_files}
+        asked = {path.stem: draw(rows_of(path, captions), (learned, learned)) for path in asked_files}
     print("\n| trained on | tested on | pairs | told by all, % |\n|---|---|---:|---:|")
     for name, own in drawn.items():
         for other, pairs in asked.items():

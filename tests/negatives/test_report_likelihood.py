@@ -41,10 +41,10 @@ def plain(judge: Judge, text: str) -> float:
 def test_scores_are_means_of_plain_passes(judge: Judge) -> None:
     texts = [*CAPTIONS, "A man", CAPTIONS[0], "", "horse " * CONTEXT]
     scores = judge.score(texts)
-    assert scores[-2:] == [None, None]
+    assert all(map(math.isnan, scores[-2:]))
     for text, score in zip(texts[:-2], scores[:-2], strict=True):
         assert score == pytest.approx(plain(judge, text), abs=0.02)
-    assert judge.score([""]) == [None]
+    assert math.isnan(*judge.score([""]))
 
 
 def test_share_of_likelier_captions(judge: Judge) -> None:

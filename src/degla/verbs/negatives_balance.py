@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,8 +85,4 @@ def _likelihoods(model: str | None, captions: CaptionIndex) -> tuple[Sequence[Li
     if model is None:
         return ngram_likelihoods(captions), "n-grams"
     judge = Judge(model)
-
-    def score(texts: Sequence[str]) -> list[float]:
-        return [math.nan if score is None else score for score in judge.score(texts)]
-
-    return (score, score), judge.name
+    return (judge.score, judge.score), judge.name

@@ -19,6 +19,7 @@ from degla.verbs._arguments import (
     describe_model,
     describe_negatives,
     model_source,
+    model_with_replies,
     refuse_flags,
     require_files,
     require_jsonl,
@@ -105,6 +106,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.margin is not None and not isfinite(arguments.margin):
         raise InputError(f"--margin is {arguments.margin}; it must be a finite number, such as 0.01.")
     spare_inputs(arguments.out, arguments.file, arguments.captions)
+    model_source(arguments)  # Its flags are checked before any model is loaded.
 
 
 @contextmanager
@@ -112,13 +114,12 @@ def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
     """Open the screens that the arguments name, the cheapest first."""
     from degla import screening
 
-    open_model = model_source(arguments)
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         screens: list[Screen] = []
         if arguments.plausibility is not None:
             from degla.negatives.llm.likelihood import open_likelihood
 
-            likelihood, name = open_likelihood(None if arguments.plausibility == "embedded" else arguments.plausibility)
+            likelihood, name = open_likelihood(arguments.plausibility)
             screens.append(screening.PlausibilityScreen(likelihood, name))
         if arguments.clip is not None:
             from degla.model.load import load_encoder
@@ -126,13 +127,8 @@ def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
 
             encoder = load_encoder(arguments.clip, device=device(arguments.device or "auto"))
             screens.append(screening.ImageScreen(encoder, arguments.images, arguments.margin or 0.0))
-        if open_model is not None:
-            from degla.negatives.run.asking import saved_replies
-
-            model = open_model()
-            opened.callback(model.close)
-            journal = opened.enter_context(saved_replies(arguments.out))
-            screens.append(screening.TruthScreen(model, journal))
+        if opened := stack.enter_context(model_with_replies(arguments)):
+            screens.append(screening.TruthScreen(*opened))
         yield screens
 
 

@@ -266,9 +266,16 @@ class Likelihood:
             self.forget()
 
 
-def open_likelihood(model: str | None = None) -> tuple[Likelihood, str]:
-    """Open a language model and return it with its name; `model` is as in `weights.find_weights`."""
-    weights = find_weights(model)
+def open_likelihood(model: str = "embedded") -> tuple[Likelihood, str]:
+    """Open a language model and return it with its name.
+
+    Args:
+        model: "embedded" for the one of `degla negatives --llm embedded`, else a GGUF file, a folder or a hub id.
+
+    Raises:
+        InputError: the model is not installed (the message gives the install command) or cannot be loaded.
+    """
+    weights = find_weights(None if model == "embedded" else model)
     return Likelihood(*load(weights)), weights.name
 
 

@@ -18,7 +18,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any, Final
@@ -310,10 +309,12 @@ class NgramLikelihood:
                 self._counts[gram] += 1
                 self._contexts[gram[:-1]] += 1
 
-    def __call__(self, text: str) -> float:
-        """Return the mean log-likelihood (nats) of a text's words and its end."""
-        pieces = _pieces(text)
-        return sum(self._word(pieces, place) for place in range(2, len(pieces))) / (len(pieces) - 2)
+    def __call__(self, texts: Sequence[str]) -> list[float]:
+        """Return the mean log-likelihood (nats) of each text's words and its end."""
+        return [
+            sum(self._word(pieces, place) for place in range(2, len(pieces))) / (len(pieces) - 2)
+            for pieces in map(_pieces, texts)
+        ]
 
     def _word(self, pieces: tuple[str, ...], place: int) -> float:
         counts, contexts = self._counts, self._contexts
@@ -342,14 +343,10 @@ def ngram_likelihoods(captions: CaptionIndex) -> tuple[Likelihoods, Likelihoods]
         counts[half] += 1
         if counts[half] <= _LEARNED:
             models[1 - half].add(caption.text)
-    return partial(_score, models[0]), partial(_score, models[1])
+    return models
 
 
 def likely_pair(caption: IndexedCaption, negative: str, likelihoods: Sequence[Likelihoods]) -> CaptionNegative:
     """Return a pair with its likelihoods under the model trained on captions of the other half."""
     likely, other = likelihoods[half_of(caption.image_id)]([caption.text, negative])
     return CaptionNegative(caption.text, negative, caption.image_id, likely, other)
-
-
-def _score(model: NgramLikelihood, texts: Sequence[str]) -> list[float]:
-    return [model(text) for text in texts]

@@ -29,9 +29,6 @@ FREQUENT: Final = 15
 MOST_PAIRS: Final = 500
 """Maximum pairs per rule; a small model on one core judges about a hundred per second."""
 
-EMBEDDED: Final = "embedded"
-"""Name of the embedded language model."""
-
 _AT_ONCE: Final = 16
 """Pairs per model batch."""
 
@@ -138,18 +135,11 @@ class Judge:
         name: name of the language model.
     """
 
-    def __init__(self, model: str = EMBEDDED) -> None:
-        """Load the model.
-
-        Args:
-            model: "embedded", a GGUF file, a folder, or a hub id.
-
-        Raises:
-            InputError: the model is not installed (the message gives the install command) or cannot be loaded.
-        """
+    def __init__(self, model: str) -> None:
+        """Load the model; see `likelihood.open_likelihood`."""
         from degla.negatives.llm.likelihood import open_likelihood
 
-        self._likelihood, self.name = open_likelihood(None if model == EMBEDDED else model)
+        self._likelihood, self.name = open_likelihood(model)
 
     def __call__(self, pairs: Sequence[CaptionNegative]) -> Proportion:
         """Return the share of pairs whose caption is likelier, ties counted as one half, with a bootstrap over images.
@@ -163,13 +153,13 @@ class Judge:
             part = sample[start : start + _AT_ONCE]
             scores = self.score([text for pair in part for text in (pair.caption, pair.negative)])
             for pair, caption, negative in zip(part, scores[::2], scores[1::2], strict=True):
-                if caption is not None and negative is not None:
+                if not math.isnan(caption - negative):
                     leads.append(caption - negative)
                     images.append(pair.image_id)
         return clustered(worth(leads), images)
 
-    def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return each text's mean log-likelihood per token (nats); None if it is empty or exceeds the context."""
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return each text's mean log-likelihood per token (nats); NaN if it is empty or exceeds the context."""
         from degla.negatives.llm.likelihood import Tree
 
         encoded = [self._likelihood.encode(text) for text in texts]
@@ -177,9 +167,9 @@ class Judge:
         tree, start = Tree(), self._likelihood.start
         paths = [tree.add((start, *tokens), after=-2)[1:] for tokens in encoded]
         if not any(paths):
-            return [None] * len(texts)
+            return [math.nan] * len(texts)
         computed = self._likelihood.compute(tree)
-        return [float(np.mean(computed.path(tree, path))) if path else None for path in paths]
+        return [float(np.mean(computed.path(tree, path))) if path else math.nan for path in paths]
 
 
 def examine_file(
