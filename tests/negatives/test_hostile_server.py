@@ -16,7 +16,7 @@ import pytest
 
 from degla.errors import DeglaError
 from degla.negatives.llm import endpoint as endpoint_module
-from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings, read_answer
+from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings
 from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel
@@ -200,7 +200,8 @@ def test_tokens_that_no_answer_has_are_not_counted(tokens: Any) -> None:
 
 
 def test_an_answer_of_megabytes_is_not_looked_into() -> None:
-    answer = read_answer(ask(0), Completion.model_validate(completion("a " * 1_000_000)), mode="plain")
+    dialect = Dialect("there:1", RequestSettings("model"))
+    answer = dialect.read(ask(0), Completion.model_validate(completion("a " * 1_000_000)), mode="plain")
     assert answer.outcome == "malformed" and not answer.text and len(answer.detail) < 300
 
 

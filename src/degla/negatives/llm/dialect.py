@@ -169,8 +169,23 @@ class Dialect:
         return Completion.model_validate_json(content)
 
     def read(self, request: Request, answer: Any, *, mode: Mode) -> RequestResult:
-        """Return the outcome and the text of an answer."""
-        return read_answer(request, answer, mode=mode)
+        """Return the outcome and the text of an answer: the raw text for form "write", one of the choices for
+        "choose"."""
+        choice = answer.choices[0]
+        reply = choice.message.content or ""
+        if choice.message.refusal or _STOPPED.search(choice.finish_reason):
+            return RequestResult(
+                "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
+            )
+        if len(reply) > _LONGEST:
+            return RequestResult("malformed", detail=_short(reply), kept=False)
+        cut = choice.finish_reason in _CUT
+        bare = without_thinking(reply)
+        # If an answer ended at the token limit, only its complete lines count.
+        result = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
+        if cut and result.outcome != "answered":
+            return RequestResult("cut_off", text=reply, detail=_short(reply), kept=result.kept)
+        return result
 
     def is_doubtful(self, fault: Fault, *, mode: Mode) -> bool:
         """Return whether the schema may have caused a failure that the server does not blame on it."""
@@ -370,25 +385,6 @@ class RequestResult:
     text: str = ""
     detail: str = ""
     kept: bool | None = None
-
-
-def read_answer(request: Request, completion: Completion, *, mode: Mode) -> RequestResult:
-    """Return an answer's outcome and text: the raw text for form "write", one of the choices for "choose"."""
-    choice = completion.choices[0]
-    reply = choice.message.content or ""
-    if choice.message.refusal or _STOPPED.search(choice.finish_reason):
-        return RequestResult(
-            "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
-        )
-    if len(reply) > _LONGEST:
-        return RequestResult("malformed", detail=_short(reply), kept=False)
-    cut = choice.finish_reason in _CUT
-    bare = without_thinking(reply)
-    # If an answer ended at the token limit, only its complete lines count.
-    answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
-    if cut and answer.outcome != "answered":
-        return RequestResult("cut_off", text=reply, detail=_short(reply), kept=answer.kept)
-    return answer
 
 
 def _read(request: Request, reply: str, *, mode: Mode) -> RequestResult:

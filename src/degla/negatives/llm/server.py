@@ -76,14 +76,10 @@ class ServerModel:
             raise InputError(f"temperature ({self.temperature:g}) must be between 0 and 2.")
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
         key = os.environ[variable].strip() if variable else NO_KEY
-        settings = RequestSettings(
+        self._settings = RequestSettings(
             self.model, self.temperature, self.max_tokens, self.structured, self.seed, dict(self.extra)
         )
-        endpoints = [
-            connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout, dialect=self.dialect)
-            for url in self.base_urls
-        ]
-        self._settings = settings
+        endpoints = [self._connect(url, key) for url in self.base_urls]
         self._results: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
         self._waits = True
         self._under_way = 0
@@ -93,6 +89,29 @@ class ServerModel:
         self._asking = self._loop.create_task(self._asker.run())
         self._thread = threading.Thread(target=self._work, name="language-model", daemon=True)
         self._thread.start()
+
+    def _connect(self, url: str, key: str) -> Endpoint:
+        """Create a client for one base URL, which may include a user name and a password."""
+        try:
+            import openai
+        except ImportError:
+            raise DeglaError('The client for servers is not installed. Run: pip install "degla[llm]"') from None
+        host, most = host_of(url), self.concurrency
+        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
+        client = openai.AsyncOpenAI(
+            base_url=url,
+            api_key=key,
+            max_retries=0,  # decision 0010: degla's own retries may go to another server and pause for the whole server
+            timeout=http_library().Timeout(self.timeout, connect=time_to_connect(self.timeout)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=limits,
+                headers={"accept-encoding": "gzip, deflate"},
+                follow_redirects=False,  # they would carry the captions to another host
+                event_hooks={"response": [bounded()]},
+            ),
+        )
+        dialect = self.dialect(host, self._settings)
+        return Endpoint(url, client, dialect, most=most, timeout=self.timeout, key=key)
 
     def _work(self) -> None:
         try:
@@ -163,44 +182,6 @@ class ServerModel:
         self._loop.call_soon_threadsafe(self._asking.cancel)
         self._thread.join()
         self._loop.close()
-
-
-def connect(
-    url: str, settings: RequestSettings, *, key: str, most: int, timeout: float, dialect: type[Dialect] = Dialect
-) -> Endpoint:
-    """Create a client for one base URL.
-
-    Args:
-        url: the base URL, which may include a user name and a password.
-        settings: settings common to all requests.
-        key: the API key.
-        most: maximum concurrent requests.
-        timeout: seconds per request.
-        dialect: what the server answers: chats, or a class of its own.
-
-    Raises:
-        InputError: the URL is invalid.
-        DeglaError: the client library is not installed.
-    """
-    try:
-        import openai
-    except ImportError:
-        raise DeglaError('The client for servers is not installed. Run: pip install "degla[llm]"') from None
-    host = host_of(url)
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
-    client = openai.AsyncOpenAI(
-        base_url=url,
-        api_key=key,
-        max_retries=0,  # decision 0010: degla's own retries may go to another server and pause for the whole server
-        timeout=http_library().Timeout(timeout, connect=time_to_connect(timeout)),
-        http_client=openai.DefaultAsyncHttpxClient(
-            limits=limits,
-            headers={"accept-encoding": "gzip, deflate"},
-            follow_redirects=False,  # they would carry the captions to another host
-            event_hooks={"response": [bounded()]},
-        ),
-    )
-    return Endpoint(url, client, dialect(host, settings), most=most, timeout=timeout, key=key)
 
 
 def host_of(url: str) -> str:
