@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
-from degla.shelf import BALANCED_RULES, POSITIVES, RULES
+from degla.shelf import BALANCED_RULES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -134,7 +134,7 @@ def generate_negatives(
     from degla.negatives.run.stream import CaptionStream
     from degla.records import AcceptedNegative, CaptionRecord, validate
 
-    settings = NegativesSettings(_rules(rules, "generate_negatives"), seed, per_rule)
+    settings = NegativesSettings(_listed(rules, "generate_negatives: rules", str), seed, per_rule)
     texts = _listed(captions, "generate_negatives", str)
     records = [
         validate(
@@ -198,7 +198,7 @@ def write_negatives(
     from degla.negatives.generate import NegativesSettings, generate
 
     read = partial(read_captions, Path(captions))
-    settings = NegativesSettings(_rules(rules, "write_negatives"), seed, per_rule, words="captions")
+    settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
     return generate(read, settings, out=Path(out), workers=workers)
 
 
@@ -313,13 +313,6 @@ def _named(model: str | Path) -> str:
     if not isinstance(model, str | Path):
         raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
     return display_path(model) if isinstance(model, Path) else model
-
-
-def _rules(rules: Sequence[str], function: str) -> list[str]:
-    names = _listed(rules, f"{function}: rules", str)
-    for name in names:
-        (POSITIVES if name in POSITIVES.names() else RULES).require(name)
-    return names
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:

@@ -7,10 +7,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, cast
+from typing import Any, Final, ParamSpec, cast
 
 from degla.app.comparison_html import (
     bad_html,
@@ -42,6 +42,21 @@ _HITS, _HIT_SIDE = 12, 320
 _ALL = "all benchmarks"
 _NAMES: Final = {"fixed": "fixed", "broken": "broken", "all": "moved most"}
 
+Parameters = ParamSpec("Parameters")
+
+
+def _shown(render: Callable[Parameters, str]) -> Callable[Parameters, str]:
+    """Decorate a function that returns HTML to return an error message instead of raising one."""
+
+    @wraps(render)
+    def shown(*arguments: Parameters.args, **options: Parameters.kwargs) -> str:
+        try:
+            return render(*arguments, **options)
+        except DeglaError as error:
+            return complaint(str(error))
+
+    return shown
+
 
 class ComparisonPage:
     """Content and actions of the page; the widgets of `build` only pass its answers on.
@@ -63,6 +78,7 @@ class ComparisonPage:
         self._lock = Lock()  # One forward pass at a time; parallel ones would only compete for the CPU.
         self._thumbnail = lru_cache(512)(self._make_thumbnail)
 
+    @_shown
     def show_look(self, picture: str | None, true: str, false: str, rules: bool, rewrites: bool = False) -> str:
         """Render how the models rank captions of an image as HTML, or an error message.
 
@@ -73,21 +89,20 @@ class ComparisonPage:
             rules: whether to add false captions made by the grammar rules.
             rewrites: whether to add true captions made by the grammar rules.
         """
-        return _answer(lambda: self._look(picture, _lines(true), _lines(false), rules, rewrites))
-
-    def _look(self, picture: str | None, true: Sequence[str], false: Sequence[str], rules: bool, rewrites: bool) -> str:
+        right, wrong = _lines(true), _lines(false)
         if not picture:
             raise InputError("no image yet. Drop one into the field, or click the field to choose one.")
-        if not true:
+        if not right:
             raise InputError("no true caption yet. Describe what the image shows.")
-        if max(map(len, (*true, *false))) > LONGEST:
+        if max(map(len, (*right, *wrong))) > LONGEST:
             raise InputError(f"a caption is longer than {LONGEST:,} characters. Use a single sentence.")
-        if len(true) + len(false) > MOST_CAPTIONS:
+        if len(right) + len(wrong) > MOST_CAPTIONS:
             raise InputError(f"more than {MOST_CAPTIONS} captions. Remove some.")
         with self._lock:
-            result = look([Path(picture)], true, self.models, false=false, negatives=rules, positives=rewrites)
+            result = look([Path(picture)], right, self.models, false=wrong, negatives=rules, positives=rewrites)
         return str(look_html(result, self.names))
 
+    @_shown
     def show_gallery(self, label: str, benchmark: str, kind: str) -> str:
         """Render the items that changed most as HTML.
 
@@ -104,29 +119,22 @@ class ComparisonPage:
         gallery = self.gallery
         name = next((name for name, title in gallery.benchmarks.items() if title == benchmark), None)
         direction = next((key for key in DIRECTIONS if _NAMES[key] == kind), "all")
+        items, total = gallery.items(
+            label, benchmark=name, direction=cast(Direction, direction), count=_ITEMS, side=_ITEM_SIDE
+        )
+        return str(gallery_html(items, total=total, titles=gallery.benchmarks, names=(gallery.baseline, label)))
 
-        def shown() -> str:
-            items, total = gallery.items(
-                label, benchmark=name, direction=cast(Direction, direction), count=_ITEMS, side=_ITEM_SIDE
-            )
-            return str(gallery_html(items, total=total, titles=gallery.benchmarks, names=(gallery.baseline, label)))
-
-        return _answer(shown)
-
+    @_shown
     def show_search(self, text: str) -> str:
         """Render each model's best images of the folder for a text as HTML."""
         search = self.search
         if search is None:
             return hint("Start the page with --folder IMAGES to search a folder of images.")
         if len(text) > LONGEST:
-            return complaint(f"the text is longer than {LONGEST:,} characters.")
-
-        def render() -> str:
-            with self._lock:
-                hits = search.search(text, count=_HITS)
-            return str(search_html(hits, self.names, self._thumbnail, text))
-
-        return _answer(render)
+            raise InputError(f"the text is longer than {LONGEST:,} characters.")
+        with self._lock:
+            hits = search.search(text, count=_HITS)
+        return str(search_html(hits, self.names, self._thumbnail, text))
 
     def _make_thumbnail(self, path: str) -> str | None:
         assert self.search is not None
@@ -244,11 +252,3 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _answer(show: Callable[[], str]) -> str:
-    """Return the result of `show`, or an error message."""
-    try:
-        return show()
-    except DeglaError as error:
-        return complaint(str(error))

@@ -180,7 +180,6 @@ class ReviewState:
     position: int = field(default=0, init=False)
     history: list[Decision] = field(default_factory=list, init=False)
     _places: dict[str, int] = field(init=False, repr=False)
-    _decisions: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.drafts:
@@ -204,13 +203,14 @@ class ReviewState:
     @property
     def accepted(self) -> list[tuple[Draft, str]]:
         """Accepted drafts with their final text, in the order of the drafts."""
-        choices = ((draft, self.choice(draft_key(draft))) for draft in self.drafts)
-        return [(draft, choice.negative) for draft, choice in choices if choice and choice.action == "accept"]
+        choices = self._choices
+        pairs = ((draft, choices.get(key)) for key, draft in zip(self._places, self.drafts, strict=True))
+        return [(draft, choice.negative) for draft, choice in pairs if choice and choice.action == "accept"]
 
     @property
     def decided(self) -> int:
         """Number of drafts accepted or rejected."""
-        return len(self._decisions)
+        return len(self._choices)
 
     @property
     def is_done(self) -> bool:
@@ -219,8 +219,12 @@ class ReviewState:
 
     def choice(self, key: str) -> Decision | None:
         """Return the decision in effect on a draft; None if it is undecided."""
-        decisions = self._decisions.get(key)
-        return decisions[-1] if decisions else None
+        return self._choices.get(key)
+
+    @property
+    def _choices(self) -> dict[str, Decision]:
+        """The decision in effect on each decided draft, by key."""
+        return {decision.key: decision for decision in self.history}
 
     def text(self) -> str:
         """Return the current draft's negative: as accepted, else as drafted."""
@@ -261,14 +265,9 @@ class ReviewState:
             if not self.history or self.history[-1].key != decision.key:
                 raise InputError("only the last decision can be undone.")
             self.history.pop()
-            decisions = self._decisions[decision.key]
-            decisions.pop()
-            if not decisions:
-                del self._decisions[decision.key]
             self.position = self._places[decision.key]
         else:
             self.history.append(decision)
-            self._decisions.setdefault(decision.key, []).append(decision)
             self.position = self._next_open(self._places[decision.key])
         return before, self.choice(decision.key)
 
@@ -293,11 +292,9 @@ class ReviewState:
         self.position = self._places.get(key, self.position)
 
     def _next_open(self, place: int) -> int:
-        for step in range(1, len(self.drafts) + 1):
-            other = (place + step) % len(self.drafts)
-            if draft_key(self.drafts[other]) not in self._decisions:
-                return other
-        return place
+        decided = self._choices
+        undecided = [other for key, other in self._places.items() if key not in decided]
+        return next((other for other in undecided if other > place), undecided[0] if undecided else place)
 
 
 def draft_key(draft: Draft) -> str:

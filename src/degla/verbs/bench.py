@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.files import require_writable
-from degla.verbs._arguments import require_least
+from degla.verbs._arguments import refuse_flags, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def _check(arguments: argparse.Namespace) -> None:
     require_least(arguments, "batch_size", "steps", "rounds", "threads", least=1)
     if arguments.negatives < 1:
         raise InputError("--negatives must be 1 or more: the recipe's losses need negatives.")
-    for name in ("quick", "out", "images"):
-        if getattr(arguments, name) and not arguments.everything:
-            raise InputError(f"--{name} requires --everything.")
+    if not arguments.everything:
+        refuse_flags(arguments, "quick", "out", "images", why="requires --everything.")
     if arguments.captions is None and (arguments.negatives_file or arguments.images):
         raise InputError("--negatives-file and --images require --captions.")
     if arguments.everything and arguments.compile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.verbs._arguments import refuse_flags, require_least
 from degla.verbs._terminal import tell
 
@@ -13,6 +12,7 @@ _ACTIONS = {
     "draw": "scenes with captions, and the benchmark",
     "recognition": "labelled images of recognition domains, for training or testing",
 }
+_RECOGNITION = ("domains", "style", "split", "images_per_class")
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -35,13 +35,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do the action."""
     require_least(arguments, "pairs", "captions_per_image", "images_per_class", least=1)
-    only = {name: getattr(arguments, name) for name in ("domains", "style", "split", "images_per_class")}
-    only = {name: value for name, value in only.items() if value is not None}
-    if only and arguments.action != "recognition":
-        name = next(iter(only)).replace("_", "-")
-        raise InputError(f"--{name} applies only to degla world recognition, not to {arguments.action}.")
     if arguments.action == "recognition":
-        return _recognition(arguments, only)
+        return _recognition(arguments)
+    refuse_flags(arguments, *_RECOGNITION, why="applies only to degla world recognition, not to draw.")
     from degla.world.draw import draw_benchmark, draw_pairs
 
     pairs = 8000 if arguments.pairs is None else arguments.pairs
@@ -53,14 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _recognition(arguments: argparse.Namespace, only: dict[str, object]) -> int:
+def _recognition(arguments: argparse.Namespace) -> int:
     from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
-    for flag, value in {"--pairs": arguments.pairs, "--captions-per-image": arguments.captions_per_image}.items():
-        if value is not None:
-            raise InputError(f"{flag} applies only to degla world draw. Use --images-per-class.")
+    why = "applies only to degla world draw. Use --images-per-class."
+    refuse_flags(arguments, "pairs", "captions_per_image", why=why)
     refuse_flags(arguments, "contexts", why="applies only to degla world draw.")
-    data = draw_recognition(arguments.out, seed=arguments.seed, **only)  # type: ignore[arg-type]
+    settings = {name: getattr(arguments, name) for name in _RECOGNITION if name in arguments.typed}
+    data = draw_recognition(arguments.out, seed=arguments.seed, **settings)
     tell(f"written: {arguments.out}")
     if arguments.split in (None, "train"):
         tell(

@@ -52,14 +52,15 @@ class ExportSummary:
         """Return the counts as JSON values."""
         return {**vars(self), "left_out": dict(sorted(self.left_out.items()))}
 
+    @property
+    def omitted(self) -> str:
+        """What was left out, with the numbers; "" if nothing was."""
+        return ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
+
     def sentences(self) -> list[str]:
         """Return the counts and notes as sentences for a terminal."""
-        left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
-        lines = [
-            f"{counted(self.captions, 'caption')} with {counted(self.negatives, 'negative')}; left out: "
-            f"{left_out or 'nothing'}."
-        ]
-        return [*lines, *self.notes]
+        written = f"{counted(self.captions, 'caption')} with {counted(self.negatives, 'negative')}"
+        return [f"{written}; left out: {self.omitted or 'nothing'}.", *self.notes]
 
 
 def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path) -> ExportSummary:
@@ -225,5 +226,4 @@ def _neighbours(rows_of: Sequence[int], *, images: int) -> Callable[[int], list[
 
 def _refuse_nothing(captions: int, summary: ExportSummary, out: Path) -> None:
     if not captions:
-        left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(summary.left_out.items()))
-        raise InputError(f"{out}: nothing to export: {left_out or 'no captions'}.")
+        raise InputError(f"{out}: nothing to export: {summary.omitted or 'no captions'}.")
