@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token
+from degla.negatives.grammar.chunks import Token, token_at
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption, parse, parse_records
@@ -26,7 +26,9 @@ RULE: Final = "presence"
 """Rule name of the false options."""
 _COMPANIONS: Final = 20
 """Number of most frequent companions of a thing from which absent things are drawn."""
-_DENIALS: Final = frozenset({"no", "not", "n't", "never", "without"})
+_DENIALS: Final = frozenset({"no", "not", "n't", "never", "without", "cannot", "neither", "nor", "none", "nobody"})
+_OF_NOUNS: Final = frozenset({"no", "without", "none"})
+"""Denials that no denied verb follows."""
 _SHORT: Final = 5
 """Length of a word up to which a derived name keeps its last letter."""
 
@@ -80,7 +82,7 @@ def _things(caption: Caption) -> Iterator[tuple[str, str]]:
     """Yield the dictionary form and the phrase of each concrete thing that a caption names without negation."""
     for chunk in caption.chunks:
         before = [token.lower for token in caption.tokens[max(0, chunk.start - 2) : chunk.end]]
-        if not {"no", "not", "without", "n't"} & set(before):
+        if _DENIALS.isdisjoint(before):
             for start, end in chunk.nouns():
                 tokens = caption.tokens[start:end]
                 if lexicon().is_concrete(tokens[-1].lemma):
@@ -189,22 +191,32 @@ def find_contradicted(captions: Iterable[CaptionRecord], texts: Mapping[str, str
         InputError: a negative denies something, but the tagger is not installed.
     """
     denying = {name: text for name, text in texts.items() if not _DENIALS.isdisjoint(words.content(text))}
-    denied = dict(zip(denying, map(_denied_by, parse(list(denying.values()))), strict=True)) if denying else {}
+    parsed = parse(list(denying.values())) if denying else []
+    denied = {name: list(_denied_by(text)) for name, text in zip(denying, parsed, strict=True)}
     shown: dict[str, set[str]] = {}
     for batch in parse_records(captions) if denied else ():
         for record, caption in batch:
             shown.setdefault(record.image, set()).update(caption.vocabulary)
-    return lambda name, image: bool(denied.get(name)) and _names(shown.get(image, set()), denied[name])
+    return lambda name, image: any(_names(shown.get(image, set()), each) for each in denied.get(name, ()))
 
 
-def _denied_by(text: Caption) -> tuple[Token, ...]:
-    """Return what a text denies: after "not" a verb with its object, otherwise the noun that follows."""
-    place = next(at for at, token in enumerate(text.tokens) if token.lower in _DENIALS)
-    verb = text.tokens[place + 1 : place + 2]
-    if text.tokens[place].tag == "RB" and verb and verb[0].is_verb:
-        following = text.chunk_from(place + 2)
-        return verb if following is None else (*verb, following.noun)
-    return next(((chunk.noun,) for chunk in text.chunks if chunk.head > place), ())
+def _denied_by(text: Caption) -> Iterator[tuple[Token, ...]]:
+    """Yield what each denial denies: after "not" a verb with its object, otherwise the noun that follows."""
+    for place, token in enumerate(text.tokens):
+        if token.lower not in _DENIALS:
+            continue
+        no_one = token.lower == "no" and token_at(text.tokens, place + 1).lower == "one"
+        at = place + 1 + no_one
+        while token_at(text.tokens, at).lemma == "be":
+            at += 1
+        verb = token_at(text.tokens, at)
+        if verb.is_verb and (no_one or token.lower not in _OF_NOUNS):
+            following = text.chunk_from(at + 1)
+            yield (verb,) if following is None else (verb, following.noun)
+        elif no_one or token.lower == "nobody":
+            yield (replace(token, tag="NN", lemma="human"),)  # In WordNet, a dog may be a "person".
+        elif noun := next((chunk.noun for chunk in text.chunks if chunk.head > place), None):
+            yield (noun,)
 
 
 def _names(vocabulary: set[str], denied: Iterable[Token]) -> bool:
