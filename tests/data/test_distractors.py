@@ -14,7 +14,6 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.neighbours import NeighbourRecord, drawn_images, drawn_text, texts_of_rule, with_partners
-from degla.errors import InputError
 from degla.negatives.drawing import draw_images
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.llm.server import ServerModel
@@ -212,12 +211,27 @@ def test_flags_of_the_server_that_do_not_fit_are_refused(
     assert not (tmp_path / "drawn").exists()
 
 
-def test_an_id_that_is_a_path_leaves_the_folder_alone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'\.\./7' cannot be the name of an image"):
-        draw_images({"../7": "a dog"}, tmp_path, ScriptedModel(lambda request: ""))
+def test_an_id_that_is_a_path_names_a_file_in_the_folder(tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    texts = {"../7": "a dog", "00000/%41": "a cat", "%41": "a cow", "..": "a fox"}
+    model = ScriptedModel(lambda request: _picture(1))
+    assert draw_images(texts, drawn, model) == []
+    names = {"../7": "..%2F7", "00000/%41": "00000%2F%2541", "%41": "%41", "..": ".."}
+    assert {path.name for path in drawn.iterdir()} == {f"{name}.png" for name in names.values()}
+    assert list(tmp_path.iterdir()) == [drawn]
+    image_of = drawn_images(drawn, texts)
+    for name, file in names.items():
+        caption = CaptionRecord(id=name, image="a.png", text="an owl", image_id="a")
+        assert image_of(caption) == str(drawn / f"{file}.png")
+        assert drawn_text(drawn / f"{file}.png") == texts[name]
+    assert draw_images(texts, drawn, ScriptedModel(lambda request: "nothing is asked again")) == []
+
+
+def test_a_damaged_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "7.png").write_bytes(b"no image")
     caption = CaptionRecord(id="7", image="a.png", text="a dog", image_id="a")
-    assert drawn_images(tmp_path, {})(caption) == str(tmp_path / "7.png")  # damaged files are named when they are read
+    assert drawn_images(tmp_path, {})(caption) == str(tmp_path / "7.png")
 
 
 @pytest.mark.parametrize(

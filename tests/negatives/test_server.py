@@ -121,6 +121,16 @@ def test_extra_fields(connect: Callable[..., ServerModel]) -> None:
         assert model.describe()["extra"] == model.extra and "extra" not in connect(server).describe()
 
 
+def test_keys_among_extra_fields_are_sent_but_never_written(connect: Callable[..., ServerModel]) -> None:
+    secret = {"api_key": "first-secret", "metadata": {"X-Auth-Token": "second-secret", "team": "blue"}}
+    with serving(lambda received: failure(400, f"unknown: {received.body}")) as server:
+        model = connect(server, extra={**secret, "max_completion_tokens": 9})
+        answer = reply(model)
+        assert server.requests()[-1].body["metadata"] == secret["metadata"]
+    assert model.describe()["extra"] == {"metadata": {"team": "blue"}, "max_completion_tokens": 9}
+    assert answer.outcome == "rejected" and "blue" in answer.detail and "secret" not in answer.detail
+
+
 def test_answers_that_thinking_cuts_off(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
     body = completion("", finish="length", reasoning_content="Let me see")
     body["usage"]["completion_tokens_details"] = {"reasoning_tokens": 160}
@@ -570,8 +580,11 @@ def test_describe_names_neither_host_nor_key(connect: Callable[..., ServerModel]
     ],
 )
 def test_bad_settings(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+    (name,) = settings
+    with pytest.raises(InputError) as caught:
         ServerModel(**{"base_urls": ["http://localhost:1/v1"], "model": "m", **settings})
+    numbers = {"concurrency", "timeout", "retries", "temperature", "max_tokens"}
+    assert {word for word in numbers if word in str(caught.value)} == numbers & {name}, "only the wrong one is named"
 
 
 def test_who_stops_waiting_gets_the_finished_replies_and_nothing_more_is_sent(

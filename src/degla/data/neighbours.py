@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as arrow
@@ -113,6 +114,11 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
     write_columns(path, {"neighbours": chunks()})
 
 
+def image_name(caption_id: str) -> str:
+    """Return the name of a caption's drawn image without its ending: the id, percent-encoded if it has slashes."""
+    return quote(caption_id, safe="") if "/" in caption_id or "\0" in caption_id else caption_id
+
+
 ImageOf = Callable[[CaptionRecord], str | None]
 """Returns the second image of a caption, or None."""
 
@@ -143,7 +149,7 @@ def similar_images(
 
 
 def drawn_images(folder: Path, texts: Mapping[str, str]) -> ImageOf:
-    """Use the image named after the caption's id, as generated from the negative by a text-to-image model.
+    """Use the images named after the captions' ids (`image_name`), drawn from the negatives by a text-to-image model.
 
     An image that `draw_images` drew from another text than the one in `texts` is not used.
     """
@@ -154,7 +160,8 @@ def drawn_images(folder: Path, texts: Mapping[str, str]) -> ImageOf:
 
     def image_of(caption: CaptionRecord) -> str | None:
         fitting = (None, texts.get(caption.id))
-        return next((str(path.resolve()) for path in images.get(caption.id, ()) if drawn_text(path) in fitting), None)
+        named = images.get(image_name(caption.id), ())
+        return next((str(path.resolve()) for path in named if drawn_text(path) in fitting), None)
 
     return image_of
 

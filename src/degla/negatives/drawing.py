@@ -11,8 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, Field
 
 from degla.data.decoding import ImageError, Subject, decode
-from degla.data.neighbours import SUFFIXES, TEXT, drawn_text
-from degla.errors import InputError
+from degla.data.neighbours import SUFFIXES, TEXT, drawn_text, image_name
 from degla.files import whole_file
 from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.llm.dialect import Answer, Dialect, Mode, RequestResult
@@ -69,7 +68,7 @@ class ImageServer(ServerModel):
 def draw_images(
     texts: Mapping[str, str], folder: Path, server: LanguageModel, *, advance: Callable[[int], object] = lambda _: None
 ) -> list[str]:
-    """Draw the images that a folder lacks, as PNG files named after the ids, each with its text inside.
+    """Draw the images that a folder lacks, as PNG files named after the ids (`image_name`), each with its text inside.
 
     A file that someone else put there is kept; one that was drawn from another text is drawn again.
 
@@ -83,15 +82,13 @@ def draw_images(
         why images could not be drawn, one line for each.
 
     Raises:
-        InputError: an id cannot be a file name.
         DeglaError: the server cannot be used.
     """
-    wrong = next((name for name in texts if Path(name).name != name or "\0" in name), None)
-    if wrong is not None:
-        raise InputError(f"the caption id {wrong!r} cannot be the name of an image. Use ids without slashes.")
     theirs = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and drawn_text(path) is None}
     waiting = [
-        name for name, text in texts.items() if name not in theirs and drawn_text(folder / f"{name}.png") != text
+        name
+        for name, text in texts.items()
+        if image_name(name) not in theirs and drawn_text(folder / f"{image_name(name)}.png") != text
     ]
     advance(len(texts) - len(waiting))
     waiting.reverse()
@@ -124,6 +121,6 @@ def _save(reply: Reply, text: str, folder: Path) -> str:
         return str(error)
     note = PngInfo()
     note.add_itxt(TEXT, text)
-    with whole_file(folder / f"{name}.png", binary=True, remedy="Choose another --drawn.") as stream:
+    with whole_file(folder / f"{image_name(name)}.png", binary=True, remedy="Choose another --drawn.") as stream:
         picture.save(stream, "PNG", pnginfo=note)
     return ""

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from degla.errors import InputError
 from degla.negatives.llm.dialect import Answer, Dialect
-from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for
+from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for, take_secrets
 from degla.parse import parse_json
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Endpoint:
         user, password = (unquote(part or "") for part in (parts.username, parts.password))
         header = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
         own = (url, parts.netloc, parts.password or "", password, header, parts.hostname or "")
-        self._secrets = (key if key != NO_KEY else "", *own)
+        self._secrets = (key if key != NO_KEY else "", *own, *take_secrets(dialect.settings.extra)[1])
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response
 

@@ -44,6 +44,7 @@ _FILTERED: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
+_SECRET: Final = re.compile(r"(?:key|token|secret|password|authorization|credentials?)$", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS: Final = {"milli": "ms", "sec": "s", "min": "m", "hour": "h", "hr": "h", "day": "d"}
 """How the words of units begin, to their abbreviations."""
@@ -200,6 +201,21 @@ def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
     message = _KEY.sub("[key]", _ADDRESS.sub("[address]", message))
     message = " ".join("".join(letter if letter.isprintable() else " " for letter in message[:4000]).split())
     return message if len(message) <= 400 else message[:400] + "..."
+
+
+def take_secrets(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a request without those named like keys ("api_key", "auth_token"), and these values."""
+    public: dict[str, Any] = {}
+    secrets: list[str] = []
+    for name, value in fields.items():
+        if _SECRET.search(name):
+            secrets.append(str(value))
+        elif isinstance(value, dict):
+            public[name], more = take_secrets(value)
+            secrets += more
+        else:
+            public[name] = value
+    return public, secrets
 
 
 def _target(location: str) -> str:

@@ -20,6 +20,7 @@ from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.asker import KEY_VARIABLES, Asker
 from degla.negatives.llm.dialect import Dialect, RequestSettings
 from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded, http_library, time_to_connect
+from degla.negatives.llm.faults import take_secrets
 
 
 @dataclass(eq=False, repr=False)
@@ -66,12 +67,12 @@ class ServerModel:
     def __post_init__(self) -> None:
         if not self.base_urls or not self.model.strip():
             raise InputError("A server needs both --base-url and --model.")
-        numbers = self.concurrency >= 1 and self.retries >= 0 and self.max_tokens >= 1
-        if not (numbers and self.timeout > 0 and self.backoff > 0):  # nor is NaN a time
-            raise InputError(
-                f"concurrency ({self.concurrency}) and max_tokens ({self.max_tokens}) must be 1 or more, timeout "
-                f"({self.timeout:g}) and backoff ({self.backoff:g}) above 0, retries ({self.retries}) 0 or more."
-            )
+        for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} ({getattr(self, name)}) must be {least} or more.")
+        for name in ("timeout", "backoff"):
+            if not getattr(self, name) > 0:  # nor is NaN a time
+                raise InputError(f"{name} ({getattr(self, name):g}) must be above 0.")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise InputError(f"temperature ({self.temperature:g}) must be between 0 and 2.")
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
@@ -134,9 +135,10 @@ class ServerModel:
         return self.concurrency + self.concurrency // 4 + 4
 
     def describe(self) -> dict[str, object]:
-        """Return the settings that shape the answers, without addresses and rates."""
+        """Return the settings that shape the answers, without addresses, rates and keys."""
         description = {"protocol": "openai chat completions", **asdict(self._settings)}
-        if not self.extra:  # as in files of versions without it
+        description["extra"], _ = take_secrets(self.extra)
+        if not description["extra"]:  # as in files of versions without it
             del description["extra"]
         return description
 
