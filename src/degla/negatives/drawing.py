@@ -1,8 +1,9 @@
-"""Images drawn from texts by text-to-image servers: the second images of TripletCLIP."""
+"""Images drawn from texts by text-to-image servers: the second images of TripletCLIP, the replayed ones of GIFT."""
 
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -40,7 +41,8 @@ class DrawingDialect(Dialect):
 
     def body(self, request: Request, mode: Mode) -> dict[str, Any]:
         """Return a request for one image of the text `request.caption`."""
-        fields = {"model": self.settings.model, "prompt": request.caption, "n": 1, "seed": self.settings.seed}
+        seed = self.settings.seed + request.key.draw
+        fields = {"model": self.settings.model, "prompt": request.caption, "n": 1, "seed": seed}
         return self.accepted({**fields, "response_format": "b64_json"})
 
     def learn(self, fault: Fault, body: dict[str, Any], *, mode: Mode) -> bool:
@@ -70,7 +72,8 @@ def draw_images(
 ) -> list[str]:
     """Draw the images that a folder lacks, as PNG files named after the ids (`image_name`), each with its text inside.
 
-    A file that someone else put there is kept; one that was drawn from another text is drawn again.
+    A file that someone else put there is kept; one that was drawn from another text is drawn again. The seeds of equal
+    texts differ.
 
     Args:
         texts: texts by id.
@@ -91,12 +94,16 @@ def draw_images(
         if image_name(name) not in theirs and drawn_text(folder / f"{image_name(name)}.png") != text
     ]
     advance(len(texts) - len(waiting))
+    times: Counter[str] = Counter()
+    draws = {}
+    for name, text in texts.items():
+        draws[name], times[text] = times[text], times[text] + 1
     waiting.reverse()
     faults, pending = [], 0
     while waiting or pending:
         while waiting and pending < server.capacity:
             name = waiting.pop()
-            server.start(Request(RequestKey(name, "drawing", 0), "write", (), texts[name]))
+            server.start(Request(RequestKey(name, "drawing", draws[name]), "write", (), texts[name]))
             pending += 1
         replies = server.finished()
         for reply in replies:

@@ -21,9 +21,9 @@ def gift() -> TrainConfig:
     warm-up steps and then half a cosine, frozen scale, float32.
 
     Reads the column `label` and --data.classes of the task, and generated pairs (--replay.data.captions and
-    --replay.data.images): 1,000 in the paper, from a text-to-image model with prompts "a photo of a {}." for classes of
-    ImageNet and of the previous tasks. The model is ViT-B/16; epsilon 1e-8 is AdamW's default, and crops are those of
-    all recipes here.
+    --replay.data.images), which `degla draw` makes: 1,000 in the paper, from a text-to-image model with prompts
+    "a photo of a {}." for classes of ImageNet and of the previous tasks. The model is ViT-B/16; epsilon 1e-8 is
+    AdamW's default, and crops are those of all recipes here.
 
     Use when: tasks with labelled images are learnt one after another (`degla continual`), and generated pairs are
     available. In the embedded world it forgot less than plain fine-tuning.

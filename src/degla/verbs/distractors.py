@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted
-from degla.remote import refuse_address
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,
     describe_columns,
-    describe_server,
     refuse_flags,
     require_folder,
     require_jsonl,
-    require_least,
-    server_settings,
 )
+from degla.verbs._drawing import check_drawing, describe_drawing, draw
 from degla.verbs._terminal import tell
 
 _SERVER = ("model", "concurrency", "timeout", "retries", "seed", "extra_body")
@@ -41,9 +36,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     images.add_argument("--drawn", type=Path, metavar="DIR", help="images named after caption ids (a%%2F1.png: a/1)")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
-    describe_server(server, concurrency=8, timeout=300)
-    server.add_argument("--model", metavar="NAME", help="model on the server")
-    server.add_argument("--seed", type=int, default=0, help="seed that is sent with each request (0)")
+    describe_drawing(server)
     describe_columns(verb)
 
 
@@ -63,16 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
     fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
     captions = list(captions_of(arguments, optional=fields))
     texts = texts_of_rule(read_negatives(arguments.negatives), arguments.rule)
-    faults: list[str] = []
+    missing = 0
     if arguments.base_url:
-        faults = _draw({each.id: texts[each.id] for each in captions if each.id in texts}, arguments)
+        missing = draw({each.id: texts[each.id] for each in captions if each.id in texts}, arguments.drawn, arguments)
     if arguments.drawn is not None:
         image_of = drawn_images(arguments.drawn, texts)
     else:
         near = read_neighbours(arguments.neighbours)
         image_of = similar_images(captions, near, find_contradicted(captions, texts))
-    if faults:
-        tell(f"{counted(len(faults), 'image')} not drawn; the same command asks again. The first: {faults[0]}")
     rows = list(with_partners(captions, texts, image_of, rule=arguments.rule))
     write_jsonl(arguments.out, rows)
     count = sum(1 for caption in rows if caption.distractor_image)
@@ -80,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if lonely := sum(1 for caption in rows if caption.id in texts and not caption.distractor_image):
         why = "is no image of it" if arguments.drawn else "is no similar image, or each shows what the text denies"
         tell(f"For {lonely:,} more with a text there {why}.")
-    return int(bool(faults))
+    return int(bool(missing))
 
 
 def _check_server(arguments: argparse.Namespace) -> None:
@@ -89,16 +80,4 @@ def _check_server(arguments: argparse.Namespace) -> None:
         return
     if arguments.drawn is None or not arguments.model:
         raise InputError("--base-url needs --model NAME, and --drawn DIR, the folder to draw to.")
-    refuse_address(arguments.drawn)
-    require_least(arguments, "concurrency", least=1)
-    require_least(arguments, "retries", least=0)
-
-
-def _draw(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:
-    from degla.negatives.drawing import ImageServer, draw_images
-    from degla.progress import TaskProgress
-
-    server = ImageServer(arguments.base_url, arguments.model, **server_settings(arguments))
-    arguments.drawn.mkdir(parents=True, exist_ok=True)
-    with closing(server), TaskProgress(show=True).task("drawing", len(texts)) as advance:
-        return draw_images(texts, arguments.drawn, server, advance=advance)
+    check_drawing(arguments, arguments.drawn)
