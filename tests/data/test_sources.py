@@ -10,6 +10,7 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -316,6 +317,57 @@ def test_negatives_files_are_recognised_by_their_ending(tmp_path: Path) -> None:
         InputError, match=r"n\.txt: cannot detect the format of its negatives\. Rename it to end in \.jsonl,"
     ):
         read_negatives(tmp_path / "n.txt")
+
+
+def test_structure_clips_file_holds_captions_and_negatives(tmp_path: Path) -> None:
+    rows = [
+        {
+            "image_path": "a.jpg",
+            "true_caption": "a dog on a cat",
+            "false_caption": "a cat on a dog",
+            "true_triples": [],
+        },
+        {"image_path": "b.jpg", "true_caption": "a red car", "false_caption": ["a blue car", " "]},
+    ]
+    path = write_json(tmp_path / "train.json", rows)
+    captions = list(read_captions(path))
+    assert [(each.id, each.image, each.text) for each in captions] == [
+        ("0", "a.jpg", "a dog on a cat"), ("1", "b.jpg", "a red car")]  # fmt: skip
+    assert [(each.caption_id, each.text, each.draw, each.accepted) for each in read_negatives(path)] == [
+        ("0", "a cat on a dog", 0, True), ("1", "a blue car", 0, True), ("1", None, 1, False)]  # fmt: skip
+    named = next(read_captions(path, columns=Columns(text="false_caption")))
+    assert (named.image, named.text) == ("a.jpg", "a cat on a dog"), "the user's own choice of a field counts"
+    path = write_json(tmp_path / "ids.json", [{**rows[0], "id": 7}, {**rows[0], "id": "x", "text": "other"}])
+    assert [each.caption_id for each in read_negatives(path)] == [each.id for each in read_captions(path)] == ["7", "x"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": "a.jpg", "text": "a dog"}], "record 0: a text or a list of texts 'false_caption' is needed"),
+        ([{"false_caption": ["a dog", 3]}], "record 0: a text or a list of texts 'false_caption' is needed"),
+        (["a dog"], "found the text 'a dog'. Negatives of degla are JSON lines, in a file that ends in .jsonl."),
+        ([{"false_caption": "a dog", "id": 1.5}], "record 0: field 'id' must be a text or a whole number, found the"),
+        ([], "the file has no negatives"),
+    ],
+)
+def test_other_lists_are_no_negatives(rows: list[Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        list(read_negatives(write_json(tmp_path / "n.json", rows)))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["coco.npy", "cc_neg.pt", "captions.PKL"])
+@pytest.mark.parametrize("read", [read_captions, read_negatives])
+def test_pickles_are_refused_with_the_way_to_convert_them(read: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        InputError, match=rf"{name}: can hold a pickle.*Convert it, where.*\"false_caption\": "
+    ) as caught:
+        read(tmp_path / name)
+    (tmp_path / "converted.json").write_text(str(caught.value).partition("negatives: ")[2].replace(", ...]", "]"))
+    assert [each.text for each in read_negatives(tmp_path / "converted.json")] == ["A cat."]
+    assert [each.text for each in read_captions(tmp_path / "converted.json")] == ["A dog."]
 
 
 def test_compressed_files_are_reported(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ __all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
 
 FORMATS = Shelf("degla.data.formats", "file format")
 
+_PICKLED = (".npy", ".npz", ".pt", ".pth", ".pkl", ".pickle")
 _RECENT = 65_536  # names held in a set before they are merged into the sorted array
 
 
@@ -261,6 +262,12 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
     if path.exists() and not path.is_dir():
         check_regular(path, remedy=f"Write the {ability} to a file first.")
         check_unpacked(path)
+    if path.suffix.lower() in _PICKLED:
+        raise InputError(
+            f"{display_path(path)}: can hold a pickle, which runs code when it is opened, so it is not read. Convert "
+            "it, where you trust it, to JSON, which is read as captions and as negatives: "
+            '[{"image_path": "1.jpg", "true_caption": "A dog.", "false_caption": ["A cat."]}, ...]'
+        )
     if format == "auto":
         members = [FORMATS.load(name) for name in FORMATS.names()]
         able = [member for member in members if hasattr(member, ability)]
@@ -274,7 +281,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         remedy = f"Set the format (--format, in training --data.format) to one of: {names}"
         if ability == "negatives":  # No flag sets their format.
-            remedy = "Rename it to end in .jsonl, .parquet, .csv or .tsv; the published file of DeGLA in .json"
+            remedy = "Rename it to end in .jsonl, .parquet, .csv or .tsv; files of DeGLA and Structure-CLIP in .json"
         raise InputError(f"{display_path(path)}: cannot detect the format of its {ability}. {remedy}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
