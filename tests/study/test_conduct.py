@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import shutil
 import signal
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,6 +391,32 @@ def test_images_and_classes_that_came_are_asked_about(
     assert [measured(), measured()] == [(1, 3), (0, 3)]
     shutil.copy(tiny_pairs["images"] / "003.png", root / "zeroshot" / "noise" / "class 2" / "b.png")
     assert [measured(), measured()] == [(1, 4), (0, 4)]
+
+
+@pytest.mark.parametrize("captions", ["captions.jsonl", "pairs.tar"])
+def test_images_in_or_beside_the_captions_need_no_folder(
+    captions: str, tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path]
+) -> None:
+    pairs, root = tmp_path / "pairs", tmp_path / "data"
+    shutil.copytree(tiny_pairs["images"], pairs)
+    shutil.copy(tiny_pairs["captions"], pairs / "captions.jsonl")
+    with tarfile.open(pairs / "pairs.tar", "w") as archive:
+        for number, record in enumerate(read_jsonl(CaptionRecord, tiny_pairs["captions"])):
+            archive.add(tiny_pairs["images"] / record.image, f"{number:03}.png")
+            about = tarfile.TarInfo(f"{number:03}.txt")
+            about.size = len(record.text.encode())
+            archive.addfile(about, io.BytesIO(record.text.encode()))
+    for number in range(2):
+        folder = root / "zeroshot" / "noise" / f"class {number}"
+        folder.mkdir(parents=True)
+        shutil.copy(tiny_pairs["images"] / f"00{number}.png", folder / "a.png")
+    fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
+              "gain": "zeroshot", "kept": "zeroshot", "average": [1],
+              "set": {**_TINY["set"], "data.captions": str(pairs / captions)}}  # fmt: skip
+    plan = read_plan(_write(tmp_path, arms=[{"recipe": "clip"}], **fields))
+    runs = expand(plan, where="plan")
+    _, (job,) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), CurrentQuestions(), out=tmp_path / "out")
+    assert tune(job).measured == 1 and job.inputs["images"] == str(pairs)
 
 
 def test_a_run_that_was_stopped_continues(tmp_path: Path, drawn: Path) -> None:

@@ -166,6 +166,10 @@ def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Pa
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
+        (
+            {"world": None, "benchmarks": {"names": ["world"], "root": "."}, "set": {"data.images": "."}},
+            "without 'world', give data.captions under 'set'",
+        ),
         ({"arms": [{"recipe": "clip", "data.images": "i"}]}, "'world' draws the pairs"),
         ({"against": "clip"}, "not an arm"),
         ({"replicates": [{"negatives_seed": 0}]}, "changes nothing"),

@@ -82,7 +82,7 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
             data = replace(data, captions=pairs.captions, images=pairs.images)
         assert data.captions is not None
         captions = digest_of(data.captions, digests)
-        images = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
+        images = str(data.image_folder) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
         if run.makes_negatives:
             negatives = _negatives(
                 folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, digests=digests

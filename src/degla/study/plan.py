@@ -78,8 +78,8 @@ class Plan(ArmsPlan):
     """Recipes x settings x seeds, on given data or on the embedded world.
 
     Attributes:
-        world: data to draw from the embedded world; without it give `benchmarks`, and `data.captions` and
-            `data.images` under `set`.
+        world: data to draw from the embedded world; without it give `benchmarks`, and `data.captions` under
+            `set`, with `data.images` if the images are neither in nor beside that file.
         rules: rules that make the negatives if `data.negatives` is not given.
         average: shares of the tuned weights in the weight averages to measure; 1 is the tuned model itself.
         negatives_seed: seed of the negatives that the rules make.
@@ -109,9 +109,9 @@ class Plan(ArmsPlan):
     @model_validator(mode="after")
     def _fits(self) -> Plan:
         if (self.world is None) == (self.benchmarks is None):
-            raise ValueError("give either 'world', or 'benchmarks' with data.captions and data.images under 'set'")
-        if self.world is None and not {"data.captions", "data.images"} <= self.set.keys():
-            raise ValueError("without 'world', give data.captions and data.images under 'set'")
+            raise ValueError("give either 'world', or 'benchmarks' with data.captions under 'set'")
+        if self.world is None and "data.captions" not in self.set:
+            raise ValueError("without 'world', give data.captions under 'set'; data.images is its folder by default")
         set_fields = {name for fields in (self.set, *(arm.fields for arm in self.arms)) for name in fields}
         if self.world is not None and {"data.captions", "data.images"} & set_fields:
             raise ValueError("'world' draws the pairs; remove data.captions and data.images")
