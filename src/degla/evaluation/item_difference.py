@@ -143,7 +143,7 @@ def _shared(ids: ItemIds) -> ItemIds:
     return ids
 
 
-@remembered(512)  # A report asks for each result once per score: with fewer than it has, each would be read anew.
+@remembered(4096)  # A report asks for each result once per score: with fewer than it has, each would be read anew.
 def _ids_and_scores(path: Path) -> dict[str, tuple[ItemIds, dict[ScoreName, ItemScore]]]:
     """By benchmark, the items and scores of a result; empty if its items file does not exist."""
     if not items_file(path, load_result(path)).is_file():

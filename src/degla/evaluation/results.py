@@ -240,7 +240,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
     return result.model_copy(update={"items": verdicts})
 
 
-@remembered(512, remedy=_REMEDY)
+@remembered(4096, remedy=_REMEDY)
 def _load(path: Path) -> TracedResult:
     """A result without its items: a report asks for each several times."""
     row = read_json(path, remedy=_REMEDY)
