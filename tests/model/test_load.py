@@ -241,9 +241,10 @@ def test_a_folder_of_open_clip_that_is_not_a_complete_model(
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])
 def test_weights_of_another_architecture_tell_theirs(
-    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ending: str, kind: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """open_clip asserts "text pos_embed width changed!" before PyTorch compares the sizes of the others."""
     width = CONFIG["text_cfg"]["width"]
@@ -256,11 +257,13 @@ def test_weights_of_another_architecture_tell_theirs(
     monkeypatch.setattr("open_clip.factory.get_model_config", configs.__getitem__)
     weights = tmp_path / f"weights.{ending}"
     state = load_file(write_model(tmp_path / "model") / "open_clip_model.safetensors")
+    state = {name: value.to(kind) for name, value in state.items()}
     if ending == "pt":
         torch.save({"state_dict": state}, weights)
     else:
         save_file(state, weights)
-    for name, what in (("wide", "their text tower has another width"), ("patches", "size mismatch for visual.conv1")):
+    patches = "size mismatch for visual.conv1" if kind == torch.float32 else "open_clip resizes only float32 weights."
+    for name, what in (("wide", "their text tower has another width"), ("patches", patches)):
         with pytest.raises(InputError) as caught:
             load_encoder(f"{name}:{weights}")
         assert what in str(caught.value) and "They have the size of tiny or pictures: use that" in str(caught.value)

@@ -121,6 +121,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
     differences += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
     if "pos_embed width changed" in text:  # open_clip asserts this before PyTorch compares the others.
         differences = ["their text tower has another width"]
+    if re.search(r"not implemented for '(Half|BFloat16)'", text):
+        differences = ["they are for another number of patches, and open_clip resizes only float32 weights"]
     if not differences:
         return first_lines(text) or type(error).__name__
     remedy = _remedy(lacking, more, weights, config)
