@@ -128,6 +128,25 @@ def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     assert ids[0] is ids[1], "the items' names are kept once"
 
 
+@pytest.mark.parametrize("older", [("base",), ("base", "tuned")])
+def test_results_of_versions_with_fewer_metrics_are_reported(older: tuple[str, ...], tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load("negbench").BENCHMARK
+    old_parts = tuple(replace(part, metrics=part.metrics[:1]) for part in benchmark.parts)
+    results = {}
+    for seed in (0, 1):
+        for label, level in (("base", 0.3), ("tuned", 0.7)):
+            parts = old_parts if label in older and not seed else benchmark.parts
+            declared = replace(benchmark, parts=parts)
+            results[label, seed] = draw_result(label, (level,) * 4, seed, benchmark=declared, n=30)
+            save_result(results[label, seed], tmp_path / f"{label}-{seed}.json")
+    data = report(sorted(tmp_path.glob("*.json")), out=tmp_path / "report.html", baseline="base")
+    gains = {row["name"]: row["cells"]["tuned"]["gain"] for row in data["rows"] if row["metric"] == "accuracy"}
+    assert gains.keys() == {"mcq/coco", "mcq/voc2007"}
+    assert {gain["interval"]["method"] for gain in gains.values()} == {"paired t over 2 seeds and questions"}
+    scores = averaged_scores([results["base", 1], results["base", 0]], where="base")["negbench"]
+    assert {name for name, _ in scores} >= {part.name for part in benchmark.parts}
+
+
 class Numbers(HTMLParser):
     """Every number of a page that says which row of the results it is, by that row: table cells, bars, columns."""
 

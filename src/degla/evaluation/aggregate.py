@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,11 +107,14 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
 def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[tuple[str, str], ItemScore]:
     """Return every score with its items and its value in each bootstrap draw, by (part or average, metric).
 
+    Metrics that the verdicts of an earlier version lack are left out, except a part's main one.
+
     Two models' verdicts on the same items in the same order use the same draws: the difference of their
     values is a paired bootstrap. So is a sum of scores of two benchmarks with the same images in the same
     order; draws of other benchmarks are independent.
     """
-    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS)
+    there = {name for verdict in verdicts for name in verdict.ok}
+    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, there)
     # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are.
     names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
     images = np.array([_number_of(name) for name in names])
@@ -128,8 +131,10 @@ def _number_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
 
 
-def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int) -> list[_Drawn]:
-    """Every metric of every part, all of them in the same draws."""
+def _draw_all(
+    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int, there: Collection[str] | None = None
+) -> list[_Drawn]:
+    """Every metric of every part, all of them in the same draws; further ones only of the verdicts `there`."""
     clusters = cluster_numbers([row.verdict.drawn_with for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -137,7 +142,8 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
     columns = [
         column
         for name, indices in members.items()
-        for metric in benchmark.part(name).metrics
+        for place, metric in enumerate(benchmark.part(name).metrics)
+        if not place or there is None or metric.verdict in there
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
     if not columns:  # No group is large enough for any metric, or there are no verdicts.
@@ -164,7 +170,10 @@ def _column(
 ) -> _Column | None:
     chosen = [index for index in indices if metric.verdict in judged[index].verdict.ok]
     if not chosen:
-        raise DeglaError(f"part {name!r}: metric {metric.name!r} averages {metric.verdict!r}, which no item has.")
+        raise DeglaError(
+            f"part {name!r}: metric {metric.name!r} averages {metric.verdict!r}, which no item has. "
+            "If the result was made by an earlier version, evaluate again."
+        )
     names = [judged[index].verdict.group.get(metric.group, "") for index in chosen] if metric.group else []
     if names:
         sizes = Counter(names)

@@ -117,16 +117,19 @@ def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[
                 f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not have the "
                 "same items, so they cannot be averaged. Measure both on the same questions."
             )
-    verdicts = [
-        rows[0].model_copy(
-            update={"ok": {name: math.fsum(row.ok[name] for row in rows) / len(rows) for name in rows[0].ok}}
-        )
-        for rows in zip(*(result.items for result in results), strict=True)
-    ]
+    verdicts = [_averaged(rows) for rows in zip(*(result.items for result in results), strict=True)]
     return {
         benchmark.name: _scores(benchmark, [row for row in verdicts if row.benchmark == benchmark.name])
         for benchmark in results[0].benchmarks
     }
+
+
+def _averaged(rows: Sequence[ItemVerdict]) -> ItemVerdict:
+    """One item's mean verdicts; those that all have, since results of earlier versions lack newer ones."""
+    names = [name for name in rows[0].ok if all(name in row.ok for row in rows)]
+    return rows[0].model_copy(
+        update={"ok": {name: math.fsum(row.ok[name] for row in rows) / len(rows) for name in names}}
+    )
 
 
 def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict[ScoreName, ItemScore]:
