@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from degla.negatives.llm import Form
 from degla.negatives.llm.scripted import ALL_FORMS
 from degla.negatives.plan import plan_negatives
 from degla.negatives.run.stream import BATCH
+from degla.pages.words import duration
 from degla.records import CaptionRecord
 from tests.negatives.scripted_runs import UnsteadyModel
 
@@ -89,6 +91,41 @@ def test_a_model_of_this_process_is_timed_on_a_few_captions(count: int, measured
     assert plan.model_seconds is not None and plan.model_seconds > 0
     assert {request.key.caption_id for request in model.requests} == set(map(str, range(min(count, 4))))
     assert f", measured on {measured}" in str(plan.render().renderables[-2])
+
+
+@pytest.mark.parametrize(
+    ("count", "model", "engine", "workers", "processes"),
+    [
+        (10, None, "local", None, 1),
+        (8 * BATCH, None, "local", None, 3),
+        (BATCH, None, "local", 2, 1),  # one batch is made in one process
+        (BATCH + 1, None, "local", 2, 2),
+        (BATCH + 1, None, "local", 64, 3),
+        (BATCH + 1, None, "ray", 64, 64),
+        (BATCH + 1, "here", "local", 2, 1),
+        (10, "here", "ray", 4, 4),
+    ],
+)
+def test_processes_share_the_time(
+    count: int, model: str | None, engine: Any, workers: int | None, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("plan", "generate"):
+        monkeypatch.setattr(f"degla.negatives.{module}.usable_cores", lambda: 3)
+    settings = NegativesSettings(("swap_adjectives",), seed=3)
+    plan = plan_negatives(
+        captions(count),
+        settings,
+        model=model and (lambda: ScriptedModel()),
+        in_process=True,
+        engine=engine,
+        workers=workers,
+    )
+    assert plan.processes == plan.plain["processes"] == processes
+    *_, timed, grammar = map(str, plan.render().renderables)
+    shared = f"in {processes} process{'es' if processes > 1 else ''} (--workers)"
+    assert (shared in grammar) == (model is None or processes > 1)
+    assert duration(plan.grammar_seconds / processes) in grammar
+    assert model is None or (shared in timed) == (processes > 1)
 
 
 def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

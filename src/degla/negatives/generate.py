@@ -122,7 +122,7 @@ def generate(
         raise InputError("engine 'ray' opens a model in every worker: pass a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
-    workers = _processes(workers, many=model is None and len(stream) >= _SPREAD)
+    workers = process_count(workers, len(stream), grammar_only=model is None)
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
@@ -194,10 +194,10 @@ def prepare_model(
     return model, questions, description
 
 
-def _processes(workers: int | None, *, many: bool) -> int:
-    """Return the number of processes; by default one per core for many captions, else one."""
+def process_count(workers: int | None, captions: int, *, grammar_only: bool) -> int:
+    """Return the number of processes; by default one per core for many captions without a model, else one."""
     if workers is None:
-        return usable_cores() if many else 1
+        return usable_cores() if grammar_only and captions >= _SPREAD else 1
     if workers < 1:
         raise InputError(f"workers ({workers}) must be 1 or more.")
     return workers

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 
+from degla.allowance import usable_cores
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import ModelSource, NegativesSettings, prepare_model
+from degla.negatives.generate import ModelSource, NegativesSettings, prepare_model, process_count
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import LanguageModel, Request
 from degla.negatives.llm.dialect import messages
@@ -71,7 +72,8 @@ class NegativesPlan:
         least: if every written answer is accepted; None without a language model.
         most: if none is, so that the model chooses among candidates too; None without a language model.
         grammar_seconds: processor time of tagging, candidates and checks for all captions, on this machine.
-        model_seconds: time of a model that runs in this process, for the requests of `most`; None for a server's.
+        processes: number of processes that share this time at once; with a model only on a Ray cluster.
+        model_seconds: time of a model that runs in each process, for the requests of `most`; None for a server's.
         measured: captions on which that was measured.
         prices: per million tokens read and written; None if unknown.
     """
@@ -82,6 +84,7 @@ class NegativesPlan:
     least: Volume | None
     most: Volume | None
     grammar_seconds: float
+    processes: int = 1
     model_seconds: float | None = None
     measured: int = 0
     prices: tuple[float, float] | None = None
@@ -105,6 +108,7 @@ class NegativesPlan:
                 for name, each in bounds.items()
             },
             "grammar_seconds": self.grammar_seconds,
+            "processes": self.processes,
             "model_seconds": self.model_seconds,
         }
 
@@ -116,9 +120,12 @@ class NegativesPlan:
         if self.skipped:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
             lines.append(f"skipped, of these {self.sampled:,}: {reasons}")
+        shared = f"in {counted(self.processes, 'process', 'processes')} (--workers)"
         grammar = f"grammar and checks: {duration(self.grammar_seconds)} of processor time"
+        if self.processes > 1 or self.least is None:
+            grammar += f", {duration(self.grammar_seconds / self.processes)} {shared}"
         if self.least is None or self.most is None:
-            return Group(*lines, f"{grammar}, divided by the number of processes (--workers)")
+            return Group(*lines, grammar)
         bounds = [self.least] if self.least == self.most else [self.least, self.most]
         table = Table(title="Requests to the language model", title_justify="left")
         for heading in ("rule", *(("at least", "at most") if len(bounds) > 1 else ("requests",))):
@@ -146,7 +153,8 @@ class NegativesPlan:
             lines.append(f"time: {', '.join(times)}; retries come on top")
         else:
             captions = counted(self.measured, "caption")
-            lines.append(f"time of the model: {duration(self.model_seconds)}, measured on {captions}")
+            spread = f" {shared}" if self.processes > 1 else ""
+            lines.append(f"time of the model: {duration(self.model_seconds)}{spread}, measured on {captions}")
         return Group(table, *lines, grammar)
 
 
@@ -156,6 +164,8 @@ def plan_negatives(
     *,
     model: ModelSource | None = None,
     in_process: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = 1,
     prices: tuple[float, float] | None = None,
 ) -> NegativesPlan:
     """Estimate what `generate` with these arguments would take, from a sample of the captions.
@@ -167,6 +177,8 @@ def plan_negatives(
         settings: as in `generate`.
         model: as in `generate`.
         in_process: the model runs in this process: it is asked about a few captions, to measure its time.
+        engine: as in `generate`; on this machine a model is asked from one process.
+        workers: as in `generate`; as many as cores count, if they are on this machine.
         prices: per million tokens read and written.
 
     Raises:
@@ -174,6 +186,9 @@ def plan_negatives(
     """
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
     rules = tuple(settings.rules)
+    processes = process_count(workers, len(stream), grammar_only=model is None)
+    if engine == "local":
+        processes = min(processes, usable_cores()) if model is None and len(stream) > BATCH else 1
     with ExitStack() as stack:
         llm, questions, _ = prepare_model(model, settings, stack)
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
@@ -186,7 +201,8 @@ def plan_negatives(
         if llm is None:
             for batch in batches:
                 make_rows(batch, maker)
-            return NegativesPlan(len(stream), size, skipped, None, None, scale * (time.process_time() - started))
+            grammar = scale * (time.process_time() - started)
+            return NegativesPlan(len(stream), size, skipped, None, None, grammar, processes)
         tagged = [tag(batch) for batch in batches]
         requests = _requests(maker, tagged)
         grammar = scale * (time.process_time() - started)
@@ -199,8 +215,8 @@ def plan_negatives(
             measured = len(_requests(maker, [few]))
             start = time.monotonic()
             _run(llm, maker, [few])
-            seconds = (time.monotonic() - start) * most.total / max(measured, 1)
-        return NegativesPlan(len(stream), size, skipped, least, most, grammar, seconds, len(few), prices)
+            seconds = (time.monotonic() - start) * most.total / max(measured, 1) / processes
+        return NegativesPlan(len(stream), size, skipped, least, most, grammar, processes, seconds, len(few), prices)
 
 
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:

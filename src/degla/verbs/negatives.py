@@ -108,7 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
         from degla.negatives.plan import plan_negatives
 
         prices = None if arguments.price is None else (arguments.price[0], arguments.price[1])
-        plan = plan_negatives(captions, settings, model=model, in_process=arguments.llm == "embedded", prices=prices)
+        plan = plan_negatives(
+            captions,
+            settings,
+            model=model,
+            in_process=arguments.llm == "embedded",
+            engine=arguments.engine,
+            workers=arguments.workers,
+            prices=prices,
+        )
         answer(arguments, lambda: plan.plain, lambda: show(plan.render()))
         return 0
     summary = generate(
