@@ -139,6 +139,10 @@ def test_wrong_folders_are_reported(tmp_path: Path) -> None:
     (tmp_path / "own" / "t.csv").write_text("image,image,negative\na.png,x,y\n")
     with pytest.raises(InputError, match=r"t\.csv line 1: two columns are named 'image'"):
         read(tmp_path)
+    (tmp_path / "own" / "more.json").write_text("[]")
+    with pytest.raises(InputError, match=r"more\.json: tables are read from \.jsonl and \.csv only"):
+        read(tmp_path)
+    (tmp_path / "own" / "more.json").unlink()
     (tmp_path / "own" / "t.csv").unlink()
     negative = {"caption_id": "9", "kind": "x", "source": "rules", "rule": "r", "text": "fake", "accepted": True}
     write(tmp_path, "negatives.jsonl", negative)
@@ -171,6 +175,7 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
     file = tmp_path / "own" / "negatives.jsonl"
     assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "add_attribute"]) == 0
     (tmp_path / "own" / "negatives.jsonl.replies.jsonl").write_text('{"caption_id": "0"}\n')  # as --llm leaves it
+    (tmp_path / "own" / "negatives.html").write_text("<html>")  # a page of degla negatives report
     out = tmp_path / "out.json"
     words = ["evaluate", "random", "--benchmarks", "own", "--root", str(tmp_path), "--out", str(out)]
     assert main(words) == 0, capsys.readouterr().err

@@ -28,6 +28,7 @@ from degla import parse
 from degla.data.formats.csv import read_rows
 from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
+from degla.parse import PARQUET_ENDINGS
 from degla.records import CaptionRecord, PairItem, Record, validate
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _FOLDER = "own"
 _CAPTIONS, _NEGATIVES = "captions", "negatives"
 """Stems of the two files that are read together."""
 _TABLES = (".jsonl", ".csv")
+_UNREAD = (".json", ".ndjson", ".tsv", ".tab", *PARQUET_ENDINGS)
+"""Other endings of tables."""
 
 
 class _Row(Record):
@@ -85,13 +88,21 @@ def items(root: Path) -> Entries:
         # A language model's replies lie beside the negatives, as negatives.jsonl.replies.jsonl.
         if file.name.partition(".")[0] not in (_CAPTIONS, _NEGATIVES)
     )
-    negatives = next(iter(sorted(folder.glob(f"{_NEGATIVES}.*"))), None)
+    unread = (file for file in sorted(folder.glob("*")) if file.suffix in _UNREAD and "." not in file.stem)
+    if (other := next((file for file in unread if file.stem not in (_CAPTIONS, _NEGATIVES)), None)) is not None:
+        raise InputError(f"{other}: tables are read from .jsonl and .csv only. Convert it to one, or move it away.")
+    negatives = _first(folder, _NEGATIVES)
     if not tables and negatives is None:
         raise InputError(f"{folder}: no table and no negatives found. Expected layout:\n{BENCHMARK.layout}")
     for file in tables:
         yield from _table(file, images)
     if negatives is not None:
         yield from _negatives(folder, negatives, images)
+
+
+def _first(folder: Path, stem: str) -> Path | None:
+    # The page of degla negatives report may lie beside them.
+    return next((file for file in sorted(folder.glob(f"{stem}.*")) if file.suffix != ".html"), None)
 
 
 def _table(file: Path, images: str) -> Iterator[PairItem]:
@@ -116,7 +127,7 @@ def _negatives(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
     from degla.data.pairs import ForeignCheck
     from degla.data.sources import read_captions, read_negatives
 
-    beside = next(iter(sorted(folder.glob(f"{_CAPTIONS}.*"))), None)
+    beside = _first(folder, _CAPTIONS)
     if beside is None:
         raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
