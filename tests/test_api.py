@@ -122,6 +122,9 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         "is a folder. Choose a file for the negatives": lambda: degla.write_negatives(
             tmp_path / "captions.csv", tmp_path.root
         ),
+        r"n.txt: one JSON record per line is written, so the name must end in .jsonl": lambda: degla.write_negatives(
+            tmp_path / "captions.csv", tmp_path / "n.txt"
+        ),
         "report: 'a.json' is a single str": lambda: degla.report("a.json", tmp_path / "report.html"),
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(

@@ -194,9 +194,12 @@ def write_negatives(
     Raises:
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
     """
+    from degla.data.formats.jsonl import ENDINGS
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
 
+    if Path(out).suffix.lower() not in ENDINGS and not Path(out).is_dir():
+        raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
     read = partial(read_captions, Path(captions))
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
     return generate(read, settings, out=Path(out), workers=workers)
@@ -253,7 +256,7 @@ def evaluate(
         label: the model's name in reports; its own by default.
         allow_missing: if images are missing, score the remaining items; the result states what was skipped.
         precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
-        progress: show progress on stderr.
+        progress: show a bar on a terminal; elsewhere, log lines of the logger `degla` at level INFO.
 
     Returns:
         Scores with confidence intervals and blind floors, by benchmark and part.

@@ -86,8 +86,8 @@ class Columns:
                 there = in_one_line(", ".join(names)) or "none"
                 raise InputError(
                     f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, names)} "
-                    f"Found: {there}. Set the field with --{flag} (training: --data.{flag}); in a benchmark's folder, "
-                    "rename it."
+                    f"Found: {there}. Set the field with --{flag} (training: --data.{flag}); where there is no "
+                    "such flag, rename it."
                 )
 
     def refuse_names(self, path: Path) -> None:
