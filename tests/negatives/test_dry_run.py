@@ -144,6 +144,7 @@ def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     assert main([*command, *server]) == 0
     shown = capsys.readouterr().out
     assert all(rule in shown for rule in RULES)
+    assert " 0.0 million" not in shown  # ten captions are few tokens, but not none
     assert "nothing was sent" in shown and f"{most['requests']}" in shown and "cost" not in shown
     assert main(command) == 0
     assert "not_english 2" in shown

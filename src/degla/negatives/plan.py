@@ -275,4 +275,4 @@ def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
 
 
 def _millions(tokens: float) -> str:
-    return f"{tokens / 1e6:,.1f}"
+    return f"{tokens / 1e6:,.1f}" if tokens >= 1e6 else f"{tokens / 1e6:.2g}"
