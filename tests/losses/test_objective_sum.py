@@ -160,6 +160,10 @@ def test_two_objectives_share_no_memory() -> None:
     assert not any(second.memory["cross_modal_rank"].tolist())
 
 
-def test_a_class_in_place_of_a_loss_is_refused_by_name() -> None:
+def test_what_is_no_loss_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"Objective: 'near' is the class TextPull; pass TextPull\(\)\."):
         Objective({"near": TextPull})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=r"Objective: 'near' is of type float; it must be a loss\."):
+        Objective({"near": 0.5})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=r"Objective: give the losses by name"):
+        Objective([TextPull()])  # type: ignore[arg-type]

@@ -170,13 +170,17 @@ class Objective:
         rules: number of rules whose negatives can occur, for losses with a memory per rule.
 
     Raises:
-        InputError: every loss has weight 0, or a class was given instead of an instance.
+        InputError: every loss has weight 0, or something else was given instead of losses by name.
     """
 
     def __init__(self, losses: Mapping[str, AnyLoss], *, rules: int = 1) -> None:
+        if not hasattr(losses, "items"):
+            raise InputError("Objective: give the losses by name, for example {'contrastive': Contrastive()}.")
         for name, loss in losses.items():
             if isinstance(loss, type):
                 raise InputError(f"Objective: {name!r} is the class {loss.__name__}; pass {loss.__name__}().")
+            if not hasattr(loss, "weight"):
+                raise InputError(f"Objective: {name!r} is of type {type(loss).__name__}; it must be a loss.")
         self.active = {name: loss for name, loss in losses.items() if loss.weight > 0}
         if not self.active:
             raise InputError("all losses of the objective have weight 0; set at least one weight above 0.")
