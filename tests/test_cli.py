@@ -268,6 +268,7 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
         ("degla --train.steps 4 --train.no-trim --optim.lr fast", "--optim.lr is 'fast'; it must be above 0, a "),
         ("degla --optim.lr --train.no-trim", "--optim.lr needs a value."),
         ("degla --train.no-trim 3", "--train.no-trim takes no value."),
+        ("degla --train.trim false", "--train.trim takes no value. To switch it off: --train.no-trim."),
     ],
 )
 def test_wrong_values_of_flags_are_one_line(words: str, message: str, capsys: Capture) -> None:

@@ -133,8 +133,10 @@ def _refuse(words: list[str], settings: Any) -> None:
         else:
             raise InputError(f"{word!r} is not a flag. Flags begin with --.")
     for flag, parts in values.items():
-        if parts and flag not in switches:  # --train.no-trim
-            raise InputError(f"--{flag} takes no value.")
+        if parts and switches.get(flag, True):  # --train.trim, or --train.no-trim, which is not among them
+            section, dot, field = flag.rpartition(".")
+            off = f" To switch it off: --{section}{dot}no-{field}." if flag in switches else ""
+            raise InputError(f"--{flag} takes no value.{off}")
         if not parts and not switches.get(flag, True):
             raise InputError(f"--{flag} needs a value.")
         if parts and parts != ["None"]:
