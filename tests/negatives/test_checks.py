@@ -61,6 +61,9 @@ def test_texts_over_the_context_are_refused() -> None:
     assert check_caption(fitting).accepted
     longer = fitting.replace("a lamp", "a zyxwvutsrqponmlk qwertzuiopasdfgh")
     assert check_text(parse_one(fitting), longer).reason == "over_context"
+    # Few words may be many tokens.
+    assert check_caption("a phone with the number " + "1234567890 " * 8).reason == "over_context"
+    assert check_text(parse_one("a dog on a sofa"), "a dog on a " + "bed " + "!" * 75).reason == "over_context"
 
 
 def test_tokens_are_estimated_like_clips_tokenizer() -> None:

@@ -119,6 +119,7 @@ REFUSED = [
     ("add_object", "a big old dog is on a very old red sofa in a room today",
      "a big old dog and a big red old spotted turtle are on a very old red sofa in a room today", "not_rule"),
     ("change_number", "A dog's running on a beach", "Two dogs's running on a beach", "not_rule"),
+    ("change_number", "two dogs on a sofa", "the dog on a sofa", "not_rule"),
     ("add_object", "a car on a street", "a car and a wheel on a street", "still_true"),
     ("add_attribute", "a dog on the grass", "a dog on the green grass", "still_true"),
     ("add_attribute", "a dog on a sofa", "a big dog on a sofa", "still_true"),

@@ -79,12 +79,12 @@ def check_caption(text: str) -> Verdict:
         return refused("empty_caption")
     if len(content) > LONGEST_CAPTION:
         return refused("long_caption")
-    if len(content) > _SURE and estimate_tokens(text) > CONTEXT:
-        return refused("over_context")
     english = sum(word in _FUNCTION_WORDS or (word.isascii() and words.is_known(word)) for word in content)
     share = english / len(content)
     bare = len(content) >= 5 and _FUNCTION_WORDS.isdisjoint(content)
-    return refused("not_english") if share < (0.8 if bare else 0.5) else ACCEPTED
+    if share < (0.8 if bare else 0.5):
+        return refused("not_english")
+    return refused("over_context") if _is_over_context(text) else ACCEPTED
 
 
 def estimate_tokens(text: str) -> int:
@@ -106,6 +106,10 @@ def _estimate(piece: str) -> int:
     return others + -(-letters // 3)
 
 
+def _is_over_context(text: str) -> bool:
+    return len(text.encode()) > CONTEXT and estimate_tokens(text) > CONTEXT  # No token has less than a byte.
+
+
 def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdict:
     """Apply the checks common to all rules: length, difference from the caption, articles, numbers, banned words.
 
@@ -125,15 +129,11 @@ def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdic
         return refused(reason)
     if not true and says_the_same(caption.content, content):
         return refused("near_paraphrase")
-    if len(content) > _SURE and estimate_tokens(negative) > CONTEXT:
+    if _is_over_context(negative):
         return refused("over_context")
     if not words.articles_fit(negative) and words.articles_fit(caption.text):
         return refused("article")
     return ACCEPTED
-
-
-_SURE: Final = 20
-"""Number of words that always fits the context."""
 
 
 def _flaw(caption: Caption, content: Content) -> str:

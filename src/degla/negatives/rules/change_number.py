@@ -26,7 +26,6 @@ _WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight",
 _COUNTS: Final[Mapping[str, int]] = {
     "a": 1,
     "an": 1,
-    "the": 0,
     **{word: count for count, word in enumerate(_WORDS, start=1)},
     **{str(count): count for count in range(1, 13)},
 }
@@ -121,7 +120,7 @@ def _judge(old: str, new: str) -> str:
         return ""
     number, vague = (after, old) if before is None else (before, new)
     fewest = 2 if vague in _TWO_OR_MORE else 3
-    return "" if number is not None and 0 < number < fewest else "still_true"
+    return "" if number is not None and number < fewest else "still_true"
 
 
 def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
@@ -131,7 +130,7 @@ def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
         first, head = chunk.first, chunk.holder_noun
         if chunk.role != "thing" or chunk.holder == chunk.start or not head.is_noun or head.tag.startswith("NNP"):
             continue
-        if (first.lower not in _COUNTS and first.lower not in _VAGUE) or first.lower == "the":
+        if first.lower not in _COUNTS and first.lower not in _VAGUE:
             continue
         if chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
             continue  # "a a foggy road", "a dog's running"
