@@ -32,7 +32,7 @@ def write_tokenizer(folder: Path, kind: str) -> Any:
 
     marks = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [*string.ascii_lowercase, " "]
-    # CLIP's end token has the largest id, as in its own vocabulary; SigLIP pads with its end token.
+    # CLIP's end token has the largest id, as in its own vocabulary; SigLIP pads with its end token, SigLIP 2 with 0.
     order = ["<unk>", "<s>", *letters, "</s>"] if kind == "clip" else [*marks, *letters]
     tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(order)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -42,8 +42,9 @@ def write_tokenizer(folder: Path, kind: str) -> Any:
     form = "<s> $A </s>" if kind == "clip" else "$A </s>"
     tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=[start, end])
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", bos_token="<s>", pad_token="</s>"
-    )
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", bos_token="<s>",
+        pad_token="<pad>" if kind == "siglip2" else "</s>",
+    )  # fmt: skip
     fast.save_pretrained(folder)
     return fast
 
@@ -77,7 +78,7 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (50, 41, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
 def test_embeddings_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
     model, tokenizer, processor = write_folder(tmp_path / "model", kind)
     encoder = load_transformers_folder(tmp_path / "model")

@@ -182,11 +182,9 @@ class TransformersEncoder(Encoder):
 
     _image_weights = ("model.vision_model.", "model.visual_projection.")
 
-    def __init__(self, clip: TransformersClip, *, activation: str, padding: int, **parts: Any) -> None:
+    def __init__(self, clip: TransformersClip, *, activation: str, trims: bool, padding: int, **parts: Any) -> None:
         super().__init__(clip, **parts)
-        self._activation = activation
-        # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.
-        self.trims, self.padding = padding == 0, padding
+        self._activation, self.trims, self.padding = activation, trims, padding
 
     @property
     def activation(self) -> str:
@@ -226,6 +224,8 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     encoder = TransformersEncoder(
         TransformersClip(model),
         activation=" and ".join(activations),
+        # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.
+        trims=kind == "clip",
         padding=padding,
         description=Description(
             name=str(folder),
