@@ -209,6 +209,15 @@ def test_few_items_tell_nothing() -> None:
         assert floors_of == ({"add": (SHORTER,)} if enough else {}), (count, right)
 
 
+def test_a_floor_that_compares_options_excludes_no_part() -> None:
+    """It sees the options of a question together, which no scored model does."""
+    options, gold = ("a cat but no dog", "a cat", "no dog", "a dog but no cat"), ((0, 0, 0, 1),)
+    asked = [pair_question(("gift", "add", number), (f"{number}.png",), options, gold) for number in range(12)]
+    floors = find_floors(replace(benchmark(("add",)), floors=(COMPARED,)), asked)
+    assert floors.values[COMPARED].parts["add"][0].value == 1.0
+    assert floors.told == {}
+
+
 def test_one_order_of_texts_must_fit_all_images() -> None:
     assert _contradict(((1, 0), (0, 1))) and not _contradict(((1, 0, 0), (1, 1, 0)))
     pair = PairItem(
