@@ -195,6 +195,21 @@ def test_one_folder_a_class_and_tars_serve_too(tmp_path: Path) -> None:
     assert encoder.images_seen == 2, "equal bytes in two tars are one picture"
 
 
+def test_own_classes_may_be_in_a_test_split(tmp_path: Path) -> None:
+    """`train` and `val` are no classes; `test` is one if it holds images and no folders."""
+
+    def classes(*files: str) -> tuple[tuple[str, ...], list[str]]:
+        for file in files:
+            picture(tmp_path / "zeroshot" / file, COLOURS[0])
+        entry = read(tmp_path)[-1]
+        return entry.classes, [image.path.removeprefix("zeroshot/") for image in entry.images]
+
+    there = [f"own/val/{name}/0.png" for name in ("cat", "dog")]
+    assert classes("own/train/cat/1.png", "own/train/dog/1.png", *there) == (("cat", "dog"), there)
+    assert classes("own/test/cow/0.png", "own/test/hen/0.png")[0] == ("cow", "hen")
+    assert classes("quizzes/test/0.png", "quizzes/quiz/0.png")[0] == ("quiz", "test")
+
+
 class Harm:
     def __init__(self, path: Path) -> None:
         self.path = path

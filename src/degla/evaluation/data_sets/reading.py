@@ -7,7 +7,7 @@ and Caltech-101.
 The user's own data sets have one subfolder per class:
 
     FOLDER/classes.json        optional: names and prompts
-    FOLDER/<class>/*.jpg       the images of one class
+    FOLDER/<class>/*.jpg       the images of one class; or FOLDER/test/<class>, FOLDER/val/<class>
 
 `classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list
 of names is matched with the sorted subfolders, one by one. Without the file a class has its folder's name, with
@@ -131,7 +131,7 @@ def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet)
 
 
 def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
-    kinds = _subfolders(next((folder / name for name in ("test", "val") if (folder / name).is_dir()), folder))
+    kinds = _kinds(folder)
     if not kinds:
         raise InputError(
             f"{folder}: no {about.title} files found. Get them from {about.source}. Expected layout:\n{about.layout}\n"
@@ -142,7 +142,14 @@ def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
             yield path.relative_to(folder).as_posix(), kind.name
 
 
+def _kinds(folder: Path) -> list[Path]:
+    """The folders of the classes: in `test`, else in `val`, else in the folder itself."""
+    return next(filter(None, (_subfolders(folder / name) for name in ("test", "val", ""))), [])
+
+
 def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -153,7 +160,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _read_class_folder(folder: Path, *, root: Path) -> Classification:
     """The user's own images, one subfolder per class."""
-    subfolders = _subfolders(folder)
+    subfolders = _kinds(folder)
     if len(subfolders) < 2:
         raise InputError(f"{folder}: has {len(subfolders)} subfolder(s). Make one per class, at least two.")
     names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
