@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ def test_similar_images_of_negclips_table(tiny_model: Path, tiny_pairs: dict[str
         assert train(tiny_config("negclip_hard_images", model=tiny_model, pairs=files, out=out, steps=2)).finished
         weights.append(load_file(next(out.glob("step-*/open_clip_model.safetensors"))))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_command_that_makes_missing_neighbours_names_the_image_folder(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Also where --data.images is not given: it is the captions' own."""
+    folder = shutil.copytree(tiny_pairs["images"], tmp_path / "pairs")
+    captions = shutil.copy(tiny_pairs["captions"], folder / "captions.jsonl")
+    config = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    data = replace(config.data, captions=captions, images=None, neighbours=None)
+    with pytest.raises(InputError, match=rf"degla neighbours {captions} --images {folder} --model MODEL"):
+        train(replace(config, data=data))
 
 
 def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(

@@ -293,8 +293,8 @@ def _neighbours(
     if path is None:
         raise InputError(
             "this recipe adds similar images to each batch, but none are given. Set "
-            f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
-            f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
+            f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images "
+            f"{data.image_folder} --model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )
     records = read_neighbours(path)
     make = partial(write_neighbours, rows=rows, records=records, where=str(path))
