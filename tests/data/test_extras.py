@@ -407,6 +407,11 @@ def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -
         assert row.negatives == ((text,) if text else ()) and set(row.rules) <= {"partner"}
 
 
+def test_other_braces_of_a_class_template_are_text() -> None:
+    texts = ExtraData(classes=("cat", "{}"), class_template="a {} {x} {").class_texts()
+    assert texts == ["a cat {x} {", "a {} {x} {"]
+
+
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match=r"--data\.class-template"):
         replace(TrainConfig(), data=DataConfig(class_template="a photo")).check()

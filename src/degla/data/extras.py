@@ -52,7 +52,7 @@ class ExtraData:
 
     def class_texts(self) -> list[str]:
         """Return the text of each class."""
-        return [self.class_template.format(name) for name in self.classes]
+        return [self.class_template.replace("{}", name) for name in self.classes]
 
 
 class RowExtras:
