@@ -19,7 +19,7 @@ from degla.data.joining import join
 from degla.data.pairs import ForeignCheck
 from degla.data.sources import read_captions
 from degla.negatives.differences import mark_tokens, measure_difference
-from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads, solve_blind
+from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.examine import explain
 from degla.negatives.report.page import _whole_flags
@@ -126,6 +126,13 @@ def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
     assert advised["swap_nouns"].endswith(
         "together with similar true texts (--positives --rules passive exchange_conjuncts)."
     )
+
+
+def test_words_without_a_cue_are_not_followed_by_an_empty_list() -> None:
+    pairs = [CaptionNegative("a", "b", str(image)) for image in range(8)]
+    for cues, end in (((), "75 % of pairs."), (("more words",), "75 % of pairs."), (("no",), "mainly by: no.")):
+        sentence = explain("swap_nouns", pairs, Blind(wilson(75, 100), (), cues)).sentences[0]
+        assert sentence.startswith("Words:") and sentence.endswith(end)
 
 
 def test_the_order_of_the_rows_changes_no_count(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,7 +295,8 @@ def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) ->
         sentences.append(f"Length: the caption is the {side} text in {_percent(by_length)} of pairs.")
     if blind is not None and blind.accuracy.share > MOST:
         cues = ", ".join(cue for cue in blind.negative_cues if cue != "more words")
-        sentences.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs, mainly by: {cues}.")
+        mainly = f", mainly by: {cues}" if cues else ""  # There may be parts of words only.
+        sentences.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs{mainly}.")
     if by_likelihood > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
         sentences.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)} of pairs.")
