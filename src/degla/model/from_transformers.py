@@ -209,9 +209,11 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     text, vision = config.text_config, config.vision_config
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
+    # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.
+    trims = kind == "clip"
     # CLIP never reads the zeros after the end token, and trimming relies on them.
     choices = (tokenizer.pad_token_id, text.pad_token_id, 1)
-    padding = 0 if kind == "clip" else int(next(number for number in choices if number is not None))
+    padding = 0 if trims else int(next(number for number in choices if number is not None))
 
     def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:
         """Tokenise and truncate to the context length, keeping the end token."""
@@ -224,13 +226,12 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     encoder = TransformersEncoder(
         TransformersClip(model),
         activation=" and ".join(activations),
-        # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.
-        trims=kind == "clip",
+        trims=trims,
         padding=padding,
         description=Description(
             name=str(folder),
             model_config={
-                "text_cfg": _settings(text) | {"context_length": context},
+                "text_cfg": _settings(text) | {"context_length": context, "trims": trims},
                 "vision_cfg": _settings(vision),
                 "quick_gelu": "quick_gelu" in activations,
             },
