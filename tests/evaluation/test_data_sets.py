@@ -208,6 +208,8 @@ def test_own_classes_may_be_in_a_test_split(tmp_path: Path) -> None:
     assert classes("own/train/cat/1.png", "own/train/dog/1.png", *there) == (("cat", "dog"), there)
     assert classes("own/test/cow/0.png", "own/test/hen/0.png")[0] == ("cow", "hen")
     assert classes("quizzes/test/0.png", "quizzes/quiz/0.png")[0] == ("quiz", "test")
+    # A downloader's own folder is none of them.
+    assert classes(".cache/a/0.png", "own/.cache/a/0.png")[0] == ("quiz", "test") and len(read(tmp_path)) == 2
 
 
 class Harm:

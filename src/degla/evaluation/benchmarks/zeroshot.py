@@ -13,13 +13,13 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries
 from degla.evaluation.data_sets import METRICS, NAMES, data_set
-from degla.evaluation.data_sets.reading import read_data_set
+from degla.evaluation.data_sets.reading import read_data_set, subfolders
 
 
 def items(root: Path) -> Entries:
     """One classification for each folder in `root/zeroshot`: the published ones in their order, then the user's own."""
     folder = root / "zeroshot"
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    there = [path.name for path in subfolders(folder)]
     if not there:
         raise InputError(f"{folder}: no data sets found. Expected layout:\n{BENCHMARK.layout}")
     for name in [*(name for name in NAMES if name in there), *(name for name in there if name not in NAMES)]:

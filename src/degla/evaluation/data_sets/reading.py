@@ -144,10 +144,11 @@ def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
 
 def _kinds(folder: Path) -> list[Path]:
     """The folders of the classes: in `test`, else in `val`, else in the folder itself."""
-    return next(filter(None, (_subfolders(folder / name) for name in ("test", "val", ""))), [])
+    return next(filter(None, (subfolders(folder / name) for name in ("test", "val", ""))), [])
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """The subfolders by name, without hidden ones, such as those of a downloader; none if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
