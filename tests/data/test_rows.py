@@ -28,6 +28,7 @@ from degla.data.dataset import data_counts, data_digests
 from degla.data.pairs import normalized_words
 from degla.errors import DeglaError, InputError
 from degla.files import remove_folder
+from degla.losses import PositiveContrast, losses_by_name
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord
@@ -333,6 +334,22 @@ def test_images_that_are_bad_are_left_out_the_same_way_in_every_process(
     assert len(again) == len(usable) - 2
     with pytest.raises(InputError, match=r"1 of 12 images cannot be used\.\n.*004\.png"):
         read_pairs(config_of(tiny_pairs, images=folder).pairs, seed=0, processes=Processes(), anew=True)
+
+
+def test_further_texts_are_those_of_the_rows_that_are_left(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all rows were prepared before."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    fewer = shutil.copytree(tiny_pairs["images"], tmp_path / "fewer")
+    (fewer / "001.png").unlink()
+    for folder, count in ((tiny_pairs["images"], 24), (fewer, 22)):
+        config = config_of(tiny_pairs, images=folder, bad_images="skip")
+        objective = losses_by_name(positive_contrast=PositiveContrast(weight=1.0))
+        source = read_pairs(replace(config, objective=objective).pairs, seed=0, processes=Processes())
+        assert source.extras is not None and len(source.rows) == count
+        for number, row in enumerate(source.rows):
+            assert all(row.caption.text in text for text in source.extras.at("positive", number))
 
 
 def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
