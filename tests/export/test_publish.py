@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.models import load_model
 from degla.export.run import export
 from degla.model.load import load_encoder
 from tests.export.hub_server import FakeHub, fake_hub
@@ -107,6 +108,11 @@ def test_a_model_of_transformers_comes_from_the_hub(
     encoder = load_encoder("hf-hub:org/clip")
     assert encoder.name == "hf-hub:org/clip"
     assert encoder.fingerprint == load_encoder(str(tmp_path / "model")).fingerprint
+    # One that open_clip has no form of is scored, as from a folder.
+    write_clip(tmp_path / "mixed", text={"hidden_act": "gelu"})
+    server.models["org/mixed"] = tmp_path / "mixed"
+    mixed, there = load_model("hf-hub:org/mixed"), load_model(str(tmp_path / "mixed"))
+    assert (mixed.name, mixed.fingerprint) == ("hf-hub:org/mixed", there.fingerprint)
     # Offline it is read from the cache.
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert load_encoder("hf-hub:org/clip").fingerprint == encoder.fingerprint

@@ -396,7 +396,6 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     from degla.model.from_transformers import load_transformers_folder
     from degla.model.load import load_encoder
     from degla.model.onnx_folder import OnnxModel, is_onnx_folder
-    from degla.model.transformers_files import is_transformers_folder
     from degla.model.transformers_map import NoExactFormError
 
     folder = folder_here(name)
@@ -406,7 +405,7 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
         with torch.random.fork_rng(devices=[]):  # Initial weights may be drawn before the model's own are loaded.
             return load_encoder(name, device=device)
     except NoExactFormError as error:
-        if not is_transformers_folder(folder):
+        if error.folder is None:
             raise
         log.info("%s It is scored by transformers.", str(error).partition(". `degla")[0] + ".")
-        return load_transformers_folder(folder, device=device)
+        return load_transformers_folder(error.folder, name=name, device=device)

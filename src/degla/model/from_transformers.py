@@ -48,10 +48,12 @@ def load_from_transformers(folder: Path, *, name: str) -> Encoder:
     try:
         return _converted(opened, folder, name)
     except NoExactFormError as error:
-        raise NoExactFormError(
-            f"{name}: {error}. `degla evaluate` can still score such a folder with transformers itself; to train, use "
+        refusal = NoExactFormError(
+            f"{name}: {error}. `degla evaluate` can still score such a model with transformers itself; to train, use "
             "another model."
-        ) from None
+        )
+        refusal.folder = folder
+        raise refusal from None
 
 
 def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
@@ -196,8 +198,15 @@ class TransformersEncoder(Encoder):
         return nn.functional.normalize(self.clip.encode_text(texts).float(), dim=-1)
 
 
-def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu") -> TransformersEncoder:
+def load_transformers_folder(
+    folder: Path, *, name: str = "", device: str | torch.device = "cpu"
+) -> TransformersEncoder:
     """Load weights, tokenizer and preprocessing, in float32 and evaluation mode. Fetches nothing and runs no code.
+
+    Args:
+        folder: as for `load_from_transformers`.
+        name: of the model as given by the user; the folder by default.
+        device: of the parameters.
 
     Raises:
         InputError: see `open_transformers`.
@@ -229,7 +238,7 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
         trims=trims,
         padding=padding,
         description=Description(
-            name=str(folder),
+            name=name or str(folder),
             model_config={
                 "text_cfg": _settings(text) | {"context_length": context, "trims": trims},
                 "vision_cfg": _settings(vision),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,13 @@ _CLIP_EPS = 1e-5
 
 
 class NoExactFormError(InputError):
-    """open_clip has no equivalent of a transformers model."""
+    """open_clip has no equivalent of a transformers model.
+
+    Attributes:
+        folder: the model's folder, which transformers can score; None if only one setting was read.
+    """
+
+    folder: Path | None = None
 
 
 def model_config_of(config: Any) -> dict[str, Any]:
