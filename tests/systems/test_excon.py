@@ -67,7 +67,9 @@ def test_grad_cam_by_hand() -> None:
     torch.testing.assert_close(unit_range(evidence), torch.tensor([[[0.25, 0.0], [0.0, 1.0]]]))
     assert unit_range(torch.full((1, 2, 2), 3.0)).eq(0).all()
     assert above(torch.tensor([[[0.5, 0.51]]]), 0.5).tolist() == [[[0.0, 1.0]]]
-    assert unit_range(torch.tensor([[[1.0, 3.0, 2.0]]])).tolist() == [[[0.0, 1.0, 0.5]]]
+    # Each map by its own lowest and highest value.
+    several = torch.tensor([[[1.0, 3.0, 2.0]], [[5.0, 5.0, 9.0]]])
+    assert unit_range(several).tolist() == [[[0.0, 1.0, 0.5]], [[0.0, 0.0, 1.0]]]
     # Positions are the centres of their squares.
     assert enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
 
