@@ -188,9 +188,9 @@ def score_ranking(
     return (above_true / (above_true + above_false)).mean(axis=1), ties, true.min(axis=1) - false.max(axis=1)
 
 
-def ranking_chance(gold: NDArray[Any]) -> float:
+def ranking_chance(gold: Sequence[int]) -> float:
     """Return the expected average precision of K images in random order, with true images by gold `[K]`."""
-    count, true = len(gold), int(np.sum(gold))
+    count, true = len(gold), sum(gold)
     first = float((1 / np.arange(1, count + 1)).sum()) / count
     return first + (1 - first) * (true - 1) / max(1, count - 1)
 

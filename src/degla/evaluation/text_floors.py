@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.cache import Cache
-from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chance_of, mistakes, near
+from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chances_of, mistakes, near
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -130,27 +130,21 @@ def _chosen(item: PairItem, which: NDArray[np.bool_]) -> list[str]:
 
 
 def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
-    chance = dict(chance_of(item.gold))
+    chance = chances_of(item.gold)
     # A solver that sees no image orders the texts once: the order must be right for every image.
     text = 0.0 if _contradict(item.gold) else math.prod(map(_worth, leads))
     ok = {"text_ok": text, "image_ok": chance["image_ok"], "group_ok": text * chance["image_ok"]}
     if len(item.gold) == 1:
-        for number, row in enumerate(leads[0], start=1):
-            ok[f"text_ok.{number}"] = _worth(row[None])
-            chance[f"text_ok.{number}"] = 1 / (1 + len(row))
+        ok |= {f"text_ok.{number}": _worth(row[None]) for number, row in enumerate(leads[0], start=1)}
         if len(leads[0]) == 2:
-            ok["brittle"], chance["brittle"] = brittle(ok), brittle(chance)
+            ok["brittle"] = brittle(ok)
         if len(leads[0]) == 1:
-            for k in NEAR:
-                ok[f"text_ok@{k}"] = float(near(leads[0], k, "half")[0])
-                chance[f"text_ok@{k}"] = min(1.0, k / len(item.texts))
+            ok |= {f"text_ok@{k}": float(near(leads[0], k, "half")[0]) for k in NEAR}
             answered = mistakes(leads[0], np.array([text]), at=item.gold[0].index(1))
             ok |= {name: float(worth[0]) for name, worth in answered.items()}
     else:
-        for number, (row, gold) in enumerate(zip(leads, item.gold, strict=True), start=1):
-            ok[f"text_ok.{number}"], chance[f"text_ok.{number}"] = _worth(row), chance_of((gold,))["text_ok"]
-        for number, column in enumerate(zip(*item.gold, strict=True), start=1):
-            ok[f"image_ok.{number}"] = chance[f"image_ok.{number}"] = chance_of((column,))["text_ok"]
+        ok |= {f"text_ok.{number}": _worth(row) for number, row in enumerate(leads, start=1)}
+        ok |= {name: worth for name, worth in chance.items() if name.startswith("image_ok.")}
     verdict = ItemVerdict(
         id=item.id, benchmark=item.benchmark, part=item.part, image=item.images[0].path, group=item.group, ok=ok,
         ties=dict.fromkeys(ok, 0), margin=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -70,11 +70,11 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
         best = (true[:, None, :] & (numbers[:, None] == numbers)).any(axis=2).astype(np.float32)
         if not pictured:
             ok, ties, margin = score_texts(best[:, :, None] * best[:, None, :], true, tie=rule)
-            return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, {})
+            return _Worths({"text_only_ok": (ok, ties)}, margin)
         worths = _compare_images([], gold, best[None], rule, wanted)
         # A single text can always have the right image.
-        alone = {key: np.ones(1) for key in worths.ok if key.startswith("image_ok.")}
-        return replace(worths, ok=worths.ok | alone)
+        alone = {key: (np.ones(1), ties) for key, (_, ties) in worths.by_key.items() if key.startswith("image_ok.")}
+        return _Worths(worths.by_key | alone, worths.margin)
 
     rows = []
     for item in items:
@@ -84,17 +84,7 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
         )
         rule = tie or benchmark.part(item.part).tie
         worths = judged(item.gold, words, rule, pictured=bool(item.images))
-        verdict = ItemVerdict(
-            id=item.id,
-            benchmark=item.benchmark,
-            part=item.part,
-            image=item.id,
-            group=item.group,
-            ok={key: float(values[0]) for key, values in worths.ok.items()},
-            ties={key: int(values[0]) for key, values in worths.ties.items()},
-            margin=None,
-        )
-        rows.append(Judged(verdict, {}))
+        rows.append(Judged(worths.verdict(0, item, id=item.id, image=item.id, group=item.group, margin=None), {}))
     return rows
 
 
@@ -160,24 +150,18 @@ def _judge_pairs(
             if K
             else _compare_texts(chosen, gold, embeddings, rule)
         )
+        chance = {key: value for key, value in chances_of(gold).items() if key in worths.by_key}
         for row, (index, item) in enumerate(zip(members, chosen, strict=True)):
             if not math.isfinite(worths.margin[row]):
                 raise InputError(f"item {item.id!r}: gold has no false text or image, so there is nothing to compare.")
             image = item.images[0].path if K else item.group.get("image", item.id)
             drawn = item.group.get("image", image)
-            verdict = ItemVerdict(
-                id=item.id,
-                benchmark=item.benchmark,
-                part=item.part,
-                image=image,
-                same_as="" if repeated.get(drawn, drawn) == image else repeated.get(drawn, drawn),
-                group=item.group,
-                ok={key: float(values[row]) for key, values in worths.ok.items()},
-                ties={key: int(values[row]) for key, values in worths.ties.items()},
-                margin=float(worths.margin[row]),
-                degenerate=_is_degenerate(item, embeddings),
-            )
-            result[index] = Judged(verdict, worths.chance)
+            drawn = repeated.get(drawn, drawn)
+            verdict = worths.verdict(
+                row, item, id=item.id, image=image, same_as="" if drawn == image else drawn, group=item.group,
+                margin=float(worths.margin[row]), degenerate=_is_degenerate(item, embeddings),
+            )  # fmt: skip
+            result[index] = Judged(verdict, chance)
     return [result[index] for index in range(len(items))]
 
 
@@ -192,14 +176,26 @@ def _repeated_images(entries: Sequence[Entry], digests: Mapping[str, str]) -> di
     return repeated
 
 
+Outcome = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Worth and ties `[N]`."""
+
+
 @dataclass(frozen=True)
 class _Worths:
-    """Verdicts of N items with the same gold: by key, worth and ties `[N]`; margin `[N]`; chance by key."""
+    """Outcomes by key and margins `[N]` of N items with the same gold, or of N queries."""
 
-    ok: dict[str, NDArray[np.float64]]
-    ties: dict[str, NDArray[np.int64]]
+    by_key: dict[str, Outcome]
     margin: NDArray[np.float32]
-    chance: dict[str, float]
+
+    def verdict(self, row: int, entry: Entry, **fields: Any) -> ItemVerdict:
+        """The verdict on one of the N; `fields` are those of `ItemVerdict` that are not known here."""
+        return ItemVerdict(
+            benchmark=entry.benchmark,
+            part=entry.part,
+            ok={key: float(worth[row]) for key, (worth, _) in self.by_key.items()},
+            ties={key: int(ties[row]) for key, (_, ties) in self.by_key.items()},
+            **fields,
+        )
 
 
 def _similarities(
@@ -216,20 +212,17 @@ def _compare_images(
 ) -> _Worths:
     ids = [item.id for item in items]
     if "average_precision" in wanted and len(gold[0]) == 1:
-        true_images = np.array(gold)[:, 0]
-        precision, equal, margin = score_ranking(similarities[:, :, 0], true_images, ids=ids)
-        name = "average_precision"
-        return _Worths({name: precision}, {name: equal}, margin, {name: ranking_chance(true_images)})
+        precision, equal, margin = score_ranking(similarities[:, :, 0], np.array(gold)[:, 0], ids=ids)
+        return _Worths({"average_precision": (precision, equal)}, margin)
     truth = np.broadcast_to(np.array(gold), similarities.shape)
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
-    chance = dict(chance_of(gold))
-    ok, ties = {"text_ok": verdicts.text_ok}, {"text_ok": verdicts.text_ties}
+    by_key: dict[str, Outcome] = {"text_ok": (verdicts.text_ok, verdicts.text_ties)}
     alone: dict[str, tuple[Any, ...]] = {}
     if len(gold) > 1:
-        ok |= {"image_ok": verdicts.image_ok, "group_ok": verdicts.group_ok}
-        ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
+        by_key["image_ok"] = verdicts.image_ok, verdicts.image_ties
+        by_key["group_ok"] = verdicts.group_ok, verdicts.text_ties + verdicts.image_ties
         if len(gold[0]) == 1:  # one text: only the image direction is scored
-            ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
+            by_key = {"image_ok": by_key["image_ok"]}
         # Not in the order of a set, which differs between processes: equal results must give equal files.
         places: dict[str, tuple[Any, ...]] = {f"text_ok.{at + 1}": (_ALL, [at]) for at in range(len(gold))}
         places |= {f"image_ok.{at + 1}": (_ALL, _ALL, [at]) for at in range(len(gold[0]))}
@@ -241,21 +234,16 @@ def _compare_images(
         right = gold[0].index(1)
         lead = similarities[:, 0, [right]] - np.delete(similarities[:, 0], right, axis=1)
         for k in (k for k in NEAR if f"text_ok@{k}" in wanted):
-            ok[f"text_ok@{k}"], ties[f"text_ok@{k}"] = near(lead, k, rule), verdicts.text_ties
-            chance[f"text_ok@{k}"] = min(1.0, k / len(gold[0]))
-        for name, worth in mistakes(lead, verdicts.text_ok, at=right).items():
-            if name in wanted:
-                ok[name], ties[name] = worth, verdicts.text_ties
-                chance[name] = float(name != f"mistake.{right + 1}") / len(gold[0])
+            by_key[f"text_ok@{k}"] = near(lead, k, rule), verdicts.text_ties
+        answered = mistakes(lead, verdicts.text_ok, at=right)
+        by_key |= {name: (worth, verdicts.text_ties) for name, worth in answered.items() if name in wanted}
     for name, cells in alone.items():
         side = name.partition("_")[0]
         outcome = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
-        ok[name], ties[name] = getattr(outcome, f"{side}_ok"), getattr(outcome, f"{side}_ties")
-        chance[name] = chance_of(tuple(map(tuple, np.array(gold)[cells[1:]].tolist())))[f"{side}_ok"]
+        by_key[name] = getattr(outcome, f"{side}_ok"), getattr(outcome, f"{side}_ties")
     if len(gold) == 1 and sum(gold[0]) == 2 and "brittle" in wanted:
-        ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
-        chance["brittle"] = brittle(chance)
-    return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
+        by_key["brittle"] = brittle({key: worth for key, (worth, _) in by_key.items()}), verdicts.text_ties
+    return _Worths(by_key, verdicts.margin)
 
 
 def near(leads: NDArray[Any], k: int, tie: TieRule) -> NDArray[np.float64]:
@@ -284,12 +272,9 @@ def brittle(worth: Mapping[str, Any]) -> Any:
 def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule) -> _Worths:
     index = _text_index(items, embeddings)
     similarities = pair_similarities(embeddings.texts, embeddings.texts, index, index)
-    ok, ties, margin = score_texts(
-        similarities, np.broadcast_to(gold[0], index.shape), tie=rule, ids=[item.id for item in items]
-    )
-    # Two equivalent texts have one similarity, which must be larger than the two with each other text.
-    chance = {"text_only_ok": 1 / (1 + 2 * (len(gold[0]) - 2))} if sum(gold[0]) == 2 else {}
-    return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, chance)
+    same, ids = np.broadcast_to(gold[0], index.shape), [item.id for item in items]
+    ok, ties, margin = score_texts(similarities, same, tie=rule, ids=ids)
+    return _Worths({"text_only_ok": (ok, ties)}, margin)
 
 
 def _text_index(items: Sequence[PairItem], embeddings: EmbeddedItems) -> NDArray[np.int64]:
@@ -364,23 +349,14 @@ def _judge_ranks(
     repeated: Mapping[str, str],
 ) -> list[Judged]:
     """One verdict per query; `queries` gives its id, image, groups and chance."""
-    return [
-        Judged(
-            ItemVerdict(
-                id=name,
-                benchmark=entry.benchmark,
-                part=entry.part,
-                image=image,
-                same_as=repeated.get(image, ""),
-                group=group,
-                ok={key: float(values[index]) for key, values in worth.items()},
-                ties=dict.fromkeys(worth, int(ranks.ties[index])),
-                margin=margin if math.isfinite(margin := float(ranks.margin[index])) else None,
-            ),
-            chance,
-        )
-        for index, (name, image, group, chance) in enumerate(queries)
-    ]
+    worths = _Worths({key: (values, ranks.ties) for key, values in worth.items()}, ranks.margin)
+    judged = []
+    for row, (name, image, group, chance) in enumerate(queries):
+        margin = float(ranks.margin[row]) if np.isfinite(ranks.margin[row]) else None
+        same = repeated.get(image, "")
+        verdict = worths.verdict(row, entry, id=name, image=image, same_as=same, group=group, margin=margin)
+        judged.append(Judged(verdict, chance))
+    return judged
 
 
 def _blind_recall(candidates: int, true: int, k: int) -> float:
@@ -406,4 +382,25 @@ def chance_of(gold: Gold) -> dict[str, float]:
         orders = np.array(list(permutations(range(cells)))).reshape(-1, len(gold), len(gold[0]))
         truth = np.broadcast_to(np.array(gold), orders.shape)
         chance["group_ok"] = float(score_pairs(orders, truth, tie="strict").group_ok.mean())
+    return chance
+
+
+@cache
+def chances_of(gold: Gold) -> dict[str, float]:
+    """Return the same for every verdict that an item with this gold may have."""
+    first, columns = gold[0], list(zip(*gold, strict=True))
+    chance = dict(chance_of(gold))
+    if len(columns) == 1:
+        chance["average_precision"] = ranking_chance(columns[0])
+    if len(gold) > 1:
+        chance |= {f"text_ok.{at}": chance_of((row,))["text_ok"] for at, row in enumerate(gold, start=1)}
+        return chance | {f"image_ok.{at}": chance_of((row,))["text_ok"] for at, row in enumerate(columns, start=1)}
+    true, count = sum(first), len(first)
+    chance |= {f"text_ok.{at}": 1 / (1 + count - true) for at in range(1, true + 1)}
+    if true == 1:
+        chance |= {f"text_ok@{k}": min(1.0, k / count) for k in NEAR}
+        chance |= {f"mistake.{at}": (1 - is_true) / count for at, is_true in enumerate(first, start=1)}
+    if true == 2:
+        # Without an image the two true texts have one similarity: it must exceed the two with each other text.
+        return chance | {"brittle": brittle(chance), "text_only_ok": 1 / (1 + 2 * (count - 2))}
     return chance
