@@ -240,14 +240,15 @@ def wilson(count: int, n: int) -> Proportion:
         raise ValueError(f"{count} of {n} is not a share")
     if n == 0:
         return Proportion(0, 0, math.nan, math.nan)
-    return Proportion(count, n, *_wilson(count / n, n))
+    interval = _wilson(count / n, n)
+    return Proportion(count, n, interval.low, interval.high)
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
+def _wilson(share: float, n: float) -> Interval:
     middle = share + Z**2 / (2 * n)
     half = Z * math.sqrt(max(0.0, share * (1 - share)) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return Interval(low=max(0.0, (middle - half) / scale), high=min(1.0, (middle + half) / scale), method="Wilson")
 
 
 def paired_score_interval(first: float, second: float, n: float, *, level: float = 0.95) -> Interval:
@@ -323,19 +324,17 @@ def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     if parts.images < 2:
         return None
 
-    def score(n: float) -> tuple[float, float]:
+    def score(n: float) -> Interval:
         up, down = float(parts.totals.clip(min=0).sum()), float((-parts.totals).clip(min=0).sum())
-        interval = paired_score_interval(n * up, n * down, n)
-        return interval.low, interval.high
+        return paired_score_interval(n * up, n * down, n)
 
     if parts.plain:
-        low, high = score(parts.images)
-        return Interval(low=low, high=high, method="paired score interval")
+        return score(parts.images)
     return _widened(draws, "paired bootstrap over images", parts, score)
 
 
 def _widened(
-    draws: FloatArray, method: str, parts: Contributions, score: Callable[[float], tuple[float, float]]
+    draws: FloatArray, method: str, parts: Contributions, score: Callable[[float], Interval]
 ) -> Interval | None:
     if not np.isfinite(draws).any():
         return None
@@ -343,8 +342,8 @@ def _widened(
     first, last = (float(end) for end in np.nanpercentile(draws, [100 * TAIL, 100 - 100 * TAIL]))
     if parts.telling >= FEW:
         return Interval(low=first, high=last, method=method)
-    low, high = score(_score_size(draws, parts))
-    return Interval(low=min(low, first), high=max(high, last), method=f"{method}, widened by score")
+    own = score(_score_size(draws, parts))
+    return Interval(low=min(own.low, first), high=max(own.high, last), method=f"{method}, widened by score")
 
 
 def _score_size(draws: FloatArray, parts: Contributions) -> float:

@@ -25,14 +25,7 @@ from degla.results import BenchmarkResult, PartResult, Result, Score
 from degla.statistics.seeds import QuestionVariance, doubt_of
 from degla.study.jobs import Cost
 from degla.study.plan import Plan
-from degla.study.record import (
-    ModelRecord,
-    QuestionsRecord,
-    RehearsalRecord,
-    RunRecord,
-    StudyRecord,
-    TestRecord,
-)
+from degla.study.record import ModelRecord, QuestionsRecord, RehearsalRecord, RunRecord, StudyRecord, TestRecord
 from degla.study.standings import BASE, ScoreWeights, common_seeds, tabulate, test_names, tested_scores
 from degla.study.study import printed_scores
 

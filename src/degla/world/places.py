@@ -10,12 +10,8 @@ from typing import Final
 from PIL import Image, ImageDraw
 
 from degla.world.painting import CANVAS, blank
+from degla.world.scenes import jitter
 from degla.world.vocabulary import Colour
-
-
-def _vary(colour: Colour, rng: Random, deviation: float = 12) -> Colour:
-    red, green, blue = (min(255, max(0, round(c + rng.gauss(0, deviation)))) for c in colour)
-    return red, green, blue
 
 
 def _fade(draw: ImageDraw.ImageDraw, top: Colour, bottom: Colour, *, stop: int = CANVAS) -> None:
@@ -36,7 +32,7 @@ def _disc(draw: ImageDraw.ImageDraw, colour: Colour, *, x: float, y: float, radi
 
 
 def _night_sky(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((8, 10, 34), rng, 6), _vary((30, 34, 80), rng, 8))
+    _fade(draw, jitter((8, 10, 34), rng, 6), jitter((30, 34, 80), rng, 8))
     for _ in range(rng.randint(30, 60)):
         _disc(draw, (255, 255, 220), x=rng.uniform(0, CANVAS), y=rng.uniform(0, CANVAS), radius=rng.choice((1, 1, 2)))
     if rng.random() < 0.6:
@@ -44,49 +40,49 @@ def _night_sky(draw: ImageDraw.ImageDraw, rng: Random) -> None:
 
 
 def _desert(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((120, 190, 235), rng), _vary((230, 220, 190), rng))
+    _fade(draw, jitter((120, 190, 235), rng), jitter((230, 220, 190), rng))
     _disc(draw, (255, 240, 150), x=rng.uniform(10, 118), y=rng.uniform(12, 40), radius=rng.uniform(7, 12))
     for level in (66, 84, 104):
-        tint = _vary((226 - level // 2, 176 - level // 2, 100 - level // 3), rng)
+        tint = jitter((226 - level // 2, 176 - level // 2, 100 - level // 3), rng)
         _hills(draw, tint, rng, level=level + rng.uniform(-6, 6), height=7)
 
 
 def _ocean(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((150, 205, 245), rng), _vary((205, 230, 245), rng))
+    _fade(draw, jitter((150, 205, 245), rng), jitter((205, 230, 245), rng))
     horizon = rng.randint(36, 62)
-    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((22, 88, 160), rng))
+    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=jitter((22, 88, 160), rng))
     for _ in range(rng.randint(18, 34)):
         x, y = rng.uniform(-10, CANVAS), rng.uniform(horizon + 4, CANVAS)
         draw.arc((x, y, x + rng.uniform(12, 26), y + 8), 180, 360, fill=(215, 235, 250), width=2)
 
 
 def _forest(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((170, 210, 220), rng), _vary((70, 110, 60), rng))
+    _fade(draw, jitter((170, 210, 220), rng), jitter((70, 110, 60), rng))
     for row in (70, 92, 116):
         for x in range(-8, CANVAS + 8, 20):
             centre, base = x + rng.uniform(-6, 6), row + rng.uniform(-6, 10)
-            green = _vary((24, 96 - row // 4, 40), rng)
+            green = jitter((24, 96 - row // 4, 40), rng)
             draw.rectangle((centre - 2, base, centre + 2, base + 10), fill=(84, 56, 32))
             draw.polygon([(centre - 13, base), (centre + 13, base), (centre, base - rng.uniform(36, 52))], fill=green)
 
 
 def _mountains(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((120, 170, 225), rng), _vary((215, 225, 235), rng))
+    _fade(draw, jitter((120, 170, 225), rng), jitter((215, 225, 235), rng))
     for _ in range(rng.randint(3, 4)):
         x, peak, half = rng.uniform(10, 118), rng.uniform(18, 48), rng.uniform(40, 62)
-        draw.polygon([(x - half, 118), (x, peak), (x + half, 118)], fill=_vary((104, 104, 116), rng))
+        draw.polygon([(x - half, 118), (x, peak), (x + half, 118)], fill=jitter((104, 104, 116), rng))
         cap = 0.28
         left, right = (x - half * cap, peak + (118 - peak) * cap), (x + half * cap, peak + (118 - peak) * cap)
         draw.polygon([left, (x, peak), right, (x, left[1] - 5)], fill=(246, 248, 252))
-    _hills(draw, _vary((70, 116, 70), rng), rng, level=114, height=4)
+    _hills(draw, jitter((70, 116, 70), rng), rng, level=114, height=4)
 
 
 def _city(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((150, 180, 215), rng, 24), _vary((215, 215, 220), rng, 18))
+    _fade(draw, jitter((150, 180, 215), rng, 24), jitter((215, 215, 220), rng, 18))
     x = -rng.randint(0, 10)
     while x < CANVAS:
         width, top = rng.randint(16, 28), rng.randint(24, 84)
-        wall = _vary((92, 94, 104), rng, 24)
+        wall = jitter((92, 94, 104), rng, 24)
         draw.rectangle((x, top, x + width, CANVAS), fill=wall)
         for row in range(top + 6, CANVAS, 11):
             for column in range(x + 4, x + width - 3, 8):
@@ -96,39 +92,39 @@ def _city(draw: ImageDraw.ImageDraw, rng: Random) -> None:
 
 
 def _meadow(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((130, 200, 245), rng), _vary((220, 240, 250), rng))
+    _fade(draw, jitter((130, 200, 245), rng), jitter((220, 240, 250), rng))
     level = rng.uniform(44, 64)
-    _hills(draw, _vary((104, 182, 70), rng), rng, level=level, height=5)
+    _hills(draw, jitter((104, 182, 70), rng), rng, level=level, height=5)
     for _ in range(rng.randint(26, 50)):
         colour = rng.choice(((250, 240, 90), (250, 250, 250), (235, 90, 120), (190, 110, 220)))
         _disc(draw, colour, x=rng.uniform(0, CANVAS), y=rng.uniform(level + 12, CANVAS), radius=rng.uniform(1.5, 3))
 
 
 def _beach(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((140, 210, 250), rng), _vary((225, 240, 250), rng))
+    _fade(draw, jitter((140, 210, 250), rng), jitter((225, 240, 250), rng))
     horizon = rng.randint(36, 52)
-    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((40, 150, 190), rng))
+    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=jitter((40, 150, 190), rng))
     shore = rng.uniform(76, 92)
     _hills(draw, (245, 250, 250), rng, level=shore - 4, height=4)
-    _hills(draw, _vary((236, 210, 150), rng), rng, level=shore + 2, height=4)
+    _hills(draw, jitter((236, 210, 150), rng), rng, level=shore + 2, height=4)
     x = rng.uniform(24, 104)
     draw.line((x, shore - 8, x, shore + 22), fill=(120, 90, 60), width=3)
-    draw.pieslice((x - 20, shore - 24, x + 20, shore + 8), 180, 360, fill=_vary((225, 60, 60), rng, 30))
+    draw.pieslice((x - 20, shore - 24, x + 20, shore + 8), 180, 360, fill=jitter((225, 60, 60), rng, 30))
 
 
 def _snow(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    _fade(draw, _vary((165, 180, 200), rng), _vary((215, 222, 232), rng))
+    _fade(draw, jitter((165, 180, 200), rng), jitter((215, 222, 232), rng))
     for level in (76, 98):
-        _hills(draw, _vary((236, 240, 248), rng, 5), rng, level=level + rng.uniform(-8, 8), height=6)
+        _hills(draw, jitter((236, 240, 248), rng, 5), rng, level=level + rng.uniform(-8, 8), height=6)
     for _ in range(rng.randint(40, 80)):
         _disc(draw, (255, 255, 255), x=rng.uniform(0, CANVAS), y=rng.uniform(0, CANVAS), radius=rng.uniform(1, 2.6))
 
 
 def _sunset(draw: ImageDraw.ImageDraw, rng: Random) -> None:
     horizon = rng.randint(74, 96)
-    _fade(draw, _vary((90, 50, 120), rng), _vary((255, 150, 60), rng), stop=horizon)
+    _fade(draw, jitter((90, 50, 120), rng), jitter((255, 150, 60), rng), stop=horizon)
     _disc(draw, (255, 216, 120), x=rng.uniform(28, 100), y=horizon - rng.uniform(0, 8), radius=rng.uniform(12, 18))
-    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((46, 24, 46), rng, 8))
+    draw.rectangle((0, horizon, CANVAS, CANVAS), fill=jitter((46, 24, 46), rng, 8))
 
 
 _PAINTERS: Final[dict[str, Callable[[ImageDraw.ImageDraw, Random], None]]] = {

@@ -97,19 +97,24 @@ def _near(one: Colour, other: Colour) -> int:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
+def jitter(colour: tuple[float, float, float], rng: Random, deviation: float = 12) -> Colour:
+    """Return a colour with normal noise in each channel; the deviation is in grey levels."""
+    red, green, blue = (min(255, max(0, round(rng.gauss(c, deviation)))) for c in colour)
+    return red, green, blue
+
+
 def tint_of(colour: str, rng: Random) -> Colour:
     """Return the colour's palette value with jitter (standard deviation 14 grey levels per channel)."""
-    red, green, blue = (min(255, max(0, round(rng.gauss(c, _COLOUR_JITTER)))) for c in PALETTE[colour])
-    return red, green, blue
+    return jitter(PALETTE[colour], rng, _COLOUR_JITTER)
 
 
 def background_for(rng: Random, *tints: Colour) -> Colour:
     """Draw a random muted background colour that contrasts with every tint."""
     while True:
         grey = rng.uniform(20, 235)
-        red, green, blue = (min(255, max(0, round(rng.gauss(grey, 26)))) for _ in range(3))
-        if all(_near((red, green, blue), tint) > 150 for tint in tints):
-            return red, green, blue
+        background = jitter((grey, grey, grey), rng, 26)
+        if all(_near(background, tint) > 150 for tint in tints):
+            return background
 
 
 def sample_thing(rng: Random, *, shape: str, colour: str, x: float, y: float, radius: float) -> Thing:

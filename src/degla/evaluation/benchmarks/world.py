@@ -106,12 +106,7 @@ BENCHMARK = Benchmark(
     **described("world"),
     parts=(
         *(
-            BenchmarkPart(
-                name=name,
-                family=name.partition("/")[2].partition("_")[0],
-                metrics=_PAIR,
-                tie="strict",
-            )
+            BenchmarkPart(name=name, family=name.partition("/")[2].partition("_")[0], metrics=_PAIR)
             for name in (f"{domain}/{kind}" for domain in _DOMAINS for kind in (*_KINDS, "order"))
         ),
         *(BenchmarkPart(name=f"recognition/{name}", family="recognition", metrics=_TOP1) for name in _RECOGNITION),
