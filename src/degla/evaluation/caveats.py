@@ -10,6 +10,7 @@ from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TOLD
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, Result
+from degla.statistics.seeds import QuestionVariance, doubt_of
 
 _NAMED = 3
 _POINTS = "This can change scores by points"
@@ -67,14 +68,22 @@ def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
         yield f"{entry.title}: {label} beats chance without the image: {', '.join(parts[:_NAMED])}{more}."
 
 
-def spoiled(results: Iterable[TracedResult], benchmarks: Collection[str]) -> tuple[bool, bool]:
-    """Whether any of the results has images of these benchmarks that were trained on, and any that are missing."""
+def doubt_about(
+    questions: QuestionVariance | None, results: Iterable[TracedResult], benchmarks: Collection[str]
+) -> str:
+    """Return why a difference on these benchmarks may not be called significant; "" if it may.
+
+    Args:
+        questions: its uncertainty over questions, see `doubt_of`.
+        results: those that it was computed from: any may have images that were trained on or are missing.
+        benchmarks: names of the benchmarks of its scores.
+    """
     leaked = missing = False
     for result in results:
         overlaps = result.leakage.overlaps if result.leakage is not None else ()
         leaked |= any(overlap.shared > 0 and overlap.benchmark in benchmarks for overlap in overlaps)
         missing |= any(entry.missing_images > 0 and entry.name in benchmarks for entry in result.benchmarks)
-    return leaked, missing
+    return doubt_of(questions, leaked=leaked, missing=missing)
 
 
 def missing_images(entry: BenchmarkResult) -> Iterator[str]:

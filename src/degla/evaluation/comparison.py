@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, floor_notes, spoiled
+from degla.evaluation.caveats import caveats_of, doubt_about, floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import load_result
 from degla.results import BenchmarkResult, Result, Score
 from degla.shelf import did_you_mean
-from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
+from degla.statistics.seeds import Difference, seed_difference, seed_spread
 
 BySeed = Mapping[int | None, float]
 """Training seed to value."""
@@ -160,8 +160,7 @@ def _difference(
     paths = [[path for seed, path in each.paths.items() if seed in own] for each, own in zip(pair, seeds, strict=True)]
     questions = lead_over(scores, *paths)
     results = [result for method in pair for result in method.results.values()]
-    leaked, missing = spoiled(results, {benchmark for benchmark, _ in scores})
-    doubt = doubt_of(questions, leaked=leaked, missing=missing)
+    doubt = doubt_about(questions, results, {benchmark for benchmark, _ in scores})
     return seed_difference(values[0], values[1], questions, doubt=doubt)
 
 

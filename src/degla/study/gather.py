@@ -16,13 +16,13 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
-from degla.evaluation.caveats import floor_notes, missing_images, spoiled, trained_on
+from degla.evaluation.caveats import doubt_about, floor_notes, missing_images, trained_on
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, PartResult, Result, Score
-from degla.statistics.seeds import QuestionVariance, doubt_of
+from degla.statistics.seeds import QuestionVariance
 from degla.study.jobs import Cost
 from degla.study.plan import Plan
 from degla.study.record import ModelRecord, QuestionsRecord, RehearsalRecord, RunRecord, StudyRecord, TestRecord
@@ -234,9 +234,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
 
 def _doubt(questions: QuestionVariance | None, models: Sequence[Model], weights: ScoreWeights) -> str:
     results = [load_result(path) for model in models for path in model.own.values()]
-    benchmarks = {benchmark_of(result, name).name for result in results for name in weights}
-    leaked, missing = spoiled(results, benchmarks)
-    return doubt_of(questions, leaked=leaked, missing=missing)
+    return doubt_about(questions, results, {benchmark_of(each, name).name for each in results for name in weights})
 
 
 def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[float, ItemScore, ItemScore]]:

@@ -15,9 +15,8 @@ from PIL import Image
 
 from degla.world import sprites
 from degla.world.captions import PREFIXES, Phrase
+from degla.world.motifs import PATTERNS, PLACES, paint_pattern, paint_place
 from degla.world.painting import Picture, blank, paint_thing, random_finish
-from degla.world.patterns import PATTERNS, paint_pattern
-from degla.world.places import PLACES, paint_place
 from degla.world.scenes import Thing, background_for, sample_thing, tint_of
 from degla.world.vocabulary import COLOURS, SHAPES
 
