@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from degla.config.run import TrainConfig, recipe_config
 from degla.demo import methods
+from degla.evaluation.benchmark import COLUMNS
 from degla.evaluation.image_files import thumbnail
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
@@ -149,22 +150,13 @@ def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
 def show_base(result: Result, benchmark: Path, out: Path) -> None:
     """Write the first page, and log the scores that the methods should change."""
     scores = named_scores(result)
-    lines = [
-        f"{name} {percent(scores[name])}"
-        for name in ("composition", "swap", "order", "recognition", "retrieval")
-        if name in scores
-    ]
+    lines = [f"{name} {percent(scores[name])}" for name in COLUMNS if name in scores]
     log.info("base model: %s %%. To see its mistakes, open %s", ", ".join(lines), out)
     (entry,) = result.benchmarks
-    rows = [
-        [
-            score.name,
-            percent(score.value),
-            UNKNOWN if score.interval is None else interval(score.interval.low, score.interval.high),
-            percent(score.chance),
-        ]
-        for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
-    ]
+    rows = []
+    for score in (*entry.averages, *(part.scores[0] for part in entry.parts)):
+        ends = UNKNOWN if score.interval is None else interval(score.interval.low, score.interval.high)
+        rows.append([score.name, percent(score.value), ends, percent(score.chance)])
     page = Page(
         "The base model: scores and mistakes",
         [

@@ -162,11 +162,7 @@ def _drawn_means(column: _Column, count: int) -> DrawnMeans:
 
 
 def _column(
-    name: str,
-    metric: Metric,
-    indices: Sequence[int],
-    judged: Sequence[Judged],
-    clusters: NDArray[np.int64],
+    name: str, metric: Metric, indices: Sequence[int], judged: Sequence[Judged], clusters: NDArray[np.int64]
 ) -> _Column | None:
     chosen = [index for index in indices if metric.verdict in judged[index].verdict.ok]
     if not chosen:

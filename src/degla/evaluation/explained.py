@@ -200,26 +200,18 @@ def explain_model(
 
 
 def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> ExplainedBenchmark:
-    root, seed = explainer.root, explainer.settings.seed
-    parts = tuple(
-        ExplainedPart(
-            part=each.part,
-            scores=scores_of(
-                each,
-                explainer.ask(each),
-                contents=[content_digest(root, image.path) for image in each.images],
-                seed=seed,
-            ),
-        )
-        for each in _samples(explainer, questions)
-    )
+    parts = []
+    for sample in _samples(explainer, questions):
+        contents = [content_digest(explainer.root, image.path) for image in sample.images]
+        scores = scores_of(sample, explainer.ask(sample), contents=contents, seed=explainer.settings.seed)
+        parts.append(ExplainedPart(part=sample.part, scores=scores))
     benchmark = questions.benchmark
     if not parts:
         raise InputError(
             f"{benchmark.title}: has no questions of one image with several texts, so there is no answer to explain."
         )
     return ExplainedBenchmark(
-        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(questions.entries), parts=parts
+        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(questions.entries), parts=tuple(parts)
     )
 
 

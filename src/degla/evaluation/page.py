@@ -234,23 +234,15 @@ def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnl
 def _changed(
     comparison: Comparison, titles: Mapping[str, str], changed: Mapping[str, Sequence[ItemChange]]
 ) -> Iterator[Section]:
-    if changed:
-        folds = [
-            Fold(
-                label,
-                [
-                    Grid(
-                        [ShownChange(change, titles[change.benchmark] if len(titles) > 1 else "") for change in changes]
-                    )
-                ],
-                open=number == 0,
-                mark=marks(comparison)[label],
-            )
-            for number, (label, changes) in enumerate(changed.items())
-        ]
-        notes = [_CHANGED.format(baseline=comparison.baseline)]
-        notes += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
-        yield Section("What changed most", [*notes, *folds])
+    if not changed:
+        return
+    folds: list[Fold] = []
+    for label, changes in changed.items():
+        cards = [ShownChange(change, titles[change.benchmark] if len(titles) > 1 else "") for change in changes]
+        folds.append(Fold(label, [Grid(cards)], open=not folds, mark=marks(comparison)[label]))
+    notes = [_CHANGED.format(baseline=comparison.baseline)]
+    notes += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
+    yield Section("What changed most", [*notes, *folds])
 
 
 def _every_part(

@@ -111,14 +111,9 @@ def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | 
         if leads is None:
             return None
         row = cache[key] = leads.astype(np.float32)
-    values = iter(row.astype(np.float64))
-    return [
-        [
-            np.array([next(values) for _ in range(true * false)], dtype=np.float64).reshape(true, false)
-            for true, false in rows
-        ]
-        for rows in shapes
-    ]
+    ends = np.cumsum([true * false for rows in shapes for true, false in rows])
+    blocks = iter(np.split(row.astype(np.float64), ends[:-1]))
+    return [[next(blocks).reshape(shape) for shape in rows] for rows in shapes]
 
 
 def _rows(item: PairItem) -> list[NDArray[np.bool_]]:

@@ -284,13 +284,13 @@ def _text_index(items: Sequence[PairItem], embeddings: EmbeddedItems) -> NDArray
 def _is_degenerate(item: PairItem, embeddings: EmbeddedItems) -> bool:
     """Whether some image has a true and a false text with the same tokens (which share one row of the table)."""
     text_rows = [embeddings.text_row[text] for text in item.texts]
-    return any(
-        text_rows[true] == text_rows[false]
-        for gold in item.gold
-        for true in range(len(gold))
-        for false in range(len(gold))
-        if gold[true] and not gold[false]
-    )
+    for gold in item.gold:
+        true, false = (
+            {row for row, is_true in zip(text_rows, gold, strict=True) if is_true == kind} for kind in (1, 0)
+        )
+        if true & false:
+            return True
+    return False
 
 
 def class_embeddings(entry: Classification, embeddings: EmbeddedItems) -> NDArray[np.float32]:

@@ -232,17 +232,10 @@ class Page:
 
     def html(self) -> str:
         """Return the whole self-contained page."""
-        return (
-            open_templates("degla.pages")
-            .get_template("page.html.j2")
-            .render(
-                page=self,
-                lead=_html(self.lead),
-                warnings=[_inline(warning) for warning in self.warnings],
-                body=_html(self.parts),
-                foot=f"degla {__version__}" + (f", {self.foot}" if self.foot else ""),
-            )
-        )
+        template = open_templates("degla.pages").get_template("page.html.j2")
+        warnings = list(map(_inline, self.warnings))
+        foot = f"degla {__version__}" + (f", {self.foot}" if self.foot else "")
+        return template.render(page=self, lead=_html(self.lead), warnings=warnings, body=_html(self.parts), foot=foot)
 
     def markdown(self) -> str:
         """Return the page as Markdown, with figures as links to their files."""

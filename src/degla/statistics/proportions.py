@@ -148,14 +148,8 @@ class Proportion:
 
     def plain(self) -> dict[str, float | int | None]:
         """Return JSON values; None without items."""
-        has_items = self.n > 0
-        return {
-            "share": self.share if has_items else None,
-            "count": self.count,
-            "n": self.n,
-            "low": self.low if has_items else None,
-            "high": self.high if has_items else None,
-        }
+        values = {"share": self.share, "count": self.count, "n": self.n, "low": self.low, "high": self.high}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)

@@ -79,13 +79,8 @@ def conduct_sequences(
     refuse_run(out)
     with lock(out) as folder_lock, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
-        log.info(
-            "%s: %s of %s, results in %s",
-            where,
-            counted(len(jobs) - 1, "sequence"),
-            counted(len(plan.tasks), "task"),
-            out,
-        )
+        what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
+        log.info("%s: %s, results in %s", where, what, out)
         requirements = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         requirements += [("field 'also'", name) for name in plan.also]
         CurrentQuestions().require_scores(jobs[0].jobs[0].questions, requirements, where=where)

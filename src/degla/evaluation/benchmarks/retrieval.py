@@ -83,8 +83,5 @@ BENCHMARK = Benchmark(
     ),
     headline={"retrieval": "recall@1"},
     items=items,
-    annotations=(
-        *(f"karpathy/{name}" for split in _SPLITS.values() for name in (split.blip, split.original)),
-        *_OWN,
-    ),
+    annotations=(*(f"karpathy/{name}" for split in _SPLITS.values() for name in (split.blip, split.original)), *_OWN),
 )

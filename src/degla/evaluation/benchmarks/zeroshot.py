@@ -48,10 +48,7 @@ BENCHMARK = Benchmark(
         "@inproceedings{radford2021learning, title={Learning Transferable Visual Models From Natural Language "
         "Supervision}, author={Radford, Alec and Kim, Jong Wook and others}, booktitle={ICML}, year={2021}}"
     ),
-    parts=(
-        *(about.part for about in _PUBLISHED),
-        BenchmarkPart(name="*", family="recognition", metrics=METRICS),
-    ),
+    parts=(*(about.part for about in _PUBLISHED), BenchmarkPart(name="*", family="recognition", metrics=METRICS)),
     averages=(
         # Of the eleven, each by the paper's metric; then of whatever data sets exist.
         Average(name="mean", of=NAMES),

@@ -226,12 +226,7 @@ def _read_tars(tars: Sequence[Path], folder: Path, *, classes: int) -> Iterator[
 
 
 def _classification(
-    labelled: Iterable[tuple[str, int]],
-    folder: Path,
-    *,
-    root: Path,
-    classes: Sequence[str],
-    templates: Sequence[str],
+    labelled: Iterable[tuple[str, int]], folder: Path, *, root: Path, classes: Sequence[str], templates: Sequence[str]
 ) -> Classification:
     rows = list(labelled)
     if not rows:
