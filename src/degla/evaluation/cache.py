@@ -171,7 +171,8 @@ class DiskCache:
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
         file, values = self._file(key), np.array(row, dtype=np.float32)
-        (file.waiting if _of_image(key) or not self._images_only else file.never_written)[key] = values
+        is_image = key.partition(":")[2].startswith("image:")
+        (file.waiting if is_image or not self._images_only else file.never_written)[key] = values
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
 
@@ -276,10 +277,6 @@ class _File:
                 "%s: some rows of the embedding cache are damaged; they are embedded and written again.", self.path
             )
         return None
-
-
-def _of_image(key: str) -> bool:
-    return key.partition(":")[2].startswith("image:")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -27,8 +27,7 @@ def caveats_of(
         floors: the same for models that cannot know the answer.
     """
     titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
-    names = list(dict.fromkeys(entry.name for _, result in results for entry in result.benchmarks))
-    for name in names:
+    for name in titles:
         entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
         yield from _of_benchmark(entries)
     yield from _unlike(results)

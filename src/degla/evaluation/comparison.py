@@ -67,10 +67,6 @@ class Comparison:
         """Name of each benchmark to its published title."""
         return {name: data["title"] for name, data in benchmark_sources(self.methods).items()}
 
-    def floor_names(self, benchmark: str) -> list[str]:
-        """Return the names of the floors that any row of a benchmark has, in order."""
-        return list(dict.fromkeys(name for row in self.rows if row.benchmark == benchmark for name in row.floors))
-
 
 def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
     """Read results and compare them.

@@ -123,9 +123,9 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
         ])
         for method in comparison.methods
     ]  # fmt: skip
-    floors = dict.fromkeys(name for row in rows for name in row.floors)
     last = [UNKNOWN] if joint is not None else []
-    beside = {"chance": [row.chance for row in rows]} | {n: [row.floors.get(n) for row in rows] for n in floors}
+    floors = {name: [row.floors.get(name) for row in rows] for name in _floor_names(rows)}
+    beside = {"chance": [row.chance for row in rows]} | floors
     lines += [TableRow([name, "", *map(percent, values), *last], kind="floor") for name, values in beside.items()]
     return Table(heads, lines, stacked=True)
 
@@ -134,7 +134,7 @@ def _floor_notes(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
     """What each floor of these rows answers; nothing where there is none."""
     scored = {floor.label: meaning_of(next(iter(floor.results.values())).model.name) for floor in comparison.floors}
     meanings = MEANINGS | scored
-    names = [name for name in dict.fromkeys(name for row in rows for name in row.floors) if name in meanings]
+    names = [name for name in _floor_names(rows) if name in meanings]
     if not names:
         return
     note = f"Floors cannot know the answer. Chance: a random answer; {'; '.join(f'{n}: {meanings[n]}' for n in names)}."
@@ -181,6 +181,11 @@ def _joint(comparison: Comparison, joint: JointScore, label: str) -> TableCell:
         tone="" if not difference.significant else "up" if difference.value > 0 else "down",
         doubt=difference.doubt,
     )
+
+
+def _floor_names(rows: Sequence[Row]) -> list[str]:
+    """Names of the floors that any of the rows has, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row.floors))
 
 
 def _floors(row: Row) -> str:
@@ -271,7 +276,7 @@ def _every_part(
 
 def _parts_table(comparison: Comparison, name: str) -> Table:
     rows = [row for row in comparison.rows if row.benchmark == name]
-    floors, labels = comparison.floor_names(name), [method.label for method in comparison.methods]
+    floors, labels = _floor_names(rows), [method.label for method in comparison.methods]
     ceilings = any(map(limited, rows))
     heads = [Column("part"), Column("metric", align="left", where="text")]
     heads += map(Column, ("n", "chance", *floors, *(["order-blind ceiling"] if ceilings else [])))

@@ -53,9 +53,7 @@ def _families(rows: Sequence[Row], columns: dict[str, Row], members: dict[str, l
             parts[row.name] = row
             place, slash, _ = row.name.partition("/")
             groups.setdefault((row.family, place if slash and place != row.family else ""), []).append(row.name)
-    firsts: dict[str, Row] = {}
-    for row in rows:
-        firsts.setdefault(row.name, row)
+    firsts = {row.name: row for row in reversed(rows)}
     shown: set[str] = set()
     for (family, place), names in groups.items():
         column = columns.get(family)
@@ -66,13 +64,10 @@ def _families(rows: Sequence[Row], columns: dict[str, Row], members: dict[str, l
             continue
         several = sum(other == family for other, _ in groups) > 1
         title = f"{family}, {place}" if several and place else family
-        source = names[0] if len(names) == 1 else _average_of(names, members)
+        averages = (average for average, inside in members.items() if set(inside) == set(names))
+        source = names[0] if len(names) == 1 else next(averages, "")
         if source in firsts:
             yield Family(title, firsts[source], tuple(parts[name] for name in names))
-
-
-def _average_of(names: Sequence[str], members: dict[str, list[str]]) -> str:
-    return next((average for average, inside in members.items() if set(inside) == set(names)), "")
 
 
 def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:

@@ -85,7 +85,8 @@ def fetch_all(
             if state != "missing" or (skip_archives and source.unpack):
                 yield _fetched(name, source, state)
                 continue
-            tell(f"{name}: {_size_words(source.size)}{source.url}")
+            size = f"{source.size / _MEGABYTE:,.1f} MB from " if source.size else ""
+            tell(f"{name}: {size}{source.url}")
             try:
                 measured = _fetch(name, source, root, session=session, show=show)
             except DeglaError as error:
@@ -95,10 +96,6 @@ def fetch_all(
                     f"no digest is known, so its contents are not verified. To compare with other copies: {measured}"
                 )
                 yield _fetched(name, source, "fetched", note=unverified if measured else "")
-
-
-def _size_words(size: int) -> str:
-    return f"{size / _MEGABYTE:,.1f} MB from " if size else ""
 
 
 def _fetched(name: str, source: FileSource, state: FetchState, *, note: str = "") -> Fetched:

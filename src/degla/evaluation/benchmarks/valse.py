@@ -23,7 +23,6 @@ Citation: @inproceedings{parcalabescu2022valse, title={VALSE: A Task-Independent
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -87,7 +86,7 @@ def items(root: Path) -> Entries:
                 [record.foil],
                 keep=keep,
                 reason="" if keep else f"only {record.mturk.caption} of 3 people chose the caption",
-                meta=_rest(row),
+                meta={name: value for name, value in row.items() if name not in ("image_file", "caption", "foil")},
             )
 
 
@@ -105,10 +104,6 @@ def _image_path(row: _Row, where: str) -> str:
         f"{where}: field 'dataset': {row.dataset!r} with image {row.image_file!r} is not Visual7W, COCO, SWiG or "
         "VisDial. Fetch the file again."
     )
-
-
-def _rest(row: Any) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("image_file", "caption", "foil")}
 
 
 _ACTIONS = ("action-replacement", "actant-swap")

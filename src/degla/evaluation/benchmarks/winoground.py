@@ -45,14 +45,10 @@ def items(root: Path) -> Entries:
     """Read examples.jsonl; a part is what the captions swap (`collapsed_tag`)."""
     file = root / "winoground" / "examples.jsonl"
     for _, row in read_records(_Row, file, BENCHMARK):
-        images = [f"winoground/images/{_file_name(name)}" for name in (row.image_0, row.image_1)]
+        # The table names images without the extension that the files have.
+        images = [f"winoground/images/{name.removesuffix('.png')}.png" for name in (row.image_0, row.image_1)]
         place = ("winoground", row.collapsed_tag.lower(), row.id)
         yield square_question(place, images, (row.caption_0, row.caption_1), meta=row.model_extra)
-
-
-def _file_name(name: str) -> str:
-    """examples.jsonl names images without the extension that the files have."""
-    return name if name.endswith(".png") else f"{name}.png"
 
 
 BENCHMARK = Benchmark(

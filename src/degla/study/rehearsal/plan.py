@@ -218,13 +218,10 @@ def _write_units(folder: Path, rows: list[CaptionRecord]) -> Path:
 
 def _write_coco(folder: Path, rows: list[CaptionRecord]) -> Path:
     """Write the captions in COCO's format."""
-    numbers = {row.image_id: int(row.image_id) for row in rows}
-    content: dict[str, Any] = {
-        "images": [
-            {"id": numbers[image_id], "file_name": image}
-            for image_id, image in {row.image_id: row.image for row in rows}.items()
-        ],
-        "annotations": [{"id": int(row.id), "image_id": numbers[row.image_id], "caption": row.text} for row in rows],
+    images = {int(row.image_id): row.image for row in rows}
+    content = {
+        "images": [{"id": number, "file_name": image} for number, image in images.items()],
+        "annotations": [{"id": int(row.id), "image_id": int(row.image_id), "caption": row.text} for row in rows],
     }
     file = folder / "annotations" / "captions_train2014.json"
     write_json(file, content)
