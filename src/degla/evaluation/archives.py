@@ -109,8 +109,8 @@ def has_bytes(file: Path, member: str) -> bool:
     Raises:
         InputError: the file is damaged.
     """
-    place = _place(file, member)
-    return place is not None and place[0][place[1]].is_valid
+    cell = _cell(file, member)
+    return cell is not None and cell.is_valid
 
 
 def read_bytes(file: Path, member: str) -> bytes:
@@ -119,15 +119,15 @@ def read_bytes(file: Path, member: str) -> bytes:
     Raises:
         InputError: there is no such image, or the file is damaged.
     """
-    place = _place(file, member)
-    content: bytes | None = None if place is None else place[0][place[1]].as_py()
+    cell = _cell(file, member)
+    content: bytes | None = None if cell is None else cell.as_py()
     if content is None:
         raise InputError(f"{file}{MARK}{member}: the file has no such image. Fetch the file again.")
     return content
 
 
-def _place(file: Path, member: str) -> tuple[Any, int] | None:
-    """The column of the row group with an image, and the image's row there; None if there is none."""
+def _cell(file: Path, member: str) -> Any:
+    """The Arrow value with an image's bytes; None if there is no such row or column."""
     match = _MEMBER.fullmatch(member)
     table = _open(file)
     if match is None or match["column"] not in table.image_columns:
@@ -136,7 +136,8 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     for group, size in enumerate(table.sizes):
         if row < size:
             with _READING:  # threads that need the same row group read it once
-                return _image_column(file, match["column"], group), row
+                column = _image_column(file, match["column"], group)
+            return column[row]
         row -= size
     return None
 

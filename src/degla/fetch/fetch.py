@@ -188,15 +188,13 @@ def _records(root: Path) -> dict[str, Any]:
 @contextmanager
 def _progress(name: str, size: int, *, show: bool) -> Iterator[ByteListener]:
     """Show progress in megabytes; no bar for a file of unknown size."""
-    steps = 0
+    came = 0
     with TaskProgress(show and size > _MEGABYTE).task(f"{name} (MB)", max(1, size // _MEGABYTE)) as advance:
-        came = 0
 
         def count_bytes(count: int) -> None:
-            nonlocal came, steps
-            came += count
-            advance(came // _MEGABYTE - steps)
-            steps = came // _MEGABYTE
+            nonlocal came
+            before, came = came, came + count
+            advance(came // _MEGABYTE - before // _MEGABYTE)
 
         yield count_bytes
 

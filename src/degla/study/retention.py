@@ -151,11 +151,9 @@ def retention_questions(
         also: names of the additional scores.
     """
     variances: dict[str, QuestionVariance | None] = {}
+    columns: list[tuple[int | str, str]] = [*enumerate(tasks), *zip(also, also, strict=True)]
     for row, scores in enumerate(stages):
-        for number, name in enumerate(tasks):
-            variances[cell_name(row, number)] = questions_of(scores[name])
-        for name in also:
-            variances[cell_name(row, name)] = questions_of(scores[name])
+        variances |= {cell_name(row, of): questions_of(scores[name]) for of, name in columns}
     draws = np.array([[scores[name].draws for name in tasks] for scores in stages])
     images = len(np.unique(np.concatenate([stages[0][name].clusters for name in tasks])))
     # If the bootstrap of a cell is not reliable, neither is that of a summary: make it at least as wide as a mean over

@@ -69,19 +69,18 @@ def items(root: Path) -> Entries:
 def _recognition(root: Path, name: str) -> Classification:
     file = root / "recognition" / name / "classes.json"
     description = validate(_Classes, read_json(file), where=str(file))
-    images: list[ItemImage] = []
-    labels: list[int] = []
-    for label, folder in enumerate(description.folders):
-        for image in sorted((file.parent / folder).glob("*.png")):
-            images.append(ItemImage(path=image.relative_to(root).as_posix()))
-            labels.append(label)
-    if not images:
+    labelled = [
+        (image, label)
+        for label, folder in enumerate(description.folders)
+        for image in sorted((file.parent / folder).glob("*.png"))
+    ]
+    if not labelled:
         raise InputError(f"{file.parent}: has no images. Draw the benchmark again into an empty folder.")
     return Classification(
         benchmark="world",
         part=f"recognition/{name}",
-        images=tuple(images),
-        labels=tuple(labels),
+        images=tuple(ItemImage(path=image.relative_to(root).as_posix()) for image, _ in labelled),
+        labels=tuple(label for _, label in labelled),
         classes=description.classes,
         templates=description.templates,
     )
