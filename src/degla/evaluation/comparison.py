@@ -171,12 +171,10 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
         label, seed = result.model.label, result.training_seed
         method = methods.get(label, Method(label, {}, {}))
         if seed in method.paths:
-            shared = {entry.name for entry in result.benchmarks} & {
-                entry.name for entry in method.results[seed].benchmarks
-            }
+            one, other = ({entry.name for entry in each.benchmarks} for each in (result, method.results[seed]))
             advice = (
                 "Give each run its own seed, or each method its own label, when you evaluate."
-                if shared
+                if one & other
                 else "To report several benchmarks of one model, name all of them in one degla evaluate call; "
                 "cached embeddings are reused."
             )

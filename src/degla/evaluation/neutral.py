@@ -247,8 +247,5 @@ def _cut(
         remaining += [pattern] if neutral == fitting else neutral
     if not remaining:
         return None
-    return (
-        average
-        if tuple(remaining) == average.of
-        else replace(average, name=f"{average.name}{_NEUTRAL}", of=tuple(remaining))
-    )
+    of = tuple(remaining)
+    return average if of == average.of else replace(average, name=f"{average.name}{_NEUTRAL}", of=of)

@@ -214,13 +214,9 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
         # A file that is gone, or inside a data set's file, can only be compared by name.
         if (state := _state_of(str(file))) is not None:
             by_size.setdefault(state[0], []).append(file)
-    return Leakage(
-        captions=tuple(path.name for path in training.captions),
-        images=len(training.files),
-        overlaps=tuple(
-            _overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks
-        ),
-    )
+    overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
+    captions = tuple(path.name for path in training.captions)
+    return Leakage(captions=captions, images=len(training.files), overlaps=tuple(overlaps))
 
 
 def _overlap(

@@ -86,11 +86,9 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         )
     there = _without_absent(passing, absent)
     if not there:
-        lacks = (
-            f"none of its {counted(len(paths), 'image')} is"
-            if len(absent) == len(paths)
-            else (f"every item lacks an image: {len(absent)} of {len(paths)} are not")
-        )
+        lacks = f"every item lacks an image: {len(absent)} of {len(paths)} are not"
+        if len(absent) == len(paths):
+            lacks = f"none of its {counted(len(paths), 'image')} is"
         raise InputError(
             f"{benchmark.title}: {lacks} under {root}, for example "
             f"{sorted(absent)[0] if absent else '-'}. Expected layout:\n{benchmark.layout}"

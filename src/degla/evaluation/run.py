@@ -136,12 +136,9 @@ class Evaluation:
             InputError, DeglaError: as for `score`; or there is no such model.
         """
         name = model if isinstance(model, str) else model.name
-        return self.score(
-            load_model(model, device=device) if isinstance(model, str) else model,
-            label=label,
-            training_seed=training_seed_of(name),
-            training=training_images(name),
-        )
+        encoder = load_model(model, device=device) if isinstance(model, str) else model
+        seed, images = training_seed_of(name), training_images(name)
+        return self.score(encoder, label=label, training_seed=seed, training=images)
 
     def score(
         self,

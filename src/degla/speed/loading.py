@@ -59,12 +59,8 @@ def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, s
 
 def read_plainly_a_second(workload: Workload, encoder: Encoder, *, workers: int, seconds: float) -> float:
     """Return pairs per second of the plain baseline: the same pairs decoded in full, with padded tokens."""
-    loader = DataLoader(
-        _PlainPairs(workload, encoder),
-        batch_size=workload.batch_size,
-        num_workers=workers,
-        pin_memory=encoder.device.type == "cuda",
-    )
+    pairs, pinned = _PlainPairs(workload, encoder), encoder.device.type == "cuda"
+    loader = DataLoader(pairs, batch_size=workload.batch_size, num_workers=workers, pin_memory=pinned)
     return _batches_a_second(iter(loader), workers=workers, seconds=seconds) * workload.batch_size
 
 

@@ -171,11 +171,8 @@ def _negatives(
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
         log.info("making negatives with %s: %s", ", ".join(rules), path)
-        summary = generate(
-            partial(read_captions, data.captions, format=data.format, columns=data.columns),
-            NegativesSettings(rules, seed),
-            out=path,
-        )
+        read = partial(read_captions, data.captions, format=data.format, columns=data.columns)
+        summary = generate(read, NegativesSettings(rules, seed), out=path)
         if summary.stopped:
             raise StoppedError(summary.stopped, " while making negatives; run the same command again to resume.")
         digest_of(path, digests)

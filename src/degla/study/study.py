@@ -155,11 +155,9 @@ class Study:
         if self.choice:
             test = plan.world is None or plan.world.split == "test"
             note = " and the test questions are no longer unseen" if test else ""
-            then = (
-                "To report the chosen settings on test scenes, run the plan chosen.yaml."
-                if plan.world
-                else "To report the chosen settings, run the plan chosen.yaml on other questions."
-            )
+            then = "To report the chosen settings, run the plan chosen.yaml on other questions."
+            if plan.world:
+                then = "To report the chosen settings on test scenes, run the plan chosen.yaml."
             yield (
                 "the best of several settings of an arm was chosen on the questions that it is reported on, so "
                 f"its lead is inflated{note}. {then}"

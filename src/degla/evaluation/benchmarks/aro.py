@@ -133,14 +133,10 @@ def _visual_genome(root: Path, part: str) -> Iterator[PairItem]:
             record = published_row(_Attribution, row, where=where)
             group = {"attributes": "_".join(record.attributes)}
         crop = (record.bbox_x, record.bbox_y, record.bbox_w, record.bbox_h)
-        yield image_question(
-            ("aro", part, index),
-            ItemImage(path=f"vg/{record.image_path}", crop=crop),
-            [record.true_caption],
-            [record.false_caption],
-            group=group,
-            meta={key: value for key, value in row.items() if key not in _Boxed.model_fields},
-        )
+        image = ItemImage(path=f"vg/{record.image_path}", crop=crop)
+        texts = [record.true_caption], [record.false_caption]
+        meta = {key: value for key, value in row.items() if key not in _Boxed.model_fields}
+        yield image_question(("aro", part, index), image, *texts, group=group, meta=meta)
 
 
 def _order(root: Path, part: str, *, name: str, seed: int) -> Iterator[PairItem]:

@@ -50,15 +50,10 @@ def items(root: Path) -> Entries:
         changed = [part for part, flag in zip(_PARTS, (row.subj_neg, row.verb_neg, row.obj_neg), strict=True) if flag]
         keep = len(changed) == 1
         images = [f"svo_probes/images/{name}.jpg" for name in (row.pos_image_id, row.neg_image_id)]
-        yield image_choice_question(
-            ("svo_probes", changed[0] if changed else _PARTS[0], number),
-            row.sentence,
-            images,
-            right=0,
-            keep=keep,
-            reason="" if keep else f"{len(changed)} of subject, verb and object are changed",
-            meta={"pos_triplet": row.pos_triplet, "neg_triplet": row.neg_triplet},
-        )
+        place = ("svo_probes", changed[0] if changed else _PARTS[0], number)
+        reason = "" if keep else f"{len(changed)} of subject, verb and object are changed"
+        meta = {"pos_triplet": row.pos_triplet, "neg_triplet": row.neg_triplet}
+        yield image_choice_question(place, row.sentence, images, right=0, keep=keep, reason=reason, meta=meta)
 
 
 BENCHMARK = Benchmark(

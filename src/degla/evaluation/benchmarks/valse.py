@@ -79,15 +79,10 @@ def items(root: Path) -> Entries:
             where = f"{file} item {key!r}"
             record = published_row(_Row, row, where=where)
             keep = record.mturk.caption >= _VALID_VOTES
-            yield image_question(
-                ("valse", piece, key),
-                _image_path(record, where),
-                [record.caption],
-                [record.foil],
-                keep=keep,
-                reason="" if keep else f"only {record.mturk.caption} of 3 people chose the caption",
-                meta={name: value for name, value in row.items() if name not in ("image_file", "caption", "foil")},
-            )
+            reason = "" if keep else f"only {record.mturk.caption} of 3 people chose the caption"
+            meta = {name: value for name, value in row.items() if name not in ("image_file", "caption", "foil")}
+            place, image = ("valse", piece, key), _image_path(record, where)
+            yield image_question(place, image, [record.caption], [record.foil], keep=keep, reason=reason, meta=meta)
 
 
 def _image_path(row: _Row, where: str) -> str:
