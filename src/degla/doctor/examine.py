@@ -102,17 +102,10 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
 def _at_hand(config: TrainConfig) -> TrainConfig:
     """Return the configuration with small batches that fit on any machine, decoded in this process."""
     size = min(config.train.batch_size, _BATCH)
-    again = replace(
-        config.replay,
-        batch_size=min(config.replay.batch_size or config.train.batch_size, _BATCH),
-        data=replace(config.replay.data, workers=0),
-    )
-    return replace(
-        config,
-        train=replace(config.train, batch_size=size, chunk_size=None),
-        data=replace(config.data, workers=0),
-        replay=again,
-    )
+    size_again = min(config.replay.batch_size or config.train.batch_size, _BATCH)
+    replay = replace(config.replay, batch_size=size_again, data=replace(config.replay.data, workers=0))
+    train = replace(config.train, batch_size=size, chunk_size=None)
+    return replace(config, train=train, data=replace(config.data, workers=0), replay=replay)
 
 
 def _files(stream: StreamConfig, *, about: str) -> Finding:

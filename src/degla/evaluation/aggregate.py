@@ -238,19 +238,17 @@ def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
         chances = [member.score.chance for member in members]
         present = [chance for chance in chances if chance is not None]
         items = joined([member.items for member in members], weights)
-        averages[average.name] = _Drawn(
-            Score(
-                name=average.name,
-                metric=average.how,
-                value=clipped_share(float(weights @ values)),
-                n=int(sizes.sum()),
-                ties=sum(member.score.ties for member in members),
-                chance=clipped_share(float(weights @ np.array(present))) if len(present) == len(chances) else None,
-                interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
-                lower=all(member.score.lower for member in members),
-            ),
-            items,
+        score = Score(
+            name=average.name,
+            metric=average.how,
+            value=clipped_share(float(weights @ values)),
+            n=int(sizes.sum()),
+            ties=sum(member.score.ties for member in members),
+            chance=clipped_share(float(weights @ np.array(present))) if len(present) == len(chances) else None,
+            interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
+            lower=all(member.score.lower for member in members),
         )
+        averages[average.name] = _Drawn(score, items)
     return list(averages.values())
 
 

@@ -174,9 +174,8 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
         if not isinstance(row, dict):
             raise InputError(f"{where}: must be one JSON object, got a {type(row).__name__}.")
         if isinstance(row.get("ok"), dict) and isinstance(row.get("id"), str):
-            yield GivenVerdict(
-                where, (row["id"],), "", {name: _worth(worth, where) for name, worth in row["ok"].items()}
-            )
+            ok = {name: _worth(worth, where) for name, worth in row["ok"].items()}
+            yield GivenVerdict(where, (row["id"],), "", ok)
             continue
         ok = {_COLUMNS[name]: _worth(cell, where) for name, cell in row.items() if name in _COLUMNS}
         words = ("caption", "negative_caption", "type", "subtype")
@@ -184,11 +183,9 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
         if lacking or not ok:
             missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
             raise InputError(f"{where}: has no {missing}. Needed: {_Form.layout}.")
-        count = 1 if "correct" in row else 2
-        texts = (plain(row["caption"]), plain(row["negative_caption"]))
-        yield GivenVerdict(
-            where, (str(count), f"{row['type']}_{row['subtype']}", *texts), row.get("filename") or "", ok
-        )
+        count, part = "1" if "correct" in row else "2", f"{row['type']}_{row['subtype']}"
+        key = (count, part, plain(row["caption"]), plain(row["negative_caption"]))
+        yield GivenVerdict(where, key, row.get("filename") or "", ok)
 
 
 def _named(verdict: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:

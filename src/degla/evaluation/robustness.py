@@ -137,14 +137,9 @@ class Attacker:
             return torch.autograd.grad(loss, images)[0]
 
         seeds = [stream("attack", seed=self.settings.seed, epoch=0, index=number).getrandbits(63) for number in numbers]
-        return perturb(
-            pixels,
-            config=AttackConfig(epsilon, self.settings.steps, self.settings.share * epsilon),
-            mean=mean,
-            std=std,
-            gradient=gradient,
-            start=draw_start(seeds, epsilon=epsilon, like=pixels),
-        )
+        config = AttackConfig(epsilon, self.settings.steps, self.settings.share * epsilon)
+        start = draw_start(seeds, epsilon=epsilon, like=pixels)
+        return perturb(pixels, config=config, mean=mean, std=std, gradient=gradient, start=start)
 
     @torch.no_grad()
     def _embed(self, pixels: Tensor) -> EmbeddingRows:

@@ -56,7 +56,7 @@ def floor_verdicts(
     Args:
         items: of one benchmark.
         cache: keeps results that take long to compute.
-        further: additional floors that the benchmark chose, from `FURTHER`.
+        further: additional floors that the benchmark chose, `LONGER` or `COMPARED`.
     """
     parts: dict[str, list[PairItem]] = {}
     for item in items:
@@ -64,10 +64,8 @@ def floor_verdicts(
             parts.setdefault(item.part, []).append(item)
     verdicts: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS, *further)}
     for members in parts.values():
-        leads = [_shorter(item) for item in members]
-        verdicts[SHORTER] += [_judge(item, lead) for item, lead in zip(members, leads, strict=True)]
-        for name in further:
-            verdicts[name] += [_judge(item, FURTHER[name](item)) for item in members]
+        for name in (SHORTER, *further):
+            verdicts[name] += [_judge(item, _SOLVERS[name](item)) for item in members]
         learnt = _words_only(members, {} if cache is None else cache)
         if learnt is not None:
             verdicts[WORDS] += [_judge(item, lead) for item, lead in zip(members, learnt, strict=True)]
@@ -89,7 +87,9 @@ def _compared(item: PairItem) -> list[Leads]:
     return [picked[true, None].astype(float) - picked[None, ~true] for true in _rows(item)]
 
 
-FURTHER: dict[str, Callable[[PairItem], list[Leads]]] = {LONGER: _longer, COMPARED: _compared}
+_SOLVERS: Final[dict[str, Callable[[PairItem], list[Leads]]]] = {
+    SHORTER: _shorter, LONGER: _longer, COMPARED: _compared
+}  # fmt: skip
 
 
 def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | None:

@@ -104,14 +104,10 @@ def _model(model: Model, columns: Sequence[str], *, printed: bool) -> ModelRecor
     runs = []
     for (seed, replicate), path in model.files.items():
         result = load_result(path)
-        values = named_scores(result)
+        values, in_print = named_scores(result), printed_scores(result) if printed else {}
+        scores = {name: values[name] for name in columns}
         parts = {key: part.scores[0].value for key, (_, part) in _parts(result).items()}
-        runs.append(
-            RunRecord(
-                seed=seed, replicate=replicate, scores={name: values[name] for name in columns}, parts=parts,
-                printed=printed_scores(result) if printed else {},
-            )
-        )  # fmt: skip
+        runs.append(RunRecord(seed=seed, replicate=replicate, scores=scores, parts=parts, printed=in_print))
     return ModelRecord(
         label=model.label, arm=model.arm, setting=dict(model.setting), share=model.share, runs=tuple(runs),
         questions={}, cost=_mean_cost(model.costs),

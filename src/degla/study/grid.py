@@ -120,12 +120,8 @@ def refuse_shared(entries: Iterable[tuple[str, str]], *, where: str) -> None:
 
 def starting_config(arm: Arm, *, base: str) -> TrainConfig:
     """Return an arm's recipe on the plan's base, with checkpoint and logging intervals suited to one run of many."""
-    return replace(
-        recipe_config(arm.recipe),
-        model=base,
-        checkpoint=CheckpointConfig(every_minutes=5, keep=1),
-        tracking=TrackingConfig(every_steps=10, progress=False),
-    )
+    checkpoint, tracking = CheckpointConfig(every_minutes=5, keep=1), TrackingConfig(every_steps=10, progress=False)
+    return replace(recipe_config(arm.recipe), model=base, checkpoint=checkpoint, tracking=tracking)
 
 
 def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
