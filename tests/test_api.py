@@ -255,8 +255,8 @@ def test_results_are_not_written_to_a_folder_named_like_an_address(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.jsonl").write_text('{"id": "1", "image": "a.jpg", "text": "a black dog chases a white cat"}\n')
-    with pytest.raises(InputError, match=r"^s3://bucket/n\.jsonl: only training writes to an address\."):
+    with pytest.raises(InputError, match=r"^s3://bucket/n\.jsonl: only a local path can be written here\."):
         degla.write_negatives("c.jsonl", "s3://bucket/n.jsonl")
-    with pytest.raises(InputError, match=r"^memory://bucket/r\.json: only training writes to an address\."):
+    with pytest.raises(InputError, match=r"^memory://bucket/r\.json: only a local path can be written here\."):
         degla.evaluate("world", ["world"], tmp_path / "world", out="memory://bucket/r.json")
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]

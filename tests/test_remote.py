@@ -41,7 +41,7 @@ from degla.evaluation.models import load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
-from degla.model.address import Mirror, bring_here, folder_of_run, model_here
+from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.training import pairs as training_pairs
 from degla.training.loop import train
@@ -75,6 +75,8 @@ def test_an_address_is_known_as_a_path_too() -> None:
         "data.captions": "gs://b/c.jsonl",
         "out": "f/run",
     }
+    with pytest.raises(InputError, match=r"^s3://: names no file\. Write s3://BUCKET/NAME\.$"):
+        place({"data.captions": "s3://"}, Path("f"))
     assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (
         "a record asked for it"
     )
@@ -275,8 +277,8 @@ def test_a_run_whose_address_cannot_be_written_does_not_begin(
         with monkeypatch.context() as patch:
             patch.setattr(type(memory), "pipe_file", fail)
             with pytest.raises(InputError, match=rf"^memory://runs/x: cannot be written: {message}"):
-                Mirror(Path("memory://runs/x"), active=True, resume=False, keep=0)
-    with Mirror(Path("memory://runs/x"), active=True, resume=False, keep=0):
+                RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0)
+    with RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0):
         assert not memory.find("/runs")
 
 
@@ -328,7 +330,7 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
         if step > 3:
             (folder_of_run(out) / f"step-{step}").mkdir(parents=True, exist_ok=True)
             (folder_of_run(out) / f"step-{step}" / name).write_bytes(b"{}")
-    with Mirror(out, active=True, resume=True, keep=keep):
+    with RunMirror(out, active=True, resume=True, keep=keep):
         pass
     files = remote.list_files("memory://runs/kept")
     assert {file.removeprefix("memory://runs/kept/step-")[0] for file in files} == set(steps)

@@ -9,7 +9,8 @@ import os
 import select
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +18,7 @@ from degla.errors import DeglaError, InputError, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.pages.words import printable
 from degla.parse import with_short_words
+from degla.remote import address_of, check_address, in_addresses
 from degla.shelf import VERBS, did_you_mean
 from degla.verbs._arguments import Parser, parse_words, require_least
 from degla.version import __version__
@@ -26,6 +28,8 @@ _HYPHENATED = frozenset({"fetch_data"})
 """Commands whose underscore is written as a hyphen; in all others it separates words."""
 _OF_SEVERAL_PROCESSES = frozenset({"doctor", "evaluate", "train"})
 """Commands that can run under torchrun."""
+_CONTINUE_A_FOLDER = frozenset({"continual", "demo", "examples_review", "study", "system"})
+"""Commands whose --out must be a local path, because they go on with what they find in that folder."""
 
 _ABOUT = """Fine-tune CLIP-like models for compositional understanding without forgetting what they already know.
 
@@ -73,6 +77,8 @@ def _run(words: list[str]) -> int:
     odd = next((word for word in words if word.encode(errors="replace").decode() != word), None)
     if odd is not None:
         raise InputError(f"{odd}: not UTF-8, so no result could name it. Rename the file, or use a UTF-8 locale.")
+    for word in words:
+        check_address(word.partition("=")[2] if word.startswith("--") else word)
     if not words or words[0].startswith("-"):
         _top().parse_args(words)
         _top().print_help()
@@ -87,10 +93,31 @@ def _run(words: list[str]) -> int:
         if hasattr(module, "run_words"):
             return int(module.run_words(rest))
         with parsed_once():
-            arguments = parse_words(parser(name), rest)
+            arguments = parse_words(parser(name), rest, far=name not in _CONTINUE_A_FOLDER)
         if hasattr(arguments, "seed"):
             require_least(arguments, "seed", least=0)
-        return int(module.run(arguments) or 0)
+        with _out_here(arguments):
+            return int(module.run(arguments) or 0)
+
+
+@contextmanager
+def _out_here(arguments: argparse.Namespace) -> Iterator[None]:
+    """Give a command that writes to an address a local path to write to, whose content is copied there.
+
+    Raises:
+        InputError: the command also reads this address; see also `written_to`.
+    """
+    out = address_of(vars(arguments).get("out") or "")
+    if out is None or vars(arguments).get("dry_run") or not first_process():  # Others write nothing.
+        yield
+        return
+    from degla.mirror import written_to
+
+    for name, value in vars(arguments).items():
+        if name != "out" and out in map(address_of, map(str, value if isinstance(value, list) else [value])):
+            raise InputError(f"{out}: this command reads it and would overwrite it. Choose another --out.")
+    with written_to(out) as arguments.out:
+        yield
 
 
 def exit_status_of(call: Callable[[], int | None]) -> int:
@@ -137,14 +164,14 @@ def _open_streams() -> None:
 
 
 def _tell(message: str) -> None:
-    sys.stderr.write(f"degla: {printable(with_short_words(message))}\n")
+    sys.stderr.write(f"degla: {printable(with_short_words(in_addresses(message)))}\n")
 
 
 class _Printable(logging.Formatter):
     """The message alone. It may name what a file says, which a terminal must not obey."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable(in_addresses(super().format(record)))
 
 
 def spoken(name: str) -> str:

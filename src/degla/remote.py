@@ -30,10 +30,9 @@ _SECONDS: Final = 60.0
 """Seconds after which a request is no longer retried."""
 _TICK: Final = 10**8
 """Nanoseconds, longer than the clock resolution of any file system."""
-_ADDRESS: Final = re.compile(
-    "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+(?P<rest>.+)",
-    re.DOTALL,
-)
+_KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
+_ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
+_NAMELESS: Final = re.compile(_KIND)
 _STATE_FIELDS: Final = (
     "size",
     "ETag",
@@ -68,17 +67,39 @@ def address_of(path: Path | str) -> str | None:
     return None if match is None else f"{match['kind']}://{match['rest']}"
 
 
+def check_address(text: str) -> None:
+    """Raise InputError for an address without a name, such as "s3://", which would become a local path."""
+    if match := _NAMELESS.fullmatch(text):
+        raise InputError(f"{text}: names no file. Write {match['kind']}://BUCKET/NAME.")
+
+
 def display_path(path: Path | str) -> str:
     """Return a path as users write it: its address, or itself."""
     return address_of(path) or str(path)
 
 
+_SHOWN: Final[dict[str, str]] = {}
+"""Folders of the cache that a command writes to instead of an address."""
+
+
+def show_as(folder: Path, address: str | None) -> None:
+    """Let `in_addresses` name an address instead of a folder of the cache, or no longer if `address` is None."""
+    _SHOWN.pop(str(folder), None)
+    if address is not None:
+        _SHOWN[str(folder)] = address
+
+
+def in_addresses(text: str) -> str:
+    """Return a message with the addresses for which folders of the cache stand."""
+    for folder, address in _SHOWN.items():
+        text = text.replace(folder, address)
+    return text
+
+
 def refuse_address(path: Path) -> None:
     """Raise InputError if a path to write is an address, which would become a local folder of that name."""
     if address_of(path) is not None:
-        raise InputError(
-            f"{display_path(path)}: only training writes to an address. Use a local path and copy the result."
-        )
+        raise InputError(f"{display_path(path)}: only a local path can be written here. Use one and copy the result.")
 
 
 def read_range(address: str, start: int, stop: int) -> bytes:
@@ -167,7 +188,11 @@ def list_files(address: str) -> list[str]:
 
     def ask(files: Any, path: str) -> list[str]:
         with suppress(FileNotFoundError):
-            paths = files.glob(path) if re.search(r"[*?\[]", path) else files.find(path)
+            if re.search(r"[*?\[]", path):
+                found = files.glob(path, detail=True)
+                paths = [name for name in found if found[name]["type"] != "directory"]
+            else:
+                paths = files.find(path)
             # Normalise the number of slashes.
             return sorted(filter(None, (address_of(files.unstrip_protocol(each)) for each in paths)))
         return []

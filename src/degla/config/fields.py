@@ -26,7 +26,7 @@ from degla.model.integrity import STATE_NAME, check_one
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
-from degla.remote import address_of, display_path
+from degla.remote import address_of, check_address, display_path
 from degla.shelf import did_you_mean
 
 
@@ -268,10 +268,11 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve the paths among the fields of a file against the file's folder."""
+    """Resolve the paths among the fields of a file against the file's folder; raises as `check_address`."""
     paths = path_fields()
 
     def resolve(path: object) -> str:
+        check_address(str(path))
         return address_of(str(path)) or str(folder / str(path))
 
     return {

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from degla.errors import DeglaError, InputError
-from degla.files import cache_folder, whole_folder
+from degla.errors import InputError
+from degla.files import whole_folder
+from degla.mirror import Mirror, place_in_cache
 from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
 from degla.model.runs import WEIGHTS_NAME, checkpoints, latest_checkpoint, point_to_best, step_of
@@ -74,18 +73,6 @@ _BESIDE = ("config.json", "metrics.jsonl", "validation.jsonl", "best.json")
 log = logging.getLogger("degla.train")
 
 
-def place_in_cache(kind: str, address: str, *, state: str = "") -> Path:
-    """Return the cache folder for the content of an address.
-
-    Args:
-        kind: subfolder of the cache.
-        address: without a trailing slash.
-        state: distinguishes versions of the content.
-    """
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(address).name)
-    return cache_folder(kind) / f"{name}-{hashlib.sha256(f'{address}{state}'.encode()).hexdigest()[:12]}"
-
-
 def folder_of_run(out: Path) -> Path:
     """Return the local folder of a run: itself, or a cache folder for an address."""
     address = address_of(out)
@@ -128,8 +115,8 @@ def bring_here(out: Path) -> Path:
     return run
 
 
-class Mirror:
-    """Copies the files of a run to its address, in a thread; does nothing if `out` is a local folder.
+class RunMirror(Mirror):
+    """Copies the files of a run to its address after each checkpoint; does nothing if `out` is a local folder.
 
     Args:
         out: of the run.
@@ -142,63 +129,30 @@ class Mirror:
     """
 
     def __init__(self, out: Path, *, active: bool, resume: bool, keep: int) -> None:
-        self.address = address_of(out) if active else None
-        self.run, self.keep = folder_of_run(out), keep
+        address = address_of(out) if active else None
+        super().__init__(address, folder_of_run(out), probe=f"{address}/.writable")
+        self.keep = keep
         self._there: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
-        self._threads = ThreadPoolExecutor(max_workers=1)
-        self._copying: Future[None] | None = None
-        if self.address is not None:
-            _try_to_write(self.address)
-            self._names = _complete(_files(self.address))
+        if address is not None:
+            self._names = _complete(_files(address))
             if self._names and not resume:
                 raise InputError(
-                    f"{self.address}: already holds a run. Continue it with --resume {self.address}, or change --out."
+                    f"{address}: already holds a run. Continue it with --resume {address}, or change --out."
                 )
             for step in self._names:
                 with suppress(FileNotFoundError):
-                    state = (self.run / f"step-{step}" / STATE_NAME).read_bytes()
-                    if read_range(f"{self.address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
+                    state = (self.folder / f"step-{step}" / STATE_NAME).read_bytes()
+                    if read_range(f"{address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
                         self._there[f"step-{step}"] = hashlib.sha256(state).hexdigest()
-            log.info("the run is stored in %s and copied to %s after each checkpoint", self.run, self.address)
+            log.info("the run is stored in %s and copied to %s after each checkpoint", self.folder, address)
 
-    def __enter__(self) -> Mirror:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            self.wait()
-            if error is None and self.address is not None:
-                self._copy()
-        except DeglaError as failed:
-            if error is None:
-                raise DeglaError(
-                    f"{failed} The run itself is complete in {self.run}. To copy what is missing: degla train --resume "
-                    f"{self.address}."
-                ) from None
-            log.warning("%s was not copied completely: %s", self.run, failed)
-        finally:
-            self._threads.shutdown()
-
-    def copy(self) -> None:
-        """Start copying new files; failures are retried with the next checkpoint and at the end."""
-        if self.address is not None:
-            self.wait()
-            self._copying = self._threads.submit(self._try)
-
-    def wait(self) -> None:
-        """Wait for the current copy to finish: files must not be deleted before they are copied."""
-        if self._copying is not None:
-            self._copying.result()
-
-    def _try(self) -> None:
-        try:
-            self._copy()
-        except DeglaError as error:
-            log.warning("%s; retrying with the next checkpoint", error)
+    def _remedy(self) -> str:
+        missing = f"To copy what is missing: degla train --resume {self.address}."
+        return f"The run itself is complete in {self.folder}. {missing}"
 
     def _copy(self) -> None:
-        here = {path.name: path for path in checkpoints(self.run)}
+        here = {path.name: path for path in checkpoints(self.folder)}
         for name, folder in here.items():
             state = (folder / STATE_NAME).read_bytes()
             digest = hashlib.sha256(state).hexdigest()
@@ -212,7 +166,7 @@ class Mirror:
             self._there[name] = digest
         for name in _BESIDE:
             with suppress(FileNotFoundError):
-                put((self.run / name).read_bytes(), f"{self.address}/{name}")
+                put((self.folder / name).read_bytes(), f"{self.address}/{name}")
         # By the rule, not by the local files: a resumed run has fetched only the newest one.
         for step in sorted(self._names)[: -self.keep] if self.keep else ():
             if f"step-{step}" in here:
@@ -221,17 +175,6 @@ class Mirror:
             for file_name in sorted(names, key=lambda name: name != STATE_NAME):
                 remove(f"{self.address}/step-{step}/{file_name}")
             self._there.pop(f"step-{step}", None)
-
-
-def _try_to_write(address: str) -> None:
-    """Raise InputError if an address cannot be written to, which would else be known after hours of training."""
-    probe = f"{address.rstrip('/')}/.writable"
-    try:
-        put(b"", probe)
-        remove(probe)
-    except InputError as error:
-        reason = str(error).removeprefix(f"{probe}: ")
-        raise type(error)(f"{address}: cannot be written: {reason} Or change --out.") from None
 
 
 def _files(address: str) -> list[str]:

@@ -24,7 +24,7 @@ from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
 from degla.model import fast_paths, linear_kernel
-from degla.model.address import Mirror, bring_here, folder_of_run
+from degla.model.address import RunMirror, bring_here, folder_of_run
 from degla.model.integrity import read_state
 from degla.model.load import load_encoder
 from degla.model.runs import (
@@ -108,7 +108,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     with (
         evaluation.reported_once(),
         open_run(run, out=config.out, resume=resume, processes=processes),
-        Mirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
+        RunMirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
         try:
             return _train(config, run, accelerator, resume=resume, mirror=mirror)
@@ -123,7 +123,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             ) from None
 
 
-def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: Mirror) -> TrainResult:
+def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: RunMirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]

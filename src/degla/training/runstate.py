@@ -23,7 +23,7 @@ from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
 from degla.export.card import try_checkpoint_card
 from degla.model import linear_kernel
-from degla.model.address import Mirror
+from degla.model.address import RunMirror
 from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
@@ -81,7 +81,7 @@ class RunState:
         self.watch, self.start, self._base = watch, start, base
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
-        self.mirror: Mirror | None = None
+        self.mirror: RunMirror | None = None
         """Copies checkpoints elsewhere."""
         self._last_step: int | None = None  # Step of the checkpoint loaded or written last.
 

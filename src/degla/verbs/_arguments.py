@@ -118,11 +118,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
-def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+def parse_words(parser: argparse.ArgumentParser, words: list[str], *, far: bool = False) -> argparse.Namespace:
     """Parse the arguments; `typed` holds the names of those given explicitly.
 
+    Args:
+        parser: of the verb.
+        words: the arguments.
+        far: whether --out may be an address.
+
     Raises:
-        InputError: a number is larger than `sys.maxsize`.
+        InputError: a number is larger than `sys.maxsize`, or an address is given for what is written to a local path.
     """
     arguments = parser.parse_args(words)
     # argparse sets a default only for attributes that the namespace lacks.
@@ -131,7 +136,7 @@ def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
     for name, value in vars(arguments).items():
         if isinstance(value, int) and abs(value) > sys.maxsize:
             raise InputError(f"--{name.replace('_', '-')} is {value}, which is too large.")
-        if name in _WRITTEN and value is not None:
+        if name in _WRITTEN and value is not None and not (far and name == "out"):
             refuse_address(Path(value))
     return arguments
 

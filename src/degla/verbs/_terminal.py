@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from degla.pages.words import printable
+from degla.remote import in_addresses
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +29,7 @@ def show(table: RenderableType) -> None:
 
 def tell(line: str) -> None:
     """Print a line to stderr."""
-    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.write(f"{printable(in_addresses(line))}\n")
 
 
 def print_json(values: object) -> None:

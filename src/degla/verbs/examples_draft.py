@@ -9,6 +9,7 @@ from pathlib import Path
 from degla.errors import DeglaError
 from degla.files import require_writable
 from degla.pages.words import counted
+from degla.remote import in_addresses
 from degla.verbs._arguments import captions_of, describe_columns, describe_model, model_source, require_least
 from degla.verbs._terminal import show
 
@@ -51,7 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
             "no drafts were made, for the reasons above. Fix them, then run the same command again to resume."
         )
     if drafts:
-        sys.stdout.write(
-            f"{counted(drafts, 'draft')} in {arguments.out}. Select from them with degla examples review.\n"
-        )
+        out = in_addresses(str(arguments.out))
+        sys.stdout.write(f"{counted(drafts, 'draft')} in {out}. Select from them with degla examples review.\n")
     return status_of_signal(summary.stopped)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.pages.words import counted
+from degla.remote import in_addresses
 from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder
 from degla.verbs._terminal import print_json
 
@@ -53,6 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
         f"{counted(counts.images, 'image')}, {counted(counts.captions, 'caption')}, "
         f"{counted(counts.negatives, 'negative')} in {counted(counts.shards, 'shard')}, "
         f"{counts.bytes / 2**20:.1f} MiB.\n"
-        f"Train with: {shlex.join(flags)}\n"
+        f"Train with: {in_addresses(shlex.join(flags))}\n"
     )
     return 0

@@ -1,0 +1,245 @@
+"""Outputs at addresses: a command writes to a folder of the cache, whose files a thread copies to the address."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Self
+
+from degla.errors import DeglaError, InputError
+from degla.files import PARTIAL, cache_folder, cannot_write, write_json
+from degla.locks import NAME, lock
+from degla.parse import read_json_object
+from degla.remote import fetch, list_files, put, remove, show_as, state_of
+
+_SECONDS: Final = 60.0
+"""Shortest pause between two copies in the background, which also take at most a tenth of the time."""
+_RECORD, _SENT = ".there.json", ".sent"
+_OURS: Final = frozenset({NAME, _RECORD})
+log = logging.getLogger(__name__)
+
+
+def place_in_cache(kind: str, address: str, *, state: str = "") -> Path:
+    """Return the cache folder for the content of an address.
+
+    Args:
+        kind: subfolder of the cache.
+        address: without a trailing slash.
+        state: distinguishes versions of the content.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(address).name)
+    return cache_folder(kind) / f"{name}-{hashlib.sha256(f'{address}{state}'.encode()).hexdigest()[:12]}"
+
+
+class Mirror(ABC):
+    """Copies what a command writes to an address, in a thread and at the end; does nothing without an address.
+
+    Args:
+        address: where it is copied to, or None.
+        folder: where the command writes.
+        probe: address of a file that is written and removed, because a command that cannot write there must not begin.
+
+    Raises:
+        InputError: the address cannot be written to.
+        RemoteError: its server does not answer.
+    """
+
+    after_errors = False
+    """Whether what is there is copied even if the command fails."""
+
+    def __init__(self, address: str | None, folder: Path, *, probe: str) -> None:
+        self.address, self.folder = address, folder
+        self._threads = ThreadPoolExecutor(max_workers=1)
+        self._copying: Future[None] | None = None
+        if address is not None:
+            _try_to_write(address, probe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+            if self.address is not None and (error is None or self.after_errors):
+                self._copy()
+        except DeglaError as failed:
+            remedy = self._remedy()
+            if error is None:
+                raise DeglaError(f"{failed} {remedy}") from None
+            log.warning("%s was not copied completely: %s", self.folder, failed)
+        finally:
+            self._threads.shutdown()
+
+    def copy(self) -> None:
+        """Start copying new files; failures are retried with the next copy and at the end."""
+        if self.address is not None:
+            self.wait()
+            self._copying = self._threads.submit(self._try)
+
+    def wait(self) -> None:
+        """Wait for the current copy to finish: files must not be deleted before they are copied."""
+        if self._copying is not None:
+            self._copying.result()
+
+    def _try(self) -> None:
+        try:
+            self._copy()
+        except DeglaError as error:
+            log.warning("%s; it is tried again later", error)
+
+    @abstractmethod
+    def _copy(self) -> None:
+        """Copy what is new."""
+
+    @abstractmethod
+    def _remedy(self) -> str:
+        """Return where the files are that could not be copied, and what to do."""
+
+
+def _try_to_write(address: str, probe: str) -> None:
+    try:
+        put(b"", probe)
+        remove(probe)
+    except DeglaError as error:
+        reason = str(error).removeprefix(f"{probe}: ")
+        raise type(error)(f"{address}: cannot be written: {reason} Or change --out.") from None
+
+
+@contextmanager
+def written_to(address: str) -> Iterator[Path]:
+    """Yield the local path that a command writes instead of an address, with what lies there.
+
+    A file and those beside it whose names begin with its name are fetched first, so that a command continues them. A
+    folder must be new.
+
+    Raises:
+        InputError: the address cannot be written to or is a folder with files; or another process writes to it.
+        DeglaError: it cannot be read or written, or the disk is full. What the command wrote remains in the cache.
+    """
+    parent, _, name = address.rpartition("/")
+    if parent.endswith("/"):
+        raise InputError(f"{address}: has no name of a file or folder. Add one: {address}/NAME.")
+    folder = place_in_cache("outputs", address)
+    with lock(folder), _OutputMirror(address, parent, folder / name) as mirror:
+        yield mirror.out
+
+
+class _OutputMirror(Mirror):
+    """Copies the output of a command: a file and those beside it time and again, a folder at the end.
+
+    After a kill, the files here are copied first if those at the address are as this machine left them, and replaced
+    with those there if not.
+    """
+
+    after_errors = True
+
+    def __init__(self, address: str, parent: str, out: Path) -> None:
+        super().__init__(address, out.parent, probe=f"{address}.writable")
+        self.out, self._parent = out, parent
+        self._ended, self._whole = threading.Event(), False
+        self._known: dict[str, list[Any]] = {}  # Names; states at the address and here when they were the same.
+        if any(file != address for file in list_files(address)):
+            raise InputError(f"{address}: is a folder that holds files. Choose another --out.")
+        self._bring()
+        log.info("the output is stored in %s and copied to %s", self.folder, address)
+        show_as(self.folder, parent)
+
+    def __enter__(self) -> Self:
+        self._copying = self._threads.submit(self._copy_often)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._ended.set()
+        self._whole = error is None
+        super().__exit__(kind, error, trace)
+        if error is None:
+            log.info("copied to %s", self.address)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _copy_often(self) -> None:
+        pause = _SECONDS
+        while not self._ended.wait(pause):
+            began = time.monotonic()
+            self._try()
+            pause = max(_SECONDS, 9 * (time.monotonic() - began))
+
+    def _bring(self) -> None:
+        try:
+            if self.out.is_dir():
+                shutil.rmtree(self.out)  # Of a command that was killed; it may be incomplete.
+            with suppress(InputError):
+                self._known = read_json_object(self.folder / _RECORD)
+            there = self._states_there()
+            if {name: known[0] for name, known in self._known.items()} == there:
+                self._copy()
+                return
+            for path in _files(self.folder):
+                path.unlink()
+            self._known = {}
+            for name, state in there.items():
+                fetch(f"{self._parent}/{name}", self.folder / name)
+                self._known[name] = [state, _state_here(self.folder / name)]
+            write_json(self.folder / _RECORD, self._known)
+        except OSError as error:
+            raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+
+    def _states_there(self) -> dict[str, str]:
+        """States of the file, of its numbered parts (one per model) and of those that begin with its name."""
+        ours = re.compile(rf"{re.escape(self.out.stem)}(-\d+)?{re.escape(self.out.suffix)}(\.[^/]+)?", re.DOTALL)
+        files = list_files(f"{self._parent}/{escape(self.out.stem)}*")
+        names = (file.removeprefix(f"{self._parent}/") for file in files)
+        return {name: state_of(f"{self._parent}/{name}") for name in names if ours.fullmatch(name)}
+
+    def _copy(self) -> None:
+        try:
+            self._send(self._whole)
+        except OSError as error:
+            raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+
+    def _send(self, whole: bool) -> None:
+        # First here and last there: every row at the address then has its reply, from which it was made, there, too.
+        files = sorted(_files(self.folder), key=lambda path: path != self.out)
+        sent = self.folder / _SENT
+        found: dict[str, tuple[Path, list[int]]] = {}
+        for path in files:
+            state = _state_here(path)
+            if state != self._known.get(path.name, [None, None])[1]:
+                source = path
+                if not whole:  # It may be growing.
+                    sent.mkdir(exist_ok=True)
+                    source = Path(shutil.copyfile(path, sent / path.name))
+                found[path.name] = source, state
+        if whole and self.out.is_dir():
+            inside = sorted(self.out.rglob("*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            named = {path.relative_to(self.folder).as_posix(): path for path in inside if path.is_file()}
+            found |= {name: (path, _state_here(path)) for name, path in named.items()}
+        for name, (source, state) in reversed(found.items()):
+            put(source, f"{self._parent}/{name}")
+            self._known[name] = [state_of(f"{self._parent}/{name}"), state]
+        if found:
+            write_json(self.folder / _RECORD, self._known)
+        shutil.rmtree(sent, ignore_errors=True)
+
+    def _remedy(self) -> str:
+        show_as(self.folder, None)
+        return f"The output itself is complete in {self.folder}. Copy it from there."
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files that the command has written to a folder."""
+    return [each for each in folder.iterdir() if each.is_file() and each.name not in _OURS and each.suffix != PARTIAL]
+
+
+def _state_here(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
