@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from degla.data import plan as plan_module
 from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan
 from degla.errors import InputError
 
@@ -223,3 +224,20 @@ def test_the_order_from_shard_to_shard_does_not_change_between_releases() -> Non
         16,
         19,
     ]
+
+
+def test_an_order_from_shard_to_shard_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the batches, and for the shards that are copied ahead of them in a thread."""
+    shards, groups = np.repeat(np.arange(40), 25), np.repeat(np.arange(200), 5)
+    one, other = (BatchPlan(groups, batch_size=64, duplicates="avoid", shards=shards, seed=seed) for seed in (0, 1))
+    made = list[np.ndarray]()
+    separate = plan_module.separate_groups
+    monkeypatch.setattr(
+        plan_module, "separate_groups", lambda *order, **how: made.append(order) or separate(*order, **how)
+    )
+    for epoch in range(3):
+        for plan in (one, other):
+            assert len(list(plan.batches(epoch))) == 15
+        for plan in (one, other):
+            assert {shard for _, shard in plan.first_uses(epoch)} == set(range(40))
+        assert len(made) == 2 * (epoch + 1)

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
@@ -111,6 +112,10 @@ class BatchPlan:
 
     def global_batches(self, epoch: int) -> list[RowNumbers]:
         """Return the rows of each step over all devices, in order; device r takes the r-th equal part."""
+        # From shard to shard it is asked for twice: for the batches, and for the shards to copy ahead of them.
+        return self._in_order(epoch) if self.shards is None else _in_order(self, epoch)
+
+    def _in_order(self, epoch: int) -> list[RowNumbers]:
         rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
         if self.shards is not None:
@@ -119,6 +124,11 @@ class BatchPlan:
         if self.duplicates == "avoid":
             order = separate_groups(order, groups=np.asarray(self.groups), ends=ends, wrap=self.shards is None)
         return np.split(order, ends)[:-1]
+
+
+@lru_cache(maxsize=2)
+def _in_order(plan: BatchPlan, epoch: int) -> list[RowNumbers]:
+    return plan._in_order(epoch)
 
 
 def _from_shard_to_shard(order: RowNumbers, shards: RowNumbers, rng: np.random.Generator) -> RowNumbers:
