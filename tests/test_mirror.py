@@ -18,6 +18,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.files import LineFile
 from degla.mirror import written_to
+from degla.negatives.files.pack import read_manifest
 from degla.negatives.llm.scripted import ScriptedModel
 from tests.negatives.scripted_runs import many, run, varied
 from tests.tiny import write_classes
@@ -227,6 +228,16 @@ def test_what_commands_write_at_an_address_is_what_they_write_here(
             assert content == here[name].read_bytes(), name
     ours = ("n.jsonl", "shards", "units", "composites", "exported", "r.", "both-", "report.")
     assert set(there) == {name for name in here if name.startswith(ours) and not name.endswith(".lock")}
+
+    # And what is there is read as what is here.
+    assert main(["report", "memory://far/r.json", "--out", "memory://far/report.html"]) == 0
+    memory.put(str(images), "/images", recursive=True)
+    assert main(["pack", captions, "--images", "memory://images", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "captions.jsonl").read_bytes() == there["shards/captions.jsonl"]
+    assert main(["negatives", "pack", "memory://far/n.jsonl", "--out", "memory://far/n.parquet"]) == 0
+    manifests = [read_manifest(Path(f"memory://far/n.{ending}")) for ending in ("jsonl", "parquet")]
+    assert manifests[0] == manifests[1] == json.loads(there["n.jsonl.manifest.json"])
+    assert read_manifest(Path("memory://far/units.jsonl")) is None
 
 
 def test_an_address_that_cannot_be_written_is_refused_before_the_work(

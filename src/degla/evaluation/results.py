@@ -6,12 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
@@ -243,7 +245,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
 @remembered(4096, remedy=_REMEDY)
 def _load(path: Path) -> TracedResult:
     """A result without its items: a report asks for each several times."""
-    row = read_json(path, remedy=_REMEDY)
+    row = read_json(fetched(path), remedy=_REMEDY)
     version = row.get("schema_version") if isinstance(row, dict) else None
     if version is None:
         kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
@@ -264,8 +266,11 @@ def _load(path: Path) -> TracedResult:
 
 
 def items_file(path: Path, result: Result) -> Path:
-    """Return the path of the items of a result that was read from a file."""
-    return path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+    """Return the path of the items of a result that was read from a file; of a copy if they are at an address."""
+    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+    with suppress(InputError):  # There are none.
+        return fetched(beside)
+    return beside
 
 
 def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[RecordType]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
-from degla.remote import refuse_address
+from degla.remote import address_of, refuse_address
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -61,15 +61,15 @@ def captions_of(arguments: argparse.Namespace, *, optional: tuple[str, ...] = ()
 
 
 def require_folder(path: Path, what: str) -> None:
-    """Raise an error if a path is not a folder; `what` says in the message what it is for."""
-    if not path.is_dir():
+    """Raise an error if a local path is not a folder; `what` says in the message what it is for."""
+    if address_of(path) is None and not path.is_dir():
         raise InputError(f"{path}: no such folder {what}.")
 
 
 def require_files(*paths: Path | None) -> None:
-    """Raise an error if a path does not exist; None means not given."""
+    """Raise an error if a local path does not exist; None means not given."""
     for path in paths:
-        if path is not None and not path.exists():
+        if path is not None and address_of(path) is None and not path.exists():
             raise InputError(f"{path}: no such file or folder.")
 
 

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_folder(arguments.out.parent, "to write to (--out)")
     _check_server(arguments)
     if arguments.drawn is not None and not arguments.base_url:
+        refuse_address(arguments.drawn)
         require_folder(arguments.drawn, "of images (--drawn)")
     spare_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
     from degla.data.neighbours import drawn_images, read_neighbours, similar_images, texts_of_rule, with_partners

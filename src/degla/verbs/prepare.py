@@ -146,8 +146,9 @@ def _composites(arguments: argparse.Namespace) -> str:
     from degla.data.decoding import MAX_PIXELS
     from degla.records import write_jsonl
 
-    if arguments.images is None or not arguments.images.is_dir():
-        raise InputError(f"--images {arguments.images}: composites need the folder that image paths are relative to.")
+    if arguments.images is None:
+        raise InputError("composites need the folder that image paths are relative to (--images).")
+    require_folder(arguments.images, "of images (--images)")
     size = 224 if arguments.size is None else arguments.size
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:

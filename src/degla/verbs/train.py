@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.evaluation.processes import first_process
+from degla.remote import address_of
 from degla.shelf import RECIPES
 from degla.verbs._training import ALL, PRINT, configure, show_help
 
@@ -78,7 +79,9 @@ def run_words(words: list[str]) -> int:
     outcome = train(config, resume=resume)
     if not first_process():
         return 0  # A failure makes torchrun end the first process, which may still be copying the checkpoint.
-    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
+    address = address_of(config.out or "")
+    where = outcome.folder if address is None else f"{address}/{outcome.folder.name}"
+    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {where}\n")
     return status_of_signal(outcome.stopped)
 
 

@@ -11,11 +11,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.files import whole_file, whole_lines
 from degla.negatives.run.output import journal_path, manifest_path, read_line
@@ -148,9 +150,9 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     manifest = _of_schema(path, MANIFEST_KEY)
     if manifest is None:
         where, remedy = manifest_path(path), "Delete this manifest to continue without it."
-        if not where.is_file():
+        if (here := _found(where)) is None:
             return None
-        manifest = read_json_object(where, remedy=remedy)
+        manifest = read_json_object(here, remedy=remedy)
     rules = manifest.get("rules", [])
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise InputError(
@@ -172,8 +174,7 @@ def read_outcomes(path: Path) -> Outcomes | None:
         except (KeyError, TypeError, ValueError):
             what = f"'{OUTCOMES_KEY.decode()}' in the schema's metadata has no valid counts"
             raise InputError(f"{path}: {what}. Download or create it again.") from None
-    journal = journal_path(path)
-    if not journal.is_file():
+    if (journal := _found(journal_path(path))) is None:
         return None
     outcomes = Outcomes()
     with open_file(journal) as stream:
@@ -182,11 +183,18 @@ def read_outcomes(path: Path) -> Outcomes | None:
     return outcomes
 
 
+def _found(path: Path) -> Path | None:
+    """Return a file, or the copy of one at an address; None if there is none."""
+    with suppress(InputError):
+        path = fetched(path)
+    return path if path.is_file() else None
+
+
 def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
     """Read a JSON object from the metadata of a Parquet file's schema."""
     if path.suffix.lower() not in PARQUET_ENDINGS:
         return None
-    metadata = open_parquet(path).schema_arrow.metadata or {}
+    metadata = open_parquet(fetched(path)).schema_arrow.metadata or {}
     if key not in metadata:
         return None
     value = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
