@@ -148,6 +148,7 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
          "memory://b/x.jsonl: this command reads it and would overwrite it. Choose another --out."),
         (["negatives", os.devnull, "--out", "memory://x.jsonl"],
          "memory://x.jsonl: has no name of a file or folder. Add one: memory://x.jsonl/NAME."),
+        (["negatives", os.devnull, "--out", "memory://b/x.jsonl?v=1"], "memory://b/x.jsonl?v=1: a name with *, ? or ["),
         (["negatives", "s3://", "--out", "x.jsonl"], "s3://: names no file. Write s3://BUCKET/NAME."),
         (["train", "clip", "--data.captions=gs:/"], "gs:/: names no file. Write gs://BUCKET/NAME."),
         (["evaluate", "world", "--benchmarks", "world", "--root", "http://h/x", "--out", "x.json"],

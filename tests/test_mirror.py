@@ -131,6 +131,7 @@ def test_a_copy_holds_no_row_whose_reply_is_not_there(
         monkeypatch.setattr(mirror, "put", grow)
         raise KeyboardInterrupt
     assert {memory.cat(path) for path in memory.find("/far")} == {b"1\n"}
+    assert not out.parent.exists()
     assert order == ["memory://far/n.jsonl.replies.jsonl", "memory://far/n.jsonl"]
 
 

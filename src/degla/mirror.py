@@ -61,6 +61,7 @@ class Mirror(ABC):
         self.address, self.folder = address, folder
         self._threads = ThreadPoolExecutor(max_workers=1)
         self._copying: Future[None] | None = None
+        self.complete = False
         if address is not None:
             _try_to_write(address, probe)
 
@@ -72,6 +73,7 @@ class Mirror(ABC):
             self.wait()
             if self.address is not None and (error is None or self.after_errors):
                 self._copy()
+                self.complete = True
         except DeglaError as failed:
             remedy = self._remedy()
             if error is None:
@@ -129,6 +131,8 @@ def written_to(address: str) -> Iterator[Path]:
     parent, _, name = address.rpartition("/")
     if parent.endswith("/"):
         raise InputError(f"{address}: has no name of a file or folder. Add one: {address}/NAME.")
+    if re.search(r"[*?[]", address):
+        raise InputError(f"{address}: a name with *, ? or [ stands for several files. Choose another --out.")
     folder = place_in_cache("outputs", address)
     with lock(folder), _OutputMirror(address, parent, folder / name) as mirror:
         yield mirror.out
@@ -162,8 +166,12 @@ class _OutputMirror(Mirror):
         self._ended.set()
         self._whole = error is None
         super().__exit__(kind, error, trace)
+        # What a cluster's workers had sent when the command was stopped, or a folder that is not complete.
+        rest = [each for each in self.folder.iterdir() if each.is_dir() and any(each.iterdir())]
         if error is None:
             log.info("copied to %s", self.address)
+            rest = [each for each in rest if each != self.out]
+        if self.complete and not rest:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _copy_often(self) -> None:
@@ -183,8 +191,11 @@ class _OutputMirror(Mirror):
             if {name: known[0] for name, known in self._known.items()} == there:
                 self._copy()
                 return
-            for path in _files(self.folder):
-                path.unlink()
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in _OURS:
+                    path.unlink()
             self._known = {}
             for name, state in there.items():
                 fetch(f"{self._parent}/{name}", self.folder / name)
