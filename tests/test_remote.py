@@ -75,6 +75,8 @@ def test_an_address_is_known_as_a_path_too() -> None:
         "data.captions": "gs://b/c.jsonl",
         "out": "f/run",
     }
+    told = remote.in_addresses("s3:/b/x.jsonl, 's3://b/y': no file of /home/s3:/b, ./http:/x or gs:/ is read")
+    assert told == "s3://b/x.jsonl, 's3://b/y': no file of /home/s3:/b, ./http:/x or gs:/ is read"
     with pytest.raises(InputError, match=r"^s3://: names no file\. Write s3://BUCKET/NAME\.$"):
         place({"data.captions": "s3://"}, Path("f"))
     assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (

@@ -33,6 +33,7 @@ _TICK: Final = 10**8
 _KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
 _ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
 _NAMELESS: Final = re.compile(_KIND)
+_AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=[^/\s])")
 _STATE_FIELDS: Final = (
     "size",
     "ETag",
@@ -90,10 +91,10 @@ def show_as(folder: Path, address: str | None) -> None:
 
 
 def in_addresses(text: str) -> str:
-    """Return a message with the addresses for which folders of the cache stand."""
+    """Return a message with the addresses for which folders of the cache and paths of addresses stand."""
     for folder, address in _SHOWN.items():
         text = text.replace(folder, address)
-    return text
+    return _AS_A_PATH.sub(r"\g<kind>://", text)
 
 
 def refuse_address(path: Path) -> None:
