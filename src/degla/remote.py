@@ -33,7 +33,7 @@ _TICK: Final = 10**8
 _KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
 _ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
 _NAMELESS: Final = re.compile(_KIND)
-_AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=[^/\s])")
+_AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=\w)")
 _STATE_FIELDS: Final = (
     "size",
     "ETag",
