@@ -12,7 +12,7 @@ import pytest
 from degla.cli import main
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Form
-from degla.negatives.llm.scripted import ALL_FORMS
+from degla.negatives.llm.scripted import ALL_FORMS, ScriptedModel
 from degla.negatives.plan import plan_negatives
 from degla.negatives.run.stream import BATCH
 from degla.pages.words import duration

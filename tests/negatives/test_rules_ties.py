@@ -91,12 +91,12 @@ def test_no_word_of_a_language_model_is_asked_for_where_only_the_rules_own_list_
 
 
 def test_those_that_can_act_come_first() -> None:
-    caption = parse_one("a woman lifting a dog next to a bench under a tree")
+    caption = parse_one("a woman covering a dog next to a bench under a tree")
     for name in ("swap_nouns", "reshuffle_order"):
         for seed in range(8):
             first, *_, last = load_rule(name).read(caption, None, Random(seed), most=20)
-            assert first.split(" lifting")[0] in ("a woman", "a dog")
-            assert last.split(" lifting")[0] in ("a bench", "a tree")
+            assert first.split(" covering")[0] in ("a woman", "a dog")
+            assert last.split(" covering")[0] in ("a bench", "a tree")
 
 
 def test_rooms_get_what_is_seldom_there() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.pages.words import counted
+from degla.remote import refuse_address
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,

@@ -29,9 +29,11 @@ from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import all_sorts, relations
+from degla.negatives.grammar.relations import all_sorts, is_clothing, is_limb, is_placed, relations
 from degla.negatives.grammar.suitability import misfit, whole_things
 
+_AFTER_ADVERB: Final = frozenset({"", ".", ",", "CC", "VBG", "VBZ", "VBP", "VBD", "VBN"})
+"""Tags of the words after an adverb that stands alone."""
 _LIKENESS: Final = frozenset({"like", "as", "than", "such", "including"})
 _FIXED_BY: Final = frozenset({*_LIKENESS, "out", "per", "during", "via", "until", "since"})
 _CROWDS: Final = frozenset({"couple", "crowd", "team", "herd", "flock", "trio", "family"})
@@ -51,6 +53,11 @@ _EQUAL: Final = ({"is"}, {"are"}, {"was"}, {"were"})
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
 _OPENING: Final = frozenset("([{“")
 _CLOSING: Final = frozenset(")]}”")
+_POINTING: Final = frozenset({"the", "this", "that", "these", "those", "its", "his", "her", "their"})
+"""Words before a noun that is spoken of again."""
+_PARTING: Final = frozenset({".", "!", "?", ";", ":", "-", "–", "—"})
+"""Marks between statements."""
+_QUOTES: Final = frozenset({'"', "“", "”", "''", "``"})
 _RELATING: Final = frozenset({"IN", "TO", "DT", "VBD", "VBG", "MD", "POS", ".", ":"})
 """Tags of the words that a list of keywords does not have."""
 
@@ -80,6 +87,7 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
     tokens, chunks = caption.tokens, caption.chunks
     result: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
+    technique = _technique(caption)
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
         connector, verbs = connect(gap)
@@ -92,6 +100,7 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         likened = bool(_LIKENESS & {token.lower for token in gap}) or (likened and connector in JOINERS)
         stays = (
             likened
+            or chunk.start >= technique
             or bool(_FIXED_BY & set(connector.split()))
             or _completes_adjective(gap)
             or any(shares_article(*pair) or makes_compound(*pair) for pair in pairs)
@@ -102,6 +111,15 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         plain = not bare and chunk.determiner is None
         result[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
     return result
+
+
+def _technique(caption: Caption) -> int:
+    """Return where a title's technique begins, as in "Two women on a beach, ink on paper"; the end if it has none."""
+    media = relations().words["media"]
+    for chunk in caption.chunks:
+        if chunk.before.text in (",", ";", ".") and any(token.lemma in media for token in chunk.tokens):
+            return chunk.start
+    return len(caption.tokens)
 
 
 def _completes_adjective(gap: Sequence[Token]) -> bool:
@@ -126,6 +144,14 @@ def _stands_alone(chunk: Chunk) -> bool:
         or not _SPLIT.isdisjoint(pairs)
         or opened
         or layered
+        or (head.lemma == "top" and chunk.first.lower == "the" and len(chunk.tokens) == 2)
+        or (before.lower == "on" and head.lemma in relations().nouns_of_kind["device"])  # "talking on the phone"
+        or (after.lower == "on" and token_at(chunk.source, chunk.end + 1).tag in _AFTER_ADVERB)  # "with a hat on"
+        or (before.tag == "RB" and before.role == "advmod" and first.is_adjective)  # "and very large rugs"
+        or before.role == "amod"
+        or before.text in _QUOTES
+        or after.text in _QUOTES
+        or _is_named(chunk)
         or purpose
         or after.tag == "POS"
         or after.is_noun
@@ -144,6 +170,7 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
         (start, end)
         for start, end in whole_things(caption)
         if start not in wrong
+        and caption.named.isdisjoint(range(start, end))
         and not tied_down[start].stays
         and all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
     ]
@@ -219,8 +246,19 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     Cached because every rule that moves phrases needs it for every pair of phrases.
     """
     one, other = ties(caption)[first.start], ties(caption)[second.start]
+    between = range(first.end, second.start)
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
+    if _is_worn(first) != _is_worn(second) and is_clothing(first.noun) != is_clothing(second.noun):
+        return "word_order"  # "a woman in a skirt under an umbrella"
+    if not (is_placed(first.noun) and is_placed(second.noun)):
+        return "unknown_word"
+    if _is_told_again(caption, first, second):
+        return "already_in_caption"
+    if any(first.source[at].text in _PARTING and not is_abbreviated(first.source, at) for at in between):
+        return "word_order"  # what a second sentence calls "the dog" is in the first one
+    if is_limb(first.noun) != is_limb(second.noun):
+        return "part"  # "a ball in its mouth"
     if any(_is_part_of_name(chunk) for chunk in (first, second)):
         return "word_order"  # "Ann B. Miller"
     if first.first.glued != second.first.glued or _is_marked_off(first.source[first.end : second.start]):
@@ -232,6 +270,26 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         if now.plain and participle and not head.tag.startswith("NNP") and lexicon().is_mass(head.lemma):
             return "word_order"
     return "same_meaning" if _are_close(first, second) or _says_the_same(caption, first, second) else ""
+
+
+def _is_worn(chunk: Chunk) -> bool:
+    """Whether the phrase is clothes that someone is said to have on."""
+    return is_clothing(chunk.noun) and (chunk.before.lower in ("in", "with") or chunk.before.lemma in ("wear", "don"))
+
+
+def _is_told_again(caption: Caption, first: Chunk, second: Chunk) -> bool:
+    """Whether another phrase speaks of one of the two again: "a child jumps while a man watches the child"."""
+    lemmas = {first.noun.lemma, second.noun.lemma}
+    again = [one for one in caption.chunks if one.noun.lemma in lemmas and one not in (first, second)]
+    told = (first, second, *again) if again else ()
+    return any(not _POINTING.isdisjoint(token.lower for token in one.modifiers) for one in told)
+
+
+def _is_named(chunk: Chunk) -> bool:
+    """Whether the noun is a name of one word: written with a capital where the caption's other words have none."""
+    head = chunk.noun
+    capital = head.text[0].isupper() and not head.text.isupper() and chunk.head > 0
+    return capital and any(token.is_noun and token.text.islower() for token in chunk.source)
 
 
 def _is_part_of_name(chunk: Chunk) -> bool:

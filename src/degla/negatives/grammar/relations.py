@@ -18,7 +18,10 @@ Sort = Literal["prepositions", "verbs"]
 
 _BEARING: Final = frozenset({"on", "upon", "onto", "on top of", "atop", "in", "inside", "inside of", "within", "into"})
 _HOLDING: Final = frozenset({"in", "inside", "inside of", "within"})
+_SMALL: Final = 1
+_PERSON: Final = 2
 _VEHICLE: Final = 3
+_WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headwear", "accessory"})
 _REMEMBERED: Final = 65_536
 """Number of nouns whose sorts are cached."""
 GROUND: Final = 4
@@ -63,6 +66,7 @@ class Relations:
             for table in tables["actors"].values()
             for verb in table["verbs"]
         }
+        self.objects = {verb: frozenset(table["of"]) for table in tables["objects"].values() for verb in table["verbs"]}
         self._same_ground = frozenset(frozenset(pair.split()) for pair in tables["words"]["same_ground"])
         self._listed = {sort: members(groups) for sort, groups in self.groups.items()}
         self.scale = {int(size): table for size, table in tables["scale"].items()}
@@ -187,6 +191,34 @@ def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
     return direct or next((size for size, table in scale.items() if sorts.intersection(table.get("sorts", ()))), 0)
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _is_placed(lemma: str) -> bool:
+    sorts = lexicon().noun_sorts(lemma) or relations().kinds(lemma) or _sorts_of_noun(lemma)
+    return bool(sorts) or lemma in relations().words["everyday"]
+
+
+def is_placed(noun: Token) -> bool:
+    """Whether the tables know what sort of thing a noun names, without which no new place of it can be judged."""
+    return _is_placed(noun.lemma)
+
+
+def is_limb(noun: Token) -> bool:
+    """Whether a noun names first of all a part of a body."""
+    groups = lexicon().noun_groups(noun.lemma)
+    return bool(groups) and groups[0].name == "body_upper"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_clothing(lemma: str) -> bool:
+    grouped = bool(_WORN & lexicon().group_names(lemma))
+    return lemma in relations().objects["wear"] or (grouped and lemma not in relations().words["carried"])
+
+
+def is_clothing(noun: Token) -> bool:
+    """Whether a noun names something worn."""
+    return _is_clothing(noun.lemma)
+
+
 def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:
     """Whether a thing is in or on one that could not hold it, or "with" its own surroundings.
 
@@ -200,8 +232,8 @@ def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:
         return False
     if preposition == "with":
         return other == GROUND and one < GROUND
-    if preposition in _HOLDING and one == other == _VEHICLE:
-        return True
+    if preposition in _HOLDING and (one == other == _VEHICLE or (one == _PERSON and other == _SMALL)):
+        return not is_clothing(support)
     return preposition in _BEARING and (one - other > 1 or (one == GROUND and other < GROUND))
 
 

@@ -15,10 +15,25 @@ from typing import Final
 from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed
 from degla.negatives.grammar.edits import SUBJECTS
 from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import JOINERS
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import GROUND, all_sorts, fits_before, is_out_of_scale, magnitude, relations
+from degla.negatives.grammar.relations import (
+    GROUND,
+    all_sorts,
+    fits_before,
+    is_clothing,
+    is_limb,
+    is_out_of_scale,
+    magnitude,
+    relations,
+)
 
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
+_MOVING: Final = frozenset({"land_vehicle", "vehicle_kind", "watercraft", "aircraft", "mount"})
+"""Sorts and kinds of things that move on their own or under someone."""
+_UNKNOWN, _THING, _MACHINE, _ALIVE = range(4)
+"""What a noun says about who acts: nothing, a thing, what drives or flies, who acts on their own (or their image)."""
+_LISTING: Final = JOINERS - {","}
 _CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
 """Dependency labels of verbs that share the subject of the word above them."""
 
@@ -74,22 +89,26 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
         chunks: noun phrases of these tokens, if already known.
 
     Returns:
-        "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach"), or a
-        split phrase; "actor": a verb whose subject cannot do it; "agreement": a verb or pronoun with the wrong number,
-        or "herself" without a living referent; "scale": a thing in or on one that is far too small for it, or a ground
-        that does something; "" if everything fits.
+        "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach",
+        "wearing a bicycle"), or a split phrase; "actor": a verb whose subject cannot do it; "agreement": a verb or
+        pronoun with the wrong number, or "herself" without a living referent; "scale": a thing in or on one that is
+        far too small for it, or a ground that does something; "" if everything fits.
     """
     old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
     pairs = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
-    otherwise = {preposition for preposition, _ in old.odd_prepositions}
+    otherwise = {preposition for preposition, noun in old.odd_prepositions if _is_telling(noun)}
     odd = any(each not in pairs and each[0] not in otherwise for each in new.odd_prepositions)
     if odd or _misses_objects(old, new) or (_announces_the_known(new) and not _announces_the_known(old)):
         return "word_order"
     if _outgrows(old, new):
         return "scale"
+    if _dresses_things(old, new):
+        return "actor"
+    if _mixes_lists(old, new):
+        return "word_order"
     if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
         return ""  # more than single phrases moved, so places cannot be matched
-    return _misfit_of_doers(old, new, _doers(caption)) or _misfit_of_pronouns(old, new)
+    return _misfit_of_pronouns(old, new) or _misfit_of_doers(old, new, _doers(caption))
 
 
 def _suits(preposition: str, piece: _Piece, aimed: bool) -> bool:
@@ -109,9 +128,14 @@ def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
     if "atmosphere" in sorts and preposition not in words["in_atmosphere"]:
         return False
     if preposition in ("in", "inside", "inside of", "within", "into"):
-        return not is_animate(noun) and fits_before("in" if preposition == "into" else preposition, noun.lemma)
+        return (
+            not is_animate(noun)
+            and noun.lemma not in words["not_stayed_in"]
+            and fits_before("in" if preposition == "into" else preposition, noun.lemma)
+        )
     if preposition in ("on", "upon", "onto"):
-        return "room" not in sorts and noun.lemma not in lexicon().words["not_on"]
+        unsuited = noun.lemma in lexicon().words["not_on"] or noun.lemma in words["not_stood_on"]
+        return "room" not in sorts and not unsuited
     if preposition == "at":
         return aimed or bool(sorts & words["stations"]) or lexicon().is_event(noun.lemma)
     return preposition not in words["ways_along"] or bool(sorts & words["ways"])
@@ -121,6 +145,29 @@ def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
     """Whether a noun can be the subject of a verb, with or without object; True if the verb is unknown."""
     actors = relations().actors(verb, with_object=with_object)
     return not actors or bool(actors & all_sorts(noun)) or ("living" in actors and is_animate(noun))
+
+
+def _loses_agency(verb: Token, was: Token, now: Token, following: str) -> bool:
+    """Whether a deed of someone alive or of a vehicle becomes that of a thing: "a rail is grinding down a skater".
+
+    So does "sitting around" something, but not "sitting on" it.
+    """
+    words = relations().words
+    if verb.tag == "VBN" and verb.lemma not in words["of_the_dressed"]:
+        return False
+    if verb.lemma in words["of_anything"] and following not in ("around", "at"):
+        return False
+    return _agency(was) > _agency(now) > _UNKNOWN
+
+
+def _agency(noun: Token) -> int:
+    """Return what a noun says about who acts; limbs and statues count as those whose they are."""
+    sorts = all_sorts(noun)
+    if is_animate(noun) or is_limb(noun) or noun.lemma in relations().words["figures"]:
+        return _ALIVE
+    if sorts & _MOVING or noun.lemma in relations().words["carried_by_air"]:
+        return _MACHINE
+    return _THING if sorts or lexicon().is_noun(noun.lemma) else _UNKNOWN
 
 
 def is_animate(noun: Token) -> bool:
@@ -148,9 +195,48 @@ def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
             with_object = at == len(now) - 1 and place < len(new.pieces)
             if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
                 return "actor"
+            beside = now[at + 1].lower if at + 1 < len(now) else ""
+            if _loses_agency(verb, one.head, other.head, beside):
+                return "actor"
             if verb.lemma in words["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
                 return "scale"
     return ""
+
+
+def _dresses_things(old: _Cut, new: _Cut) -> bool:
+    """Whether a thing is now in clothes or has limbs, unlike in the caption: "a shirt in a red jacket"."""
+    return _dressed_things(new) > _dressed_things(old)
+
+
+def _dressed_things(cut: _Cut) -> int:
+    return sum(
+        _agency(one.head) <= _MACHINE
+        and ((preposition == "in" and _is_worn(other.head)) or (preposition == "with" and is_limb(other.head)))
+        for one, preposition, other in _supports(cut)
+    )
+
+
+def _is_worn(noun: Token) -> bool:
+    return is_clothing(noun) or lexicon().is_in_group(noun.lower, "colour")
+
+
+def _mixes_lists(old: _Cut, new: _Cut) -> bool:
+    """Whether a list of people, animals, clothes or limbs now has another thing in it: "in a blue hat and a rock"."""
+    return _mixed_lists(new) > _mixed_lists(old)
+
+
+def _mixed_lists(cut: _Cut) -> int:
+    return sum(
+        " ".join(token.lower for token in other.gap) in _LISTING and _list_sort(one.head) != _list_sort(other.head)
+        for one, other in pairwise(cut.pieces)
+        if one.role == other.role == "thing"
+    )
+
+
+def _list_sort(noun: Token) -> str:
+    if is_clothing(noun):
+        return "clothing"
+    return "limb" if is_limb(noun) else "living" if is_animate(noun) else "thing"
 
 
 def _outgrows(old: _Cut, new: _Cut) -> bool:
@@ -177,21 +263,46 @@ def _misses_objects(old: _Cut, new: _Cut) -> bool:
     """Whether a verb does not fit its new object: nobody flies a beach, no island features a kitchen."""
     words, pairs = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
     grounds = {verb for verb, noun in _objects(old) if all_sorts(noun) & words["grounds"]}
+    otherwise = {verb for verb, noun in _objects(old) if _is_telling(noun.lemma) and not _takes(verb, noun)}
     return any(
         (verb, noun.lemma) not in pairs
         and (
             verb in words["comprising"]
-            or (all_sorts(noun) & words["grounds"] and verb not in words["of_places"] | grounds)
+            or (" " not in verb and all_sorts(noun) & words["grounds"] and verb not in words["of_places"] | grounds)
+            or (verb in words["handled"] and magnitude(noun) == GROUND)
+            or (verb not in otherwise and not _takes(verb, noun))
         )
         for verb, noun in _objects(new)
     )
 
 
+def _takes(verb: str, noun: Token) -> bool:
+    """Whether a noun can be the object of a verb: clothes of "wear", food of "eat"; True if the verb takes anything."""
+    taken = relations().objects.get(verb)
+    return taken is None or noun.lemma in taken or not taken.isdisjoint(all_sorts(noun))
+
+
+def _is_telling(lemma: str) -> bool:
+    """Whether a noun is known well enough to say that a word before it is used in another sense than usual."""
+    return bool(all_sorts(Token(lemma, lemma, "NN", lemma))) and lemma not in relations().words["crowds"]
+
+
 def _objects(cut: _Cut) -> Iterator[tuple[str, Token]]:
-    """Yield every verb except past participles with the noun right after it."""
+    """Yield verbs with the noun after them or after their preposition ("dress in"), and with those joined to it.
+
+    Past participles have no object of their own.
+    """
+    verb = ""
     for piece in cut.pieces:
-        if piece.gap and piece.gap[-1].is_verb and piece.gap[-1].tag != "VBN":
-            yield piece.gap[-1].lemma, piece.head
+        gap = piece.gap
+        if gap and gap[-1].is_verb:
+            verb = gap[-1].lemma if gap[-1].tag != "VBN" else ""
+        elif len(gap) > 1 and gap[-2].is_verb:
+            verb = f"{gap[-2].lemma} {gap[-1].lower}"
+        elif " ".join(token.lower for token in gap) not in JOINERS:
+            verb = ""
+        if verb:
+            yield verb, piece.head
 
 
 def _agrees(verb: Token, piece: _Piece) -> bool:
@@ -264,16 +375,23 @@ def _doers(caption: Caption) -> dict[int, int]:
         if token.is_verb:
             noun = _doer(caption.tokens, place)
             piece = next((at for at, one in enumerate(pieces) if one.start <= noun < one.end), None)
+            if piece is None and token.tag in ("VBG", "VBZ", "VBP", "VB"):
+                piece = next((at for at in range(len(pieces) - 1, -1, -1) if pieces[at].end <= place), None)
             if piece is not None:
                 # the parser prefers the nearest noun: "a person on skateboard skating"
-                able = (at for at in range(piece, -1, -1) if can_do(token.lemma, pieces[at].head, with_object=False))
-                doers[id(token)] = next(able, piece)
+                doers[id(token)] = next((at for at in range(piece, -1, -1) if _may_do(token, pieces[at].head)), piece)
     return doers
 
 
 def doer(caption: Caption, place: int) -> int | None:
     """Return the number of the noun phrase (with what "of" ties to it) that is the subject of the verb at `place`."""
     return _doers(caption).get(id(caption.tokens[place]))
+
+
+def _may_do(verb: Token, noun: Token) -> bool:
+    """Whether a noun is likely the subject of a verb: who is alive or moves, unless a thing does so as well."""
+    passive = verb.tag == "VBN" or verb.lemma in relations().words["of_anything"]
+    return can_do(verb.lemma, noun, with_object=False) and (passive or _agency(noun) != _THING)
 
 
 def _doer(tokens: Sequence[Token], place: int) -> int:

@@ -108,6 +108,10 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
         )
     if not (one.is_verb and one.tag == other.tag) or {one.lemma, other.lemma} & relations().words["aiming"]:
         return False
+    if not (relations().is_known("verbs", one.lemma) and relations().is_known("verbs", other.lemma)):
+        return False  # "is enhancing", "appears to be": what their subjects and objects are is unknown
+    if one.tag == "VBN" and token_at(tokens, first + 1).lower != token_at(tokens, second + 1).lower:
+        return False  # "held up by posts, submerged in water"
     alone = sum(is_animate(chunk.noun) for chunk in caption.chunks) < 2
     idle = {one.lemma, other.lemma} <= POSTURES
     if (doer(caption, first) == doer(caption, second) or (alone and idle)) and not _takes_phrase(tokens, first):

@@ -60,7 +60,14 @@ class SwapNouns(ExchangingRule):
             else:
                 chunks = find_chunks(result)
                 same = keeps_meaning(caption, result, chunks)
-                yield result, "same_meaning" if same else misfit(caption, result, chunks)
+                yield (
+                    result,
+                    "same_meaning"
+                    if same
+                    else misfit(caption, result, chunks)
+                    or _misdescribed(other, first_chunk)
+                    or _misdescribed(one, second_chunk),
+                )
 
 
 def _is_bare_list(caption: Caption) -> bool:
@@ -71,6 +78,8 @@ def _is_bare_list(caption: Caption) -> bool:
 def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     """Return the reason against a swap; adjectives and "his" distinguish what would mean the same without them."""
     if any(_is_fixed(one) for one in (first, second)):
+        return "word_order"
+    if not (first.is_living and second.is_living) and any(_completes(caption, one) for one in (first, second)):
         return "word_order"
     reason = objection(caption, first, second)
     if reason != "same_meaning" or relations().is_same_ground(first.noun.lemma, second.noun.lemma):
@@ -88,7 +97,28 @@ def _is_fixed(chunk: Chunk) -> bool:
     owned = any(token.tag == "PRP$" for token in chunk.modifiers)
     body = owned and lexicon().is_in_group(chunk.noun.lemma, "body_upper")
     paired = chunk.holder != chunk.head and chunk.holder_noun.lemma == "pair"
-    return body or paired or chunk.after.lower == "of"
+    possessed = any(token.tag == "POS" for token in chunk.modifiers)
+    return body or paired or possessed or chunk.after.lower == "of"
+
+
+def _completes(caption: Caption, chunk: Chunk) -> bool:
+    """Whether "of" ties the noun to a thing before it: "the face of a girl", "the wheel of a boat"."""
+    before = next((one for one in caption.chunks if one.end == chunk.start - 1), None)
+    return chunk.before.lower == "of" and before is not None and before.role == "thing"
+
+
+def _misdescribed(noun: Token, chunk: Chunk) -> str:
+    """Return the reason if an adjective does not suit a noun in another one's place: a sad bench, a yellow woman."""
+    living, person = lexicon().is_living(noun.lemma), lexicon().is_person(noun.lemma)
+    for token in chunk.modifiers:
+        if person and lexicon().is_in_group(token.lower, "colour"):
+            return "person_colour"
+        uses = {group.of for group in lexicon().adjective_groups(token.lower)}
+        if token.lower in lexicon().words["of_living"]:
+            uses = {"living"}
+        if uses and not uses & {"", "living" if living else "thing"}:
+            return "word_order"
+    return ""
 
 
 def _tell_apart(first: Chunk, second: Chunk) -> bool:
