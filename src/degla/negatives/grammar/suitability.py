@@ -195,11 +195,11 @@ def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
             with_object = at == len(now) - 1 and place < len(new.pieces)
             if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
                 return "actor"
-            beside = now[at + 1].lower if at + 1 < len(now) else ""
-            if _loses_agency(verb, one.head, other.head, beside):
-                return "actor"
             if verb.lemma in words["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
                 return "scale"
+            following = now[at + 1].lower if at + 1 < len(now) else ""
+            if _loses_agency(verb, one.head, other.head, following):
+                return "actor"
     return ""
 
 
