@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import threading
@@ -108,6 +109,75 @@ def test_what_a_killed_command_left_here_goes_first_unless_another_machine_went_
     with written_to(address) as out:
         assert memory.cat("/far/n.jsonl").decode() == out.read_text() == seen
     assert not out.parent.exists()
+
+
+@pytest.mark.usefixtures("no_thread")
+@pytest.mark.parametrize(("name", "sent"), [(NAMES[0], 0), (NAMES[0], 3), (NAMES[0], 6), (NAMES[1], 0), (NAMES[1], 3)])
+def test_a_kill_while_files_are_copied_loses_no_row_here(
+    name: str, sent: int, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not write atomically keeps what had arrived of the file, here `sent` bytes."""
+    put = mirror.put
+
+    def killed(source: Any, address: str) -> None:
+        if address.endswith(name):
+            if sent:
+                put(Path(source).read_bytes()[:sent], address)
+            raise KeyboardInterrupt
+        put(source, address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror.shutil, "rmtree", lambda *arguments, **more: None)
+        with written_to("memory://far/n.jsonl") as out:
+            out.with_name(NAMES[1]).write_text("{older}")
+        with pytest.raises(KeyboardInterrupt), written_to("memory://far/n.jsonl") as out:
+            out.write_text("1\n2\n3\n")
+            out.with_name(NAMES[1]).write_text("{new}")
+            patch.setattr(mirror, "put", killed)
+    with written_to("memory://far/n.jsonl") as out:
+        assert out.read_text() == memory.cat("/far/n.jsonl").decode() == "1\n2\n3\n"
+        assert memory.cat(f"/far/{NAMES[1]}") == b"{new}"
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_a_kill_while_a_finished_output_is_deleted_here_loses_nothing_at_the_address(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror.shutil, "rmtree", lambda *arguments, **more: None)
+        with written_to("memory://far/n.jsonl") as out:
+            out.write_text("finished")
+    out.unlink()
+    with written_to("memory://far/n.jsonl") as out:
+        assert out.read_text() == "finished"
+    assert memory.cat("/far/n.jsonl") == b"finished"
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_a_copy_that_fills_the_disk_is_not_kept(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(KeyboardInterrupt), written_to("memory://far/n.jsonl") as out:
+        out.write_text("first")
+        monkeypatch.setattr(mirror.shutil, "copyfile", full)
+        raise KeyboardInterrupt
+    assert out.read_text() == "first" and not (out.parent / ".sent").exists() and not memory.find("/far")
+
+
+@pytest.mark.parametrize("name", ["..", ".lock", ".sent", "n.jsonl.partial"])
+def test_a_name_of_files_here_is_refused(name: str, memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    other = tmp_path / "cache" / "outputs" / "other"
+    other.mkdir(parents=True)
+    with (
+        pytest.raises(InputError, match="must not begin with a dot or end"),
+        written_to(f"memory://f/{name}"),
+    ):
+        pass
+    assert other.exists() and not memory.find("/")
 
 
 @pytest.mark.usefixtures("no_thread")

@@ -20,7 +20,7 @@ from degla.errors import DeglaError, InputError
 from degla.files import PARTIAL, cache_folder, cannot_write, write_json
 from degla.locks import NAME, lock
 from degla.parse import read_json_object
-from degla.remote import fetch, list_files, put, remove, show_as, state_of
+from degla.remote import fetch, list_files, pieces, put, remove, show_as, state_of
 
 _SECONDS: Final = 60.0
 """Shortest pause between two copies in the background, which also take at most a tenth of the time."""
@@ -133,6 +133,8 @@ def written_to(address: str) -> Iterator[Path]:
         raise InputError(f"{address}: has no name of a file or folder. Add one: {address}/NAME.")
     if re.search(r"[*?[]", address):
         raise InputError(f"{address}: a name with *, ? or [ stands for several files. Choose another --out.")
+    if name.startswith(".") or name.endswith(PARTIAL):
+        raise InputError(f"{address}: a name must not begin with a dot or end in {PARTIAL}. Choose another --out.")
     folder = place_in_cache("outputs", address)
     with lock(folder), _OutputMirror(address, parent, folder / name) as mirror:
         yield mirror.out
@@ -141,8 +143,8 @@ def written_to(address: str) -> Iterator[Path]:
 class _OutputMirror(Mirror):
     """Copies the output of a command: a file and those beside it time and again, a folder at the end.
 
-    After a kill, the files here are copied first if those at the address are as this machine left them, and replaced
-    with those there if not.
+    After a kill, the files here are copied first if those at the address are as this machine left them (if it was
+    killed while it copied them: their beginning), and replaced with those there if not.
     """
 
     after_errors = True
@@ -151,7 +153,8 @@ class _OutputMirror(Mirror):
         super().__init__(address, out.parent, probe=f"{address}.writable")
         self.out, self._parent = out, parent
         self._ended, self._whole = threading.Event(), False
-        self._known: dict[str, list[Any]] = {}  # Names; states at the address and here when they were the same.
+        # Names; states at the address and here when they were the same. The latter is None while a file is copied.
+        self._copied: dict[str, list[Any]] = {}
         if any(file != address for file in list_files(address)):
             raise InputError(f"{address}: is a folder that holds files. Choose another --out.")
         self._bring()
@@ -186,9 +189,9 @@ class _OutputMirror(Mirror):
             if self.out.is_dir():
                 shutil.rmtree(self.out)  # Of a command that was killed; it may be incomplete.
             with suppress(InputError):
-                self._known = read_json_object(self.folder / _RECORD)
-            there = self._states_there()
-            if {name: known[0] for name, known in self._known.items()} == there:
+                self._copied = read_json_object(self.folder / _RECORD)
+            states = self._states_there()
+            if self._left_by_us(states):
                 self._copy()
                 return
             for path in self.folder.iterdir():
@@ -196,13 +199,26 @@ class _OutputMirror(Mirror):
                     shutil.rmtree(path)
                 elif path.name not in _OURS:
                     path.unlink()
-            self._known = {}
-            for name, state in there.items():
+            self._copied = {}
+            for name, state in states.items():
                 fetch(f"{self._parent}/{name}", self.folder / name)
-                self._known[name] = [state, _state_here(self.folder / name)]
-            write_json(self.folder / _RECORD, self._known)
+                self._copied[name] = [state, _state_here(self.folder / name)]
+            write_json(self.folder / _RECORD, self._copied)
         except OSError as error:
             raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+
+    def _left_by_us(self, states: dict[str, str]) -> bool:
+        """Whether this machine, and no other, has written what is at the address, and still has it."""
+        missing = [name for name, (state, _) in self._copied.items() if state is not None and name not in states]
+        return not missing and all(self._is_ours(name, state) for name, state in states.items())
+
+    def _is_ours(self, name: str, state: str) -> bool:
+        file = self.folder / name
+        state_then, here = self._copied.get(name, ["", ""])
+        if state == state_then or here is not None or not file.is_file():
+            return state == state_then and file.is_file()
+        with file.open("rb") as stream:  # It was being copied.
+            return all(stream.read(len(piece)) == piece for piece in pieces(f"{self._parent}/{name}"))
 
     def _states_there(self) -> dict[str, str]:
         """States of the file, of its numbered parts (one per model) and of those that begin with its name."""
@@ -216,30 +232,34 @@ class _OutputMirror(Mirror):
             self._send(self._whole)
         except OSError as error:
             raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+        finally:
+            shutil.rmtree(self.folder / _SENT, ignore_errors=True)  # It would keep a full disk full.
 
     def _send(self, whole: bool) -> None:
         # First here and last there: every row at the address then has its reply, from which it was made, there, too.
         files = sorted(_files(self.folder), key=lambda path: path != self.out)
         sent = self.folder / _SENT
-        found: dict[str, tuple[Path, list[int]]] = {}
+        changed: dict[str, tuple[Path, list[int]]] = {}
         for path in files:
             state = _state_here(path)
-            if state != self._known.get(path.name, [None, None])[1]:
+            if state != self._copied.get(path.name, [None, None])[1]:
                 source = path
                 if not whole:  # It may be growing.
                     sent.mkdir(exist_ok=True)
                     source = Path(shutil.copyfile(path, sent / path.name))
-                found[path.name] = source, state
+                changed[path.name] = source, state
         if whole and self.out.is_dir():
             inside = sorted(self.out.rglob("*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             named = {path.relative_to(self.folder).as_posix(): path for path in inside if path.is_file()}
-            found |= {name: (path, _state_here(path)) for name, path in named.items()}
-        for name, (source, state) in reversed(found.items()):
+            changed |= {name: (path, _state_here(path)) for name, path in named.items()}
+        if changed:
+            self._copied |= {name: [self._copied.get(name, [None])[0], None] for name in changed}
+            write_json(self.folder / _RECORD, self._copied)
+        for name, (source, state) in reversed(changed.items()):
             put(source, f"{self._parent}/{name}")
-            self._known[name] = [state_of(f"{self._parent}/{name}"), state]
-        if found:
-            write_json(self.folder / _RECORD, self._known)
-        shutil.rmtree(sent, ignore_errors=True)
+            self._copied[name] = [state_of(f"{self._parent}/{name}"), state]
+        if changed:
+            write_json(self.folder / _RECORD, self._copied)
 
     def _remedy(self) -> str:
         show_as(self.folder, None)

@@ -190,8 +190,8 @@ def list_files(address: str) -> list[str]:
     def ask(files: Any, path: str) -> list[str]:
         with suppress(FileNotFoundError):
             if re.search(r"[*?\[]", path):
-                found = files.glob(path, detail=True)
-                paths = [name for name in found if found[name]["type"] != "directory"]
+                entries = files.glob(path, detail=True)
+                paths = [name for name, entry in entries.items() if entry["type"] != "directory"]
             else:
                 paths = files.find(path)
             # Normalise the number of slashes.

@@ -46,21 +46,21 @@ def model_here(name: str) -> str:
             f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
             "a transformers config.json or ONNX graphs from `degla export`."
         )
-    sources = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and _is_name(file)}
+    sources = {file: source for file, source in files.items() if PurePosixPath(file).suffix in _READ and _is_name(file)}
     if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in sources):
         raise InputError(
             f"{address}: has no weights in safetensors or ONNX. Pickled weights, which can run code, are not fetched. "
             "Copy the folder to this machine and give its local name to see the command that converts them."
         )
-    states = repr([(file, state_of(there)) for file, there in sorted(sources.items())])
+    states = repr([(file, state_of(source)) for file, source in sorted(sources.items())])
     folder = place_in_cache("models", address, state=f"\n{states}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.is_dir():
             log.info("fetching %s to %s", address, folder)
             with whole_folder(folder) as partial:
-                for file, there in sources.items():
-                    fetch(there, partial / file)
+                for file, source in sources.items():
+                    fetch(source, partial / file)
     return str(folder)
 
 
@@ -95,9 +95,9 @@ def bring_here(out: Path) -> Path:
         return run
     run.mkdir(parents=True, exist_ok=True)
     with FileLock(run.with_name(run.name + ".lock")):
-        there = _complete(_files(address))
+        steps = _complete(_files(address))
         newest = latest_checkpoint(run)
-        if not there or (newest is not None and step_of(newest) >= max(there)):
+        if not steps or (newest is not None and step_of(newest) >= max(steps)):
             return run
         for name in _BESIDE:
             with suppress(InputError):  # Missing if the run was killed before its first line.
@@ -106,10 +106,10 @@ def bring_here(out: Path) -> Path:
         with suppress(InputError):
             best = read_json_object(run / "best.json").get("checkpoint")
         best = best if isinstance(best, str) and STEP.fullmatch(best) else None
-        for step in sorted({max(there)} | ({int(best[5:])} & there.keys() if best else set())):
+        for step in sorted({max(steps)} | ({int(best[5:])} & steps.keys() if best else set())):
             log.info("fetching %s/step-%d to %s", address, step, run)
             with whole_folder(run / f"step-{step}") as partial:
-                for name in there[step]:
+                for name in steps[step]:
                     fetch(f"{address}/step-{step}/{name}", partial / name)
         point_to_best(run, best if best and (run / best).is_dir() else None)
     return run
@@ -132,7 +132,7 @@ class RunMirror(Mirror):
         address = address_of(out) if active else None
         super().__init__(address, folder_of_run(out), probe=f"{address}/.writable")
         self.keep = keep
-        self._there: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
+        self._copied: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
         if address is not None:
             self._names = _complete(_files(address))
@@ -144,7 +144,7 @@ class RunMirror(Mirror):
                 with suppress(FileNotFoundError):
                     state = (self.folder / f"step-{step}" / STATE_NAME).read_bytes()
                     if read_range(f"{address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
-                        self._there[f"step-{step}"] = hashlib.sha256(state).hexdigest()
+                        self._copied[f"step-{step}"] = hashlib.sha256(state).hexdigest()
             log.info("the run is stored in %s and copied to %s after each checkpoint", self.folder, address)
 
     def _remedy(self) -> str:
@@ -156,14 +156,14 @@ class RunMirror(Mirror):
         for name, folder in here.items():
             state = (folder / STATE_NAME).read_bytes()
             digest = hashlib.sha256(state).hexdigest()
-            if self._there.get(name) == digest:
+            if self._copied.get(name) == digest:
                 continue
-            if name not in self._there:
+            if name not in self._copied:
                 for file in sorted(path for path in folder.iterdir() if path.is_file() and path.name != STATE_NAME):
                     put(file, f"{self.address}/{name}/{file.name}")
                 self._names[step_of(folder)] = [path.name for path in folder.iterdir()]
             put(state, f"{self.address}/{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
-            self._there[name] = digest
+            self._copied[name] = digest
         for name in _BESIDE:
             with suppress(FileNotFoundError):
                 put((self.folder / name).read_bytes(), f"{self.address}/{name}")
@@ -174,7 +174,7 @@ class RunMirror(Mirror):
             names = self._names.pop(step)
             for file_name in sorted(names, key=lambda name: name != STATE_NAME):
                 remove(f"{self.address}/step-{step}/{file_name}")
-            self._there.pop(f"step-{step}", None)
+            self._copied.pop(f"step-{step}", None)
 
 
 def _files(address: str) -> list[str]:
