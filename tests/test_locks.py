@@ -46,6 +46,15 @@ def hand_over(folder: Path, connection: Connection) -> None:
     threading.Event().wait()
 
 
+def test_no_lock_names_a_key_or_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["degla", "negatives", "--base-url=http://me:secret@h/v1", "--extra-body", '{"api_key":\n"secret"}', "x"]
+    monkeypatch.setattr(sys, "argv", words)
+    with lock(tmp_path), pytest.raises(InputError, match=r"--base-url=http://h/v1 --extra-body '{...}' x") as caught:
+        assert "secret" not in (tmp_path / locks.NAME).read_text()
+        lock(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_second_process_learns_who_holds_it_and_since_when(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with lock(folder):

@@ -92,7 +92,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_thread")
-@pytest.mark.parametrize(("there", "seen"), [(None, "here"), (b"from elsewhere", "from elsewhere")])
+@pytest.mark.parametrize(("there", "seen"), [(None, "here"), (b"from elsewhere", "from elsewhere"), (b"he", "he")])
 def test_what_a_killed_command_left_here_goes_first_unless_another_machine_went_on(
     there: bytes | None, seen: str, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +335,38 @@ def test_an_address_that_cannot_be_written_is_refused_before_the_work(
         assert main(words) == 2
         assert message in capsys.readouterr().err
     assert memory.find("/far") == ["/far/shards/0.tar"]
+
+
+def test_a_server_that_deletes_nothing_is_refused_and_the_file_that_tried_it_is_named(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("x")
+
+    monkeypatch.setattr(type(memory), "rm_file", refused)
+    message = r"^memory://f/n: memory://f/n\.writable was written to try it and cannot be deleted: access denied\. "
+    with pytest.raises(InputError, match=message), written_to("memory://f/n"):
+        pass
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "file"))
+    message = r"file/outputs/.*: cannot be written: Not a directory\. Set the environment variable DEGLA_CACHE\.$"
+    with pytest.raises(InputError, match=message), written_to("memory://f/n"):
+        pass
+
+
+def test_no_message_names_a_password(
+    command: list[str], memory: fsspec.AbstractFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = "memory://me:secret@far/n.jsonl"
+    assert main([*command, address]) == main([*command, f"{address}.jsonl"]) == 0
+    assert main(["pack", address, "--images", f"{address}/", "--out", "memory://me:secret@far/n"]) == 2
+    assert main(["negatives", address, "--out", address]) == 2
+    printed = capsys.readouterr()
+    assert "memory://far/n.jsonl: this command reads it" in printed.err and "secret" not in printed.err + printed.out
+    assert not [name for name in memory.find("/") if b"secret" in memory.cat(name)]
 
 
 def test_two_commands_on_one_machine_do_not_write_to_one_address(memory: fsspec.AbstractFileSystem) -> None:

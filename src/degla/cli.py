@@ -28,7 +28,7 @@ _HYPHENATED = frozenset({"fetch_data"})
 """Commands whose underscore is written as a hyphen; in all others it separates words."""
 _OF_SEVERAL_PROCESSES = frozenset({"doctor", "evaluate", "train"})
 """Commands that can run under torchrun."""
-_CONTINUE_A_FOLDER = frozenset({"continual", "demo", "examples_review", "study", "system"})
+_CONTINUE_A_FOLDER = frozenset({"continual", "demo", "draw", "examples_review", "study", "system"})
 """Commands whose --out must be a local path, because they go on with what they find in that folder."""
 
 _ABOUT = """Fine-tune CLIP-like models for compositional understanding without forgetting what they already know.

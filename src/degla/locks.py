@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 from degla.errors import InputError
 from degla.files import cannot_write, claim, has_ended, hold
+from degla.parse import without_passwords
 
 NAME = ".lock"
 _PATIENCE = 10.0
@@ -73,12 +75,18 @@ def _handed(path: Path, descriptor: Any) -> Lock:
     return Lock(path, descriptor.detach())
 
 
-def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") -> Lock:
+def lock(
+    folder: Path,
+    *,
+    remedy: str = "Wait for it or choose another --out.",
+    if_unwritable: str = "Choose another --out.",
+) -> Lock:
     """Lock a folder; create it if it does not exist.
 
     Args:
         folder: folder that this process is about to write.
-        remedy: end of the error message.
+        remedy: end of the error message if the lock is held.
+        if_unwritable: end of the error message if the folder cannot be written.
 
     Raises:
         InputError: another process (or another part of this one) holds the lock; the message says which, and since
@@ -97,7 +105,7 @@ def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") 
             time.sleep(0.05)
         return own_lock
     except OSError as error:
-        raise cannot_write(folder, error, remedy="Choose another --out.") from None
+        raise cannot_write(folder, error, remedy=if_unwritable) from None
 
 
 @contextmanager
@@ -134,8 +142,13 @@ def _this_process() -> dict[str, object]:
         "process": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
+        "command": without_passwords(shlex.join([Path(sys.argv[0]).name, *map(_without_values, sys.argv[1:])]))[:500],
     }
+
+
+def _without_values(word: str) -> str:
+    """Return a word of a command without what is in braces: `--extra-body` may hold a key."""
+    return re.sub(r"\{.+\}", "{...}", word, flags=re.DOTALL)
 
 
 def _read(path: Path) -> dict[str, Any]:

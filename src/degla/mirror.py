@@ -26,6 +26,7 @@ _SECONDS: Final = 60.0
 """Shortest pause between two copies in the background, which also take at most a tenth of the time."""
 _RECORD, _SENT = ".there.json", ".sent"
 _OURS: Final = frozenset({NAME, _RECORD})
+_CACHE: Final = "Set the environment variable DEGLA_CACHE."
 log = logging.getLogger(__name__)
 
 
@@ -109,12 +110,16 @@ class Mirror(ABC):
 
 
 def _try_to_write(address: str, probe: str) -> None:
+    if address.startswith(("http://", "https://")):
+        raise InputError(f"{address}: is only read at http addresses. Choose another --out.")
+    problem = "cannot be written"
     try:
         put(b"", probe)
+        problem = f"{probe} was written to try it and cannot be deleted"
         remove(probe)
     except DeglaError as error:
         reason = str(error).removeprefix(f"{probe}: ")
-        raise type(error)(f"{address}: cannot be written: {reason} Or change --out.") from None
+        raise type(error)(f"{address}: {problem}: {reason} Or change --out.") from None
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def written_to(address: str) -> Iterator[Path]:
     if name.startswith(".") or name.endswith(PARTIAL):
         raise InputError(f"{address}: a name must not begin with a dot or end in {PARTIAL}. Choose another --out.")
     folder = place_in_cache("outputs", address)
-    with lock(folder), _OutputMirror(address, parent, folder / name) as mirror:
+    with lock(folder, if_unwritable=_CACHE), _OutputMirror(address, parent, folder / name) as mirror:
         yield mirror.out
 
 
@@ -205,7 +210,7 @@ class _OutputMirror(Mirror):
                 self._copied[name] = [state, _state_here(self.folder / name)]
             write_json(self.folder / _RECORD, self._copied)
         except OSError as error:
-            raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+            raise cannot_write(self.folder, error, remedy=_CACHE) from None
 
     def _left_by_us(self, states: dict[str, str]) -> bool:
         """Whether this machine, and no other, has written what is at the address, and still has it."""
@@ -231,7 +236,7 @@ class _OutputMirror(Mirror):
         try:
             self._send(self._whole)
         except OSError as error:
-            raise cannot_write(self.folder, error, remedy="Set the environment variable DEGLA_CACHE.") from None
+            raise cannot_write(self.folder, error, remedy=_CACHE) from None
         finally:
             shutil.rmtree(self.folder / _SENT, ignore_errors=True)  # It would keep a full disk full.
 

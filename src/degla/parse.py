@@ -199,6 +199,11 @@ def in_one_line(error: object) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def without_passwords(text: str) -> str:
+    """Return a text with the addresses in it, `sftp://user:password@host/x`, without user and password."""
+    return re.sub(r"(?<=://)[^\s/:@]*:[^\s/]*@", "", text)
+
+
 def describe_json(value: object) -> str:
     """Describe a value in JSON's terms: "a list of 3 entries", "an object with the keys 'a', 'b'", ..."""
     match value:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from degla.errors import DeglaError, InputError
-from degla.parse import check_regular, in_one_line
+from degla.parse import check_regular, in_one_line, without_passwords
 
 PIECE: Final = 8 << 20
 """Bytes per request, and so the most that an interrupted transfer loses."""
@@ -33,6 +33,7 @@ _TICK: Final = 10**8
 _KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
 _ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
 _NAMELESS: Final = re.compile(_KIND)
+_OTHER: Final = re.compile(r"[A-Za-z][\w+.-]+://\S+")
 _AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=\w)")
 _STATE_FIELDS: Final = (
     "size",
@@ -69,9 +70,13 @@ def address_of(path: Path | str) -> str | None:
 
 
 def check_address(text: str) -> None:
-    """Raise InputError for an address without a name, such as "s3://", which would become a local path."""
+    """Raise InputError for what would become a local path: an address without a name, "s3://", or of another kind."""
     if match := _NAMELESS.fullmatch(text):
         raise InputError(f"{text}: names no file. Write {match['kind']}://BUCKET/NAME.")
+    if _OTHER.fullmatch(text) and address_of(text) is None:
+        kind = text.partition("://")[0]
+        remedy = f"Write {kind.lower()}://." if _ADDRESS.fullmatch(text.lower()) else "Give a local file by its path."
+        raise InputError(f"{text}: {kind}:// is no kind of address that is read here. {remedy}")
 
 
 def display_path(path: Path | str) -> str:
@@ -91,10 +96,10 @@ def show_as(folder: Path, address: str | None) -> None:
 
 
 def in_addresses(text: str) -> str:
-    """Return a message with the addresses for which folders of the cache and paths of addresses stand."""
+    """Return a message with the addresses, but no password in them, for folders of the cache and paths of addresses."""
     for folder, address in _SHOWN.items():
         text = text.replace(folder, address)
-    return _AS_A_PATH.sub(r"\g<kind>://", text)
+    return without_passwords(_AS_A_PATH.sub(r"\g<kind>://", text))
 
 
 def refuse_address(path: Path) -> None:

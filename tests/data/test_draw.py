@@ -71,13 +71,29 @@ def test_what_a_server_draws_is_replayed(
     assert train(replace(config, data=data, replay=replace(config.replay, data=again))).finished
 
 
+def test_more_images_are_drawn_evenly_and_none_again(words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    with serving(_picture) as server:
+        words += ["--base-url", server.url, "--model", "painter"]
+        for count, sent, each in (
+            ("6", 6, [1, 1, 2, 2]),
+            ("9", 9, [2, 2, 2, 3]),
+            ("2", 9, [1, 1]),
+            ("9", 9, [2, 2, 2, 3]),
+        ):
+            assert main([*words, "--count", count]) == 0
+            records = read_jsonl(CaptionRecord, tmp_path / "generated" / "captions.jsonl")
+            assert sorted(Counter(record.text for record in records).values()) == each
+            assert len(server.received) == sent
+
+
 def test_what_cannot_be_drawn_is_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
     for more, message in (
         ([], "Drawing needs --base-url URL and --model NAME."),
         ([*server, "--count", "0"], "--count is 0; it must be 1 or more."),
         ([*server, "--template", "a photo"], "--template is 'a photo'; it must contain {} exactly once."),
-        ([*server, "--out", "s3://bucket/generated"], "s3://bucket/generated"),
+        ([*server, "--out", "s3://bucket/generated"], "s3://bucket/generated: only a local path can be written here."),
     ):
         assert main([*words, *more]) == 2
         assert message in capsys.readouterr().err

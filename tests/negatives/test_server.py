@@ -122,12 +122,21 @@ def test_extra_fields(connect: Callable[..., ServerModel]) -> None:
 
 
 def test_keys_among_extra_fields_are_sent_but_never_written(connect: Callable[..., ServerModel]) -> None:
-    secret = {"api_key": "first-secret", "metadata": {"X-Auth-Token": "second-secret", "team": "blue"}}
+    secret: dict[str, Any] = {
+        "api_key": "first-secret",
+        "metadata": {"X-Auth-Token": "second-secret", "team": "blue"},
+        "auth": {"value": "third-secret", "scopes": ["fourth-secret"]},
+        "routes": [{"key": "fifth-secret", "host": "h"}, "r"],
+    }
     with serving(lambda received: failure(400, f"unknown: {received.body}")) as server:
         model = connect(server, extra={**secret, "max_completion_tokens": 9})
         answer = reply(model)
         assert server.requests()[-1].body["metadata"] == secret["metadata"]
-    assert model.describe()["extra"] == {"metadata": {"team": "blue"}, "max_completion_tokens": 9}
+    assert model.describe()["extra"] == {
+        "metadata": {"team": "blue"},
+        "routes": [{"host": "h"}, "r"],
+        "max_completion_tokens": 9,
+    }
     assert answer.outcome == "rejected" and "blue" in answer.detail and "secret" not in answer.detail
 
 

@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = list(dict.fromkeys(name for path in arguments.classes for name in read_classes(path)))
     times = -(-arguments.count // len(names))
-    drawn = Random(arguments.seed).sample(names * times, arguments.count)
+    chance = Random(arguments.seed)
+    rounds = [chance.sample(names, len(names)) for _ in range(times)]  # The images of a smaller --count come first.
+    drawn = [name for each in rounds for name in each][: arguments.count]
     texts = {f"{number:06}": arguments.template.replace("{}", name) for number, name in enumerate(drawn)}
     missing = draw(texts, arguments.out, arguments)
     captions = [

@@ -44,7 +44,7 @@ _FILTERED: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
-_SECRET: Final = re.compile(r"(?:key|token|secret|password|authorization|credentials?)$", re.IGNORECASE)
+_SECRET: Final = re.compile(r"(?:key|token|secret|password|auth|authorization|credentials?)$", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS: Final = {"milli": "ms", "sec": "s", "min": "m", "hour": "h", "hr": "h", "day": "d"}
 """How the words of units begin, to their abbreviations."""
@@ -209,13 +209,23 @@ def take_secrets(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     secrets: list[str] = []
     for name, value in fields.items():
         if _SECRET.search(name):
-            secrets.append(str(value))
+            secrets += _texts_in(value)
         elif isinstance(value, dict):
             public[name], more = take_secrets(value)
             secrets += more
+        elif isinstance(value, list):
+            entries = [take_secrets({"": entry}) for entry in value]
+            public[name] = [entry[""] for entry, _ in entries]
+            secrets += [secret for _, more in entries for secret in more]
         else:
             public[name] = value
     return public, secrets
+
+
+def _texts_in(value: Any) -> list[str]:
+    if isinstance(value, dict | list):
+        return [text for each in (value.values() if isinstance(value, dict) else value) for text in _texts_in(each)]
+    return [str(value)]
 
 
 def _target(location: str) -> str:
