@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,8 +113,7 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     values is a paired bootstrap. So is a sum of scores of two benchmarks with the same images in the same
     order; draws of other benchmarks are independent.
     """
-    there = {name for verdict in verdicts for name in verdict.ok}
-    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, there)
+    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, leave_out=True)
     # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are.
     names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
     images = np.array([_number_of(name) for name in names])
@@ -132,9 +131,9 @@ def _number_of(name: str) -> int:
 
 
 def _draw_all(
-    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int, there: Collection[str] | None = None
+    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int, *, leave_out: bool = False
 ) -> list[_Drawn]:
-    """Every metric of every part, all of them in the same draws; further ones only of the verdicts `there`."""
+    """Every metric of every part, all in the same draws; with `leave_out`, not those that a part's verdicts lack."""
     clusters = cluster_numbers([row.verdict.drawn_with for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -143,7 +142,7 @@ def _draw_all(
         column
         for name, indices in members.items()
         for place, metric in enumerate(benchmark.part(name).metrics)
-        if not place or there is None or metric.verdict in there
+        if not place or not leave_out or any(metric.verdict in judged[index].verdict.ok for index in indices)
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
     if not columns:  # No group is large enough for any metric, or there are no verdicts.
