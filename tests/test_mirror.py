@@ -369,6 +369,41 @@ def test_no_message_names_a_password(
     assert not [name for name in memory.find("/") if b"secret" in memory.cat(name)]
 
 
+@pytest.mark.usefixtures("no_thread")
+def test_only_what_belongs_to_an_output_is_fetched(memory: fsspec.AbstractFileSystem) -> None:
+    """A model's folder may lie beside its weights, a file beside a packed copy of it."""
+    for name in (*NAMES, "n-1.jsonl", "n.tar", "n.jsonl.gz", "n.jsonl.partial.d/x.json", "n-old.jsonl", "n.json"):
+        memory.pipe(f"/far/{name}", b"x")
+    with written_to("memory://far/n") as out:
+        assert {path.name for path in out.parent.iterdir()} == {".lock", ".there.json"} | {*NAMES[1:]}
+    with written_to("memory://far/n.jsonl") as out:
+        assert {path.name for path in out.parent.iterdir()} == {".lock", ".there.json", *NAMES, "n-1.jsonl"}
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_a_folder_whose_copy_was_killed_is_named(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = mirror.put
+
+    def killed(source: Any, address: str) -> None:
+        if address.endswith("last"):
+            raise KeyboardInterrupt
+        put(source, address)
+
+    monkeypatch.setattr(mirror, "put", killed)
+    with pytest.raises(KeyboardInterrupt), written_to("memory://far/shards") as out:
+        out.mkdir()
+        for name in ("first", "last"):
+            (out / name).write_text(name)
+    with (
+        pytest.raises(InputError, match=rf"Choose another --out\. What a .* killed wrote is in {out}\.$"),
+        written_to("memory://far/shards"),
+    ):
+        pass
+    assert (out / "last").exists()
+
+
 def test_two_commands_on_one_machine_do_not_write_to_one_address(memory: fsspec.AbstractFileSystem) -> None:
     with (
         written_to("memory://far/n.jsonl"),

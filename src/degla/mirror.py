@@ -126,8 +126,8 @@ def _try_to_write(address: str, probe: str) -> None:
 def written_to(address: str) -> Iterator[Path]:
     """Yield the local path that a command writes instead of an address, with what lies there.
 
-    A file and those beside it whose names begin with its name are fetched first, so that a command continues them. A
-    folder must be new.
+    A file, with the manifest and replies beside it, is fetched first, so that a command continues it. A folder must be
+    new.
 
     Raises:
         InputError: the address cannot be written to or is a folder with files; or another process writes to it.
@@ -161,7 +161,8 @@ class _OutputMirror(Mirror):
         # Names; states at the address and here when they were the same. The latter is None while a file is copied.
         self._copied: dict[str, list[Any]] = {}
         if any(file != address for file in list_files(address)):
-            raise InputError(f"{address}: is a folder that holds files. Choose another --out.")
+            kept = f" What a command that was killed wrote is in {self.out}." if self.out.is_dir() else ""
+            raise InputError(f"{address}: is a folder that holds files. Choose another --out.{kept}")
         self._bring()
         log.info("the output is stored in %s and copied to %s", self.folder, address)
         show_as(self.folder, parent)
@@ -226,8 +227,9 @@ class _OutputMirror(Mirror):
             return all(stream.read(len(piece)) == piece for piece in pieces(f"{self._parent}/{name}"))
 
     def _states_there(self) -> dict[str, str]:
-        """States of the file, of its numbered parts (one per model) and of those that begin with its name."""
-        ours = re.compile(rf"{re.escape(self.out.stem)}(-\d+)?{re.escape(self.out.suffix)}(\.[^/]+)?", re.DOTALL)
+        """States of the file, of its numbered parts (one per model) and of manifests and replies beside them."""
+        pattern = rf"{re.escape(self.out.stem)}(-\d+)?{re.escape(self.out.suffix)}(\.[^/]+\.jsonl?)?"
+        ours = re.compile(pattern, re.DOTALL)
         files = list_files(f"{self._parent}/{escape(self.out.stem)}*")
         names = (file.removeprefix(f"{self._parent}/") for file in files)
         return {name: state_of(f"{self._parent}/{name}") for name in names if ours.fullmatch(name)}
