@@ -155,7 +155,7 @@ def test_a_kill_while_a_finished_output_is_deleted_here_loses_nothing_at_the_add
 
 @pytest.mark.usefixtures("no_thread")
 def test_a_copy_that_fills_the_disk_is_not_kept(
-    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes()[:3])
@@ -166,6 +166,8 @@ def test_a_copy_that_fills_the_disk_is_not_kept(
         monkeypatch.setattr(mirror.shutil, "copyfile", full)
         raise KeyboardInterrupt
     assert out.read_text() == "first" and not (out.parent / ".sent").exists() and not memory.find("/far")
+    said = remote.in_addresses(caplog.messages[-1])
+    assert f"{tmp_path / 'cache' / 'outputs'}: cannot be written: the disk is full." in said, "not that of the address"
 
 
 @pytest.mark.parametrize("name", ["..", ".lock", ".sent", "n.jsonl.partial"])
@@ -263,7 +265,11 @@ def test_a_server_that_goes_away_leaves_the_output_here_and_the_next_command_cop
     printed = capsys.readouterr().err
     assert f"reset, 10 times in a row. The output itself is complete in {here.parent}. Copy it" in printed
     assert here.read_bytes() == (tmp_path / "n.jsonl").read_bytes() and not memory.find("/far")
-    assert main([*command, "memory://far/n.jsonl"]) == 0
+    lines: list[str] = []
+    monkeypatch.setattr(mirror.log, "info", lambda line, *values: lines.append(remote.in_addresses(line % values)))
+    for _ in range(2):
+        assert main([*command, "memory://far/n.jsonl"]) == 0
+    assert lines[::2] == [f"the output is stored in {here.parent} and copied to memory://far/n.jsonl"] * 2
     assert memory.cat("/far/n.jsonl") == (tmp_path / "n.jsonl").read_bytes()
 
 

@@ -98,7 +98,7 @@ class Mirror(ABC):
         try:
             self._copy()
         except DeglaError as error:
-            log.warning("%s; it is tried again later", error)
+            log.warning("%s It is tried again later.", error)
 
     @abstractmethod
     def _copy(self) -> None:
@@ -164,6 +164,7 @@ class _OutputMirror(Mirror):
             kept = f" What a command that was killed wrote is in {self.out}." if self.out.is_dir() else ""
             raise InputError(f"{address}: is a folder that holds files. Choose another --out.{kept}")
         self._bring()
+        show_as(self.folder, None)  # An earlier command of this process may have written to it.
         log.info("the output is stored in %s and copied to %s", self.folder, address)
         show_as(self.folder, parent)
 
@@ -211,7 +212,7 @@ class _OutputMirror(Mirror):
                 self._copied[name] = [state, _state_here(self.folder / name)]
             write_json(self.folder / _RECORD, self._copied)
         except OSError as error:
-            raise cannot_write(self.folder, error, remedy=_CACHE) from None
+            raise cannot_write(self.folder.parent, error, remedy=_CACHE) from None
 
     def _left_by_us(self, states: dict[str, str]) -> bool:
         """Whether this machine, and no other, has written what is at the address, and still has it."""
@@ -238,7 +239,7 @@ class _OutputMirror(Mirror):
         try:
             self._send(self._whole)
         except OSError as error:
-            raise cannot_write(self.folder, error, remedy=_CACHE) from None
+            raise cannot_write(self.folder.parent, error, remedy=_CACHE) from None
         finally:
             shutil.rmtree(self.folder / _SENT, ignore_errors=True)  # It would keep a full disk full.
 
