@@ -129,14 +129,16 @@ def test_keys_among_extra_fields_are_sent_but_never_written(connect: Callable[..
         "routes": [{"key": "fifth-secret", "host": "h"}, "r"],
     }
     with serving(lambda received: failure(400, f"unknown: {received.body}")) as server:
-        model = connect(server, extra={**secret, "max_completion_tokens": 9})
+        model = connect(server, extra={"add_bos_token": 0, **secret, "max_completion_tokens": 9})
         answer = reply(model)
         assert server.requests()[-1].body["metadata"] == secret["metadata"]
     assert model.describe()["extra"] == {
+        "add_bos_token": 0,
         "metadata": {"team": "blue"},
         "routes": [{"host": "h"}, "r"],
         "max_completion_tokens": 9,
     }
+    assert "'add_bos_token': 0" in answer.detail
     assert answer.outcome == "rejected" and "blue" in answer.detail and "secret" not in answer.detail
 
 

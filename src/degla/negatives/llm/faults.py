@@ -204,11 +204,14 @@ def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
 
 
 def take_secrets(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of a request without those named like keys ("api_key", "auth_token"), and these values."""
+    """Return the fields of a request without those named like keys ("api_key", "auth_token"), and these values.
+
+    Numbers and switches are settings, whatever their names: hidden, every 0 of a message would be.
+    """
     public: dict[str, Any] = {}
     secrets: list[str] = []
     for name, value in fields.items():
-        if _SECRET.search(name):
+        if _SECRET.search(name) and not isinstance(value, int | float | None):
             secrets += _texts_in(value)
         elif isinstance(value, dict):
             public[name], more = take_secrets(value)
