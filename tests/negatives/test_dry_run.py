@@ -13,7 +13,7 @@ from degla.cli import main
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Form
 from degla.negatives.llm.scripted import ALL_FORMS, ScriptedModel
-from degla.negatives.plan import plan_negatives
+from degla.negatives.plan import _millions, plan_negatives
 from degla.negatives.run.stream import BATCH
 from degla.pages.words import duration
 from degla.records import CaptionRecord
@@ -126,6 +126,13 @@ def test_processes_share_the_time(
     assert (shared in grammar) == (model is None or processes > 1)
     assert duration(plan.grammar_seconds / processes) in grammar
     assert model is None or (shared in timed) == (processes > 1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"), [(0, "0"), (16, "0.000016"), (312_000, "0.31"), (2_340_000, "2.3"), (1_234_500_000, "1,234.5")]
+)
+def test_few_tokens_are_shown_without_an_exponent(tokens: int, shown: str) -> None:
+    assert _millions(tokens) == shown
 
 
 def test_the_command_sends_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 
@@ -275,4 +276,6 @@ def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
 
 
 def _millions(tokens: float) -> str:
-    return f"{tokens / 1e6:,.1f}" if tokens >= 1e6 else f"{tokens / 1e6:.2g}"
+    if tokens >= 1e6:
+        return f"{tokens / 1e6:,.1f}"
+    return np.format_float_positional(tokens / 1e6, precision=2, fractional=False, trim="-")
