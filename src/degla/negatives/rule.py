@@ -24,6 +24,7 @@ from degla.negatives.grammar.edits import insert, substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.suitability import is_strange
 from degla.negatives.llm import Chat, ChatMessage, Slot, inert
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
 from degla.records import POSITIVE
@@ -154,10 +155,10 @@ class ExchangingRule(NegativeRule):
         return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Return the acceptable exchanges, first those whose verbs have a subject that can do what they say."""
+        """Return the acceptable exchanges, first those of scenes that an image may show."""
         free = [tokens for tokens, reason in _swaps(self, caption) if not reason]
         rng.shuffle(free)
-        free.sort(key=lifeless_actors)
+        free.sort(key=lambda tokens: (is_strange(caption, tokens), lifeless_actors(tokens)))
         texts = dict.fromkeys(write(caption, tokens) for tokens in free)
         return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 

@@ -29,10 +29,10 @@ from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import all_sorts, is_clothing, is_limb, is_placed, relations
+from degla.negatives.grammar.relations import all_sorts, is_clothing, is_placed, relations
 from degla.negatives.grammar.suitability import misfit, whole_things
 
-_AFTER_ADVERB: Final = frozenset({"", ".", ",", "CC", "VBG", "VBZ", "VBP", "VBD", "VBN"})
+_AFTER_ADVERB: Final = frozenset({"", ".", ",", "CC", "IN", "VBG", "VBZ", "VBP", "VBD", "VBN"})
 """Tags of the words after an adverb that stands alone."""
 _LIKENESS: Final = frozenset({"like", "as", "than", "such", "including"})
 _FIXED_BY: Final = frozenset({*_LIKENESS, "out", "per", "during", "via", "until", "since"})
@@ -249,16 +249,12 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     between = range(first.end, second.start)
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
-    if _is_worn(first) != _is_worn(second) and is_clothing(first.noun) != is_clothing(second.noun):
-        return "word_order"  # "a woman in a skirt under an umbrella"
     if not (is_placed(first.noun) and is_placed(second.noun)):
         return "unknown_word"
     if _is_told_again(caption, first, second):
         return "already_in_caption"
     if any(first.source[at].text in _PARTING and not is_abbreviated(first.source, at) for at in between):
         return "word_order"  # what a second sentence calls "the dog" is in the first one
-    if is_limb(first.noun) != is_limb(second.noun):
-        return "part"  # "a ball in its mouth"
     if any(_is_part_of_name(chunk) for chunk in (first, second)):
         return "word_order"  # "Ann B. Miller"
     if first.first.glued != second.first.glued or _is_marked_off(first.source[first.end : second.start]):

@@ -18,8 +18,6 @@ Sort = Literal["prepositions", "verbs"]
 
 _BEARING: Final = frozenset({"on", "upon", "onto", "on top of", "atop", "in", "inside", "inside of", "within", "into"})
 _HOLDING: Final = frozenset({"in", "inside", "inside of", "within"})
-_SMALL: Final = 1
-_PERSON: Final = 2
 _VEHICLE: Final = 3
 _WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headwear", "accessory"})
 _REMEMBERED: Final = 65_536
@@ -232,8 +230,8 @@ def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:
         return False
     if preposition == "with":
         return other == GROUND and one < GROUND
-    if preposition in _HOLDING and (one == other == _VEHICLE or (one == _PERSON and other == _SMALL)):
-        return not is_clothing(support)
+    if preposition in _HOLDING and one == other == _VEHICLE:
+        return True
     return preposition in _BEARING and (one - other > 1 or (one == GROUND and other < GROUND))
 
 

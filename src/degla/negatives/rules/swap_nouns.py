@@ -62,11 +62,7 @@ class SwapNouns(ExchangingRule):
                 same = keeps_meaning(caption, result, chunks)
                 yield (
                     result,
-                    "same_meaning"
-                    if same
-                    else misfit(caption, result, chunks)
-                    or _misdescribed(other, first_chunk)
-                    or _misdescribed(one, second_chunk),
+                    "same_meaning" if same else misfit(caption, result, chunks),
                 )
 
 
@@ -105,20 +101,6 @@ def _completes(caption: Caption, chunk: Chunk) -> bool:
     """Whether "of" ties the noun to a thing before it: "the face of a girl", "the wheel of a boat"."""
     before = next((one for one in caption.chunks if one.end == chunk.start - 1), None)
     return chunk.before.lower == "of" and before is not None and before.role == "thing"
-
-
-def _misdescribed(noun: Token, chunk: Chunk) -> str:
-    """Return the reason if an adjective does not suit a noun in another one's place: a sad bench, a yellow woman."""
-    living, person = lexicon().is_living(noun.lemma), lexicon().is_person(noun.lemma)
-    for token in chunk.modifiers:
-        if person and lexicon().is_in_group(token.lower, "colour"):
-            return "person_colour"
-        uses = {group.of for group in lexicon().adjective_groups(token.lower)}
-        if token.lower in lexicon().words["of_living"]:
-            uses = {"living"}
-        if uses and not uses & {"", "living" if living else "thing"}:
-            return "word_order"
-    return ""
 
 
 def _tell_apart(first: Chunk, second: Chunk) -> bool:
