@@ -19,6 +19,7 @@ from typing import Final
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Number, Token
 from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.relations import ALIVE, MACHINE, agency, is_clothing, relations
 
 SYMMETRIC: Final = frozenset(
     {"with", "near", "beside", "alongside", "by", "nearby", "next to", "close to", "along with", "adjacent to",
@@ -61,6 +62,8 @@ _LONGEST: Final = 4
 """Maximum words of a phrase that moves in the passive."""
 
 Gist = tuple[str, ...]
+Statements = tuple[tuple[Hashable, ...], frozenset[Hashable], frozenset[Hashable]]
+"""As a meaning, but verbs with who does it and with their object: a phrase's modifiers may come in any order."""
 Meaning = tuple[tuple[Hashable, ...], frozenset[Hashable], frozenset[Hashable]]
 """The phrases without preposition, in order, each a set of joined phrases; the phrases with prepositions, unordered;
 verbs and predicates with the phrase that they follow, unordered. Equal meanings compare equal."""
@@ -87,6 +90,76 @@ def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) 
     finite = (token for token in tokens if token.is_finite)
     wrong = sum(subject not in ("any", verb.number) for subject, verb in zip(numbers, finite, strict=False))
     return (bare, frozenset(bag.items()), frozenset(verb_bag.items())), wrong
+
+
+def statements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> Statements:
+    """Return what a text says of whom: "riding a horse on a beach" is "on a beach riding a horse".
+
+    The doer of a verb is the nearest one alive before it, else the nearest vehicle, not a beach; what someone is
+    "with", or the clothes that someone is "in", belong to the nearest one alive.
+    """
+    units: list[_Unit] = []
+    agencies: list[int] = []
+    clause = 0  # the number of the unit that begins the clause
+    hosts: dict[int, _Unit] = {}
+    deeds: list[tuple[str, _Unit | None, _Unit | None]] = []
+    start, where, relative = 0, "", False
+    for chunk in [*chunks, None]:
+        gap = tokens[start : chunk.start if chunk else len(tokens)]
+        start = chunk.end if chunk else start
+        connector, words_of_gap = connect([token for token in gap if token.lower != "while"])
+        relative = relative or any(token.tag == "WDT" for token in gap)
+        active = () if relative else {token.lemma for token in gap if token.is_verb and _is_active(token)}
+        last = units[-1] if units else None
+        near = (_nearest(units[clause:], agencies[clause:], least) for least in (ALIVE, MACHINE))
+        actor = next((unit for unit in near if unit), last)
+        said = [(word, actor if word in active else last) for word in words_of_gap]
+        relative = chunk is not None and chunk.noun.tag == "WP"
+        if chunk is None or chunk.role == "where" or (chunk.role == "pronoun" and chunk.noun.tag in ("EX", "WP")):
+            deeds += [(word, unit, None) for word, unit in said]
+            where = f"{where} {connector} {chunk.noun.lower}".strip() if chunk and chunk.role == "where" else where
+            continue
+        connector, where = f"{where} {connector}".strip(), ""
+        if last and connector in JOINERS and not said:
+            last.members.append(_key(chunk))
+            agencies[-1] = agency(chunk.noun)
+            clause = len(units) - 1
+            continue
+        unit = _Unit("" if connector in JOINERS else connector, [_key(chunk)])
+        deeds += [(word, doer, None) for word, doer in said[:-1]]
+        deeds += [(word, doer, unit) for word, doer in said[-1:]]
+        clause = clause if said or unit.preposition else len(units)
+        host = _nearest(units, agencies, ALIVE)
+        if host and (connector == "with" or (connector == "in" and is_clothing(chunk.noun))):
+            hosts[id(unit)] = host
+        units.append(unit)
+        agencies.append(agency(chunk.noun))
+    bag = Counter((unit.frozen(), _frozen(hosts.get(id(unit)))) for unit in units if unit.preposition)
+    several = len(deeds) > 1
+    verbs = Counter(
+        (word, _frozen(doer), _frozen(unit) if unit and _completes(word, unit, several=several) else None)
+        for word, doer, unit in deeds
+    )
+    bare = tuple(unit.frozen() for unit in units if not unit.preposition)
+    return bare, frozenset(bag.items()), frozenset(verbs.items())
+
+
+def _is_active(verb: Token) -> bool:
+    return verb.tag != "VBN" or verb.lemma in relations().words["of_the_dressed"]
+
+
+def _nearest(units: Sequence[_Unit], agencies: Sequence[int], least: int) -> _Unit | None:
+    pairs = zip(reversed(units), reversed(agencies), strict=True)
+    return next((unit for unit, agent in pairs if agent >= least), None)
+
+
+def _completes(verb: str, unit: _Unit, *, several: bool) -> bool:
+    """Whether what follows a verb tells it from the text's other verbs: its object, or where something is done."""
+    return not unit.preposition or (several and verb not in POSTURES)
+
+
+def _frozen(unit: _Unit | None) -> Hashable:
+    return unit.frozen() if unit else None
 
 
 def _key(chunk: Chunk) -> Hashable:

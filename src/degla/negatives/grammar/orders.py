@@ -27,7 +27,16 @@ from degla.negatives.grammar.chunks import (
 )
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
+from degla.negatives.grammar.meaning import (
+    JOINERS,
+    POSTURES,
+    SYMMETRIC,
+    Meaning,
+    Statements,
+    connect,
+    meaning_and_disagreements,
+    statements,
+)
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import all_sorts, is_clothing, is_placed, relations
 from degla.negatives.grammar.suitability import misfit, whole_things
@@ -123,8 +132,12 @@ def _technique(caption: Caption) -> int:
 
 
 def _completes_adjective(gap: Sequence[Token]) -> bool:
-    """Whether the phrase completes an adjective, as in "busy with traffic" and "full of people"."""
-    return len(gap) > 1 and gap[-1].tag == "IN" and gap[-2].is_adjective and gap[-2].lower not in ("next", "close")
+    """Whether the phrase completes an adjective or participle: "busy with traffic", "covered with snow"."""
+    if len(gap) < 2 or gap[-1].tag != "IN":
+        return False
+    participle = gap[-2].tag == "VBN" and gap[-2].lemma not in POSTURES | relations().words["of_the_dressed"]
+    done = participle and (gap[-1].lower == "with" or (gap[-2].lemma == "cover" and gap[-1].lower == "in"))
+    return done or (gap[-2].is_adjective and gap[-2].lower not in ("next", "close"))
 
 
 def _stands_alone(chunk: Chunk) -> bool:
@@ -184,7 +197,8 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
         return "same_meaning"
     if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True)):
         return "agreement"
-    return _refuse_moves(caption, tokens) or misfit(caption, tokens, chunks)
+    reason = _refuse_moves(caption, tokens) or misfit(caption, tokens, chunks)
+    return reason or ("same_meaning" if statements(tokens, chunks) == _own_statements(caption) else "")
 
 
 def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
@@ -211,6 +225,11 @@ def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
 def _own_state(caption: Caption) -> _State:
     """Return a caption's state; cached because every order is compared with it."""
     return _state(caption.tokens, caption.chunks)
+
+
+@lru_cache(maxsize=64)
+def _own_statements(caption: Caption) -> Statements:
+    return statements(caption.tokens, caption.chunks)
 
 
 def loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
@@ -249,6 +268,8 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     between = range(first.end, second.start)
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
+    if _has_on(first) and _has_on(second) and not any(chunk.is_living for chunk in _between(caption, first, second)):
+        return "same_meaning"  # "walking in boots while wearing headphones"
     if not (is_placed(first.noun) and is_placed(second.noun)):
         return "unknown_word"
     if _is_told_again(caption, first, second):
@@ -269,8 +290,16 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
 
 
 def _is_worn(chunk: Chunk) -> bool:
-    """Whether the phrase is clothes that someone is said to have on."""
-    return is_clothing(chunk.noun) and (chunk.before.lower in ("in", "with") or chunk.before.lemma in ("wear", "don"))
+    """Whether the phrase is clothes that someone is said to have on; "with" says no more than that they are there."""
+    return is_clothing(chunk.noun) and (chunk.before.lower == "in" or chunk.before.lemma in ("wear", "don"))
+
+
+def _has_on(chunk: Chunk) -> bool:
+    return _is_worn(chunk) or (is_clothing(chunk.noun) and chunk.before.lower == "with")
+
+
+def _between(caption: Caption, first: Chunk, second: Chunk) -> list[Chunk]:
+    return [chunk for chunk in caption.chunks if first.end <= chunk.start < second.start]
 
 
 def _is_told_again(caption: Caption, first: Chunk, second: Chunk) -> bool:
@@ -328,6 +357,8 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
     start, end = chunks.index(first), chunks.index(second)
     one, other = own[first.start], own[second.start]
     between = [own[chunk.start] for chunk in chunks[start + 1 : end]]
+    while first.after.lower == "of" and between and between[0].link == "of":
+        between.pop(0)  # "a statue of an elephant" is one phrase
     if _is_of_keywords(caption):
         return True
     if all(tie.link in JOINERS or tie.link == "of" for tie in (*between, other)) and not other.acts:

@@ -24,6 +24,10 @@ _REMEMBERED: Final = 65_536
 """Number of nouns whose sorts are cached."""
 GROUND: Final = 4
 """Magnitude of grounds, rooms and buildings."""
+UNKNOWN, THING, MACHINE, ALIVE = range(4)
+"""What a noun says about who acts: nothing, a thing, what drives or flies, who acts on their own (or their image)."""
+_MOVING: Final = frozenset({"land_vehicle", "vehicle_kind", "watercraft", "aircraft", "mount"})
+"""Sorts and kinds of things that move on their own or under someone."""
 
 
 _PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
@@ -204,6 +208,23 @@ def is_limb(noun: Token) -> bool:
     """Whether a noun names first of all a part of a body."""
     groups = lexicon().noun_groups(noun.lemma)
     return bool(groups) and groups[0].name == "body_upper"
+
+
+def agency(noun: Token) -> int:
+    """Return what a noun says about who acts; limbs and statues count as those whose they are."""
+    sorts = all_sorts(noun)
+    if is_animate(noun) or is_limb(noun) or noun.lemma in relations().words["figures"]:
+        return ALIVE
+    if sorts & _MOVING or noun.lemma in relations().words["carried_by_air"]:
+        return MACHINE
+    return THING if sorts or lexicon().is_noun(noun.lemma) else UNKNOWN
+
+
+def is_animate(noun: Token) -> bool:
+    """Whether a noun or pronoun refers to people or animals."""
+    if noun.tag in ("PRP", "WP"):
+        return noun.lower != "it"
+    return lexicon().is_living(noun.lemma) or "living" in all_sorts(noun)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -12,15 +12,20 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed
+from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed, token_at
 from degla.negatives.grammar.edits import SUBJECTS
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import (
     GROUND,
+    MACHINE,
+    THING,
+    UNKNOWN,
+    agency,
     all_sorts,
     fits_before,
+    is_animate,
     is_clothing,
     is_limb,
     is_out_of_scale,
@@ -31,10 +36,6 @@ from degla.negatives.grammar.relations import (
 _SMALL: Final = 1
 """`magnitude` of what a hand holds."""
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
-_MOVING: Final = frozenset({"land_vehicle", "vehicle_kind", "watercraft", "aircraft", "mount"})
-"""Sorts and kinds of things that move on their own or under someone."""
-_UNKNOWN, _THING, _MACHINE, _ALIVE = range(4)
-"""What a noun says about who acts: nothing, a thing, what drives or flies, who acts on their own (or their image)."""
 _LISTING: Final = JOINERS - {","}
 _CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
 """Dependency labels of verbs that share the subject of the word above them."""
@@ -171,24 +172,7 @@ def _loses_agency(verb: Token, was: Token, now: Token, following: str) -> bool:
         return False
     if verb.lemma in words["of_anything"] and following not in ("around", "at"):
         return False
-    return _agency(was) > _agency(now) > _UNKNOWN
-
-
-def _agency(noun: Token) -> int:
-    """Return what a noun says about who acts; limbs and statues count as those whose they are."""
-    sorts = all_sorts(noun)
-    if is_animate(noun) or is_limb(noun) or noun.lemma in relations().words["figures"]:
-        return _ALIVE
-    if sorts & _MOVING or noun.lemma in relations().words["carried_by_air"]:
-        return _MACHINE
-    return _THING if sorts or lexicon().is_noun(noun.lemma) else _UNKNOWN
-
-
-def is_animate(noun: Token) -> bool:
-    """Whether a noun or pronoun refers to people or animals."""
-    if noun.tag in ("PRP", "WP"):
-        return noun.lower != "it"
-    return lexicon().is_living(noun.lemma) or "living" in all_sorts(noun)
+    return agency(was) > agency(now) > UNKNOWN
 
 
 def _deeds(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> Iterator[tuple[Token, Token, Token, str]]:
@@ -229,7 +213,7 @@ def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
 def _dressed_things(cut: _Cut) -> int:
     """Count the things that are in clothes or have limbs: "a shirt in a red jacket"."""
     return sum(
-        _agency(one.head) <= _MACHINE
+        agency(one.head) <= MACHINE
         and ((preposition == "in" and _is_worn(other.head)) or (preposition == "with" and is_limb(other.head)))
         for one, preposition, other in _supports(cut)
     )
@@ -274,12 +258,24 @@ def _swallowed(cut: _Cut) -> int:
 
 
 def _mixed_lists(cut: _Cut) -> int:
-    """Count the lists of people, animals, clothes or limbs that have another thing in them: "a blue hat and a rock"."""
-    return sum(
-        " ".join(token.lower for token in other.gap) in _LISTING and _list_sort(one.head) != _list_sort(other.head)
-        for one, other in pairwise(cut.pieces)
-        if one.role == other.role == "thing"
-    )
+    """Count the lists of clothes, of limbs, or of those who act with another thing in them: "a rock and a dog run"."""
+    mixed, gaps = 0, cut.gaps()
+    for place, (one, other) in enumerate(pairwise(cut.pieces), start=1):
+        if not (one.role == other.role == "thing" and _is_listing(other.gap)):
+            continue
+        sorts = {_list_sort(one.head), _list_sort(other.head)}
+        following = next((gap for gap in gaps[place + 1 :] if not _is_listing(gap)), ())
+        mixed += len(sorts) > 1 and (sorts != {"living", "thing"} or other.gap[0].text == "," or _is_deed(following))
+    return mixed
+
+
+def _is_listing(gap: Sequence[Token]) -> bool:
+    return " ".join(token.lower for token in gap) in _LISTING
+
+
+def _is_deed(gap: Sequence[Token]) -> bool:
+    """Whether the words after a list say what its members do that not every thing does as well."""
+    return any(token.is_verb and token.lemma not in relations().words["of_anything"] for token in gap)
 
 
 def _list_sort(noun: Token) -> str:
@@ -301,11 +297,16 @@ def _outgrows(old: _Cut, new: _Cut) -> bool:
 
 
 def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
-    """Yield consecutive things with the preposition between them; "has" counts as "with"."""
+    """Yield things with the preposition before the next one, or before its list; "has" counts as "with"."""
+    figure, preposition = None, ""
     for one, other in pairwise(cut.pieces):
         if one.role != "thing" or other.role != "thing" or not other.gap:
+            figure = None
             continue
-        yield one, "with" if other.gap[-1].lemma == "have" else _preposition(other.gap)[1], other
+        if not _is_listing(other.gap):
+            figure, preposition = one, "with" if other.gap[-1].lemma == "have" else _preposition(other.gap)[1]
+        if figure:
+            yield figure, preposition, other
 
 
 def _misses_objects(old: _Cut, new: _Cut) -> bool:
@@ -398,8 +399,15 @@ def _cut(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _Cut:
         if pieces and pieces[-1].role == "thing" and [token.lower for token in gap] == ["of"]:
             pieces[-1] = replace(pieces[-1], end=chunk.end, own=(*pieces[-1].own, *gap, *own))
         else:
-            pieces.append(_Piece(chunk.start, chunk.end, chunk.role, gap, own, chunk.noun, chunk.number))
+            pieces.append(_Piece(chunk.start, chunk.end, chunk.role, gap, own, _head(chunk), chunk.number))
     return _Cut(tuple(pieces), tuple(tokens[last:]))
+
+
+def _head(chunk: Chunk) -> Token:
+    """Return the head noun, with the dictionary form of the whole name if it is a word of its own: "hotdog"."""
+    before, noun = token_at(chunk.source, chunk.head - 1).lower, chunk.noun
+    named = f"{before} {noun.lemma}" in lexicon().words["names"] and bool(lexicon().noun_groups(before + noun.lemma))
+    return replace(noun, lemma=before + noun.lemma) if named else noun
 
 
 @lru_cache(maxsize=64)
@@ -437,7 +445,7 @@ def doer(caption: Caption, place: int) -> int | None:
 def _may_do(verb: Token, noun: Token) -> bool:
     """Whether a noun is likely the subject of a verb: who is alive or moves, unless a thing does so as well."""
     passive = verb.tag == "VBN" or verb.lemma in relations().words["of_anything"]
-    return can_do(verb.lemma, noun, with_object=False) and (passive or _agency(noun) != _THING)
+    return can_do(verb.lemma, noun, with_object=False) and (passive or agency(noun) != THING)
 
 
 def _doer(tokens: Sequence[Token], place: int) -> int:

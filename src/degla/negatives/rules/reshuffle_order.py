@@ -16,8 +16,8 @@ from degla.negatives.grammar.edits import disagrees, exchange
 from degla.negatives.grammar.meaning import POSTURES, tagged
 from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import landmark, noun_sorts, relations
-from degla.negatives.grammar.suitability import doer, is_animate
+from degla.negatives.grammar.relations import is_animate, landmark, noun_sorts, relations
+from degla.negatives.grammar.suitability import doer
 from degla.negatives.rule import ExchangingRule, Swap
 
 _PLACING: Final = {
