@@ -132,12 +132,15 @@ def _technique(caption: Caption) -> int:
 
 
 def _completes_adjective(gap: Sequence[Token]) -> bool:
-    """Whether the phrase completes an adjective or participle: "busy with traffic", "covered with snow"."""
-    if len(gap) < 2 or gap[-1].tag != "IN":
-        return False
-    participle = gap[-2].tag == "VBN" and gap[-2].lemma not in POSTURES | relations().words["of_the_dressed"]
-    done = participle and (gap[-1].lower == "with" or (gap[-2].lemma == "cover" and gap[-1].lower == "in"))
-    return done or (gap[-2].is_adjective and gap[-2].lower not in ("next", "close"))
+    """Whether the phrase completes an adjective, as in "busy with traffic" and "full of people"."""
+    return len(gap) > 1 and gap[-1].tag == "IN" and gap[-2].is_adjective and gap[-2].lower not in ("next", "close")
+
+
+def _completes_participle(chunk: Chunk) -> bool:
+    """Whether the phrase is what something is covered or filled with."""
+    participle, before = token_at(chunk.source, chunk.start - 2), chunk.before.lower
+    done = participle.tag == "VBN" and participle.lemma not in POSTURES | relations().words["of_the_dressed"]
+    return done and (before == "with" or (participle.lemma == "cover" and before == "in"))
 
 
 def _stands_alone(chunk: Chunk) -> bool:
@@ -286,7 +289,9 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         head, participle = chunk.noun, target.after.tag in ("VBG", "VBN")
         if now.plain and participle and not head.tag.startswith("NNP") and lexicon().is_mass(head.lemma):
             return "word_order"
-    return "same_meaning" if _are_close(first, second) or _says_the_same(caption, first, second) else ""
+    if _are_close(first, second) or _says_the_same(caption, first, second):
+        return "same_meaning"
+    return "word_order" if _completes_participle(first) or _completes_participle(second) else ""
 
 
 def _is_worn(chunk: Chunk) -> bool:
