@@ -228,7 +228,7 @@ def take_secrets(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _texts_in(value: Any) -> list[str]:
     if isinstance(value, dict | list):
         return [text for each in (value.values() if isinstance(value, dict) else value) for text in _texts_in(each)]
-    return [str(value)]
+    return [value] if isinstance(value, str) else []
 
 
 def _target(location: str) -> str:
