@@ -29,14 +29,14 @@ def test_coverage_and_cleanliness(tmp_path: Path) -> None:
     assert len(captions) == 425
     assert not summary.skipped
     assert summary.share_covered >= 0.99
-    assert summary.mean >= 6.0
+    assert summary.mean >= 5.9
     covered = {rule: summary.covered[rule] / len(captions) for rule in (*PUBLISHED_RULES, *FURTHER)}
-    assert covered["reshuffle_order"] >= 0.33
-    assert covered["swap_nouns"] >= 0.22
+    assert covered["reshuffle_order"] >= 0.31
+    assert covered["swap_nouns"] >= 0.21
     assert covered["swap_adjectives"] >= 0.01
     assert covered["replace_adjectives"] >= 0.3
     assert covered["replace_nouns"] >= 0.94
-    assert sum(covered[rule] for rule in PUBLISHED_RULES) >= 1.85
+    assert sum(covered[rule] for rule in PUBLISHED_RULES) >= 1.83
     assert covered["replace_relation"] >= 0.6
     assert covered["swap_phrases"] >= 0.03
     assert covered["add_object"] >= 0.7

@@ -191,16 +191,6 @@ def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
     return usual and not seldom and is_inventory(caption, span)
 
 
-def is_miscoloured(chunk: Chunk, word: str) -> bool:
-    """Whether a word is a colour that the noun never has: any of a person, blue of a dog that is no toy."""
-    tables, noun = lexicon(), chunk.noun.lemma
-    if not tables.is_in_group(word, "colour"):
-        return False
-    toy = any(token.lower in tables.words["toy"] for token in chunk.modifiers)
-    strange = word in tables.words["no_coat"] and "mammal" in tables.group_names(noun) and not toy
-    return tables.is_person(noun) or strange
-
-
 def is_absent(chunk: Chunk) -> bool:
     """Whether a phrase names something absent: "where a door should be", "without a door", "not wearing a hat"."""
     earlier = chunk.before if not chunk.before.is_verb else token_at(chunk.source, chunk.start - 2)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from degla.negatives.grammar.chunks import Chunk
-from degla.negatives.grammar.exclusion import additions, is_absent, is_miscoloured
+from degla.negatives.grammar.exclusion import additions, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Slot
@@ -105,7 +105,7 @@ def _objection(caption: Caption, chunk: Chunk, word: str) -> str:
         return "already_in_caption"
     if additions().is_implied(word, caption.vocabulary):
         return "still_true"
-    if is_miscoloured(chunk, word):
+    if tables.is_in_group(word, "colour") and tables.is_person(noun):
         return "person_colour"
     if any(tables.share_sort(token.lower, word) for token in chunk.source[chunk.core : chunk.head]):
         return "compatible"  # "a red wooden chair" has a colour and a material

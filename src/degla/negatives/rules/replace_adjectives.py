@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from degla.negatives.grammar.chunks import token_at
-from degla.negatives.grammar.exclusion import adjective_choices, is_absent, is_miscoloured
+from degla.negatives.grammar.exclusion import adjective_choices, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
@@ -55,14 +55,11 @@ class ReplaceAdjectives(ReplacingRule):
         change = self.single_change(caption, content)
         if change is None or len(change[2]) != 1:
             return "not_rule"
-        place, (old,), (word,) = change
+        _, (old,), (word,) = change
         if not lexicon().is_adjective(word):
             return "unknown_word"
         if word in caption.vocabulary:
             return "already_in_caption"
-        chunk = next((one for one in caption.chunks if one.start <= place[0] < one.end), None)
-        if chunk is not None and not lexicon().is_person(chunk.noun.lemma) and is_miscoloured(chunk, word):
-            return "person_colour"
         return lexicon().adjective_relation(old, word)
 
 

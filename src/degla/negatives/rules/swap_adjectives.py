@@ -13,7 +13,7 @@ from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.exclusion import additions, is_miscoloured
+from degla.negatives.grammar.exclusion import additions
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import keeps_meaning
 from degla.negatives.grammar.phrases import Caption
@@ -62,7 +62,7 @@ class SwapAdjectives(ExchangingRule):
                 yield result, relation
             elif any(_clashes(chunk, old, tokens[new]) for chunk, old, new in moves):
                 yield result, "already_in_caption"
-            elif any(is_miscoloured(chunk, tokens[new].lower) for chunk, _, new in moves):
+            elif any(_colours_person(chunk, tokens[new]) for chunk, _, new in moves):
                 yield result, "person_colour"
             else:
                 yield result, "same_meaning" if keeps_meaning(caption, result) else ""
@@ -79,7 +79,7 @@ def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
         pairs = [(one, other) for one in _members(tokens, first) for other in _members(tokens, second)]
         relation = next((reason for pair in pairs if (reason := lexicon().adjective_relation(*pair))), "")
         moves = ((first_chunk, second), (second_chunk, first))
-        coloured = any(is_miscoloured(chunk, tokens[place].lower) for chunk, run in moves for place in range(*run))
+        coloured = any(_colours_person(chunk, tokens[place]) for chunk, run in moves for place in range(*run))
         result = exchange(tokens, first, second)
         same = "" if relation or coloured else "same_meaning" if keeps_meaning(caption, result) else ""
         yield result, relation or ("person_colour" if coloured else same)
@@ -111,3 +111,7 @@ def _clashes(chunk: Chunk, place: int, adjective: Token) -> bool:
     return any(
         other == adjective.lower or (not listed and lexicon().share_sort(other, adjective.lower)) for other in others
     )
+
+
+def _colours_person(chunk: Chunk, adjective: Token) -> bool:
+    return lexicon().is_in_group(adjective.lower, "colour") and lexicon().is_person(chunk.noun.lemma)
