@@ -92,10 +92,10 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
         chunks: noun phrases of these tokens, if already known.
 
     Returns:
-        "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach",
-        "wearing a bicycle"), or a split phrase; "actor": a verb whose subject cannot do it; "agreement": a verb or
-        pronoun with the wrong number, or "herself" without a living referent; "scale": a thing in or on one that is
-        far too small for it, or a ground that does something; "" if everything fits.
+        "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach"), or a
+        split phrase; "actor": a verb whose subject cannot do it; "agreement": a verb or pronoun with the wrong number,
+        or "herself" without a living referent; "scale": a thing in or on one that is far too small for it, or a ground
+        that does something; "" if everything fits.
     """
     old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
     pairs = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
