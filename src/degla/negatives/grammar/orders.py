@@ -294,13 +294,10 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     return "word_order" if _completes_participle(first) or _completes_participle(second) else ""
 
 
-def _is_worn(chunk: Chunk) -> bool:
-    """Whether the phrase is clothes that someone is said to have on; "with" says no more than that they are there."""
-    return is_clothing(chunk.noun) and (chunk.before.lower == "in" or chunk.before.lemma in ("wear", "don"))
-
-
 def _has_on(chunk: Chunk) -> bool:
-    return _is_worn(chunk) or (is_clothing(chunk.noun) and chunk.before.lower == "with")
+    """Whether the phrase is clothes that someone has on, or is with."""
+    before = chunk.before
+    return is_clothing(chunk.noun) and (before.lower in ("in", "with") or before.lemma in ("wear", "don"))
 
 
 def _between(caption: Caption, first: Chunk, second: Chunk) -> list[Chunk]:

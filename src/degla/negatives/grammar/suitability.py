@@ -105,8 +105,8 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
         return "word_order"
     if _outgrows(old, new):
         return "scale"
-    if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
-        return ""  # more than single phrases moved, so places cannot be matched
+    if not _only_phrases_moved(old, new):
+        return ""
     return _misfit_of_pronouns(old, new) or _misfit_of_doers(old, new, _doers(caption))
 
 
@@ -123,7 +123,15 @@ def is_strange(caption: Caption, tokens: Sequence[Token]) -> bool:
     counts = (_dressed_things, _mixed_lists, _odd_descriptions, _odd_objects, _swallowed)
     if any(count(new) > count(old) for count in counts):
         return True
-    return any(_loses_agency(*each) for each in _deeds(old, new, _doers(caption)))
+    return _only_phrases_moved(old, new) and any(
+        _loses_agency(verb, one.head, other.head, following)
+        for _, verb, one, other, following in _deeds(old, new, _doers(caption))
+    )
+
+
+def _only_phrases_moved(old: _Cut, new: _Cut) -> bool:
+    """Whether single phrases or words changed places, so that the places of both texts can be matched."""
+    return [len(gap) for gap in old.gaps()] == [len(gap) for gap in new.gaps()]
 
 
 def _suits(preposition: str, piece: _Piece, aimed: bool) -> bool:
@@ -162,7 +170,7 @@ def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
     return not actors or bool(actors & all_sorts(noun)) or ("living" in actors and is_animate(noun))
 
 
-def _loses_agency(verb: Token, was: Token, now: Token, following: str) -> bool:
+def _loses_agency(verb: Token, was: Token, now: Token, following: str | None) -> bool:
     """Whether a deed of someone alive or of a vehicle becomes that of a thing: "a rail is grinding down a skater".
 
     So does "sitting around" something, but not "sitting on" it.
@@ -175,38 +183,34 @@ def _loses_agency(verb: Token, was: Token, now: Token, following: str) -> bool:
     return agency(was) > agency(now) > UNKNOWN
 
 
-def _deeds(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> Iterator[tuple[Token, Token, Token, str]]:
-    """Yield verbs with the nouns of their old and new subject and the next word, where only single phrases moved."""
-    if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
-        return
-    for was, now in zip(old.gaps(), new.gaps(), strict=True):
-        for at, (own, verb) in enumerate(zip(was, now, strict=True)):
+def _deeds(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> Iterator[tuple[Token, Token, _Piece, _Piece, str | None]]:
+    """Yield the word in each verb's place in the caption, the verb, its old and its new subject, and the next word.
+
+    The next word is None before a phrase, and "" at the end of the text.
+    """
+    ends = (*(None for _ in new.pieces), "")
+    for was, now, end in zip(old.gaps(), new.gaps(), ends, strict=True):
+        following = (*(token.lower for token in now[1:]), end)
+        for own, verb, word in zip(was, now, following, strict=False):  # an empty gap has only the end
             subject = doers.get(id(own))
             if subject is not None and verb.is_verb:
-                following = now[at + 1].lower if at + 1 < len(now) else ""
-                yield verb, old.pieces[subject].head, new.pieces[subject].head, following
+                yield own, verb, old.pieces[subject], new.pieces[subject], word
 
 
 def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
     """Return the reason against a verb's new subject: wrong number, or unable to do it; "" if there is none."""
     words = relations().words
-    for place, (was, now) in enumerate(zip(old.gaps(), new.gaps(), strict=True)):
-        for at, (own, verb) in enumerate(zip(was, now, strict=True)):
-            subject = doers.get(id(own))
-            if subject is None or not verb.is_verb:
-                continue
-            one, other = old.pieces[subject], new.pieces[subject]
-            if not _agrees(verb, other) and _agrees(own, one):
-                return "agreement"
-            if verb is own and one.head.lemma == other.head.lemma:
-                continue
-            if verb.lemma in words["comprising"]:
-                return "word_order"
-            with_object = at == len(now) - 1 and place < len(new.pieces)
-            if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
-                return "actor"
-            if verb.lemma in words["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
-                return "scale"
+    for own, verb, one, other, following in _deeds(old, new, doers):
+        if not _agrees(verb, other) and _agrees(own, one):
+            return "agreement"
+        if verb is own and one.head.lemma == other.head.lemma:
+            continue
+        if verb.lemma in words["comprising"]:
+            return "word_order"
+        if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=following is None):
+            return "actor"
+        if verb.lemma in words["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
+            return "scale"
     return ""
 
 
