@@ -101,6 +101,11 @@ class PartResult(Record):
     degenerate: int = Field(default=0, ge=0)
     scores: tuple[Score, ...] = Field(min_length=1)
 
+    @property
+    def scored(self) -> int:
+        """Number of scored items, of which a metric may leave some out (ARO's macro); for retrieval the first's."""
+        return self.scores[0].n if self.family == "retrieval" else max(score.n for score in self.scores)
+
 
 class BenchmarkResult(Record):
     """One benchmark's scores and the origin of its questions.

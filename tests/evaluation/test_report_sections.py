@@ -144,6 +144,22 @@ def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
     assert tables_in_print(compare([_save(tmp_path, _result_of("world", "one"))])) == ()
 
 
+def test_a_part_is_whole_though_its_own_metric_leaves_items_out(tmp_path: Path) -> None:
+    """ARO's macro leaves out relations; its micro has every item, and so did the published score."""
+    result = _result_of("aro", "one", parts=("vg_relation",))
+    (entry,) = result.benchmarks
+    macro, micro = entry.parts[0].scores
+    scores = (macro.model_copy(update={"n": 15}), micro)
+    for published_n, whole in ((25, True), (26, False)):
+        part = entry.parts[0].model_copy(update={"scores": scores, "filtered": 5, "published_n": published_n})
+        asked = entry.model_copy(update={"parts": (part,), "missing_images": 1})
+        path = _save(tmp_path, result.model_copy(update={"benchmarks": (asked,)}))
+        warnings = list(caveats_of([("one", load_result(path))]))
+        assert not any("0 of 15" in warning for warning in warnings) and any("0 of 20" in each for each in warnings)
+        assert any("the files have 25 items, the published ones 26" in warning for warning in warnings) is not whole
+        assert [set(table.measured) for table in tables_in_print(compare([path]))] == [{"vg_relation"}] * 2 * whole
+
+
 def test_ceilings_below_one_are_shown(tmp_path: Path) -> None:
     result = _result_of("colorswap", "one")
     entry = result.benchmarks[0]

@@ -88,7 +88,7 @@ def doubt_about(
 def missing_images(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence if images of a benchmark are missing."""
     if entry.missing_images:
-        scored = sum(part.scores[0].n for part in entry.parts)
+        scored = sum(part.scored for part in entry.parts)
         missing = sum(part.missing for part in entry.parts)
         yield (
             f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {missing:,} of "
@@ -102,7 +102,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     missing = max(entries, key=lambda entry: entry[1].missing_images)[1]
     yield from missing_images(missing)
     for part in missing.parts:
-        count = part.scores[0].n + part.missing + part.filtered
+        count = part.scored + part.missing + part.filtered
         if part.published_n is not None and part.family != "retrieval" and count != part.published_n:
             items = counted(count, "item")
             yield f"{title}, {part.name}: the files have {items}, the published ones {part.published_n}."

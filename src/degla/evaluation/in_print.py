@@ -164,7 +164,7 @@ def _is_published(benchmark: Benchmark, part: PartResult) -> bool:
     except DeglaError:  # written by another version of the benchmark
         return False
     # A retrieval part counts images and texts, so its number of verdicts is another one.
-    whole = part.family == "retrieval" or part.published_n in (None, part.scores[0].n + part.filtered)
+    whole = part.family == "retrieval" or part.published_n in (None, part.scored + part.filtered)
     return part.tie == rule and not part.missing and whole
 
 
