@@ -236,6 +236,18 @@ def test_a_gallery_shows_what_was_fixed_and_what_was_broken(tmp_path: Path) -> N
     assert gallery.items("tuned", benchmark="sugarcrepe", count=9, side=64) == ((), 0)
 
 
+def test_an_answer_is_right_by_its_parts_own_score(tmp_path: Path) -> None:
+    """Of two images and two texts, the right text of each image is not both ways."""
+    paths = []
+    for label, image in (("base", 0.0), ("tuned", 1.0)):
+        result = _result_of("colorswap", label)
+        ok = {"text_ok": 1.0, "image_ok": image, "group_ok": image}
+        items = [row.model_copy(update={"ok": ok, "margin": image}) for row in result.items]
+        paths.append(_save(tmp_path, result.model_copy(update={"items": tuple(items)})))
+    changes, count = Gallery(paths).items("tuned", direction="fixed", count=1, side=64)
+    assert count == 20 and (changes[0].before.right, changes[0].after.right) == (0, 1)
+
+
 def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     paths, root = _world(tmp_path), _root(tmp_path / "root")
     (root / "recognition").mkdir()

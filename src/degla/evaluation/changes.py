@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from markupsafe import Markup
 from pydantic import Field
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
@@ -201,10 +203,19 @@ def _tallies(method: Method) -> dict[str, _Tally]:
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))
             tally.margin += row.margin
-            # The first verdict is the part's own; half credit for a tie is not a right answer.
-            tally.right += next(iter(row.ok.values()), 0.0) == 1.0
+            # Half credit for a tie is not a right answer.
+            tally.right += row.ok.get(_own_verdict(row.benchmark, row.part), next(iter(row.ok.values()), 0.0)) == 1.0
             tally.seeds += 1
     return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
+
+
+@cache
+def _own_verdict(benchmark: str, part: str) -> str:
+    """The verdict that the part's score averages; "" if the shelf has no such part."""
+    with suppress(DeglaError):
+        verdict: str = BENCHMARKS.load(benchmark).BENCHMARK.part(part).metrics[0].verdict
+        return verdict
+    return ""
 
 
 def _alike(first: Method, second: Method) -> dict[str, str]:
