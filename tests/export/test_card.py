@@ -16,10 +16,14 @@ import yaml
 from degla.cli import main
 from degla.config.fields import differences
 from degla.errors import InputError
+from degla.evaluation.comparison import compare
+from degla.evaluation.results import save_result
 from degla.export.card import CardFacts, card
 from degla.export.recipe_card import command
+from degla.shelf import BENCHMARKS
 from degla.training.loop import train
 from degla.verbs._training import configure
+from tests.evaluation.made_up import draw_result
 from tests.tiny import write_classes
 from tests.training.configs import tiny_config
 
@@ -121,6 +125,18 @@ def test_one_result_gives_no_gain(run: Path, tmp_path: Path) -> None:
     text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
     assert "No result of the model before training was given" in text
     assert "No training by degla is recorded" in text and "onnxruntime" in text
+
+
+def test_a_mean_over_seeds_has_the_interval_that_a_report_gives_it(tmp_path: Path) -> None:
+    world, files = BENCHMARKS.load("world").BENCHMARK, []
+    for label, seed in (("before", None), ("after", 0), ("after", 1)):
+        files.append(tmp_path / f"{label}-{seed}.json")
+        save_result(draw_result(label, (0.6,) * 4, seed, benchmark=world, n=20), files[-1])
+    text = card(CardFacts(title="x", form="onnx", origin="x", results=files))
+    cell = compare(files, baseline="before").headline[0].cells["after"]
+    assert cell.interval is not None
+    half = 100 * (cell.interval.high - cell.interval.low) / 2
+    assert f"| {100 * cell.mean:.1f} ± {half:.1f}; " in text and "After ±: half of the 95 % interval" in text
 
 
 def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:

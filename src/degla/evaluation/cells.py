@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.evaluation.results import TracedResult
-from degla.pages.words import counted
+from degla.pages.words import counted, percent
 from degla.results import BenchmarkResult, Interval, Score
 from degla.statistics.seeds import Difference
 
@@ -50,6 +50,13 @@ class Cell:
     n: int
     gain: Difference | None = None
     best: bool = False
+
+    @property
+    def spread(self) -> str:
+        """Half of the 95 % interval of the mean over seeds, " ± 0.8", as on study pages; empty for one seed."""
+        if self.deviation is None or self.interval is None:
+            return ""
+        return f" ± {percent((self.interval.high - self.interval.low) / 2)}"
 
 
 @dataclass(frozen=True)

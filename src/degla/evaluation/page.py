@@ -160,7 +160,7 @@ def _cell(row: Row, label: str) -> TableCell:
         note = interval(cell.interval.low, cell.interval.high)
     return TableCell(
         percent(cell.mean),
-        spread=_spread(cell),
+        spread=cell.spread,
         note=note,
         tone="" if gain is None or not gain.significant else "up" if gain.value > 0 else "down",
         doubt=gain.doubt if gain else "",
@@ -303,7 +303,7 @@ def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
     """A method's score in short form, for a table of many columns, and in full."""
     if cell is None:
         return TableCell(), TableCell()
-    short = TableCell(percent(cell.mean), spread=_spread(cell), bold=cell.best)
+    short = TableCell(percent(cell.mean), spread=cell.spread, bold=cell.best)
     doubts = [cell.gain.doubt if cell.gain else "", counted(cell.ties, "tie") if cell.ties else ""]
     whole = TableCell(
         short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, doubts))
@@ -328,13 +328,6 @@ def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str
         lines.append(TableRow([name, *(percent(row.values.get(column)) for column in table.measured)]))
     yield Table(["model", *table.measured], lines)
     yield from (f"* {row.model}: {row.note}." for row in table.rows if row.note)
-
-
-def _spread(cell: Cell) -> str:
-    """Half of the 95 % interval of the mean over seeds, " ± 0.8", as on study pages; empty for one seed."""
-    if cell.deviation is None or cell.interval is None:
-        return ""
-    return f" ± {percent((cell.interval.high - cell.interval.low) / 2)}"
 
 
 def _gain(cell: Cell) -> str:

@@ -176,6 +176,8 @@ def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
         yield markdown_line([row.title, titles[row.benchmark], str(row.n), percent(row.chance), *cells])
     yield ""
     yield "Scores in percent, with their 95 % confidence intervals in brackets."
+    if any(len(method.results) > 1 for method in comparison.methods):
+        yield "After ±: half of the 95 % interval of the mean over training seeds."
     if len(labels) > 1:
         yield f"After a semicolon: gain or loss in points over {labels[0]}, with its 95 % interval."
     else:
@@ -184,10 +186,10 @@ def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
 
 
 def _score(cell: Cell | None) -> str:
-    """A score, its deviation over seeds, the gain or loss with its interval, and doubts about it."""
+    """A score, half of its interval over seeds, the gain or loss with its interval, and doubts about it."""
     if cell is None:
         return UNKNOWN
-    text = percent(cell.mean) + (f" ± {percent(cell.deviation)}" if cell.deviation is not None else "")
+    text = percent(cell.mean) + cell.spread
     if cell.gain is None:
         return text + (f" {interval(cell.interval.low, cell.interval.high)}" if cell.interval else "")
     ends = cell.gain.interval
