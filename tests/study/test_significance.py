@@ -139,7 +139,9 @@ def test_differences_that_are_there_and_one_that_is_not(
     forgets = by_name["good", "forgets", "joint"]
     assert by_name["good", "forgets", "composition"].difference.value < 0
     assert forgets.significant and forgets.difference.value > 0.1
-    section = page_of(study).html().split("Paired tests")[1]
+    page = page_of(study).html()
+    assert "80 questions; its standard error is up to 5.6 points" in page
+    section = page.split("Paired tests")[1]
     for tone, sign in (("up", 1), ("down", -1)):  # These alone have a colour.
         sure = sum(test.significant and sign * test.difference.value > 0 for test in tests)
         assert section.count(f'class="{tone}"') == sure > 0
@@ -255,6 +257,28 @@ def test_models_with_other_seeds_are_tested_over_those_in_common(
     assert study.table.of("good").seeds == (0, 1, 2, 3, 4) and study.tests == wanted.tests
 
 
+@pytest.mark.parametrize("seeds", [(3, 4), (1,)], ids=["none in common", "one in common"])
+def test_models_without_two_seeds_in_common_are_tested_over_all_of_each(
+    results: dict[str, dict[int | None, Path]], seeds: tuple[int, ...]
+) -> None:
+    plan = _study({label: results[label] for label in (BASE, "good", "worse")}, seeds=[0]).record.plan
+    models = [Model(BASE, BASE, (), 1.0, {(None, ""): results[BASE][None]})]
+    wanted = {"good": (0, 1), "worse": seeds}
+    models += [
+        Model(label, label, (), 1.0, {(seed, ""): results[label][seed] for seed in own})
+        for label, own in wanted.items()
+    ]
+    test = Study(gather(plan, models, where="plan.yaml", command="")).tests[0]
+    scores = [
+        averaged_scores([load_result(results[label][seed], items=True) for seed in own], where="")["world"]
+        for label, own in wanted.items()
+    ]
+    one, other = (each["composition.id", "macro"] for each in scores)
+    assert test.questions == questions_of_lead([(1.0, one, other)])
+    assert test.difference.doubt == "" and test.p_seeds is None and test.p_questions is not None
+    assert test.difference.value == pytest.approx(float(one.weights @ one.worth - other.weights @ other.worth))
+
+
 def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     def renamed(path: Path, label: str) -> Path:
         result = load_result(path, items=True)
@@ -273,10 +297,9 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
 def test_no_difference_is_reported_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     overlap = Overlap(benchmark="world", images=10, by_id=0, by_content=4, examples=("a.png",))
     leakage = Leakage(captions=("c.jsonl",), images=20, overlaps=(overlap,))
-    changed: dict[int | None, Path] = {}
-    for seed, path in results["good"].items():
-        changed[seed] = tmp_path / f"good-{seed}.json"
-        save_result(load_result(path, items=True).model_copy(update={"leakage": leakage}), changed[seed])
+    changed = {**results["good"], 3: tmp_path / "good-3.json"}  # One of the seeds is enough.
+    good = load_result(results["good"][3], items=True)
+    save_result(good.model_copy(update={"leakage": leakage}), changed[3])
     study = _study({BASE: results[BASE], "worse": results["worse"], "good": changed})
     other = _study({BASE: results[BASE], "good": changed, "worse": results["worse"]})
     assert not any(test.significant for test in [*study.tests, *other.tests]), "whichever of the two it is"
@@ -318,6 +341,8 @@ def test_replicates_show_where_the_variance_comes_from(
     assert world.shift == pytest.approx(0.15 / 2, abs=0.02)
     assert gained.value == pytest.approx(study.table.of("good").gained.mean + negatives.shift + world.shift)
     assert gained.half_width > (study.table.of("good").gained.half_width or 0)
+    for test in study.tests:  # A replicate is no further seed.
+        assert test.p_seeds == p_over_seeds([test.gaps[seed, ""] for seed in range(5)]) and len(test.gaps) == 17
     text = page_of(study).markdown()
     assert "## Where the variance comes from" in text and "| good − worse | joint |" in text
     assert "The table of variances shows the effect of negatives and scenes, base." in text
@@ -424,6 +449,15 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
     good = study.table.of("good")
     assert good.gained.mean > 0.1 and good.gained.half_width is not None and 0 < good.gained.half_width < 0.1
     assert all(name.partition(":")[0] in ("world", "retrieval") for name in study.record.models[1].runs[0].parts)
+    # Images of the second benchmark were trained on: no doubt about the first alone.
+    overlap = Overlap(benchmark="retrieval", images=10, by_id=0, by_content=4, examples=("a.png",))
+    leakage = Leakage(captions=("c.jsonl",), images=20, overlaps=(overlap,))
+    leaked = load_result(files["good"][2], items=True).model_copy(update={"leakage": leakage})
+    save_result(leaked, files["good"][2])
+    tests = _study(files, seeds=range(3), gain="recognition", kept="retrieval").tests
+    assert {test.score: "trained on" in test.difference.doubt for test in tests} == {
+        "recognition": False, "retrieval": True, "joint": True
+    }  # fmt: skip
 
 
 def test_published_rows_have_what_was_measured_here_below(tmp_path: Path) -> None:
@@ -509,6 +543,9 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
 
     picture = frontier(table, gain="composition", kept="recognition", price=1.0)
     assert picture.startswith("<svg") and picture == frontier(table, gain="composition", kept="recognition", price=1.0)
+    assert picture != frontier(table, gain="composition", kept="recognition", price=3.0), (
+        "the line of equal joint score"
+    )
     assert all(f">{name}<" in picture for name in (BASE, "arm", "forgets"))
     assert "var(--" in picture and "var(--" not in standalone_picture(picture)
 
@@ -519,6 +556,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     dots = frontier(many, gain="composition", kept="recognition", price=1.0)
     assert dots.count("opacity: 0.5;") > picture.count("opacity: 0.5;")
     line = _undominated([base, by_label["worse"], good, by_label["forgets"]])
+    assert table.leader is not None and table.leader.label == "good", "forgets gains most"
     assert [row.label for row in line] == [BASE, "good", "forgets"], "worse gains less and loses more than good"
 
 

@@ -215,11 +215,11 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
         common = common_seeds(table.of(first), table.of(second))
         one, other = (
             items[label]
-            if len(common) == len(by_label[label].own)
+            if len(common) in (0, 1, len(by_label[label].own))  # As `seed_difference` takes them.
             else _items([by_label[label].own[seed] for seed in common], record, label=label)[0]
             for label in (first, second)
         )
-        questions = questions_of_lead(_leads(weights[score], one, other)) if common else None
+        questions = questions_of_lead(_leads(weights[score], one, other))
         tests.append(TestRecord(
             first=first, second=second, score=score,
             questions=None if questions is None else QuestionsRecord.of(questions),

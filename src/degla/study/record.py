@@ -96,7 +96,7 @@ class TestRecord(Record):
 
     Attributes:
         score: a score, or "joint".
-        questions: variance over questions of the difference, from verdicts averaged over the shared seeds.
+        questions: variance over questions of the difference, from verdicts averaged over the seeds that the test takes.
         doubt: why it cannot count as a difference; "" if it can.
     """
 

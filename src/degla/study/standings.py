@@ -3,9 +3,9 @@
 A row has every score with its interval, what was gained and lost, and the joint score. There are two kinds of tests:
 
 Over seeds: a paired t-test of the differences seed by seed. Over questions: a normal test with the standard error of
-the verdicts averaged over the seeds that both have, with images resampled. A difference counts if both p-values are
-below 0.05 after Holm's correction over all tests of their kind, its interval over both sources excludes 0, and there is
-no doubt (`statistics.seeds.doubt_of`).
+the verdicts averaged over the seeds that both have, or over all seeds of each if they share fewer than two, with images
+resampled. A difference counts if both p-values are below 0.05 after Holm's correction over all tests of their kind, its
+interval over both sources excludes 0, and there is no doubt (`statistics.seeds.doubt_of`).
 """
 
 from __future__ import annotations
