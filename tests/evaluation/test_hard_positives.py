@@ -98,6 +98,7 @@ def test_equals_a_literal_reading(tmp_path: Path) -> None:
     assert by_metric["brittleness"].value == pytest.approx(np.mean(brittle_items))
     assert by_metric["brittleness"].lower and not by_metric["augmented"].lower
     assert by_metric["brittleness"].chance == pytest.approx(1 / 3)
+    assert by_metric["brittleness"].ceiling is None and by_metric["augmented"].ceiling is not None
 
 
 def test_replacements_are_named(tmp_path: Path) -> None:

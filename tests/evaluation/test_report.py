@@ -316,6 +316,7 @@ def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> N
     save_result(result.model_copy(update={"benchmarks": (other,), "model": model}), path)
     comparison = compare([*results, path], baseline=BASELINE)
     assert all(cell.gain is None and not cell.best for row in comparison.rows for cell in row.cells.values())
+    assert comparison.joint is None
     text = " ".join(comparison.warnings)
     assert "the results do not all answer the same questions" in text
     assert "7 images were missing" in text

@@ -16,20 +16,22 @@ from rich.console import Console
 
 from degla.errors import InputError
 from degla.evaluation import results
-from degla.evaluation.caveats import caveats_of
+from degla.evaluation.caveats import caveats_of, doubt_about
 from degla.evaluation.changes import Direction, Gallery, largest_changes
 from degla.evaluation.comparison import compare, floor_values, weighed_rows
 from degla.evaluation.image_files import LARGEST, thumbnail
 from degla.evaluation.in_print import tables_in_print
+from degla.evaluation.item_difference import lead_over
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.report import report, result_files
-from degla.evaluation.results import load_result, save_result
+from degla.evaluation.results import TracedResult, load_result, save_result
 from degla.evaluation.run import evaluate
-from degla.evaluation.terminal import render_result
+from degla.evaluation.terminal import named_scores, render_result
 from degla.pages.words import UNKNOWN
 from degla.records import ItemImage, PairItem, write_jsonl
 from degla.results import Result
 from degla.shelf import BENCHMARKS
+from degla.statistics.seeds import QuestionVariance
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
 from tests.evaluation.made_up import draw_result, published_scores
 
@@ -131,6 +133,11 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
         assert "<b>" not in glance and 'class="up"' not in glance and 'class="down"' not in glance
         assert f'<small class="doubt">{cells[0]["gain"]["doubt"]}' in glance
         assert "**" not in text[text.index("## At a glance") :].replace("**Bold**", "") and reason in text
+    # It may also be the baseline that saw the images.
+    save_result(result, paths["tuned"])
+    save_result(load_result(paths["base"], items=True).model_copy(update={"leakage": leakage}), paths["base"])
+    gain = compare(list(paths.values()), baseline="base").headline[0].cells["tuned"].gain
+    assert gain is not None and "trained on" in gain.doubt and not gain.significant
 
 
 def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
@@ -349,6 +356,14 @@ def test_what_a_blind_model_answers_is_named_where_it_is_above_chance() -> None:
     assert "replace_rel 91 % (chance 50 %) and 2 more parts." in warning and "swap" not in warning
 
 
+def test_a_name_of_two_benchmarks_is_of_the_first() -> None:
+    one, other = (_result_of(name, "one") for name in ("sugarcrepe", "sugarcrepe_pp"))
+    for first, second in ((one, other), (other, one)):
+        both = first.model_copy(update={"benchmarks": (*first.benchmarks, *second.benchmarks)})
+        assert named_scores(both) == named_scores(second) | named_scores(first)
+    assert named_scores(one)["swap_obj"] != named_scores(other)["swap_obj"]
+
+
 def test_a_column_of_each_benchmark_is_filled_by_its_own_average(tmp_path: Path) -> None:
     both = [_result_of(name, "base") for name in ("winoground", "sugarcrepe")]
     one, other = (each.benchmarks[0] for each in both)
@@ -448,6 +463,33 @@ def test_a_floor_is_the_mean_of_its_seeds() -> None:
     key = ("part", first.name, first.scores[0].metric, first.family, first.tie)
     assert first.scores[0].value < second.scores[0].value
     assert values[key] == {"dice": pytest.approx((first.scores[0].value + second.scores[0].value) / 2)}
+    assert floor_values({"dice": dice}, "winoground", questions={"of others"}) == {}
+
+
+def test_any_result_with_seen_or_missing_images_of_the_benchmark_is_a_doubt() -> None:
+    drawn = draw_result("one", (0.5,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
+    clean = TracedResult(**drawn.model_dump())
+    overlap = Overlap(benchmark="winoground", images=9, by_id=1, by_content=0, examples=("a.jpg",))
+    leaked = clean.model_copy(update={"leakage": Leakage(captions=("c.json",), images=5, overlaps=(overlap,))})
+    entry = clean.benchmarks[0].model_copy(update={"missing_images": 3})
+    lacking = clean.model_copy(update={"benchmarks": (entry,)})
+    enough = QuestionVariance(0.01, 100, 50, None)
+    for wrong, reason in ((leaked, "trained on"), (lacking, "missing")):
+        for both in ([wrong, clean], [clean, wrong]):
+            assert reason in doubt_about(enough, both, {"winoground"})
+            assert doubt_about(enough, both, {"sugarcrepe"}) == ""
+
+
+def test_ties_are_the_most_of_any_seed(tmp_path: Path) -> None:
+    paths = []
+    for seed, ties in enumerate((1, 3, 2)):
+        result = _result_of("winoground", "one", seed)
+        entry = result.benchmarks[0]
+        scores = tuple(score.model_copy(update={"ties": ties}) for score in entry.parts[0].scores)
+        parts = (entry.parts[0].model_copy(update={"scores": scores}), *entry.parts[1:])
+        counted = entry.model_copy(update={"parts": parts})
+        paths.append(_save(tmp_path, result.model_copy(update={"benchmarks": (counted,)})))
+    assert compare(paths).rows[0].cells["one"].ties == 3
 
 
 def test_nothing_is_best_that_leads_all_but_one(tmp_path: Path) -> None:
@@ -483,6 +525,17 @@ def test_seeds_that_answered_other_questions_have_no_interval_over_questions(tmp
     paths = [tmp_path / "base-0.json", _save(tmp_path, pair[1].model_copy(update={"items": items}))]
     apart = compare(paths).headline[0].cells["base"].interval
     assert apart is not None and apart.method == "t over 2 seeds"
+
+
+def test_a_lead_is_only_paired_over_the_same_items_drawn_with_the_same_images(tmp_path: Path) -> None:
+    results = [_result_of("winoground", label) for label in ("one", "other")]
+    key, paths = ("winoground", ("object", "group")), [_save(tmp_path, result) for result in results]
+    first = results[1].items[0]
+    assert lead_over([key], paths[:1], paths[1:]) is not None
+    for odd in ({"id": f"{first.id}-x"}, {"same_as": results[1].items[1].image}):
+        items = (first.model_copy(update=odd), *results[1].items[1:])
+        path = _save(tmp_path, results[1].model_copy(update={"items": items, "training_seed": 1}))
+        assert lead_over([key], paths[:1], [path]) is None and lead_over([key], paths[:1], [paths[1], path]) is None
 
 
 def test_half_precision_is_not_reported_to_move_scores_by_points(tmp_path: Path) -> None:

@@ -86,6 +86,24 @@ def test_an_attack_finds_what_random_changes_do_not(encoder: Encoder, root: Path
         assert after.verdict.margin is not None and before.verdict.margin is not None
 
 
+def test_what_a_smaller_attack_made_wrong_stays_wrong(
+    encoder: Encoder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = items(root)
+    assert isinstance(entry, Classification)
+    strengths = []
+
+    def attacked(self: Attacker, pixels: torch.Tensor, *_: object, epsilon: float) -> torch.Tensor:
+        strengths.append(self.settings.share)
+        return torch.zeros_like(pixels) if epsilon < 2 / 255 else pixels
+
+    monkeypatch.setattr(Attacker, "_attack", attacked)
+    rounds = Attacker(encoder, root, AttackSettings(EPSILONS, steps=10)).judge(BENCHMARK, entry)
+    right = [sum(row.verdict.ok["top1"] for row in judged) for judged in rounds]
+    assert right[0] > right[1] + 2 and right[1] == right[2]
+    assert set(strengths) == {0.25}, "2.5 epsilon in all, enough to reach any corner"
+
+
 def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
     encoder: Encoder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

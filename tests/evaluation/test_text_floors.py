@@ -175,6 +175,17 @@ def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:
     assert np.mean([row.verdict.ok["text_ok"] for row in verdicts]) == pytest.approx(0.5, abs=0.15)
 
 
+def test_nothing_is_learnt_from_other_items_of_the_image_that_is_asked_about() -> None:
+    """All true texts of an image have its word, all false ones another: learning both would answer everything."""
+    rows = [
+        pair_question(("gift", "own", number), (f"{number % 20}.png",), (f"true{number % 20}", f"fake{number % 20}"),
+                      ((1, 0),))
+        for number in range(80)
+    ]  # fmt: skip
+    verdicts = floor_verdicts(rows)[WORDS]
+    assert len(verdicts) == 80 and np.mean([row.verdict.ok["text_ok"] for row in verdicts]) == pytest.approx(0.5)
+
+
 def test_a_wrong_answer_of_a_floor_is_the_option_it_prefers() -> None:
     """Not the first of the false options; options that look the same to it share the answer."""
 

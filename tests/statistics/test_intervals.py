@@ -153,6 +153,28 @@ def test_only_plain_items_have_an_exact_interval(
         assert interval is not None and ("bootstrap" not in interval.method) is plain
 
 
+def test_a_widened_interval_has_the_sample_size_that_the_bootstrap_and_the_images_imply() -> None:
+    """Ten images weigh twice as much as each of twenty others, of which five are wrong."""
+    from scipy.stats import t
+
+    weights = np.repeat([2 / 40, 1 / 40], [10, 20])
+    parts = Contributions(np.where(np.arange(30) < 25, weights, 0.0), weights, uneven=5, telling=5.0, plain=False)
+    interval = share_interval(np.array([0.845, 0.905] * 20), parts)
+    assert interval is not None and "widened" in interval.method
+    independent, few = 1600 / 60, (t.ppf(0.975, 29) / 1.959964) ** 2 * 30 / 29
+    effect = few * 0.03**2 * independent / (0.875 * 0.125)
+    size = independent * (5 + 7.5) / (5 * effect + 7.5)
+    for end in (interval.low, interval.high):  # Wilson's ends are where the score test gives 1.96.
+        assert abs(0.875 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / size), rel=1e-5)
+
+
+def test_a_tie_that_is_worth_a_half_is_answered_differently() -> None:
+    for rare in (0.5, 1.0):
+        for values in (np.repeat([rare, 0.0], [3, 97]), np.repeat([1 - rare, 1.0], [3, 97])):
+            parts = contributions(values, np.full(100, 0.01), np.arange(100))
+            assert (parts.uneven, parts.telling) == (3, pytest.approx(3))
+
+
 def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
     generator = np.random.default_rng(5)
     lead = generator.choice([-1.0, 0.0, 0.5, 1.0], 400)
@@ -161,6 +183,8 @@ def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
     interval = lead_interval(draws, parts)
     assert interval is not None and interval.method == "paired bootstrap over images"
     assert (interval.low, interval.high) == tuple(np.percentile(draws, [2.5, 97.5]))
+    questions = over_questions(draws, parts, paired=True)
+    assert questions is not None and questions.error == pytest.approx(np.std(draws, ddof=1))
     # A draw without any of these items has no value.
     assert lead_interval(np.append(draws, np.nan), parts) == interval
     assert lead_interval(np.full(9, np.nan), parts) is None

@@ -7,6 +7,7 @@ import pytest
 
 from degla.results import Interval
 from degla.statistics.seeds import (
+    Difference,
     QuestionVariance,
     deviation_factors,
     doubt_of,
@@ -45,6 +46,11 @@ def test_what_keeps_a_difference_from_being_called_one() -> None:
     assert doubt_of(QuestionVariance(0.01, 300, 5, interval)) == "fewer than 6 images are answered differently"
     assert "trained on" in doubt_of(enough, leaked=True) and "missing" in doubt_of(enough, missing=True)
     assert "not the same items" in doubt_of(None)
+
+
+def test_an_interval_that_ends_at_zero_does_not_exclude_it() -> None:
+    for low, high, significant in ((0.0, 0.2, False), (-0.2, 0.0, False), (0.01, 0.2, True), (-0.2, -0.01, True)):
+        assert Difference(0.1, Interval(low=low, high=high, method="")).significant is significant
 
 
 def test_deviations_by_source_by_hand() -> None:
